@@ -1,0 +1,121 @@
+//! `model_endpoints`: what an application calls, and the ways to serve it.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// One name that applications call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Letters, digits, `-`, `_` and `.`; unique in the file.
+    pub name: String,
+    /// How routes without a condition share what no condition took.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// An expression whose value keeps a caller on one side of a weighted split.
+    pub sticky_by: Option<String>,
+    /// An outside service that is asked first.
+    pub decision: Option<Decision>,
+    /// How long one call of a model may take; for requests that come through the shim, the whole way there and back.
+    #[serde(default = "default_timeout", with = "humantime_serde")]
+    pub timeout: Duration,
+    /// In order of preference. At least one.
+    pub routes: Vec<Route>,
+}
+
+/// One way to serve an endpoint.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// What answers: `models:/name/Stage`, `models:/name/3`, `models:/name/latest`, `models:/name@alias`,
+    /// `models:/m-…`, a local model directory, `http(s)://…` that speaks MLflow's scoring protocol, or `builtin:noop`.
+    pub model_uri: String,
+    /// What people and metrics call this route; unique in its endpoint.
+    pub alias: String,
+    /// A Python (or Rhai) expression over `request`; the route is taken when it holds.
+    pub model_request_condition: Option<String>,
+    /// What a condition that fails on a request means.
+    #[serde(default)]
+    pub on_condition_error: OnConditionError,
+    /// This route's share of a weighted split.
+    pub weight: Option<f64>,
+    /// The alias of the route to try when this one cannot answer.
+    pub fallback: Option<String>,
+    /// The alias of a route that gets a copy of each request.
+    pub shadow: Option<String>,
+    /// How requests are joined into one call.
+    pub batch: Option<Batch>,
+    /// The interpreter for this route's model, when it is not `models.python`.
+    pub python: Option<String>,
+    /// How many calls of this route's model run at once. Default: 4 for a model that is hosted here, since it holds
+    /// one Python interpreter lock, and 64 for an address.
+    pub max_concurrency: Option<usize>,
+}
+
+/// How routes without a condition share requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// The first listed takes them all.
+    #[default]
+    First,
+    /// By `weight`.
+    Weighted,
+    /// In turn.
+    RoundRobin,
+    /// The one with the fewest calls under way.
+    LeastLoaded,
+}
+
+/// What it means when a condition cannot be evaluated on a request (a missing key, a wrong type).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConditionError {
+    /// It does not hold; the next route is looked at.
+    #[default]
+    Skip,
+    /// The request gets a `CONDITION_FAILED` fault.
+    Fail,
+}
+
+/// An outside service that decides the route.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// Where the summary of the request is posted.
+    pub url: String,
+    /// How long its answer is waited for.
+    #[serde(default, with = "humantime_serde")]
+    pub timeout: Option<Duration>,
+    /// How long an answer is kept for the same input.
+    #[serde(default, with = "humantime_serde")]
+    pub cache: Option<Duration>,
+    /// What follows when it does not answer.
+    pub on_error: Option<OnDecisionError>,
+}
+
+/// What follows when the outside service does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDecisionError {
+    /// Go on with the conditions.
+    Ignore,
+    /// The request gets a fault.
+    Fail,
+}
+
+/// How requests are joined into one call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Rows in one call.
+    pub max_rows: Option<usize>,
+    /// How long a request may wait for company.
+    #[serde(default, with = "humantime_serde")]
+    pub max_wait: Option<Duration>,
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(10)
+}

@@ -1,0 +1,108 @@
+//! `kafka`: the broker, its topics, and how requests are taken from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+/// The value of `bootstrap_servers` that starts a broker inside this process.
+pub const EMBEDDED: &str = "embedded";
+
+/// The broker, its topics, and how requests are taken from it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kafka {
+    /// `host:port`, several with commas between them, or `embedded`.
+    pub bootstrap_servers: String,
+    /// Where requests are read.
+    pub requests_topic: String,
+    /// Where replies go unless a request names an allowed topic of its own.
+    pub replies_topic: String,
+    /// Where requests go that cannot be answered.
+    pub dead_letter_topic: String,
+    /// Where the answers of shadow routes go.
+    pub shadow_topic: Option<String>,
+    /// Regular expressions, each matched against a whole topic name; a request may name such a topic for its reply.
+    /// `replies_topic` is always allowed.
+    pub allowed_reply_topics: Vec<String>,
+    /// The consumer group; all instances that share the work share it.
+    pub group_id: String,
+    /// What is promised about replies when something crashes.
+    pub delivery: Delivery,
+    /// In which order replies leave.
+    pub ordering: Ordering,
+    /// Whether topics that are missing are created at the start.
+    pub create_topics: bool,
+    /// Partitions of a topic that is created.
+    pub partitions: i32,
+    /// Replicas of a topic that is created; -1 takes the broker's own default.
+    pub replication_factor: i32,
+    /// Requests taken from the broker and not yet answered, at most.
+    pub max_in_flight: usize,
+    /// The same in bytes of the requests' keys, headers and values.
+    pub max_in_flight_bytes: ByteSize,
+    /// How often finished offsets are committed.
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
+    /// How long shutdown and rebalance wait for requests under way.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Handed to librdkafka as they are; they win over our own settings.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// What is promised about replies when something crashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Each request gets a reply; after a crash some get it twice.
+    #[default]
+    AtLeastOnce,
+    /// Replies and offsets move in one transaction.
+    ExactlyOnce,
+}
+
+/// In which order replies leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ordering {
+    /// As they are finished.
+    #[default]
+    Unordered,
+    /// In the order of the requests with the same key.
+    Key,
+    /// In the order of the requests of a partition.
+    Partition,
+}
+
+impl Kafka {
+    /// Whether the broker is the one inside this process.
+    pub fn is_embedded(&self) -> bool {
+        self.bootstrap_servers == EMBEDDED
+    }
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            bootstrap_servers: EMBEDDED.to_owned(),
+            requests_topic: "inference-requests".to_owned(),
+            replies_topic: "inference-replies".to_owned(),
+            dead_letter_topic: "inference-dead-letters".to_owned(),
+            shadow_topic: None,
+            allowed_reply_topics: Vec::new(),
+            group_id: "signalbox".to_owned(),
+            delivery: Delivery::default(),
+            ordering: Ordering::default(),
+            create_topics: true,
+            partitions: 8,
+            replication_factor: -1,
+            max_in_flight: 1024,
+            max_in_flight_bytes: ByteSize::mib(256),
+            commit_interval: Duration::from_millis(200),
+            drain_timeout: Duration::from_secs(30),
+            properties: BTreeMap::new(),
+        }
+    }
+}

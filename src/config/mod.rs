@@ -1,0 +1,38 @@
+//! What the user writes: one YAML file of endpoints and routes, and where the rest of the world is.
+//!
+//! These structs are the file, key by key; `config/reference.yaml` documents each one for the person who writes it.
+//! They are plain (no `tag`, `untagged` or `flatten`), because anything else costs `serde_yaml` its line numbers.
+
+mod endpoint;
+mod kafka;
+mod models;
+mod registry;
+mod server;
+
+pub use endpoint::{Batch, Decision, Endpoint, OnConditionError, OnDecisionError, Route, Strategy};
+pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
+pub use models::Models;
+pub use registry::Registry;
+pub use server::Server;
+
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The names applications call, each with the routes that can serve it. At least one.
+    pub model_endpoints: Vec<Endpoint>,
+    /// The broker, its topics, and how requests are taken from it.
+    #[serde(default)]
+    pub kafka: Kafka,
+    /// The HTTP shim.
+    #[serde(default)]
+    pub server: Server,
+    /// The MLflow tracking server whose Model Registry names the models.
+    #[serde(default)]
+    pub registry: Registry,
+    /// How models are loaded and kept.
+    #[serde(default)]
+    pub models: Models,
+}

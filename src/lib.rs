@@ -1,0 +1,6 @@
+//! Signalbox: a message-queue driven inference router for MLflow models.
+//!
+//! A request travels through the modules in this order:
+
+pub mod config; // what the user writes
+pub mod message; // what travels: request, reply, fault

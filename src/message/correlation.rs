@@ -1,0 +1,199 @@
+//! Correlation: which request a reply answers, where the reply goes, and in which client's dialect that was said.
+//!
+//! Encodings: Spring Kafka's `KafkaHeaders`, NestJS's `ClientKafka`, SmallRye's `KafkaRequestReply`.
+
+use bytes::Bytes;
+
+use super::{Headers, Request};
+
+/// Which client's headers a request carries; the reply uses the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// `kafka_correlationId`, `kafka_replyTopic`, `kafka_replyPartition`, as Spring's `ReplyingKafkaTemplate` sends them.
+    #[default]
+    Spring,
+    /// The same names with text values; the reply ends with `kafka_nest-is-disposed`, an error is `kafka_nest-err`.
+    NestJs,
+    /// `REPLY_CORRELATION_ID`, `REPLY_TOPIC`, `REPLY_PARTITION`.
+    SmallRye,
+    /// `correlation-id` alone.
+    Plain,
+}
+
+/// Which request a reply answers, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Correlation {
+    /// The caller's bytes, or what stands in for them: the record's key, else `<topic>-<partition>-<offset>`.
+    pub id: Bytes,
+    /// How the caller spoke.
+    pub dialect: Dialect,
+    /// The topic the caller named for the reply.
+    pub reply_topic: Option<String>,
+    /// The partition the caller named for the reply.
+    pub reply_partition: Option<i32>,
+}
+
+const SPRING_ID: &str = "kafka_correlationId";
+const SPRING_TOPIC: &str = "kafka_replyTopic";
+const SPRING_PARTITION: &str = "kafka_replyPartition";
+const SMALLRYE_ID: &str = "REPLY_CORRELATION_ID";
+const SMALLRYE_TOPIC: &str = "REPLY_TOPIC";
+const SMALLRYE_PARTITION: &str = "REPLY_PARTITION";
+const PLAIN_IDS: [&str; 2] = ["correlation-id", "correlation_id"];
+
+impl Correlation {
+    /// Reads it from a request. Whatever is missing or unreadable falls back, so this never fails.
+    pub fn of(request: &Request) -> Self {
+        let headers = &request.headers;
+        let (dialect, id) = said(headers);
+        let (topic_header, partition_header) = match dialect {
+            Dialect::SmallRye => (SMALLRYE_TOPIC, SMALLRYE_PARTITION),
+            Dialect::Spring | Dialect::NestJs | Dialect::Plain => (SPRING_TOPIC, SPRING_PARTITION),
+        };
+        let id = match id {
+            Some(id) => Bytes::copy_from_slice(id),
+            None => stand_in(request),
+        };
+        Self {
+            id,
+            dialect,
+            reply_topic: headers.text(topic_header).map(str::to_owned),
+            reply_partition: headers.get(partition_header).and_then(decode_partition),
+        }
+    }
+
+    /// The name of the header that carries the id in this dialect.
+    pub fn header(&self) -> &'static str {
+        match self.dialect {
+            Dialect::Spring | Dialect::NestJs => SPRING_ID,
+            Dialect::SmallRye => SMALLRYE_ID,
+            Dialect::Plain => PLAIN_IDS[0],
+        }
+    }
+
+    /// The id as people read it: itself if it is printable text, else in hexadecimal.
+    pub fn display(&self) -> String {
+        match std::str::from_utf8(&self.id) {
+            Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+            _ => self.id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+}
+
+/// The dialect and the id, from the first header that is there.
+fn said(headers: &Headers) -> (Dialect, Option<&[u8]>) {
+    if let Some(id) = headers.get(SPRING_ID) {
+        return (spring_or_nest(headers), Some(id));
+    }
+    if let Some(id) = headers.get(SMALLRYE_ID) {
+        return (Dialect::SmallRye, Some(id));
+    }
+    match PLAIN_IDS.iter().find_map(|name| headers.get(name)) {
+        Some(id) => (Dialect::Plain, Some(id)),
+        None => (Dialect::Spring, None),
+    }
+}
+
+/// NestJS takes Spring's names but writes the partition as decimal text, and names its reply topic `<pattern>.reply`.
+fn spring_or_nest(headers: &Headers) -> Dialect {
+    let decimal = headers.get(SPRING_PARTITION).is_some_and(is_decimal);
+    let reply_pattern = headers.text(SPRING_TOPIC).is_some_and(|topic| topic.ends_with(".reply"));
+    if decimal && reply_pattern { Dialect::NestJs } else { Dialect::Spring }
+}
+
+fn stand_in(request: &Request) -> Bytes {
+    match &request.key {
+        Some(key) if !key.is_empty() => key.clone(),
+        _ => {
+            let source = &request.source;
+            Bytes::from(format!("{}-{}-{}", source.topic, source.partition, source.offset))
+        }
+    }
+}
+
+/// An int32 in big-endian bytes, or decimal text. Four ASCII digits read as an integer would be over 800 million, which
+/// no partition is, so the two cannot be confused.
+fn decode_partition(value: &[u8]) -> Option<i32> {
+    if is_decimal(value) {
+        return std::str::from_utf8(value).ok()?.parse().ok();
+    }
+    let partition = i32::from_be_bytes(value.try_into().ok()?);
+    (partition >= 0).then_some(partition)
+}
+
+fn is_decimal(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::message::Source;
+
+    fn request(key: Option<&'static str>, headers: &[(&str, &[u8])]) -> Request {
+        Request {
+            source: Source { topic: Arc::from("requests"), partition: 2, offset: 7 },
+            timestamp: None,
+            key: key.map(Bytes::from),
+            payload: None,
+            headers: Headers::from_pairs(headers.iter().copied()),
+        }
+    }
+
+    #[test]
+    fn spring_bytes_are_kept_as_they_are() {
+        let uuid = [0u8, 1, 2, 0xff, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+        let correlation = Correlation::of(&request(
+            Some("key"),
+            &[
+                ("kafka_correlationId", &uuid),
+                ("kafka_replyTopic", b"answers"),
+                ("kafka_replyPartition", &[0, 0, 0, 3]),
+            ],
+        ));
+        assert_eq!(correlation.dialect, Dialect::Spring);
+        assert_eq!(&correlation.id[..], &uuid);
+        assert_eq!(correlation.reply_topic.as_deref(), Some("answers"));
+        assert_eq!(correlation.reply_partition, Some(3));
+        assert_eq!(correlation.display(), "000102ff0405060708090a0b0c0d0e0f");
+    }
+
+    #[test]
+    fn nest_writes_the_partition_as_text() {
+        let correlation = Correlation::of(&request(
+            None,
+            &[
+                ("kafka_correlationId", b"5f0e"),
+                ("kafka_replyTopic", b"predict.reply"),
+                ("kafka_replyPartition", b"12"),
+            ],
+        ));
+        assert_eq!(correlation.dialect, Dialect::NestJs);
+        assert_eq!(correlation.reply_partition, Some(12));
+    }
+
+    #[test]
+    fn smallrye_and_plain_are_answered_in_kind() {
+        let smallrye = Correlation::of(&request(None, &[("REPLY_CORRELATION_ID", b"a"), ("REPLY_TOPIC", b"t")]));
+        assert_eq!((smallrye.header(), smallrye.reply_topic.as_deref()), ("REPLY_CORRELATION_ID", Some("t")));
+        let plain = Correlation::of(&request(None, &[("correlation-id", b"b")]));
+        assert_eq!((plain.header(), &plain.id[..]), ("correlation-id", &b"b"[..]));
+    }
+
+    #[test]
+    fn without_a_header_the_key_stands_in_and_then_the_source() {
+        assert_eq!(&Correlation::of(&request(Some("order-1"), &[])).id[..], b"order-1");
+        assert_eq!(&Correlation::of(&request(None, &[])).id[..], b"requests-2-7");
+        assert_eq!(&Correlation::of(&request(Some(""), &[])).id[..], b"requests-2-7");
+    }
+
+    #[test]
+    fn a_partition_that_cannot_be_read_is_no_partition() {
+        for value in [&b""[..], b"-1", b"x", &[0xff, 0xff, 0xff, 0xff], &[0, 0, 1]] {
+            assert_eq!(decode_partition(value), None, "{value:?}");
+        }
+        assert_eq!(decode_partition(b"1234"), Some(1234));
+    }
+}

@@ -1,0 +1,190 @@
+//! Why a request got no prediction: whose fault it is, at which stage, and whether to try again.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+/// Why a request got no prediction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code} at {stage}: {message}")]
+pub struct Fault {
+    /// What kind of fault; it fixes the HTTP status.
+    pub code: Code,
+    /// How far the request came.
+    pub stage: Stage,
+    /// What was wrong, where, and what to do; fit to be shown to the caller, so without tracebacks and secrets.
+    pub message: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// When to come back, if that is known.
+    pub retry_after: Option<Duration>,
+}
+
+/// The kinds of fault, each with its HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// 400: the request cannot be understood, or the model refuses its payload.
+    BadRequest,
+    /// 401: who is calling?
+    Unauthenticated,
+    /// 403: the caller may not do this.
+    PermissionDenied,
+    /// 404: no such endpoint, route or model.
+    ResourceDoesNotExist,
+    /// 413: the request or its reply is larger than what may travel.
+    PayloadTooLarge,
+    /// 415: the model does not read this media type.
+    UnsupportedMediaType,
+    /// 422: a condition could not be evaluated on this request.
+    ConditionFailed,
+    /// 429: more than may wait is waiting already.
+    ResourceExhausted,
+    /// 500: a defect of Signalbox itself.
+    InternalError,
+    /// 502: the model failed.
+    ModelError,
+    /// 503: the model, the registry or the broker is not there now.
+    TemporarilyUnavailable,
+    /// 504: there was no answer in time.
+    DeadlineExceeded,
+}
+
+/// How far a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Reading the request and choosing its route.
+    Route,
+    /// Getting the model ready.
+    Load,
+    /// Calling the model.
+    Invoke,
+    /// Publishing the answer, or waiting for it.
+    Publish,
+}
+
+/// The value of a fault record, and the body of the shim's answer: MLflow's error shape, and more.
+#[derive(Serialize)]
+struct Body<'a> {
+    error_code: &'static str,
+    message: &'a str,
+    retryable: bool,
+    stage: Stage,
+    correlation_id: &'a str,
+}
+
+impl Fault {
+    /// A fault that the same request will meet again.
+    pub fn permanent(code: Code, stage: Stage, message: impl Into<String>) -> Self {
+        Self { code, stage, message: message.into(), retryable: false, retry_after: None }
+    }
+
+    /// A fault that may pass.
+    pub fn passing(code: Code, stage: Stage, message: impl Into<String>) -> Self {
+        Self { code, stage, message: message.into(), retryable: true, retry_after: None }
+    }
+
+    /// The same fault, with a time to come back.
+    #[must_use]
+    pub fn with_retry_after(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
+    }
+
+    /// The JSON that travels: `{"error_code", "message", "retryable", "stage", "correlation_id"}`.
+    pub fn body(&self, correlation_id: &str) -> Bytes {
+        let body = Body {
+            error_code: self.code.name(),
+            message: &self.message,
+            retryable: self.retryable,
+            stage: self.stage,
+            correlation_id,
+        };
+        // Strings and booleans always serialise.
+        serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
+    }
+}
+
+impl Code {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Unauthenticated => 401,
+            Self::PermissionDenied => 403,
+            Self::ResourceDoesNotExist => 404,
+            Self::PayloadTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::ConditionFailed => 422,
+            Self::ResourceExhausted => 429,
+            Self::InternalError => 500,
+            Self::ModelError => 502,
+            Self::TemporarilyUnavailable => 503,
+            Self::DeadlineExceeded => 504,
+        }
+    }
+
+    /// The `error_code` of the wire contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BAD_REQUEST",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::ResourceDoesNotExist => "RESOURCE_DOES_NOT_EXIST",
+            Self::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
+            Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
+            Self::ConditionFailed => "CONDITION_FAILED",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::InternalError => "INTERNAL_ERROR",
+            Self::ModelError => "MODEL_ERROR",
+            Self::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl Stage {
+    /// The word of the wire contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Load => "load",
+            Self::Invoke => "invoke",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_is_mlflows_error_shape_and_more() {
+        let fault = Fault::passing(Code::DeadlineExceeded, Stage::Invoke, "no answer \"in time\"");
+        let body: serde_json::Value = serde_json::from_slice(&fault.body("order-1")).unwrap();
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "error_code": "DEADLINE_EXCEEDED",
+                "message": "no answer \"in time\"",
+                "retryable": true,
+                "stage": "invoke",
+                "correlation_id": "order-1",
+            })
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! Kafka record headers: an ordered multimap whose values are bytes, or null.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+/// The headers of one record, all in one buffer: a header is two ranges of it, so cloning costs one reference count
+/// and a short copy, and reading allocates nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Headers {
+    buffer: Bytes,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    name: Range<usize>,
+    value: Option<Range<usize>>,
+}
+
+/// Collects headers, and whatever else of a record should share their buffer.
+#[derive(Debug, Default)]
+pub struct HeadersBuilder {
+    buffer: BytesMut,
+    entries: Vec<Entry>,
+}
+
+impl Headers {
+    /// Builds from pairs, in order.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut builder = HeadersBuilder::default();
+        for (name, value) in pairs {
+            builder.push(name, Some(value));
+        }
+        builder.finish()
+    }
+
+    /// Every header in the order it was written. A null value is `None`.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, Option<&[u8]>)> {
+        self.entries.iter().map(|entry| {
+            let value = entry.value.clone().map(|range| &self.buffer[range]);
+            (self.name(entry), value)
+        })
+    }
+
+    /// The value of the last header with this exact name, as Kafka clients look headers up. A null value counts as
+    /// absent.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().rev().find(|(candidate, _)| *candidate == name).and_then(|(_, value)| value)
+    }
+
+    /// Like [`get`](Self::get), with the name compared as HTTP compares it: without regard to ASCII case.
+    pub fn get_ignoring_case(&self, name: &str) -> Option<&[u8]> {
+        self.iter().rev().find(|(candidate, _)| candidate.eq_ignore_ascii_case(name)).and_then(|(_, value)| value)
+    }
+
+    /// The value of the last header with this name, if it is UTF-8 text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.get(name)?).ok()
+    }
+
+    /// How many headers there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn name(&self, entry: &Entry) -> &str {
+        // Names are only ever written from `&str`, so this never falls back.
+        std::str::from_utf8(&self.buffer[entry.name.clone()]).unwrap_or_default()
+    }
+}
+
+impl HeadersBuilder {
+    /// Room for this many bytes, and this many headers.
+    pub fn with_capacity(bytes: usize, headers: usize) -> Self {
+        Self { buffer: BytesMut::with_capacity(bytes), entries: Vec::with_capacity(headers) }
+    }
+
+    /// Adds a header after those already there.
+    pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
+        let name = self.append(name.as_bytes());
+        let value = value.map(|value| self.append(value));
+        self.entries.push(Entry { name, value });
+    }
+
+    /// Adds bytes that are no header, and tells where they lie in [`Self::finish_with_buffer`]'s buffer.
+    pub fn append(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(bytes);
+        start..self.buffer.len()
+    }
+
+    /// The headers.
+    pub fn finish(self) -> Headers {
+        self.finish_with_buffer().0
+    }
+
+    /// The headers, and the buffer they share with everything that was appended.
+    pub fn finish_with_buffer(self) -> (Headers, Bytes) {
+        let buffer = self.buffer.freeze();
+        let headers = Headers { buffer: buffer.clone(), entries: self.entries };
+        (headers, buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_last_of_several() {
+        let headers = Headers::from_pairs([("a", &b"1"[..]), ("b", b"2"), ("a", b"3")]);
+        assert_eq!(headers.get("a"), Some(&b"3"[..]));
+        assert_eq!(headers.text("b"), Some("2"));
+        assert_eq!(headers.get("A"), None);
+        assert_eq!(headers.get_ignoring_case("A"), Some(&b"3"[..]));
+        assert_eq!(headers.len(), 3);
+    }
+
+    #[test]
+    fn keeps_nulls_and_bytes_that_are_not_text() {
+        let mut builder = HeadersBuilder::with_capacity(16, 2);
+        builder.push("null", None);
+        builder.push("raw", Some(&[0xff, 0x00]));
+        let payload = builder.append(b"payload");
+        let (headers, buffer) = builder.finish_with_buffer();
+        assert_eq!(headers.get("null"), None);
+        assert_eq!(headers.get("raw"), Some(&[0xff, 0x00][..]));
+        assert_eq!(headers.text("raw"), None);
+        assert_eq!(&buffer[payload], b"payload");
+        assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["null", "raw"]);
+    }
+}

@@ -1,0 +1,51 @@
+//! What travels: requests in, replies and faults out, and the headers that say which is which. No behaviour beyond
+//! reading and writing them.
+
+mod correlation;
+mod fault;
+mod headers;
+mod reply;
+mod request;
+
+pub use correlation::{Correlation, Dialect};
+pub use fault::{Code, Fault, Stage};
+pub use headers::{Headers, HeadersBuilder};
+pub use reply::{Outcome, Reply, ServedBy};
+pub use request::{Request, Source};
+
+/// The names of the headers of the wire contract.
+pub mod header {
+    /// Which endpoint a request is for.
+    pub const ENDPOINT: &str = "endpoint";
+    /// What the bytes of a value are, on requests and replies.
+    pub const CONTENT_TYPE: &str = "content-type";
+    /// Unix time in milliseconds, as text, after which nobody wants the answer.
+    pub const DEADLINE: &str = "deadline";
+    /// The HTTP request line of a request that came through the shim: `POST /invocations?a=b`.
+    pub const HTTP_TARGET: &str = "http-target";
+    /// An HTTP status, as text.
+    pub const STATUS: &str = "status";
+    /// The alias of the route that answered.
+    pub const ROUTE: &str = "route";
+    /// The model URI of that route, as configured.
+    pub const MODEL_URI: &str = "model-uri";
+    /// The immutable version it stood for.
+    pub const MODEL_VERSION: &str = "model-version";
+    /// How many times a model was called for the request.
+    pub const ATTEMPTS: &str = "attempts";
+    /// `topic/partition/offset` of the request.
+    pub const SOURCE: &str = "source";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// W3C trace context.
+    pub const TRACESTATE: &str = "tracestate";
+    /// The prefix of headers that are carried through to the model and to the reply.
+    pub const CARRIED_PREFIX: &str = "x-";
+
+    /// Whether a request's header goes on to the model and the reply.
+    pub fn is_carried(name: &str) -> bool {
+        name == TRACEPARENT
+            || name == TRACESTATE
+            || name.get(..CARRIED_PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(CARRIED_PREFIX))
+    }
+}
