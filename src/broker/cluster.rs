@@ -1,0 +1,123 @@
+//! Where the brokers are, and how each of our clients is set up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::context::{BrokerContext, BrokerHealth};
+use super::embedded::Embedded;
+use super::error::BrokerError;
+use crate::config::Kafka;
+
+/// How long a broker may take to say which topics it has.
+pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The brokers, real or embedded. Keep it as long as any client lives: an embedded broker stops with it.
+pub struct Cluster {
+    bootstrap_servers: String,
+    properties: BTreeMap<String, String>,
+    health: Arc<BrokerHealth>,
+    embedded: Option<Embedded>,
+}
+
+impl Cluster {
+    /// Starts the embedded broker if the config asks for it; a real one is not contacted yet.
+    ///
+    /// # Errors
+    /// When the embedded broker cannot start.
+    pub fn new(config: &Kafka) -> Result<Self, BrokerError> {
+        let health = Arc::new(BrokerHealth::default());
+        let embedded = match config.is_embedded() {
+            true => Some(Embedded::start(BrokerContext::new("embedded broker", health.clone()))?),
+            false => None,
+        };
+        let bootstrap_servers = match &embedded {
+            Some(embedded) => embedded.address().to_owned(),
+            None => config.bootstrap_servers.clone(),
+        };
+        Ok(Self { bootstrap_servers, properties: config.properties.clone(), health, embedded })
+    }
+
+    /// Where clients connect, as `host:port[,host:port…]`.
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+
+    /// Whether the broker is the one inside this process.
+    pub fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    pub(super) fn embedded(&self) -> Option<&Embedded> {
+        self.embedded.as_ref()
+    }
+
+    /// The health that all clients of this cluster share.
+    pub fn health(&self) -> &Arc<BrokerHealth> {
+        &self.health
+    }
+
+    /// The callbacks for a client that needs no others.
+    pub fn context(&self, role: &'static str) -> BrokerContext {
+        BrokerContext::new(role, self.health.clone())
+    }
+
+    /// Creates a client: what every client needs, then `settings` of its role, then the user's `kafka.properties`, of
+    /// which the later win.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a property or cannot start its threads.
+    pub fn client<C, T>(&self, role: &'static str, settings: &[(&str, &str)], context: C) -> Result<T, BrokerError>
+    where
+        C: rdkafka::ClientContext,
+        T: FromClientConfigAndContext<C>,
+    {
+        T::from_config_and_context(&self.client_config(role, settings), context)
+            .map_err(|error| BrokerError::client(role, error))
+    }
+
+    fn client_config(&self, role: &str, settings: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap_servers)
+            .set("client.id", format!("signalbox-{role}"))
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            // One set of properties serves producers and consumers, so each gets some that are the other's.
+            .set("log.configuration.warnings", "false");
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
+        for (key, value) in &self.properties {
+            config.set(key, value);
+        }
+        config
+    }
+
+    /// How many partitions a topic has; `None` when it does not exist. Blocks; not for the runtime's workers.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        self.partitions_by(&consumer, topic)
+    }
+
+    pub(super) fn partitions_by(
+        &self,
+        consumer: &BaseConsumer<BrokerContext>,
+        topic: &str,
+    ) -> Result<Option<i32>, BrokerError> {
+        let metadata = consumer
+            .fetch_metadata(Some(topic), METADATA_TIMEOUT)
+            .map_err(|source| BrokerError::Unreachable { servers: self.bootstrap_servers.clone(), source })?;
+        self.health.answered();
+        let count =
+            metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |topic| topic.partitions().len());
+        Ok(i32::try_from(count).ok().filter(|count| *count > 0))
+    }
+}

@@ -1,0 +1,126 @@
+//! What librdkafka reports while it works, turned into a few log lines.
+//!
+//! A broker that is gone makes every client complain on each attempt to reach it, many times a second. All clients
+//! share one [`BrokerHealth`], which says once that the broker is gone and once that it is back.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::{debug, info, warn};
+
+/// Whether the broker can be reached, as all clients together see it.
+#[derive(Debug, Default)]
+pub struct BrokerHealth {
+    unreachable: AtomicBool,
+    suppressed: AtomicU64,
+    since: Mutex<Option<Instant>>,
+}
+
+/// The callbacks of a client that needs nothing more than health and logs.
+#[derive(Debug, Clone)]
+pub struct BrokerContext {
+    role: &'static str,
+    health: Arc<BrokerHealth>,
+}
+
+impl BrokerHealth {
+    /// Something came back from the broker. Costs one relaxed load unless it was unreachable.
+    pub fn answered(&self) {
+        if self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::AcqRel) {
+            let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
+            info!(
+                seconds = since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
+                suppressed_lines = self.suppressed.swap(0, Ordering::Relaxed),
+                "the broker answers again"
+            );
+        }
+    }
+
+    /// Whether the last word was that it cannot be reached.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
+    }
+
+    fn lost(&self, role: &str, reason: &str) {
+        if self.unreachable.swap(true, Ordering::AcqRel) {
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        warn!(client = role, reason, "the broker cannot be reached; requests wait until it is back");
+    }
+}
+
+impl BrokerContext {
+    /// The callbacks of the client with this role.
+    pub fn new(role: &'static str, health: Arc<BrokerHealth>) -> Self {
+        Self { role, health }
+    }
+
+    /// The health that all clients share.
+    pub fn health(&self) -> &BrokerHealth {
+        &self.health
+    }
+}
+
+impl ClientContext for BrokerContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                warn!(client = self.role, facility, message, "librdkafka");
+            }
+            // Lost connections come here as well as to `error`, where they are counted.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if is_about_connections(facility) => {
+                debug!(client = self.role, facility, message, "librdkafka");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                warn!(client = self.role, facility, message, "librdkafka");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                debug!(client = self.role, facility, message, "librdkafka");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        match code {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.health.lost(self.role, reason),
+            Some(code) if is_connection_trouble(code) => {
+                debug!(client = self.role, %code, reason, "a broker connection was lost");
+            }
+            _ => warn!(client = self.role, %error, reason, "librdkafka reports an error"),
+        }
+    }
+}
+
+impl ConsumerContext for BrokerContext {}
+
+/// librdkafka's facilities for lines about connections that come and go.
+fn is_about_connections(facility: &str) -> bool {
+    matches!(facility, "FAIL" | "ERROR" | "SESSTMOUT" | "REQTMOUT" | "TERMINATE" | "MAXPOLL" | "GETPID" | "COORD")
+}
+
+/// Errors that say no more than that a connection is not there now.
+pub(crate) fn is_connection_trouble(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::NetworkException
+            | RDKafkaErrorCode::NodeUpdate
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::BrokerNotAvailable
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NotLeaderForPartition
+    )
+}

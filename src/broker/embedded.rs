@@ -1,0 +1,62 @@
+//! A broker inside this process: librdkafka's mock cluster, which speaks the real protocol on a loopback port.
+//!
+//! It serves for trying things out. Nothing is on disk; its transactions are not real; and of each partition it keeps
+//! 5 MiB or 100,000 batches and then drops the oldest in silence. So on it requests are refused rather than left
+//! waiting (see `intake`).
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::producer::{BaseProducer, Producer};
+
+use super::context::BrokerContext;
+use super::error::BrokerError;
+
+/// The running broker; it stops when this is dropped.
+pub(super) struct Embedded {
+    /// The mock cluster belongs to this client, which is used for nothing else.
+    owner: BaseProducer<OwnerContext>,
+    address: String,
+}
+
+/// A producer wants a delivery callback; this one never produces.
+struct OwnerContext(BrokerContext);
+
+impl Embedded {
+    /// Starts it on a free loopback port.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub(super) fn start(context: BrokerContext) -> Result<Self, BrokerError> {
+        let mut config = ClientConfig::new();
+        config.set("test.mock.num.brokers", "1").set("client.id", "signalbox-embedded");
+        let owner = BaseProducer::from_config_and_context(&config, OwnerContext(context))
+            .map_err(|error| BrokerError::client("embedded broker", error))?;
+        let address = owner.client().mock_cluster().map(|cluster| cluster.bootstrap_servers()).unwrap_or_default();
+        Ok(Self { owner, address })
+    }
+
+    /// `host:port`.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Creates a topic; one that exists is left as it is.
+    pub(super) fn create_topic(&self, topic: &str, partitions: i32) -> Result<(), BrokerError> {
+        let Some(cluster) = self.owner.client().mock_cluster() else { return Ok(()) };
+        cluster
+            .create_topic(topic, partitions, 1)
+            .map_err(|source| BrokerError::Topic { topic: topic.to_owned(), source })
+    }
+}
+
+impl ClientContext for OwnerContext {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+}
+
+impl rdkafka::producer::ProducerContext for OwnerContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): ()) {}
+}

@@ -1,0 +1,65 @@
+//! What can be wrong with a broker, said so that the reader knows what to do.
+
+use rdkafka::error::KafkaError;
+
+/// What is wrong with the broker, or with what the config says about it.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// librdkafka does not take a property.
+    #[error("kafka.properties: '{key}' is not accepted: {reason}")]
+    Property {
+        /// The property's name. Its value is not shown: it may be a secret.
+        key: String,
+        /// librdkafka's words.
+        reason: String,
+    },
+    /// A client cannot be made.
+    #[error("cannot create the {role} client: {source}")]
+    Client {
+        /// What the client is for.
+        role: &'static str,
+        /// librdkafka's words.
+        source: KafkaError,
+    },
+    /// No broker answers.
+    #[error("no Kafka broker answers at {servers}: {source}; check kafka.bootstrap_servers and that the broker runs")]
+    Unreachable {
+        /// `kafka.bootstrap_servers`.
+        servers: String,
+        /// librdkafka's words.
+        source: KafkaError,
+    },
+    /// A topic is missing and is not to be created, or cannot be.
+    #[error("topic '{topic}' does not exist and {reason}; create it with {partitions} partitions, or {advice}")]
+    MissingTopic {
+        /// Its name.
+        topic: String,
+        /// Why it was not created.
+        reason: String,
+        /// How many partitions it should have.
+        partitions: i32,
+        /// The other way out.
+        advice: &'static str,
+    },
+    /// A name that Kafka takes for no topic.
+    #[error("topic '{topic}' cannot be used: {source}")]
+    Topic {
+        /// Its name.
+        topic: String,
+        /// librdkafka's words.
+        source: KafkaError,
+    },
+    /// The work was cut short by the end of the process.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl BrokerError {
+    /// Wraps librdkafka's refusal to create a client for a role.
+    pub(super) fn client(role: &'static str, error: KafkaError) -> Self {
+        match error {
+            KafkaError::ClientConfig(_, reason, key, _) => Self::Property { key, reason },
+            source => Self::Client { role, source },
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Kafka itself: where the brokers are, how clients are set up, and the topics there must be.
+
+mod cluster;
+mod context;
+mod embedded;
+mod error;
+mod topics;
+
+pub use cluster::Cluster;
+pub use context::{BrokerContext, BrokerHealth};
+pub use error::BrokerError;

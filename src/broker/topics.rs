@@ -1,0 +1,72 @@
+//! The topics there must be before anything starts.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::RDKafkaErrorCode;
+use tracing::info;
+
+use super::cluster::Cluster;
+use super::context::BrokerContext;
+use super::error::BrokerError;
+use crate::config::Kafka;
+
+const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Cluster {
+    /// Creates the topics that are missing, with the config's partitions and replicas. Blocks; not for the runtime's
+    /// workers.
+    ///
+    /// # Errors
+    /// When no broker answers, or a topic is missing and may not or cannot be created.
+    pub fn ensure_topics(&self, config: &Kafka) -> Result<(), BrokerError> {
+        let topics = [&config.requests_topic, &config.replies_topic, &config.dead_letter_topic];
+        if let Some(embedded) = self.embedded() {
+            return topics.iter().try_for_each(|topic| embedded.create_topic(topic, config.partitions));
+        }
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        for topic in topics {
+            if self.partitions_by(&consumer, topic)?.is_none() {
+                self.create(config, topic)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&self, config: &Kafka, topic: &str) -> Result<(), BrokerError> {
+        let missing = |reason: String, advice: &'static str| BrokerError::MissingTopic {
+            topic: topic.to_owned(),
+            reason,
+            partitions: config.partitions,
+            advice,
+        };
+        if !config.create_topics {
+            return Err(missing("kafka.create_topics is false".to_owned(), "set kafka.create_topics to true"));
+        }
+        let refused = |code: RDKafkaErrorCode| {
+            missing(format!("the broker does not create it: {code}"), "give this client the right to create topics")
+        };
+        let admin: AdminClient<BrokerContext> = self.client("admin", &[], self.context("admin"))?;
+        let new_topic = NewTopic::new(topic, config.partitions, TopicReplication::Fixed(config.replication_factor));
+        let options = AdminOptions::new().operation_timeout(Some(CREATE_TIMEOUT)).request_timeout(Some(CREATE_TIMEOUT));
+        let created = blocking(admin.create_topics([&new_topic], &options))?;
+        let results = created.map_err(|source| BrokerError::Topic { topic: topic.to_owned(), source })?;
+        for result in results {
+            match result {
+                Ok(_) => info!(topic, partitions = config.partitions, "created a topic"),
+                // Another instance was faster.
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(refused(code)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the admin client's future on this thread, which is not one of the runtime's.
+fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|_| BrokerError::Interrupted)?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,218 @@
+//! Every metric there is, by name. Handles are bound to their labels once, so that counting takes no lock.
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// From a tenth of a millisecond, what a decision and two broker hops cost, to the minutes a cold model may take.
+const SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    120.0,
+];
+
+/// Every metric of the process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// `signalbox_requests_total{endpoint,route,status}`
+    pub requests: IntCounterVec,
+    /// `signalbox_request_duration_seconds{endpoint,route}`: from the poll that read it to the acknowledged answer.
+    pub request_duration: HistogramVec,
+    /// `signalbox_route_decisions_total{endpoint,route,reason}`
+    pub route_decisions: IntCounterVec,
+    /// `signalbox_condition_failures_total{endpoint,route,kind}`
+    pub condition_failures: IntCounterVec,
+    /// `signalbox_invocation_duration_seconds{endpoint,route}`
+    pub invocation_duration: HistogramVec,
+    /// `signalbox_model_loads_total{model,result}`
+    pub model_loads: IntCounterVec,
+    /// `signalbox_model_load_duration_seconds{model}`
+    pub model_load_duration: HistogramVec,
+    /// `signalbox_models_loaded`
+    pub models_loaded: IntGauge,
+    /// `signalbox_in_flight_requests`
+    pub in_flight_requests: IntGauge,
+    /// `signalbox_in_flight_bytes`
+    pub in_flight_bytes: IntGauge,
+    /// `signalbox_intake_paused`: 1 while partitions are paused.
+    pub intake_paused: IntGauge,
+    /// `signalbox_consumer_lag{partition}`: requests that are in the topic and not yet answered for good.
+    pub consumer_lag: IntGaugeVec,
+    /// `signalbox_oldest_in_flight_seconds`
+    pub oldest_in_flight: prometheus::Gauge,
+    /// `signalbox_commits_total{result}`
+    pub commits: IntCounterVec,
+    /// `signalbox_rebalances_total{kind}`
+    pub rebalances: IntCounterVec,
+    /// `signalbox_published_total{kind}`: acknowledged records.
+    pub published: IntCounterVec,
+    /// `signalbox_publish_failures_total{reason}`
+    pub publish_failures: IntCounterVec,
+    /// `signalbox_publish_duration_seconds`: from handing a reply to the client until the broker acknowledges it.
+    pub publish_duration: Histogram,
+    /// `signalbox_dead_letters_total{reason}`
+    pub dead_letters: IntCounterVec,
+    /// `signalbox_expired_total`: requests whose deadline had passed before a model was called.
+    pub expired: IntCounter,
+    /// `signalbox_shim_requests_total{endpoint,status}`
+    pub shim_requests: IntCounterVec,
+    /// `signalbox_shim_duration_seconds{endpoint}`
+    pub shim_duration: HistogramVec,
+    /// `signalbox_shim_pending`: callers that wait for an answer.
+    pub shim_pending: IntGauge,
+    /// `signalbox_shim_unclaimed_replies_total`: replies nobody waits for any more: late, repeated, or another instance's.
+    pub shim_unclaimed: IntCounter,
+}
+
+/// One route's metrics, with its labels bound.
+#[derive(Debug, Clone)]
+pub struct RouteMetrics {
+    /// Requests that ended with status 200.
+    pub answered: IntCounter,
+    /// From the poll to the acknowledged answer.
+    pub request_duration: Histogram,
+    /// The model's part of it.
+    pub invocation_duration: Histogram,
+}
+
+impl Metrics {
+    /// All metrics at zero, in a registry of their own.
+    ///
+    /// # Errors
+    /// Never, as long as the names below are valid and differ; the library insists on asking.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let families = Families { registry: Registry::new_custom(Some("signalbox".to_owned()), None)? };
+        let f = &families;
+        let metrics = Self {
+            registry: f.registry.clone(),
+            requests: f.counters("requests_total", "Requests by outcome", &["endpoint", "route", "status"])?,
+            request_duration: f.histograms(
+                "request_duration_seconds",
+                "From reading a request to its acknowledged answer",
+                &["endpoint", "route"],
+            )?,
+            route_decisions: f.counters(
+                "route_decisions_total",
+                "Routes chosen, by reason",
+                &["endpoint", "route", "reason"],
+            )?,
+            condition_failures: f.counters(
+                "condition_failures_total",
+                "Conditions that could not be evaluated on a request",
+                &["endpoint", "route", "kind"],
+            )?,
+            invocation_duration: f.histograms(
+                "invocation_duration_seconds",
+                "Calls of a model",
+                &["endpoint", "route"],
+            )?,
+            model_loads: f.counters("model_loads_total", "Models loaded, or not", &["model", "result"])?,
+            model_load_duration: f.histograms(
+                "model_load_duration_seconds",
+                "From the decision to load a model until it answers",
+                &["model"],
+            )?,
+            models_loaded: f.gauge("models_loaded", "Models that answer now")?,
+            in_flight_requests: f.gauge("in_flight_requests", "Requests read and not yet answered")?,
+            in_flight_bytes: f.gauge("in_flight_bytes", "Bytes of the requests read and not yet answered")?,
+            intake_paused: f.gauge("intake_paused", "1 while partitions are paused")?,
+            consumer_lag: f.gauges(
+                "consumer_lag",
+                "Requests in the topic that are not yet answered",
+                &["partition"],
+            )?,
+            oldest_in_flight: f.register(prometheus::Gauge::with_opts(Opts::new(
+                "oldest_in_flight_seconds",
+                "Age of the request that has been under way the longest",
+            ))?)?,
+            commits: f.counters("commits_total", "Offset commits", &["result"])?,
+            rebalances: f.counters("rebalances_total", "Partitions gained and given back", &["kind"])?,
+            published: f.counters("published_total", "Acknowledged records", &["kind"])?,
+            publish_failures: f.counters("publish_failures_total", "Records the broker did not take", &["reason"])?,
+            publish_duration: f.register(Histogram::with_opts(
+                HistogramOpts::new("publish_duration_seconds", "From publishing a reply to its acknowledgement")
+                    .buckets(SECONDS.to_vec()),
+            )?)?,
+            dead_letters: f.counters("dead_letters_total", "Requests that could not be answered", &["reason"])?,
+            expired: f.register(IntCounter::new("expired_total", "Requests whose deadline passed before a call")?)?,
+            shim_requests: f.counters("shim_requests_total", "HTTP calls by status", &["endpoint", "status"])?,
+            shim_duration: f.histograms("shim_duration_seconds", "HTTP calls", &["endpoint"])?,
+            shim_pending: f.gauge("shim_pending", "HTTP callers that wait")?,
+            shim_unclaimed: f.register(IntCounter::new(
+                "shim_unclaimed_replies_total",
+                "Replies that no HTTP caller waits for any more",
+            )?)?,
+        };
+        Ok(metrics)
+    }
+
+    /// The handles of one route.
+    pub fn route(&self, endpoint: &str, route: &str) -> RouteMetrics {
+        RouteMetrics {
+            answered: self.requests.with_label_values(&[endpoint, route, "200"]),
+            request_duration: self.request_duration.with_label_values(&[endpoint, route]),
+            invocation_duration: self.invocation_duration.with_label_values(&[endpoint, route]),
+        }
+    }
+
+    /// The Prometheus text exposition of everything, with the process's own memory and CPU.
+    ///
+    /// # Errors
+    /// When a family cannot be encoded.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.gather())
+    }
+
+    fn gather(&self) -> Vec<MetricFamily> {
+        let mut families = self.registry.gather();
+        families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+        families
+    }
+}
+
+/// Makes and registers metrics of each kind.
+struct Families {
+    registry: Registry,
+}
+
+impl Families {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        debug_assert!(metric.desc().iter().all(|desc: &&Desc| !desc.help.is_empty()));
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_prefixed_and_the_process_is_there() {
+        let metrics = Metrics::new().unwrap();
+        metrics.route("sentiment-router", "fast").answered.inc();
+        let text = metrics.encode().unwrap();
+        let line = "signalbox_requests_total{endpoint=\"sentiment-router\",route=\"fast\",status=\"200\"} 1";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    }
+}

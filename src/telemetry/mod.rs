@@ -1,0 +1,9 @@
+//! What operators see: metrics, logs, and whether the process is ready.
+
+mod logging;
+mod metrics;
+mod readiness;
+
+pub use logging::{LogFormat, init_logging};
+pub use metrics::{Metrics, RouteMetrics};
+pub use readiness::{Part, Readiness};
