@@ -7,5 +7,6 @@ mod error;
 mod topics;
 
 pub use cluster::Cluster;
+pub(crate) use context::is_connection_trouble;
 pub use context::{BrokerContext, BrokerHealth};
 pub use error::BrokerError;

@@ -1,0 +1,30 @@
+//! Requests in: one thread reads the requests topic, and remembers of each partition what is under way.
+//!
+//! The thread ([`Intake`]) owns the consumer and never stops polling, so no slow model costs the group membership. Each
+//! partition it owns is a [`lane`](lanes), whose [`Window`] knows which offsets are finished. A request travels
+//! with a [`Ticket`]; finishing the ticket is what lets the lane's commit move past the request, and nothing else does.
+
+mod budget;
+mod consumer;
+mod context;
+mod lanes;
+mod pressure;
+mod record;
+mod ticket;
+mod window;
+
+pub use budget::Budget;
+pub use consumer::{Intake, IntakeError};
+pub use ticket::Ticket;
+pub use window::Window;
+
+use crate::message::Request;
+
+/// What the intake hands requests to. It must not block: it is called by the polling thread.
+pub trait Handler: Send + Sync + 'static {
+    /// Takes a request over. It ends when the ticket is finished.
+    fn accept(&self, request: Request, ticket: Ticket);
+
+    /// Takes a request over that there is no room for, to answer it so.
+    fn refuse(&self, request: Request, ticket: Ticket);
+}

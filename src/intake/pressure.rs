@@ -1,0 +1,79 @@
+//! When to stop reading, and when to pause partitions for it.
+//!
+//! Pausing makes librdkafka throw its fetched records away, so a budget that is full for a moment only stops polling
+//! for records; partitions are paused once it has been full for a while, and then polling goes on so that the group
+//! membership is kept.
+
+use std::time::{Duration, Instant};
+
+/// How long the budget may be full before partitions are paused.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the polling thread should do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Poll for records.
+    Read,
+    /// Wait for a request to end; do not poll.
+    Wait,
+    /// Pause every partition, then poll.
+    Pause,
+    /// Partitions are paused: poll, only to stay a member.
+    Idle,
+    /// Resume every partition, then poll.
+    Resume,
+}
+
+/// The policy. Pure: it is told the time.
+#[derive(Debug, Default)]
+pub(super) struct Pressure {
+    full_since: Option<Instant>,
+    paused: bool,
+}
+
+impl Pressure {
+    pub(super) fn step(&mut self, full: bool, relieved: bool, now: Instant) -> Step {
+        if self.paused {
+            if !relieved {
+                return Step::Idle;
+            }
+            self.paused = false;
+            self.full_since = None;
+            return Step::Resume;
+        }
+        if !full {
+            self.full_since = None;
+            return Step::Read;
+        }
+        let since = *self.full_since.get_or_insert(now);
+        if now.duration_since(since) < PATIENCE {
+            return Step::Wait;
+        }
+        self.paused = true;
+        Step::Pause
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_only_under_sustained_pressure_and_resumes_when_relieved() {
+        let start = Instant::now();
+        let mut pressure = Pressure::default();
+        assert_eq!(pressure.step(false, true, start), Step::Read);
+        assert_eq!(pressure.step(true, false, start), Step::Wait);
+        assert_eq!(pressure.step(false, false, start + PATIENCE), Step::Read);
+        assert_eq!(pressure.step(true, false, start + PATIENCE), Step::Wait);
+        assert_eq!(pressure.step(true, false, start + 2 * PATIENCE), Step::Pause);
+        assert!(pressure.is_paused());
+        assert_eq!(pressure.step(false, false, start + 2 * PATIENCE), Step::Idle);
+        assert_eq!(pressure.step(false, true, start + 3 * PATIENCE), Step::Resume);
+        assert_eq!(pressure.step(false, true, start + 3 * PATIENCE), Step::Read);
+    }
+}
