@@ -35,6 +35,8 @@ pub mod header {
     pub const ATTEMPTS: &str = "attempts";
     /// `topic/partition/offset` of the request.
     pub const SOURCE: &str = "source";
+    /// Seconds, as text, after which a fault that passes may have passed.
+    pub const RETRY_AFTER: &str = "retry-after";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
     /// W3C trace context.

@@ -1,0 +1,96 @@
+//! Where a reply goes.
+
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::config::Kafka;
+use crate::message::{Code, Correlation, Fault, Stage};
+
+/// Where a reply goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition; by the key's hash when it is not given.
+    pub partition: Option<i32>,
+}
+
+/// The topics that replies may be written to. Without such a list any producer could have Signalbox write anywhere.
+#[derive(Debug, Clone)]
+pub struct AllowedTopics {
+    default: Arc<str>,
+    patterns: Vec<Regex>,
+}
+
+impl AllowedTopics {
+    /// `kafka.replies_topic`, and what `kafka.allowed_reply_topics` matches as a whole.
+    ///
+    /// # Errors
+    /// When a pattern is no regular expression.
+    pub fn new(config: &Kafka) -> Result<Self, regex::Error> {
+        let patterns: Result<_, _> =
+            config.allowed_reply_topics.iter().map(|pattern| Regex::new(&format!("^(?:{pattern})$"))).collect();
+        Ok(Self { default: Arc::from(config.replies_topic.as_str()), patterns: patterns? })
+    }
+
+    /// Where replies go when a request does not say, or may not.
+    pub fn default_address(&self) -> Address {
+        Address { topic: self.default.clone(), partition: None }
+    }
+
+    /// Where the reply to a request goes.
+    ///
+    /// # Errors
+    /// When the request names a topic that is not allowed.
+    pub fn address(&self, correlation: &Correlation) -> Result<Address, Fault> {
+        let partition = correlation.reply_partition;
+        match correlation.reply_topic.as_deref() {
+            None => Ok(Address { topic: self.default.clone(), partition }),
+            Some(topic) if topic == &*self.default => Ok(Address { topic: self.default.clone(), partition }),
+            Some(topic) if self.patterns.iter().any(|pattern| pattern.is_match(topic)) => {
+                Ok(Address { topic: Arc::from(topic), partition })
+            }
+            Some(topic) => Err(Fault::permanent(
+                Code::PermissionDenied,
+                Stage::Publish,
+                format!(
+                    "replies may not be written to topic '{topic}'; name '{}', or have '{topic}' added to \
+                     kafka.allowed_reply_topics",
+                    self.default
+                ),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::Dialect;
+
+    fn correlation(topic: Option<&str>) -> Correlation {
+        Correlation {
+            id: Bytes::from_static(b"1"),
+            dialect: Dialect::Spring,
+            reply_topic: topic.map(str::to_owned),
+            reply_partition: Some(3),
+        }
+    }
+
+    #[test]
+    fn only_allowed_topics_are_written_to() {
+        let config = Kafka { allowed_reply_topics: vec!["team-[ab]|x".to_owned()], ..Kafka::default() };
+        let allowed = AllowedTopics::new(&config).unwrap();
+        let topic = |name| allowed.address(&correlation(name)).map(|address| address.topic.to_string());
+        assert_eq!(topic(None).unwrap(), "inference-replies");
+        assert_eq!(topic(Some("inference-replies")).unwrap(), "inference-replies");
+        assert_eq!(topic(Some("team-a")).unwrap(), "team-a");
+        for refused in ["team-c", "my-team-a", "team-ab", "xx"] {
+            assert_eq!(topic(Some(refused)).unwrap_err().code, Code::PermissionDenied, "{refused}");
+        }
+        assert_eq!(allowed.address(&correlation(Some("x"))).unwrap().partition, Some(3));
+    }
+}

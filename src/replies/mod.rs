@@ -1,0 +1,11 @@
+//! Results out: replies, faults and dead letters, each acknowledged by the broker before its request counts as done.
+
+mod address;
+mod dead_letter;
+mod delivery;
+mod publisher;
+mod record;
+mod recourse;
+
+pub use address::{Address, AllowedTopics};
+pub use publisher::{Ending, Publisher};
