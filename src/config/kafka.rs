@@ -1,10 +1,12 @@
 //! `kafka`: the broker, its topics, and how requests are taken from it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// The value of `bootstrap_servers` that starts a broker inside this process.
 pub const EMBEDDED: &str = "embedded";
@@ -49,6 +51,7 @@ pub struct Kafka {
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
     /// Handed to librdkafka as they are; they win over our own settings.
+    #[serde(deserialize_with = "properties")]
     pub properties: BTreeMap<String, String>,
 }
 
@@ -105,4 +108,47 @@ impl Default for Kafka {
             properties: BTreeMap::new(),
         }
     }
+}
+
+/// librdkafka's values are texts; in a file numbers and booleans need no quotes.
+fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Property(String);
+    struct PropertyVisitor;
+
+    impl Visitor<'_> for PropertyVisitor {
+        type Value = Property;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("text, a number, true or false")
+        }
+
+        fn visit_str<E: de::Error>(self, value: &str) -> Result<Property, E> {
+            Ok(Property(value.to_owned()))
+        }
+
+        fn visit_bool<E: de::Error>(self, value: bool) -> Result<Property, E> {
+            Ok(Property(value.to_string()))
+        }
+
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<Property, E> {
+            Ok(Property(value.to_string()))
+        }
+
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<Property, E> {
+            Ok(Property(value.to_string()))
+        }
+
+        fn visit_f64<E: de::Error>(self, value: f64) -> Result<Property, E> {
+            Ok(Property(value.to_string()))
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Property {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(PropertyVisitor)
+        }
+    }
+
+    let properties = BTreeMap::<String, Property>::deserialize(deserializer)?;
+    Ok(properties.into_iter().map(|(name, Property(value))| (name, value)).collect())
 }

@@ -3,17 +3,30 @@
 //! These structs are the file, key by key; `config/reference.yaml` documents each one for the person who writes it.
 //! They are plain (no `tag`, `untagged` or `flatten`), because anything else costs `serde_yaml` its line numbers.
 
+mod document;
 mod endpoint;
+mod env;
+mod explain;
 mod kafka;
+mod load;
 mod models;
 mod registry;
+mod report;
 mod server;
+mod unsupported;
+mod validate;
+
+#[cfg(test)]
+mod tests;
 
 pub use endpoint::{Batch, Decision, Endpoint, OnConditionError, OnDecisionError, Route, Strategy};
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
+pub use load::{Loaded, load, parse};
 pub use models::Models;
 pub use registry::Registry;
+pub use report::{Position, Problem, Report, Severity};
 pub use server::Server;
+pub use validate::{EndpointOutline, RouteOutline};
 
 use serde::Deserialize;
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytesize::ByteSize;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// The HTTP shim.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,9 +21,9 @@ pub struct Server {
     /// The partition of the replies topic that this instance reads; by default one is picked by the instance's identity.
     pub reply_partition: Option<i32>,
     /// Who may call.
-    pub auth: Option<serde_yaml::Value>,
+    pub auth: Option<IgnoredAny>,
     /// Certificate and key.
-    pub tls: Option<serde_yaml::Value>,
+    pub tls: Option<IgnoredAny>,
 }
 
 impl Default for Server {

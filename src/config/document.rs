@@ -1,0 +1,503 @@
+//! The file as a tree of nodes that know their place: built from the parser's events, before anything has a type.
+//!
+//! Reading the tree into structs stops at the first misfit. So a misfit is marked here, left out of the next attempt,
+//! and the next one is found; what could be read keeps its way back to line and column.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
+
+use super::env::{self, Masked};
+use super::report::{Position, Problem};
+
+/// How deep lists and mappings may nest. The schema needs six.
+const MAX_DEPTH: usize = 64;
+/// How many nodes there may be once aliases are replaced by what they stand for.
+const MAX_NODES: usize = 100_000;
+
+/// The whole file.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// Its one top-level node.
+    pub(super) root: Node,
+    /// The text as it was written, to find places inside scalars.
+    source: String,
+}
+
+/// A value.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Where it starts.
+    pub(super) at: Position,
+    /// What it is.
+    pub(super) content: Content,
+    /// What became of it.
+    pub(super) state: State,
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// Text that stands for itself, a number, a boolean or nothing.
+    Scalar(Scalar),
+    /// In order.
+    List(Vec<Node>),
+    /// In order, each key once.
+    Mapping(Vec<Entry>),
+}
+
+/// Text as it is in a file.
+#[derive(Debug, Clone)]
+pub(super) struct Scalar {
+    /// With the environment's values in it.
+    pub(super) text: String,
+    /// With references instead: this may be shown.
+    pub(super) written: String,
+    /// Whether it may be a number, a boolean or nothing.
+    pub(super) plain: bool,
+    /// Whether `text` holds something of the environment.
+    pub(super) secret: bool,
+    /// How `text` stands in the source, if each of its characters can be found there.
+    traceable: Option<ScalarStyle>,
+}
+
+/// A key and its value.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// The key.
+    pub(super) key: String,
+    /// Where the key starts.
+    pub(super) at: Position,
+    /// Its value.
+    pub(super) value: Node,
+}
+
+/// What became of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It counts.
+    Kept,
+    /// It was reported and counts no more.
+    Dropped,
+    /// It has no value and counts as if its key were not there.
+    Absent,
+    /// It is missing, and an empty text takes its place so that the rest can be looked at.
+    BlankText,
+    /// The same with an empty list.
+    BlankList,
+}
+
+/// One step from a node to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// To the value of a key.
+    Key(String),
+    /// To an item of a list, counted over those that were not dropped.
+    Index(usize),
+}
+
+/// Where a path leads.
+pub(super) struct Found<'a> {
+    /// The node, when the file has it.
+    pub(super) node: Option<&'a Node>,
+    /// Its place, else that of the nearest node above it.
+    pub(super) at: Position,
+    /// The path as the author counts.
+    pub(super) path: String,
+    /// Whether the path leads to something that only stands in for what is missing.
+    pub(super) blank: bool,
+}
+
+impl Document {
+    /// Parses `text`. A document is there unless the syntax is broken; problems do not exclude it.
+    pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Option<Self>, Vec<Problem>) {
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+        let masked = env::mask(text);
+        let mut builder = Builder {
+            masked: &masked,
+            env,
+            problems: Vec::new(),
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            nodes: 0,
+            root: None,
+        };
+        let outcome = builder.run();
+        let Builder { mut problems, root, .. } = builder;
+        let document = match outcome {
+            Ok(()) => root.map(|root| Self { root, source: text.to_owned() }),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        if document.is_none() && problems.is_empty() {
+            let start = Position { line: 1, column: 1 };
+            problems.push(Problem::error(start, "", "the file is empty").with_help("it needs model_endpoints"));
+        }
+        (document, problems)
+    }
+
+    /// Follows a path as far as the file goes.
+    pub(super) fn find(&self, steps: &[Step]) -> Found<'_> {
+        let mut found = Found { node: Some(&self.root), at: self.root.at, path: String::new(), blank: false };
+        for step in steps {
+            let next = found.node.and_then(|node| node.step(step));
+            found.node = next.map(|(_, node)| node);
+            let shown = match (step, next) {
+                (Step::Index(_), Some((original, _))) => Step::Index(original),
+                _ => step.clone(),
+            };
+            push_step(&mut found.path, &shown);
+            if let Some(node) = found.node {
+                found.at = node.at;
+                found.blank |= matches!(node.state, State::BlankText | State::BlankList);
+            }
+        }
+        found
+    }
+
+    /// The node a path leads to.
+    pub(super) fn node_mut(&mut self, steps: &[Step]) -> Option<&mut Node> {
+        let mut node = &mut self.root;
+        for step in steps {
+            let (original, _) = node.step(step)?;
+            node = match &mut node.content {
+                Content::List(items) => items.get_mut(original)?,
+                Content::Mapping(entries) => &mut entries.get_mut(original)?.value,
+                Content::Scalar(_) => return None,
+            };
+        }
+        Some(node)
+    }
+
+    /// The place of a scalar's character, counted from 0; the scalar's start where it cannot be told.
+    pub(super) fn place_in(&self, node: &Node, offset: usize) -> Position {
+        let Content::Scalar(Scalar { traceable: Some(style), .. }) = &node.content else { return node.at };
+        let line = self.source.split('\n').nth(node.at.line - 1).unwrap_or_default();
+        let mut source = line.chars().skip(node.at.column - 1).peekable();
+        let mut column = node.at.column;
+        if *style != ScalarStyle::Plain {
+            source.next();
+            column += 1;
+        }
+        for _ in 0..offset {
+            let Some(character) = source.next() else { break };
+            column += 1;
+            let skipped = match (style, character) {
+                (ScalarStyle::SingleQuoted, '\'') => 1,
+                (ScalarStyle::DoubleQuoted, '\\') => match source.peek() {
+                    Some('x') => 3,
+                    Some('u') => 5,
+                    Some('U') => 9,
+                    _ => 1,
+                },
+                _ => 0,
+            };
+            column += source.by_ref().take(skipped).count();
+        }
+        Position { line: node.at.line, column }
+    }
+}
+
+impl Node {
+    /// The child a step leads to, with its index among all children.
+    fn step(&self, step: &Step) -> Option<(usize, &Self)> {
+        match (&self.content, step) {
+            (Content::List(items), Step::Index(index)) => {
+                items.iter().enumerate().filter(|(_, item)| item.counts()).nth(*index)
+            }
+            (Content::Mapping(entries), Step::Key(key)) => {
+                let (index, entry) = entries.iter().enumerate().find(|(_, entry)| entry.key == *key)?;
+                entry.value.counts().then_some((index, &entry.value))
+            }
+            _ => None,
+        }
+    }
+
+    /// The entry of a key, whatever became of it.
+    pub(super) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        match &mut self.content {
+            Content::Mapping(entries) => entries.iter_mut().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes part in the next attempt.
+    pub(super) fn counts(&self) -> bool {
+        !matches!(self.state, State::Dropped | State::Absent)
+    }
+
+    /// Whether it holds something of the environment.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(&self.content, Content::Scalar(scalar) if scalar.secret)
+    }
+
+    /// Whether it is written as nothing at all: `key:`, `~` or `null`.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(&self.content, Content::Scalar(Scalar { text, written, plain: true, .. })
+            if text == written && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// What a message may call it.
+    pub(super) fn shown(&self) -> String {
+        match &self.content {
+            _ if self.is_nothing() => "nothing".to_owned(),
+            Content::Scalar(scalar) if scalar.secret => format!("the value of '{}'", scalar.written),
+            Content::Scalar(scalar) => format!("'{}'", scalar.written),
+            Content::List(_) => "a list".to_owned(),
+            Content::Mapping(_) => "a mapping".to_owned(),
+        }
+    }
+
+    /// How many nodes it has, itself included, and how many levels.
+    fn size(&self) -> (usize, usize) {
+        let children: &mut dyn Iterator<Item = &Self> = match &self.content {
+            Content::Scalar(_) => &mut std::iter::empty(),
+            Content::List(items) => &mut items.iter(),
+            Content::Mapping(entries) => &mut entries.iter().map(|entry| &entry.value),
+        };
+        let (nodes, levels) = children
+            .map(Self::size)
+            .fold((0, 0), |(nodes, levels), (more, deeper)| (nodes + more, levels.max(deeper)));
+        (nodes + 1, levels + 1)
+    }
+}
+
+/// Adds a step to the text of a path.
+pub(super) fn push_step(path: &mut String, step: &Step) {
+    match step {
+        Step::Key(key) => {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(key);
+        }
+        Step::Index(index) => path.push_str(&format!("[{index}]")),
+    }
+}
+
+/// A list or mapping whose end has not come yet.
+struct Open {
+    anchor: usize,
+    node: Node,
+    key: Option<(String, Position)>,
+}
+
+struct Builder<'a> {
+    masked: &'a Masked,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    problems: Vec<Problem>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    root: Option<Node>,
+}
+
+impl Builder<'_> {
+    fn run(&mut self) -> Result<(), Problem> {
+        let masked = self.masked;
+        for event in Parser::new_from_str(&masked.text) {
+            let (event, span) = event.map_err(|error| {
+                Problem::error(position(*error.marker()), "", format!("broken YAML: {}", self.plain_words(error.info())))
+            })?;
+            self.take(event, span)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
+        let at = position(span.start);
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) if self.root.is_some() => {
+                Err(Problem::error(at, "", "a second YAML document starts here").with_help("one file holds one"))
+            }
+            Event::DocumentStart(_) => Ok(()),
+            Event::SequenceStart(anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), at);
+                self.start(anchor, Content::List(Vec::new()), at)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), at);
+                self.start(anchor, Content::Mapping(Vec::new()), at)
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(mut finished) => {
+                    self.merge(&mut finished.node);
+                    self.finish(finished.anchor, finished.node)
+                }
+                None => Ok(()),
+            },
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain && !self.refuse_tag(tag.as_deref(), at);
+                let one_line = span.start.line() == span.end.line();
+                let node = self.scalar(&text, plain, one_line.then_some(style), at);
+                self.finish(anchor, node)
+            }
+            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
+                Some(node) => {
+                    let (nodes, levels) = node.size();
+                    self.nodes += nodes;
+                    if levels + self.open.len() > MAX_DEPTH {
+                        return Err(too_deep(at));
+                    }
+                    self.finish(0, node)
+                }
+                None => Err(Problem::error(at, "", "an alias to something that is not complete yet")),
+            },
+        }
+    }
+
+    fn start(&mut self, anchor: usize, content: Content, at: Position) -> Result<(), Problem> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(too_deep(at));
+        }
+        self.open.push(Open { anchor, node: Node { at, content, state: State::Kept }, key: None });
+        Ok(())
+    }
+
+    /// Puts a complete node where it belongs.
+    fn finish(&mut self, anchor: usize, node: Node) -> Result<(), Problem> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(Problem::error(node.at, "", format!("more than {MAX_NODES} values, aliases included")));
+        }
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        let path = self.path();
+        let is_key = |open: &Open| open.key.is_none() && matches!(open.node.content, Content::Mapping(_));
+        let key = self.open.last().is_some_and(is_key).then(|| self.key(&node));
+        let Some(parent) = self.open.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        if key.is_some() {
+            parent.key = key;
+            return Ok(());
+        }
+        match (&mut parent.node.content, parent.key.take()) {
+            (Content::List(items), _) => items.push(node),
+            (Content::Mapping(entries), Some((key, at))) => match entries.iter().find(|entry| entry.key == key) {
+                Some(first) => {
+                    let message = format!("duplicate key '{key}'");
+                    let help = format!("it is first given in line {}", first.at.line);
+                    self.problems.push(Problem::error(at, path, message).with_help(help));
+                }
+                None => entries.push(Entry { key, at, value: node }),
+            },
+            (Content::Mapping(_), None) | (Content::Scalar(_), _) => {}
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, node: &Node) -> (String, Position) {
+        match &node.content {
+            Content::Scalar(scalar) => {
+                if scalar.text != scalar.written {
+                    self.problems.push(Problem::error(node.at, self.path(), "a key cannot come from the environment"));
+                }
+                (scalar.written.clone(), node.at)
+            }
+            Content::List(_) | Content::Mapping(_) => {
+                self.problems.push(Problem::error(node.at, self.path(), "a key must be text"));
+                ("?".to_owned(), node.at)
+            }
+        }
+    }
+
+    fn scalar(&mut self, text: &str, plain: bool, style: Option<ScalarStyle>, at: Position) -> Node {
+        let masked = self.masked;
+        let expanded = env::expand(text, &masked.references, self.env);
+        for index in &expanded.missing {
+            if let Some(reference) = masked.references.get(*index) {
+                let message = format!("the environment variable {} is not set", reference.name);
+                let help = format!("set it, or give a default: ${{{}:-…}}", reference.name);
+                self.problems.push(Problem::error(reference.at, self.path(), message).with_help(help));
+            }
+        }
+        let traceable = match style {
+            Some(style @ (ScalarStyle::Plain | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted)) => {
+                (expanded.text == expanded.written).then_some(style)
+            }
+            _ => None,
+        };
+        let state = if expanded.missing.is_empty() { State::Kept } else { State::Dropped };
+        let scalar = Scalar {
+            // What came out empty was given all the same: it is a text, not nothing.
+            plain: plain && !(expanded.referred && expanded.text.is_empty()),
+            secret: expanded.secret,
+            traceable,
+            text: expanded.text,
+            written: expanded.written,
+        };
+        let node = Node { at, content: Content::Scalar(scalar), state };
+        if text.contains("${") {
+            let help = "write ${NAME} or ${NAME:-default}, or $${ for the characters themselves";
+            let problem = Problem::error(at, self.path(), "'${' does not start a reference to the environment");
+            self.problems.push(problem.with_help(help));
+        }
+        node
+    }
+
+    /// `<<: *other` takes over the keys that are not given here.
+    fn merge(&mut self, node: &mut Node) {
+        let Content::Mapping(entries) = &mut node.content else { return };
+        let Some(index) = entries.iter().position(|entry| entry.key == "<<") else { return };
+        let merged = entries.remove(index);
+        let sources = match merged.value.content {
+            Content::List(items) => items,
+            content => vec![Node { content, ..merged.value }],
+        };
+        for source in sources {
+            match source.content {
+                Content::Mapping(others) => {
+                    for other in others {
+                        if !entries.iter().any(|entry| entry.key == other.key) {
+                            entries.push(other);
+                        }
+                    }
+                }
+                _ => {
+                    let problem = Problem::error(merged.at, self.path(), "'<<' takes a mapping or a list of them");
+                    self.problems.push(problem);
+                }
+            }
+        }
+    }
+
+    /// Whether there is a tag; any but the core ones is a problem.
+    fn refuse_tag(&mut self, tag: Option<&Tag>, at: Position) -> bool {
+        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
+            self.problems.push(Problem::error(at, self.path(), format!("the tag '{tag}' means nothing here")));
+        }
+        tag.is_some_and(|tag| tag.suffix == "str")
+    }
+
+    /// The path of the node that comes next.
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for open in &self.open {
+            match (&open.node.content, &open.key) {
+                (Content::List(items), _) => push_step(&mut path, &Step::Index(items.len())),
+                (_, Some((key, _))) => push_step(&mut path, &Step::Key(key.clone())),
+                _ => {}
+            }
+        }
+        path
+    }
+
+    /// The parser's words with references in the place of their stand-ins.
+    fn plain_words(&self, info: &str) -> String {
+        env::expand(info, &self.masked.references, &|_| None).written
+    }
+}
+
+fn too_deep(at: Position) -> Problem {
+    Problem::error(at, "", format!("more than {MAX_DEPTH} levels of lists and mappings"))
+}
+
+fn position(marker: Marker) -> Position {
+    Position { line: marker.line().max(1), column: marker.col() + 1 }
+}

@@ -1,0 +1,209 @@
+//! From a file's text to a [`Config`], or to everything that is wrong with it. The only file that knows `serde_yaml`.
+
+use std::path::Path;
+
+use serde_path_to_error::Segment;
+use serde_yaml::Value;
+
+use super::Config;
+use super::document::{Content, Document, Entry, Node, Scalar, State, Step, push_step};
+use super::explain::{self, Misfit};
+use super::report::{Position, Problem, Report, Severity};
+use super::unsupported;
+use super::validate::{self, Checks, EndpointOutline};
+
+/// How many misfits one check reports; the rest show once these are mended.
+const MAX_MISFITS: usize = 500;
+
+/// A file that can be used.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What is odd about it all the same.
+    pub warnings: Report,
+    /// What it amounts to, in words that may be printed.
+    pub outline: Vec<EndpointOutline>,
+}
+
+/// Reads a file with the variables of this process.
+pub fn load(path: &Path) -> Result<Loaded, Report> {
+    let name = path.display().to_string();
+    let refused = |problem| Report::new(&name, vec![problem]);
+    let bytes = std::fs::read(path).map_err(|error| {
+        let problem = Problem::error(None, "", format!("cannot be read: {error}"));
+        refused(problem.with_help("give the path of a configuration file with --config"))
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        refused(Problem::error(Position { line, column }, "", "not UTF-8 from here on").with_help("save it as UTF-8"))
+    })?;
+    parse(text, &name, &|variable| std::env::var(variable).ok())
+}
+
+/// Reads the text of a file. `env` gives the values of variables.
+pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+    parse_with(text, file_name, env, &Checks::default())
+}
+
+pub(super) fn parse_with(
+    text: &str,
+    file_name: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    checks: &Checks<'_>,
+) -> Result<Loaded, Report> {
+    let (document, mut problems) = Document::parse(text, env);
+    let Some(mut document) = document else {
+        return Err(Report::new(file_name, problems));
+    };
+    problems.extend(unsupported::check(&document));
+    let config = fit(&mut document, &mut problems);
+    let outline = config.as_ref().map(|config| validate::check(config, &document, checks, &mut problems));
+    let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+    let report = Report::new(file_name, problems);
+    match (config, outline) {
+        (Some(config), Some(outline)) if !failed => Ok(Loaded { config, warnings: report, outline }),
+        _ => Err(report),
+    }
+}
+
+/// Reads the document into structs; as often as it takes, since each attempt stops at the first misfit.
+fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Option<Config> {
+    let mut misfits = 0;
+    // An attempt that reports nothing still marks a node, so this ends.
+    while misfits < MAX_MISFITS {
+        let error = match serde_path_to_error::deserialize::<_, Config>(value(&document.root)) {
+            Ok(config) => return Some(config),
+            Err(error) => error,
+        };
+        let steps = steps(error.path());
+        let before = problems.len();
+        settle(document, &steps, Misfit::read(&error.into_inner().to_string()), problems).ok()?;
+        misfits += problems.len() - before;
+    }
+    problems.push(Problem::error(None, "", format!("more than {MAX_MISFITS} problems: the rest show once these are mended")));
+    None
+}
+
+/// Nothing more can be read.
+struct Hopeless;
+
+/// Reports a misfit and marks its node, so that the next attempt gets past it.
+fn settle(
+    document: &mut Document,
+    steps: &[Step],
+    misfit: Misfit,
+    problems: &mut Vec<Problem>,
+) -> Result<(), Hopeless> {
+    let path = document.find(steps).path;
+    match misfit {
+        Misfit::UnknownKey { key, valid } => {
+            // The path ends with the key.
+            let parent = steps.split_last().map_or(steps, |(_, parent)| parent);
+            let parent_path = document.find(parent).path;
+            let entry = document.node_mut(parent).and_then(|node| node.entry_mut(&key)).ok_or(Hopeless)?;
+            entry.value.state = State::Dropped;
+            let help = explain::help_for_key(&parent_path, &key, &valid);
+            problems.push(Problem::error(entry.at, path, format!("unknown key '{key}'")).with_help(help));
+            Ok(())
+        }
+        Misfit::MissingKey(key) => {
+            let node = document.node_mut(steps).ok_or(Hopeless)?;
+            let mut missing = |at| {
+                let mut path = path.clone();
+                push_step(&mut path, &Step::Key(key.clone()));
+                problems.push(Problem::error(at, path, format!("missing key '{key}'")));
+            };
+            let at = node.at;
+            match node.entry_mut(&key) {
+                Some(entry) => {
+                    if entry.value.state == State::Absent {
+                        missing(entry.at);
+                    }
+                    entry.value.state = State::BlankText;
+                }
+                None => {
+                    missing(at);
+                    let Content::Mapping(entries) = &mut node.content else { return Err(Hopeless) };
+                    let value = Node { at, content: Content::List(Vec::new()), state: State::BlankText };
+                    entries.push(Entry { key, at, value });
+                }
+            }
+            Ok(())
+        }
+        Misfit::UnknownValue { .. } | Misfit::Unexpected { .. } | Misfit::Other(_) => {
+            let is_root = steps.is_empty();
+            let is_value_of_key = matches!(steps.last(), Some(Step::Key(_)));
+            let node = document.node_mut(steps).ok_or(Hopeless)?;
+            match node.state {
+                State::BlankText => node.state = State::BlankList,
+                State::BlankList => {
+                    let parent = steps.split_last().map_or(steps, |(_, parent)| parent);
+                    document.node_mut(parent).ok_or(Hopeless)?.state = State::Dropped;
+                }
+                _ if is_value_of_key && node.is_nothing() => node.state = State::Absent,
+                _ => {
+                    node.state = State::Dropped;
+                    problems.push(unfit(node, path, misfit));
+                }
+            }
+            // Without its root, or with a root that was dropped, there is nothing left to try.
+            if is_root || !document.root.counts() { Err(Hopeless) } else { Ok(()) }
+        }
+    }
+}
+
+/// The problem of a value that does not fit.
+fn unfit(node: &Node, path: String, misfit: Misfit) -> Problem {
+    let shown = node.shown();
+    match misfit {
+        Misfit::UnknownValue { valid } => {
+            let written = if node.is_secret() { "" } else { shown.trim_matches('\'') };
+            let help = explain::help_for_value(&path, written, &valid);
+            Problem::error(node.at, path, format!("unknown value {shown}")).with_help(help)
+        }
+        Misfit::Unexpected { expected } => Problem::error(node.at, path, format!("expected {expected}, found {shown}")),
+        Misfit::Other(_) if node.is_secret() => Problem::error(node.at, path, format!("{shown} is not valid here")),
+        Misfit::Other(message) => Problem::error(node.at, path, format!("{shown}: {message}")),
+        Misfit::UnknownKey { .. } | Misfit::MissingKey(_) => Problem::error(node.at, path, "not valid here"),
+    }
+}
+
+fn steps(path: &serde_path_to_error::Path) -> Vec<Step> {
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(Step::Index(*index)),
+            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// A node as serde reads it, without what is marked as unreadable.
+fn value(node: &Node) -> Value {
+    match (&node.state, &node.content) {
+        (State::BlankText, _) => Value::String(String::new()),
+        (State::BlankList, _) => Value::Sequence(Vec::new()),
+        (_, Content::Scalar(scalar)) => scalar_value(scalar),
+        (_, Content::List(items)) => items.iter().filter(|item| item.counts()).map(value).collect(),
+        (_, Content::Mapping(entries)) => {
+            let counting = entries.iter().filter(|entry| entry.value.counts());
+            Value::Mapping(counting.map(|entry| (entry.key.as_str().into(), value(&entry.value))).collect())
+        }
+    }
+}
+
+/// What a scalar stands for. Only a plain word can be anything but text, so nothing else is shown to the parser.
+fn scalar_value(scalar: &Scalar) -> Value {
+    let is_word = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-._~".contains(letter));
+    let meant = match scalar.plain && is_word(&scalar.text) {
+        true => serde_yaml::from_str(&scalar.text).ok(),
+        false => None,
+    };
+    match meant {
+        Some(value @ (Value::Null | Value::Bool(_) | Value::Number(_))) => value,
+        _ => Value::String(scalar.text.clone()),
+    }
+}

@@ -1,0 +1,99 @@
+//! Keys and values that the schema knows and nothing acts on yet. They are refused by name, since a key that is
+//! silently ignored is worse than one that is missing.
+
+use super::document::{Content, Document, Node};
+use super::report::{Position, Problem};
+
+/// The keys, and the values of a key, that are not supported yet. A feature that arrives deletes its line.
+const NOT_YET: &[(&str, &[&str])] = &[
+    ("model_endpoints[].strategy", &["weighted", "round_robin", "least_loaded"]),
+    ("model_endpoints[].sticky_by", ANY),
+    ("model_endpoints[].decision", ANY),
+    ("model_endpoints[].routes[].weight", ANY),
+    ("model_endpoints[].routes[].fallback", ANY),
+    ("model_endpoints[].routes[].shadow", ANY),
+    ("model_endpoints[].routes[].batch", ANY),
+    ("kafka.shadow_topic", ANY),
+    ("kafka.delivery", &["exactly_once"]),
+    ("kafka.ordering", &["key", "partition"]),
+    ("server.auth", ANY),
+    ("server.tls", ANY),
+    ("registry.refresh", ANY),
+    ("models.memory_limit", ANY),
+    ("models.idle_timeout", ANY),
+    ("models.preload", ANY),
+];
+
+const ANY: &[&str] = &[];
+
+/// Whether a key, or a value of it, is to come. `path` may hold indices.
+pub(super) fn is_key(path: &str) -> bool {
+    let pattern = pattern(path);
+    NOT_YET.iter().any(|(key, values)| *key == pattern && values.is_empty())
+}
+
+/// Whether a value of a key is to come. `path` may hold indices.
+pub(super) fn is_value(path: &str, value: &str) -> bool {
+    let pattern = pattern(path);
+    NOT_YET.iter().any(|(key, values)| *key == pattern && values.contains(&value))
+}
+
+/// A problem for each use of what is not supported yet.
+pub(super) fn check(document: &Document) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    walk(&document.root, "", &mut problems);
+    problems
+}
+
+fn walk(node: &Node, path: &str, problems: &mut Vec<Problem>) {
+    match &node.content {
+        Content::Scalar(_) => {}
+        Content::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(item, &format!("{path}[{index}]"), problems);
+            }
+        }
+        Content::Mapping(entries) => {
+            for entry in entries {
+                let separator = if path.is_empty() { "" } else { "." };
+                let path = format!("{path}{separator}{}", entry.key);
+                match refusal(&path, &entry.key, entry.at, &entry.value) {
+                    Some(problem) => problems.push(problem),
+                    None => walk(&entry.value, &path, problems),
+                }
+            }
+        }
+    }
+}
+
+fn refusal(path: &str, key: &str, key_at: Position, value: &Node) -> Option<Problem> {
+    let refused = |at, what| {
+        let problem = Problem::error(at, path, format!("`{what}` is not supported yet"));
+        Some(problem.with_help("leave it out"))
+    };
+    match &value.content {
+        // Nothing and no items ask for nothing.
+        _ if value.is_nothing() => None,
+        Content::List(items) if items.is_empty() => None,
+        _ if is_key(path) => refused(key_at, key.to_owned()),
+        Content::Scalar(scalar) if is_value(path, &scalar.text) => {
+            refused(value.at, format!("{key}: {}", scalar.written))
+        }
+        _ => None,
+    }
+}
+
+/// `a[3].b` as `a[].b`.
+fn pattern(path: &str) -> String {
+    let mut inside = false;
+    path.chars()
+        .filter(|character| {
+            inside = match character {
+                '[' => true,
+                ']' => false,
+                _ => inside,
+            };
+            !inside || *character == '['
+        })
+        .collect()
+}

@@ -1,0 +1,411 @@
+//! What the types cannot say: names that are taken, lists that are empty, patterns and conditions that do not compile.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use regex::Regex;
+
+use super::document::{Content, Document, Found, Step};
+use super::report::{Problem, Severity};
+use super::{Config, EMBEDDED, Endpoint, Kafka, Route, Strategy};
+
+/// The checks that belong to other parts of Signalbox.
+pub(super) struct Checks<'a> {
+    /// Why a text is no model URI.
+    pub(super) model_uri: &'a dyn Fn(&str) -> Result<(), String>,
+    /// The language a condition is read as, or why it does not compile.
+    pub(super) condition: &'a dyn Fn(&str) -> Result<&'static str, ConditionFlaw>,
+}
+
+/// Why a condition does not compile.
+#[derive(Debug, Clone)]
+pub(super) struct ConditionFlaw {
+    /// Which character of the condition, from 0.
+    pub(super) offset: usize,
+    /// What is wrong.
+    pub(super) message: String,
+    /// What to write instead.
+    pub(super) help: Option<String>,
+}
+
+/// An endpoint in words that may be printed: with `${NAME}` where the environment gave the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointOutline {
+    /// Its name.
+    pub name: String,
+    /// In the order of the file.
+    pub routes: Vec<RouteOutline>,
+}
+
+/// A route in words that may be printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteOutline {
+    /// What people call it.
+    pub alias: String,
+    /// What answers.
+    pub model_uri: String,
+    /// The language its condition is read as, and the condition.
+    pub condition: Option<(&'static str, String)>,
+}
+
+/// Properties that Signalbox sets for its own promises, and what to use instead.
+const OWN_PROPERTIES: &[(&str, &str)] = &[
+    ("bootstrap.servers", "use kafka.bootstrap_servers"),
+    ("metadata.broker.list", "use kafka.bootstrap_servers"),
+    ("group.id", "use kafka.group_id"),
+    ("enable.auto.commit", "an offset is committed once its reply is acknowledged"),
+    ("enable.auto.offset.store", "an offset is committed once its reply is acknowledged"),
+];
+
+/// Adds a problem for everything that is wrong with what could be read.
+pub(super) fn check(
+    config: &Config,
+    document: &Document,
+    checks: &Checks<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<EndpointOutline> {
+    let mut validator = Validator { document, checks, problems };
+    validator.kafka(&config.kafka);
+    validator.others(config);
+    validator.endpoints(&config.model_endpoints)
+}
+
+/// The way to a key.
+#[derive(Clone, Default)]
+struct At(Vec<Step>);
+
+impl At {
+    fn key(&self, key: &str) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step::Key(key.to_owned()));
+        Self(steps)
+    }
+
+    fn index(&self, index: usize) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step::Index(index));
+        Self(steps)
+    }
+}
+
+struct Validator<'a> {
+    document: &'a Document,
+    checks: &'a Checks<'a>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Validator<'_> {
+    fn found(&self, at: &At) -> Found<'_> {
+        self.document.find(&at.0)
+    }
+
+    /// A value as a message may show it.
+    fn shown(&self, at: &At, value: &str) -> String {
+        self.found(at).node.map_or_else(|| format!("'{value}'"), |node| node.shown())
+    }
+
+    /// A value as the outline may show it.
+    fn written(&self, at: &At, value: &str) -> String {
+        match self.found(at).node.map(|node| &node.content) {
+            Some(Content::Scalar(scalar)) if scalar.secret => scalar.written.clone(),
+            _ => value.to_owned(),
+        }
+    }
+
+    /// What a check says about a value, unless its words could repeat a secret.
+    fn words(&self, at: &At, words: &str) -> String {
+        match self.found(at).node.is_some_and(|node| node.is_secret()) {
+            true => "not shown, since it may repeat a value of the environment".to_owned(),
+            false => words.split_whitespace().collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    fn add(&mut self, at: &At, severity: Severity, message: impl Into<String>, help: &str) {
+        let found = self.found(at);
+        // What only stands in for a missing value has been reported as missing.
+        if found.blank {
+            return;
+        }
+        let mut problem = Problem::error(found.at, found.path, message);
+        problem.severity = severity;
+        problem.help = (!help.is_empty()).then(|| help.to_owned());
+        self.problems.push(problem);
+    }
+
+    fn error(&mut self, at: &At, message: impl Into<String>, help: &str) {
+        self.add(at, Severity::Error, message, help);
+    }
+
+    fn require(&mut self, holds: bool, at: &At, message: &str) {
+        if !holds {
+            self.error(at, message, "");
+        }
+    }
+
+    fn positive(&mut self, duration: Duration, at: &At) {
+        self.require(!duration.is_zero(), at, "must be more than nothing");
+    }
+
+    fn endpoints(&mut self, endpoints: &[Endpoint]) -> Vec<EndpointOutline> {
+        let at = At::default().key("model_endpoints");
+        self.require(!endpoints.is_empty(), &at, "at least one endpoint is needed");
+        self.unique(endpoints.iter().enumerate().map(|(index, it)| (at.index(index).key("name"), it.name.as_str())));
+        endpoints.iter().enumerate().map(|(index, endpoint)| self.endpoint(endpoint, &at.index(index))).collect()
+    }
+
+    fn endpoint(&mut self, endpoint: &Endpoint, at: &At) -> EndpointOutline {
+        let name_at = at.key("name");
+        if !is_name(&endpoint.name) {
+            let message = format!("{} is not a name", self.shown(&name_at, &endpoint.name));
+            self.error(&name_at, message, "letters, digits, '-', '_' and '.'");
+        }
+        self.positive(endpoint.timeout, &at.key("timeout"));
+        let routes_at = at.key("routes");
+        let routes = &endpoint.routes;
+        self.require(!routes.is_empty(), &routes_at, "at least one route is needed");
+        self.unique(routes.iter().enumerate().map(|(index, it)| (routes_at.index(index).key("alias"), it.alias.as_str())));
+        self.unreachable(endpoint, &routes_at);
+        let outlines = routes.iter().enumerate().map(|(index, route)| self.route(endpoint, route, &routes_at.index(index)));
+        EndpointOutline { routes: outlines.collect(), name: self.written(&name_at, &endpoint.name) }
+    }
+
+    fn route(&mut self, endpoint: &Endpoint, route: &Route, at: &At) -> RouteOutline {
+        let (alias_at, uri_at) = (at.key("alias"), at.key("model_uri"));
+        if route.alias.trim().is_empty() || route.alias.chars().any(char::is_control) {
+            self.error(&alias_at, "an alias needs at least one character, and no control characters", "");
+        }
+        self.model_uri(&route.model_uri, &uri_at);
+        let condition_at = at.key("model_request_condition");
+        let condition = route.model_request_condition.as_ref().and_then(|condition| {
+            Some((self.condition(condition, &condition_at)?, self.written(&condition_at, condition)))
+        });
+        for (key, target) in [("fallback", &route.fallback), ("shadow", &route.shadow)] {
+            let Some(target) = target else { continue };
+            let (aliases, key_at) = (endpoint.routes.iter().map(|it| it.alias.as_str()), at.key(key));
+            if *target == route.alias {
+                self.error(&key_at, "a route cannot be its own", "name another route of this endpoint");
+            } else if !aliases.clone().any(|alias| alias == target) {
+                let help = format!("routes of this endpoint: {}", self.aliases(endpoint, at));
+                let message = format!("no route has the alias {}", self.shown(&key_at, target));
+                self.error(&key_at, message, &help);
+            }
+        }
+        let weight_fits = route.weight.is_none_or(|weight| weight.is_finite() && weight >= 0.0);
+        self.require(weight_fits, &at.key("weight"), "must be 0 or more");
+        self.require(route.max_concurrency != Some(0), &at.key("max_concurrency"), "must be at least 1");
+        self.require(route.python.as_deref() != Some(""), &at.key("python"), "must name an interpreter");
+        if let Some(batch) = &route.batch {
+            self.require(batch.max_rows != Some(0), &at.key("batch").key("max_rows"), "must be at least 1");
+        }
+        let (alias, model_uri) = (self.written(&alias_at, &route.alias), self.written(&uri_at, &route.model_uri));
+        RouteOutline { alias, model_uri, condition }
+    }
+
+    /// The aliases of a route's endpoint, as a message may show them.
+    fn aliases(&self, endpoint: &Endpoint, route_at: &At) -> String {
+        let routes_at = At(route_at.0.split_last().map_or_else(Vec::new, |(_, routes)| routes.to_vec()));
+        let aliases = endpoint.routes.iter().enumerate();
+        aliases
+            .map(|(index, route)| self.written(&routes_at.index(index).key("alias"), &route.alias))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn model_uri(&mut self, uri: &str, at: &At) {
+        if let Err(words) = (self.checks.model_uri)(uri) {
+            let message = format!("{} is not a model URI: {}", self.shown(at, uri), self.words(at, &words));
+            self.error(at, message, "");
+        }
+    }
+
+    fn condition(&mut self, condition: &str, at: &At) -> Option<&'static str> {
+        match (self.checks.condition)(condition) {
+            Ok(language) => Some(language),
+            Err(flaw) => {
+                let (found, words) = (self.found(at), self.words(at, &flaw.message));
+                let place = found.node.map_or(found.at, |node| self.document.place_in(node, flaw.offset));
+                let mut problem = Problem::error(place, found.path, format!("the condition does not compile: {words}"));
+                problem.help = flaw.help.map(|help| self.words(at, &help));
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    /// Warns of routes that no request can take.
+    fn unreachable(&mut self, endpoint: &Endpoint, routes_at: &At) {
+        if endpoint.strategy != Strategy::First || endpoint.decision.is_some() {
+            return;
+        }
+        let named = |alias: &String| {
+            endpoint.routes.iter().any(|it| it.fallback.as_ref() == Some(alias) || it.shadow.as_ref() == Some(alias))
+        };
+        let mut seen: HashMap<Option<&str>, usize> = HashMap::new();
+        for (index, route) in endpoint.routes.iter().enumerate() {
+            let condition = route.model_request_condition.as_deref();
+            let Some(first) = seen.get(&condition) else {
+                seen.insert(condition, index);
+                continue;
+            };
+            if named(&route.alias) {
+                continue;
+            }
+            let first = self.found(&routes_at.index(*first)).path;
+            let (message, help) = match condition {
+                None => (
+                    format!("no request can take this route: {first} has no condition either and comes first"),
+                    "give it a model_request_condition, or remove it",
+                ),
+                Some(_) => (
+                    format!("no request can take this route: {first} has the same condition and comes first"),
+                    "change its condition, or remove it",
+                ),
+            };
+            self.add(&routes_at.index(index), Severity::Warning, message, help);
+        }
+    }
+
+    /// Each name may be given once.
+    fn unique<'n>(&mut self, names: impl Iterator<Item = (At, &'n str)>) {
+        let mut seen: HashMap<&str, At> = HashMap::new();
+        for (at, name) in names {
+            let Some(first) = seen.get(name) else {
+                seen.insert(name, at);
+                continue;
+            };
+            let first = self.found(first);
+            let help = format!("{} in line {} has it already", first.path, first.at.line);
+            let message = format!("duplicate name {}", self.shown(&at, name));
+            self.error(&at, message, &help);
+        }
+    }
+
+    fn kafka(&mut self, kafka: &Kafka) {
+        let at = At::default().key("kafka");
+        let servers = &kafka.bootstrap_servers;
+        if servers != EMBEDDED && !servers.split(',').all(|server| is_address(server.trim())) {
+            let at = at.key("bootstrap_servers");
+            let message = format!("{} is not a list of host:port", self.shown(&at, servers));
+            self.error(&at, message, "such as kafka-1:9092,kafka-2:9092, or: embedded");
+        }
+        self.topics(kafka, &at);
+        self.allowed_reply_topics(kafka, &at.key("allowed_reply_topics"));
+        self.require(!kafka.group_id.is_empty(), &at.key("group_id"), "must not be empty");
+        self.require(kafka.partitions >= 1, &at.key("partitions"), "must be at least 1");
+        let replicas_fit = kafka.replication_factor >= 1 || kafka.replication_factor == -1;
+        self.require(replicas_fit, &at.key("replication_factor"), "must be at least 1, or -1 for the broker's default");
+        self.require(kafka.max_in_flight >= 1, &at.key("max_in_flight"), "must be at least 1");
+        self.require(kafka.max_in_flight_bytes.as_u64() >= 1, &at.key("max_in_flight_bytes"), "must be at least 1");
+        self.positive(kafka.commit_interval, &at.key("commit_interval"));
+        self.properties(kafka, &at.key("properties"));
+    }
+
+    /// A topic that serves two ends would feed Signalbox with what it writes itself.
+    fn topics(&mut self, kafka: &Kafka, at: &At) {
+        let mut topics = vec![
+            ("requests_topic", kafka.requests_topic.as_str()),
+            ("replies_topic", kafka.replies_topic.as_str()),
+            ("dead_letter_topic", kafka.dead_letter_topic.as_str()),
+        ];
+        topics.extend(kafka.shadow_topic.as_deref().map(|topic| ("shadow_topic", topic)));
+        for (index, (key, topic)) in topics.iter().enumerate() {
+            let topic_at = at.key(key);
+            if !is_topic(topic) {
+                let message = format!("{} is not a topic name", self.shown(&topic_at, topic));
+                self.error(&topic_at, message, "up to 249 letters, digits, '.', '_' and '-'");
+            }
+            if let Some((other, _)) = topics[..index].iter().find(|(_, earlier)| earlier == topic) {
+                let message = format!("{} is {other} already", self.shown(&topic_at, topic));
+                self.error(&topic_at, message, "each of the topics needs a name of its own");
+            }
+        }
+    }
+
+    fn allowed_reply_topics(&mut self, kafka: &Kafka, at: &At) {
+        for (index, pattern) in kafka.allowed_reply_topics.iter().enumerate() {
+            let at = at.index(index);
+            // Alone first, so that its error speaks of what was written.
+            let whole = Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
+            match whole {
+                Ok(regex) if regex.is_match(&kafka.requests_topic) => {
+                    let message = "this also allows requests_topic, where a reply would be read as a request";
+                    self.add(&at, Severity::Warning, message, "narrow the pattern");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let words = error.to_string();
+                    let words = words.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                    let words = self.words(&at, words);
+                    let message = format!("{} is not a regular expression: {words}", self.shown(&at, pattern));
+                    self.error(&at, message, "");
+                }
+            }
+        }
+    }
+
+    fn properties(&mut self, kafka: &Kafka, at: &At) {
+        for (name, value) in &kafka.properties {
+            let at = at.key(name);
+            if let Some((_, instead)) = OWN_PROPERTIES.iter().find(|(own, _)| own == name) {
+                self.error(&at, "Signalbox sets this property itself", instead);
+            } else if let Err(error) = ClientConfig::new().set(name, value).create_native_config() {
+                let words = match &error {
+                    rdkafka::error::KafkaError::ClientConfig(_, words, _, _) => words.clone(),
+                    other => other.to_string(),
+                };
+                let words = self.words(&at, &words);
+                self.error(&at, format!("librdkafka does not take this property: {words}"), "");
+            }
+        }
+    }
+
+    fn others(&mut self, config: &Config) {
+        let (server, registry, models) =
+            (At::default().key("server"), At::default().key("registry"), At::default().key("models"));
+        self.require(config.server.max_body.as_u64() >= 1, &server.key("max_body"), "must be at least 1");
+        self.require(config.server.max_pending >= 1, &server.key("max_pending"), "must be at least 1");
+        let partition = config.server.reply_partition;
+        self.require(partition.is_none_or(|it| it >= 0), &server.key("reply_partition"), "must be 0 or more");
+        if let Some(uri) = &config.registry.tracking_uri
+            && !reqwest::Url::parse(uri).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        {
+            let at = registry.key("tracking_uri");
+            let message = format!("{} is not the address of a tracking server", self.shown(&at, uri));
+            self.error(&at, message, "such as http://127.0.0.1:5001");
+        }
+        self.require(!config.models.python.is_empty(), &models.key("python"), "must name an interpreter");
+        self.positive(config.models.load_timeout, &models.key("load_timeout"));
+        for (index, uri) in config.models.preload.iter().enumerate() {
+            self.model_uri(uri, &models.key("preload").index(index));
+        }
+    }
+}
+
+/// `.` and `..` are taken out of the paths of URLs, so they cannot be names.
+fn is_name(text: &str) -> bool {
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
+    !matches!(text, "" | "." | "..") && text.chars().all(fits)
+}
+
+fn is_topic(text: &str) -> bool {
+    is_name(text) && text.len() <= 249
+}
+
+/// `host`, `host:port`, `[::1]:port` or one of these after `protocol://`.
+fn is_address(text: &str) -> bool {
+    let address = text.split_once("://").map_or(text, |(_, address)| address);
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (address, "9092"),
+    };
+    let host_fits = !host.is_empty() && !host.contains(|character: char| character.is_whitespace() || character == '/');
+    host_fits && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+impl Default for Checks<'_> {
+    fn default() -> Self {
+        // The seam: these become `models::ModelUri::parse` and `routing::condition` as soon as those exist.
+        Self { model_uri: &|_| Ok(()), condition: &|_| Ok("unknown") }
+    }
+}
