@@ -15,6 +15,9 @@ const MAX_DEPTH: usize = 64;
 /// How many nodes there may be once aliases are replaced by what they stand for.
 const MAX_NODES: usize = 100_000;
 
+/// How many characters of a value a message shows.
+const MAX_SHOWN: usize = 100;
+
 /// The whole file.
 #[derive(Debug)]
 pub(super) struct Document {
@@ -171,13 +174,28 @@ impl Document {
         Some(node)
     }
 
-    /// The place of a scalar's character, counted from 0; the scalar's start where it cannot be told.
-    pub(super) fn place_in(&self, node: &Node, offset: usize) -> Position {
-        let Content::Scalar(Scalar { traceable: Some(style), .. }) = &node.content else { return node.at };
-        let line = self.source.split('\n').nth(node.at.line - 1).unwrap_or_default();
-        let mut source = line.chars().skip(node.at.column - 1).peekable();
-        let mut column = node.at.column;
-        if *style != ScalarStyle::Plain {
+    /// The place of a line and column, from 1, of a scalar's text; the scalar's start where it cannot be told.
+    pub(super) fn place_in(&self, node: &Node, line: usize, column: usize) -> Position {
+        let Content::Scalar(Scalar { traceable: Some(style), text, .. }) = &node.content else { return node.at };
+        let Some(text_line) = text.split('\n').nth(line.saturating_sub(1)) else { return node.at };
+        let column = column.saturating_sub(1);
+        if *style == ScalarStyle::Literal {
+            // A block keeps its lines, without their indentation.
+            let at = Position { line: node.at.line + line - 1, column: node.at.column + column };
+            let source = self.source.split('\n').nth(at.line - 1).unwrap_or_default().trim_end_matches('\r');
+            let is_there = source.chars().skip(node.at.column - 1).eq(text_line.chars());
+            return if is_there { at } else { node.at };
+        }
+        let before = text.split_inclusive('\n').take(line - 1).map(|line| line.chars().count()).sum::<usize>();
+        self.place_in_line(node.at, *style, before + column)
+    }
+
+    /// The place of the character of a scalar that lies in one line of the file.
+    fn place_in_line(&self, at: Position, style: ScalarStyle, offset: usize) -> Position {
+        let line = self.source.split('\n').nth(at.line - 1).unwrap_or_default();
+        let mut source = line.chars().skip(at.column - 1).peekable();
+        let mut column = at.column;
+        if style != ScalarStyle::Plain {
             source.next();
             column += 1;
         }
@@ -196,7 +214,7 @@ impl Document {
             };
             column += source.by_ref().take(skipped).count();
         }
-        Position { line: node.at.line, column }
+        Position { line: at.line, column }
     }
 }
 
@@ -243,8 +261,8 @@ impl Node {
     pub(super) fn shown(&self) -> String {
         match &self.content {
             _ if self.is_nothing() => "nothing".to_owned(),
-            Content::Scalar(scalar) if scalar.secret => format!("the value of '{}'", scalar.written),
-            Content::Scalar(scalar) => format!("'{}'", scalar.written),
+            Content::Scalar(scalar) if scalar.secret => format!("the value of '{}'", shortened(&scalar.written)),
+            Content::Scalar(scalar) => format!("'{}'", shortened(&scalar.written)),
             Content::List(_) => "a list".to_owned(),
             Content::Mapping(_) => "a mapping".to_owned(),
         }
@@ -257,10 +275,17 @@ impl Node {
             Content::List(items) => &mut items.iter(),
             Content::Mapping(entries) => &mut entries.iter().map(|entry| &entry.value),
         };
-        let (nodes, levels) = children
-            .map(Self::size)
-            .fold((0, 0), |(nodes, levels), (more, deeper)| (nodes + more, levels.max(deeper)));
+        let (nodes, levels) =
+            children.map(Self::size).fold((0, 0), |(nodes, levels), (more, deeper)| (nodes + more, levels.max(deeper)));
         (nodes + 1, levels + 1)
+    }
+}
+
+/// As much of a text as helps to find it.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -299,7 +324,8 @@ impl Builder<'_> {
         let masked = self.masked;
         for event in Parser::new_from_str(&masked.text) {
             let (event, span) = event.map_err(|error| {
-                Problem::error(position(*error.marker()), "", format!("broken YAML: {}", self.plain_words(error.info())))
+                let message = format!("broken YAML: {}", self.plain_words(error.info()));
+                Problem::error(self.inside(position(*error.marker())), "", message)
             })?;
             self.take(event, span)?;
         }
@@ -331,8 +357,9 @@ impl Builder<'_> {
             },
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !self.refuse_tag(tag.as_deref(), at);
-                let one_line = span.start.line() == span.end.line();
-                let node = self.scalar(&text, plain, one_line.then_some(style), at);
+                let one_line = span.start.line() == span.end.line() && style != ScalarStyle::Folded;
+                let traceable = one_line || style == ScalarStyle::Literal;
+                let node = self.scalar(&text, plain, traceable.then_some(style), at);
                 self.finish(anchor, node)
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
@@ -417,12 +444,7 @@ impl Builder<'_> {
                 self.problems.push(Problem::error(reference.at, self.path(), message).with_help(help));
             }
         }
-        let traceable = match style {
-            Some(style @ (ScalarStyle::Plain | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted)) => {
-                (expanded.text == expanded.written).then_some(style)
-            }
-            _ => None,
-        };
+        let traceable = style.filter(|_| expanded.text == expanded.written);
         let state = if expanded.missing.is_empty() { State::Kept } else { State::Dropped };
         let scalar = Scalar {
             // What came out empty was given all the same: it is a text, not nothing.
@@ -486,6 +508,17 @@ impl Builder<'_> {
             }
         }
         path
+    }
+
+    /// A place that exists: a file that ends too early is reported at its end, not in the line after.
+    fn inside(&self, at: Position) -> Position {
+        let text = &self.masked.text;
+        match text.lines().enumerate().last() {
+            Some((index, last)) if at.line > index + 1 => {
+                Position { line: index + 1, column: last.chars().count() + 1 }
+            }
+            _ => at,
+        }
     }
 
     /// The parser's words with references in the place of their stand-ins.

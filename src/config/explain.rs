@@ -7,8 +7,8 @@ use super::unsupported;
 /// What serde found wrong with a node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Misfit {
-    /// A key the struct does not have, and those it has.
-    UnknownKey { key: String, valid: Vec<String> },
+    /// A key the struct does not have, and those it has. Which one it is, the error's path says.
+    UnknownKey { valid: Vec<String> },
     /// A key the struct must have.
     MissingKey(String),
     /// A name that is not among those that are possible.
@@ -22,17 +22,17 @@ pub(super) enum Misfit {
 impl Misfit {
     /// Reads one of serde's own messages.
     pub(super) fn read(message: &str) -> Self {
-        let quoted: Vec<String> = message.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        // What was written may hold backticks and `expected` itself; what follows the last one is ours.
         let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
-        match (quoted.split_first(), expected) {
-            (Some((key, valid)), _) if message.starts_with("unknown field") => {
-                Self::UnknownKey { key: key.clone(), valid: valid.to_vec() }
+        let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        match (message, expected) {
+            _ if message.starts_with("unknown field") => {
+                Self::UnknownKey { valid: expected.map(quoted).unwrap_or_default() }
             }
-            (Some((key, _)), _) if message.starts_with("missing field") => Self::MissingKey(key.clone()),
-            (Some(_), Some(expected)) if message.starts_with("unknown variant") => {
-                // The value itself may hold a backtick; what follows `expected` cannot.
-                Self::UnknownValue { valid: expected.split('`').skip(1).step_by(2).map(str::to_owned).collect() }
+            _ if message.starts_with("unknown variant") => {
+                Self::UnknownValue { valid: expected.map(quoted).unwrap_or_default() }
             }
+            _ if message.starts_with("missing field") => Self::MissingKey(quoted(message).concat()),
             _ if message == IP_ADDRESS => Self::Unexpected { expected: kind(message) },
             (_, Some(expected)) if message.starts_with("invalid") => Self::Unexpected { expected: kind(expected) },
             _ => Self::Other(message.to_owned()),

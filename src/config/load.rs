@@ -80,10 +80,20 @@ fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Option<Config> {
         };
         let steps = steps(error.path());
         let before = problems.len();
-        settle(document, &steps, Misfit::read(&error.into_inner().to_string()), problems).ok()?;
+        let misfit = Misfit::read(&error.into_inner().to_string());
+        if let Err(Hopeless) = settle(document, &steps, misfit, problems) {
+            if problems.is_empty() {
+                problems.push(Problem::error(document.root.at, document.find(&steps).path, "this cannot be read"));
+            }
+            return None;
+        }
         misfits += problems.len() - before;
     }
-    problems.push(Problem::error(None, "", format!("more than {MAX_MISFITS} problems: the rest show once these are mended")));
+    problems.push(Problem::error(
+        None,
+        "",
+        format!("more than {MAX_MISFITS} problems: the rest show once these are mended"),
+    ));
     None
 }
 
@@ -99,13 +109,12 @@ fn settle(
 ) -> Result<(), Hopeless> {
     let path = document.find(steps).path;
     match misfit {
-        Misfit::UnknownKey { key, valid } => {
-            // The path ends with the key.
-            let parent = steps.split_last().map_or(steps, |(_, parent)| parent);
+        Misfit::UnknownKey { valid } => {
+            let Some((Step::Key(key), parent)) = steps.split_last() else { return Err(Hopeless) };
             let parent_path = document.find(parent).path;
-            let entry = document.node_mut(parent).and_then(|node| node.entry_mut(&key)).ok_or(Hopeless)?;
+            let entry = document.node_mut(parent).and_then(|node| node.entry_mut(key)).ok_or(Hopeless)?;
             entry.value.state = State::Dropped;
-            let help = explain::help_for_key(&parent_path, &key, &valid);
+            let help = explain::help_for_key(&parent_path, key, &valid);
             problems.push(Problem::error(entry.at, path, format!("unknown key '{key}'")).with_help(help));
             Ok(())
         }
@@ -160,9 +169,12 @@ fn unfit(node: &Node, path: String, misfit: Misfit) -> Problem {
     let shown = node.shown();
     match misfit {
         Misfit::UnknownValue { valid } => {
-            let written = if node.is_secret() { "" } else { shown.trim_matches('\'') };
+            let (written, message) = match node.is_secret() {
+                true => ("", format!("{shown} is unknown")),
+                false => (shown.trim_matches('\''), format!("unknown value {shown}")),
+            };
             let help = explain::help_for_value(&path, written, &valid);
-            Problem::error(node.at, path, format!("unknown value {shown}")).with_help(help)
+            Problem::error(node.at, path, message).with_help(help)
         }
         Misfit::Unexpected { expected } => Problem::error(node.at, path, format!("expected {expected}, found {shown}")),
         Misfit::Other(_) if node.is_secret() => Problem::error(node.at, path, format!("{shown} is not valid here")),

@@ -1,6 +1,6 @@
 //! What is wrong with a file, in the words and the form of a compiler: `gateway.yaml:7:13: path: message; help`.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A place in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,13 +47,7 @@ pub struct Report {
 impl Problem {
     /// A problem that keeps the file from being used.
     pub(super) fn error(at: impl Into<Option<Position>>, path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            at: at.into(),
-            path: path.into(),
-            message: message.into(),
-            help: None,
-        }
+        Self { severity: Severity::Error, at: at.into(), path: path.into(), message: message.into(), help: None }
     }
 
     /// The same problem with advice.
@@ -85,14 +79,26 @@ impl fmt::Display for Problem {
             formatter.write_str("warning: ")?;
         }
         if !self.path.is_empty() {
-            write!(formatter, "{}: ", self.path)?;
+            write_in_line(formatter, &self.path)?;
+            formatter.write_str(": ")?;
         }
-        formatter.write_str(&self.message)?;
+        write_in_line(formatter, &self.message)?;
         match &self.help {
-            Some(help) => write!(formatter, "; {help}"),
+            Some(help) => {
+                formatter.write_str("; ")?;
+                write_in_line(formatter, help)
+            }
             None => Ok(()),
         }
     }
+}
+
+/// A problem is one line, whatever a value that it quotes has in it.
+fn write_in_line(formatter: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|character| match character.is_control() {
+        true => write!(formatter, "{}", character.escape_debug()),
+        false => formatter.write_char(character),
+    })
 }
 
 impl fmt::Display for Report {

@@ -5,7 +5,7 @@ use super::document::{Content, Document, Node};
 use super::report::{Position, Problem};
 
 /// The keys, and the values of a key, that are not supported yet. A feature that arrives deletes its line.
-const NOT_YET: &[(&str, &[&str])] = &[
+pub(super) const NOT_YET: &[(&str, &[&str])] = &[
     ("model_endpoints[].strategy", &["weighted", "round_robin", "least_loaded"]),
     ("model_endpoints[].sticky_by", ANY),
     ("model_endpoints[].decision", ANY),

@@ -21,8 +21,10 @@ pub(super) struct Checks<'a> {
 /// Why a condition does not compile.
 #[derive(Debug, Clone)]
 pub(super) struct ConditionFlaw {
-    /// Which character of the condition, from 0.
-    pub(super) offset: usize,
+    /// The line inside the condition's text, from 1.
+    pub(super) line: usize,
+    /// The column in that line, in characters, from 1.
+    pub(super) column: usize,
     /// What is wrong.
     pub(super) message: String,
     /// What to write instead.
@@ -68,7 +70,14 @@ pub(super) fn check(
     let mut validator = Validator { document, checks, problems };
     validator.kafka(&config.kafka);
     validator.others(config);
-    validator.endpoints(&config.model_endpoints)
+    let outlines = validator.endpoints(&config.model_endpoints);
+    // Not before: a condition that could not be read would count as none here.
+    if validator.problems.iter().all(|problem| problem.severity == Severity::Warning) {
+        for (index, endpoint) in config.model_endpoints.iter().enumerate() {
+            validator.unreachable(endpoint, &At::default().key("model_endpoints").index(index).key("routes"));
+        }
+    }
+    outlines
 }
 
 /// The way to a key.
@@ -164,9 +173,11 @@ impl Validator<'_> {
         let routes_at = at.key("routes");
         let routes = &endpoint.routes;
         self.require(!routes.is_empty(), &routes_at, "at least one route is needed");
-        self.unique(routes.iter().enumerate().map(|(index, it)| (routes_at.index(index).key("alias"), it.alias.as_str())));
-        self.unreachable(endpoint, &routes_at);
-        let outlines = routes.iter().enumerate().map(|(index, route)| self.route(endpoint, route, &routes_at.index(index)));
+        self.unique(
+            routes.iter().enumerate().map(|(index, it)| (routes_at.index(index).key("alias"), it.alias.as_str())),
+        );
+        let outlines =
+            routes.iter().enumerate().map(|(index, route)| self.route(endpoint, route, &routes_at.index(index)));
         EndpointOutline { routes: outlines.collect(), name: self.written(&name_at, &endpoint.name) }
     }
 
@@ -224,7 +235,7 @@ impl Validator<'_> {
             Ok(language) => Some(language),
             Err(flaw) => {
                 let (found, words) = (self.found(at), self.words(at, &flaw.message));
-                let place = found.node.map_or(found.at, |node| self.document.place_in(node, flaw.offset));
+                let place = found.node.map_or(found.at, |node| self.document.place_in(node, flaw.line, flaw.column));
                 let mut problem = Problem::error(place, found.path, format!("the condition does not compile: {words}"));
                 problem.help = flaw.help.map(|help| self.words(at, &help));
                 self.problems.push(problem);

@@ -1,0 +1,89 @@
+//! `signalbox check`: what is wrong with a config file, or what it amounts to.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::exit;
+use crate::config::{self, Loaded, Report};
+
+/// What `check` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The config file; config/reference.yaml documents every key.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Prints a summary, or every problem.
+pub(super) fn run(args: &Args) -> ExitCode {
+    // A reader that has gone away has read enough.
+    match config::load(&args.config) {
+        Ok(loaded) => {
+            let warnings = if loaded.warnings.problems.is_empty() { String::new() } else { format!("{}\n", loaded.warnings) };
+            let _ = std::io::stderr().write_all(warnings.as_bytes());
+            let _ = std::io::stdout().write_all(summary(&loaded).as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(report) => {
+            let _ = std::io::stderr().write_all(complaint(&report).as_bytes());
+            exit::USAGE.into()
+        }
+    }
+}
+
+fn complaint(report: &Report) -> String {
+    let count = |count, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let errors = count(report.errors(), "error");
+    match report.problems.len() - report.errors() {
+        0 => format!("{report}\n{errors}\n"),
+        warnings => format!("{report}\n{errors}, {}\n", count(warnings, "warning")),
+    }
+}
+
+fn summary(loaded: &Loaded) -> String {
+    let mut text = format!("{}: valid\n", loaded.warnings.file);
+    for endpoint in &loaded.outline {
+        let plural = if endpoint.routes.len() == 1 { "" } else { "s" };
+        let _ = writeln!(text, "endpoint {}: {} route{plural}", endpoint.name, endpoint.routes.len());
+        for route in &endpoint.routes {
+            let _ = writeln!(text, "  {}: {}", route.alias, route.model_uri);
+            if let Some((language, condition)) = &route.condition {
+                let _ = writeln!(text, "    if {condition} ({language})");
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Loaded, Report> {
+        config::parse(text, "gateway.yaml", &|name| (name == "URI").then(|| "http://secret:8080".to_owned()))
+    }
+
+    #[test]
+    fn the_summary_lists_endpoints_routes_and_languages() {
+        let text = include_str!("../../config/gateway-conditional.yaml");
+        let text = text.replace("\"models:/sentiment-model-fast/production\"", "${URI}");
+        assert_eq!(
+            summary(&parse(&text).unwrap()),
+            "gateway.yaml: valid\n\
+             endpoint sentiment-router: 2 routes\n  \
+               fast: ${URI}\n  \
+               accurate: models:/sentiment-model-accurate/production\n    \
+                 if request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text') (Python)\n"
+        );
+    }
+
+    #[test]
+    fn problems_are_counted() {
+        assert_eq!(
+            complaint(&parse("model_endpoints: []").unwrap_err()),
+            "gateway.yaml:1:18: model_endpoints: at least one endpoint is needed\n1 error\n"
+        );
+    }
+}
