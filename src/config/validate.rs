@@ -225,8 +225,8 @@ impl Validator<'_> {
 
     fn model_uri(&mut self, uri: &str, at: &At) {
         if let Err(words) = (self.checks.model_uri)(uri) {
-            let message = format!("{} is not a model URI: {}", self.shown(at, uri), self.words(at, &words));
-            self.error(at, message, "");
+            // Without the value: an address may hold a password.
+            self.error(at, format!("not a model URI: {}", self.words(at, &words)), "");
         }
     }
 
@@ -382,8 +382,8 @@ impl Validator<'_> {
             && !reqwest::Url::parse(uri).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         {
             let at = registry.key("tracking_uri");
-            let message = format!("{} is not the address of a tracking server", self.shown(&at, uri));
-            self.error(&at, message, "such as http://127.0.0.1:5001");
+            // Without the value: an address may hold a password.
+            self.error(&at, "not the address of a tracking server", "such as http://127.0.0.1:5001");
         }
         self.require(!config.models.python.is_empty(), &models.key("python"), "must name an interpreter");
         self.positive(config.models.load_timeout, &models.key("load_timeout"));
