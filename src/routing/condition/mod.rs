@@ -8,7 +8,7 @@
 //! All conditions of one endpoint are compiled together, so that what they read of a request is read once.
 //!
 //! **Where it differs from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
-//! `keys()`, `values()` and `items()` cannot be compared. `str()` takes scalars only. The payload is JSON proper: no
+//! `keys()`, `values()` and `items()` cannot be compared, sets have no order. `str()` takes scalars only. The payload is JSON proper: no
 //! `NaN`, at most 127 levels, and of a key that is written twice the first counts. `isdigit()` and `int()` know ASCII
 //! digits only. Whatever else is not known is refused when the condition is loaded, never quietly different.
 //!
@@ -132,17 +132,25 @@ impl ConditionsBuilder {
             Language::Python => {
                 let parsed = python::parse(source)?;
                 let text = lower::lower(&parsed, &mut self.tables)?;
-                let too_deep = |error: ParseError| {
-                    tracing::debug!(%error, lowered = %text, "lowered condition refused");
-                    let hint = Some("split it over several routes");
-                    ConditionProblem::at(source, 0, "the expression is nested too deeply", hint)
+                let refused = |error: ParseError| {
+                    if matches!(error.err_type(), rhai::ParseErrorType::ExprTooDeep) {
+                        let hint = Some("split it over several routes");
+                        return ConditionProblem::at(source, 0, "the expression is nested too deeply", hint);
+                    }
+                    tracing::error!(%error, lowered = %text, "lowered condition does not compile");
+                    ConditionProblem::at(
+                        source,
+                        0,
+                        "Signalbox cannot compile this condition, by a defect of its own",
+                        None,
+                    )
                 };
                 while let Some(generator) = self.tables.generators.get(self.generators.len()) {
-                    let body = engine::compile_lowered(&generator.body).map_err(too_deep)?;
+                    let body = engine::compile_lowered(&generator.body).map_err(refused)?;
                     let (variables, targets) = (generator.variables.clone(), generator.targets);
                     self.generators.push(Generator { body, variables, targets });
                 }
-                engine::compile_lowered(&text).map_err(too_deep)?
+                engine::compile_lowered(&text).map_err(refused)?
             }
         };
         Ok((language, ast))

@@ -3,6 +3,8 @@ use bytes::Bytes;
 use super::*;
 use crate::message::{Headers, Source};
 
+mod oracle;
+
 const BODY: &str = r#"{"dataframe_split": {"columns": ["text", "n"], "data": [["Domain specific text, and more", 3], ["ünï", -2.5]]},
     "params": {"lang": "de", "on": true, "off": false, "none": null, "big": 9223372036854775808, "min": -9223372036854775808,
     "float": 0.1, "list": [1, 2, 3], "deep": {"a": {"b": [10, 20]}}, "empty": {}, "a\"b": "quoted", "\u00e9": "e"}, "twice": 1, "twice": 2}"#;

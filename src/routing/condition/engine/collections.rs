@@ -63,6 +63,9 @@ pub(super) fn contains(container: &Value, needle: &Value) -> Result<bool> {
             other.type_name()
         ))),
         (Value::Dict(dict), key) => Ok(look_up(dict, key)?.is_some()),
+        (Value::Set(_), Value::Set(_)) => {
+            Err(ConditionError::wrong_type("a set in a set is not supported in conditions"))
+        }
         (Value::Set(items), key) => {
             require_hashable(key)?;
             any_equal(items, key)

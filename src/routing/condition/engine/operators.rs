@@ -97,6 +97,9 @@ pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<
             Ok(Some(left.len().cmp(&right.len())))
         }
         (Value::Beyond, _) | (_, Value::Beyond) => Err(ConditionError::overflow()),
+        (Value::Set(_) | Value::View(_), Value::Set(_) | Value::View(_)) => {
+            Err(ConditionError::wrong_type("sets are not ordered here; use `in` or =="))
+        }
         _ => match numbers(left, right) {
             Some(numbers) => Ok(numbers.compare()),
             None => Err(ConditionError::wrong_type(format!(

@@ -80,7 +80,7 @@ impl Lowering<'_> {
             }
         }
         let tests = if tests.is_empty() { "false".to_owned() } else { tests.join(" || ") };
-        Ok(Code::bool(format!("{{ let {held} = {value}; {tests} }}")))
+        Ok(Code::bool(format!("({{ let {held} = {value}; {tests} }})")))
     }
 
     fn not_types(&self, at: &impl ruff_text_size::Ranged) -> ConditionProblem {

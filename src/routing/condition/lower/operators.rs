@@ -22,7 +22,7 @@ impl Lowering<'_> {
             let held = self.temporary();
             let (when_true, when_false) = if is_and { (&rest, &held) } else { (&held, &rest) };
             rest = format!(
-                "{{ let {held} = {}; if py_truth({held}) {{ {when_true} }} else {{ {when_false} }} }}",
+                "({{ let {held} = {}; if py_truth({held}) {{ {when_true} }} else {{ {when_false} }} }})",
                 operand.text
             );
         }
@@ -87,13 +87,13 @@ impl Lowering<'_> {
             }
             if at == 0 {
                 let held = self.temporary();
-                text.push_str(&format!("{{ let {held} = {left}; "));
+                text.push_str(&format!("({{ let {held} = {left}; "));
                 left = held;
             }
             let held = self.temporary();
             let test = self.link(comparison, *operator, (left_expression, &left), (right_expression, &held))?;
-            text.push_str(&format!("{}let {held} = {right}; if {test} {{ ", if at == 0 { "" } else { "{ " }));
-            closing.push_str(" } else { false } }");
+            text.push_str(&format!("{}let {held} = {right}; if {test} {{ ", if at == 0 { "" } else { "({ " }));
+            closing.push_str(" } else { false } })");
             (left, left_expression) = (held, right_expression);
         }
         if comparison.ops.len() > super::MAX_DEPTH / 2 {
