@@ -285,6 +285,9 @@ fn required(left: &Value, right: &Value, sign: &str) -> Result<Numbers> {
     if matches!(left, Value::Beyond) || matches!(right, Value::Beyond) {
         return Err(ConditionError::overflow());
     }
+    if matches!((left, right), (Value::Set(_), Value::Set(_))) {
+        return Err(ConditionError::wrong_type("computing with sets is not supported in conditions"));
+    }
     match (as_int(left), as_int(right), left, right) {
         (Some(left), Some(right), _, _) => Ok(Numbers::Ints(left, right)),
         (Some(left), None, _, Value::Float(right)) => Ok(Numbers::Floats(left as f64, *right)),

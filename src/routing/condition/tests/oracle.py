@@ -90,6 +90,15 @@ def literal():
     return "{" + ", ".join(repr(rng.choice(INTS[1:])) for _ in range(rng.randrange(1, 4))) + "}"
 
 
+def leaf():
+    """A leaf of the payload, compared with itself."""
+    value, text = BODY, "request.json()"
+    while isinstance(value, (list, dict)) and value:
+        key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
+        text, value = text + f"[{key!r}]", value[key]
+    return f"({text} {rng.choice(['==', '==', '<=', '!=', '<'])} {value!r})"
+
+
 def real_path(value, depth=3):
     """A way that exists, mostly."""
     text = ""
@@ -190,8 +199,10 @@ def generator(depth, names):
 
 
 def comparison(depth, names):
-    kind = rng.randrange(12)
+    kind = rng.randrange(13)
     one = lambda: value(depth - 1, names)
+    if kind == 12:
+        return leaf()
     if kind == 0:
         return f"({one()} is {rng.choice(['', 'not '])}None)"
     if kind == 1:
