@@ -353,3 +353,29 @@ proptest::proptest! {
         }
     }
 }
+
+/// `and` and `or` nest in Rhai where they do not in Python, so this reaches the deepest text that compiles.
+#[test]
+fn the_deepest_conditions_run_on_a_small_stack() {
+    let run = || {
+        let mut accepted = 0;
+        for width in [1, 3, 8, 23] {
+            for depth in 1..24 {
+                let open = format!("('' or {}", "0 or ".repeat(width));
+                let source = format!("{}'x'{} == 'x'", open.repeat(depth), ")".repeat(depth));
+                let compared = format!("{}1{}", "(1 if 0 < ".repeat(depth), " < 3 else 2)".repeat(depth));
+                let searched = format!(
+                    "{source} and any({compared} and {source} for x in [1] if any(all({source} for z in 'a') for y in (2,)))"
+                );
+                for source in [source, compared, searched] {
+                    if let Ok((conditions, id)) = add(&source) {
+                        accepted += 1;
+                        assert_eq!(conditions.evaluation(&request(BODY)).holds(id), Ok(true), "{source}");
+                    }
+                }
+            }
+        }
+        assert!(accepted > 30, "{accepted}");
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+}
