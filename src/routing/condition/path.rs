@@ -32,7 +32,7 @@ pub(super) enum Step {
 #[derive(Debug, Clone)]
 pub(super) struct Path {
     pub(super) steps: Vec<Step>,
-    /// As the condition wrote it; also what tells whether two paths are the same.
+    /// As errors show it.
     pub(super) text: String,
 }
 

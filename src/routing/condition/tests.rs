@@ -87,7 +87,7 @@ fn paths_read_what_is_there() {
 
 #[test]
 fn what_is_missing_is_named() {
-    fails("request.json()['params']['nope'] == 1", r#"request.json()["params"]["nope"]: KeyError: 'nope'"#);
+    fails("request.json()['params']['nope'] == 1", "request.json()['params']['nope']: KeyError: 'nope'");
     fails("request.json()['dataframe_split']['data'][2]", "IndexError: list index out of range");
     fails("request.json()['dataframe_split']['data']['x']", "list indices must be integers");
     fails("request.json()['params'][0]", "KeyError: 0");

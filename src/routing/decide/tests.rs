@@ -110,7 +110,7 @@ fn an_explanation_tells_every_condition_that_was_looked_at() {
             "reason": "its condition is the first that holds",
             "conditions": [
                 {"route": "accurate", "condition": "request.json()['text'].startswith('Domain')", "language": "python",
-                 "error": "request.json()[\"text\"]: KeyError: 'text'"},
+                 "error": "request.json()['text']: KeyError: 'text'"},
                 {"route": "gold", "condition": "request.headers.get('x-tier') == 'gold'", "language": "python", "value": true},
             ],
         })

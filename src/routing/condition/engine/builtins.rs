@@ -37,7 +37,6 @@ pub(super) fn str(arguments: &[Value]) -> Result<Value> {
 }
 
 /// `int(x)`
-#[expect(clippy::cast_possible_truncation, reason = "the bounds are checked before")]
 pub(super) fn int(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => Ok(Value::Int(*int)),
@@ -72,7 +71,6 @@ pub(super) fn int(arguments: &[Value]) -> Result<Value> {
 }
 
 /// `float(x)`
-#[expect(clippy::cast_precision_loss, reason = "Python's int to float conversion rounds in the same way")]
 pub(super) fn float(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => Ok(Value::Float(*int as f64)),

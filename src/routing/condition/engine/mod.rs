@@ -35,6 +35,9 @@ const MAX_NATIVE_TEXT: usize = 16 << 20;
 /// The longest array and map that a condition in Rhai may write.
 const MAX_NATIVE_ITEMS: usize = 1_000;
 
+/// What an operator of two operands does.
+type Operator<T> = fn(&Value, &Value) -> Result<T>;
+
 static PYTHON: LazyLock<Engine> = LazyLock::new(python_engine);
 static NATIVE: LazyLock<Engine> = LazyLock::new(native::engine);
 
@@ -151,7 +154,7 @@ fn register_properties(engine: &mut Engine) {
 }
 
 fn register_operators(engine: &mut Engine) {
-    let binary: [(&str, fn(&Value, &Value) -> Result<Value>); 8] = [
+    let operators: [(&str, Operator<Value>); 8] = [
         ("py_add", operators::add),
         ("py_subtract", operators::subtract),
         ("py_multiply", operators::multiply),
@@ -161,12 +164,12 @@ fn register_operators(engine: &mut Engine) {
         ("py_power", operators::power),
         ("py_item", collections::item),
     ];
-    for (name, call) in binary {
+    for (name, call) in operators {
         engine.register_fn(name, move |left: Dynamic, right: Dynamic| {
             hand_out(call(&Value::from_dynamic(&left), &Value::from_dynamic(&right)))
         });
     }
-    let tests: [(&str, fn(&Value, &Value) -> Result<bool>); 7] = [
+    let tests: [(&str, Operator<bool>); 7] = [
         ("py_equal", operators::equal),
         ("py_unequal", |left, right| operators::equal(left, right).map(|equal| !equal)),
         ("py_less", |left, right| Ok(operators::compare(left, right, "<")? == Some(Ordering::Less))),

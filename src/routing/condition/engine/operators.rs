@@ -223,7 +223,6 @@ pub(super) fn bad_operand(operator: &str, value: &Value) -> ConditionError {
 }
 
 impl Numbers {
-    #[expect(clippy::cast_precision_loss, reason = "Python's int to float conversion rounds in the same way")]
     fn floats(self) -> (f64, f64) {
         match self {
             Self::Ints(left, right) => (left as f64, right as f64),
@@ -240,7 +239,6 @@ impl Numbers {
 }
 
 /// An `int` against a `float`, exactly: converting the `int` first would make neighbours beyond 2^53 equal.
-#[expect(clippy::cast_possible_truncation, reason = "the bounds are checked before")]
 fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
     const BOUND: f64 = 9_223_372_036_854_775_808.0;
     if float.is_nan() {
@@ -280,7 +278,6 @@ fn numbers(left: &Value, right: &Value) -> Option<Numbers> {
 }
 
 /// Both as numbers to compute with.
-#[expect(clippy::cast_precision_loss, reason = "Python's int to float conversion rounds in the same way")]
 fn required(left: &Value, right: &Value, sign: &str) -> Result<Numbers> {
     if matches!(left, Value::Beyond) || matches!(right, Value::Beyond) {
         return Err(ConditionError::overflow());

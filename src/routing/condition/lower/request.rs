@@ -110,10 +110,11 @@ impl Lowering<'_> {
             }
         }
         steps.reverse();
-        let text = path_text(&steps);
+        let identity = format!("{steps:?}");
         let paths = &mut self.tables.paths;
-        let index = paths.iter().position(|path| path.text == text).unwrap_or_else(|| {
-            paths.push(Path { steps, text });
+        let known = paths.iter().position(|path| format!("{:?}", path.steps) == identity);
+        let index = known.unwrap_or_else(|| {
+            paths.push(Path { text: path_text(&steps), steps });
             paths.len() - 1
         });
         Ok(Some(Code::value(format!("request.field({index})"))))
@@ -196,10 +197,10 @@ fn path_text(steps: &[Step]) -> String {
     let mut text = "request.json()".to_owned();
     for step in steps {
         match step {
-            Step::Key(key) => text.push_str(&format!("[{key:?}]")),
+            Step::Key(key) => text.push_str(&format!("['{key}']")),
             Step::Index(index) => text.push_str(&format!("[{index}]")),
-            Step::Get(key, super::Value::None) => text.push_str(&format!(".get({key:?})")),
-            Step::Get(key, default) => text.push_str(&format!(".get({key:?}, {default:?})")),
+            Step::Get(key, super::Value::None) => text.push_str(&format!(".get('{key}')")),
+            Step::Get(key, _) => text.push_str(&format!(".get('{key}', …)")),
         }
     }
     text
