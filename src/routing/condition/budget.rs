@@ -2,8 +2,8 @@
 //!
 //! Rhai counts its own steps, but most of a condition's work happens in the helpers behind it, which can walk a long
 //! list or build a long string in one step. They charge what they are about to do, before they do it. One unit is about
-//! one element looked at or eight bytes of text; it never takes more than some nanoseconds, so the whole allowance is
-//! some tens of milliseconds and megabytes at worst.
+//! one element looked at or eight bytes of text, some nanoseconds up to some tens of them; so an evaluation takes some
+//! tens of milliseconds and megabytes at worst, and as much again for each megabyte of payload.
 
 use std::cell::Cell;
 

@@ -94,6 +94,22 @@ pub fn language(source: &str) -> Language {
     if source.trim_start().starts_with(RHAI_PREFIX) { Language::Rhai } else { Language::Python }
 }
 
+/// Whether a condition compiles, and what it is written in.
+pub fn check(source: &str) -> Result<Language, ConditionProblem> {
+    ConditionsBuilder::new().add(source)?;
+    Ok(language(source))
+}
+
+impl Language {
+    /// `python` or `rhai`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Rhai => "rhai",
+        }
+    }
+}
+
 impl ConditionsBuilder {
     /// No conditions yet.
     pub fn new() -> Self {
@@ -192,10 +208,7 @@ impl Evaluation {
 
 impl fmt::Display for Language {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Python => "python",
-            Self::Rhai => "rhai",
-        })
+        formatter.write_str(self.name())
     }
 }
 
