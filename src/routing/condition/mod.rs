@@ -8,9 +8,11 @@
 //! All conditions of one endpoint are compiled together, so that what they read of a request is read once.
 //!
 //! **Where it differs from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
-//! `keys()`, `values()` and `items()` can only be looked through; sets have no order. `str()` takes scalars only. The payload is JSON proper: no
-//! `NaN`, at most 127 levels, and of a key that is written twice the first counts. `isdigit()` and `int()` know ASCII
-//! digits only. Whatever else is not known is refused when the condition is loaded, never quietly different.
+//! `keys()`, `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars only;
+//! `isdigit()` and `int()` know ASCII digits only. All that fails, it never gives another answer. Another answer is only
+//! possible for a JSON key that is written twice (the first counts), for a body whose text is broken after the leaf that
+//! was asked for, and for `isalpha()` on combining marks. `NaN` is not JSON here, and 127 levels are the most. Whatever
+//! else is not known is refused when the condition is loaded.
 //!
 //! [Rhai]: https://rhai.rs
 
