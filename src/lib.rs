@@ -6,5 +6,6 @@ pub mod config; // what the user writes
 pub mod message; // what travels: request, reply, fault
 pub mod broker; // Kafka itself: clients, topics, the embedded broker
 pub mod intake; // requests in
+pub mod routing; // which route
 pub mod replies; // results out
 pub mod telemetry; // what operators see

@@ -1,0 +1,97 @@
+//! One routing decision: without conditions, and with one over the body, whose size should not matter.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use signalbox::config::{Config, Endpoint, OnConditionError, Route, Strategy};
+use signalbox::message::{Headers, Request, Source};
+use signalbox::routing::RoutingTable;
+
+const CONDITION: &str = "request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text')";
+
+fn route(alias: &str, condition: Option<&str>) -> Route {
+    Route {
+        model_uri: format!("models:/{alias}/production"),
+        alias: alias.to_owned(),
+        model_request_condition: condition.map(str::to_owned),
+        on_condition_error: OnConditionError::Skip,
+        weight: None,
+        fallback: None,
+        shadow: None,
+        batch: None,
+        python: None,
+        max_concurrency: None,
+    }
+}
+
+fn table(routes: Vec<Route>) -> RoutingTable {
+    let endpoint = Endpoint {
+        name: "sentiment-router".to_owned(),
+        strategy: Strategy::First,
+        sticky_by: None,
+        decision: None,
+        timeout: std::time::Duration::from_secs(10),
+        routes,
+    };
+    let config = Config {
+        model_endpoints: vec![endpoint],
+        kafka: Default::default(),
+        server: Default::default(),
+        registry: Default::default(),
+        models: Default::default(),
+    };
+    RoutingTable::build(&config).expect("the conditions compile")
+}
+
+/// A payload of about this many bytes, with the text the condition wants in its first cell.
+fn request(size: usize) -> Arc<Request> {
+    let mut body = String::from(
+        r#"{"dataframe_split":{"columns":["text","score"],"data":[["Domain specific text, and more",0.5]"#,
+    );
+    while body.len() < size {
+        body.push_str(r#",["the rain in spain stays mainly in the plain",0.25]"#);
+    }
+    body.push_str("]}}");
+    Arc::new(Request {
+        source: Source { topic: "inference-requests".into(), partition: 0, offset: 0 },
+        timestamp: None,
+        key: None,
+        payload: Some(Bytes::from(body)),
+        headers: Headers::from_pairs([("endpoint", &b"sentiment-router"[..]), ("x-tier", b"gold")]),
+    })
+}
+
+fn without_conditions(criterion: &mut Criterion) {
+    let table = table(vec![route("fast", None)]);
+    let request = request(1 << 10);
+    criterion.bench_function("decide/no condition", |bencher| {
+        bencher.iter(|| table.endpoint(black_box(&request)).map(|endpoint| endpoint.decide(&request)));
+    });
+}
+
+fn with_conditions(criterion: &mut Criterion) {
+    let body = table(vec![route("fast", None), route("accurate", Some(CONDITION))]);
+    for (name, size) in [("1 KB", 1 << 10), ("15 KB", 15 << 10), ("1 MB", 1 << 20)] {
+        let request = request(size);
+        criterion.bench_function(&format!("decide/body condition, {name}"), |bencher| {
+            bencher.iter(|| table_decides(&body, black_box(&request)));
+        });
+    }
+    let header = table(vec![route("fast", None), route("gold", Some("request.headers.get('x-tier') == 'gold'"))]);
+    let request = request(1 << 10);
+    criterion.bench_function("decide/header condition", |bencher| {
+        bencher.iter(|| table_decides(&header, black_box(&request)));
+    });
+}
+
+fn table_decides(table: &RoutingTable, request: &Arc<Request>) -> usize {
+    let decision = table.endpoint(request).and_then(|endpoint| endpoint.decide(request));
+    decision.map_or(usize::MAX, |decision| decision.route)
+}
+
+criterion_group!(benches, without_conditions, with_conditions);
+criterion_main!(benches);

@@ -1,0 +1,108 @@
+//! `signalbox route`: which route a request would take, and why. Nothing is invoked.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::exit;
+use crate::config;
+use crate::message::{HeadersBuilder, Request, Source, header};
+use crate::routing::{Explanation, RoutingTable};
+
+/// What `signalbox route` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The config file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The endpoint that is called, as the header `endpoint` names it.
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// A header of the request; may be given several times.
+    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = parse_header)]
+    headers: Vec<(String, String)>,
+    /// The record's key.
+    #[arg(long)]
+    key: Option<String>,
+    /// The payload; `-` reads it from standard input.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// The HTTP method, for a request that comes in by HTTP.
+    #[arg(long)]
+    method: Option<String>,
+    /// The path and query, for a request that comes in by HTTP.
+    #[arg(long, value_name = "PATH?QUERY")]
+    target: Option<String>,
+}
+
+/// Prints the explanation as JSON. Succeeds when there is a route, and gives 1 when the request would get a fault.
+pub fn run(args: &Args) -> ExitCode {
+    match explain(args).and_then(|explanation| print(&explanation)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            let _ = writeln!(io::stderr(), "{message}");
+            exit::USAGE.into()
+        }
+    }
+}
+
+fn explain(args: &Args) -> Result<Explanation, String> {
+    let loaded = config::load(&args.config).map_err(|report| report.to_string())?;
+    let table = RoutingTable::build(&loaded.config).map_err(|problems| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    })?;
+    let request = Arc::new(request(args)?);
+    Ok(match table.endpoint(&request) {
+        Ok(endpoint) => endpoint.explain(&request),
+        Err(fault) => Explanation::of_fault(args.endpoint.as_deref().unwrap_or_default().into(), &fault),
+    })
+}
+
+/// Whether there is a route.
+fn print(explanation: &Explanation) -> Result<bool, String> {
+    let text = serde_json::to_string_pretty(explanation).map_err(|error| error.to_string())?;
+    writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
+    Ok(explanation.route.is_some())
+}
+
+fn request(args: &Args) -> Result<Request, String> {
+    let mut headers = HeadersBuilder::default();
+    if let Some(endpoint) = &args.endpoint {
+        headers.push(header::ENDPOINT, Some(endpoint.as_bytes()));
+    }
+    if args.method.is_some() || args.target.is_some() {
+        let method = args.method.as_deref().unwrap_or("POST");
+        let line = format!("{method} {}", args.target.as_deref().unwrap_or("/invocations"));
+        headers.push(header::HTTP_TARGET, Some(line.as_bytes()));
+    }
+    for (name, value) in &args.headers {
+        headers.push(name, Some(value.as_bytes()));
+    }
+    Ok(Request {
+        source: Source { topic: "signalbox-route".into(), partition: 0, offset: 0 },
+        timestamp: None,
+        key: args.key.clone().map(Bytes::from),
+        payload: args.body.as_ref().map(read).transpose()?,
+        headers: headers.finish(),
+    })
+}
+
+fn read(path: &PathBuf) -> Result<Bytes, String> {
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        io::stdin().lock().read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+    }
+    .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(bytes.into())
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is NAME:VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}

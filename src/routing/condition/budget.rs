@@ -1,0 +1,46 @@
+//! How much work one evaluation may do.
+//!
+//! Rhai counts its own steps, but most of a condition's work happens in the helpers behind it, which can walk a long
+//! list or build a long string in one step. They charge what they are about to do, before they do it. One unit is about
+//! one element looked at or eight bytes of text, some nanoseconds up to some tens of them; so an evaluation takes some
+//! tens of milliseconds and megabytes at worst, and as much again for each megabyte of payload.
+
+use std::cell::Cell;
+
+use super::error::{ConditionError, Result};
+
+/// What an evaluation may spend, beside one unit for each byte of the payload: reading that once is always allowed.
+const ALLOWANCE: usize = 1_000_000;
+/// What starting the evaluation of a generator's element costs.
+pub(super) const ELEMENT: usize = 20;
+/// How many bytes of text one unit pays for.
+const BYTES_PER_UNIT: usize = 8;
+
+thread_local! {
+    /// An evaluation runs on one thread from start to end, so what is left need not be handed through Rhai.
+    static LEFT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Starts an evaluation over a payload of this many bytes.
+pub(super) fn start(payload: usize) {
+    LEFT.set(ALLOWANCE.saturating_add(payload));
+}
+
+/// Pays for looking at, or making, this many elements.
+pub(super) fn charge(elements: usize) -> Result<()> {
+    match LEFT.get().checked_sub(elements) {
+        Some(left) => {
+            LEFT.set(left);
+            Ok(())
+        }
+        None => {
+            LEFT.set(0);
+            Err(ConditionError::Exceeded("the condition does more work than one decision may take".to_owned()))
+        }
+    }
+}
+
+/// Pays for reading, or making, this many bytes of text.
+pub(super) fn charge_text(bytes: usize) -> Result<()> {
+    charge(bytes / BYTES_PER_UNIT + 1)
+}

@@ -1,0 +1,76 @@
+//! The functions and methods that Python conditions can call: one table, read when a condition is lowered and when the
+//! engine is made.
+
+use std::ops::RangeInclusive;
+
+use super::{builtins, collections, strings};
+use crate::routing::condition::error::Result;
+use crate::routing::condition::value::Value;
+
+/// A built-in function.
+pub(in crate::routing::condition) struct Builtin {
+    /// Its Python name.
+    pub(in crate::routing::condition) name: &'static str,
+    /// How many arguments it takes.
+    pub(in crate::routing::condition) arguments: RangeInclusive<usize>,
+    /// Whether what it gives is always `True` or `False`.
+    pub(in crate::routing::condition) gives_bool: bool,
+    pub(super) call: fn(&[Value]) -> Result<Value>,
+}
+
+/// A method, of whichever types have it.
+pub(in crate::routing::condition) struct Method {
+    /// Its Python name.
+    pub(in crate::routing::condition) name: &'static str,
+    /// How many arguments it takes, beside what it is called on.
+    pub(in crate::routing::condition) arguments: RangeInclusive<usize>,
+    /// Whether what it gives is always `True` or `False`.
+    pub(in crate::routing::condition) gives_bool: bool,
+    pub(super) call: fn(&Value, &[Value]) -> Result<Value>,
+}
+
+/// Every built-in function but `isinstance`, whose second argument is no value.
+pub(in crate::routing::condition) const BUILTINS: &[Builtin] = &[
+    Builtin { name: "abs", arguments: 1..=1, gives_bool: false, call: builtins::abs },
+    Builtin { name: "all", arguments: 1..=1, gives_bool: true, call: builtins::all },
+    Builtin { name: "any", arguments: 1..=1, gives_bool: true, call: builtins::any },
+    Builtin { name: "bool", arguments: 1..=1, gives_bool: true, call: builtins::bool },
+    Builtin { name: "float", arguments: 1..=1, gives_bool: false, call: builtins::float },
+    Builtin { name: "int", arguments: 1..=1, gives_bool: false, call: builtins::int },
+    Builtin { name: "len", arguments: 1..=1, gives_bool: false, call: builtins::len },
+    Builtin { name: "max", arguments: 1..=8, gives_bool: false, call: builtins::max },
+    Builtin { name: "min", arguments: 1..=8, gives_bool: false, call: builtins::min },
+    Builtin { name: "round", arguments: 1..=2, gives_bool: false, call: builtins::round },
+    Builtin { name: "str", arguments: 1..=1, gives_bool: false, call: builtins::str },
+];
+
+/// Every method.
+pub(in crate::routing::condition) const METHODS: &[Method] = &[
+    Method { name: "capitalize", arguments: 0..=0, gives_bool: false, call: strings::capitalize },
+    Method { name: "count", arguments: 1..=1, gives_bool: false, call: collections::count },
+    Method { name: "endswith", arguments: 1..=1, gives_bool: true, call: strings::endswith },
+    Method { name: "find", arguments: 1..=1, gives_bool: false, call: strings::find },
+    Method { name: "get", arguments: 1..=2, gives_bool: false, call: collections::get },
+    Method { name: "isalnum", arguments: 0..=0, gives_bool: true, call: strings::isalnum },
+    Method { name: "isalpha", arguments: 0..=0, gives_bool: true, call: strings::isalpha },
+    Method { name: "isdigit", arguments: 0..=0, gives_bool: true, call: strings::isdigit },
+    Method { name: "islower", arguments: 0..=0, gives_bool: true, call: strings::islower },
+    Method { name: "isspace", arguments: 0..=0, gives_bool: true, call: strings::isspace },
+    Method { name: "isupper", arguments: 0..=0, gives_bool: true, call: strings::isupper },
+    Method { name: "items", arguments: 0..=0, gives_bool: false, call: collections::items },
+    Method { name: "join", arguments: 1..=1, gives_bool: false, call: strings::join },
+    Method { name: "keys", arguments: 0..=0, gives_bool: false, call: collections::keys },
+    Method { name: "lower", arguments: 0..=0, gives_bool: false, call: strings::lower },
+    Method { name: "lstrip", arguments: 0..=1, gives_bool: false, call: strings::lstrip },
+    Method { name: "removeprefix", arguments: 1..=1, gives_bool: false, call: strings::removeprefix },
+    Method { name: "removesuffix", arguments: 1..=1, gives_bool: false, call: strings::removesuffix },
+    Method { name: "replace", arguments: 2..=3, gives_bool: false, call: strings::replace },
+    Method { name: "rfind", arguments: 1..=1, gives_bool: false, call: strings::rfind },
+    Method { name: "rstrip", arguments: 0..=1, gives_bool: false, call: strings::rstrip },
+    Method { name: "split", arguments: 0..=2, gives_bool: false, call: strings::split },
+    Method { name: "startswith", arguments: 1..=1, gives_bool: true, call: strings::startswith },
+    Method { name: "strip", arguments: 0..=1, gives_bool: false, call: strings::strip },
+    Method { name: "title", arguments: 0..=0, gives_bool: false, call: strings::title },
+    Method { name: "upper", arguments: 0..=0, gives_bool: false, call: strings::upper },
+    Method { name: "values", arguments: 0..=0, gives_bool: false, call: collections::values },
+];

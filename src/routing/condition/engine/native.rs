@@ -1,0 +1,77 @@
+//! What conditions in Rhai see: `request`, and JSON as it is, read lazily.
+
+use rhai::packages::{ArithmeticPackage, BasicStringPackage, CorePackage, LogicPackage, MoreStringPackage, Package};
+use rhai::{Dynamic, Engine, EvalAltResult};
+
+use super::{MAX_NATIVE_DEPTH, MAX_NATIVE_ITEMS, MAX_NATIVE_TEXT, collections, hand_out, missing, raise, thrown};
+use crate::routing::condition::error::Result as Evaluated;
+use crate::routing::condition::request::RequestView;
+use crate::routing::condition::value::Value;
+
+/// `request.headers` or `request.args`.
+#[derive(Debug, Clone)]
+struct Mapping {
+    request: RequestView,
+    name: &'static str,
+}
+
+impl Mapping {
+    fn get(&self, name: &str) -> Evaluated<Option<Value>> {
+        if self.name == "request.headers" { self.request.header(name) } else { Ok(self.request.argument(name)) }
+    }
+}
+
+/// The engine for conditions in Rhai.
+pub(super) fn engine() -> Engine {
+    let mut engine = super::bounded();
+    engine.set_max_expr_depths(MAX_NATIVE_DEPTH);
+    engine.set_max_string_size(MAX_NATIVE_TEXT);
+    engine.set_max_array_size(MAX_NATIVE_ITEMS);
+    engine.set_max_map_size(MAX_NATIVE_ITEMS);
+    CorePackage::new().register_into_engine(&mut engine);
+    LogicPackage::new().register_into_engine(&mut engine);
+    ArithmeticPackage::new().register_into_engine(&mut engine);
+    BasicStringPackage::new().register_into_engine(&mut engine);
+    MoreStringPackage::new().register_into_engine(&mut engine);
+    super::register_properties(&mut engine);
+    register_json(&mut engine);
+    register_mappings(&mut engine);
+    engine
+}
+
+fn register_json(engine: &mut Engine) {
+    engine.register_type_with_name::<Value>("json");
+    engine.register_get("json", |request: &mut RequestView| hand_out(request.body()));
+    engine.register_fn("json", |request: &mut RequestView| hand_out(request.body()));
+    engine.register_fn("get_json", |request: &mut RequestView| hand_out(request.body()));
+    engine.register_indexer_get(|value: &mut Value, key: &str| hand_out(collections::item(value, &Value::text(key))));
+    engine.register_indexer_get(|value: &mut Value, index: i64| hand_out(collections::item(value, &Value::Int(index))));
+    engine.register_fn("get", |value: &mut Value, key: &str| hand_out(collections::get(value, &[Value::text(key)])));
+    engine.register_fn("len", |value: &mut Value| hand_out(collections::length(value)));
+    engine.register_get("len", |value: &mut Value| hand_out(collections::length(value)));
+    engine.register_fn("contains", |value: &mut Value, needle: Dynamic| {
+        thrown(collections::contains(value, &Value::from_dynamic(&needle)))
+    });
+}
+
+fn register_mappings(engine: &mut Engine) {
+    engine.register_type_with_name::<Mapping>("mapping");
+    engine.register_get("headers", |request: &mut RequestView| Mapping {
+        request: request.clone(),
+        name: "request.headers",
+    });
+    engine.register_get("args", |request: &mut RequestView| Mapping { request: request.clone(), name: "request.args" });
+    engine.register_indexer_get(|mapping: &mut Mapping, name: &str| {
+        hand_out(mapping.get(name).and_then(|value| value.ok_or_else(|| missing(mapping.name, name))))
+    });
+    engine.register_fn("get", |mapping: &mut Mapping, name: &str| {
+        hand_out(mapping.get(name).map(|value| value.unwrap_or(Value::None)))
+    });
+    engine.register_fn("get", |mapping: &mut Mapping, name: &str, default: Dynamic| {
+        let value = mapping.get(name).map_err(raise)?;
+        Ok::<_, Box<EvalAltResult>>(value.map_or(default, Value::into_dynamic))
+    });
+    engine.register_fn("contains", |mapping: &mut Mapping, name: &str| {
+        thrown(mapping.get(name).map(|value| value.is_some()))
+    });
+}

@@ -1,0 +1,234 @@
+//! `model_request_condition`: an expression over the request that says whether a route takes it.
+//!
+//! **Which language.** A condition that starts with `rhai:` is [Rhai]; every other one is Python. Nothing is guessed
+//! from what follows.
+//!
+//! **How.** Python is parsed ([`python`]), lowered to Rhai text that keeps Python's meaning ([`lower`]), and run in a
+//! sandboxed engine ([`engine`]) against a [`request`] that reads the payload only as far as it is asked to ([`path`]).
+//! All conditions of one endpoint are compiled together, so that what they read of a request is read once.
+//!
+//! **Where it differs from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
+//! `keys()`, `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars only;
+//! `isdigit()` and `int()` know ASCII digits only. All that fails, it never gives another answer. Another answer is only
+//! possible for a JSON key that is written twice (the first counts), for a body whose text is broken after the leaf that
+//! was asked for, and for `isalpha()` on combining marks. `NaN` is not JSON here, and 127 levels are the most. Whatever
+//! else is not known is refused when the condition is loaded.
+//!
+//! [Rhai]: https://rhai.rs
+
+mod budget;
+mod engine;
+mod error;
+mod lower;
+mod path;
+mod python;
+mod request;
+mod value;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rhai::{AST, ParseError};
+use serde::Serialize;
+
+use self::engine::Generator;
+pub use self::error::{ConditionError, ConditionProblem};
+use self::lower::Tables;
+use self::request::RequestView;
+use self::value::Value;
+use crate::message::Request;
+
+/// The prefix of conditions in Rhai.
+pub const RHAI_PREFIX: &str = "rhai:";
+/// The longest condition, in bytes.
+const MAX_SOURCE: usize = 16 << 10;
+/// The stack that conditions are compiled on: enough for the syntax tree of any text of that length.
+const COMPILER_STACK: usize = 128 << 20;
+
+/// What a condition is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Language {
+    /// A Python expression.
+    Python,
+    /// A Rhai expression, after `rhai:`.
+    Rhai,
+}
+
+/// One condition of a [`Conditions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConditionId(usize);
+
+/// Collects the conditions of one endpoint.
+#[derive(Debug, Default)]
+pub struct ConditionsBuilder {
+    tables: Tables,
+    generators: Vec<Generator>,
+    conditions: Vec<Compiled>,
+}
+
+/// The conditions of one endpoint, ready to run on any thread.
+#[derive(Debug, Clone)]
+pub struct Conditions(Arc<Program>);
+
+/// The conditions of one endpoint, and one request: what a condition read of it, the next one finds read.
+#[derive(Debug)]
+pub struct Evaluation(RequestView);
+
+#[derive(Debug)]
+struct Compiled {
+    source: Box<str>,
+    language: Language,
+    ast: AST,
+}
+
+/// What all conditions of an endpoint compile to.
+#[derive(Debug)]
+struct Program {
+    conditions: Vec<Compiled>,
+    paths: Vec<path::Path>,
+    constants: Vec<Value>,
+    generators: Vec<Generator>,
+}
+
+/// Which language a condition is written in, by the rule above.
+pub fn language(source: &str) -> Language {
+    if source.trim_start().starts_with(RHAI_PREFIX) { Language::Rhai } else { Language::Python }
+}
+
+/// Whether a condition compiles, and what it is written in.
+pub fn check(source: &str) -> Result<Language, ConditionProblem> {
+    ConditionsBuilder::new().add(source)?;
+    Ok(language(source))
+}
+
+impl Language {
+    /// `python` or `rhai`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Rhai => "rhai",
+        }
+    }
+}
+
+impl ConditionsBuilder {
+    /// No conditions yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compiles a condition. One that is refused changes nothing.
+    pub fn add(&mut self, source: &str) -> Result<ConditionId, ConditionProblem> {
+        if source.len() > MAX_SOURCE {
+            let message = format!("the condition is longer than {MAX_SOURCE} bytes");
+            return Err(ConditionProblem::at(source, 0, message, Some("split it over several routes")));
+        }
+        let generators = self.generators.len();
+        let compiled = std::thread::scope(|scope| {
+            let compiler = std::thread::Builder::new().name("conditions".to_owned()).stack_size(COMPILER_STACK);
+            let compiling = compiler.spawn_scoped(scope, || {
+                budget::start(0);
+                self.compile(source)
+            });
+            compiling.map(|thread| thread.join().ok()).ok().flatten()
+        });
+        let failed = || ConditionProblem::at(source, 0, "the compiler could not be run on this condition", None);
+        let (language, ast) = compiled.unwrap_or_else(|| Err(failed())).inspect_err(|_| {
+            // Whatever else it left in the tables is not referred to; these two go in step.
+            self.tables.generators.truncate(generators);
+            self.generators.truncate(generators);
+        })?;
+        self.conditions.push(Compiled { source: source.into(), language, ast });
+        Ok(ConditionId(self.conditions.len() - 1))
+    }
+
+    fn compile(&mut self, source: &str) -> Result<(Language, AST), ConditionProblem> {
+        let language = language(source);
+        let ast = match language {
+            Language::Rhai => compile_native(source)?,
+            Language::Python => {
+                let parsed = python::parse(source)?;
+                let text = lower::lower(&parsed, &mut self.tables)?;
+                let refused = |error: ParseError| {
+                    if matches!(error.err_type(), rhai::ParseErrorType::ExprTooDeep) {
+                        let hint = Some("split it over several routes");
+                        return ConditionProblem::at(source, 0, "the expression is nested too deeply", hint);
+                    }
+                    tracing::error!(%error, lowered = %text, "lowered condition does not compile");
+                    ConditionProblem::at(
+                        source,
+                        0,
+                        "Signalbox cannot compile this condition, by a defect of its own",
+                        None,
+                    )
+                };
+                while let Some(generator) = self.tables.generators.get(self.generators.len()) {
+                    let body = engine::compile_lowered(&generator.body).map_err(refused)?;
+                    let (variables, targets) = (generator.variables.clone(), generator.targets);
+                    self.generators.push(Generator { body, variables, targets });
+                }
+                engine::compile_lowered(&text).map_err(refused)?
+            }
+        };
+        Ok((language, ast))
+    }
+
+    /// The conditions that were added.
+    pub fn build(self) -> Conditions {
+        let Tables { paths, constants, .. } = self.tables;
+        Conditions(Arc::new(Program { conditions: self.conditions, paths, constants, generators: self.generators }))
+    }
+}
+
+impl Conditions {
+    /// Starts on one request. Reads nothing of it yet.
+    pub fn evaluation(&self, request: &Arc<Request>) -> Evaluation {
+        Evaluation(RequestView::new(Arc::clone(request), Arc::clone(&self.0)))
+    }
+
+    /// Which language a condition is written in.
+    pub fn language(&self, id: ConditionId) -> Language {
+        self.0.conditions.get(id.0).map_or(Language::Python, |condition| condition.language)
+    }
+
+    /// A condition as it was written.
+    pub fn source(&self, id: ConditionId) -> &str {
+        self.0.conditions.get(id.0).map_or("", |condition| &condition.source)
+    }
+}
+
+impl Evaluation {
+    /// Whether the condition holds for this request.
+    pub fn holds(&self, id: ConditionId) -> Result<bool, ConditionError> {
+        match self.0.program().conditions.get(id.0) {
+            Some(condition) => engine::holds(&condition.ast, condition.language, &self.0),
+            None => Err(ConditionError::Failed("no such condition".to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+fn compile_native(source: &str) -> Result<AST, ConditionProblem> {
+    let start = source.find(RHAI_PREFIX).map_or(0, |at| at + RHAI_PREFIX.len());
+    // Blanks instead of the prefix keep Rhai's positions those of the whole text.
+    let (prefix, expression) = source.split_at(start);
+    let blank: String = prefix.chars().map(|character| if character == '\n' { '\n' } else { ' ' }).collect();
+    engine::compile_native(&(blank + expression)).map_err(|error| {
+        let position = error.position();
+        ConditionProblem {
+            line: position.line().unwrap_or(1),
+            column: position.position().unwrap_or(1),
+            message: format!("not a Rhai expression: {}", error.err_type()),
+            hint: None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! From a person's text to Python's syntax tree.
+
+use ruff_python_ast::Expr;
+use ruff_python_parser::parse_expression;
+use ruff_text_size::Ranged;
+
+use super::error::ConditionProblem;
+
+/// A syntax tree, and the text it is of.
+pub(super) struct Parsed<'a> {
+    pub(super) tree: Expr,
+    source: &'a str,
+    /// How many bytes were put before the text to parse it.
+    added: usize,
+}
+
+/// Parses one expression. One that goes over several lines, as YAML's block texts do, needs no parentheses around it,
+/// unlike in Python.
+pub(super) fn parse(source: &str) -> Result<Parsed<'_>, ConditionProblem> {
+    if source.trim().is_empty() {
+        return Err(ConditionProblem::at(source, 0, "the condition is empty", Some("leave the key out instead")));
+    }
+    let is_one_line = !source.trim_end().contains('\n') && !source.starts_with(char::is_whitespace);
+    let (result, added) = if is_one_line {
+        (parse_expression(source.trim_end()), 0)
+    } else {
+        (parse_expression(&format!("({source}\n)")), 1)
+    };
+    let parsed = result.map_err(|error| {
+        let offset = error.location.start().to_usize().saturating_sub(added);
+        ConditionProblem::at(source, offset, format!("not a Python expression: {}", error.error), None)
+    })?;
+    if let Some(error) = parsed.unsupported_syntax_errors().first() {
+        let offset = error.range.start().to_usize().saturating_sub(added);
+        return Err(ConditionProblem::at(source, offset, format!("not a Python expression: {error}"), None));
+    }
+    let tree = parsed.into_expr();
+    if added > 0 && tree.start().to_usize() == 0 {
+        // Our own parentheses became part of it: `1) and (2`, or a tuple.
+        return Err(ConditionProblem::at(source, 0, "not one Python expression", None));
+    }
+    Ok(Parsed { tree, source, added })
+}
+
+impl Parsed<'_> {
+    /// A problem with this part of the text.
+    pub(super) fn problem(
+        &self,
+        node: &impl Ranged,
+        message: impl Into<String>,
+        hint: Option<&str>,
+    ) -> ConditionProblem {
+        ConditionProblem::at(self.source, node.start().to_usize().saturating_sub(self.added), message, hint)
+    }
+}

@@ -1,0 +1,165 @@
+//! The `request` that a condition sees: Flask's names over a Kafka record, read only when asked for.
+
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+use super::Program;
+use super::error::{ConditionError, Result};
+use super::path;
+use super::value::Value;
+use crate::message::{Request, header};
+
+/// What a plain Kafka record, which has no HTTP request line, is taken for.
+const DEFAULT_TARGET: &str = "POST /invocations";
+
+/// One request under evaluation. It is shared by every condition of its endpoint, so whatever one of them read, the
+/// others find read.
+#[derive(Debug, Clone)]
+pub(super) struct RequestView(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    request: Arc<Request>,
+    program: Arc<Program>,
+    /// What lies at each of the program's paths.
+    fields: Box<[OnceLock<Result<Value>>]>,
+    /// The whole payload, for what has no constant path.
+    body: OnceLock<Result<Value>>,
+}
+
+impl RequestView {
+    /// A request before its first condition.
+    pub(super) fn new(request: Arc<Request>, program: Arc<Program>) -> Self {
+        let fields = program.paths.iter().map(|_| OnceLock::new()).collect();
+        Self(Arc::new(Inner { request, program, fields, body: OnceLock::new() }))
+    }
+
+    /// What the conditions of the endpoint were compiled to.
+    pub(super) fn program(&self) -> &Program {
+        &self.0.program
+    }
+
+    /// How many bytes the payload has.
+    pub(super) fn payload_size(&self) -> usize {
+        self.payload().len()
+    }
+
+    /// The value at one of the program's constant paths.
+    pub(super) fn field(&self, index: usize) -> Result<Value> {
+        let (Some(memo), Some(path)) = (self.0.fields.get(index), self.0.program.paths.get(index)) else {
+            return Err(ConditionError::Failed("no such path".to_owned()));
+        };
+        memo.get_or_init(|| if path.steps.is_empty() { self.body() } else { path.read(self.payload()) }).clone()
+    }
+
+    /// `request.json`
+    pub(super) fn body(&self) -> Result<Value> {
+        self.0.body.get_or_init(|| path::read_whole(self.payload())).clone()
+    }
+
+    /// `request.get_data(as_text=True)`
+    pub(super) fn text(&self) -> Value {
+        Value::text(String::from_utf8_lossy(self.payload()).as_ref())
+    }
+
+    /// `request.headers.get(name)`
+    pub(super) fn header(&self, name: &str) -> Result<Option<Value>> {
+        let text = |value| text_of(value, || format!("request.headers['{name}']"));
+        self.0.request.headers.get_ignoring_case(name).map(text).transpose()
+    }
+
+    /// `request.args.get(name)`: the first of that name in the query of the HTTP request line.
+    pub(super) fn argument(&self, name: &str) -> Option<Value> {
+        let (_, query) = self.target().split_once('?')?;
+        query.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (!pair.is_empty() && decode(key, true) == name).then(|| Value::text(decode(value, true).as_ref()))
+        })
+    }
+
+    /// `request.method`
+    pub(super) fn method(&self) -> Value {
+        Value::text(self.request_line().split_once(' ').map_or("POST", |(method, _)| method))
+    }
+
+    /// `request.path`
+    pub(super) fn path(&self) -> Value {
+        let target = self.target();
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        Value::text(decode(path, false).as_ref())
+    }
+
+    /// `request.content_type`
+    pub(super) fn content_type(&self) -> Value {
+        Value::text(self.0.request.content_type())
+    }
+
+    /// `request.key`: the record's key as text, or `None`.
+    pub(super) fn key(&self) -> Result<Value> {
+        self.0.request.key.as_ref().map_or(Ok(Value::None), |key| text_of(key, || "request.key".to_owned()))
+    }
+
+    /// `request.topic`
+    pub(super) fn topic(&self) -> Value {
+        Value::text(&*self.0.request.source.topic)
+    }
+
+    /// `request.partition`
+    pub(super) fn partition(&self) -> Value {
+        Value::Int(i64::from(self.0.request.source.partition))
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.0.request.payload.as_deref().unwrap_or_default()
+    }
+
+    /// `POST /invocations?a=b`, as the shim writes it.
+    fn request_line(&self) -> &str {
+        self.0.request.headers.text(header::HTTP_TARGET).unwrap_or(DEFAULT_TARGET)
+    }
+
+    fn target(&self) -> &str {
+        self.request_line().split_once(' ').map_or("/", |(_, target)| target)
+    }
+}
+
+fn text_of(bytes: &[u8], place: impl Fn() -> String) -> Result<Value> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(Value::text(text)),
+        Err(_) => Err(ConditionError::wrong_value("the bytes are not UTF-8 text").with_place(&place())),
+    }
+}
+
+/// Undoes percent-encoding; in a query, `+` is a space. What is not well encoded stays as it is.
+fn decode(text: &str, is_query: bool) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hexadecimal = |at: usize| after.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+        rest = after;
+        match (byte, hexadecimal(0), hexadecimal(1)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                rest = after.get(2..).unwrap_or_default();
+            }
+            (b'+', ..) if is_query => decoded.push(b' '),
+            _ => decoded.push(byte),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_and_paths_are_decoded() {
+        assert_eq!(decode("a+b%20c%C3%A9", true), "a b cé");
+        assert_eq!(decode("a+b%2", false), "a+b%2");
+        assert_eq!(decode("%zz%", true), "%zz%");
+    }
+}

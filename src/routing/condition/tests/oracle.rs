@@ -1,0 +1,96 @@
+//! The same conditions on the same payloads, here and in CPython.
+
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use super::*;
+
+/// What is allowed to fail here and not in Python, as the module's documentation says.
+const NARROWER: [&str; 9] = [
+    "beyond 64 bits",
+    "are not compared here",
+    "are not ordered here",
+    "'dict view'",
+    "is not supported in conditions",
+    "isdigit() knows only",
+    "fewer than 0 digits",
+    "a complex number",
+    "cannot be read as JSON",
+];
+
+#[derive(Deserialize)]
+struct Case {
+    condition: String,
+    body: String,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Outcome {
+    Truth(bool),
+    Raised(#[expect(dead_code, reason = "shown when outcomes differ")] String),
+}
+
+/// `SIGNALBOX_ORACLE_SEED` and `SIGNALBOX_ORACLE_CASES` choose others.
+#[test]
+#[ignore = "needs python3"]
+fn conditions_agree_with_cpython() {
+    let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let output = Command::new("python3")
+        .args(["-c", include_str!("oracle.py")])
+        .args([setting("SIGNALBOX_ORACLE_SEED", "1"), setting("SIGNALBOX_ORACLE_CASES", "5000")])
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let (mut differences, mut agreed, mut raised, mut narrower, mut refused) = (Vec::new(), 0, 0, 0, Vec::new());
+    let mut reasons = std::collections::BTreeMap::new();
+    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let case: Case = serde_json::from_slice(line).unwrap();
+        let ours = match add(&case.condition) {
+            Ok((conditions, id)) => conditions.evaluation(&oracle_request(&case.body)).holds(id),
+            Err(problem) => {
+                assert!(!problem.message.contains("defect"), "{problem}: {}", case.condition);
+                refused.push(format!("{problem}\n    {}\n    {:?}", case.condition, case.outcome));
+                continue;
+            }
+        };
+        match (&ours, &case.outcome) {
+            (Ok(ours), Outcome::Truth(truth)) if ours == truth => agreed += 1,
+            (Err(ConditionError::Failed(_)), Outcome::Raised(_)) => raised += 1,
+            (Err(error), Outcome::Truth(_)) if NARROWER.iter().any(|known| error.to_string().contains(known)) => {
+                narrower += 1;
+                *reasons.entry(error.to_string()).or_insert(0) += 1;
+            }
+            _ => differences.push(format!(
+                "{}\n    on {}\n    here {ours:?}, in Python {:?}",
+                case.condition, case.body, case.outcome
+            )),
+        }
+    }
+    println!("{agreed} agreed, {raised} raised in both, {narrower} documented as narrower, {} refused", refused.len());
+    println!("narrower: {reasons:#?}");
+    for refused in refused.iter().take(15) {
+        println!("refused: {refused}");
+    }
+    assert!(
+        differences.is_empty(),
+        "{} differ:\n{}",
+        differences.len(),
+        differences[..differences.len().min(25)].join("\n")
+    );
+    assert!(refused.len() * 20 < agreed + raised, "too many were refused");
+}
+
+fn oracle_request(body: &str) -> Arc<Request> {
+    Arc::new(Request {
+        headers: Headers::from_pairs([
+            ("x-tier", &b"gold"[..]),
+            ("X-User-Id", b"42"),
+            ("http-target", b"POST /invocations?a=1&b=x+y"),
+        ]),
+        ..(*request(body)).clone()
+    })
+}

@@ -1,0 +1,152 @@
+//! Choosing a route for a request.
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::condition::{ConditionError, Evaluation};
+use super::table::{Endpoint, Route, RouteCondition};
+use crate::config::OnConditionError;
+use crate::message::{Code, Fault, Request, Stage};
+
+/// How often the log tells that a route's condition fails, at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The route for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Its index in the endpoint's routes.
+    pub route: usize,
+    /// Why this one.
+    pub reason: Reason,
+    /// The routes whose condition failed on this request and was skipped, to be counted. Empty costs nothing.
+    pub skipped: Vec<usize>,
+}
+
+/// Why a route was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Its condition is the first that holds.
+    ConditionHolds,
+    /// It is the first without a condition, and no condition holds.
+    NoConditionHolds,
+    /// It is the first without a condition, and there are no conditions.
+    OnlyChoice,
+}
+
+/// What became of one condition.
+pub(super) type Verdict = Result<bool, ConditionError>;
+
+impl Endpoint {
+    /// The first route whose condition holds, else the first without one.
+    ///
+    /// Fails when there is no such route, when a condition took more than a condition may take, and when one failed
+    /// that was not to be skipped.
+    pub fn decide(&self, request: &Arc<Request>) -> Result<Decision, Fault> {
+        self.decide_telling(request, |_, _| {})
+    }
+
+    /// Decides, and tells what became of each condition that was evaluated.
+    pub(super) fn decide_telling(
+        &self,
+        request: &Arc<Request>,
+        mut tell: impl FnMut(usize, &Verdict),
+    ) -> Result<Decision, Fault> {
+        let mut evaluation: Option<Evaluation> = None;
+        let mut fallback = None;
+        let mut skipped = Vec::new();
+        for (index, route) in self.routes.iter().enumerate() {
+            let Some(condition) = &route.condition else {
+                fallback = fallback.or(Some(index));
+                continue;
+            };
+            let evaluation = evaluation.get_or_insert_with(|| self.conditions.evaluation(request));
+            let verdict = evaluation.holds(condition.id);
+            tell(index, &verdict);
+            match verdict {
+                Ok(true) => return Ok(Decision { route: index, reason: Reason::ConditionHolds, skipped }),
+                Ok(false) => {}
+                Err(error @ ConditionError::Failed(_)) if condition.on_error == OnConditionError::Skip => {
+                    self.log_skipped(route, condition, request, &error);
+                    skipped.push(index);
+                }
+                Err(error) => return Err(self.condition_failed(route, condition, &error)),
+            }
+        }
+        let reason = if evaluation.is_some() { Reason::NoConditionHolds } else { Reason::OnlyChoice };
+        fallback.map(|route| Decision { route, reason, skipped }).ok_or_else(|| self.no_route())
+    }
+
+    fn log_skipped(&self, route: &Route, condition: &RouteCondition, request: &Request, error: &ConditionError) {
+        if let Some(unlogged) = condition.log.admit(LogGate::now()) {
+            tracing::warn!(
+                endpoint = %self.name,
+                route = %route.alias,
+                request = %request.source,
+                unlogged,
+                %error,
+                "condition failed and was skipped"
+            );
+        }
+    }
+
+    fn condition_failed(&self, route: &Route, condition: &RouteCondition, error: &ConditionError) -> Fault {
+        let what = match error {
+            ConditionError::Failed(_) => "cannot be evaluated on this request",
+            ConditionError::Exceeded(_) => "exceeds its bounds on this request",
+        };
+        let message = format!(
+            "the condition of route `{}` of endpoint `{}` {what}: {error}; the condition is: {}",
+            route.alias,
+            self.name,
+            self.conditions.source(condition.id)
+        );
+        Fault::permanent(Code::ConditionFailed, Stage::Route, message)
+    }
+
+    fn no_route(&self) -> Fault {
+        let message = format!(
+            "endpoint `{}` has no route for this request: no condition holds, and every route has one",
+            self.name
+        );
+        Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message)
+    }
+}
+
+/// Lets one log line through a minute, and counts the others.
+#[derive(Debug, Default)]
+pub(super) struct LogGate {
+    /// When the next line may pass, in milliseconds of [`LogGate::now`].
+    next: AtomicU64,
+    unlogged: AtomicU64,
+}
+
+impl LogGate {
+    /// Time since some moment in this process's life.
+    fn now() -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+
+    /// How many lines were kept back since the last one, if a line may pass now.
+    fn admit(&self, now: Duration) -> Option<u64> {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (next, now_ms) = (self.next.load(Ordering::Relaxed), milliseconds(now));
+        let after = now_ms.saturating_add(milliseconds(LOG_INTERVAL));
+        let passes =
+            now_ms >= next && self.next.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if passes {
+            Some(self.unlogged.swap(0, Ordering::Relaxed))
+        } else {
+            self.unlogged.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
