@@ -6,5 +6,7 @@ pub mod config; // what the user writes
 pub mod message; // what travels: request, reply, fault
 pub mod broker; // Kafka itself: clients, topics, the embedded broker
 pub mod intake; // requests in
+pub mod models; // what a route points at: its version now, and the host that holds it
+pub mod invocation; // calling it: over HTTP, and what its answer means
 pub mod replies; // results out
 pub mod telemetry; // what operators see

@@ -1,0 +1,1 @@
+//! Models from a real MLflow registry, which holds the two sentiment models of the quickstart.
