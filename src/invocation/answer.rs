@@ -22,18 +22,32 @@ struct ErrorBody {
     stack_trace: Option<String>,
 }
 
-/// The fault for an answer with this status, which is no success.
+/// What an answer means that is no success.
+#[derive(Debug)]
+pub(super) struct Meaning {
+    /// What the caller is told.
+    pub(super) fault: Fault,
+    /// The traceback, where the model raised an exception. It is for the log alone.
+    pub(super) traceback: Option<String>,
+}
+
+/// What an answer with this status means, which is no success.
 ///
 /// A 400 alone does not tell who is at fault, since MLflow answers 400 as well when the model itself raises; a
 /// `stack_trace` in the body does. Bodies may be anything, whatever their content type says.
-pub(super) fn fault_of(model: &str, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Fault {
+pub(super) fn meaning_of(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Meaning {
     let error: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
-    if let Some(traceback) = &error.stack_trace {
-        tracing::warn!(model, %traceback, "the model raised an exception");
-        let exception = exception_of(traceback).unwrap_or("an exception");
-        return permanent(Code::ModelError, format!("the model raised {exception}"));
-    }
-    let said = message_of(&error, body);
+    let fault = match &error.stack_trace {
+        Some(traceback) => {
+            let exception = exception_of(traceback).unwrap_or("an exception");
+            permanent(Code::ModelError, format!("the model raised {}", cut(exception)))
+        }
+        None => fault_of(status, retry_after, &message_of(&error, body)),
+    };
+    Meaning { fault, traceback: error.stack_trace }
+}
+
+fn fault_of(status: u16, retry_after: Option<Duration>, said: &str) -> Fault {
     let told = |what: &str| if said.is_empty() { what.to_owned() } else { format!("{what}: {said}") };
     match status {
         400 | 422 if said.is_empty() => {
@@ -86,10 +100,14 @@ fn message_of(error: &ErrorBody, body: &[u8]) -> String {
     if said.starts_with('<') {
         return String::new();
     }
-    if said.len() <= LONGEST_MESSAGE {
-        return said.to_owned();
+    cut(said)
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= LONGEST_MESSAGE {
+        return text.to_owned();
     }
-    format!("{}…", &said[..said.floor_char_boundary(LONGEST_MESSAGE)])
+    format!("{}…", &text[..text.floor_char_boundary(LONGEST_MESSAGE)])
 }
 
 #[cfg(test)]
@@ -99,7 +117,7 @@ mod tests {
     use super::*;
 
     fn fault(status: u16, body: &str) -> Fault {
-        fault_of("models:/a/1", status, None, body.as_bytes())
+        meaning_of(status, None, body.as_bytes()).fault
     }
 
     #[test]
@@ -135,8 +153,8 @@ mod tests {
     #[test]
     fn keeps_the_time_to_come_back() {
         let after = Some(Duration::from_secs(7));
-        assert_eq!(fault_of("m", 503, after, b"").retry_after, after);
-        assert_eq!(fault_of("m", 500, after, b"").retry_after, None);
+        assert_eq!(meaning_of(503, after, b"").fault.retry_after, after);
+        assert_eq!(meaning_of(500, after, b"").fault.retry_after, None);
     }
 
     #[test]
@@ -151,7 +169,7 @@ mod tests {
     proptest! {
         #[test]
         fn takes_any_body(status in 300u16..600, body in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let fault = fault_of("m", status, None, &body);
+            let fault = meaning_of(status, None, &body).fault;
             prop_assert!(fault.code.status() >= 400 && !fault.message.is_empty());
         }
     }

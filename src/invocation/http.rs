@@ -1,15 +1,19 @@
 //! Calling a model over HTTP, by MLflow's scoring protocol.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 
-use super::answer::fault_of;
+use tokio::net::TcpStream;
+
+use super::answer::meaning_of;
 use super::{Call, Failure};
 use crate::message::{Code, Fault, Headers, Reply, Stage, header};
 
@@ -23,6 +27,9 @@ pub struct HttpBackend {
     invocations: Url,
     /// The model URI, as configured: what messages call it.
     model: Arc<str>,
+    since: Instant,
+    /// Seconds from `since` until a traceback is logged again for everyone to see.
+    quiet_until: AtomicU64,
 }
 
 /// Who runs the server at an address: it decides how long a connection that nobody uses is kept.
@@ -51,7 +58,7 @@ impl HttpBackend {
             let message = format!("no HTTP client for {model} can be made: {}", root_cause(&error));
             Fault::permanent(Code::InternalError, Stage::Load, message)
         })?;
-        Ok(Self { client, invocations, model })
+        Ok(Self { client, invocations, model, since: Instant::now(), quiet_until: AtomicU64::new(0) })
     }
 
     /// Whether the server says that it is there (`GET /ping`, beside `/invocations`).
@@ -59,6 +66,14 @@ impl HttpBackend {
         let Ok(url) = self.invocations.join("ping") else { return false };
         let answer = self.client.get(url).timeout(Duration::from_secs(2)).send().await;
         answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    }
+
+    /// Whether something accepts connections at its address: a server that is merely busy does.
+    pub async fn is_listening(&self) -> bool {
+        let (Some(host), Some(port)) = (self.invocations.host_str(), self.invocations.port_or_known_default()) else {
+            return false;
+        };
+        !matches!(TcpStream::connect((host, port)).await, Err(error) if error.kind() == ErrorKind::ConnectionRefused)
     }
 
     /// Posts the payload, and waits for the whole answer.
@@ -82,7 +97,23 @@ impl HttpBackend {
         if status.is_success() {
             return Ok(Reply { content_type, body });
         }
-        Err(fault_of(&self.model, status.as_u16(), retry_after, &body).into())
+        let meaning = meaning_of(status.as_u16(), retry_after, &body);
+        if let Some(traceback) = &meaning.traceback {
+            self.log_exception(&meaning.fault, traceback);
+        }
+        Err(meaning.fault.into())
+    }
+
+    /// A model may raise on every request, so only one traceback a minute is sure to be seen.
+    fn log_exception(&self, fault: &Fault, traceback: &str) {
+        let now = self.since.elapsed().as_secs();
+        let quiet_until = self.quiet_until.load(Ordering::Relaxed);
+        if now >= quiet_until {
+            self.quiet_until.store(now + 60, Ordering::Relaxed);
+            tracing::warn!(model = &*self.model, %traceback, "{}", fault.message);
+        } else {
+            tracing::debug!(model = &*self.model, %traceback, "{}", fault.message);
+        }
     }
 
     /// Reads the body, which is copied only if it comes in several pieces.
@@ -113,15 +144,14 @@ impl HttpBackend {
 
     /// The fault of a connection that cannot be made, or that broke.
     fn broken(&self, error: &reqwest::Error) -> Failure {
-        let unreachable = error.is_connect();
         let address = self.invocations.origin().ascii_serialization();
         let cause = root_cause(error);
-        let message = if unreachable {
+        let message = if error.is_connect() {
             format!("{} cannot be reached at {address}: {cause}", self.model)
         } else {
             format!("the connection to {} at {address} broke before it answered: {cause}", self.model)
         };
-        Failure { fault: Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message), unreachable }
+        Failure { fault: Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message), disconnected: true }
     }
 }
 

@@ -42,8 +42,8 @@ pub enum Backend {
 pub struct Failure {
     /// What the caller is told.
     pub fault: Fault,
-    /// Whether nothing listens at the model's address.
-    pub unreachable: bool,
+    /// Whether there was no connection, or it broke. Its server may be gone.
+    pub disconnected: bool,
 }
 
 impl Backend {
@@ -61,6 +61,6 @@ impl Backend {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self { fault, unreachable: false }
+        Self { fault, disconnected: false }
     }
 }

@@ -147,10 +147,11 @@ impl Host {
         self.state.gone.load(Ordering::Acquire)
     }
 
-    /// Stops it; returns at once.
-    pub(super) fn stop(&self) {
-        self.state.gone.store(true, Ordering::Release);
+    /// Has it stopped, without waiting for that. Tells whether it was running until now.
+    pub(super) fn stop(&self) -> bool {
+        let was_running = !self.state.gone.swap(true, Ordering::AcqRel);
         self.stop.cancel();
+        was_running
     }
 
     fn ended_early(&self, spec: &HostSpec, status: Option<ExitStatus>) -> StartError {

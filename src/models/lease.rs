@@ -9,7 +9,7 @@ use super::Inner;
 use super::loader::Loaded;
 use super::slot::{Found, Slot};
 use super::uri::ModelUri;
-use crate::invocation::Call;
+use crate::invocation::{Backend, Call};
 use crate::message::{Code, Fault, Reply, Stage};
 
 /// One model, as everyone who asks for the same URI with the same options shares it.
@@ -119,17 +119,24 @@ impl Lease {
 
     /// Calls the model, and waits for its answer.
     pub async fn invoke(&self, call: Call<'_>) -> Result<Reply, Fault> {
-        let result = self.loaded.backend.invoke(call).await;
-        result.map_err(|failure| {
-            // Nothing listens where our own server was, so it is gone, even if its other processes are not yet.
-            if failure.unreachable
-                && let Some(host) = &self.loaded.host
-            {
-                host.stop();
-                self.model.slot.remove(&self.loaded);
+        match self.loaded.backend.invoke(call).await {
+            Ok(reply) => Ok(reply),
+            Err(failure) => {
+                if failure.disconnected {
+                    self.look_after_host().await;
+                }
+                Err(failure.fault)
             }
-            failure.fault
-        })
+        }
+    }
+
+    /// A server that no longer listens is gone, even if we have not been told yet: the next lease starts it again.
+    async fn look_after_host(&self) {
+        let (Some(host), Backend::Http(backend)) = (&self.loaded.host, &self.loaded.backend) else { return };
+        if !backend.is_listening().await && host.stop() {
+            let model = &**self.model.uri.text();
+            tracing::warn!(model, "model's server is not there any longer; the next request starts it again");
+        }
     }
 }
 

@@ -79,8 +79,8 @@ pub struct ModelUriError {
 impl ModelUri {
     /// Reads a model URI. Nothing is looked up.
     pub fn parse(text: &str) -> Result<Self, ModelUriError> {
-        let target = parse_target(text)
-            .map_err(|problem| ModelUriError { text: redacted(text).into_owned(), problem: problem.into() })?;
+        let target =
+            parse_target(text).map_err(|problem| ModelUriError { text: redacted(text).into_owned(), problem })?;
         Ok(Self { text: text.into(), target })
     }
 

@@ -76,7 +76,7 @@ async fn errors_keep_the_time_to_come_back() {
     .await;
     let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
     assert_eq!(failure.fault.retry_after, Some(Duration::from_secs(9)));
-    assert!(failure.fault.retryable && !failure.unreachable);
+    assert!(failure.fault.retryable && !failure.disconnected);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn nothing_there_is_a_fault_that_may_pass() {
     let backend = backend(&format!("http://{address}/invocations?token=secret"));
     assert!(!backend.ping().await);
     let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
-    assert!(failure.unreachable && failure.fault.retryable);
+    assert!(failure.disconnected && !backend.is_listening().await && failure.fault.retryable);
     assert_eq!(failure.fault.code, Code::TemporarilyUnavailable);
     assert!(failure.fault.message.contains("refused"), "{}", failure.fault);
     assert!(failure.fault.message.contains(&address.to_string()), "{}", failure.fault);
@@ -110,7 +110,8 @@ async fn a_connection_that_breaks_is_a_fault_that_may_pass() {
     });
     let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
     assert_eq!(failure.fault.code, Code::TemporarilyUnavailable);
-    assert!(!failure.unreachable && failure.fault.message.contains("broke"), "{}", failure.fault);
+    assert!(failure.disconnected && failure.fault.message.contains("broke"), "{}", failure.fault);
+    assert!(backend.is_listening().await);
 }
 
 #[tokio::test]
