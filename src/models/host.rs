@@ -78,7 +78,8 @@ struct State {
 
 /// Why a server did not come up.
 enum StartError {
-    PortTaken,
+    /// It says that an address is taken, which another port may put right.
+    PortTaken(Fault),
     Fault(Fault),
 }
 
@@ -94,9 +95,8 @@ impl Host {
         loop {
             match Self::attempt(spec, tasks, closing).await {
                 Ok(started) => return Ok(started),
-                Err(StartError::Fault(fault)) => return Err(fault),
-                Err(StartError::PortTaken) if attempts < PORT_ATTEMPTS => attempts += 1,
-                Err(StartError::PortTaken) => return Err(spec.fault("no free port was found for its server")),
+                Err(StartError::PortTaken(_)) if attempts < PORT_ATTEMPTS => attempts += 1,
+                Err(StartError::PortTaken(fault) | StartError::Fault(fault)) => return Err(fault),
             }
         }
     }
@@ -156,32 +156,9 @@ impl Host {
 
     fn ended_early(&self, spec: &HostSpec, status: Option<ExitStatus>) -> StartError {
         let output = self.state.output();
-        if output.port_is_taken() {
-            return StartError::PortTaken;
-        }
-        let ended =
-            status.map_or_else(|| "its server was stopped".to_owned(), |status| format!("its server ended ({status})"));
-        match output.reason() {
-            None => spec.fault(&ended).into(),
-            Some(reason) if reason.ends_with("No module named mlflow") => {
-                let python = &spec.python;
-                spec.fault(&format!(
-                    "{python} (models.python) has no mlflow; install it (`{python} -m pip install mlflow`), or name an \
-                     interpreter that has it and the model's libraries"
-                ))
-                .into()
-            }
-            Some(reason) if reason.contains("RESOURCE_DOES_NOT_EXIST") => {
-                let message = format!("{} cannot be loaded: {}", spec.shown, short(reason));
-                Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message).into()
-            }
-            Some(reason) if reason.starts_with("ModuleNotFoundError") => {
-                let python = &spec.python;
-                spec.fault(&format!("{}; install what the model needs for {python} (models.python)", short(reason)))
-                    .into()
-            }
-            Some(reason) => spec.fault(&format!("{ended}: {}", short(reason))).into(),
-        }
+        let ended = status.map_or("its server was stopped".to_owned(), |status| format!("its server ended ({status})"));
+        let fault = spec.ended(&ended, output.reason());
+        if output.port_is_taken() { StartError::PortTaken(fault) } else { StartError::Fault(fault) }
     }
 
     fn too_slow(&self, spec: &HostSpec) -> Fault {
@@ -236,6 +213,26 @@ impl HostSpec {
             )),
             _ => self.fault(&format!("{python} (models.python) cannot be started: {error}")),
         }
+    }
+
+    /// The fault of a server that ended before it was ready, for this reason as far as it gave one.
+    fn ended(&self, ended: &str, reason: Option<&str>) -> Fault {
+        let python = &self.python;
+        let Some(reason) = reason.map(short) else { return self.fault(ended) };
+        if reason.contains("RESOURCE_DOES_NOT_EXIST") {
+            let message = format!("{} cannot be loaded: {reason}", self.shown);
+            return Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message);
+        }
+        if reason.ends_with("No module named mlflow") {
+            return self.fault(&format!(
+                "{python} (models.python) has no mlflow; install it (`{python} -m pip install mlflow`), or name an \
+                 interpreter that has it and the model's libraries"
+            ));
+        }
+        if reason.starts_with("ModuleNotFoundError") {
+            return self.fault(&format!("{reason}; install what the model needs for {python} (models.python)"));
+        }
+        self.fault(&format!("{ended}: {reason}"))
     }
 
     fn fault(&self, why: &str) -> Fault {
