@@ -1,0 +1,176 @@
+//! What a model's answer means when it is not a prediction: whose fault, and whether to try again.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::traceback::exception_of;
+use crate::message::{Code, Fault, Stage};
+
+/// Longer messages are cut: a model may echo the whole payload in one.
+const LONGEST_MESSAGE: usize = 2048;
+
+/// How Python starts a traceback.
+const TRACEBACK: &str = "Traceback (most recent call last)";
+
+/// An error body of MLflow's scoring server (`message`), or of the web framework below it (`detail`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ErrorBody {
+    message: Option<serde_json::Value>,
+    detail: Option<serde_json::Value>,
+    stack_trace: Option<String>,
+}
+
+/// What an answer means that is no success.
+#[derive(Debug)]
+pub(super) struct Meaning {
+    /// What the caller is told.
+    pub(super) fault: Fault,
+    /// The traceback, where the model raised an exception. It is for the log alone.
+    pub(super) traceback: Option<String>,
+}
+
+/// What an answer with this status means, which is no success.
+///
+/// A 400 alone does not tell who is at fault, since MLflow answers 400 as well when the model itself raises; a
+/// `stack_trace` in the body does. Bodies may be anything, whatever their content type says.
+pub(super) fn meaning_of(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Meaning {
+    let error: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+    let fault = match &error.stack_trace {
+        Some(traceback) => {
+            let exception = exception_of(traceback).unwrap_or("an exception");
+            permanent(Code::ModelError, format!("the model raised {}", cut(exception)))
+        }
+        None => fault_of(status, retry_after, &message_of(&error, body)),
+    };
+    Meaning { fault, traceback: error.stack_trace }
+}
+
+fn fault_of(status: u16, retry_after: Option<Duration>, said: &str) -> Fault {
+    let told = |what: &str| if said.is_empty() { what.to_owned() } else { format!("{what}: {said}") };
+    match status {
+        400 | 422 if said.is_empty() => {
+            permanent(Code::BadRequest, "the model refuses the payload, and does not say why")
+        }
+        400 | 422 => permanent(Code::BadRequest, said),
+        413 => permanent(Code::PayloadTooLarge, told("the model does not take a payload of this size")),
+        415 => permanent(Code::UnsupportedMediaType, told("the model does not read this content type")),
+        408 | 429 | 503 => {
+            let fault =
+                passing(Code::TemporarilyUnavailable, told(&format!("the model is busy (it answered {status})")));
+            Fault { retry_after, ..fault }
+        }
+        504 => passing(Code::DeadlineExceeded, told("the model's server gave up waiting for the model")),
+        300..400 => permanent(
+            Code::ModelError,
+            format!(
+                "the model's address answered with a redirect ({status}), which is not followed; name the address it leads to"
+            ),
+        ),
+        401 | 403 => permanent(
+            Code::ModelError,
+            told(&format!("the model's server does not let Signalbox in (it answered {status})")),
+        ),
+        404 | 405 => permanent(
+            Code::ModelError,
+            told(&format!("what is at the model's address does not serve MLflow's protocol (it answered {status})")),
+        ),
+        400..500 => permanent(Code::ModelError, told(&format!("the model's server answered {status}"))),
+        _ => passing(Code::ModelError, told(&format!("the model's server failed (it answered {status})"))),
+    }
+}
+
+fn permanent(code: Code, message: impl Into<String>) -> Fault {
+    Fault::permanent(code, Stage::Invoke, message)
+}
+
+fn passing(code: Code, message: impl Into<String>) -> Fault {
+    Fault::passing(code, Stage::Invoke, message)
+}
+
+/// What the body says, fit for a caller: no traceback, no web page, and not too long.
+fn message_of(error: &ErrorBody, body: &[u8]) -> String {
+    let said = match (&error.message, &error.detail) {
+        (Some(serde_json::Value::String(text)), _) | (None, Some(serde_json::Value::String(text))) => text.clone(),
+        (Some(value), _) | (None, Some(value)) => value.to_string(),
+        (None, None) => std::str::from_utf8(body).unwrap_or_default().to_owned(),
+    };
+    let said = said.split(TRACEBACK).next().unwrap_or_default().trim();
+    if said.starts_with('<') {
+        return String::new();
+    }
+    cut(said)
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= LONGEST_MESSAGE {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(LONGEST_MESSAGE)])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fault(status: u16, body: &str) -> Fault {
+        meaning_of(status, None, body.as_bytes()).fault
+    }
+
+    #[test]
+    fn tells_whose_fault_it_is() {
+        let schema = r#"{"error_code":"INVALID_PARAMETER_VALUE","message":"Model is missing inputs ['text'].","sqlstate":"KAM01"}"#;
+        let raised = r#"{"error_code":"BAD_REQUEST","message":"Encountered an unexpected error","stack_trace":"Traceback (most recent call last):\n  File \"x\"\nValueError: no\n"}"#;
+        for (status, body, code, retryable, message) in [
+            (400, schema, Code::BadRequest, false, "Model is missing inputs ['text']."),
+            (422, r#"{"detail":[{"loc":["body"]}]}"#, Code::BadRequest, false, r#"[{"loc":["body"]}]"#),
+            (400, "", Code::BadRequest, false, "does not say why"),
+            (400, raised, Code::ModelError, false, "the model raised ValueError: no"),
+            (500, raised, Code::ModelError, false, "the model raised ValueError: no"),
+            (415, "This predictor only supports …", Code::UnsupportedMediaType, false, "This predictor only supports"),
+            (413, "", Code::PayloadTooLarge, false, "size"),
+            (429, "", Code::TemporarilyUnavailable, true, "429"),
+            (503, "overloaded", Code::TemporarilyUnavailable, true, "overloaded"),
+            (504, "Request processing time exceeded limit", Code::DeadlineExceeded, true, "exceeded limit"),
+            (500, "Internal Server Error", Code::ModelError, true, "Internal Server Error"),
+            (502, "<html>Bad Gateway</html>", Code::ModelError, true, "(it answered 502)"),
+            (401, "", Code::ModelError, false, "let Signalbox in"),
+            (403, "Permission denied", Code::ModelError, false, "Permission denied"),
+            (404, r#"{"detail":"Not Found"}"#, Code::ModelError, false, "Not Found"),
+            (307, "", Code::ModelError, false, "redirect"),
+            (418, "", Code::ModelError, false, "418"),
+        ] {
+            let fault = fault(status, body);
+            assert_eq!((fault.code, fault.retryable, fault.stage), (code, retryable, Stage::Invoke), "{status} {body}");
+            assert!(fault.message.contains(message), "{fault}");
+            assert!(!fault.message.contains("File") && !fault.message.contains('<'), "{fault}");
+        }
+    }
+
+    #[test]
+    fn keeps_the_time_to_come_back() {
+        let after = Some(Duration::from_secs(7));
+        assert_eq!(meaning_of(503, after, b"").fault.retry_after, after);
+        assert_eq!(meaning_of(500, after, b"").fault.retry_after, None);
+    }
+
+    #[test]
+    fn cuts_what_is_long_and_what_is_a_traceback() {
+        let long = fault(400, &"é".repeat(5000));
+        assert_eq!(long.message.chars().count(), LONGEST_MESSAGE / 2 + 1);
+        let traced =
+            fault(400, r#"{"message": "Could not parse.\nTraceback (most recent call last):\n  File \"secret.py\""}"#);
+        assert_eq!(traced.message, "Could not parse.");
+    }
+
+    proptest! {
+        #[test]
+        fn takes_any_body(status in 300u16..600, body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let fault = meaning_of(status, None, &body).fault;
+            prop_assert!(fault.code.status() >= 400 && !fault.message.is_empty());
+        }
+    }
+}

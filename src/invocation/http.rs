@@ -1,0 +1,214 @@
+//! Calling a model over HTTP, by MLflow's scoring protocol.
+
+use std::error::Error;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
+
+use tokio::net::TcpStream;
+
+use super::answer::meaning_of;
+use super::{Call, Failure};
+use crate::message::{Code, Fault, Headers, Reply, Stage, header};
+
+/// Larger answers are refused. A limit is needed because an answer is held in memory as a whole.
+const LARGEST_REPLY: usize = 64 << 20;
+
+/// A server that speaks MLflow's scoring protocol, and the connections to it.
+#[derive(Debug)]
+pub struct HttpBackend {
+    client: Client,
+    invocations: Url,
+    /// The model URI, as configured: what messages call it.
+    model: Arc<str>,
+    since: Instant,
+    /// Seconds from `since` until a traceback is logged again for everyone to see.
+    quiet_until: AtomicU64,
+}
+
+/// Who runs the server at an address: it decides how long a connection that nobody uses is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concern {
+    /// We do, and it keeps them longer than we do.
+    Ours,
+    /// Someone else. Servers close idle connections of their own accord (uvicorn after five seconds), and a request
+    /// sent at that moment is lost; so they are given up before.
+    Theirs,
+}
+
+impl HttpBackend {
+    /// The server that takes requests at this URL. Nothing is connected yet.
+    pub fn new(invocations: Url, model: Arc<str>, concern: Concern, connections: usize) -> Result<Self, Fault> {
+        let idle = match concern {
+            Concern::Ours => Duration::from_secs(60),
+            Concern::Theirs => Duration::from_secs(4),
+        };
+        let builder = http_client(&invocations)
+            .connect_timeout(Duration::from_secs(3))
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(connections)
+            .pool_idle_timeout(idle);
+        let client = builder.build().map_err(|error| {
+            let message = format!("no HTTP client for {model} can be made: {}", root_cause(&error));
+            Fault::permanent(Code::InternalError, Stage::Load, message)
+        })?;
+        Ok(Self { client, invocations, model, since: Instant::now(), quiet_until: AtomicU64::new(0) })
+    }
+
+    /// Whether the server says that it is there (`GET /ping`, beside `/invocations`).
+    pub async fn ping(&self) -> bool {
+        let Ok(url) = self.invocations.join("ping") else { return false };
+        let answer = self.client.get(url).timeout(Duration::from_secs(2)).send().await;
+        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    }
+
+    /// Whether something accepts connections at its address: a server that is merely busy does.
+    pub async fn is_listening(&self) -> bool {
+        let (Some(host), Some(port)) = (self.invocations.host_str(), self.invocations.port_or_known_default()) else {
+            return false;
+        };
+        !matches!(TcpStream::connect((host, port)).await, Err(error) if error.kind() == ErrorKind::ConnectionRefused)
+    }
+
+    /// Posts the payload, and waits for the whole answer.
+    pub async fn invoke(&self, call: Call<'_>) -> Result<Reply, Failure> {
+        let limit = call.timeout;
+        tokio::time::timeout(limit, self.post(call)).await.unwrap_or_else(|_| {
+            let message = format!("{} did not answer within {}", self.model, in_words(limit));
+            Err(Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message).into())
+        })
+    }
+
+    async fn post(&self, call: Call<'_>) -> Result<Reply, Failure> {
+        let headers = headers_of(&call)?;
+        let request = self.client.post(self.invocations.clone()).headers(headers).body(call.payload);
+        let answer = request.send().await.map_err(|error| self.broken(&error))?;
+        let status = answer.status();
+        let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or("application/json").to_owned();
+        let retry_after = retry_after(answer.headers());
+        let body = self.read(answer).await?;
+        if status.is_success() {
+            return Ok(Reply { content_type, body });
+        }
+        let meaning = meaning_of(status.as_u16(), retry_after, &body);
+        if let Some(traceback) = &meaning.traceback {
+            self.log_exception(&meaning.fault, traceback);
+        }
+        Err(meaning.fault.into())
+    }
+
+    /// A model may raise on every request, so only one traceback a minute is sure to be seen.
+    fn log_exception(&self, fault: &Fault, traceback: &str) {
+        let now = self.since.elapsed().as_secs();
+        let quiet_until = self.quiet_until.load(Ordering::Relaxed);
+        if now >= quiet_until {
+            self.quiet_until.store(now + 60, Ordering::Relaxed);
+            tracing::warn!(model = &*self.model, %traceback, "{}", fault.message);
+        } else {
+            tracing::debug!(model = &*self.model, %traceback, "{}", fault.message);
+        }
+    }
+
+    /// Reads the body, which is copied only if it comes in several pieces.
+    async fn read(&self, mut answer: Response) -> Result<Bytes, Failure> {
+        let announced = answer.content_length().unwrap_or(0);
+        if announced > LARGEST_REPLY as u64 {
+            return Err(self.too_large().into());
+        }
+        let Some(first) = answer.chunk().await.map_err(|error| self.broken(&error))? else { return Ok(Bytes::new()) };
+        let Some(second) = answer.chunk().await.map_err(|error| self.broken(&error))? else { return Ok(first) };
+        let room = usize::try_from(announced).unwrap_or(0).max(first.len() + second.len());
+        let mut body = BytesMut::with_capacity(room);
+        body.extend_from_slice(&first);
+        body.extend_from_slice(&second);
+        while let Some(piece) = answer.chunk().await.map_err(|error| self.broken(&error))? {
+            if body.len() + piece.len() > LARGEST_REPLY {
+                return Err(self.too_large().into());
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    fn too_large(&self) -> Fault {
+        let message = format!("the answer of {} is larger than {} MiB", self.model, LARGEST_REPLY >> 20);
+        Fault::permanent(Code::PayloadTooLarge, Stage::Invoke, message)
+    }
+
+    /// The fault of a connection that cannot be made, or that broke.
+    fn broken(&self, error: &reqwest::Error) -> Failure {
+        let address = self.invocations.origin().ascii_serialization();
+        let cause = root_cause(error);
+        let message = if error.is_connect() {
+            format!("{} cannot be reached at {address}: {cause}", self.model)
+        } else {
+            format!("the connection to {} at {address} broke before it answered: {cause}", self.model)
+        };
+        Failure { fault: Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message), disconnected: true }
+    }
+}
+
+/// A client for this address, with what holds for every one of ours. A loopback address is never reached by a proxy.
+pub fn http_client(url: &Url) -> ClientBuilder {
+    let builder = Client::builder().tcp_nodelay(true).user_agent(concat!("signalbox/", env!("CARGO_PKG_VERSION")));
+    if is_loopback(url) { builder.no_proxy() } else { builder }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// The content type, which MLflow's server cannot do without, and the carried headers. One that HTTP cannot carry is
+/// left out, except the content type: without it the payload means something else.
+fn headers_of(call: &Call<'_>) -> Result<HeaderMap, Fault> {
+    let content_type = HeaderValue::from_str(call.content_type).map_err(|_| {
+        let message = format!("the content type {:?} holds characters that HTTP cannot carry", call.content_type);
+        Fault::permanent(Code::UnsupportedMediaType, Stage::Invoke, message)
+    })?;
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, content_type);
+    for (name, value) in carried(call.headers) {
+        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            (Ok(name), Ok(value)) => drop(headers.append(name, value)),
+            _ => tracing::debug!(header = name, "a header is not passed on to the model: HTTP cannot carry it"),
+        }
+    }
+    Ok(headers)
+}
+
+fn carried(headers: &Headers) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.iter().filter_map(|(name, value)| value.filter(|_| header::is_carried(name)).map(|value| (name, value)))
+}
+
+/// `Retry-After` in its usual form, seconds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// What lies at the bottom of an error: `Connection refused`, not `error sending request`. It never shows the URL.
+pub(crate) fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if cause.is::<reqwest::Error>() {
+        return if error.is_timeout() { "it took too long".to_owned() } else { "the request failed".to_owned() };
+    }
+    cause.to_string()
+}
+
+/// A duration as people write it.
+pub(crate) fn in_words(duration: Duration) -> String {
+    format!("{duration:?}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Response as Answer;
+use axum::routing::any;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// A server that answers everything by `answer`, for as long as the test runs.
+async fn served<F>(answer: fn(Request) -> F) -> HttpBackend
+where
+    F: Future<Output = Answer<Body>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(any(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    backend(&format!("http://{address}/invocations"))
+}
+
+fn backend(url: &str) -> HttpBackend {
+    HttpBackend::new(url.parse().unwrap(), "models:/m/1".into(), Concern::Theirs, 4).unwrap()
+}
+
+fn call<'a>(content_type: &'a str, headers: &'a Headers) -> Call<'a> {
+    Call { content_type, payload: Bytes::from_static(b"\xff{}"), headers, timeout: Duration::from_secs(10) }
+}
+
+#[tokio::test]
+async fn passes_payload_headers_and_answer_on_untouched() {
+    let backend = served(|request: Request| async move {
+        let (parts, body) = request.into_parts();
+        assert_eq!((parts.method.as_str(), parts.uri.path()), ("POST", "/invocations"));
+        let seen = ["content-type", "x-user-id", "traceparent", "endpoint"]
+            .map(|name| parts.headers.get(name).map_or("-", |value| value.to_str().unwrap_or("?")).to_owned());
+        assert_eq!(seen, ["text/csv; charset=utf-8", "7", "00-1", "-"]);
+        Answer::builder().status(201).header("content-type", "text/x").body(body).unwrap()
+    })
+    .await;
+    let headers = Headers::from_pairs([
+        ("endpoint", &b"a"[..]),
+        ("X-User-Id", b"7"),
+        ("traceparent", b"00-1"),
+        ("x-not http", b"1"),
+        ("x-bad", b"a\nb"),
+    ]);
+    let reply = backend.invoke(call("text/csv; charset=utf-8", &headers)).await.unwrap();
+    assert_eq!((reply.content_type.as_str(), &reply.body[..]), ("text/x", &b"\xff{}"[..]));
+}
+
+#[tokio::test]
+async fn a_large_answer_arrives_whole() {
+    let backend = served(|_| async { Answer::new(Body::from(vec![b'x'; 5 << 20])) }).await;
+    let reply = backend.invoke(call("application/json", &Headers::default())).await.unwrap();
+    assert_eq!(reply.body.len(), 5 << 20);
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_limit_is_refused_before_it_is_read() {
+    let backend = served(|_| async {
+        let length = (LARGEST_REPLY + 1).to_string();
+        let endless = Body::new(axum::body::Body::from(vec![0; LARGEST_REPLY + 1]));
+        Answer::builder().header("content-length", length).body(endless).unwrap()
+    })
+    .await;
+    let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
+    assert_eq!(failure.fault.code, Code::PayloadTooLarge);
+}
+
+#[tokio::test]
+async fn errors_keep_the_time_to_come_back() {
+    let backend = served(|_| async {
+        Answer::builder().status(503).header("retry-after", "9").body(Body::from("full")).unwrap()
+    })
+    .await;
+    let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
+    assert_eq!(failure.fault.retry_after, Some(Duration::from_secs(9)));
+    assert!(failure.fault.retryable && !failure.disconnected);
+}
+
+#[tokio::test]
+async fn a_content_type_that_http_cannot_carry_is_a_fault() {
+    let backend = backend("http://127.0.0.1:9/invocations");
+    let failure = backend.invoke(call("text/csv\n", &Headers::default())).await.unwrap_err();
+    assert_eq!(failure.fault.code, Code::UnsupportedMediaType);
+}
+
+#[tokio::test]
+async fn nothing_there_is_a_fault_that_may_pass() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let backend = backend(&format!("http://{address}/invocations?token=secret"));
+    assert!(!backend.ping().await);
+    let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
+    assert!(failure.disconnected && !backend.is_listening().await && failure.fault.retryable);
+    assert_eq!(failure.fault.code, Code::TemporarilyUnavailable);
+    assert!(failure.fault.message.contains("refused"), "{}", failure.fault);
+    assert!(failure.fault.message.contains(&address.to_string()), "{}", failure.fault);
+    assert!(!failure.fault.message.contains("secret"), "{}", failure.fault);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_a_fault_that_may_pass() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let backend = backend(&format!("http://{}/invocations", listener.local_addr().unwrap()));
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            drop(connection);
+        }
+    });
+    let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
+    assert_eq!(failure.fault.code, Code::TemporarilyUnavailable);
+    assert!(failure.disconnected && failure.fault.message.contains("broke"), "{}", failure.fault);
+    assert!(backend.is_listening().await);
+}
+
+#[tokio::test]
+async fn no_answer_in_time_is_a_deadline_exceeded() {
+    let backend = served(|_| std::future::pending()).await;
+    let headers = Headers::default();
+    let call = Call { timeout: Duration::from_millis(50), ..call("application/json", &headers) };
+    let failure = backend.invoke(call).await.unwrap_err();
+    assert_eq!(failure.fault.code, Code::DeadlineExceeded);
+    assert!(failure.fault.message.contains("within 50ms"), "{}", failure.fault);
+}
+
+#[test]
+fn knows_loopback() {
+    for (url, loopback) in [
+        ("http://127.0.0.1:1/", true),
+        ("http://127.9.9.9/", true),
+        ("http://[::1]:1/", true),
+        ("http://localhost/", true),
+        ("http://10.0.0.1/", false),
+        ("http://localhost.example/", false),
+    ] {
+        assert_eq!(is_loopback(&url.parse().unwrap()), loopback, "{url}");
+    }
+}

@@ -1,0 +1,66 @@
+//! Calling a model: one request, or later a batch of them, and what its answer means.
+
+mod answer;
+mod http;
+mod traceback;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use http::{Concern, HttpBackend, http_client};
+pub(crate) use http::{in_words, root_cause};
+pub use traceback::exception_of;
+
+use crate::message::{Fault, Headers, Reply};
+
+/// One call of a model.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    /// The media type of the payload.
+    pub content_type: &'a str,
+    /// An MLflow scoring payload, passed on byte for byte.
+    pub payload: Bytes,
+    /// The request's headers. Those of the wire contract that are carried (`traceparent`, `tracestate`, `x-*`) go with
+    /// the call.
+    pub headers: &'a Headers,
+    /// How long the answer is waited for.
+    pub timeout: Duration,
+}
+
+/// What answers calls.
+#[derive(Debug)]
+pub enum Backend {
+    /// A server that speaks MLflow's scoring protocol.
+    Http(HttpBackend),
+    /// Answers `{"predictions": []}` at once.
+    Noop,
+}
+
+/// Why a call got no prediction.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What the caller is told.
+    pub fault: Fault,
+    /// Whether there was no connection, or it broke. Its server may be gone.
+    pub disconnected: bool,
+}
+
+impl Backend {
+    /// Calls the model, and waits for its answer.
+    pub async fn invoke(&self, call: Call<'_>) -> Result<Reply, Failure> {
+        match self {
+            Self::Http(backend) => backend.invoke(call).await,
+            Self::Noop => Ok(Reply {
+                content_type: "application/json".to_owned(),
+                body: Bytes::from_static(br#"{"predictions": []}"#),
+            }),
+        }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, disconnected: false }
+    }
+}

@@ -1,0 +1,94 @@
+//! What a model's server has printed, as far as it explains why the server has ended.
+
+use std::collections::VecDeque;
+
+use crate::invocation::exception_of;
+
+/// How many lines are kept.
+const KEPT: usize = 20;
+
+/// The end of what a model's server has printed.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    lines: VecDeque<String>,
+    exception: Option<String>,
+    port_taken: bool,
+}
+
+impl Output {
+    /// Takes in one more line.
+    pub(super) fn push(&mut self, line: &str) {
+        let line = line.trim_end();
+        self.port_taken |= line.contains("address already in use");
+        // `mlflow models serve` ends with an exception of its own about the command that it has run: no news.
+        if exception_of(line).is_some_and(|exception| !exception.starts_with("Exception: Command '[")) {
+            self.exception = Some(line.to_owned());
+        }
+        if self.lines.len() == KEPT {
+            self.lines.pop_front();
+        }
+        if !line.trim().is_empty() {
+            self.lines.push_back(line.to_owned());
+        }
+    }
+
+    /// The line that says most about what went wrong: the last exception, else the last line.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.exception.as_deref().or_else(|| self.lines.back().map(|line| line.trim()))
+    }
+
+    /// Whether something else listens on the port that was meant for the server.
+    pub(super) fn port_is_taken(&self) -> bool {
+        self.port_taken
+    }
+
+    /// The last lines.
+    pub(super) fn tail(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(text: &str) -> Output {
+        let mut output = Output::default();
+        text.lines().for_each(|line| output.push(line));
+        output
+    }
+
+    #[test]
+    fn the_models_own_exception_is_the_reason() {
+        let output = output(
+            "INFO mlflow.pyfunc.backend: === Running command\nTraceback (most recent call last):\n  File \"x\"\n\
+             ModuleNotFoundError: No module named 'torch'\nTraceback (most recent call last):\n  File \"cli.py\"\n\
+             Exception: Command '['bash', '-c', 'exec uvicorn']' returned non zero return code. Return code = 1\n",
+        );
+        assert_eq!(output.reason(), Some("ModuleNotFoundError: No module named 'torch'"));
+        assert!(!output.port_is_taken());
+    }
+
+    #[test]
+    fn without_an_exception_the_last_line_is() {
+        assert_eq!(
+            output("a\n/usr/bin/python: No module named mlflow\n\n").reason(),
+            Some("/usr/bin/python: No module named mlflow")
+        );
+        assert_eq!(output("").reason(), None);
+    }
+
+    #[test]
+    fn keeps_only_the_end() {
+        let output = output(&(0..100).map(|line| format!("{line}\n")).collect::<String>());
+        assert_eq!(output.tail().collect::<Vec<_>>().len(), KEPT);
+        assert_eq!(output.reason(), Some("99"));
+    }
+
+    #[test]
+    fn notices_a_taken_port() {
+        let line =
+            "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 1): address already in use";
+        assert!(output(line).port_is_taken());
+    }
+}

@@ -1,0 +1,167 @@
+//! One thing that is loaded on first use, once, however many wait for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::backoff::{Backoff, Step};
+use crate::message::{Code, Fault, Stage};
+
+/// One thing that is loaded on first use. Reading it when it is there is one atomic load.
+#[derive(Debug)]
+pub(super) struct Slot<T> {
+    ready: ArcSwapOption<T>,
+    progress: Mutex<Progress<T>>,
+}
+
+#[derive(Debug)]
+struct Progress<T> {
+    phase: Phase<T>,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+enum Phase<T> {
+    /// Nobody has asked, or it is there.
+    Idle,
+    Loading(watch::Receiver<Outcome<T>>),
+    /// Whoever asks before then gets this fault at once.
+    Failed {
+        fault: Fault,
+        until: Instant,
+    },
+}
+
+type Outcome<T> = Option<Result<Arc<T>, Fault>>;
+
+/// What someone who needs the thing finds.
+#[derive(Debug)]
+pub(super) enum Found<T> {
+    /// The thing.
+    Ready(Arc<T>),
+    /// Someone loads it.
+    Loading(Waiting<T>),
+    /// Nobody does: whoever got this must load it, and say what came of it.
+    Missing(Loading<T>, Waiting<T>),
+    /// It could not be loaded a moment ago.
+    Failed(Fault),
+}
+
+/// The duty to load. Dropped without a word, it falls to the next who asks.
+#[derive(Debug)]
+pub(super) struct Loading<T> {
+    slot: Arc<Slot<T>>,
+    outcome: watch::Sender<Outcome<T>>,
+}
+
+/// A place in the queue of those who wait for a load.
+#[derive(Debug)]
+pub(super) struct Waiting<T>(watch::Receiver<Outcome<T>>);
+
+impl<T> Slot<T> {
+    /// With nothing in it.
+    pub(super) fn empty() -> Arc<Self> {
+        Self::new(None, Phase::Idle)
+    }
+
+    /// With something that is there for good, or that can never be made.
+    pub(super) fn settled(result: Result<T, Fault>) -> Arc<Self> {
+        match result {
+            Ok(thing) => Self::new(Some(Arc::new(thing)), Phase::Idle),
+            Err(fault) => Self::new(None, Phase::Failed { fault, until: far_away() }),
+        }
+    }
+
+    fn new(ready: Option<Arc<T>>, phase: Phase<T>) -> Arc<Self> {
+        let progress = Mutex::new(Progress { phase, backoff: Backoff::default() });
+        Arc::new(Self { ready: ArcSwapOption::new(ready), progress })
+    }
+
+    /// What is in it.
+    pub(super) fn get(&self) -> Option<Arc<T>> {
+        self.ready.load_full()
+    }
+
+    /// What is in it, or who sees to that.
+    pub(super) fn find(self: &Arc<Self>, now: Instant) -> Found<T> {
+        let mut progress = self.progress();
+        if let Some(thing) = self.get() {
+            return Found::Ready(thing);
+        }
+        match &progress.phase {
+            // An error means that the one who was loading is gone without a word.
+            Phase::Loading(outcome) if outcome.has_changed().is_ok() => {
+                return Found::Loading(Waiting(outcome.clone()));
+            }
+            Phase::Failed { fault, until } if now < *until => {
+                let mut fault = fault.clone();
+                fault.retry_after = fault.retry_after.map(|_| *until - now);
+                return Found::Failed(fault);
+            }
+            Phase::Idle | Phase::Loading(_) | Phase::Failed { .. } => {}
+        }
+        let (sender, receiver) = watch::channel(None);
+        progress.phase = Phase::Loading(receiver.clone());
+        Found::Missing(Loading { slot: Arc::clone(self), outcome: sender }, Waiting(receiver))
+    }
+
+    /// Takes this thing out, if it is still what is in there.
+    pub(super) fn remove(&self, thing: &Arc<T>) {
+        let _progress = self.progress();
+        if self.get().is_some_and(|current| Arc::ptr_eq(&current, thing)) {
+            self.ready.store(None);
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress<T>> {
+        // Nothing panics while it is held.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Loading<T> {
+    /// It is loaded: everyone who waits gets it.
+    pub(super) fn finish(self, thing: T) {
+        let thing = Arc::new(thing);
+        let mut progress = self.slot.progress();
+        self.slot.ready.store(Some(Arc::clone(&thing)));
+        *progress = Progress { phase: Phase::Idle, backoff: Backoff::default() };
+        drop(progress);
+        self.outcome.send_replace(Some(Ok(thing)));
+    }
+
+    /// It cannot be loaded: everyone who waits gets the fault, and so does whoever asks soon.
+    pub(super) fn fail(self, mut fault: Fault, step: Step, now: Instant) {
+        let mut progress = self.slot.progress();
+        let remembered = progress.backoff.after(step);
+        if fault.retryable {
+            fault.retry_after = Some(remembered);
+        }
+        progress.phase = Phase::Failed { fault: fault.clone(), until: now + remembered };
+        drop(progress);
+        self.outcome.send_replace(Some(Err(fault)));
+    }
+}
+
+impl<T> Waiting<T> {
+    /// Waits until it is loaded, or cannot be.
+    pub(super) async fn outcome(mut self) -> Result<Arc<T>, Fault> {
+        match self.0.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) | Err(_) => {
+                let message = "the model's loading was interrupted, since Signalbox is stopping";
+                Err(Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message))
+            }
+        }
+    }
+}
+
+/// A time that does not come.
+fn far_away() -> Instant {
+    Instant::now() + std::time::Duration::from_secs(100 * 365 * 24 * 3600)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! Models of a real MLflow. `SIGNALBOX_TEST_PYTHON` is an interpreter that has it, and `SIGNALBOX_TEST_TRACKING_URI` a
+//! tracking server whose registry holds `sentiment-model-fast` and `sentiment-model-accurate` (in stage Production,
+//! with the alias `champion`), and `raises-model`.
+
+use super::*;
+
+const ROWS: &str =
+    r#"{"dataframe_split": {"columns": ["text"], "data": [["what a wonderful day"], ["terrible food"]]}}"#;
+
+fn real_models() -> Models {
+    let given = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; tests/run sets it"));
+    let config = config::Models { python: given("SIGNALBOX_TEST_PYTHON"), ..Default::default() };
+    let registry = config::Registry { tracking_uri: Some(given("SIGNALBOX_TEST_TRACKING_URI")), refresh: None };
+    Models::start(&config, &registry, Arc::new(|_: &LoadEvent<'_>| {})).unwrap()
+}
+
+fn handle(models: &Models, uri: &str) -> ModelHandle {
+    models.handle(&ModelUri::parse(uri).unwrap(), HandleOptions::default())
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_stage_and_an_alias_lead_to_models_that_answer() {
+    let models = real_models();
+    let by_stage = handle(&models, "models:/sentiment-model-fast/production");
+    let by_alias = handle(&models, "models:/sentiment-model-accurate@champion");
+    let (by_stage, by_alias) = tokio::try_join!(by_stage.lease(None), by_alias.lease(None)).unwrap();
+    for lease in [&by_stage, &by_alias] {
+        assert!(lease.version().parse::<u32>().is_ok());
+        let reply = invoke(lease, ROWS).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(
+            (reply.content_type.as_str(), body["predictions"].as_array().unwrap().len()),
+            ("application/json", 2)
+        );
+    }
+    let fault = invoke(&by_stage, r#"{"dataframe_split": {"columns": ["nope"], "data": [["x"]]}}"#).await.unwrap_err();
+    assert_eq!(fault.code, Code::BadRequest);
+    assert!(fault.message.contains("missing inputs ['text']"), "{fault}");
+    models.shutdown().await;
+    assert!(invoke(&by_stage, ROWS).await.is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_model_that_raises_is_told_from_a_payload_it_refuses() {
+    let models = real_models();
+    let lease = handle(&models, "models:/raises-model/1").lease(None).await.unwrap();
+    let fault = invoke(&lease, ROWS).await.unwrap_err();
+    assert_eq!((fault.code, fault.retryable), (Code::ModelError, false), "{fault}");
+    assert!(!fault.message.contains("Traceback") && fault.message.contains("raised"), "{fault}");
+    models.shutdown().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn what_the_registry_does_not_have_is_a_404() {
+    let models = real_models();
+    for (uri, says) in [
+        ("models:/nope/Production", "Registered Model with name=nope not found"),
+        ("models:/nope/latest", "Registered Model with name=nope not found"),
+        ("models:/sentiment-model-fast/Archived", "no version in stage Archived"),
+        ("models:/sentiment-model-fast@nope", "alias nope not found"),
+        ("models:/sentiment-model-fast/99", "version=99) not found"),
+        ("models:/m-00000000000000000000000000000000", "not found"),
+    ] {
+        let fault = handle(&models, uri).lease(None).await.unwrap_err();
+        assert_eq!(
+            (fault.code, fault.stage, fault.retryable),
+            (Code::ResourceDoesNotExist, Stage::Load, false),
+            "{fault}"
+        );
+        assert!(fault.message.contains(says), "{fault}");
+    }
+}
