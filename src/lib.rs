@@ -7,4 +7,5 @@ pub mod message; // what travels: request, reply, fault
 pub mod broker; // Kafka itself: clients, topics, the embedded broker
 pub mod intake; // requests in
 pub mod replies; // results out
+pub mod shim; // the HTTP door: a caller who wants the answer now
 pub mod telemetry; // what operators see
