@@ -23,7 +23,7 @@ const SHOWN: [(&str, HeaderName); 8] = [
     (header::MODEL_VERSION, HeaderName::from_static("x-model-version")),
     (header::ATTEMPTS, HeaderName::from_static("x-attempts")),
     (header::TRACEPARENT, HeaderName::from_static(header::TRACEPARENT)),
-    ("retry-after", RETRY_AFTER),
+    (header::RETRY_AFTER, RETRY_AFTER),
 ];
 
 /// What a caller who is turned away for now is told when nothing better is known.
