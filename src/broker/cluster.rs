@@ -86,9 +86,7 @@ impl Cluster {
             .set("client.id", format!("signalbox-{role}"))
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000")
-            // One set of properties serves producers and consumers, so each gets some that are the other's.
-            .set("log.configuration.warnings", "false");
+            .set("reconnect.backoff.max.ms", "1000");
         for (key, value) in settings {
             config.set(*key, *value);
         }

@@ -75,7 +75,10 @@ impl ClientContext for BrokerContext {
                 warn!(client = self.role, facility, message, "librdkafka");
             }
             // Lost connections come here as well as to `error`, where they are counted.
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if is_about_connections(facility) => {
+            // One set of properties serves producers and consumers, so each is warned of some that are the other's.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
+                if is_about_connections(facility) || facility == "CONFWARN" =>
+            {
                 debug!(client = self.role, facility, message, "librdkafka");
             }
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {

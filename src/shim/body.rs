@@ -1,0 +1,92 @@
+//! The body of a call, whole and bounded.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use bytes::{Bytes, BytesMut};
+
+/// How much of a body that is too large is read and thrown away. A caller who is still sending when the connection
+/// closes sees a reset instead of the answer.
+const DISCARDED_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long that may take.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// Why there is no body.
+#[derive(Debug)]
+pub(super) enum BodyProblem {
+    /// It is larger than what is accepted.
+    TooLarge,
+    /// The caller broke off, or did not speak HTTP.
+    Broken(axum::Error),
+}
+
+/// Reads a body of at most `limit` bytes; one that came in one piece is not copied.
+pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyProblem> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        discard(body).await;
+        return Err(BodyProblem::TooLarge);
+    }
+    let mut only = None;
+    let mut joined = BytesMut::new();
+    while let Some(piece) = next_piece(&mut body).await {
+        let piece = piece.map_err(BodyProblem::Broken)?;
+        let before = only.as_ref().map_or(joined.len(), Bytes::len);
+        if before + piece.len() > limit {
+            discard(body).await;
+            return Err(BodyProblem::TooLarge);
+        }
+        if before == 0 {
+            only = Some(piece);
+            continue;
+        }
+        if let Some(first) = only.take() {
+            joined.reserve(announced.max(before + piece.len()));
+            joined.extend_from_slice(&first);
+        }
+        joined.extend_from_slice(&piece);
+    }
+    Ok(only.unwrap_or_else(|| joined.freeze()))
+}
+
+async fn discard(mut body: Body) {
+    let all = async {
+        let mut discarded = 0;
+        while let Some(Ok(piece)) = next_piece(&mut body).await {
+            discarded += piece.len();
+            if discarded > DISCARDED_BYTES {
+                return;
+            }
+        }
+    };
+    // However it ends, the answer follows.
+    let _ = tokio::time::timeout(DISCARD_TIME, all).await;
+}
+
+/// The next data of the body; trailers are passed over.
+async fn next_piece(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
+    loop {
+        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await? {
+            Ok(frame) => match frame.into_data() {
+                Ok(piece) => return Some(Ok(piece)),
+                Err(_trailers) => {}
+            },
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit() {
+        assert_eq!(&read(Body::from("12345"), 5).await.unwrap()[..], b"12345");
+        assert_eq!(&read(Body::empty(), 5).await.unwrap()[..], b"");
+        assert!(matches!(read(Body::from("123456"), 5).await, Err(BodyProblem::TooLarge)));
+    }
+}

@@ -1,0 +1,156 @@
+//! What may be called: the endpoints by name, as far as the door needs to know them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus::{Histogram, IntCounter};
+use serde_json::json;
+
+use crate::config;
+use crate::message::{Code, Fault, Stage};
+use crate::telemetry::Metrics;
+
+/// One name that may be called.
+#[derive(Debug, Clone)]
+pub struct ShimEndpoint {
+    /// The name.
+    pub name: String,
+    /// How long a caller waits, from the first byte of the call to its answer.
+    pub timeout: Duration,
+    /// For `GET /api/2.0/endpoints/` only.
+    pub routes: Vec<ShimRoute>,
+}
+
+/// One way an endpoint is served, as it is listed.
+#[derive(Debug, Clone)]
+pub struct ShimRoute {
+    /// What people and metrics call it.
+    pub alias: String,
+    /// What answers.
+    pub model_uri: String,
+}
+
+impl From<&config::Endpoint> for ShimEndpoint {
+    fn from(endpoint: &config::Endpoint) -> Self {
+        let route = |route: &config::Route| ShimRoute {
+            alias: route.alias.clone(), //
+            model_uri: route.model_uri.clone(),
+        };
+        Self {
+            name: endpoint.name.clone(),
+            timeout: endpoint.timeout,
+            routes: endpoint.routes.iter().map(route).collect(),
+        }
+    }
+}
+
+/// One endpoint with its metrics bound.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) name: String,
+    pub(super) timeout: Duration,
+    /// Calls that ended with 200.
+    pub(super) answered: IntCounter,
+    /// All calls.
+    pub(super) duration: Histogram,
+}
+
+/// All endpoints.
+#[derive(Debug)]
+pub(super) struct Endpoints {
+    by_name: BTreeMap<String, Arc<Endpoint>>,
+    listing: Bytes,
+    pub(super) metrics: Metrics,
+}
+
+impl Endpoints {
+    pub(super) fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
+        let listing = Bytes::from(listing(&endpoints).to_string());
+        let bound = |endpoint: ShimEndpoint| Endpoint {
+            answered: metrics.shim_requests.with_label_values(&[endpoint.name.as_str(), "200"]),
+            duration: metrics.shim_duration.with_label_values(&[endpoint.name.as_str()]),
+            name: endpoint.name,
+            timeout: endpoint.timeout,
+        };
+        let by_name =
+            endpoints.into_iter().map(|endpoint| (endpoint.name.clone(), Arc::new(bound(endpoint)))).collect();
+        Self { by_name, listing, metrics: metrics.clone() }
+    }
+
+    /// The body of `GET /api/2.0/endpoints/`.
+    pub(super) fn listing(&self) -> Bytes {
+        self.listing.clone()
+    }
+
+    /// The endpoint a caller named, or the only one.
+    pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
+        let found = match named {
+            Some(name) => self.by_name.get(name),
+            None if self.by_name.len() == 1 => self.by_name.values().next(),
+            None => None,
+        };
+        found.cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+            let known = known.join(", ");
+            let message = match named {
+                Some(name) => format!("there is no endpoint '{name}'; there are: {known}"),
+                None => format!(
+                    "there are several endpoints; name one with the header x-endpoint, or POST to \
+                     /endpoints/{{name}}/invocations; there are: {known}"
+                ),
+            };
+            Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message)
+        })
+    }
+}
+
+/// In the shape of MLflow's deployments server, with the routes besides.
+fn listing(endpoints: &[ShimEndpoint]) -> serde_json::Value {
+    let route = |route: &ShimRoute| json!({"alias": route.alias, "model_uri": route.model_uri});
+    let endpoint = |endpoint: &ShimEndpoint| {
+        json!({
+            "name": endpoint.name,
+            "endpoint_type": "mlflow-model-serving",
+            "endpoint_url": format!("/gateway/{}/invocations", endpoint.name),
+            "routes": endpoint.routes.iter().map(route).collect::<Vec<_>>(),
+        })
+    };
+    json!({"endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(), "next_page_token": null})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(names: &[&str]) -> Endpoints {
+        let endpoint = |name: &&str| ShimEndpoint {
+            name: (*name).to_owned(),
+            timeout: Duration::from_secs(1),
+            routes: vec![ShimRoute { alias: "fast".to_owned(), model_uri: "models:/m/1".to_owned() }],
+        };
+        Endpoints::new(names.iter().map(endpoint).collect(), &Metrics::new().unwrap())
+    }
+
+    #[test]
+    fn the_only_endpoint_needs_no_name() {
+        assert_eq!(endpoints(&["a"]).find(None).unwrap().name, "a");
+        let fault = endpoints(&["b", "a"]).find(None).unwrap_err();
+        assert_eq!(fault.code.status(), 404);
+        assert!(fault.message.ends_with("there are: a, b"), "{fault}");
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let fault = endpoints(&["b", "a"]).find(Some("c")).unwrap_err();
+        assert_eq!(fault.message, "there is no endpoint 'c'; there are: a, b");
+    }
+
+    #[test]
+    fn the_listing_has_every_endpoint_with_its_routes() {
+        let listing: serde_json::Value = serde_json::from_slice(&endpoints(&["a"]).listing()).unwrap();
+        assert_eq!(listing["endpoints"][0]["endpoint_url"], "/gateway/a/invocations");
+        assert_eq!(listing["endpoints"][0]["routes"][0], json!({"alias": "fast", "model_uri": "models:/m/1"}));
+    }
+}

@@ -1,0 +1,173 @@
+//! `POST /invocations`: one call, from its first byte to its answer.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::Response;
+use axum::routing::post;
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+use uuid::Uuid;
+
+use super::answer;
+use super::body::{self, BodyProblem};
+use super::endpoints::{Endpoint, Endpoints};
+use super::pending::{Answer, Pending};
+use super::requests::{Outgoing, Requests};
+use super::tally::Tally;
+use crate::message::{Code, Fault, Stage};
+
+/// Which endpoint, where the path does not say.
+const ENDPOINT: &str = "x-endpoint";
+
+/// A caller may wait for less than the endpoint's timeout, in milliseconds.
+const TIMEOUT: &str = "x-timeout-ms";
+
+/// Of the time a caller waits, this much is kept for the way back: a router that gives up at the request's deadline
+/// knows better than we do what took so long, and its fault should arrive in time.
+const WAY_BACK: Duration = Duration::from_millis(250);
+
+/// What a call needs.
+pub(super) struct Door {
+    pub(super) endpoints: Endpoints,
+    pub(super) pending: Arc<Pending>,
+    pub(super) requests: Requests,
+    pub(super) max_body: usize,
+}
+
+/// The ways to call an endpoint.
+pub(super) fn routes(door: Door) -> Router {
+    Router::new()
+        .route("/invocations", post(by_header))
+        .route("/endpoints/{name}/invocations", post(by_path))
+        .route("/gateway/{name}/invocations", post(by_path))
+        .with_state(Arc::new(door))
+}
+
+async fn by_header(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let named = request.headers().get(ENDPOINT).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+    door.call(named.as_deref(), request).await
+}
+
+async fn by_path(State(door): State<Arc<Door>>, Path(name): Path<String>, request: Request) -> Response {
+    door.call(Some(&name), request).await
+}
+
+impl Door {
+    async fn call(&self, named: Option<&str>, request: Request) -> Response {
+        let correlation = Uuid::now_v7();
+        let endpoint = match self.endpoints.find(named) {
+            Ok(endpoint) => endpoint,
+            Err(fault) => return answer::of_fault(correlation, None, &fault),
+        };
+        let tally = Tally::start(endpoint.clone(), self.endpoints.metrics.clone());
+        let answer = match self.exchange(correlation, &endpoint, request).await {
+            Ok(reply) => answer::of_reply(correlation, &endpoint.name, reply),
+            Err(fault) => {
+                debug!(%correlation, endpoint = endpoint.name, %fault, "a call got no reply");
+                answer::of_fault(correlation, Some(&endpoint.name), &fault)
+            }
+        };
+        tally.finish(answer.status());
+        answer
+    }
+
+    /// Produces the request and waits for its reply. Whenever this ends, or is dropped because the caller hung up,
+    /// nothing waits under the correlation id any more.
+    async fn exchange(&self, correlation: Uuid, endpoint: &Endpoint, request: Request) -> Answer {
+        let (head, body) = request.into_parts();
+        let wait = wait(&head.headers, endpoint.timeout)?;
+        let deadline = Instant::now() + wait;
+        let record_deadline = SystemTime::now() + wait.saturating_sub(WAY_BACK.min(wait / 20));
+
+        let admission = self.pending.admit()?;
+        let body = match timeout_at(deadline, body::read(body, self.max_body)).await {
+            Ok(body) => body.map_err(|problem| self.unreadable(problem))?,
+            Err(_) => return Err(late(format!("the body of the call had not arrived in full after {wait:?}"))),
+        };
+        let target = request_line(&head.method, &head.uri);
+        let outgoing = Outgoing {
+            correlation,
+            endpoint: &endpoint.name,
+            deadline: record_deadline,
+            target: &target,
+            http_headers: &head.headers,
+            body: &body,
+        };
+        let mut waiter = admission.wait(correlation, outgoing.size())?;
+        self.requests.send(&outgoing)?;
+        // Copied into the producer's queue by now.
+        drop::<Bytes>(body);
+
+        match timeout_at(deadline, waiter.answer()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(late(format!("no reply came within {wait:?}"))),
+        }
+    }
+
+    fn unreadable(&self, problem: BodyProblem) -> Fault {
+        match problem {
+            BodyProblem::TooLarge => {
+                let message =
+                    format!("the body is larger than the {} bytes that server.max_body allows", self.max_body);
+                Fault::permanent(Code::PayloadTooLarge, Stage::Route, message)
+            }
+            BodyProblem::Broken(error) => {
+                Fault::permanent(Code::BadRequest, Stage::Route, format!("the body cannot be read: {error}"))
+            }
+        }
+    }
+}
+
+/// How long this caller waits: the endpoint's timeout, or less.
+fn wait(headers: &HeaderMap, endpoint_timeout: Duration) -> Result<Duration, Fault> {
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(endpoint_timeout) };
+    let milliseconds = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+    match milliseconds {
+        Some(milliseconds) => Ok(endpoint_timeout.min(Duration::from_millis(milliseconds))),
+        None => {
+            let message = format!("the header {TIMEOUT} must be a whole number of milliseconds above 0");
+            Err(Fault::permanent(Code::BadRequest, Stage::Route, message))
+        }
+    }
+}
+
+fn late(message: String) -> Fault {
+    Fault::passing(Code::DeadlineExceeded, Stage::Publish, message)
+}
+
+/// `POST /invocations?a=b`
+fn request_line(method: &Method, uri: &Uri) -> String {
+    format!("{method} {}", uri.path_and_query().map_or("/", |target| target.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_caller_may_wait_for_less_but_not_for_more() {
+        let wait = |text: &'static str| {
+            let headers = HeaderMap::from_iter([("x-timeout-ms".parse().unwrap(), HeaderValue::from_static(text))]);
+            super::wait(&headers, Duration::from_secs(1))
+        };
+        assert_eq!(super::wait(&HeaderMap::new(), Duration::from_secs(1)).unwrap(), Duration::from_secs(1));
+        assert_eq!(wait("20").unwrap(), Duration::from_millis(20));
+        assert_eq!(wait("5000").unwrap(), Duration::from_secs(1));
+        for wrong in ["", "0", "-1", "1.5", "soon"] {
+            assert_eq!(wait(wrong).unwrap_err().code.status(), 400, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_target_is_the_request_line() {
+        let uri = Uri::from_static("http://host/gateway/a%20b/invocations?a=b");
+        assert_eq!(request_line(&Method::POST, &uri), "POST /gateway/a%20b/invocations?a=b");
+    }
+}

@@ -1,0 +1,280 @@
+//! Replies in: one partition of the replies topic, read by a thread of its own.
+//!
+//! The partition is assigned, never subscribed to, so no rebalance can take it away; its end is found before the first
+//! call is let in, so no reply can lie before it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::error::ShimError;
+use super::pending::{Pending, ReplyRecord};
+use super::requests::CORRELATION_ID;
+use crate::broker::{BrokerContext, Cluster};
+use crate::config::Kafka;
+use crate::message::HeadersBuilder;
+use crate::telemetry::Part;
+
+/// How long one wait for replies lasts; the end of the process is noticed that soon.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long the broker may take to say where a partition ends.
+const POSITION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two attempts to find the end.
+const POSITION_PAUSE: Duration = Duration::from_millis(200);
+
+/// Where this instance's replies come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReplyPartition {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+}
+
+/// The running thread; it stops, a moment later, when this is dropped.
+pub(super) struct Replies {
+    partition: i32,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The thread's side.
+struct Reader {
+    consumer: BaseConsumer<BrokerContext>,
+    /// After the consumer: an embedded broker stops with the cluster.
+    cluster: Arc<Cluster>,
+    source: ReplyPartition,
+    pending: Arc<Pending>,
+    part: Part,
+    unclaimed: IntCounter,
+    stop: Arc<AtomicBool>,
+}
+
+impl ReplyPartition {
+    /// The partition the config names, else one by the instance's identity, so that instances spread out.
+    pub(super) fn choose(
+        topic: &str,
+        count: Option<i32>,
+        configured: Option<i32>,
+        instance: Uuid,
+    ) -> Result<Self, ShimError> {
+        let topic = topic.to_owned();
+        let count = match count {
+            Some(count) if count > 0 => count,
+            _ => return Err(ShimError::MissingTopic { topic }),
+        };
+        match configured {
+            Some(partition) if !(0..count).contains(&partition) => {
+                Err(ShimError::ReplyPartition { partition, topic, count })
+            }
+            Some(partition) => Ok(Self { topic, partition }),
+            None => {
+                let picked = instance.as_u128() % u128::from(count.unsigned_abs());
+                Ok(Self { topic, partition: i32::try_from(picked).unwrap_or_default() })
+            }
+        }
+    }
+}
+
+impl Replies {
+    /// Starts the thread, which opens `pending` once it stands at the partition's end. Blocks; not for the runtime's
+    /// workers.
+    pub(super) fn start(
+        cluster: &Arc<Cluster>,
+        config: &Kafka,
+        source: ReplyPartition,
+        pending: Arc<Pending>,
+        part: Part,
+        unclaimed: IntCounter,
+    ) -> Result<Self, ShimError> {
+        // The library insists on a group; this one is never joined, and nothing is committed to it.
+        let group = format!("{}-shim", config.group_id);
+        // The embedded broker does not wake a waiting fetch when a record comes.
+        let wait = if cluster.is_embedded() { "5" } else { "100" };
+        let settings = [
+            ("group.id", group.as_str()),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "error"),
+            ("isolation.level", "read_uncommitted"),
+            ("fetch.wait.max.ms", wait),
+            ("fetch.queue.backoff.ms", "5"),
+            ("queued.max.messages.kbytes", "16384"),
+        ];
+        let consumer = cluster.client("shim-consumer", &settings, cluster.context("shim-consumer"))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let partition = source.partition;
+        let reader =
+            Reader { consumer, cluster: cluster.clone(), source, pending, part, unclaimed, stop: stop.clone() };
+        let thread = thread::Builder::new()
+            .name("shim-replies".to_owned())
+            .spawn(move || reader.run())
+            .map_err(ShimError::Thread)?;
+        Ok(Self { partition, stop, thread: Some(thread) })
+    }
+
+    pub(super) fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// Stops the thread and waits until its client is gone.
+    pub(super) async fn stop(mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked is gone as well.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for Replies {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+impl Reader {
+    fn run(self) {
+        // Where the next reply lies; `None` until that is known.
+        let mut next = None;
+        let mut last_seen = None;
+        let mut unreachable = false;
+        while !self.stop.load(Ordering::Acquire) {
+            if next.is_none() {
+                next = self.position(last_seen);
+                continue;
+            }
+            match self.consumer.poll(POLL) {
+                Some(Ok(record)) => {
+                    last_seen = Some(record.offset() + 1);
+                    self.deliver(&record);
+                }
+                Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
+                    warn!(
+                        position = last_seen,
+                        "the replies topic no longer has the next reply; its place is looked up"
+                    );
+                    next = None;
+                }
+                Some(Err(error)) => debug!(%error, "reading replies"),
+                None => {}
+            }
+            unreachable = self.watch_health(unreachable);
+        }
+    }
+
+    /// Stands at the partition's end, or, when replies were lost before they could be read, at the first that is left.
+    fn position(&self, last_seen: Option<i64>) -> Option<i64> {
+        match self.assign(last_seen) {
+            Ok(offset) => {
+                debug!(topic = self.source.topic, partition = self.source.partition, offset, "replies are read");
+                self.cluster.health().answered();
+                self.pending.open();
+                self.part.ready();
+                Some(offset)
+            }
+            Err(error) => {
+                let ReplyPartition { topic, partition } = &self.source;
+                self.part.waits_for(format!("the end of {topic}, partition {partition}: {error}"));
+                // Lets the client serve its events, and paces the attempts.
+                let _ = self.consumer.poll(POSITION_PAUSE);
+                None
+            }
+        }
+    }
+
+    fn assign(&self, last_seen: Option<i64>) -> Result<i64, KafkaError> {
+        let ReplyPartition { topic, partition } = &self.source;
+        let (first, end) = self.consumer.fetch_watermarks(topic, *partition, POSITION_TIMEOUT)?;
+        let offset = match last_seen {
+            Some(next) if next < first => first,
+            _ => end,
+        };
+        let mut assignment = TopicPartitionList::with_capacity(1);
+        assignment.add_partition_offset(topic, *partition, Offset::Offset(offset))?;
+        self.consumer.assign(&assignment)?;
+        Ok(offset)
+    }
+
+    fn deliver(&self, record: &BorrowedMessage<'_>) {
+        self.cluster.health().answered();
+        // The client library panics on a header whose name is not UTF-8, and anyone may write to a topic.
+        let read = catch_unwind(AssertUnwindSafe(|| copy(record)));
+        let claimed = read.is_ok_and(|reply| match correlation(&reply) {
+            Some(correlation) => self.pending.complete(correlation, Ok(reply)),
+            None => false,
+        });
+        if !claimed {
+            self.unclaimed.inc();
+        }
+    }
+
+    /// Says on `/ready` when the broker goes and when it is back. While it is away nothing else may be told by it, so
+    /// it is asked.
+    fn watch_health(&self, was_unreachable: bool) -> bool {
+        let health = self.cluster.health();
+        if !health.is_unreachable() {
+            if was_unreachable {
+                self.part.ready();
+            }
+            return false;
+        }
+        if !was_unreachable {
+            self.part.waits_for("the broker: it cannot be reached");
+        }
+        if self.consumer.fetch_watermarks(&self.source.topic, self.source.partition, POLL).is_ok() {
+            health.answered();
+        }
+        true
+    }
+}
+
+fn correlation(reply: &ReplyRecord) -> Option<Uuid> {
+    Uuid::try_parse_ascii(reply.headers.get(CORRELATION_ID)?).ok()
+}
+
+/// Copies a record once out of the client's memory: headers and value in one buffer.
+pub(super) fn copy(record: &BorrowedMessage<'_>) -> ReplyRecord {
+    let payload = record.payload().unwrap_or_default();
+    let mut builder = HeadersBuilder::with_capacity(payload.len() + 512, 16);
+    if let Some(headers) = record.headers() {
+        for header in headers.iter() {
+            builder.push(header.key, header.value);
+        }
+    }
+    let body = builder.append(payload);
+    let (headers, buffer) = builder.finish_with_buffer();
+    ReplyRecord { headers, body: buffer.slice(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partition_is_the_configured_one_or_follows_from_the_instance() {
+        let choose = |count, configured, instance| {
+            ReplyPartition::choose("replies", count, configured, Uuid::from_u128(instance))
+                .map(|chosen| chosen.partition)
+        };
+        assert_eq!(choose(Some(8), Some(7), 1).unwrap(), 7);
+        assert_eq!(choose(Some(8), None, 19).unwrap(), 3);
+        assert_eq!(choose(Some(1), None, u128::MAX).unwrap(), 0);
+        let error = choose(Some(8), Some(8), 1).unwrap_err().to_string();
+        assert!(
+            error.starts_with("server.reply_partition 8 does not exist: topic 'replies' has 8 partitions"),
+            "{error}"
+        );
+        assert!(choose(Some(8), Some(-1), 1).is_err());
+        assert!(matches!(choose(None, None, 1), Err(ShimError::MissingTopic { .. })));
+    }
+}

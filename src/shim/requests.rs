@@ -1,0 +1,269 @@
+//! Calls out: each one a record of the requests topic, like any other producer's.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, USER_AGENT};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use uuid::Uuid;
+
+use super::error::ShimError;
+use super::pending::Pending;
+use super::replies::ReplyPartition;
+use crate::broker::{BrokerContext, Cluster};
+use crate::config::Kafka;
+use crate::message::{Code, Fault, Stage, header};
+
+/// The header that carries the correlation id, there and back.
+pub(super) const CORRELATION_ID: &str = "kafka_correlationId";
+const REPLY_TOPIC: &str = "kafka_replyTopic";
+const REPLY_PARTITION: &str = "kafka_replyPartition";
+const BAGGAGE: &str = "baggage";
+
+/// What the broker's own headers and framing add to a record, roughly and rather too much.
+const RECORD_OVERHEAD: usize = 512;
+
+/// Room for a record's headers beside the largest body.
+const HEADER_ROOM: usize = 64 * 1024;
+
+/// librdkafka's own `message.max.bytes`, below which there is no reason to go.
+const USUAL_RECORD: usize = 1_000_000;
+
+/// What one call becomes.
+pub(super) struct Outgoing<'a> {
+    pub(super) correlation: Uuid,
+    pub(super) endpoint: &'a str,
+    /// When nobody wants the answer any more.
+    pub(super) deadline: SystemTime,
+    /// The HTTP request line, without the protocol.
+    pub(super) target: &'a str,
+    pub(super) http_headers: &'a HeaderMap,
+    pub(super) body: &'a [u8],
+}
+
+/// The producer of the requests topic.
+pub(super) struct Requests {
+    /// `None` only while it is dropped.
+    producer: Option<ThreadedProducer<DeliveryReports>>,
+    topic: String,
+    reply_topic: String,
+    reply_partition: [u8; 4],
+    cluster: Arc<Cluster>,
+}
+
+/// Tells callers whose requests the broker did not take.
+struct DeliveryReports {
+    broker: BrokerContext,
+    pending: Arc<Pending>,
+}
+
+impl Requests {
+    /// Blocks; not for the runtime's workers.
+    pub(super) fn new(
+        cluster: &Arc<Cluster>,
+        config: &Kafka,
+        reply: &ReplyPartition,
+        pending: Arc<Pending>,
+        longest_timeout: Duration,
+        max_body: usize,
+    ) -> Result<Self, ShimError> {
+        let context = DeliveryReports { broker: cluster.context("shim-producer"), pending };
+        // A request that is older than every deadline is not worth delivering.
+        let timeout = longest_timeout.as_millis().max(1).to_string();
+        // Whether a record is too large is the broker's to say.
+        let largest = max_body.saturating_add(HEADER_ROOM).clamp(USUAL_RECORD, 1_000_000_000).to_string();
+        let settings = [
+            ("linger.ms", "0"),
+            ("sticky.partitioning.linger.ms", "0"),
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("message.timeout.ms", timeout.as_str()),
+            ("message.max.bytes", largest.as_str()),
+            ("queue.buffering.max.kbytes", "65536"),
+        ];
+        let producer = cluster.client("shim-producer", &settings, context)?;
+        Ok(Self {
+            producer: Some(producer),
+            topic: config.requests_topic.clone(),
+            reply_topic: reply.topic.clone(),
+            reply_partition: reply.partition.to_be_bytes(),
+            cluster: cluster.clone(),
+        })
+    }
+
+    /// Hands the request to the producer, which delivers it in the background; if it cannot, whoever waits under the
+    /// correlation id is told. Never blocks. The key is null, so requests spread over the partitions.
+    ///
+    /// # Errors
+    /// When the producer does not even take it.
+    pub(super) fn send(&self, outgoing: &Outgoing<'_>) -> Result<(), Fault> {
+        let Some(producer) = &self.producer else { return Err(undeliverable("its client is closed")) };
+        let record: BaseRecord<'_, [u8], [u8], Box<Uuid>> =
+            BaseRecord::with_opaque_to(&self.topic, Box::new(outgoing.correlation))
+                .headers(self.record_headers(outgoing))
+                .payload(outgoing.body);
+        producer.send(record).map_err(|(error, _)| match error {
+            KafkaError::MessageProduction(code) => undelivered(code),
+            error => undeliverable(&error.to_string()),
+        })
+    }
+
+    fn record_headers(&self, outgoing: &Outgoing<'_>) -> OwnedHeaders {
+        let correlation = outgoing.correlation.to_string();
+        let deadline = unix_milliseconds(outgoing.deadline).to_string();
+        let content_type = outgoing.http_headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], |t| t.as_bytes());
+        let own: [(&str, &[u8]); 7] = [
+            (header::ENDPOINT, outgoing.endpoint.as_bytes()),
+            (CORRELATION_ID, correlation.as_bytes()),
+            (REPLY_TOPIC, self.reply_topic.as_bytes()),
+            (REPLY_PARTITION, &self.reply_partition),
+            (header::CONTENT_TYPE, content_type),
+            (header::DEADLINE, deadline.as_bytes()),
+            (header::HTTP_TARGET, outgoing.target.as_bytes()),
+        ];
+        own.into_iter()
+            .chain(carried(outgoing.http_headers))
+            .fold(OwnedHeaders::new_with_capacity(16), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            })
+    }
+}
+
+impl Outgoing<'_> {
+    /// What the record takes on the broker, at most.
+    pub(super) fn size(&self) -> usize {
+        let headers: usize = carried(self.http_headers).map(|(name, value)| name.len() + value.len()).sum();
+        self.body.len() + headers + self.target.len() + self.endpoint.len() + RECORD_OVERHEAD
+    }
+}
+
+/// A librdkafka client may take a while to go, and the last one who holds this may be a worker of the runtime.
+impl Drop for Requests {
+    fn drop(&mut self) {
+        let (producer, cluster) = (self.producer.take(), self.cluster.clone());
+        let away = move || {
+            drop(producer);
+            // Only now: an embedded broker stops with the cluster.
+            drop(cluster);
+        };
+        // Without a thread the closure, and so the client, is dropped here after all.
+        let _ = thread::Builder::new().name("shim-producer-drop".to_owned()).spawn(away);
+    }
+}
+
+impl ClientContext for DeliveryReports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.broker.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.broker.error(error, reason);
+    }
+}
+
+impl ProducerContext for DeliveryReports {
+    type DeliveryOpaque = Box<Uuid>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, correlation: Box<Uuid>) {
+        match result {
+            Ok(_) => self.broker.health().answered(),
+            Err((error, _)) => {
+                let fault = match error.rdkafka_error_code() {
+                    Some(code) => undelivered(code),
+                    None => undeliverable(&error.to_string()),
+                };
+                self.pending.complete(*correlation, Err(fault));
+            }
+        }
+    }
+}
+
+/// The caller's headers that travel on: what a condition may want to know, and the trace. Never `authorization` and
+/// `cookie`.
+fn carried(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    let travels =
+        |name: &str| header::is_carried(name) || name == BAGGAGE || name == USER_AGENT || name == ACCEPT_LANGUAGE;
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(move |(name, _)| travels(name))
+}
+
+fn undelivered(code: RDKafkaErrorCode) -> Fault {
+    match code {
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => Fault::permanent(
+            Code::PayloadTooLarge,
+            Stage::Publish,
+            "the request is larger than the broker takes (its message.max.bytes)",
+        ),
+        RDKafkaErrorCode::QueueFull => {
+            Fault::passing(Code::ResourceExhausted, Stage::Publish, "requests come faster than the broker takes them")
+                .with_retry_after(Duration::from_secs(1))
+        }
+        RDKafkaErrorCode::MessageTimedOut => undeliverable("it does not answer"),
+        code => undeliverable(&code.to_string()),
+    }
+}
+
+fn undeliverable(reason: &str) -> Fault {
+    let message = format!("the broker did not take the request: {reason}");
+    Fault::passing(Code::TemporarilyUnavailable, Stage::Publish, message).with_retry_after(Duration::from_secs(1))
+}
+
+fn unix_milliseconds(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn secrets_stay_at_the_door_and_the_rest_of_the_contract_travels() {
+        let sent: [(&'static str, &[u8]); 10] = [
+            ("authorization", b"Bearer secret"),
+            ("cookie", b"session=secret"),
+            ("proxy-authorization", b"secret"),
+            ("host", b"localhost"),
+            ("traceparent", b"00-1-2-03"),
+            ("baggage", b"k=v"),
+            ("user-agent", b"curl"),
+            ("accept-language", b"de"),
+            ("x-tier", b"gold"),
+            ("x-raw", b"\xff\xe9"),
+        ];
+        let mut headers: HeaderMap = sent
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap()))
+            .collect();
+        headers.append("x-tier", HeaderValue::from_static("silver"));
+        let mut carried: Vec<_> = carried(&headers).collect();
+        carried.sort_unstable();
+        let expected: [(&str, &[u8]); 7] = [
+            ("accept-language", b"de"),
+            ("baggage", b"k=v"),
+            ("traceparent", b"00-1-2-03"),
+            ("user-agent", b"curl"),
+            ("x-raw", b"\xff\xe9"),
+            ("x-tier", b"gold"),
+            ("x-tier", b"silver"),
+        ];
+        assert_eq!(carried, expected);
+    }
+
+    #[test]
+    fn what_the_broker_refuses_says_whether_to_try_again() {
+        let fault = undelivered(RDKafkaErrorCode::MessageSizeTooLarge);
+        assert_eq!((fault.code.status(), fault.retryable), (413, false));
+        let fault = undelivered(RDKafkaErrorCode::QueueFull);
+        assert_eq!((fault.code.status(), fault.retryable), (429, true));
+        let fault = undelivered(RDKafkaErrorCode::MessageTimedOut);
+        assert_eq!((fault.code.status(), fault.retryable), (503, true));
+        assert_eq!(fault.message, "the broker did not take the request: it does not answer");
+    }
+}

@@ -1,0 +1,96 @@
+//! Listening, and stopping without cutting anyone off.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::error::ShimError;
+use crate::config;
+
+/// How long callers who were told that we stop may take to read it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A running HTTP server; it is cut off when this is dropped.
+pub struct HttpServer {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Takes the port.
+///
+/// # Errors
+/// When it is taken already, or may not be listened on.
+pub(super) async fn bind(config: &config::Server) -> Result<TcpListener, ShimError> {
+    let (host, port) = (config.host, config.port);
+    TcpListener::bind((host, port)).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ShimError::PortInUse { host, port },
+        _ => ShimError::Listen { host, port, source },
+    })
+}
+
+impl HttpServer {
+    /// Listens where the config says, and serves these routes; for any other path the answer is MLflow's 404.
+    ///
+    /// # Errors
+    /// When the port is taken already, or may not be listened on.
+    pub async fn bind(config: &config::Server, routes: Router) -> Result<Self, ShimError> {
+        Self::start(bind(config).await?, routes)
+    }
+
+    pub(super) fn start(listener: TcpListener, routes: Router) -> Result<Self, ShimError> {
+        let address = listener.local_addr().map_err(ShimError::Address)?;
+        let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+        let stop = CancellationToken::new();
+        // A small answer must not wait for the acknowledgement of another.
+        let listener = listener.tap_io(|connection| {
+            let _ = connection.set_nodelay(true);
+        });
+        let serving = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let task = tokio::spawn(async move {
+            // It never fails: errors of accepting are retried.
+            let _ = serving.await;
+        });
+        Ok(Self { address, stop, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting and waits up to `grace` for calls under way; then `give_up` is called, which should make them
+    /// end, and their answers have a moment more to be read.
+    pub async fn shutdown(mut self, grace: Duration, give_up: impl FnOnce()) {
+        self.stop.cancel();
+        if timeout(grace, &mut self.task).await.is_err() {
+            give_up();
+            // Whoever does not read is cut off.
+            let _ = timeout(LAST_WORDS, &mut self.task).await;
+        }
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.task.abort();
+    }
+}
+
+async fn not_found() -> impl IntoResponse {
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "application/json")], r#"{"detail":"Not Found"}"#)
+}
+
+async fn method_not_allowed() -> impl IntoResponse {
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::CONTENT_TYPE, "application/json")], r#"{"detail":"Method Not Allowed"}"#)
+}

@@ -1,0 +1,66 @@
+//! What is asked about the process rather than of it: alive, ready, which version, which endpoints, how it does.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::telemetry::{Metrics, Readiness};
+
+const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
+const PROMETHEUS: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+
+#[derive(Clone)]
+struct Status {
+    readiness: Readiness,
+    metrics: Metrics,
+}
+
+/// `/ping`, `/health` and `/version` as MLflow's scoring server answers them, `/ready` and `/metrics`.
+pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/ping", get(alive))
+        .route("/health", get(alive))
+        .route("/version", get(version))
+        .route("/ready", get(ready))
+        .route("/metrics", get(encode))
+        .with_state(Status { readiness, metrics })
+}
+
+/// `/api/2.0/endpoints/`, as MLflow's deployments server has it.
+pub(super) fn listing(body: Bytes) -> Router {
+    let listing = get(|State(body): State<Bytes>| async { (JSON, body) });
+    Router::new().route("/api/2.0/endpoints/", listing.clone()).route("/api/2.0/endpoints", listing).with_state(body)
+}
+
+async fn alive() -> impl IntoResponse {
+    (JSON, "\n")
+}
+
+async fn version() -> impl IntoResponse {
+    (JSON, env!("CARGO_PKG_VERSION"))
+}
+
+/// `{"ready": false, "parts": {"intake": {"ready": false, "waits_for": "…"}, "shim": {"ready": true}}}`
+async fn ready(State(status): State<Status>) -> Response {
+    let parts = status.readiness.report();
+    let ready = parts.values().all(Option::is_none);
+    let part = |waits_for: &Option<String>| match waits_for {
+        None => json!({"ready": true}),
+        Some(what) => json!({"ready": false, "waits_for": what}),
+    };
+    let parts: Map<String, Value> =
+        parts.iter().map(|(name, waits_for)| ((*name).to_owned(), part(waits_for))).collect();
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, JSON, json!({"ready": ready, "parts": parts}).to_string()).into_response()
+}
+
+async fn encode(State(status): State<Status>) -> Response {
+    match status.metrics.encode() {
+        Ok(text) => (PROMETHEUS, text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

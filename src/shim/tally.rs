@@ -1,0 +1,41 @@
+//! Counting a call however it ends, also when its caller hangs up and nothing more of it runs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::StatusCode;
+
+use super::endpoints::Endpoint;
+use crate::telemetry::Metrics;
+
+/// What a call is counted as when its caller has gone, after nginx.
+const HUNG_UP: &str = "499";
+
+/// One call that is under way.
+pub(super) struct Tally {
+    endpoint: Arc<Endpoint>,
+    metrics: Metrics,
+    started: Instant,
+    status: Option<StatusCode>,
+}
+
+impl Tally {
+    pub(super) fn start(endpoint: Arc<Endpoint>, metrics: Metrics) -> Self {
+        Self { endpoint, metrics, started: Instant::now(), status: None }
+    }
+
+    pub(super) fn finish(mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let status = self.status.as_ref().map_or(HUNG_UP, StatusCode::as_str);
+        match status {
+            "200" => self.endpoint.answered.inc(),
+            _ => self.metrics.shim_requests.with_label_values(&[self.endpoint.name.as_str(), status]).inc(),
+        }
+        self.endpoint.duration.observe(self.started.elapsed().as_secs_f64());
+    }
+}

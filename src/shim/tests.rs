@@ -1,0 +1,521 @@
+//! The shim end to end, on the embedded broker, with a responder that knows nothing but the wire contract.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::pending::ReplyRecord;
+use super::*;
+use crate::broker::BrokerContext;
+
+/// What the responder sends back for one request.
+struct Said {
+    status: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+    times: usize,
+}
+
+impl Said {
+    fn status(status: &'static str, body: impl Into<Bytes>) -> Option<Self> {
+        Some(Self { status, headers: Vec::new(), body: body.into(), times: 1 })
+    }
+
+    fn echo(request: &ReplyRecord) -> Option<Self> {
+        Self::status("200", request.body.clone())
+    }
+}
+
+/// A broker, and someone who answers what comes to the requests topic until this is dropped.
+struct World {
+    kafka: config::Kafka,
+    cluster: Arc<Cluster>,
+    stop: Arc<AtomicBool>,
+}
+
+impl World {
+    /// With a responder that answers by this rule; `None` is silence.
+    async fn new(answer: impl FnMut(&ReplyRecord) -> Option<Said> + Send + 'static) -> Self {
+        let kafka = config::Kafka { partitions: 4, ..config::Kafka::default() };
+        let cluster = Arc::new(Cluster::new(&kafka).unwrap());
+        cluster.ensure_topics(&kafka).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let responder = {
+            let (cluster, kafka, stop) = (cluster.clone(), kafka.clone(), stop.clone());
+            move || respond(&cluster, &kafka, &stop, answer)
+        };
+        // Not joined: one that waits to be released ends with the process.
+        std::thread::spawn(responder);
+        Self { kafka, cluster, stop }
+    }
+
+    async fn shim(&self, server: config::Server, timeout: Duration) -> Running {
+        let names = ["sentiment-router", "translate"];
+        self.shim_of(&names, server, timeout).await
+    }
+
+    async fn shim_of(&self, names: &[&str], server: config::Server, timeout: Duration) -> Running {
+        let readiness = Readiness::default();
+        let metrics = Metrics::new().unwrap();
+        let endpoint = |name: &&str| ShimEndpoint {
+            name: (*name).to_owned(),
+            timeout,
+            routes: vec![ShimRoute { alias: "fast".to_owned(), model_uri: "models:/m/1".to_owned() }],
+        };
+        let shim = Shim::start(ShimParts {
+            server: config::Server { port: 0, ..server },
+            kafka: self.kafka.clone(),
+            endpoints: names.iter().map(endpoint).collect(),
+            cluster: self.cluster.clone(),
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+        })
+        .await
+        .unwrap();
+        until("ready", || readiness.is_ready()).await;
+        let base = format!("http://{}", shim.address());
+        Running { shim, base, client: Client::new(), metrics, readiness }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+/// A shim, and a client that calls it.
+struct Running {
+    shim: Shim,
+    base: String,
+    client: Client,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+impl Running {
+    async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
+        self.client.post(format!("{}{path}", self.base)).body(body).send().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String, String) {
+        let answer = self.client.get(format!("{}{path}", self.base)).send().await.unwrap();
+        (answer.status(), header(&answer, "content-type"), answer.text().await.unwrap())
+    }
+
+    fn counted(&self, status: &str) -> u64 {
+        self.metrics.shim_requests.with_label_values(&["sentiment-router", status]).get()
+    }
+
+    fn nothing_pending(&self) -> bool {
+        let pending = &self.shim.pending;
+        pending.waiting() == 0 && pending.held() == (0, 0) && self.metrics.shim_pending.get() == 0
+    }
+}
+
+const CALL: &str = "/endpoints/sentiment-router/invocations";
+const LONG: Duration = Duration::from_secs(20);
+
+fn respond(
+    cluster: &Cluster,
+    kafka: &config::Kafka,
+    stop: &AtomicBool,
+    mut answer: impl FnMut(&ReplyRecord) -> Option<Said>,
+) {
+    let settings = [("group.id", "responder"), ("fetch.wait.max.ms", "5"), ("enable.auto.commit", "false")];
+    let consumer: BaseConsumer<BrokerContext> =
+        cluster.client("responder", &settings, cluster.context("responder")).unwrap();
+    let producer: BaseProducer = cluster.client("responder", &[("linger.ms", "0")], DefaultProducerContext).unwrap();
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..kafka.partitions {
+        assignment.add_partition_offset(&kafka.requests_topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    while !stop.load(Ordering::Acquire) {
+        producer.poll(Duration::ZERO);
+        let Some(Ok(record)) = consumer.poll(Duration::from_millis(20)) else { continue };
+        let request = replies::copy(&record);
+        let Some(said) = answer(&request) else { continue };
+        let asked = |name: &str| request.headers.get(name).unwrap();
+        let headers = || {
+            let fixed = OwnedHeaders::new()
+                .insert(Header { key: "kafka_correlationId", value: Some(asked("kafka_correlationId")) })
+                .insert(Header { key: "status", value: Some(said.status) });
+            said.headers.iter().fold(fixed, |all, (key, value)| all.insert(Header { key, value: Some(value) }))
+        };
+        for _ in 0..said.times {
+            let reply: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(request.headers.text("kafka_replyTopic").unwrap())
+                .partition(i32::from_be_bytes(asked("kafka_replyPartition").try_into().unwrap()))
+                .headers(headers())
+                .payload(&said.body);
+            producer.send(reply).map_err(|(error, _)| error).unwrap();
+        }
+    }
+    producer.flush(Duration::from_secs(5)).unwrap();
+}
+
+/// Waits for something that is about to hold.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < LONG, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn header(answer: &Response, name: &str) -> String {
+    answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+async fn fault(answer: Response) -> Value {
+    assert_eq!(header(&answer, "content-type"), "application/json");
+    let correlation = header(&answer, "x-correlation-id");
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["correlation_id"], correlation);
+    body
+}
+
+#[tokio::test]
+async fn a_call_travels_by_the_contract_and_its_answer_comes_back_byte_for_byte() {
+    let (seen, requests) = std::sync::mpsc::channel();
+    let reply: &[u8] = b"{\"predictions\": [ {\"label\":\"\xc3\xa9\",  \"score\": 0.950} ]}\n";
+    let world = World::new(move |request| {
+        seen.send((request.headers.clone(), request.body.clone())).unwrap();
+        let headers = vec![
+            ("content-type", "application/json; charset=utf-8".to_owned()),
+            ("endpoint", "sentiment-router".to_owned()),
+            ("route", "fast".to_owned()),
+            ("model-version", "models:/m/3".to_owned()),
+        ];
+        Some(Said { status: "200", headers, body: Bytes::from_static(reply), times: 1 })
+    })
+    .await;
+    let running = world.shim(config::Server::default(), LONG).await;
+
+    let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let answer = running
+        .client
+        .post(format!("{}/invocations?a=b", running.base))
+        .header("X-Endpoint", "sentiment-router")
+        .header("X-Tier", "gold")
+        .header("Authorization", "Bearer secret")
+        .header("traceparent", "00-1-2-03")
+        .body("text\nhello\n")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(header(&answer, "content-type"), "application/json; charset=utf-8");
+    assert_eq!(header(&answer, "x-route"), "fast");
+    assert_eq!(header(&answer, "x-model-version"), "models:/m/3");
+    let correlation = header(&answer, "x-correlation-id");
+    assert_eq!(&answer.bytes().await.unwrap()[..], reply);
+
+    let (headers, body) = requests.recv().unwrap();
+    assert_eq!(&body[..], b"text\nhello\n");
+    let said = |name: &str| headers.text(name).unwrap_or_default().to_owned();
+    assert_eq!(said("kafka_correlationId"), correlation);
+    assert_eq!(said("kafka_replyTopic"), "inference-replies");
+    assert_eq!(headers.get("kafka_replyPartition").unwrap().len(), 4);
+    assert_eq!(said("endpoint"), "sentiment-router");
+    assert_eq!(said("content-type"), "application/json");
+    assert_eq!(said("http-target"), "POST /invocations?a=b");
+    assert_eq!((said("x-tier").as_str(), said("traceparent").as_str()), ("gold", "00-1-2-03"));
+    assert_eq!(headers.get_ignoring_case("authorization"), None);
+    let left = Duration::from_millis(said("deadline").parse().unwrap()) - before;
+    assert!(left > LONG - Duration::from_secs(1) && left < LONG + Duration::from_secs(5), "{left:?}");
+    assert_eq!(running.counted("200"), 1);
+    assert!(running.nothing_pending());
+}
+
+#[tokio::test]
+async fn every_path_leads_to_its_endpoint_and_others_are_answered_at_the_door() {
+    let world = World::new(|request| Said::status("200", request.headers.get("endpoint").unwrap().to_vec())).await;
+    let running = world.shim(config::Server::default(), LONG).await;
+    for path in ["/endpoints/translate/invocations", "/gateway/translate/invocations"] {
+        assert_eq!(running.post(path, "{}").await.text().await.unwrap(), "translate");
+    }
+    let unknown = running.post("/gateway/nobody/invocations", "{}").await;
+    assert_eq!(unknown.status(), 404);
+    let unknown = fault(unknown).await;
+    assert_eq!(unknown["error_code"], "RESOURCE_DOES_NOT_EXIST");
+    assert_eq!(unknown["message"], "there is no endpoint 'nobody'; there are: sentiment-router, translate");
+    assert_eq!(running.post("/invocations", "{}").await.status(), 404);
+
+    let alone = world.shim_of(&["only"], config::Server::default(), LONG).await;
+    assert_eq!(alone.post("/invocations", "{}").await.text().await.unwrap(), "only");
+}
+
+#[tokio::test]
+async fn what_is_asked_about_the_process_is_answered_as_mlflow_does() {
+    let world = World::new(Said::echo).await;
+    let running = world.shim(config::Server::default(), LONG).await;
+    let json = "application/json".to_owned();
+    for path in ["/ping", "/health"] {
+        assert_eq!(running.get(path).await, (StatusCode::OK, json.clone(), "\n".to_owned()));
+    }
+    assert_eq!(running.get("/version").await, (StatusCode::OK, json.clone(), "0.1.0".to_owned()));
+    let not_found = "{\"detail\":\"Not Found\"}".to_owned();
+    assert_eq!(running.get("/nothing").await, (StatusCode::NOT_FOUND, json.clone(), not_found));
+    let not_allowed = "{\"detail\":\"Method Not Allowed\"}".to_owned();
+    assert_eq!(running.get("/invocations").await, (StatusCode::METHOD_NOT_ALLOWED, json, not_allowed));
+    for path in ["/api/2.0/endpoints/", "/api/2.0/endpoints"] {
+        let (status, _, body) = running.get(path).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, &body["endpoints"][1]["name"]), (StatusCode::OK, &json!("translate")));
+    }
+    assert!(running.get("/metrics").await.2.contains("signalbox_shim_pending 0"));
+
+    assert_eq!(running.get("/ready").await.2, r#"{"parts":{"shim":{"ready":true}},"ready":true}"#);
+    running.readiness.part("intake").waits_for("no partition is assigned");
+    let (status, _, body) = running.get("/ready").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["parts"]["intake"], json!({"ready": false, "waits_for": "no partition is assigned"}));
+}
+
+#[tokio::test]
+async fn a_body_is_bounded_and_may_come_in_pieces() {
+    let world = World::new(Said::echo).await;
+    let server = config::Server { max_body: bytesize::ByteSize::b(1000), ..config::Server::default() };
+    let running = world.shim(server, LONG).await;
+    assert_eq!(running.post(CALL, vec![b'x'; 1000]).await.status(), 200);
+    let answer = running.post(CALL, vec![b'x'; 5_000_000]).await;
+    assert_eq!(answer.status(), 413);
+    assert_eq!(fault(answer).await["error_code"], "PAYLOAD_TOO_LARGE");
+
+    let chunked = format!(
+        "POST {CALL} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+         3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    );
+    let mut connection = TcpStream::connect(running.shim.address()).await.unwrap();
+    for piece in chunked.as_bytes().chunks(40) {
+        connection.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("\r\n\r\nabcde"), "{answer}");
+    assert!(running.nothing_pending());
+}
+
+#[tokio::test]
+async fn what_the_model_refuses_passes_through() {
+    let world = World::new(|request| {
+        let status = match &request.body[..] {
+            b"400" => "400",
+            b"415" => "415",
+            _ => "503",
+        };
+        let headers = vec![("content-type", "text/plain".to_owned()), ("retry-after", "7".to_owned())];
+        Some(Said { status, headers, body: Bytes::from_static(b"only csv"), times: 1 })
+    })
+    .await;
+    let running = world.shim(config::Server::default(), LONG).await;
+    for status in [400, 415, 503] {
+        let answer = running.post(CALL, status.to_string()).await;
+        assert_eq!((answer.status().as_u16(), header(&answer, "content-type").as_str()), (status, "text/plain"));
+        assert_eq!(header(&answer, "retry-after"), "7");
+        assert_eq!(answer.text().await.unwrap(), "only csv");
+        assert_eq!(running.counted(&status.to_string()), 1);
+    }
+}
+
+#[tokio::test]
+async fn after_the_deadline_comes_504_and_a_late_reply_finds_nobody() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let world = World::new(move |request| {
+        held.recv().unwrap();
+        Said::echo(request)
+    })
+    .await;
+    let running = world.shim(config::Server::default(), Duration::from_millis(60)).await;
+    let answer = running.post(CALL, "{}").await;
+    assert_eq!(answer.status(), 504);
+    let body = fault(answer).await;
+    assert_eq!((&body["error_code"], &body["stage"]), (&json!("DEADLINE_EXCEEDED"), &json!("publish")));
+    assert_eq!(body["message"], "no reply came within 60ms");
+    assert!(running.nothing_pending());
+    assert_eq!(running.metrics.shim_unclaimed.get(), 0);
+    release.send(()).unwrap();
+    until("the late reply is counted", || running.metrics.shim_unclaimed.get() == 1).await;
+}
+
+#[tokio::test]
+async fn repeated_and_poisoned_replies_are_counted_and_disturb_nobody() {
+    let world = World::new(|request| Said::echo(request).map(|said| Said { times: 3, ..said })).await;
+    let running = world.shim(config::Server { reply_partition: Some(1), ..config::Server::default() }, LONG).await;
+    let answers = running.post(CALL, "one").await.text().await.unwrap();
+    assert_eq!(answers, "one");
+    until("repeats are counted", || running.metrics.shim_unclaimed.get() == 2).await;
+
+    // Replies that no one of ours would write: no headers, null and foreign correlation ids.
+    let producer: BaseProducer = world.cluster.client("stranger", &[], DefaultProducerContext).unwrap();
+    for id in [None, Some(None), Some(Some(&b"\xff\xfe"[..]))] {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("inference-replies").partition(1);
+        if let Some(value) = id {
+            record = record.headers(OwnedHeaders::new().insert(Header { key: "kafka_correlationId", value }));
+        }
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(LONG).unwrap();
+    until("strangers are counted", || running.metrics.shim_unclaimed.get() == 5).await;
+    assert_eq!(running.post(CALL, "two").await.text().await.unwrap(), "two");
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_is_forgotten() {
+    let world = World::new(|_| None).await;
+    let running = world.shim(config::Server::default(), LONG).await;
+    let mut connection = TcpStream::connect(running.shim.address()).await.unwrap();
+    let call = format!("POST {CALL} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}");
+    connection.write_all(call.as_bytes()).await.unwrap();
+    until("the call waits", || running.shim.pending.waiting() == 1).await;
+    drop(connection);
+    until("the call is forgotten", || running.nothing_pending()).await;
+    assert_eq!(running.counted("499"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_two_callers_at_once_each_get_their_own_answers() {
+    let world = World::new(Said::echo).await;
+    // Both read the same partition of the replies, as instances do when there are more of them than partitions.
+    let server = config::Server { reply_partition: Some(2), ..config::Server::default() };
+    let shims = [world.shim(server.clone(), LONG).await, world.shim(server, LONG).await];
+    let callers: Vec<_> = (0..32)
+        .map(|caller| {
+            let shim = &shims[caller % 2];
+            let (client, url) = (shim.client.clone(), format!("{}{CALL}", shim.base));
+            tokio::spawn(async move {
+                for number in 0..100 {
+                    let text = format!("{caller}/{number}");
+                    let answer = client.post(&url).body(text.clone()).send().await.unwrap();
+                    assert_eq!(answer.text().await.unwrap(), text);
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    // Each has seen the other's replies and left them alone.
+    for shim in &shims {
+        assert_eq!(shim.counted("200"), 1600);
+        assert!(shim.nothing_pending());
+        until("the other's replies are counted", || shim.metrics.shim_unclaimed.get() == 1600).await;
+    }
+}
+
+#[tokio::test]
+async fn more_than_may_wait_are_told_to_come_back() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let world = World::new(move |request| {
+        held.recv().unwrap();
+        Said::echo(request)
+    })
+    .await;
+    let running = world.shim(config::Server { max_pending: 1, ..config::Server::default() }, LONG).await;
+    let first = running.post(CALL, "first");
+    let second = async {
+        until("the first waits", || running.shim.pending.waiting() == 1).await;
+        let refused = running.post(CALL, "second").await;
+        assert_eq!((refused.status().as_u16(), header(&refused, "retry-after").as_str()), (429, "1"));
+        assert_eq!(fault(refused).await["error_code"], "RESOURCE_EXHAUSTED");
+        release.send(()).unwrap();
+    };
+    let (first, ()) = tokio::join!(first, second);
+    assert_eq!(first.text().await.unwrap(), "first");
+}
+
+#[tokio::test]
+async fn the_embedded_broker_is_never_filled_until_it_drops_what_waits() {
+    let world = World::new(|_| None).await;
+    let running = world.shim(config::Server::default(), Duration::from_millis(1500)).await;
+    let answers = (0..8).map(|_| {
+        let call = running.client.post(format!("{}{CALL}", running.base)).body(vec![b'x'; 900_000]).send();
+        tokio::spawn(call)
+    });
+    let mut statuses = Vec::new();
+    for answer in answers.collect::<Vec<_>>() {
+        statuses.push(answer.await.unwrap().unwrap().status().as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [429, 429, 429, 429, 504, 504, 504, 504]);
+    assert!(running.nothing_pending());
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_callers_and_then_tells_the_rest() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let world = World::new(move |request| {
+        match &request.body[..] {
+            b"left" => return None,
+            b"answered" => held.recv().unwrap(),
+            _ => {}
+        }
+        Said::echo(request)
+    })
+    .await;
+    let running = world.shim(config::Server::default(), LONG).await;
+    // A producer takes half a second until it may deliver its first record.
+    assert_eq!(running.post(CALL, "first").await.status(), 200);
+    let Running { shim, base, client, .. } = running;
+    let call = |body: &'static str| tokio::spawn(client.post(format!("{base}{CALL}")).body(body).send());
+    let (answered, left) = (call("answered"), call("left"));
+    until("both wait", || shim.pending.waiting() == 2).await;
+    release.send(()).unwrap();
+    shim.shutdown(Duration::from_millis(300)).await;
+    assert_eq!(answered.await.unwrap().unwrap().status(), 200);
+    let left = left.await.unwrap().unwrap();
+    assert_eq!((left.status().as_u16(), header(&left, "retry-after").as_str()), (503, "1"));
+    assert!(client.post(format!("{base}{CALL}")).send().await.is_err());
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_and_a_partition_that_is_not_there_are_said_plainly() {
+    let world = World::new(|_| None).await;
+    let start = |server: config::Server| {
+        Shim::start(ShimParts {
+            server,
+            kafka: world.kafka.clone(),
+            endpoints: Vec::new(),
+            cluster: world.cluster.clone(),
+            readiness: Readiness::default(),
+            metrics: Metrics::new().unwrap(),
+        })
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let error = start(config::Server { port, ..config::Server::default() }).await.err().unwrap().to_string();
+    let expected =
+        format!("server.port {port} on 127.0.0.1 is in use by another program; choose another, or 0 for a free one");
+    assert_eq!(error, expected);
+    let server = config::Server { port: 0, reply_partition: Some(4), ..config::Server::default() };
+    assert!(matches!(start(server).await, Err(ShimError::ReplyPartition { partition: 4, count: 4, .. })));
+}
+
+/// Not a check but a figure: `cargo test --release shim::tests::latency -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints how long a call takes"]
+async fn latency() {
+    let world = World::new(Said::echo).await;
+    let running = world.shim(config::Server::default(), LONG).await;
+    let mut times = Vec::new();
+    for _ in 0..500 {
+        let started = Instant::now();
+        assert_eq!(running.post(CALL, vec![b'x'; 1000]).await.status(), 200);
+        times.push(started.elapsed());
+    }
+    let first = times[0];
+    times.sort_unstable();
+    println!("first {first:?}, p50 {:?}, p99 {:?} of {} calls", times[250], times[495], times.len());
+}
