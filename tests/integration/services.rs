@@ -1,10 +1,10 @@
-//! The real services do what the other tests stand on.
+//! The services of the tests do what the other tests stand on.
 
 use std::time::Duration;
 
 use rdkafka::Message;
 
-use crate::support::{Kafka, Mlflow, python, unique};
+use crate::support::{Kafka, Mlflow, python};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,15 +46,17 @@ fn a_client_that_is_not_ours_produces_and_consumes() {
     let kafka = Kafka::shared();
     let topic = kafka.create_topic("foreign", 1);
     let script = r#"
-import sys
-from kafka import KafkaConsumer, KafkaProducer
-bootstrap, topic = sys.argv[1:]
-producer = KafkaProducer(bootstrap_servers=bootstrap)
-producer.send(topic, key=b"k", value=b"from python", headers=[("kafka_correlationId", b"1")])
-producer.flush()
-for record in KafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest"):
-    print(record.key.decode(), record.value.decode(), dict(record.headers)["kafka_correlationId"].decode())
-    break
+import asyncio, sys
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+async def main(broker, topic):
+    async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
+        await producer.send_and_wait(topic, b"from python", key=b"k", headers=[("kafka_correlationId", b"1")])
+    async with AIOKafkaConsumer(topic, bootstrap_servers=broker, auto_offset_reset="earliest") as consumer:
+        record = await asyncio.wait_for(consumer.getone(), 30)
+        print(record.key.decode(), record.value.decode(), dict(record.headers)["kafka_correlationId"].decode())
+
+asyncio.run(main(*sys.argv[1:]))
 "#;
     let output = python(script, &[&kafka.bootstrap(), &topic]);
     assert_eq!(output.trim(), "k from python 1");
@@ -66,21 +68,27 @@ for record in KafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_rese
 async fn mlflow_resolves_the_registered_models() {
     let mlflow = Mlflow::shared();
     for model in ["sentiment-model-fast", "sentiment-model-accurate", "raises-model", "slow-model"] {
-        let url = format!("{}/api/2.0/mlflow/registered-models/get-latest-versions", mlflow.tracking_uri());
-        let query = [("name", model), ("stages", "production")];
-        let answer = reqwest::Client::new().get(url).query(&query).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{model}");
-        let answer: serde_json::Value = answer.json().await.unwrap();
+        let answer = registry(mlflow, "get-latest-versions", &[("name", model), ("stages", "production")]).await;
         assert_eq!(answer["model_versions"][0]["version"], "1", "{model}: {answer}");
         assert_eq!(answer["model_versions"][0]["status"], "READY", "{model}: {answer}");
     }
-    let url = format!("{}/api/2.0/mlflow/registered-models/alias", mlflow.tracking_uri());
-    let query = [("name", "sentiment-model-fast"), ("alias", "champion")];
-    let answer = reqwest::Client::new().get(url).query(&query).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
+    let answer = registry(mlflow, "alias", &[("name", "sentiment-model-fast"), ("alias", "champion")]).await;
+    assert_eq!(answer["model_version"]["version"], "1", "{answer}");
 }
 
-#[test]
-fn names_are_unique() {
-    assert_ne!(unique("topic"), unique("topic"));
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn mlflow_keeps_its_port_and_its_models_when_it_is_stopped() {
+    let mut mlflow = Mlflow::start();
+    let tracking_uri = mlflow.tracking_uri();
+    mlflow.stop();
+    assert!(reqwest::get(&tracking_uri).await.is_err());
+    mlflow.start_again();
+    let answer = registry(&mlflow, "get", &[("name", "slow-model")]).await;
+    assert_eq!(answer["registered_model"]["name"], "slow-model", "{answer}");
+}
+
+async fn registry(mlflow: &Mlflow, call: &str, query: &[(&str, &str)]) -> serde_json::Value {
+    let url = format!("{}/api/2.0/mlflow/registered-models/{call}", mlflow.tracking_uri());
+    reqwest::Client::new().get(url).query(query).send().await.unwrap().json().await.unwrap()
 }

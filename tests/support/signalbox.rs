@@ -1,40 +1,47 @@
 //! Signalbox itself: the binary, run as a user runs it.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::{Process, fresh_directory};
+use super::{Mlflow, Process, fresh_directory};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_signalbox");
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// A running `signalbox start`.
+/// A running Signalbox.
 pub(crate) struct Signalbox {
     directory: PathBuf,
+    arguments: Vec<String>,
     process: Process,
     url: String,
     broker: String,
 }
 
 impl Signalbox {
-    /// Starts it with that config file and waits until it says that it is ready. `server.port` should be 0.
+    /// Runs `signalbox start` with that config file and waits until it says that it is ready. `server.port` should be 0.
     pub(crate) fn start(config: &str) -> Self {
-        Self::start_with(config, &[])
-    }
-
-    /// The same with variables of the environment.
-    pub(crate) fn start_with(config: &str, environment: &[(&str, OsString)]) -> Self {
         let directory = fresh_directory("signalbox");
         std::fs::write(directory.join("signalbox.yaml"), config).unwrap();
-        let (process, url, broker) = run(&directory, environment);
-        Self { directory, process, url, broker }
+        Self::run(directory, &["start", "--config", "signalbox.yaml"])
     }
 
-    /// Starts it once more with the same config file, after [`Self::kill`] or [`Self::terminate`]. The ports may differ.
+    /// Runs `signalbox quickstart` on free ports, with the models in a directory of their own.
+    pub(crate) fn quickstart() -> Self {
+        let python = Mlflow::python();
+        let arguments = ["quickstart", "--port", "0", "--mlflow-port", "0", "--python", python.to_str().unwrap()];
+        Self::run(fresh_directory("quickstart"), &arguments)
+    }
+
+    fn run(directory: PathBuf, arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let (process, url, broker) = start(&directory, &arguments);
+        Self { directory, arguments, process, url, broker }
+    }
+
+    /// Starts it once more as it was started, after [`Self::kill`] or [`Self::terminate`]. The ports may differ.
     pub(crate) fn start_again(&mut self) {
-        (self.process, self.url, self.broker) = run(&self.directory, &[]);
+        (self.process, self.url, self.broker) = start(&self.directory, &self.arguments);
     }
 
     /// The shim's address, `http://127.0.0.1:<port>`.
@@ -68,9 +75,9 @@ impl Signalbox {
     }
 }
 
-fn run(directory: &Path, environment: &[(&str, OsString)]) -> (Process, String, String) {
-    let command = [BINARY, "start", "--config", "signalbox.yaml"];
-    let mut process = Process::start("signalbox", directory, environment, command);
+fn start(directory: &Path, arguments: &[String]) -> (Process, String, String) {
+    let command = std::iter::once(BINARY).chain(arguments.iter().map(String::as_str));
+    let mut process = Process::start("signalbox", directory, &[], command);
     let (url, broker) = process.wait_for("word of Signalbox that it is ready", READY_WITHIN, addresses);
     (process, url, broker)
 }

@@ -7,6 +7,7 @@ started: first politely, and after GRACE seconds by force. Until then a line `te
 `kill` sends it SIGKILL, and `kill all` sends that to all that it started as well. The exit status is the command's.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -14,17 +15,24 @@ import sys
 import threading
 
 GRACE = 5.0
+# Ctrl-C, and a terminal that is closed, are for the starter: it closes the lifeline when it is done with the command.
+NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# A Ctrl-C in the terminal is for the starter; it will close the lifeline when it has finished with the command.
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for number in NOT_FOR_US:
+    signal.signal(number, signal.SIG_IGN)
+# On Linux the command ends even when it is this process that is killed.
+libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1
 
-command = subprocess.Popen(
-    sys.argv[1:],
-    stdin=subprocess.DEVNULL,
-    start_new_session=True,
-    preexec_fn=lambda: (signal.signal(signal.SIGINT, signal.SIG_DFL), signal.signal(signal.SIGTERM, signal.SIG_DFL)),
-)
+
+def before_exec():
+    for number in NOT_FOR_US:
+        signal.signal(number, signal.SIG_DFL)
+    if libc is not None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=before_exec)
 
 
 def signal_group(number):

@@ -62,7 +62,8 @@ pub fn requests_to_try(url: &str, broker: &str) -> String {
 fn prepare(args: &Args) -> Result<(Config, Guarded), Problem> {
     let mut config: Config = serde_yaml::from_str(CONFIG)
         .map_err(|error| Problem::unavailable(format!("config/quickstart.yaml: {error}")))?;
-    config.server.port = free_port(args.port, "Signalbox", "--port")?;
+    config.server.port = args.port;
+    free_port(args.port, "Signalbox", "--port")?;
     let mlflow_port = free_port(args.mlflow_port, "MLflow", "--mlflow-port")?;
     let tracking_uri = format!("http://127.0.0.1:{mlflow_port}");
 

@@ -20,7 +20,7 @@ impl Step {
         let what = what.into();
         let spinner = std::io::stderr().is_terminal().then(|| {
             // A template that cannot be read is a bare spinner; there is nothing to be done about it here.
-            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed:.dim}");
+            let style = ProgressStyle::with_template("{spinner} {elapsed:>4.dim}  {wide_msg}");
             let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.set_message(what.clone());
             bar.enable_steady_tick(Duration::from_millis(120));
@@ -35,8 +35,7 @@ impl Step {
     /// Shows how far it is. Passing remarks are for the spinner only.
     pub(super) fn remark(&self, remark: &str) {
         if let Some(spinner) = &self.spinner {
-            let short: String = remark.chars().take(70).collect();
-            spinner.set_message(format!("{}: {short}", self.what));
+            spinner.set_message(format!("{}: {remark}", self.what));
         }
     }
 

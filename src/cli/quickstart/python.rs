@@ -92,10 +92,11 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, Problem> {
 
     let base = base_interpreter(home)?;
     let step = Step::begin("making a Python environment");
-    let made =
-        guarded::run(guarded::command(&base, ["-m", "venv"]).arg(&directory), &home.join("logs/venv.log"), |line| {
-            step.remark(line)
-        });
+    let made = guarded::run(
+        guarded::command(&base, ["-m", "venv", "--clear"]).arg(&directory),
+        &home.join("logs/venv.log"),
+        |line| step.remark(line),
+    );
     if !made.is_ok_and(|status| status.success()) {
         let log = home.join("logs/venv.log");
         return Err(explain(&log, &format!("{} -m venv failed", base.display())));
@@ -126,7 +127,7 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, Problem> {
         let Some(interpreter) = Interpreter::probe(Path::new(name), home) else { continue };
         if !interpreter.is_new_enough() {
             seen.get_or_insert_with(|| {
-                format!("{wanted} is needed; {name} is {}. Install a newer one.", interpreter.dotted())
+                format!("{wanted} is needed; {name} is {}. install a newer one", interpreter.dotted())
             });
         } else if !interpreter.venv {
             seen.get_or_insert_with(|| {
@@ -142,9 +143,9 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, Problem> {
             return Ok(PathBuf::from(name));
         }
     }
-    let missing = || format!("{wanted} is needed, and there is no python3 on the path. Install it.");
+    let missing = || format!("{wanted} is needed, and there is no python3 on the path: install it");
     let message = format!(
-        "{} Or name an interpreter that has MLflow and scikit-learn with --python.",
+        "{}, or name an interpreter that has MLflow and scikit-learn with --python",
         seen.unwrap_or_else(missing)
     );
     Err(Problem::unavailable(message))
@@ -158,14 +159,7 @@ fn explain(log: &Path, what: &str) -> Problem {
     if says(&["No space left on device", "Disk quota exceeded"]) {
         return Problem::disk(format!("{what}: no space left on the disk (see {})", log.display()));
     }
-    if says(&[
-        "NewConnectionError",
-        "NameResolutionError",
-        "ConnectTimeoutError",
-        "ProxyError",
-        "Connection refused",
-        "SSLError",
-    ]) {
+    if says(&["connection broken by", "Could not fetch URL", "Max retries exceeded"]) {
         return Problem::unavailable(format!(
             "{what}: it cannot reach the Python package index. Check the network and the proxy, or name an interpreter \
              that has MLflow and scikit-learn with --python (see {})",
