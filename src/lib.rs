@@ -2,7 +2,6 @@
 //!
 //! A request travels through the modules in this order:
 
-pub mod cli; // one file a command
 pub mod config; // what the user writes
 pub mod message; // what travels: request, reply, fault
 pub mod broker; // Kafka itself: clients, topics, the embedded broker

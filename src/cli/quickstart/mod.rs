@@ -3,7 +3,7 @@
 //! Everything it makes lies under one directory and is kept, so that the second run is quick: a Python environment, an
 //! MLflow tracking server's database and artifacts, and the logs of each step.
 
-#![expect(clippy::print_stderr, reason = "it is the command line that speaks")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is the command line that speaks")]
 
 mod guarded;
 mod problem;
@@ -15,7 +15,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::Config;
+use super::start;
+use crate::app::Role;
+use crate::config::{self, Config};
 use guarded::Guarded;
 use problem::Problem;
 
@@ -23,27 +25,30 @@ const CONFIG: &str = include_str!("../../../config/quickstart.yaml");
 
 /// The arguments of `signalbox quickstart`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Where everything is kept: the Python environment, the models, the logs.
     #[arg(long, value_name = "DIRECTORY", default_value = ".signalbox")]
-    pub home: PathBuf,
+    home: PathBuf,
     /// A Python interpreter that has MLflow and scikit-learn, instead of an environment made here.
     #[arg(long, value_name = "PROGRAM")]
-    pub python: Option<PathBuf>,
+    python: Option<PathBuf>,
     /// The port of POST /invocations; 0 takes a free one.
     #[arg(long, default_value_t = 5000)]
-    pub port: u16,
+    port: u16,
     /// The port of the local MLflow tracking server; 0 takes a free one.
     #[arg(long, default_value_t = 5001)]
-    pub mlflow_port: u16,
+    mlflow_port: u16,
 }
 
-/// Makes what is missing, starts MLflow, and runs `serve` with the config; stops MLflow when that returns. Should this
-/// process be killed at any moment, all that was started here ends with it.
-pub fn run(args: &Args, serve: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+/// Makes what is missing, starts MLflow, and then Signalbox; stops MLflow when that has ended. Should this process be
+/// killed at any moment, all that was started here ends with it.
+pub(super) fn run(args: &Args) -> ExitCode {
     match prepare(args) {
         Ok((config, mlflow)) => {
-            let status = serve(config);
+            let status = start::serve(config, Role::All, |addresses| {
+                println!("{}", start::ready_line(addresses));
+                println!("{}", requests_to_try(&format!("http://{}", addresses.http), &addresses.broker));
+            });
             drop(mlflow);
             status
         }
@@ -54,14 +59,13 @@ pub fn run(args: &Args, serve: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     }
 }
 
-/// Requests to try, for the person who reads `url` and `broker` on the screen.
-pub fn requests_to_try(url: &str, broker: &str) -> String {
+/// Requests to try, for the person who reads the two addresses on the screen.
+fn requests_to_try(url: &str, broker: &str) -> String {
     include_str!("requests.txt").replace("{url}", url).replace("{broker}", broker)
 }
 
 fn prepare(args: &Args) -> Result<(Config, Guarded), Problem> {
-    let mut config: Config = serde_yaml::from_str(CONFIG)
-        .map_err(|error| Problem::unavailable(format!("config/quickstart.yaml: {error}")))?;
+    let mut config = config()?;
     config.server.port = args.port;
     free_port(args.port, "Signalbox", "--port")?;
     let mlflow_port = free_port(args.mlflow_port, "MLflow", "--mlflow-port")?;
@@ -81,6 +85,12 @@ fn prepare(args: &Args) -> Result<(Config, Guarded), Problem> {
     Ok((config, mlflow))
 }
 
+/// The config without its addresses, which are known later.
+fn config() -> Result<Config, Problem> {
+    let loaded = config::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
+    loaded.map(|loaded| loaded.config).map_err(|report| Problem::unavailable(report.to_string()))
+}
+
 /// `port`, or a free one for 0. What is busy is told before anything long begins.
 fn free_port(port: u16, who: &str, option: &str) -> Result<u16, Problem> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
@@ -98,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_config_loads() {
-        let config: Config = serde_yaml::from_str(CONFIG).unwrap();
+        let config = config().unwrap();
         assert!(config.kafka.is_embedded());
         let routes: Vec<_> = config.model_endpoints[0].routes.iter().map(|route| route.alias.as_str()).collect();
         assert_eq!(routes, ["fast", "accurate"]);
