@@ -4,7 +4,8 @@
 
 Standard input is the lifeline. Its end, which comes even when the starter is killed, ends the command and all that it
 started: first politely, and after GRACE seconds by force. Until then a line `terminate` sends the command SIGTERM,
-`kill` sends it SIGKILL, and `kill all` sends that to all that it started as well. The exit status is the command's.
+`kill` sends it SIGKILL, and `kill all` sends that to all that it started as well. What the command leaves behind when
+it ends is ended too, except after `kill`, which is there to see what is left. The exit status is the command's.
 """
 
 import ctypes
@@ -42,11 +43,15 @@ def signal_group(number):
         pass
 
 
+spared = threading.Event()
+
+
 def obey():
     for line in sys.stdin:
         if line == "terminate\n":
             command.terminate()
         elif line == "kill\n":
+            spared.set()
             command.kill()
         elif line == "kill all\n":
             signal_group(signal.SIGKILL)
@@ -60,4 +65,6 @@ def obey():
 
 threading.Thread(target=obey, daemon=True).start()
 status = command.wait()
+if not spared.is_set():
+    signal_group(signal.SIGKILL)
 sys.exit(status if status >= 0 else 128 - status)
