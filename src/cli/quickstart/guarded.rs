@@ -1,0 +1,59 @@
+//! Programs that end when we do, also when we are killed.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// Holds the program; its own standard input, a pipe from us, is its lifeline.
+const GUARD: &str = include_str!("guard.py");
+
+/// A running program. Dropped, it is ended together with all that it started.
+pub(super) struct Guarded(Child);
+
+/// `python` with those arguments, under the guard. The environment's `bin` comes first on its path, for programs that
+/// MLflow looks up there, and what it says to this machine goes through no proxy.
+pub(super) fn command<I: AsRef<OsStr>>(python: &Path, arguments: impl IntoIterator<Item = I>) -> Command {
+    let before = std::env::var_os("PATH").unwrap_or_default();
+    let directories = python.parent().map(Path::to_path_buf).into_iter().chain(std::env::split_paths(&before));
+    let mut command = Command::new(python);
+    command.args(["-I", "-c", GUARD]).arg(python).args(arguments).stdin(Stdio::piped());
+    command.env("PATH", std::env::join_paths(directories).unwrap_or(before));
+    command.env("PYTHONUNBUFFERED", "1").env("MLFLOW_DISABLE_TELEMETRY", "true").env("NO_PROXY", "127.0.0.1,localhost");
+    command
+}
+
+impl Guarded {
+    /// Starts it with its output in a file.
+    pub(super) fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
+        let log = File::create(log)?;
+        Ok(Self(command.stdout(log.try_clone()?).stderr(log).spawn()?))
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.0.try_wait()
+    }
+}
+
+/// Runs it to its end. Each line of its standard output is handed to `line`, and all it writes goes to the file.
+pub(super) fn run(command: &mut Command, log: &Path, mut line: impl FnMut(&str)) -> io::Result<ExitStatus> {
+    let mut log = File::create(log)?;
+    let mut guarded = Guarded(command.stdout(Stdio::piped()).stderr(log.try_clone()?).spawn()?);
+    let output = guarded.0.stdout.take().map(BufReader::new);
+    for text in output.into_iter().flat_map(BufRead::lines) {
+        let text = text?;
+        writeln!(log, "{text}")?;
+        line(text.trim());
+    }
+    guarded.0.wait()
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.0.stdin = None;
+        // It ends within the guard's grace; there is nobody to tell if the wait itself fails.
+        let _ = self.0.wait();
+    }
+}

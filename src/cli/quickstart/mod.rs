@@ -1,0 +1,133 @@
+//! `signalbox quickstart`: two real models behind one name, on a laptop, from nothing.
+//!
+//! Everything it makes lies under one directory and is kept, so that the second run is quick: a Python environment, an
+//! MLflow tracking server's database and artifacts, and the logs of each step.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is the command line that speaks")]
+
+mod guarded;
+mod problem;
+mod progress;
+mod python;
+mod tracking;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::start;
+use crate::app::Role;
+use crate::config::{self, Config};
+use guarded::Guarded;
+use problem::Problem;
+
+const CONFIG: &str = include_str!("../../../config/quickstart.yaml");
+
+/// The arguments of `signalbox quickstart`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Args {
+    /// Where everything is kept: the Python environment, the models, the logs.
+    #[arg(long, value_name = "DIRECTORY", default_value = ".signalbox")]
+    home: PathBuf,
+    /// A Python interpreter that has MLflow and scikit-learn, instead of an environment made here.
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<PathBuf>,
+    /// The port of POST /invocations; 0 takes a free one.
+    #[arg(long, default_value_t = 5000)]
+    port: u16,
+    /// The port of the local MLflow tracking server; 0 takes a free one.
+    #[arg(long, default_value_t = 5001)]
+    mlflow_port: u16,
+}
+
+/// Makes what is missing, starts MLflow, and then Signalbox; stops MLflow when that has ended. Should this process be
+/// killed at any moment, all that was started here ends with it.
+pub(super) fn run(args: &Args) -> ExitCode {
+    match prepare(args) {
+        Ok((config, mlflow)) => {
+            let status = start::serve(config, Role::All, |addresses| {
+                println!("{}", start::ready_line(addresses));
+                println!("{}", requests_to_try(&format!("http://{}", addresses.http), &addresses.broker));
+            });
+            drop(mlflow);
+            status
+        }
+        Err(problem) => {
+            eprintln!("signalbox quickstart: {problem}");
+            ExitCode::from(problem.status())
+        }
+    }
+}
+
+/// Requests to try, for the person who reads the two addresses on the screen.
+fn requests_to_try(url: &str, broker: &str) -> String {
+    include_str!("requests.txt").replace("{url}", url).replace("{broker}", broker)
+}
+
+fn prepare(args: &Args) -> Result<(Config, Guarded), Problem> {
+    let mut config = config()?;
+    config.server.port = args.port;
+    free_port(args.port, "Signalbox", "--port")?;
+    let mlflow_port = free_port(args.mlflow_port, "MLflow", "--mlflow-port")?;
+    let tracking_uri = format!("http://127.0.0.1:{mlflow_port}");
+
+    let home = std::path::absolute(&args.home).map_err(|error| Problem::cannot_write(&args.home, &error))?;
+    std::fs::create_dir_all(home.join("logs")).map_err(|error| Problem::cannot_write(&home, &error))?;
+    let python = match &args.python {
+        Some(program) => python::existing(program, &home)?,
+        None => python::environment(&home)?,
+    };
+    let mlflow = tracking::start(&python, &home, mlflow_port)?;
+    tracking::register_models(&python, &home, &tracking_uri)?;
+
+    config.models.python = python.to_string_lossy().into_owned();
+    config.registry.tracking_uri = Some(tracking_uri);
+    Ok((config, mlflow))
+}
+
+/// The config without its addresses, which are known later.
+fn config() -> Result<Config, Problem> {
+    let loaded = config::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
+    loaded.map(|loaded| loaded.config).map_err(|report| Problem::unavailable(report.to_string()))
+}
+
+/// `port`, or a free one for 0. What is busy is told before anything long begins.
+fn free_port(port: u16, who: &str, option: &str) -> Result<u16, Problem> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+        Problem::unavailable(format!(
+            "{who} cannot listen on port {port} ({error}): stop what uses it, or choose another port with {option} (0 \
+             takes a free one)"
+        ))
+    })?;
+    listener.local_addr().map(|address| address.port()).map_err(|error| Problem::unavailable(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_config_loads() {
+        let config = config().unwrap();
+        assert!(config.kafka.is_embedded());
+        let routes: Vec<_> = config.model_endpoints[0].routes.iter().map(|route| route.alias.as_str()).collect();
+        assert_eq!(routes, ["fast", "accurate"]);
+    }
+
+    #[test]
+    fn a_busy_port_is_named_with_the_way_out() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let problem = free_port(port, "MLflow", "--mlflow-port").unwrap_err();
+        assert_eq!(problem.status(), 69);
+        let line = problem.to_string();
+        assert!(line.contains(&port.to_string()) && line.contains("--mlflow-port") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn requests_to_try_name_the_real_addresses() {
+        let text = requests_to_try("http://127.0.0.1:1234", "127.0.0.1:9999");
+        assert!(text.contains("curl http://127.0.0.1:1234/invocations") && text.contains("-b 127.0.0.1:9999"));
+        assert!(!text.contains("{url}") && !text.contains("{broker}"));
+    }
+}

@@ -1,0 +1,209 @@
+//! An interpreter that has MLflow and scikit-learn: one that is named, or an environment of our own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use super::guarded;
+use super::problem::Problem;
+use super::progress::Step;
+
+/// Versions, in the one place where they are written.
+pub(super) const REQUIREMENTS: &str = include_str!("requirements.txt");
+/// What an environment and pip's own working space take, with a little to spare.
+const NEEDED_SPACE: u64 = 2 << 30;
+/// What the required scikit-learn runs on.
+const OLDEST: (u8, u8) = (3, 11);
+/// Asks an interpreter about itself, and about the disk that its first argument is on.
+const PROBE: &str = r#"
+import importlib.util, json, shutil, sys
+def version(package):
+    from importlib.metadata import PackageNotFoundError, version
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+venv = all(importlib.util.find_spec(module) for module in ("venv", "ensurepip"))
+print(json.dumps({"version": sys.version_info[:3], "venv": venv, "free": shutil.disk_usage(sys.argv[1]).free,
+    "mlflow": version("mlflow"), "sklearn": version("scikit-learn")}))
+"#;
+
+#[derive(Debug, Deserialize)]
+struct Interpreter {
+    version: (u8, u8, u8),
+    venv: bool,
+    free: u64,
+    mlflow: Option<String>,
+    sklearn: Option<String>,
+}
+
+impl Interpreter {
+    /// What `program` says about itself; `None` when it is not there or is no Python 3.8 or newer.
+    fn probe(program: &Path, directory: &Path) -> Option<Self> {
+        let output = Command::new(program).args(["-I", "-c", PROBE]).arg(directory).output().ok()?;
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    fn is_new_enough(&self) -> bool {
+        (self.version.0, self.version.1) >= OLDEST
+    }
+
+    fn dotted(&self) -> String {
+        format!("{}.{}.{}", self.version.0, self.version.1, self.version.2)
+    }
+
+    fn libraries(&self) -> Option<String> {
+        Some(format!("MLflow {} and scikit-learn {}", self.mlflow.as_ref()?, self.sklearn.as_ref()?))
+    }
+}
+
+/// An interpreter that the user named. It must have everything already.
+pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, Problem> {
+    let name = program.display();
+    let interpreter = Interpreter::probe(program, home).ok_or_else(|| {
+        Problem::unavailable(format!("--python {name}: there is no Python 3 that runs at this place"))
+    })?;
+    let libraries = interpreter.libraries().ok_or_else(|| {
+        Problem::unavailable(format!(
+            "--python {name} lacks MLflow or scikit-learn: install both there, or leave --python out to get an environment"
+        ))
+    })?;
+    Step::begin(format!("looking at {name}"))
+        .done(format!("Python {} at {name} with {libraries}", interpreter.dotted()));
+    // Not its canonical path: an environment's interpreter is a link, and is known by the link's place. A bare name
+    // stays one, since it is looked up on the path.
+    let is_bare = program.components().count() == 1;
+    let found = if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) };
+    found.map_err(|error| Problem::unavailable(format!("--python {name}: {error}")))
+}
+
+/// The environment under `home`, made or brought up to date when it is not what [`REQUIREMENTS`] say.
+pub(super) fn environment(home: &Path) -> Result<PathBuf, Problem> {
+    let directory = home.join("venv");
+    let python = directory.join("bin/python");
+    let stamp = directory.join("installed.txt");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS)
+        && let Some(libraries) = Interpreter::probe(&python, home).and_then(|interpreter| interpreter.libraries())
+    {
+        Step::begin("looking at the Python environment").done(format!("Python environment with {libraries}"));
+        return Ok(python);
+    }
+
+    let base = base_interpreter(home)?;
+    let step = Step::begin("making a Python environment");
+    let made = guarded::run(
+        guarded::command(&base, ["-m", "venv", "--clear"]).arg(&directory),
+        &home.join("logs/venv.log"),
+        |line| step.remark(line),
+    );
+    if !made.is_ok_and(|status| status.success()) {
+        let log = home.join("logs/venv.log");
+        return Err(explain(&log, &format!("{} -m venv failed", base.display())));
+    }
+    step.done(format!("Python environment at {}", directory.display()));
+
+    let step = Step::begin("installing MLflow and scikit-learn (a few minutes, 1 GB on disk)");
+    let requirements = home.join("requirements.txt");
+    std::fs::write(&requirements, REQUIREMENTS).map_err(|error| Problem::cannot_write(&requirements, &error))?;
+    let log = home.join("logs/pip.log");
+    let pip =
+        ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", "--retries=3", "--requirement"];
+    let installed = guarded::run(guarded::command(&python, pip).arg(&requirements), &log, |line| step.remark(line));
+    if !installed.is_ok_and(|status| status.success()) {
+        return Err(explain(&log, "pip failed"));
+    }
+    std::fs::write(&stamp, REQUIREMENTS).map_err(|error| Problem::cannot_write(&stamp, &error))?;
+    let libraries = Interpreter::probe(&python, home).and_then(|interpreter| interpreter.libraries());
+    step.done(format!("installed {}", libraries.as_deref().unwrap_or("MLflow and scikit-learn")));
+    Ok(python)
+}
+
+/// The first interpreter on the path that an environment can be made with.
+fn base_interpreter(home: &Path) -> Result<PathBuf, Problem> {
+    let wanted = format!("Python {}.{} or newer", OLDEST.0, OLDEST.1);
+    let mut seen = None;
+    for name in ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"] {
+        let Some(interpreter) = Interpreter::probe(Path::new(name), home) else { continue };
+        if !interpreter.is_new_enough() {
+            seen.get_or_insert_with(|| {
+                format!("{wanted} is needed; {name} is {}. install a newer one", interpreter.dotted())
+            });
+        } else if !interpreter.venv {
+            seen.get_or_insert_with(|| {
+                format!("{name} cannot make environments: install its venv module (Debian: apt install python3-venv)")
+            });
+        } else if interpreter.free < NEEDED_SPACE {
+            let free = bytesize::ByteSize(interpreter.free);
+            return Err(Problem::disk(format!(
+                "{} has {free} left, and the Python environment needs 2 GiB: make room, or choose another place with --home",
+                home.display()
+            )));
+        } else {
+            return Ok(PathBuf::from(name));
+        }
+    }
+    let missing = || format!("{wanted} is needed, and there is no python3 on the path: install it");
+    let message = format!(
+        "{}, or name an interpreter that has MLflow and scikit-learn with --python",
+        seen.unwrap_or_else(missing)
+    );
+    Err(Problem::unavailable(message))
+}
+
+/// One line out of what a failed program wrote.
+fn explain(log: &Path, what: &str) -> Problem {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["No space left on device", "Disk quota exceeded"]) {
+        return Problem::disk(format!("{what}: no space left on the disk (see {})", log.display()));
+    }
+    if says(&["connection broken by", "Could not fetch URL", "Max retries exceeded"]) {
+        return Problem::unavailable(format!(
+            "{what}: it cannot reach the Python package index. Check the network and the proxy, or name an interpreter \
+             that has MLflow and scikit-learn with --python (see {})",
+            log.display()
+        ));
+    }
+    let last = text.lines().rev().find(|line| line.starts_with("ERROR:") || line.starts_with("Error:"));
+    let reason = last.or_else(|| text.lines().next_back()).unwrap_or("it said nothing");
+    Problem::unavailable(format!("{what}: {reason} (see {})", log.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(log: &str) -> Problem {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), log).unwrap();
+        explain(file.path(), "pip failed")
+    }
+
+    #[test]
+    fn a_failure_of_pip_becomes_one_line() {
+        let network = explained(
+            "WARNING: Retrying after connection broken by 'NewConnectionError(…)'\nERROR: No matching distribution",
+        );
+        assert!(network.to_string().contains("cannot reach the Python package index"), "{network}");
+        assert_eq!(network.status(), 69);
+
+        let disk = explained("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device");
+        assert!(disk.to_string().contains("no space left on the disk"), "{disk}");
+        assert_eq!(disk.status(), 74);
+
+        let other = explained("Collecting mlflow\nERROR: No matching distribution found for mlflow==99\nbye");
+        assert!(
+            other.to_string().contains("pip failed: ERROR: No matching distribution found for mlflow==99"),
+            "{other}"
+        );
+        assert!(!other.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn what_is_no_python_is_named() {
+        let problem = existing(Path::new("/nonexistent/python"), Path::new("/")).unwrap_err();
+        assert!(problem.to_string().contains("/nonexistent/python"), "{problem}");
+    }
+}

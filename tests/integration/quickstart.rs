@@ -1,0 +1,61 @@
+//! What a newcomer sees: `signalbox quickstart`, and the requests that it prints.
+
+use serde_json::{Value, json};
+
+use crate::support::{Signalbox, python};
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run installs it"]
+async fn quickstart_answers_over_http_and_over_its_broker() {
+    let mut signalbox = Signalbox::quickstart();
+    let log = signalbox.log();
+    assert!(log.contains(&format!("curl {}/invocations", signalbox.url())), "{log}");
+
+    let everyday = ask(&signalbox, "This is a great product!").await;
+    assert_eq!(everyday["predictions"][0]["label"], "positive", "{everyday}");
+    assert_eq!(everyday["predictions"][0].get("domain_confidence"), None, "{everyday}");
+
+    let text = "Domain specific text: The latest research shows significant improvements.";
+    let domain = ask(&signalbox, text).await;
+    assert_eq!(domain["predictions"][0]["label"], "positive", "{domain}");
+    assert_eq!(domain["predictions"][0]["domain_confidence"], "high", "{domain}");
+
+    let answer = python(OVER_KAFKA, &[signalbox.broker(), &payload(text).to_string()]);
+    assert_eq!(answer.lines().next(), Some("request-1 200 accurate"), "{answer}");
+    assert!(answer.contains("domain_confidence"), "{answer}");
+
+    assert!(signalbox.terminate().success(), "{}", signalbox.log());
+}
+
+/// A Kafka client that shares no code with ours.
+const OVER_KAFKA: &str = r#"
+import asyncio, sys
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+async def main(broker, payload):
+    async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
+        headers = [("kafka_correlationId", b"request-1")]
+        await producer.send_and_wait("inference-requests", payload.encode(), headers=headers)
+        partitions = await producer.partitions_for("inference-replies")
+    async with AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest") as consumer:
+        consumer.assign([TopicPartition("inference-replies", partition) for partition in partitions])
+        async for record in consumer:
+            headers = {name: value.decode() for name, value in record.headers}
+            if headers["kafka_correlationId"] == "request-1":
+                print(record.key.decode(), headers["status"], headers["route"])
+                print(record.value.decode())
+                return
+
+asyncio.run(asyncio.wait_for(main(*sys.argv[1:]), 60))
+"#;
+
+fn payload(text: &str) -> Value {
+    json!({"dataframe_split": {"columns": ["text"], "data": [[text]]}})
+}
+
+async fn ask(signalbox: &Signalbox, text: &str) -> Value {
+    let url = format!("{}/invocations", signalbox.url());
+    let answer = reqwest::Client::new().post(url).json(&payload(text)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.json().await.unwrap()
+}

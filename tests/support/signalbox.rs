@@ -1,0 +1,91 @@
+//! Signalbox itself: the binary, run as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use super::{Mlflow, Process, fresh_directory};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_signalbox");
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// A running Signalbox.
+pub(crate) struct Signalbox {
+    directory: PathBuf,
+    arguments: Vec<String>,
+    process: Process,
+    url: String,
+    broker: String,
+}
+
+impl Signalbox {
+    /// Runs `signalbox start` with that config file and waits until it says that it is ready. `server.port` should be 0.
+    pub(crate) fn start(config: &str) -> Self {
+        let directory = fresh_directory("signalbox");
+        std::fs::write(directory.join("signalbox.yaml"), config).unwrap();
+        Self::run(directory, &["start", "--config", "signalbox.yaml"])
+    }
+
+    /// Runs `signalbox quickstart` on free ports, with the models in a directory of their own.
+    pub(crate) fn quickstart() -> Self {
+        let python = Mlflow::python();
+        let arguments = ["quickstart", "--port", "0", "--mlflow-port", "0", "--python", python.to_str().unwrap()];
+        Self::run(fresh_directory("quickstart"), &arguments)
+    }
+
+    fn run(directory: PathBuf, arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let (process, url, broker) = start(&directory, &arguments);
+        Self { directory, arguments, process, url, broker }
+    }
+
+    /// Starts it once more as it was started, after [`Self::kill`] or [`Self::terminate`]. The ports may differ.
+    pub(crate) fn start_again(&mut self) {
+        (self.process, self.url, self.broker) = start(&self.directory, &self.arguments);
+    }
+
+    /// The shim's address, `http://127.0.0.1:<port>`.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The broker's address, as Signalbox printed it.
+    pub(crate) fn broker(&self) -> &str {
+        &self.broker
+    }
+
+    /// All it has written, to standard output and standard error, over all its starts.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Ends it on the spot, as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it as `kill` does, and waits for the end.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.process.terminate()
+    }
+}
+
+fn start(directory: &Path, arguments: &[String]) -> (Process, String, String) {
+    let command = std::iter::once(BINARY).chain(arguments.iter().map(String::as_str));
+    let mut process = Process::start("signalbox", directory, &[], command);
+    let (url, broker) = process.wait_for("word of Signalbox that it is ready", READY_WITHIN, addresses);
+    (process, url, broker)
+}
+
+/// The addresses in the line `signalbox is ready: http://127.0.0.1:5000 (broker 127.0.0.1:9092)`.
+fn addresses(log: &str) -> Option<(String, String)> {
+    let (_, after) = log.split_once("signalbox is ready: ")?;
+    let (url, rest) = after.split_once(" (broker ")?;
+    let (broker, _) = rest.split_once(')')?;
+    Some((url.to_owned(), broker.to_owned()))
+}
