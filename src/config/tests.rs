@@ -340,6 +340,32 @@ fn a_condition_that_does_not_compile_is_shown_at_its_place() {
 }
 
 #[test]
+fn conditions_and_model_uris_are_read_as_they_will_be_used() {
+    let text = "\
+model_endpoints:
+  - name: a
+    routes:
+      - alias: one
+        model_uri: models:/x
+        model_request_condition: \"request.json()['a'] and request.jsn()\"
+      - alias: two
+        model_uri: http://me:secret@localhost:1
+        model_request_condition: 'rhai: request.headers['
+";
+    let report = report(text);
+    let starts: Vec<_> = report.lines().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    assert_eq!(
+        starts,
+        ["gateway.yaml:5:20", "gateway.yaml:6:67", "gateway.yaml:8:20", "gateway.yaml:9:57"],
+        "{report}"
+    );
+    assert!(!report.contains("secret"), "{report}");
+    let languages = |text: &str| loaded(text).outline[0].routes[1].condition.as_ref().map(|(language, _)| *language);
+    assert_eq!(languages(CONDITIONAL), Some("Python"));
+    assert_eq!(languages(&CONDITIONAL.replace("request.json()['", "rhai: 1 == 1 // ")), Some("Rhai"));
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gateway.yaml");

@@ -9,6 +9,8 @@ use regex::Regex;
 use super::document::{Content, Document, Found, Step};
 use super::report::{Problem, Severity};
 use super::{Config, EMBEDDED, Endpoint, Kafka, Route, Strategy};
+use crate::models::ModelUri;
+use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Language, language};
 
 /// The checks that belong to other parts of Signalbox.
 pub(super) struct Checks<'a> {
@@ -416,7 +418,22 @@ fn is_address(text: &str) -> bool {
 
 impl Default for Checks<'_> {
     fn default() -> Self {
-        // The seam: these become `models::ModelUri::parse` and `routing::condition` as soon as those exist.
-        Self { model_uri: &|_| Ok(()), condition: &|_| Ok("unknown") }
+        Self { model_uri: &model_uri, condition: &condition }
+    }
+}
+
+fn model_uri(text: &str) -> Result<(), String> {
+    ModelUri::parse(text).map(|_| ()).map_err(|error| error.problem)
+}
+
+fn condition(source: &str) -> Result<&'static str, ConditionFlaw> {
+    match ConditionsBuilder::new().add(source) {
+        Ok(_) => Ok(match language(source) {
+            Language::Python => "Python",
+            Language::Rhai => "Rhai",
+        }),
+        Err(ConditionProblem { line, column, message, hint }) => {
+            Err(ConditionFlaw { line, column, message, help: hint })
+        }
     }
 }
