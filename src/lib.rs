@@ -14,5 +14,4 @@ pub mod routing; // which route
 pub mod models; // what a route points at
 pub mod invocation; // calling it
 pub mod replies; // results out
-pub mod shim; // the HTTP door: a caller who wants the answer now
 pub mod telemetry; // what operators see

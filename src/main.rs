@@ -1,2 +1,10 @@
-//! The command line's door.
-fn main() {}
+//! The command line's door; `signalbox::cli` has one file a command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use signalbox::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

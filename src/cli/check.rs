@@ -21,7 +21,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
     // A reader that has gone away has read enough.
     match config::load(&args.config) {
         Ok(loaded) => {
-            let warnings = if loaded.warnings.problems.is_empty() { String::new() } else { format!("{}\n", loaded.warnings) };
+            let warnings =
+                if loaded.warnings.problems.is_empty() { String::new() } else { format!("{}\n", loaded.warnings) };
             let _ = std::io::stderr().write_all(warnings.as_bytes());
             let _ = std::io::stdout().write_all(summary(&loaded).as_bytes());
             ExitCode::SUCCESS

@@ -14,7 +14,7 @@ use crate::routing::{Explanation, RoutingTable};
 
 /// What `signalbox route` takes.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 /// Prints the explanation as JSON. Succeeds when there is a route, and gives 1 when the request would get a fault.
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> ExitCode {
     match explain(args).and_then(|explanation| print(&explanation)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -52,9 +52,8 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn explain(args: &Args) -> Result<Explanation, String> {
     let loaded = config::load(&args.config).map_err(|report| report.to_string())?;
-    let table = RoutingTable::build(&loaded.config).map_err(|problems| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    })?;
+    let table = RoutingTable::build(&loaded.config)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let request = Arc::new(request(args)?);
     Ok(match table.endpoint(&request) {
         Ok(endpoint) => endpoint.explain(&request),

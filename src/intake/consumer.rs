@@ -12,13 +12,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use tracing::{error, info, warn};
 
-use super::Handler;
 use super::budget::Budget;
 use super::context::{IntakeContext, State};
 use super::lanes::MAX_WINDOW;
 use super::pressure::{Pressure, Step};
 use super::record::request_from;
 use super::ticket::{Completion, Ticket};
+use super::{Handler, Refusal};
 use crate::broker::{BrokerError, Cluster};
 use crate::config::Kafka;
 use crate::telemetry::{Metrics, Part, Readiness};
@@ -218,7 +218,7 @@ impl Poller {
         let context = self.consumer.context();
         context.broker().health().answered();
         let now = Instant::now();
-        let request = request_from(message, &self.topic);
+        let (request, readable) = request_from(message, &self.topic);
         let bytes = request.size();
         let (ticket, full) = {
             let mut state = context.state();
@@ -231,9 +231,12 @@ impl Poller {
             state.budget.take(bytes);
             (Ticket::new(assignment, message.offset(), bytes, now, self.completions.clone()), full)
         };
-        match full && self.embedded {
-            true => self.handler.refuse(request, ticket),
-            false => self.handler.accept(request, ticket),
+        if !readable {
+            self.handler.refuse(request, ticket, Refusal::UnreadableHeaders);
+        } else if full && self.embedded {
+            self.handler.refuse(request, ticket, Refusal::NoRoom);
+        } else {
+            self.handler.accept(request, ticket);
         }
     }
 
@@ -313,7 +316,8 @@ impl Poller {
         }
         let result = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
         match result {
-            Ok(()) => info!(paused = pause, "in-flight limit reached, or relieved"),
+            Ok(()) if pause => info!("partitions are paused"),
+            Ok(()) => info!("partitions are read again"),
             Err(error) => warn!(%error, "partitions could not be paused or resumed"),
         }
         self.metrics.intake_paused.set(i64::from(pause));

@@ -25,6 +25,15 @@ pub trait Handler: Send + Sync + 'static {
     /// Takes a request over. It ends when the ticket is finished.
     fn accept(&self, request: Request, ticket: Ticket);
 
-    /// Takes a request over that there is no room for, to answer it so.
-    fn refuse(&self, request: Request, ticket: Ticket);
+    /// Takes a request over that is not to be served, to answer it so.
+    fn refuse(&self, request: Request, ticket: Ticket, refusal: Refusal);
+}
+
+/// Why a request is not to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The in-flight limit is reached, and the embedded broker would drop what waits.
+    NoRoom,
+    /// Its headers cannot be read, so nobody knows what it asks for.
+    UnreadableHeaders,
 }

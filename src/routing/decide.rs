@@ -38,6 +38,20 @@ pub enum Reason {
     OnlyChoice,
 }
 
+impl Reason {
+    /// Every reason, each at the index of its own number.
+    pub const ALL: [Self; 3] = [Self::ConditionHolds, Self::NoConditionHolds, Self::OnlyChoice];
+
+    /// The word that metrics and `signalbox route` use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ConditionHolds => "condition_holds",
+            Self::NoConditionHolds => "no_condition_holds",
+            Self::OnlyChoice => "only_choice",
+        }
+    }
+}
+
 /// What became of one condition.
 pub(super) type Verdict = Result<bool, ConditionError>;
 

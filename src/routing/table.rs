@@ -20,6 +20,8 @@ pub struct RoutingTable {
 /// One name that applications call.
 #[derive(Debug)]
 pub struct Endpoint {
+    /// Its place in the configuration's list.
+    pub index: usize,
     /// Its name.
     pub name: Arc<str>,
     /// How long a request to it may take.
@@ -70,7 +72,7 @@ impl RoutingTable {
         let mut endpoints = Vec::with_capacity(config.model_endpoints.len());
         for (index, endpoint) in config.model_endpoints.iter().enumerate() {
             let refused = |route, problem| RoutingProblem { endpoint: index, route, problem };
-            endpoints.push(Endpoint::build(endpoint, |route, problem| problems.push(refused(route, problem))));
+            endpoints.push(Endpoint::build(index, endpoint, |route, problem| problems.push(refused(route, problem))));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -110,7 +112,7 @@ impl RoutingTable {
 }
 
 impl Endpoint {
-    fn build(config: &config::Endpoint, mut refuse: impl FnMut(usize, ConditionProblem)) -> Self {
+    fn build(place: usize, config: &config::Endpoint, mut refuse: impl FnMut(usize, ConditionProblem)) -> Self {
         let mut conditions = ConditionsBuilder::new();
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, route) in config.routes.iter().enumerate() {
@@ -125,7 +127,7 @@ impl Endpoint {
             });
         }
         let name = config.name.as_str().into();
-        Self { name, timeout: config.timeout, routes, conditions: conditions.build() }
+        Self { index: place, name, timeout: config.timeout, routes, conditions: conditions.build() }
     }
 
     /// The conditions of its routes.

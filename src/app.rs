@@ -1,0 +1,287 @@
+//! The only place where parts are wired together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::broker::{BrokerError, Cluster};
+use crate::config::{Config, Kafka};
+use crate::intake::Intake;
+use crate::models::{LoadObserver, Models, ModelsError};
+use crate::pipeline::Pipeline;
+use crate::replies::{AllowedTopics, Publisher};
+use crate::routing::RoutingTable;
+use crate::shim::{HttpServer, Shim, ShimError, ShimParts, status_routes};
+use crate::telemetry::{Metrics, Readiness};
+
+/// How long callers of the shim may go on waiting once shutdown has begun.
+const SHIM_GRACE: Duration = Duration::from_secs(10);
+/// How often readiness is looked at while starting.
+const READY_POLL: Duration = Duration::from_millis(20);
+
+/// Which half of Signalbox this process is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Both.
+    #[default]
+    All,
+    /// Reads requests, calls models, publishes replies; over HTTP it only shows its state.
+    Router,
+    /// The HTTP door alone.
+    Shim,
+}
+
+/// Where a running Signalbox can be reached.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The HTTP side.
+    pub http: SocketAddr,
+    /// The broker, `host:port[,…]`.
+    pub broker: String,
+}
+
+/// Why Signalbox did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The config was not checked before.
+    #[error("the configuration cannot be used: {0}")]
+    Config(String),
+    /// The broker.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The models.
+    #[error(transparent)]
+    Models(#[from] ModelsError),
+    /// The shim.
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    /// A part that cannot go on.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Everything that runs.
+struct App {
+    door: Door,
+    router: Option<Router>,
+    cluster: Arc<Cluster>,
+}
+
+/// The HTTP side of each role.
+enum Door {
+    /// Takes calls.
+    Shim(Shim),
+    /// Only shows the state of a router.
+    Status(HttpServer),
+}
+
+/// The half that reads requests.
+struct Router {
+    intake: Intake,
+    models: Models,
+    publisher: Publisher,
+    drain: Duration,
+}
+
+/// Builds everything, calls `ready` once requests are served, runs until a signal comes, and drains.
+///
+/// # Errors
+/// When a part cannot start, or cannot go on.
+pub async fn run(config: Config, role: Role, ready: impl FnOnce(&Addresses)) -> Result<(), AppError> {
+    let failed = CancellationToken::new();
+    let stop = stop_signal();
+    tokio::pin!(stop);
+    let readiness = Readiness::default();
+    let app = tokio::select! {
+        app = App::start(config, role, &readiness, &failed) => app?,
+        () = &mut stop => return Ok(()),
+    };
+    let addresses = app.addresses();
+    let announce = async {
+        while !readiness.is_ready() {
+            tokio::time::sleep(READY_POLL).await;
+        }
+        info!(http = %addresses.http, broker = addresses.broker, "ready");
+        ready(&addresses);
+        std::future::pending::<()>().await;
+    };
+    let result = tokio::select! {
+        () = &mut stop => Ok(()),
+        () = failed.cancelled() => Err(AppError::Failed("a part of signalbox cannot go on; see the log".to_owned())),
+        () = announce => Ok(()),
+    };
+    app.shutdown().await?;
+    result
+}
+
+impl App {
+    async fn start(
+        config: Config,
+        role: Role,
+        readiness: &Readiness,
+        failed: &CancellationToken,
+    ) -> Result<Self, AppError> {
+        let metrics = Metrics::new().map_err(|error| AppError::Failed(error.to_string()))?;
+        let cluster = connect(&config.kafka, role).await?;
+        let router = match role {
+            Role::All | Role::Router => Some(Router::start(&config, &cluster, &metrics, readiness, failed).await?),
+            Role::Shim => None,
+        };
+        let door = match role {
+            Role::All | Role::Shim => {
+                Door::Shim(Shim::start(shim_parts(&config, &cluster, readiness, &metrics)).await?)
+            }
+            Role::Router => {
+                let routes = status_routes(readiness.clone(), metrics);
+                Door::Status(HttpServer::bind(&config.server, routes).await?)
+            }
+        };
+        Ok(Self { door, router, cluster })
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses { http: self.door.address(), broker: self.cluster.bootstrap_servers().to_owned() }
+    }
+
+    /// From the door inwards: no new callers, then no new requests, then the models, and the broker last.
+    async fn shutdown(self) -> Result<(), AppError> {
+        info!("shutting down; a second signal ends it at once");
+        let work = async {
+            self.door.shutdown().await;
+            if let Some(router) = self.router {
+                router.shutdown().await?;
+            }
+            // Clients and the embedded broker block while they close.
+            let _ = spawn_blocking(move || drop(self.cluster)).await;
+            info!("stopped");
+            Ok(())
+        };
+        tokio::select! {
+            result = work => result,
+            () = stop_signal() => {
+                warn!("stopped at once; what was under way will be answered again");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Door {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Shim(shim) => shim.address(),
+            Self::Status(server) => server.address(),
+        }
+    }
+
+    async fn shutdown(self) {
+        match self {
+            Self::Shim(shim) => shim.shutdown(SHIM_GRACE).await,
+            Self::Status(server) => server.shutdown(SHIM_GRACE, || {}).await,
+        }
+    }
+}
+
+impl Router {
+    async fn start(
+        config: &Config,
+        cluster: &Arc<Cluster>,
+        metrics: &Metrics,
+        readiness: &Readiness,
+        failed: &CancellationToken,
+    ) -> Result<Self, AppError> {
+        let table = RoutingTable::build(config).map_err(|problems| {
+            AppError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        })?;
+        let models = Models::start(&config.models, &config.registry, observe_loads(metrics))?;
+        let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
+        let publisher = Publisher::start(&config.kafka, cluster, allowed, metrics, failed.clone())?;
+        let pipeline = Pipeline::new(config, table, &models, publisher.clone(), metrics)
+            .map_err(|error| AppError::Config(error.to_string()))?;
+
+        let (kafka, cluster, metrics) = (config.kafka.clone(), cluster.clone(), metrics.clone());
+        let (readiness, failed) = (readiness.clone(), failed.clone());
+        let start =
+            move || Intake::start(&kafka, &cluster, Arc::new(pipeline), &metrics, &readiness, move || failed.cancel());
+        let intake = blocking(start).await??;
+        Ok(Self { intake, models, publisher, drain: config.kafka.drain_timeout })
+    }
+
+    async fn shutdown(self) -> Result<(), AppError> {
+        let Self { intake, models, publisher, drain } = self;
+        let stopped = blocking(move || intake.stop()).await?;
+        blocking(move || publisher.flush(drain)).await?;
+        models.shutdown().await;
+        stopped.map_err(|error| AppError::Failed(error.to_string()))
+    }
+}
+
+/// Starts or finds the broker, and sees that the topics are there.
+async fn connect(config: &Kafka, role: Role) -> Result<Arc<Cluster>, AppError> {
+    if config.is_embedded() {
+        if role != Role::All {
+            return Err(AppError::Config(
+                "kafka.bootstrap_servers: embedded is a broker inside one process; --role router and --role shim need a \
+                 real Kafka"
+                    .to_owned(),
+            ));
+        }
+        warn!("the embedded broker is for trying out: nothing is kept on disk, and it keeps no backlog");
+    }
+    let config = config.clone();
+    let cluster = blocking(move || {
+        let cluster = Cluster::new(&config)?;
+        info!(servers = cluster.bootstrap_servers(), "looking for the broker and its topics");
+        cluster.ensure_topics(&config)?;
+        Ok::<_, BrokerError>(cluster)
+    });
+    Ok(Arc::new(cluster.await??))
+}
+
+fn shim_parts(config: &Config, cluster: &Arc<Cluster>, readiness: &Readiness, metrics: &Metrics) -> ShimParts {
+    ShimParts {
+        server: config.server.clone(),
+        kafka: config.kafka.clone(),
+        endpoints: config.model_endpoints.iter().map(Into::into).collect(),
+        cluster: cluster.clone(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+    }
+}
+
+fn observe_loads(metrics: &Metrics) -> LoadObserver {
+    let metrics = metrics.clone();
+    Arc::new(move |event| {
+        let result = if event.result.is_ok() { "ok" } else { "error" };
+        metrics.model_loads.with_label_values(&[event.model, result]).inc();
+        metrics.model_load_duration.with_label_values(&[event.model]).observe(event.duration.as_secs_f64());
+    })
+}
+
+/// Runs what blocks away from the runtime's workers.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AppError> {
+    spawn_blocking(work).await.map_err(|error| AppError::Failed(error.to_string()))
+}
+
+/// Completes when the process is asked to end.
+async fn stop_signal() {
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    match (interrupt, terminate) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        (Err(cause), _) | (_, Err(cause)) => {
+            error!(%cause, "signals cannot be received; end the process by force");
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `signalbox start`: routes requests until told to stop.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is the command line that speaks")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::exit;
+use crate::app::{self, Addresses, AppError, Role};
+use crate::config::{self, Config};
+
+/// The arguments of `signalbox start`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Args {
+    /// The config file; config/reference.yaml documents every key.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Which half this process is.
+    #[arg(long, value_enum, default_value_t)]
+    role: Role,
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    match config::load(&args.config) {
+        Ok(loaded) => {
+            eprint!("{}", loaded.warnings);
+            serve(loaded.config, args.role, |addresses| println!("{}", ready_line(addresses)))
+        }
+        Err(report) => {
+            eprintln!("{report}");
+            exit::USAGE.into()
+        }
+    }
+}
+
+/// Runs Signalbox with a checked config until it is told to stop.
+pub(super) fn serve(config: Config, role: Role, ready: impl FnOnce(&Addresses)) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("signalbox").build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("signalbox: the runtime cannot start: {error}");
+            return exit::SOFTWARE.into();
+        }
+    };
+    let result = runtime.block_on(app::run(config, role, ready));
+    // What a second signal left running is not waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("signalbox: {error}");
+            match error {
+                AppError::Config(_) => exit::USAGE,
+                AppError::Broker(_) | AppError::Models(_) | AppError::Shim(_) => exit::UNAVAILABLE,
+                AppError::Failed(_) => exit::SOFTWARE,
+            }
+            .into()
+        }
+    }
+}
+
+/// The one line that says where to go, for people and for scripts.
+pub(super) fn ready_line(addresses: &Addresses) -> String {
+    format!("signalbox is ready: http://{} (broker {})", addresses.http, addresses.broker)
+}
