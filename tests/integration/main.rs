@@ -10,3 +10,7 @@ mod support;
 mod binary;
 mod quickstart;
 mod services;
+mod crash;
+mod faults;
+mod outage;
+mod routing;

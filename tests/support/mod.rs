@@ -12,11 +12,15 @@
 mod kafka;
 mod mlflow;
 mod process;
+mod reply;
+mod setup;
 mod signalbox;
 
 pub(crate) use kafka::Kafka;
 pub(crate) use mlflow::{Mlflow, python};
 pub(crate) use process::Process;
+pub(crate) use reply::Reply;
+pub(crate) use setup::{Setup, http_model, http_model_of_size};
 pub(crate) use signalbox::Signalbox;
 
 use std::net::{Ipv4Addr, TcpListener};

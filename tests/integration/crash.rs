@@ -1,0 +1,48 @@
+//! What a crash costs: nothing is lost, and no more is repeated than was under way.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::support::{Kafka, Setup, Signalbox, http_model, wait_until};
+
+const REQUESTS: usize = 4_000;
+const MAX_IN_FLIGHT: usize = 64;
+const KILLS: usize = 2;
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn killed_half_way_and_started_again_no_request_is_without_a_reply() {
+    let kafka = Kafka::shared();
+    let setup = Setup::new(kafka);
+    // It takes its time, so that requests are in flight whenever the kill comes.
+    let (_model, url) = http_model(20);
+    let keys = format!("  max_in_flight: {MAX_IN_FLIGHT}\n  commit_interval: 50ms");
+    let mut signalbox = Signalbox::start(&setup.single_config(&url, &keys));
+    for n in 0..REQUESTS {
+        kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{n}"))], b"{\"inputs\": [1]}");
+    }
+    kafka.flush();
+
+    let reader = setup.reply_reader();
+    let mut answered = HashMap::<String, usize>::new();
+    for kill in 1..=KILLS {
+        wait_until("a share of the replies", Duration::from_secs(120), || {
+            reader.count_into(&mut answered);
+            (answered.len() >= kill * REQUESTS / (KILLS + 2)).then_some(())
+        });
+        signalbox.kill();
+        signalbox.start_again();
+    }
+    wait_until("a reply to every request", Duration::from_secs(180), || {
+        reader.count_into(&mut answered);
+        (answered.len() == REQUESTS).then_some(())
+    });
+    signalbox.terminate();
+    reader.count_into(&mut answered);
+
+    let repeats: usize = answered.values().map(|times| times - 1).sum();
+    println!("{REQUESTS} requests, {KILLS} kills, {repeats} answered twice");
+    // Repeated is what was in flight, and what had finished since the last commit: 50 ms of 64 calls of 20 ms each, and
+    // as much again for the commit's own way.
+    assert!(repeats <= KILLS * MAX_IN_FLIGHT * 6, "{repeats}");
+}

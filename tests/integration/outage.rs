@@ -1,0 +1,42 @@
+//! The broker stops and comes back while requests run.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::support::{Kafka, Setup, Signalbox, http_model, wait_until};
+
+const REQUESTS: usize = 2_000;
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn requests_outlive_the_broker_and_the_log_stays_short() {
+    let mut kafka = Kafka::start();
+    let (requests, config) = {
+        let setup = Setup::new(&kafka);
+        let (model, url) = http_model(10);
+        let config = setup.single_config(&url, "  max_in_flight: 64");
+        ((setup.requests.clone(), setup.replies.clone()), (config, model))
+    };
+    let (requests, replies) = requests;
+    let signalbox = Signalbox::start(&config.0);
+    for n in 0..REQUESTS {
+        kafka.send(&requests, None, &[("kafka_correlationId", &format!("order-{n}"))], b"{\"inputs\": [1]}");
+    }
+    kafka.flush();
+    wait_until("the first replies", Duration::from_secs(60), || {
+        (kafka.consume(&replies, 100, Duration::from_secs(2)).len() >= 100).then_some(())
+    });
+    let lines_before = signalbox.log().lines().count();
+    kafka.stop();
+    kafka.start_again();
+
+    let mut answered = HashMap::<String, usize>::new();
+    for record in kafka.consume(&replies, REQUESTS, Duration::from_secs(180)) {
+        *answered.entry(crate::support::Reply::of(&record).key).or_default() += 1;
+    }
+    assert_eq!(answered.len(), REQUESTS, "{}", signalbox.log());
+    let log = signalbox.log();
+    let said: Vec<_> = log.lines().skip(lines_before).collect();
+    assert!(said.len() < 30, "{} lines:\n{}", said.len(), said.join("\n"));
+    assert!(log.contains("the broker cannot be reached") && log.contains("the broker answers again"), "{log}");
+}
