@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Kafka, Setup, Signalbox, http_model, wait_until};
 
 const REQUESTS: usize = 4_000;
-const MAX_IN_FLIGHT: usize = 64;
+const MAX_IN_FLIGHT: usize = 16;
 const KILLS: usize = 2;
 
 #[test]
@@ -31,6 +31,8 @@ fn killed_half_way_and_started_again_no_request_is_without_a_reply() {
             (answered.len() >= kill * REQUESTS / (KILLS + 2)).then_some(())
         });
         signalbox.kill();
+        reader.count_rest_into(&mut answered);
+        assert!(answered.len() < REQUESTS, "all was answered before the kill, which proves nothing");
         signalbox.start_again();
     }
     wait_until("a reply to every request", Duration::from_secs(180), || {
@@ -38,11 +40,11 @@ fn killed_half_way_and_started_again_no_request_is_without_a_reply() {
         (answered.len() == REQUESTS).then_some(())
     });
     signalbox.terminate();
-    reader.count_into(&mut answered);
+    reader.count_rest_into(&mut answered);
 
     let repeats: usize = answered.values().map(|times| times - 1).sum();
     println!("{REQUESTS} requests, {KILLS} kills, {repeats} answered twice");
-    // Repeated is what was in flight, and what had finished since the last commit: 50 ms of 64 calls of 20 ms each, and
-    // as much again for the commit's own way.
+    // Repeated is what was in flight, and what had finished since the last commit: the calls of 20 ms that 50 ms have
+    // room for, and as many again for the commit's own way and a busy machine.
     assert!(repeats <= KILLS * MAX_IN_FLIGHT * 6, "{repeats}");
 }

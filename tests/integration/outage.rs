@@ -13,8 +13,8 @@ fn requests_outlive_the_broker_and_the_log_stays_short() {
     let mut kafka = Kafka::start();
     let (requests, config) = {
         let setup = Setup::new(&kafka);
-        let (model, url) = http_model(10);
-        let config = setup.single_config(&url, "  max_in_flight: 64");
+        let (model, url) = http_model(40);
+        let config = setup.single_config(&url, "  max_in_flight: 16");
         ((setup.requests.clone(), setup.replies.clone()), (config, model))
     };
     let (requests, replies) = requests;
@@ -29,6 +29,8 @@ fn requests_outlive_the_broker_and_the_log_stays_short() {
     let lines_before = signalbox.log().lines().count();
     kafka.stop();
     kafka.start_again();
+    let answered_before = kafka.consume(&replies, REQUESTS, Duration::from_millis(500)).len();
+    assert!(answered_before < REQUESTS, "all was answered before the broker stopped, which proves nothing");
 
     let mut answered = HashMap::<String, usize>::new();
     for record in kafka.consume(&replies, REQUESTS, Duration::from_secs(180)) {

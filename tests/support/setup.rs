@@ -112,9 +112,20 @@ models: {{python: \"{}\"}}
 }
 
 impl ReplyReader {
-    /// Counts the replies that have come since, by key.
+    /// Counts some of the replies that have come since, by key; returns at the latest when none is left.
     pub(crate) fn count_into(&self, answered: &mut HashMap<String, usize>) {
-        while let Some(record) = self.0.poll(Duration::from_millis(100)) {
+        for _ in 0..50 {
+            match self.0.poll(Duration::from_millis(100)) {
+                Some(Ok(record)) => *answered.entry(Reply::of(&record.detach()).key).or_default() += 1,
+                Some(Err(_)) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// Counts all replies that are there.
+    pub(crate) fn count_rest_into(&self, answered: &mut HashMap<String, usize>) {
+        while let Some(record) = self.0.poll(Duration::from_secs(2)) {
             if let Ok(record) = record {
                 *answered.entry(Reply::of(&record.detach()).key).or_default() += 1;
             }
