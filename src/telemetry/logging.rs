@@ -1,6 +1,6 @@
 //! `tracing` set up once, for people or for machines.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
@@ -27,7 +27,10 @@ pub fn init_logging(format: LogFormat) -> Result<(), TryInitError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Human => registry.with(fmt::layer().with_writer(io::stderr)).try_init(),
+        LogFormat::Human => {
+            let colours = io::stderr().is_terminal();
+            registry.with(fmt::layer().with_ansi(colours).with_writer(io::stderr)).try_init()
+        }
         LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init(),
     }
 }

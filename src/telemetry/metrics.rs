@@ -31,8 +31,6 @@ pub struct Metrics {
     pub model_loads: IntCounterVec,
     /// `signalbox_model_load_duration_seconds{model}`
     pub model_load_duration: HistogramVec,
-    /// `signalbox_models_loaded`
-    pub models_loaded: IntGauge,
     /// `signalbox_in_flight_requests`
     pub in_flight_requests: IntGauge,
     /// `signalbox_in_flight_bytes`
@@ -115,7 +113,6 @@ impl Metrics {
                 "From the decision to load a model until it answers",
                 &["model"],
             )?,
-            models_loaded: f.gauge("models_loaded", "Models that answer now")?,
             in_flight_requests: f.gauge("in_flight_requests", "Requests read and not yet answered")?,
             in_flight_bytes: f.gauge("in_flight_bytes", "Bytes of the requests read and not yet answered")?,
             intake_paused: f.gauge("intake_paused", "1 while partitions are paused")?,
