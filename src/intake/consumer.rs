@@ -341,10 +341,19 @@ impl Poller {
         if left > 0 {
             warn!(in_flight = left, "not all requests have ended in time; they will be read again");
         }
-        self.consumer.context().commit_now(&self.consumer, &partitions);
-        let mut state = self.consumer.context().state();
-        partitions.iter().for_each(|partition| state.lanes.close(*partition));
-        drop(state);
+        // While the group is being rebalanced a commit is refused; polling lets that go on, and then it is taken.
+        while !self.consumer.context().commit_now(&self.consumer, &partitions) {
+            if Instant::now() >= until {
+                warn!("offsets could not be committed in time; their requests will be answered again");
+                break;
+            }
+            drop(self.consumer.poll(POLL));
+        }
+        if left > 0 {
+            // Leaving would wait for them once more.
+            let mut state = self.consumer.context().state();
+            partitions.iter().for_each(|partition| state.lanes.close(*partition));
+        }
         // Dropping the consumer leaves the group.
     }
 }

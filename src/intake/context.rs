@@ -112,13 +112,16 @@ impl IntakeContext {
         (list.count() > 0).then_some(list)
     }
 
-    /// Commits what is due of some partitions and waits for the broker's answer.
-    pub(super) fn commit_now(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
-        let Some(list) = self.take_commits(Some(partitions)) else { return };
-        if let Err(error) = consumer.commit(&list, CommitMode::Sync) {
-            warn!(%error, "offsets could not be committed; their requests may be answered again");
-            self.metrics.commits.with_label_values(&["error"]).inc();
-        }
+    /// Commits what is due of some partitions and waits for the broker's answer. False when it did not take place, so
+    /// that it is still due.
+    pub(super) fn commit_now(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> bool {
+        let Some(list) = self.take_commits(Some(partitions)) else { return true };
+        let Err(error) = consumer.commit(&list, CommitMode::Sync) else { return true };
+        debug!(%error, "offsets could not be committed");
+        self.metrics.commits.with_label_values(&["error"]).inc();
+        let mut state = self.state();
+        partitions.iter().for_each(|partition| state.lanes.commit_failed(*partition));
+        false
     }
 
     fn assigned(&self, partitions: &[i32]) {
@@ -138,8 +141,8 @@ impl IntakeContext {
             warn!(topic = %self.topic, ?partitions, "partitions lost; requests under way will be answered by their new owner");
         } else {
             let drained = self.state().drain(partitions, self.drain);
-            self.commit_now(consumer, partitions);
-            info!(topic = %self.topic, ?partitions, drained, "partitions revoked");
+            let committed = self.commit_now(consumer, partitions);
+            info!(topic = %self.topic, ?partitions, drained, committed, "partitions revoked");
         }
         let mut state = self.state();
         for partition in partitions {

@@ -1,7 +1,5 @@
 //! Models end to end, with a stand-in for MLflow (`fake_mlflow.py`) that starts in a blink.
 
-mod real;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 

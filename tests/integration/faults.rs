@@ -140,3 +140,22 @@ fn an_answer_larger_than_the_broker_takes_becomes_a_small_fault() {
     assert_eq!(replies[0].status(), 413, "{replies:?}");
     assert_eq!(replies[0].json()["error_code"], "PAYLOAD_TOO_LARGE");
 }
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn a_body_of_five_megabytes_is_refused_at_the_door() {
+    let setup = Setup::new(Kafka::shared());
+    let signalbox = Signalbox::start(&setup.single_config("builtin:noop", ""));
+    let call = |size: usize| {
+        let client = reqwest::Client::new();
+        let post = client.post(format!("{}/invocations", signalbox.url())).header("content-type", "application/json");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let answer = post.body(vec![b' '; size]).send().await.unwrap();
+            (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap())
+        })
+    };
+    let (status, fault) = call(5_000_000);
+    assert_eq!((status, &fault["error_code"]), (413, &"PAYLOAD_TOO_LARGE".into()), "{fault}");
+    assert_eq!(call(1_000).0, 200);
+}

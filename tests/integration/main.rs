@@ -7,10 +7,12 @@
 #[cfg(test)]
 mod support;
 
-mod binary;
-mod quickstart;
-mod services;
-mod crash;
-mod faults;
-mod outage;
-mod routing;
+mod services; // the real services do what the other tests stand on
+mod binary; // the binary starts, stops and starts again
+mod quickstart; // the first thing a newcomer runs
+mod routing; // the main job: ten thousand requests, over Kafka and over HTTP
+mod models; // found in a real registry, loaded, called
+mod faults; // bad requests get one clear fault each
+mod crash; // kill -9
+mod rebalance; // instances come and go
+mod outage; // the broker stops and comes back

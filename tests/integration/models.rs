@@ -1,17 +1,32 @@
-//! Models of a real MLflow. `SIGNALBOX_TEST_PYTHON` is an interpreter that has it, and `SIGNALBOX_TEST_TRACKING_URI` a
-//! tracking server whose registry holds `sentiment-model-fast` and `sentiment-model-accurate` (in stage Production,
-//! with the alias `champion`), and `raises-model`.
+//! Models of a real MLflow: found in its registry, loaded, called.
 
-use super::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use signalbox::config;
+use signalbox::invocation::Call;
+use signalbox::message::{Code, Fault, Headers, Reply, Stage};
+use signalbox::models::{HandleOptions, Lease, LoadEvent, ModelHandle, ModelUri, Models};
+
+use crate::support::Mlflow;
 
 const ROWS: &str =
     r#"{"dataframe_split": {"columns": ["text"], "data": [["what a wonderful day"], ["terrible food"]]}}"#;
 
 fn real_models() -> Models {
-    let given = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; tests/run sets it"));
-    let config = config::Models { python: given("SIGNALBOX_TEST_PYTHON"), ..Default::default() };
-    let registry = config::Registry { tracking_uri: Some(given("SIGNALBOX_TEST_TRACKING_URI")), refresh: None };
+    let python = Mlflow::python().to_string_lossy().into_owned();
+    let tracking_uri = Some(Mlflow::shared().tracking_uri());
+    let config = config::Models { python, ..Default::default() };
+    let registry = config::Registry { tracking_uri, refresh: None };
     Models::start(&config, &registry, Arc::new(|_: &LoadEvent<'_>| {})).unwrap()
+}
+
+async fn invoke(lease: &Lease, payload: &'static str) -> Result<Reply, Fault> {
+    let headers = Headers::default();
+    let payload = Bytes::from_static(payload.as_bytes());
+    let timeout = Duration::from_secs(30);
+    lease.invoke(Call { content_type: "application/json", payload, headers: &headers, timeout }).await
 }
 
 fn handle(models: &Models, uri: &str) -> ModelHandle {

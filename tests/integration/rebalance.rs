@@ -1,0 +1,39 @@
+//! Instances come and go while requests run.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::support::{Kafka, Setup, Signalbox, http_model, wait_until};
+
+const REQUESTS: usize = 3_000;
+const MAX_IN_FLIGHT: usize = 16;
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn an_instance_joins_and_another_leaves_and_nothing_is_lost() {
+    let kafka = Kafka::shared();
+    let setup = Setup::new(kafka);
+    let (_model, url) = http_model(20);
+    let config = setup.single_config(&url, &format!("  max_in_flight: {MAX_IN_FLIGHT}"));
+    let mut first = Signalbox::start(&config);
+    for n in 0..REQUESTS {
+        kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{n}"))], b"{\"inputs\": [1]}");
+    }
+    kafka.flush();
+    let reader = setup.reply_reader();
+    let mut answered = HashMap::<String, usize>::new();
+    wait_until("the first replies", Duration::from_secs(60), || {
+        reader.count_into(&mut answered);
+        (answered.len() >= 100).then_some(())
+    });
+    let second = Signalbox::start(&config);
+    assert!(first.terminate().success(), "{}", first.log());
+    wait_until("a reply to every request", Duration::from_secs(180), || {
+        reader.count_into(&mut answered);
+        (answered.len() == REQUESTS).then_some(())
+    });
+    reader.count_rest_into(&mut answered);
+    let repeats: usize = answered.values().map(|times| times - 1).sum();
+    println!("{REQUESTS} requests, one instance joined and one left, {repeats} answered twice");
+    assert!(repeats <= 2 * MAX_IN_FLIGHT, "{repeats} repeats\n{}\n{}", first.log(), second.log());
+}
