@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{Kafka, Setup, Signalbox, http_model, wait_until};
 
-const REQUESTS: usize = 2_000;
+const REQUESTS: usize = 4_000;
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
