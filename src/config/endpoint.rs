@@ -48,9 +48,41 @@ pub struct Route {
     pub batch: Option<Batch>,
     /// The interpreter for this route's model, when it is not `models.python`.
     pub python: Option<String>,
-    /// How many calls of this route's model run at once. Default: 4 for a model that is hosted here, since it holds
-    /// one Python interpreter lock, and 64 for an address.
+    /// What serves this route's model.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// How `mlflow models serve` makes the model's environment. Only with that runtime.
+    pub env_manager: Option<EnvManager>,
+    /// How many processes serve the model, each of them one call at a time. Only with hosts that are forked.
+    pub workers: Option<usize>,
+    /// How many calls of this route's model run at once. Default: one a worker; 4 for `mlflow models serve`; 64 for an
+    /// address.
     pub max_concurrency: Option<usize>,
+}
+
+/// What serves a model that is loaded here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// A host that is forked from the interpreter's template: ready in milliseconds.
+    #[default]
+    Forked,
+    /// `mlflow models serve`, with one of MLflow's own environments.
+    MlflowServe,
+}
+
+/// How `mlflow models serve` makes the environment that a model asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnvManager {
+    /// The interpreter's own.
+    Local,
+    /// One made with virtualenv and pyenv.
+    Virtualenv,
+    /// One made with uv.
+    Uv,
+    /// One made with conda.
+    Conda,
 }
 
 /// How routes without a condition share requests.

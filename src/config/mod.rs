@@ -19,10 +19,12 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
-pub use endpoint::{Batch, Decision, Endpoint, OnConditionError, OnDecisionError, Route, Strategy};
+pub use endpoint::{
+    Batch, Decision, Endpoint, EnvManager, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
+};
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use load::{Loaded, load, parse};
-pub use models::Models;
+pub use models::{Cache, Models, Template};
 pub use registry::Registry;
 pub use report::{Position, Problem, Report, Severity};
 pub use server::Server;

@@ -5,12 +5,18 @@ use std::time::Duration;
 use serde::Deserialize;
 
 /// The MLflow tracking server whose Model Registry names the models.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
-    /// Its address; `MLFLOW_TRACKING_URI` when it is not given, else `http://127.0.0.1:5001`.
+    /// Any of MLflow's tracking URIs; `MLFLOW_TRACKING_URI` when it is not given, else `http://127.0.0.1:5001`.
     pub tracking_uri: Option<String>,
     /// How often stages and aliases are looked at again.
     #[serde(with = "humantime_serde")]
-    pub refresh: Option<Duration>,
+    pub refresh: Duration,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { tracking_uri: None, refresh: Duration::from_secs(5) }
+    }
 }

@@ -89,11 +89,11 @@ registry:
 ";
     insta::assert_snapshot!(report(text), @r#"
     gateway.yaml:3:14: model_endpoints[0].timeout: expected a duration such as 250ms, 10s or 5m, found '10'
-    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, python, max_concurrency
+    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, python, runtime, env_manager, workers, max_concurrency
     gateway.yaml:8:29: model_endpoints[0].routes[0].on_condition_error: unknown value 'skp'; did you mean 'skip'? valid values: skip, fail
     gateway.yaml:9:9: model_endpoints[0].routes[1].alias: missing key 'alias'
     gateway.yaml:9:20: model_endpoints[0].routes[1].model_uri: expected text (put it in quotes if it looks like a number), found a list
-    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, python, max_concurrency
+    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, python, runtime, env_manager, workers, max_concurrency
     gateway.yaml:11:9: model_endpoints[0].routes[2]: expected a mapping of keys, found 'just some text'
     gateway.yaml:12:11: model_endpoints[1].name: duplicate name 'sentiment-router'; model_endpoints[0].name in line 2 has it already
     gateway.yaml:13:15: model_endpoints[1].strategy: `strategy: weighted` is not supported yet; leave it out
@@ -252,10 +252,6 @@ fn keys_of_later_features_are_refused_by_name() {
         (format!("{endpoint}\nkafka: {{ordering: partition}}"), "`ordering: partition`"),
         (format!("{endpoint}\nserver: {{auth: {{a: b}}}}"), "`auth`"),
         (format!("{endpoint}\nserver: {{tls: x}}"), "`tls`"),
-        (format!("{endpoint}\nregistry: {{refresh: 5s}}"), "`refresh`"),
-        (format!("{endpoint}\nmodels: {{memory_limit: 4GiB}}"), "`memory_limit`"),
-        (format!("{endpoint}\nmodels: {{idle_timeout: 15m}}"), "`idle_timeout`"),
-        (format!("{endpoint}\nmodels: {{preload: ['models:/m/1']}}"), "`preload`"),
     ] {
         let report = report(&text);
         let errors: Vec<_> = report.lines().filter(|line| !line.contains("warning: ")).collect();

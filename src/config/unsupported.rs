@@ -18,10 +18,6 @@ pub(super) const NOT_YET: &[(&str, &[&str])] = &[
     ("kafka.ordering", &["key", "partition"]),
     ("server.auth", ANY),
     ("server.tls", ANY),
-    ("registry.refresh", ANY),
-    ("models.memory_limit", ANY),
-    ("models.idle_timeout", ANY),
-    ("models.preload", ANY),
 ];
 
 const ANY: &[&str] = &[];

@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::document::{Content, Document, Found, Step};
 use super::report::{Problem, Severity};
-use super::{Config, EMBEDDED, Endpoint, Kafka, Route, Strategy};
+use super::{Config, EMBEDDED, Endpoint, Kafka, Route, Runtime, Strategy};
 use crate::models::ModelUri;
 use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Language, language};
 
@@ -208,6 +208,20 @@ impl Validator<'_> {
         self.require(weight_fits, &at.key("weight"), "must be 0 or more");
         self.require(route.max_concurrency != Some(0), &at.key("max_concurrency"), "must be at least 1");
         self.require(route.python.as_deref() != Some(""), &at.key("python"), "must name an interpreter");
+        self.require(route.workers != Some(0), &at.key("workers"), "must be at least 1");
+        match route.runtime {
+            Runtime::Forked if route.env_manager.is_some() => self.error(
+                &at.key("env_manager"),
+                "a forked host has its interpreter's environment",
+                "leave it out, or add `runtime: mlflow_serve`",
+            ),
+            Runtime::MlflowServe if route.workers.is_some() => self.error(
+                &at.key("workers"),
+                "`mlflow models serve` is one process",
+                "leave it out, or take `runtime: forked`",
+            ),
+            Runtime::Forked | Runtime::MlflowServe => {}
+        }
         if let Some(batch) = &route.batch {
             self.require(batch.max_rows != Some(0), &at.key("batch").key("max_rows"), "must be at least 1");
         }
@@ -381,17 +395,31 @@ impl Validator<'_> {
         let partition = config.server.reply_partition;
         self.require(partition.is_none_or(|it| it >= 0), &server.key("reply_partition"), "must be 0 or more");
         if let Some(uri) = &config.registry.tracking_uri
-            && !reqwest::Url::parse(uri).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            && !is_tracking_uri(uri)
         {
             let at = registry.key("tracking_uri");
             // Without the value: an address may hold a password.
-            self.error(&at, "not the address of a tracking server", "such as http://127.0.0.1:5001");
+            let help = "such as http://127.0.0.1:5001, sqlite:////srv/mlflow.db, /srv/mlruns or databricks";
+            self.error(&at, "not a tracking URI of MLflow", help);
         }
+        self.positive(config.registry.refresh, &registry.key("refresh"));
         self.require(!config.models.python.is_empty(), &models.key("python"), "must name an interpreter");
         self.positive(config.models.load_timeout, &models.key("load_timeout"));
-        for (index, uri) in config.models.preload.iter().enumerate() {
-            self.model_uri(uri, &models.key("preload").index(index));
+        self.require(config.models.concurrent_loads >= 1, &models.key("concurrent_loads"), "must be at least 1");
+        for (key, uris) in [("preload", &config.models.preload), ("pin", &config.models.pin)] {
+            for (index, uri) in uris.iter().enumerate() {
+                self.model_uri(uri, &models.key(key).index(index));
+            }
         }
+    }
+}
+
+/// MLflow takes a text without a scheme for a directory, or for the name of a plugin such as `databricks`.
+fn is_tracking_uri(text: &str) -> bool {
+    match reqwest::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => url.has_host(),
+        Ok(_) => true,
+        Err(_) => !text.is_empty() && !text.contains("://"),
     }
 }
 

@@ -37,7 +37,7 @@ impl World {
         std::fs::write(&python, format!("#!/bin/sh\nPYTHONPATH={library} exec python3 \"$@\"\n")).unwrap();
         std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
         let config = config::Models { python: python.display().to_string(), load_timeout, ..Default::default() };
-        let registry = config::Registry { tracking_uri: Some("http://127.0.0.1:9".into()), refresh: None };
+        let registry = config::Registry { tracking_uri: Some("http://127.0.0.1:9".into()), ..Default::default() };
         let events = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&events);
         let observer: LoadObserver = Arc::new(move |event: &LoadEvent<'_>| {

@@ -18,7 +18,7 @@ fn real_models() -> Models {
     let python = Mlflow::python().to_string_lossy().into_owned();
     let tracking_uri = Some(Mlflow::shared().tracking_uri());
     let config = config::Models { python, ..Default::default() };
-    let registry = config::Registry { tracking_uri, refresh: None };
+    let registry = config::Registry { tracking_uri, ..Default::default() };
     Models::start(&config, &registry, Arc::new(|_: &LoadEvent<'_>| {})).unwrap()
 }
 
