@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use signalbox::config::{Config, Endpoint, OnConditionError, Route, Strategy};
+use signalbox::config::{Config, Endpoint, OnConditionError, Route, Runtime, Strategy};
 use signalbox::message::{Headers, Request, Source};
 use signalbox::routing::RoutingTable;
 
@@ -24,6 +24,9 @@ fn route(alias: &str, condition: Option<&str>) -> Route {
         shadow: None,
         batch: None,
         python: None,
+        runtime: Runtime::Forked,
+        env_manager: None,
+        workers: None,
         max_concurrency: None,
     }
 }
