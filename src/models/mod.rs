@@ -7,10 +7,18 @@ mod backoff;
 mod host;
 mod lease;
 mod loader;
+#[cfg_attr(not(test), expect(dead_code, reason = "the keeper is going to use it"))]
+mod memory;
 mod output;
 mod registry;
+#[cfg_attr(not(test), expect(dead_code, reason = "the keeper is going to use it"))]
+mod residency;
 mod slot;
+#[cfg_attr(not(test), expect(dead_code, reason = "the keeper is going to use it"))]
+mod turns;
 mod uri;
+#[cfg_attr(not(test), expect(dead_code, reason = "the keeper is going to use it"))]
+mod usage;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,0 +1,107 @@
+//! How often a version is used, and when it will be used next.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Over how many of the last intervals the average is taken, roughly: enough to tell a model that is used twice as
+/// often from luck, few enough that a changed habit shows.
+const REMEMBERED_INTERVALS: u64 = 16;
+
+/// The mean absolute deviation of intervals that know nothing of each other, as a part of their mean: 2/e.
+const DEVIATION_OF_CHANCE: f32 = 0.735_76;
+
+/// A silence so many times longer than usual is no accident: the habit has ended. By chance it is one in fifty.
+const SILENCE: f32 = 4.0;
+
+/// The calls of one version. It outlives the version's host, so that what is known of it is known when it comes back.
+///
+/// Every call touches it, so it has no lock: two calls at the same instant may count as one interval.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    uses: AtomicU64,
+    /// Microseconds since the start, plus one; 0 before the first use.
+    last_use: AtomicU64,
+    /// A [`Pace`], in one word so that both halves belong together.
+    pace: AtomicU64,
+}
+
+/// What [`Usage`] says at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Habit {
+    /// How many calls there were.
+    pub(super) uses: u64,
+    /// When the last one was.
+    pub(super) last_use: Option<Duration>,
+    /// How long it is from one call to the next. Nothing is known of that before the second.
+    pub(super) pace: Option<Pace>,
+}
+
+/// How long it is from one call to the next, in seconds: moving averages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Pace {
+    pub(super) interval: f32,
+    /// The mean absolute deviation from it.
+    pub(super) deviation: f32,
+}
+
+impl Usage {
+    /// A call begins, at this time since the start.
+    pub(super) fn used(&self, now: Duration) {
+        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX - 1) + 1;
+        let before = self.last_use.fetch_max(now, Ordering::Relaxed);
+        let intervals = self.uses.fetch_add(1, Ordering::Relaxed);
+        if before == 0 {
+            return;
+        }
+        let interval = Duration::from_micros(now.saturating_sub(before)).as_secs_f32();
+        let pace = Pace::unpack(self.pace.load(Ordering::Relaxed)).after(interval, intervals);
+        self.pace.store(pace.pack(), Ordering::Relaxed);
+    }
+
+    /// What is known now.
+    pub(super) fn habit(&self) -> Habit {
+        let uses = self.uses.load(Ordering::Relaxed);
+        let last_use = self.last_use.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros);
+        let pace = Pace::unpack(self.pace.load(Ordering::Relaxed));
+        Habit { uses, last_use, pace: (uses > 1).then_some(pace) }
+    }
+}
+
+impl Pace {
+    /// With one more interval, which is the `count`th. The first is all that is known, so it may be off by itself.
+    fn after(self, interval: f32, count: u64) -> Self {
+        if count <= 1 {
+            return Self { interval, deviation: interval };
+        }
+        let weight = 1.0 / count.min(REMEMBERED_INTERVALS) as f32;
+        let off = (interval - self.interval).abs();
+        Self {
+            interval: self.interval + weight * (interval - self.interval),
+            deviation: self.deviation + weight * (off - self.deviation),
+        }
+    }
+
+    /// How many seconds it will be until the next use, after `silence` seconds without one.
+    ///
+    /// Uses that follow each other by chance can be expected after the mean interval, however long the last is ago;
+    /// regular ones after what is left of it. How regular they are decides between the two. When nothing has come for
+    /// far longer than usual, neither holds any more, and what has been silent that long will be for as long again.
+    pub(super) fn expected_wait(self, silence: f32) -> f32 {
+        let Self { interval, deviation } = self;
+        if silence > SILENCE * interval {
+            return silence;
+        }
+        let regularity = (1.0 - deviation / (DEVIATION_OF_CHANCE * interval)).clamp(0.0, 1.0);
+        let left = (interval - silence).max(deviation);
+        regularity * left + (1.0 - regularity) * interval
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.interval.to_bits()) << 32 | u64::from(self.deviation.to_bits())
+    }
+
+    fn unpack(word: u64) -> Self {
+        let [high, low] = [word >> 32, word & u64::from(u32::MAX)].map(|half| f32::from_bits(half as u32));
+        Self { interval: high, deviation: low }
+    }
+}
