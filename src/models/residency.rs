@@ -10,6 +10,9 @@ use super::usage::Habit;
 /// The longest that a version may stay for having been dear to load.
 const LONGEST_STAY: Duration = Duration::from_secs(120);
 
+/// A wait, in seconds, below which no two differ: a load is longer than that.
+const SOON: f32 = 0.001;
+
 /// The rules of the house, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rules {
@@ -25,7 +28,7 @@ pub(super) struct Rules {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Resident<K> {
     pub(super) key: K,
-    /// Its hosts' private bytes, as measured last.
+    /// Its hosts' private bytes, as measured last. Those of a version that is made to go count as leaving instead.
     pub(super) memory: u64,
     /// The same when it had been loaded and warmed.
     pub(super) memory_when_loaded: u64,
@@ -101,7 +104,8 @@ pub(super) struct Excess<K> {
 }
 
 impl Rules {
-    /// Whether a load may begin. Loads ask one after the other: the next only when this one may begin, or has given up.
+    /// Whether a load may begin. Loads ask one after the other: the next only when this one may begin, or has given up;
+    /// else two would wait for the same room.
     pub(super) fn room<K: Copy + Ord>(
         &self,
         residents: &[Resident<K>],
@@ -109,25 +113,182 @@ impl Rules {
         wanted: Wanted,
         now: Duration,
     ) -> Room<K> {
-        let _ = (residents, claims, wanted, now, LONGEST_STAY);
-        Room::Free
+        let Some(limit) = self.memory_limit else { return Room::Free };
+        let needed = wanted.memory;
+        let missing = (taken(residents, claims) + needed).saturating_sub(limit);
+        if missing == 0 {
+            return Room::Free;
+        }
+        let left = limit.saturating_sub(sum(residents.iter().filter(|resident| resident.pinned)));
+        if needed > limit {
+            return Room::Refuse(Refusal::TooLarge { needed, limit });
+        }
+        if needed > left {
+            return Room::Refuse(Refusal::Pinned { needed, left });
+        }
+        let missing = missing.saturating_sub(claims.leaving);
+        if missing == 0 {
+            return Room::Wait { until: None };
+        }
+        if let Some(evicted) = least_valuable(residents, |resident| self.may_go(resident, now), missing, now) {
+            return Room::Evict(evicted);
+        }
+        let patience_ends = now.saturating_add(wanted.patience);
+        if let Some(time) = self.soonest(residents, |resident| !resident.in_use, missing)
+            && time <= patience_ends
+        {
+            return Room::Wait { until: Some(time) };
+        }
+        // Calls and loads may end at any moment; a stay does not.
+        match self.soonest(residents, |_| true, missing) {
+            Some(time) if time > patience_ends => Room::Refuse(Refusal::Thrash { retry_after: time - now }),
+            Some(_) | None => Room::Wait { until: None },
+        }
     }
 
     /// Who has been unused for so long that they must go.
     pub(super) fn idle<K: Copy>(&self, residents: &[Resident<K>], now: Duration) -> Vec<K> {
-        let _ = (residents, now);
-        Vec::new()
+        let due = |resident: &&Resident<K>| self.goes_idle(resident).is_some_and(|time| time <= now);
+        residents.iter().filter(due).map(|resident| resident.key).collect()
     }
 
-    /// When the first of them will have been.
+    /// When the first of them will have been, if nobody uses it until then.
     pub(super) fn next_idle<K>(&self, residents: &[Resident<K>]) -> Option<Duration> {
-        let _ = residents;
-        None
+        residents.iter().filter_map(|resident| self.goes_idle(resident)).min()
     }
 
-    /// What to do when measured memory is more than allowed; nothing, when it is not.
+    /// What to do when more memory is measured than is allowed; nothing, when it is not.
+    ///
+    /// The least valuable go, if that is enough. If it is not, whoever leaks must give up what it has taken, and the
+    /// others only what is then still missing.
     pub(super) fn excess<K: Copy + Ord>(&self, residents: &[Resident<K>], claims: Claims, now: Duration) -> Excess<K> {
-        let _ = (residents, claims, now);
-        Excess { evict: Vec::new(), recycle: None }
+        let limit = self.memory_limit.unwrap_or(u64::MAX);
+        let missing = taken(residents, claims).saturating_sub(limit).saturating_sub(claims.leaving);
+        let may_go = |resident: &Resident<K>| self.may_go(resident, now);
+        if let Some(evict) = least_valuable(residents, may_go, missing, now) {
+            return Excess { evict, recycle: None };
+        }
+        let leaks = residents.iter().filter(|resident| resident.leaks() && self.stay_ends(resident) <= now);
+        let leak = leaks.filter(|resident| !may_go(resident)).max_by_key(|resident| (resident.growth(), resident.key));
+        let missing = missing.saturating_sub(leak.map_or(0, Resident::growth));
+        let all = || residents.iter().filter(|resident| may_go(resident)).map(|resident| resident.key).collect();
+        Excess {
+            evict: least_valuable(residents, may_go, missing, now).unwrap_or_else(all),
+            recycle: leak.map(|resident| resident.key),
+        }
+    }
+
+    fn may_go<K>(&self, resident: &Resident<K>, now: Duration) -> bool {
+        !resident.in_use && !resident.pinned && self.stay_ends(resident) <= now
+    }
+
+    /// Until when it stays for having been loaded: twice as long as that took, so that however requests come, no memory
+    /// spends more than a third of its time with loading. What was loaded on suspicion makes way for a request.
+    fn stay_ends<K>(&self, resident: &Resident<K>) -> Duration {
+        let unused = resident.habit.last_use.is_none_or(|time| time < resident.loaded_at);
+        if resident.preloaded && unused {
+            return resident.loaded_at;
+        }
+        let stay = self.minimum_stay.max((2 * resident.load_cost).min(LONGEST_STAY));
+        resident.loaded_at.saturating_add(stay)
+    }
+
+    /// When so many bytes' worth of these will have ended their stay. `None` when all of them are not enough.
+    fn soonest<K>(
+        &self,
+        residents: &[Resident<K>],
+        counts: impl Fn(&Resident<K>) -> bool,
+        bytes: u64,
+    ) -> Option<Duration> {
+        let guests = residents.iter().filter(|resident| !resident.pinned && counts(resident));
+        let mut ends: Vec<_> = guests.map(|resident| (self.stay_ends(resident), resident.memory)).collect();
+        ends.sort_unstable();
+        let mut freed = 0;
+        let enough = ends.into_iter().find(|(_, memory)| {
+            freed += memory;
+            freed >= bytes
+        });
+        enough.map(|(time, _)| time)
+    }
+
+    /// When it will have been unused for long enough. `None` when it does not go for that.
+    fn goes_idle<K>(&self, resident: &Resident<K>) -> Option<Duration> {
+        let timeout = self.idle_timeout.filter(|_| !resident.in_use && !resident.pinned)?;
+        Some(resident.quiet_since().saturating_add(timeout).max(self.stay_ends(resident)))
     }
 }
+
+impl<K> Resident<K> {
+    fn quiet_since(&self) -> Duration {
+        self.habit.last_use.unwrap_or_default().max(self.loaded_at)
+    }
+
+    fn growth(&self) -> u64 {
+        self.memory.saturating_sub(self.memory_when_loaded)
+    }
+
+    /// Caches fill up in use; what has grown by more than a quarter has something else to it.
+    fn leaks(&self) -> bool {
+        self.growth() > self.memory_when_loaded / 4
+    }
+
+    /// Seconds of loading that each byte saves in each second, if it stays.
+    fn value(&self, wait_of_strangers: f32, now: Duration) -> f64 {
+        let silence = now.saturating_sub(self.quiet_since()).as_secs_f32();
+        let wait = match self.habit.pace {
+            Some(pace) => pace.expected_wait(silence),
+            None => silence.max(wait_of_strangers),
+        };
+        self.load_cost.as_secs_f64() / (self.memory.max(1) as f64 * f64::from(wait.max(SOON)))
+    }
+}
+
+/// Those who may go and are worth the least, as many as it takes to free so many bytes, and none that it does not
+/// take. `None` when all of them are not enough.
+fn least_valuable<K: Copy + Ord>(
+    residents: &[Resident<K>],
+    may_go: impl Fn(&Resident<K>) -> bool,
+    bytes: u64,
+    now: Duration,
+) -> Option<Vec<K>> {
+    // Whoever was used only once has to prove itself: it is taken for the one that is used most seldom.
+    let intervals = residents.iter().filter_map(|resident| resident.habit.pace).map(|pace| pace.interval);
+    let wait_of_strangers = intervals.fold(0.0, f32::max);
+    let mut ranked: Vec<_> = residents
+        .iter()
+        .filter(|resident| may_go(resident))
+        .map(|resident| (resident.value(wait_of_strangers, now), resident))
+        .collect();
+    ranked.sort_by(|(value, one), (other, two)| value.total_cmp(other).then(one.key.cmp(&two.key)));
+
+    let mut freed = 0;
+    let mut chosen = Vec::new();
+    for (_, resident) in ranked {
+        if freed >= bytes {
+            break;
+        }
+        freed += resident.memory;
+        chosen.push(resident);
+    }
+    if freed < bytes {
+        return None;
+    }
+    // A large one at the end may have made smaller ones superfluous; the dearest of those are spared.
+    for index in (0..chosen.len()).rev() {
+        if freed - chosen[index].memory >= bytes {
+            freed -= chosen.remove(index).memory;
+        }
+    }
+    Some(chosen.into_iter().map(|resident| resident.key).collect())
+}
+
+fn taken<K>(residents: &[Resident<K>], claims: Claims) -> u64 {
+    sum(residents.iter()) + claims.leaving + claims.loading
+}
+
+fn sum<'a, K: 'a>(residents: impl Iterator<Item = &'a Resident<K>>) -> u64 {
+    residents.map(|resident| resident.memory).sum()
+}
+
+#[cfg(test)]
+mod tests;

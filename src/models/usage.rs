@@ -105,3 +105,95 @@ impl Pace {
         Self { interval: high, deviation: low }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn used_at(millis: impl IntoIterator<Item = u64>) -> Usage {
+        let usage = Usage::default();
+        millis.into_iter().for_each(|time| usage.used(Duration::from_millis(time)));
+        usage
+    }
+
+    fn near(one: f32, other: f32) -> bool {
+        (one - other).abs() <= 0.01 * other.abs().max(1.0)
+    }
+
+    #[test]
+    fn nothing_is_known_of_intervals_before_the_second_use() {
+        assert_eq!(Usage::default().habit(), Habit::default());
+        let first = Habit { uses: 1, last_use: Some(Duration::ZERO), pace: None };
+        assert_eq!(used_at([0]).habit(), first);
+        let pace = Some(Pace { interval: 3.0, deviation: 3.0 });
+        assert_eq!(used_at([0, 3000]).habit(), Habit { uses: 2, last_use: Some(Duration::from_secs(3)), pace });
+    }
+
+    #[test]
+    fn regular_use_is_expected_after_what_is_left_of_the_interval() {
+        let pace = used_at((0..200).map(|n| n * 10_000)).habit().pace.unwrap();
+        assert!(near(pace.interval, 10.0) && pace.deviation < 0.01, "{pace:?}");
+        assert!(near(pace.expected_wait(0.0), 10.0));
+        assert!(near(pace.expected_wait(8.0), 2.0));
+        // Late, and due at any moment.
+        assert!(pace.expected_wait(11.0) < 0.1);
+    }
+
+    #[test]
+    fn chance_use_is_expected_after_the_mean_interval() {
+        let pace = Pace { interval: 10.0, deviation: 7.36 };
+        assert!(near(pace.expected_wait(0.0), 10.0));
+        assert!(near(pace.expected_wait(8.0), 10.0));
+        assert!(near(pace.expected_wait(39.0), 10.0));
+    }
+
+    #[test]
+    fn a_long_silence_is_expected_to_last() {
+        for deviation in [0.0, 5.0, 10.0] {
+            assert_eq!(Pace { interval: 10.0, deviation }.expected_wait(41.0), 41.0);
+        }
+    }
+
+    #[test]
+    fn a_new_habit_replaces_the_old_one() {
+        let seldom = (0..100).map(|n| n * 60_000);
+        let often = (0..60).map(|n| 100 * 60_000 + n * 1000);
+        let pace = used_at(seldom.chain(often)).habit().pace.unwrap();
+        assert!(pace.interval < 3.0, "{pace:?}");
+    }
+
+    #[test]
+    fn calls_at_once_and_out_of_order_do_no_harm() {
+        let habit = used_at([5000, 5000, 4000, 6000]).habit();
+        assert_eq!((habit.uses, habit.last_use), (4, Some(Duration::from_secs(6))));
+    }
+
+    #[test]
+    fn many_threads_lose_no_use() {
+        let usage = Usage::default();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let usage = &usage;
+                scope.spawn(move || (0..1000).for_each(|n| usage.used(Duration::from_millis(n * 4 + thread))));
+            }
+        });
+        let habit = usage.habit();
+        assert_eq!((habit.uses, habit.last_use), (4000, Some(Duration::from_millis(3999))));
+        assert!(habit.pace.is_some_and(|pace| pace.interval.is_finite() && pace.interval >= 0.0), "{habit:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_is_never_negative_nor_beyond_reason(
+            mut times in proptest::collection::vec(0..10_000_000_u64, 2..40), silence in 0.0..1e6_f32,
+        ) {
+            times.sort_unstable();
+            let pace = used_at(times).habit().pace.unwrap();
+            let wait = pace.expected_wait(silence);
+            prop_assert!(wait >= 0.0 && wait.is_finite());
+            prop_assert!(wait <= silence.max(pace.interval).max(pace.deviation) * 1.001, "{} {:?}", wait, pace);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+use proptest::prelude::*;
+
+use super::super::usage::Pace;
+use super::*;
+
+mod simulation;
+
+const MB: u64 = 1 << 20;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn rules(memory_limit: u64) -> Rules {
+    Rules { memory_limit: Some(memory_limit), idle_timeout: Some(seconds(900)), minimum_stay: millis(250) }
+}
+
+/// Ten megabytes, loaded in 100 ms at 0 s, used once a second until 100 s.
+fn resident(key: u32) -> Resident<u32> {
+    Resident {
+        key,
+        memory: 10 * MB,
+        memory_when_loaded: 10 * MB,
+        loaded_at: seconds(0),
+        load_cost: millis(100),
+        habit: habit(1.0, 100),
+        preloaded: false,
+        in_use: false,
+        pinned: false,
+    }
+}
+
+fn habit(interval: f32, last_use: u64) -> Habit {
+    let pace = Some(Pace { interval, deviation: interval });
+    Habit { uses: 9, last_use: Some(seconds(last_use)), pace }
+}
+
+fn wanted(megabytes: u64) -> Wanted {
+    Wanted { memory: megabytes * MB, patience: seconds(1) }
+}
+
+const NOW: Duration = Duration::from_secs(101);
+
+#[test]
+fn there_is_room_without_a_limit() {
+    let rules = Rules { memory_limit: None, ..rules(0) };
+    let huge = Wanted { memory: u64::MAX / 2, patience: Duration::ZERO };
+    assert_eq!(rules.room(&[resident(1)], Claims::default(), huge, NOW), Room::Free);
+}
+
+#[test]
+fn the_least_valuable_goes() {
+    let rules = rules(30 * MB);
+    let room = |residents: [Resident<u32>; 3]| rules.room(&residents, Claims::default(), wanted(10), NOW);
+    let seldom = Resident { habit: habit(60.0, 100), ..resident(2) };
+    assert_eq!(room([resident(1), seldom, resident(3)]), Room::Evict(vec![2]));
+    let large = Resident { memory: 11 * MB, ..resident(3) };
+    assert_eq!(room([resident(1), resident(2), large]), Room::Evict(vec![3]));
+    let cheap = Resident { load_cost: millis(50), ..resident(2) };
+    assert_eq!(room([resident(1), cheap, resident(3)]), Room::Evict(vec![2]));
+    let once = Resident { habit: Habit { pace: None, ..habit(0.0, 101) }, ..resident(3) };
+    assert_eq!(room([Resident { habit: habit(2.0, 100), ..resident(1) }, resident(2), once]), Room::Evict(vec![1]));
+}
+
+#[test]
+fn what_a_large_one_makes_superfluous_is_spared() {
+    let small = Resident { memory: MB, habit: habit(600.0, 100), ..resident(1) };
+    let room = rules(11 * MB).room(&[small, resident(2)], Claims::default(), wanted(10), NOW);
+    assert_eq!(room, Room::Evict(vec![2]));
+}
+
+#[test]
+fn room_is_not_there_before_a_process_is_gone() {
+    let rules = rules(20 * MB);
+    let room = |leaving| {
+        let claims = Claims { leaving: leaving * MB, loading: 0 };
+        rules.room(&[resident(1)], claims, wanted(10), NOW)
+    };
+    assert_eq!(room(10), Room::Wait { until: None });
+    assert_eq!(room(0), Room::Free);
+    // What leaves is not enough here.
+    let claims = Claims { leaving: 10 * MB, loading: 0 };
+    assert_eq!(rules.room(&[resident(1)], claims, wanted(15), NOW), Room::Evict(vec![1]));
+}
+
+#[test]
+fn a_cheap_newcomer_is_waited_for_and_a_dear_one_is_not() {
+    let rules = rules(10 * MB);
+    let room = |load_cost| {
+        let newcomer = Resident { loaded_at: NOW, load_cost, habit: habit(1.0, 101), ..resident(1) };
+        rules.room(&[newcomer], Claims::default(), wanted(10), NOW)
+    };
+    assert_eq!(room(millis(100)), Room::Wait { until: Some(NOW + millis(250)) });
+    assert_eq!(room(seconds(20)), Room::Refuse(Refusal::Thrash { retry_after: seconds(40) }));
+    assert_eq!(room(seconds(2000)), Room::Refuse(Refusal::Thrash { retry_after: LONGEST_STAY }));
+}
+
+#[test]
+fn an_unused_preload_makes_way_at_once() {
+    let preload = Resident { loaded_at: NOW, preloaded: true, load_cost: seconds(20), ..resident(1) };
+    let room = |resident| rules(10 * MB).room(&[resident], Claims::default(), wanted(10), NOW);
+    assert_eq!(room(preload), Room::Evict(vec![1]));
+    let used = Resident { habit: habit(1.0, 101), ..preload };
+    assert!(matches!(room(used), Room::Refuse(Refusal::Thrash { .. })));
+}
+
+#[test]
+fn what_is_in_use_or_loading_is_waited_for() {
+    let in_use = Resident { in_use: true, ..resident(1) };
+    let rules = rules(10 * MB);
+    assert_eq!(rules.room(&[in_use], Claims::default(), wanted(10), NOW), Room::Wait { until: None });
+    let loading = Claims { leaving: 0, loading: 10 * MB };
+    assert_eq!(rules.room::<u32>(&[], loading, wanted(10), NOW), Room::Wait { until: None });
+}
+
+#[test]
+fn what_can_never_fit_is_refused_with_the_numbers() {
+    let pinned = Resident { pinned: true, ..resident(1) };
+    let refusal =
+        |residents: &[_], megabytes| match rules(20 * MB).room(residents, Claims::default(), wanted(megabytes), NOW) {
+            Room::Refuse(refusal) => refusal.to_string(),
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(refusal(&[], 21), "it needs 22020096 bytes, and models.memory_limit is 20971520");
+    let expected = "it needs 11534336 bytes, and pinned models leave 10485760 of models.memory_limit";
+    assert_eq!(refusal(&[pinned], 11), expected);
+}
+
+#[test]
+fn idle_ones_go_by_time() {
+    let rules = rules(0);
+    let residents = [
+        resident(1),
+        Resident { habit: habit(1.0, 50), ..resident(2) },
+        Resident { in_use: true, ..resident(3) },
+        Resident { pinned: true, ..resident(4) },
+        Resident { habit: Habit::default(), loaded_at: seconds(70), ..resident(5) },
+    ];
+    assert_eq!(rules.next_idle(&residents), Some(seconds(950)));
+    assert!(rules.idle(&residents, seconds(949)).is_empty());
+    assert_eq!(rules.idle(&residents, seconds(970)), [2, 5]);
+    let never = Rules { idle_timeout: None, ..rules };
+    assert_eq!((never.idle(&residents, seconds(9999)), never.next_idle(&residents)), (vec![], None));
+}
+
+#[test]
+fn a_leak_costs_the_one_that_leaks() {
+    let excess = |residents: &[_]| rules(35 * MB).excess(residents, Claims::default(), NOW);
+    let nothing = Excess { evict: vec![], recycle: None };
+    assert_eq!(excess(&[resident(1), resident(2), resident(3)]), nothing);
+
+    // Idle ones are enough.
+    let leaking = Resident { memory: 20 * MB, in_use: true, ..resident(1) };
+    assert_eq!(excess(&[leaking, resident(2), resident(3)]), Excess { evict: vec![2], recycle: None });
+
+    // They are not: it gives up what it took, and the others stay if that will do.
+    let leaking = Resident { memory: 60 * MB, in_use: true, ..resident(1) };
+    assert_eq!(excess(&[leaking, resident(2), resident(3)]), Excess { evict: vec![], recycle: Some(1) });
+    let pinned = Resident { pinned: true, in_use: false, ..leaking };
+    assert_eq!(excess(&[pinned, resident(2)]), Excess { evict: vec![], recycle: Some(1) });
+
+    // Where it will not, because the others are too large together, they go as well.
+    let busy = Resident { memory: 19 * MB, memory_when_loaded: 18 * MB, in_use: true, ..resident(2) };
+    assert_eq!(excess(&[leaking, busy, resident(3)]), Excess { evict: vec![3], recycle: Some(1) });
+
+    // Nobody leaks: there is just too much in use.
+    let busy = |key| Resident { memory: 12 * MB, in_use: true, ..resident(key) };
+    assert_eq!(excess(&[busy(1), busy(2), busy(3)]), nothing);
+}
+
+fn any_resident() -> impl Strategy<Value = Resident<u32>> {
+    let times = (0..200_u64, 0..5000_u64, proptest::option::of(0..200_u64));
+    let pace = proptest::option::of((0.0..100.0_f32, 0.0..50.0_f32));
+    let flags = (any::<bool>(), proptest::bool::weighted(0.3), proptest::bool::weighted(0.2));
+    (0..100_u64, 1..100_u64, times, pace, flags).prop_map(
+        |(memory, memory_when_loaded, (loaded_at, load_cost, last_use), pace, (preloaded, in_use, pinned))| Resident {
+            key: 0,
+            memory,
+            memory_when_loaded,
+            loaded_at: seconds(loaded_at),
+            load_cost: millis(load_cost),
+            habit: Habit {
+                uses: 3,
+                last_use: last_use.map(seconds),
+                pace: pace.map(|(interval, deviation)| Pace { interval, deviation }),
+            },
+            preloaded,
+            in_use,
+            pinned,
+        },
+    )
+}
+
+prop_compose! {
+    fn any_house()(mut residents in proptest::collection::vec(any_resident(), 0..12)) -> Vec<Resident<u32>> {
+        for (key, resident) in (0..).zip(&mut residents) {
+            resident.key = key;
+        }
+        residents
+    }
+}
+
+fn total<'a>(residents: impl IntoIterator<Item = &'a Resident<u32>>) -> u64 {
+    sum(residents.into_iter())
+}
+
+fn of<'a>(residents: &'a [Resident<u32>], keys: &[u32]) -> Vec<&'a Resident<u32>> {
+    keys.iter().map(|key| &residents[*key as usize]).collect()
+}
+
+proptest! {
+    #[test]
+    fn room_keeps_its_word(
+        residents in any_house(), limit in 0..600_u64, leaving in 0..80_u64, loading in 0..80_u64,
+        needed in 0..150_u64, patience in 0..20_u64, now in 200..220_u64,
+    ) {
+        let (rules, now) = (rules(limit), seconds(now));
+        let claims = Claims { leaving, loading };
+        let wanted = Wanted { memory: needed, patience: seconds(patience) };
+        let used = total(&residents) + leaving + loading;
+        let guests = || residents.iter().filter(|resident| !resident.pinned);
+        let gone_by = |time| move |resident: &&Resident<u32>| rules.stay_ends(resident) <= time;
+        let enough = |bytes: u64| used + needed <= limit + leaving + bytes;
+        let room = rules.room(&residents, claims, wanted, now);
+        prop_assert_eq!(room == Room::Free, used + needed <= limit);
+        prop_assert_eq!(&room, &rules.room(&residents, claims, wanted, now));
+        match room {
+            Room::Free => {}
+            Room::Evict(keys) => {
+                let evicted = of(&residents, &keys);
+                let mut distinct = keys.clone();
+                distinct.sort_unstable();
+                distinct.dedup();
+                prop_assert_eq!(distinct.len(), keys.len());
+                prop_assert!(!keys.is_empty());
+                prop_assert!(evicted.iter().all(|resident| rules.may_go(resident, now)));
+                // Sufficient when they and what leaves are gone, so that the limit then holds with the newcomer.
+                let freed = total(evicted.iter().copied());
+                prop_assert!(enough(freed));
+                prop_assert!(evicted.iter().all(|resident| resident.memory == 0 || !enough(freed - resident.memory)));
+                let after: Vec<_> = residents.iter().filter(|resident| !keys.contains(&resident.key)).copied().collect();
+                prop_assert_eq!(rules.room(&after, Claims { leaving: 0, loading }, wanted, now), Room::Free);
+                let going = Claims { leaving: leaving + freed, loading };
+                prop_assert_eq!(rules.room(&after, going, wanted, now), Room::Wait { until: None });
+            }
+            Room::Wait { until: Some(time) } => {
+                prop_assert!(now < time && time <= now + wanted.patience);
+                // Nothing else happening, it is worth asking again then, and not a moment sooner.
+                let evicts = |time| matches!(rules.room(&residents, claims, wanted, time), Room::Evict(_));
+                prop_assert!(evicts(time));
+                prop_assert!(!evicts(time - Duration::from_nanos(1)));
+            }
+            Room::Wait { until: None } => {
+                let in_time = total(guests().filter(gone_by(now + wanted.patience)));
+                let all = total(guests());
+                prop_assert!(enough(0) || enough(in_time) || !enough(all));
+                prop_assert!(!enough(total(guests().filter(|resident| !resident.in_use).filter(gone_by(now)))) || enough(0));
+            }
+            Room::Refuse(Refusal::TooLarge { .. }) => prop_assert!(needed > limit),
+            Room::Refuse(Refusal::Pinned { left, .. }) => {
+                prop_assert_eq!(left, limit.saturating_sub(total(residents.iter().filter(|resident| resident.pinned))));
+                prop_assert!(needed > left);
+            }
+            Room::Refuse(Refusal::Thrash { retry_after }) => {
+                prop_assert!(retry_after > wanted.patience);
+                prop_assert!(!enough(total(guests().filter(gone_by(now + wanted.patience)))));
+                prop_assert!(enough(total(guests().filter(gone_by(now + retry_after)))));
+            }
+        }
+    }
+
+    #[test]
+    fn idle_is_who_nobody_used_for_that_long(residents in any_house(), now in 0..1500_u64) {
+        let rules = rules(0);
+        let idle = rules.idle(&residents, seconds(now));
+        for resident in &residents {
+            let quiet = seconds(now).checked_sub(resident.quiet_since()).is_some_and(|quiet| quiet >= seconds(900));
+            prop_assert_eq!(idle.contains(&resident.key), quiet && !resident.in_use && !resident.pinned);
+        }
+        let next = rules.next_idle(&residents);
+        prop_assert_eq!(idle.is_empty(), next.is_none_or(|time| seconds(now) < time));
+    }
+
+    #[test]
+    fn excess_takes_no_more_than_it_must(
+        residents in any_house(), limit in 0..600_u64, leaving in 0..80_u64, now in 200..220_u64,
+    ) {
+        let (rules, now) = (rules(limit), seconds(now));
+        let claims = Claims { leaving, loading: 0 };
+        let over = total(&residents).saturating_sub(limit);
+        let Excess { evict, recycle } = rules.excess(&residents, claims, now);
+        let evicted = of(&residents, &evict);
+        prop_assert!(evicted.iter().all(|resident| rules.may_go(resident, now)));
+        let freed = total(evicted.iter().copied());
+        let all = total(residents.iter().filter(|resident| rules.may_go(resident, now)));
+        let given_up = recycle.map_or(0, |key| residents[key as usize].growth());
+        prop_assert!(freed + given_up >= over || freed == all);
+        if over == 0 || all >= over {
+            prop_assert_eq!(recycle, None);
+        }
+        if freed + given_up >= over {
+            let superfluous = |resident: &&&Resident<u32>| resident.memory > 0 && freed - resident.memory + given_up >= over;
+            prop_assert_eq!(evicted.iter().find(superfluous), None);
+        }
+        if let Some(key) = recycle {
+            let leak = &residents[key as usize];
+            prop_assert!((leak.in_use || leak.pinned) && leak.leaks() && !evict.contains(&key));
+        }
+    }
+}

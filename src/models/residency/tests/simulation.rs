@@ -1,0 +1,217 @@
+//! Twenty models and room for half of them, beside plain LRU.
+
+use std::collections::BTreeMap;
+
+use super::super::super::usage::Usage;
+use super::*;
+
+const MODELS: usize = 20;
+const REQUESTS: usize = 6000;
+
+/// Small enough to be written here, and the same everywhere.
+struct Chance(u64);
+
+impl Chance {
+    /// From 0 up to 1.
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((word ^ (word >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[(self.next() * from.len() as f64) as usize]
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Pattern {
+    Uniform,
+    /// The nth most popular is used 1/n as often as the first.
+    Zipf,
+    Cyclic,
+    /// Each in turn, with gaps of any length between them.
+    UnevenlyCyclic,
+    /// Zipf, but who is popular changes three times.
+    Changing,
+}
+
+impl Pattern {
+    /// Which models are called, and how many seconds after the last answer, when one is called a second.
+    fn requests(self) -> Vec<(f64, usize)> {
+        let mut chance = Chance(7);
+        let mut request = |index: usize| {
+            let gap = -(1.0 - chance.next()).ln();
+            let gap = if self == Self::Cyclic { 1.0 } else { gap };
+            let model = match self {
+                Self::Uniform => (chance.next() * MODELS as f64) as usize,
+                Self::Cyclic | Self::UnevenlyCyclic => index % MODELS,
+                Self::Zipf => zipf(chance.next()),
+                Self::Changing => (zipf(chance.next()) + 7 * (index * 4 / REQUESTS)) % MODELS,
+            };
+            (gap, model)
+        };
+        (0..REQUESTS).map(&mut request).collect()
+    }
+}
+
+fn zipf(chance: f64) -> usize {
+    let weight = |rank: usize| 1.0 / (rank + 1) as f64;
+    let mut left = chance * (0..MODELS).map(weight).sum::<f64>();
+    let chosen = (0..MODELS).find(|rank| {
+        left -= weight(*rank);
+        left < 0.0
+    });
+    chosen.unwrap_or(MODELS - 1)
+}
+
+/// What a model is like.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    memory: u64,
+    load_cost: Duration,
+}
+
+fn equal() -> [Kind; MODELS] {
+    [Kind { memory: 4, load_cost: millis(50) }; MODELS]
+}
+
+fn mixed() -> [Kind; MODELS] {
+    let mut chance = Chance(3);
+    std::array::from_fn(|_| Kind {
+        memory: chance.pick(&[1, 2, 4, 8]),
+        load_cost: millis(chance.pick(&[50, 200, 1000, 5000])),
+    })
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Policy {
+    LeastRecentlyUsed,
+    Signalbox,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Outcome {
+    /// Of all requests, those that found their model loaded.
+    hits: f64,
+    /// How long a request waited on average, for room and for the load.
+    wait: f64,
+}
+
+/// One caller at a time, so many calls a second.
+fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> Outcome {
+    let limit = kinds.iter().map(|kind| kind.memory).sum::<u64>() / 2;
+    let rules = rules(limit);
+    let usage: [Usage; MODELS] = std::array::from_fn(|_| Usage::default());
+    let mut loaded_at: BTreeMap<usize, Duration> = BTreeMap::new();
+    let mut now = Duration::ZERO;
+    let (mut hits, mut waited) = (0, Duration::ZERO);
+    for (gap, model) in pattern.requests() {
+        now += Duration::from_secs_f64(gap / per_second);
+        usage[model].used(now);
+        if loaded_at.contains_key(&model) {
+            hits += 1;
+            continue;
+        }
+        let arrived = now;
+        let wanted = Wanted { memory: kinds[model].memory, patience: seconds(3600) };
+        loop {
+            let resident = |(&key, &loaded_at): (&usize, &Duration)| {
+                let Kind { memory, load_cost } = kinds[key];
+                let habit = usage[key].habit();
+                let (preloaded, in_use, pinned) = (false, false, false);
+                Resident {
+                    key,
+                    memory,
+                    memory_when_loaded: memory,
+                    loaded_at,
+                    load_cost,
+                    habit,
+                    preloaded,
+                    in_use,
+                    pinned,
+                }
+            };
+            let residents: Vec<_> = loaded_at.iter().map(resident).collect();
+            let room = match policy {
+                Policy::Signalbox => rules.room(&residents, Claims::default(), wanted, now),
+                Policy::LeastRecentlyUsed => least_recently_used(&residents, wanted.memory, limit),
+            };
+            match room {
+                Room::Free => break,
+                Room::Evict(keys) => loaded_at.retain(|key, _| !keys.contains(key)),
+                Room::Wait { until: Some(time) } => now = time,
+                Room::Wait { until: None } | Room::Refuse(_) => panic!("{room:?}"),
+            }
+        }
+        now += kinds[model].load_cost;
+        loaded_at.insert(model, now);
+        waited += now - arrived;
+        assert!(loaded_at.keys().map(|key| kinds[*key].memory).sum::<u64>() <= limit);
+    }
+    Outcome { hits: f64::from(hits) / REQUESTS as f64, wait: waited.as_secs_f64() / REQUESTS as f64 }
+}
+
+fn least_recently_used(residents: &[Resident<usize>], needed: u64, limit: u64) -> Room<usize> {
+    if sum(residents.iter()) + needed <= limit {
+        return Room::Free;
+    }
+    let oldest = residents.iter().min_by_key(|resident| resident.habit.last_use).unwrap();
+    Room::Evict(vec![oldest.key])
+}
+
+/// Both policies on the same requests: ours first.
+fn compare(pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> (Outcome, Outcome) {
+    let run = |policy| simulate(policy, pattern, kinds, per_second);
+    let (ours, lru) = (run(Policy::Signalbox), run(Policy::LeastRecentlyUsed));
+    println!(
+        "{pattern:?} at {per_second}/s: {:.1} % hits and {:.0} ms of waiting a request; LRU {:.1} % and {:.0} ms",
+        100.0 * ours.hits,
+        1000.0 * ours.wait,
+        100.0 * lru.hits,
+        1000.0 * lru.wait,
+    );
+    (ours, lru)
+}
+
+#[test]
+fn beats_lru_where_habits_can_be_learned_and_equals_it_where_not() {
+    let compare = |pattern| compare(pattern, &equal(), 1.0);
+    // All are alike here: whoever goes, half of the requests find their model.
+    let (ours, lru) = compare(Pattern::Uniform);
+    assert!(ours.hits > lru.hits - 0.02, "{ours:?} {lru:?}");
+    let (ours, lru) = compare(Pattern::Zipf);
+    assert!(ours.hits > lru.hits + 0.04, "{ours:?} {lru:?}");
+    // LRU lets go each time of the one that is needed next. Who knows all that is to come reaches 9 of 19.
+    let (ours, lru) = compare(Pattern::Cyclic);
+    assert!(ours.hits > 0.45 && lru.hits < 0.01, "{ours:?} {lru:?}");
+    let (ours, lru) = compare(Pattern::UnevenlyCyclic);
+    assert!(ours.hits > 0.4 && lru.hits < 0.01, "{ours:?} {lru:?}");
+}
+
+#[test]
+fn learns_anew_when_habits_change() {
+    let (ours, lru) = compare(Pattern::Changing, &equal(), 1.0);
+    assert!(ours.hits > lru.hits + 0.02, "{ours:?} {lru:?}");
+}
+
+#[test]
+fn keeps_what_is_dear_and_small() {
+    for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Cyclic, Pattern::UnevenlyCyclic, Pattern::Changing] {
+        // Rare enough calls for no stay to matter.
+        let (ours, lru) = compare(pattern, &mixed(), 0.05);
+        assert!(ours.wait < 0.6 * lru.wait, "{pattern:?}: {ours:?} {lru:?}");
+    }
+}
+
+#[test]
+fn under_pressure_a_minimum_stay_costs_little() {
+    for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Changing] {
+        let (ours, lru) = compare(pattern, &equal(), 20.0);
+        assert!(ours.hits > lru.hits - 0.02 && ours.wait < 1.2 * lru.wait, "{pattern:?}: {ours:?} {lru:?}");
+    }
+    let (ours, lru) = compare(Pattern::Cyclic, &equal(), 20.0);
+    assert!(ours.hits > 0.3 && ours.wait < lru.wait, "{ours:?} {lru:?}");
+}
