@@ -1,20 +1,139 @@
 //! How much memory processes hold for themselves, and how much the machine has.
+//!
+//! All of it comes from `/proc` and `/sys/fs/cgroup`, so on other systems than Linux nothing is known.
 
-/// The bytes that would be free if this process ended; what it shares with others is not among them.
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The bytes that would be free if this process ended; what it shares with others, such as the template that it was
+/// forked from, is not among them. `None` when there is no such process, or the system does not tell.
 ///
-/// `None` when there is no such process, or the system does not tell.
+/// The kernel walks the whole page table for it: 3 ms for a process of 350 MB, growing with its size. So it is not for
+/// a thread that answers requests, and not for every request either.
 pub(super) fn private_memory(pid: u32) -> Option<u64> {
-    let _ = pid;
-    None
+    private_bytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
-/// The same for this process and all that belong to its process group or session.
+/// The same for all processes whose process group or session is this one's: a server and what it has started.
+///
+/// To find them costs 2 ms with a hundred processes on the machine.
 pub(super) fn group_private_memory(pid: u32) -> Option<u64> {
-    let _ = pid;
-    None
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let members = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|member| {
+        let stat = fs::read_to_string(format!("/proc/{member}/stat")).unwrap_or_default();
+        *member == pid || group_and_session(&stat).is_some_and(|ids| ids.contains(&pid))
+    });
+    members.filter_map(private_memory).reduce(u64::saturating_add)
 }
 
-/// The bytes of memory that this process and its children may use: the machine's, or its control group's limit.
+/// The bytes of memory that this process and its children may use: the machine's, or its control group's limit when
+/// that is lower.
 pub(super) fn machine_memory() -> Option<u64> {
-    None
+    let machine = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")?;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limit_files(&groups, Path::new("/sys/fs/cgroup")).into_iter().filter_map(|file| {
+        // Without a limit it says `max`, or in version 1 a number larger than any machine.
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    });
+    Some(limits.fold(machine, u64::min))
+}
+
+/// From `/proc/PID/smaps_rollup`. What has been swapped out is held as well.
+fn private_bytes(rollup: &str) -> Option<u64> {
+    let clean = field(rollup, "Private_Clean")?;
+    let dirty = field(rollup, "Private_Dirty")?;
+    let others = ["Private_Hugetlb", "SwapPss"].into_iter().filter_map(|name| field(rollup, name));
+    Some(others.fold(clean.saturating_add(dirty), u64::saturating_add))
+}
+
+/// From lines like `MemTotal:  8049396 kB`.
+fn field(lines: &str, name: &str) -> Option<u64> {
+    let value = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// From `/proc/PID/stat`, where the second field is the program's name in parentheses, which may hold anything.
+fn group_and_session(stat: &str) -> Option<[u32; 2]> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(2).map(str::parse);
+    Some([fields.next()?.ok()?, fields.next()?.ok()?])
+}
+
+/// The files that may limit the memory of whom `/proc/self/cgroup` says this of: a limit counts for all groups below it.
+/// In a container the names may be those outside of it, so that only the topmost is there.
+fn limit_files(groups: &str, root: &Path) -> Vec<PathBuf> {
+    let of_line = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let (root, file) = match controllers {
+            "" => (root.to_path_buf(), "memory.max"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        let group = root.join(path.trim_start_matches('/'));
+        let within = group.ancestors().take_while(|ancestor| ancestor.starts_with(&root));
+        Some(within.map(|ancestor| ancestor.join(file)).collect::<Vec<_>>())
+    };
+    groups.lines().filter_map(of_line).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLLUP: &str = "\
+55f0380ee000-7fffe13b7000 ---p 00000000 00:00 0                          [rollup]
+Rss:              423628 kB
+Shared_Clean:      59564 kB
+Private_Clean:     19892 kB
+Private_Dirty:    344172 kB
+Private_Hugetlb:       4 kB
+Swap:                 16 kB
+SwapPss:               8 kB
+";
+
+    #[test]
+    fn private_is_what_nobody_shares() {
+        assert_eq!(private_bytes(ROLLUP), Some((19892 + 344_172 + 4 + 8) * 1024));
+        assert_eq!(private_bytes("Rss: 1 kB\n"), None);
+        assert_eq!(private_bytes(""), None);
+    }
+
+    #[test]
+    fn a_program_may_have_any_name() {
+        assert_eq!(group_and_session("7 (a) b) (c) S 1 42 41 0 -1 4194304"), Some([42, 41]));
+        assert_eq!(group_and_session("7 (cut off) S 1"), None);
+        assert_eq!(group_and_session(""), None);
+    }
+
+    #[test]
+    fn a_limit_counts_for_all_groups_below() {
+        let files = |groups| {
+            let files = limit_files(groups, Path::new("/cg")).into_iter();
+            files.map(|file| file.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(files("0::/a/b\n"), ["/cg/a/b/memory.max", "/cg/a/memory.max", "/cg/memory.max"]);
+        assert_eq!(files("0::/\n"), ["/cg/memory.max"]);
+        let old = "5:devices:/x\n4:cpu,memory:/x\n";
+        assert_eq!(files(old), ["/cg/memory/x/memory.limit_in_bytes", "/cg/memory/memory.limit_in_bytes"]);
+        assert!(files("garbage\n").is_empty());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_very_process_can_be_measured() {
+        let machine = machine_memory().unwrap();
+        let before = private_memory(std::process::id()).unwrap();
+        let held = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let after = private_memory(std::process::id()).unwrap();
+        // Other tests run beside this one and may give memory back.
+        assert!(after > before + (32 << 20) && after < machine, "{before} {after} {machine}");
+        assert!(group_private_memory(std::process::id()).unwrap() > 32 << 20);
+        drop(held);
+        assert_eq!(private_memory(u32::MAX), None);
+        assert_eq!(group_private_memory(u32::MAX), None);
+    }
 }

@@ -107,3 +107,122 @@ impl Drop for Turn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    type Taking = Pin<Box<dyn Future<Output = Turn>>>;
+
+    fn urgency(urgent: bool) -> Urgency {
+        let urgency = Urgency::default();
+        if urgent {
+            urgency.raise();
+        }
+        urgency
+    }
+
+    /// Queues up. Futures are polled by hand, so that the order is what the test says.
+    fn queue_up(turns: &Turns, urgency: &Urgency) -> Taking {
+        let (turns, urgency) = (turns.clone(), urgency.clone());
+        let mut taking: Taking = Box::pin(async move { turns.take(&urgency).await });
+        assert!(turn(&mut taking).is_none());
+        taking
+    }
+
+    fn turn(taking: &mut Taking) -> Option<Turn> {
+        match taking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(turn) => Some(turn),
+            Poll::Pending => None,
+        }
+    }
+
+    /// In which order those who wait get their turns, when each ends at once.
+    fn order(mut waiting: Vec<Taking>) -> Vec<usize> {
+        let mut order = Vec::new();
+        while order.len() < waiting.len() {
+            let left = (0..waiting.len()).filter(|index| !order.contains(index)).collect::<Vec<_>>();
+            let (index, turn) =
+                left.into_iter().find_map(|index| turn(&mut waiting[index]).map(|turn| (index, turn))).unwrap();
+            order.push(index);
+            drop(turn);
+        }
+        order
+    }
+
+    #[tokio::test]
+    async fn so_many_at_once() {
+        let turns = Turns::new(2);
+        let first = turns.take(&urgency(false)).await;
+        let _second = turns.take(&urgency(false)).await;
+        let mut third = queue_up(&turns, &urgency(true));
+        assert_eq!(turns.waiting(), 1);
+        drop(first);
+        assert!(turn(&mut third).is_some());
+        assert_eq!(turns.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn urgent_ones_come_first_and_each_in_the_order_they_came() {
+        let turns = Turns::new(1);
+        let held = turns.take(&urgency(false)).await;
+        let waiting = [false, true, false, true].map(|urgent| queue_up(&turns, &urgency(urgent))).into();
+        drop(held);
+        assert_eq!(order(waiting), [1, 3, 0, 2]);
+    }
+
+    #[tokio::test]
+    async fn one_that_becomes_urgent_moves_ahead() {
+        let turns = Turns::new(1);
+        let held = turns.take(&urgency(true)).await;
+        let preload = urgency(false);
+        let waiting =
+            vec![queue_up(&turns, &urgency(false)), queue_up(&turns, &preload), queue_up(&turns, &urgency(true))];
+        preload.raise();
+        drop(held);
+        assert_eq!(order(waiting), [1, 2, 0]);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_costs_nobody_a_turn() {
+        let turns = Turns::new(1);
+        let held = turns.take(&urgency(true)).await;
+        let [gone, mut next] = [(); 2].map(|()| queue_up(&turns, &urgency(true)));
+        drop(gone);
+        assert_eq!(turns.waiting(), 1);
+        drop(held);
+        // It has the turn already and gives up before it knows.
+        let mut last = queue_up(&turns, &urgency(true));
+        drop(std::mem::replace(&mut next, Box::pin(std::future::pending())));
+        assert!(turn(&mut last).is_some());
+        drop(last);
+        let _free_again = turns.take(&urgency(false)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn under_load_no_turn_is_lost() {
+        let turns = Turns::new(3);
+        let tasks = (0..200).map(|index| {
+            let turns = turns.clone();
+            tokio::spawn(async move {
+                let urgency = urgency(index % 3 == 0);
+                let taking = turns.take(&urgency);
+                if index % 5 == 0 {
+                    // Gives up at some point.
+                    let _ = tokio::time::timeout(std::time::Duration::from_micros(index), taking).await;
+                } else {
+                    let _turn = taking.await;
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        assert_eq!((turns.queue().free, turns.waiting()), (3, 0));
+    }
+}
