@@ -13,6 +13,10 @@ const SECONDS: &[f64] = &[
     120.0,
 ];
 
+/// From a second, where memory is far too short, to the weeks that a model may stay.
+const AGES: &[f64] =
+    &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0, 1_814_400.0];
+
 /// Every metric of the process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -31,6 +35,30 @@ pub struct Metrics {
     pub model_loads: IntCounterVec,
     /// `signalbox_model_load_duration_seconds{model}`
     pub model_load_duration: HistogramVec,
+    /// `signalbox_model_load_phase_seconds{phase}`: resolve, fetch, room, fork, load, warm.
+    pub model_load_phase: HistogramVec,
+    /// `signalbox_model_loads_waiting`: loads that wait for their turn or for room.
+    pub model_loads_waiting: IntGauge,
+    /// `signalbox_model_loads_refused_total`: for want of room.
+    pub model_loads_refused: IntCounter,
+    /// `signalbox_models_loaded`: versions.
+    pub models_loaded: IntGauge,
+    /// `signalbox_model_memory_bytes{model,version}`: what its hosts hold for themselves.
+    pub model_memory: IntGaugeVec,
+    /// `signalbox_models_memory_bytes`: the same of all models.
+    pub models_memory: IntGauge,
+    /// `signalbox_models_memory_limit_bytes`: 0 without a limit.
+    pub models_memory_limit: IntGauge,
+    /// `signalbox_model_evictions_total{reason}`: idle, memory, operator, replaced, recycled.
+    pub model_evictions: IntCounterVec,
+    /// `signalbox_model_age_at_eviction_seconds`: since it was loaded. Young ones tell of too little memory.
+    pub model_age_at_eviction: Histogram,
+    /// `signalbox_model_hosts_lost_total{reason}`: crashed, timed_out.
+    pub model_hosts_lost: IntCounterVec,
+    /// `signalbox_model_switches_total{result}`: to another version, after a stage or an alias moved.
+    pub model_switches: IntCounterVec,
+    /// `signalbox_registry_refreshes_total{result}`
+    pub registry_refreshes: IntCounterVec,
     /// `signalbox_in_flight_requests`
     pub in_flight_requests: IntGauge,
     /// `signalbox_in_flight_bytes`
@@ -113,6 +141,38 @@ impl Metrics {
                 "From the decision to load a model until it answers",
                 &["model"],
             )?,
+            model_load_phase: f.histograms(
+                "model_load_phase_seconds",
+                "What loads spend their time with",
+                &["phase"],
+            )?,
+            model_loads_waiting: f.gauge("model_loads_waiting", "Loads that wait for their turn or for room")?,
+            model_loads_refused: f.counter("model_loads_refused_total", "Loads refused for want of room")?,
+            models_loaded: f.gauge("models_loaded", "Model versions that are loaded")?,
+            model_memory: f.gauges("model_memory_bytes", "Private memory of a model's hosts", &["model", "version"])?,
+            models_memory: f.gauge("models_memory_bytes", "Private memory of all models' hosts")?,
+            models_memory_limit: f.gauge("models_memory_limit_bytes", "What it may be at most; 0 without a limit")?,
+            model_evictions: f.counters("model_evictions_total", "Models unloaded, by reason", &["reason"])?,
+            model_age_at_eviction: f.histogram(
+                "model_age_at_eviction_seconds",
+                "From the load of a model until it is unloaded",
+                AGES,
+            )?,
+            model_hosts_lost: f.counters(
+                "model_hosts_lost_total",
+                "Hosts that ended, or were ended, while they should have answered",
+                &["reason"],
+            )?,
+            model_switches: f.counters(
+                "model_switches_total",
+                "Switches to another version after a stage or an alias moved",
+                &["result"],
+            )?,
+            registry_refreshes: f.counters(
+                "registry_refreshes_total",
+                "Times that the registry was asked what stages and aliases stand for",
+                &["result"],
+            )?,
             in_flight_requests: f.gauge("in_flight_requests", "Requests read and not yet answered")?,
             in_flight_bytes: f.gauge("in_flight_bytes", "Bytes of the requests read and not yet answered")?,
             intake_paused: f.gauge("intake_paused", "1 while partitions are paused")?,
@@ -129,19 +189,18 @@ impl Metrics {
             rebalances: f.counters("rebalances_total", "Partitions gained and given back", &["kind"])?,
             published: f.counters("published_total", "Acknowledged records", &["kind"])?,
             publish_failures: f.counters("publish_failures_total", "Records the broker did not take", &["reason"])?,
-            publish_duration: f.register(Histogram::with_opts(
-                HistogramOpts::new("publish_duration_seconds", "From publishing a reply to its acknowledgement")
-                    .buckets(SECONDS.to_vec()),
-            )?)?,
+            publish_duration: f.histogram(
+                "publish_duration_seconds",
+                "From publishing a reply to its acknowledgement",
+                SECONDS,
+            )?,
             dead_letters: f.counters("dead_letters_total", "Requests that could not be answered", &["reason"])?,
-            expired: f.register(IntCounter::new("expired_total", "Requests whose deadline passed before a call")?)?,
+            expired: f.counter("expired_total", "Requests whose deadline passed before a call")?,
             shim_requests: f.counters("shim_requests_total", "HTTP calls by status", &["endpoint", "status"])?,
             shim_duration: f.histograms("shim_duration_seconds", "HTTP calls", &["endpoint"])?,
             shim_pending: f.gauge("shim_pending", "HTTP callers that wait")?,
-            shim_unclaimed: f.register(IntCounter::new(
-                "shim_unclaimed_replies_total",
-                "Replies that no HTTP caller waits for any more",
-            )?)?,
+            shim_unclaimed: f
+                .counter("shim_unclaimed_replies_total", "Replies that no HTTP caller waits for any more")?,
         };
         Ok(metrics)
     }
@@ -176,12 +235,20 @@ struct Families {
 }
 
 impl Families {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
