@@ -115,7 +115,7 @@ impl Rules {
     ) -> Room<K> {
         let Some(limit) = self.memory_limit else { return Room::Free };
         let needed = wanted.memory;
-        let missing = (taken(residents, claims) + needed).saturating_sub(limit);
+        let missing = taken(residents, claims).saturating_add(needed).saturating_sub(limit);
         if missing == 0 {
             return Room::Free;
         }
