@@ -7,7 +7,6 @@ mod backoff;
 mod host;
 mod lease;
 mod loader;
-mod output;
 mod registry;
 mod slot;
 mod uri;
@@ -101,6 +100,7 @@ impl Models {
             load_timeout: models.load_timeout,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            templates: Mutex::default(),
         };
         let inner = Inner { loader, python: models.python.clone(), observer, models: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
