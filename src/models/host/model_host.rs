@@ -195,6 +195,11 @@ impl ModelHost {
         self.child.gone()
     }
 
+    #[cfg(test)]
+    pub(super) fn child_output(&self) -> std::sync::MutexGuard<'_, super::output::Output> {
+        self.child.output()
+    }
+
     fn reply(&self, answer: Answer) -> Result<Reply, Failure> {
         let Invoked { status, content_type, too_large: is_too_large } = match serde_json::from_slice(&answer.head) {
             Ok(invoked) => invoked,
