@@ -280,7 +280,11 @@ async fn a_load_that_fails_says_why() {
     let world = World::bare();
     world.template.warm().await.unwrap();
     for (name, limit, why) in [
-        ("import", 60, "models:/m/1 cannot be loaded: ModuleNotFoundError: No module named 'a_library_that_is_missing'. "),
+        (
+            "import",
+            60,
+            "models:/m/1 cannot be loaded: ModuleNotFoundError: No module named 'a_library_that_is_missing'. ",
+        ),
         ("exit", 60, "models:/m/1 cannot be loaded: SystemExit: no such luck. "),
         ("sleep", 3, "it was not ready within models.load_timeout (3s); the last it printed: sleeping"),
     ] {
@@ -323,7 +327,10 @@ async fn hosts_inherit_what_they_should_and_nothing_else() {
     let directory = world.stunts("pulldom");
     let (mut first, _) = world.start(&directory).await.unwrap();
     let modules = stunt(&mut first, "modules").await.unwrap();
-    assert!(modules.as_array().unwrap().contains(&json!("mlflow")) && !modules.as_array().unwrap().contains(&json!("sklearn")));
+    assert!(
+        modules.as_array().unwrap().contains(&json!("mlflow"))
+            && !modules.as_array().unwrap().contains(&json!("sklearn"))
+    );
     assert_eq!(stunt(&mut first, "inherited").await.unwrap(), json!(false));
     // What the first one had to import, a later one has.
     let give_up = Instant::now() + Duration::from_secs(30);
