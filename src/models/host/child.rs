@@ -53,11 +53,11 @@ pub(crate) enum Exit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Lost {
     /// Its process has ended.
-    #[error("its process ended ({exit}){}", said(.reason.as_deref()))]
+    #[error("its process ended ({exit})")]
     Ended {
         /// How.
         exit: Exit,
-        /// What it printed about that.
+        /// What it printed about that. It may hold anything, so callers are not told.
         reason: Option<String>,
     },
     /// It did not answer in time, so it was killed.
@@ -91,6 +91,7 @@ impl Child {
     /// come as the answer to the next question.
     pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Answer, Lost> {
         let unanswered = Unanswered(&self.state);
+        self.state.forget_output();
         let head = serde_json::to_vec(head).map_err(|error| Lost::Garbled(error.to_string()))?;
         let answer = match frame::write(&mut self.stream, &head, body).await {
             Ok(()) => frame::read(&mut self.stream, LONGEST_BODY).await,
@@ -169,6 +170,13 @@ impl ChildState {
         })))
     }
 
+    /// What it printed before has nothing to do with what it does from now on, unless it has ended over it.
+    fn forget_output(&self) {
+        if self.exit.borrow().is_none() {
+            *self.output() = Output::default();
+        }
+    }
+
     /// It has ended.
     pub(super) fn ended(&self, exit: Exit) {
         self.exit.send_replace(Some(exit));
@@ -209,8 +217,4 @@ impl fmt::Display for Exit {
             Self::Unseen => formatter.write_str("with the process that it was forked from"),
         }
     }
-}
-
-fn said(reason: Option<&str>) -> String {
-    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }

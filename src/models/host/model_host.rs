@@ -133,7 +133,7 @@ impl ModelHost {
         let question = Question::Load { directory, largest_answer: LARGEST_REPLY };
         let answer = match timeout_at(spec.deadline, child.ask(&question, b"")).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(lost)) => return Err(spec.fault(&lost.to_string())),
+            Ok(Err(lost)) => return Err(spec.fault(&with_reason(&lost))),
             Err(_) => return Err(spec.too_slow(&child)),
         };
         match serde_json::from_slice(&answer.head) {
@@ -223,6 +223,7 @@ impl ModelHost {
 
     fn lost(&self, lost: Lost) -> Failure {
         let message = format!("{} did not answer: {lost}", self.shown);
+        tracing::warn!(model = &*self.shown, pid = self.pid(), "a model's process is lost: {}", with_reason(&lost));
         Failure { fault: Fault::passing(Code::ModelError, Stage::Invoke, message), lost: Some(lost) }
     }
 }
@@ -269,6 +270,14 @@ fn differences(python: &str, unmet: &[String]) -> String {
         ". {python} is not what the model requires: {shown}{more}. Install that, or give the route an interpreter that has \
          it (`python:`), or have MLflow make one (`runtime: mlflow_serve`)"
     )
+}
+
+/// Why it is lost, with what it printed about that.
+fn with_reason(lost: &Lost) -> String {
+    match lost {
+        Lost::Ended { reason: Some(reason), .. } => format!("{lost}: {reason}"),
+        _ => lost.to_string(),
+    }
 }
 
 fn seconds(seconds: f64) -> Duration {

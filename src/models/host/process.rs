@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::child::{Child, ChildState, Exit};
 use super::control::{Receiver, Report, Request};
 use super::output::{self, Output};
-use super::template::{TemplateError, TemplateSpec};
+use super::template::{Task, TemplateError, TemplateSpec};
 
 /// The template's text, and those of the programs that its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
@@ -128,13 +128,16 @@ impl Process {
         }
     }
 
-    /// Makes a child of this kind.
-    pub(super) async fn fork(
-        &self,
-        kind: &'static str,
-        arguments: &[String],
-        environment: &[(String, String)],
-    ) -> std::result::Result<Child, TemplateError> {
+    /// Makes a child.
+    pub(super) async fn fork(&self, task: &Task) -> std::result::Result<Child, TemplateError> {
+        let (kind, arguments, environment) = match task {
+            Task::Model => ("model", &[][..], &[][..]),
+            Task::Clerk => ("clerk", &[][..], &[][..]),
+            Task::Serve { arguments, environment } => ("serve", &**arguments, &**environment),
+        };
+        if kind != "serve" {
+            self.warm().await?;
+        }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         lock(&self.forks).insert(id, sender);
@@ -155,6 +158,11 @@ impl Process {
     /// Tells it which modules a child had to import.
     pub(super) fn learn(&self, modules: &[String]) {
         self.send(&Request::Learn { modules });
+    }
+
+    /// Whether it ended after it had been of use: another one may do better.
+    pub(super) fn has_just_ended(&self) -> bool {
+        self.is_gone() && self.failure().is_none()
     }
 
     /// Why it ended, unless it had been of use until then.

@@ -124,18 +124,19 @@ impl Template {
 
     /// Waits until everything is imported. It need not be called: the first fork does as much.
     pub(crate) async fn warm(&self) -> Result<(), TemplateError> {
-        self.process().await?.warm().await
+        let process = self.process().await?;
+        match process.warm().await {
+            Err(_) if process.has_just_ended() => self.process().await?.warm().await,
+            result => result,
+        }
     }
 
     /// Makes a child. One that is no server has everything imported.
     pub(crate) async fn fork(&self, task: &Task) -> Result<Child, TemplateError> {
         let process = self.process().await?;
-        match task {
-            Task::Model | Task::Clerk => {
-                process.warm().await?;
-                process.fork(task.kind(), &[], &[]).await
-            }
-            Task::Serve { arguments, environment } => process.fork(task.kind(), arguments, environment).await,
+        match process.fork(task).await {
+            Err(_) if process.has_just_ended() => self.process().await?.fork(task).await,
+            result => result,
         }
     }
 
@@ -197,16 +198,6 @@ impl State {
                 self.failures = self.failures.saturating_add(1);
                 self.failed = Some((error, Instant::now() + delay));
             }
-        }
-    }
-}
-
-impl Task {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::Clerk => "clerk",
-            Self::Serve { .. } => "serve",
         }
     }
 }

@@ -231,7 +231,7 @@ async fn a_host_that_ends_says_how_and_leaves_nothing_behind() {
     let world = World::bare();
     let directory = world.stunts("nothing");
     for (name, how) in [
-        ("end", "its process ended (exit status: 3): this is the end"),
+        ("end", "its process ended (exit status: 3)"),
         ("kill", "its process ended (signal: 9 (SIGKILL))"),
         ("crash", "its process ended (signal: 11 (SIGSEGV)"),
         ("deaf", "its process ended (signal: 9 (SIGKILL))"),
@@ -242,7 +242,10 @@ async fn a_host_that_ends_says_how_and_leaves_nothing_behind() {
         let failure = stunt(&mut host, name).await.unwrap_err();
         assert_eq!((failure.fault.code, failure.fault.retryable), (Code::ModelError, true));
         assert!(failure.fault.message.contains(how), "{name}: {}", failure.fault);
-        assert!(matches!(failure.lost, Some(Lost::Ended { .. })) && host.is_gone());
+        assert!(!failure.fault.message.contains("this is"), "what a model prints may be secret: {}", failure.fault);
+        let Some(Lost::Ended { reason, .. }) = failure.lost else { panic!("{:?}", failure.lost) };
+        assert_eq!(reason.as_deref(), (name == "end").then_some("this is the end"));
+        assert!(host.is_gone());
         host.gone().await;
         vanish(&[u64::from(host.pid()), helper]).await;
     }
@@ -322,9 +325,59 @@ fn pid(pid: u64) -> rustix::process::Pid {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
+async fn a_fork_just_after_the_template_was_killed_gets_another() {
+    let world = World::bare();
+    for _ in 0..3 {
+        drop(world.template.fork(&Task::Model).await.unwrap());
+        let template = world.template.pid().await.unwrap();
+        rustix::process::kill_process(pid(template.into()), rustix::process::Signal::KILL).unwrap();
+    }
+    let child = world.template.fork(&Task::Clerk).await.unwrap();
+    assert!(is_alive(child.pid().into()));
+    world.end().await;
+    vanish(&[child.pid().into()]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_server_is_mlflows_own() {
+    let world = World::new(spec());
+    let (directory, cases) = real_model();
+    let limit = Duration::from_secs(120);
+    let spec = ServerSpec {
+        shown: "models:/m/1".into(),
+        model: directory.display().to_string(),
+        env_manager: "local",
+        concurrency: 1,
+        deadline: Instant::now() + limit,
+        load_timeout: limit,
+    };
+    let (server, backend) = Server::start(&world.template, &spec).await.unwrap();
+    let headers = Headers::default();
+    let payload = Bytes::from(cases[0].1.clone());
+    let call = Call { content_type: "application/json", payload, headers: &headers, timeout: limit };
+    let reply = backend.invoke(call).await.unwrap();
+    assert_eq!(reply.body, cases[0].4.as_bytes());
+    // Its own children are in its group.
+    let group = server.pid().to_string();
+    let processes = Command::new("ps").args(["-eo", "pgid=,pid="]).output().unwrap().stdout;
+    let processes = String::from_utf8(processes).unwrap();
+    let processes = processes.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
+    let pids: Vec<u64> =
+        processes.filter(|(its, _)| *its == group).map(|(_, pid)| pid.trim().parse().unwrap()).collect();
+    assert!(pids.len() >= 2, "{pids:?}");
+    let gone = server.gone();
+    assert!(server.stop());
+    gone.await;
+    vanish(&pids).await;
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
 async fn hosts_inherit_what_they_should_and_nothing_else() {
     let world = World::new(TemplateSpec { exclude: vec!["sklearn".into()], ..spec() });
-    let directory = world.stunts("pulldom");
+    let directory = world.stunts("tool");
     let (mut first, _) = world.start(&directory).await.unwrap();
     let modules = stunt(&mut first, "modules").await.unwrap();
     assert!(

@@ -319,21 +319,16 @@ class Template:
         """Sees to every child that has ended, whose own children have become ours."""
         while True:
             try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
-            if ended is None:
+            if pid == 0:
                 return
-            pid = ended.si_pid
-            known = pid in self.children
-            if known:
-                # While it has not been reaped, its group is its own.
+            if pid in self.children:
                 kill_group(pid)
-            _, status = os.waitpid(pid, 0)
-            self.children.discard(pid)
-            self.kill_adopted()
-            if known:
+                self.children.discard(pid)
                 self.report("exited", pid=pid, status=status)
+            self.kill_adopted()
 
     def kill_adopted(self):
         """Kills what a child has left behind, in whatever group that is. Ours holds what imports have started."""

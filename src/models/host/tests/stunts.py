@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-INHERITED = "xml.dom.pulldom" in sys.modules
+INHERITED = "json.tool" in sys.modules
 MODULES = sorted(sys.modules)
 
 
@@ -85,6 +85,6 @@ def _load_pyfunc(path):
     if stunt == "sleep":
         print("sleeping", flush=True)
         time.sleep(1000)
-    if stunt == "pulldom":
-        import xml.dom.pulldom  # noqa: F401
+    if stunt == "tool":
+        import json.tool  # noqa: F401
     return Stunts()
