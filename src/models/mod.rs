@@ -4,7 +4,7 @@
 //! answers; how that came to be is hidden here.
 
 mod backoff;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "models are loaded by servers alone so far"))]
+#[expect(dead_code, unused_imports, reason = "models are loaded by servers alone so far")]
 mod host;
 mod lease;
 mod loader;

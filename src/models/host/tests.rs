@@ -118,14 +118,18 @@ async fn vanish(pids: &[u64]) {
     }
 }
 
+/// A request's content type and body, and the status, content type and body of the answer.
+type Case = (String, String, u16, String, String);
+
 /// Where a real model is, and what the scoring server answers about it.
-fn real_model() -> (PathBuf, Vec<(String, String, u16, String, String)>) {
+fn real_model() -> (PathBuf, Vec<Case>) {
     static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
         let mut saving = Command::new(python());
         saving.args(["-c", include_str!("tests/models.py")]).arg(directory.path()).env("PYTHONHASHSEED", "0");
-        assert!(saving.status().unwrap().success());
+        let saved = saving.output().unwrap();
+        assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
         directory
     });
     let expected = std::fs::read(directory.path().join("expected.json")).unwrap();
