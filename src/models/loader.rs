@@ -51,6 +51,8 @@ pub(super) struct Loader {
     pub tasks: TaskTracker,
     /// Cancelled when we stop.
     pub closing: CancellationToken,
+    /// Where the registry is, for those who ask it themselves.
+    pub environment: Vec<(String, String)>,
     /// What hosts are forked from, by interpreter.
     pub templates: Mutex<HashMap<String, Template>>,
 }
@@ -121,12 +123,8 @@ impl Loader {
     fn template(&self, python: &str) -> Template {
         let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
         let template = templates.entry(python.to_owned()).or_insert_with(|| {
-            let tracking_uri = self.registry.tracking_uri().to_owned();
-            let spec = TemplateSpec {
-                python: python.to_owned(),
-                environment: vec![("MLFLOW_TRACKING_URI".to_owned(), tracking_uri)],
-                ..Default::default()
-            };
+            let environment = self.environment.clone();
+            let spec = TemplateSpec { python: python.to_owned(), environment, ..Default::default() };
             Template::new(spec, self.tasks.clone(), &self.closing)
         });
         template.clone()
@@ -134,13 +132,8 @@ impl Loader {
 
     async fn resolve(&self, uri: &ModelUri) -> Result<Resolved, Fault> {
         match uri.target() {
-            Target::Registered { name, pick } => {
-                let found = self.registry.resolve(name, pick).await?;
-                let example = self.registry.serving_example(name, &found.version).await;
-                Ok(Resolved { version: found.version, source: found.uri, example })
-            }
-            Target::Logged { model_id } => {
-                let found = self.registry.resolve_logged(model_id).await?;
+            target @ (Target::Registered { .. } | Target::Logged { .. }) => {
+                let found = self.registry.resolve(target).await?;
                 Ok(Resolved { version: found.version, source: found.uri, example: None })
             }
             Target::Directory { path } => resolve_directory(path).await,
