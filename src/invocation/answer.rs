@@ -24,18 +24,18 @@ struct ErrorBody {
 
 /// What an answer means that is no success.
 #[derive(Debug)]
-pub(super) struct Meaning {
+pub(crate) struct Meaning {
     /// What the caller is told.
-    pub(super) fault: Fault,
+    pub(crate) fault: Fault,
     /// The traceback, where the model raised an exception. It is for the log alone.
-    pub(super) traceback: Option<String>,
+    pub(crate) traceback: Option<String>,
 }
 
 /// What an answer with this status means, which is no success.
 ///
 /// A 400 alone does not tell who is at fault, since MLflow answers 400 as well when the model itself raises; a
 /// `stack_trace` in the body does. Bodies may be anything, whatever their content type says.
-pub(super) fn meaning_of(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Meaning {
+pub(crate) fn meaning_of(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Meaning {
     let error: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
     let fault = match &error.stack_trace {
         Some(traceback) => {

@@ -4,8 +4,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -14,11 +13,11 @@ use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 use tokio::net::TcpStream;
 
 use super::answer::meaning_of;
-use super::{Call, Failure};
+use super::{Call, ExceptionLog, Failure};
 use crate::message::{Code, Fault, Headers, Reply, Stage, header};
 
 /// Larger answers are refused. A limit is needed because an answer is held in memory as a whole.
-const LARGEST_REPLY: usize = 64 << 20;
+pub(crate) const LARGEST_REPLY: usize = 64 << 20;
 
 /// A server that speaks MLflow's scoring protocol, and the connections to it.
 #[derive(Debug)]
@@ -27,9 +26,7 @@ pub struct HttpBackend {
     invocations: Url,
     /// The model URI, as configured: what messages call it.
     model: Arc<str>,
-    since: Instant,
-    /// Seconds from `since` until a traceback is logged again for everyone to see.
-    quiet_until: AtomicU64,
+    exceptions: ExceptionLog,
 }
 
 /// Who runs the server at an address: it decides how long a connection that nobody uses is kept.
@@ -58,7 +55,7 @@ impl HttpBackend {
             let message = format!("no HTTP client for {model} can be made: {}", root_cause(&error));
             Fault::permanent(Code::InternalError, Stage::Load, message)
         })?;
-        Ok(Self { client, invocations, model, since: Instant::now(), quiet_until: AtomicU64::new(0) })
+        Ok(Self { client, invocations, exceptions: ExceptionLog::new(Arc::clone(&model)), model })
     }
 
     /// Whether the server says that it is there (`GET /ping`, beside `/invocations`).
@@ -99,28 +96,16 @@ impl HttpBackend {
         }
         let meaning = meaning_of(status.as_u16(), retry_after, &body);
         if let Some(traceback) = &meaning.traceback {
-            self.log_exception(&meaning.fault, traceback);
+            self.exceptions.log(&meaning.fault, traceback);
         }
         Err(meaning.fault.into())
-    }
-
-    /// A model may raise on every request, so only one traceback a minute is sure to be seen.
-    fn log_exception(&self, fault: &Fault, traceback: &str) {
-        let now = self.since.elapsed().as_secs();
-        let quiet_until = self.quiet_until.load(Ordering::Relaxed);
-        if now >= quiet_until {
-            self.quiet_until.store(now + 60, Ordering::Relaxed);
-            tracing::warn!(model = &*self.model, %traceback, "{}", fault.message);
-        } else {
-            tracing::debug!(model = &*self.model, %traceback, "{}", fault.message);
-        }
     }
 
     /// Reads the body, which is copied only if it comes in several pieces.
     async fn read(&self, mut answer: Response) -> Result<Bytes, Failure> {
         let announced = answer.content_length().unwrap_or(0);
         if announced > LARGEST_REPLY as u64 {
-            return Err(self.too_large().into());
+            return Err(too_large(&self.model).into());
         }
         let Some(first) = answer.chunk().await.map_err(|error| self.broken(&error))? else { return Ok(Bytes::new()) };
         let Some(second) = answer.chunk().await.map_err(|error| self.broken(&error))? else { return Ok(first) };
@@ -130,16 +115,11 @@ impl HttpBackend {
         body.extend_from_slice(&second);
         while let Some(piece) = answer.chunk().await.map_err(|error| self.broken(&error))? {
             if body.len() + piece.len() > LARGEST_REPLY {
-                return Err(self.too_large().into());
+                return Err(too_large(&self.model).into());
             }
             body.extend_from_slice(&piece);
         }
         Ok(body.freeze())
-    }
-
-    fn too_large(&self) -> Fault {
-        let message = format!("the answer of {} is larger than {} MiB", self.model, LARGEST_REPLY >> 20);
-        Fault::permanent(Code::PayloadTooLarge, Stage::Invoke, message)
     }
 
     /// The fault of a connection that cannot be made, or that broke.
@@ -153,6 +133,12 @@ impl HttpBackend {
         };
         Failure { fault: Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message), disconnected: true }
     }
+}
+
+/// The fault of an answer that is larger than what may be held in memory.
+pub(crate) fn too_large(model: &str) -> Fault {
+    let message = format!("the answer of {model} is larger than {} MiB", LARGEST_REPLY >> 20);
+    Fault::permanent(Code::PayloadTooLarge, Stage::Invoke, message)
 }
 
 /// A client for this address, with what holds for every one of ours. A loopback address is never reached by a proxy.

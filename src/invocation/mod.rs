@@ -1,6 +1,7 @@
 //! Calling a model: one request, or later a batch of them, and what its answer means.
 
 mod answer;
+mod exceptions;
 mod http;
 mod traceback;
 
@@ -8,8 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use answer::meaning_of;
+pub(crate) use exceptions::ExceptionLog;
 pub use http::{Concern, HttpBackend, http_client};
-pub(crate) use http::{in_words, root_cause};
+pub(crate) use http::{LARGEST_REPLY, in_words, root_cause, too_large};
 pub use traceback::exception_of;
 
 use crate::message::{Fault, Headers, Reply};

@@ -1,7 +1,8 @@
 //! Loading a model: from a URI to something that answers.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backoff::Step;
-use super::host::{Host, HostSpec};
+use super::host::{Server, ServerSpec, Template, TemplateSpec};
 use super::registry::Registry;
 use super::uri::{ModelUri, Target};
 use crate::invocation::{Backend, Call, Concern, HttpBackend};
@@ -36,7 +37,7 @@ pub(super) struct Loaded {
     /// How it is called.
     pub backend: Backend,
     /// The process that holds it, if that is ours.
-    pub host: Option<Host>,
+    pub host: Option<Server>,
 }
 
 /// What loading needs of the world.
@@ -50,6 +51,10 @@ pub(super) struct Loader {
     pub tasks: TaskTracker,
     /// Cancelled when we stop.
     pub closing: CancellationToken,
+    /// Where the registry is, for those who ask it themselves.
+    pub environment: Vec<(String, String)>,
+    /// What hosts are forked from, by interpreter.
+    pub templates: Mutex<HashMap<String, Template>>,
 }
 
 /// Why a load failed, and which of its steps.
@@ -73,7 +78,7 @@ struct Resolved {
 impl Loaded {
     /// Whether its process has ended, or is being stopped.
     pub(super) fn is_gone(&self) -> bool {
-        self.host.as_ref().is_some_and(Host::is_gone)
+        self.host.as_ref().is_some_and(Server::is_gone)
     }
 }
 
@@ -99,16 +104,15 @@ impl Loader {
         let deadline = Instant::now() + self.load_timeout;
         let resolved = self.resolve(uri).await.map_err(|fault| LoadFailure { fault, step: Step::Resolve })?;
         tracing::info!(model = %uri, version = &*resolved.version, python, "model is being loaded");
-        let spec = HostSpec {
+        let spec = ServerSpec {
             shown: Arc::clone(uri.text()),
             model: resolved.source,
-            python: python.to_owned(),
-            tracking_uri: self.registry.tracking_uri().to_owned(),
+            env_manager: "local",
             concurrency,
             deadline,
             load_timeout: self.load_timeout,
         };
-        let started = Host::start(&spec, &self.tasks, &self.closing).await;
+        let started = Server::start(&self.template(python), &spec).await;
         let (host, backend) = started.map_err(|fault| LoadFailure { fault, step: Step::Start })?;
         if let Some(example) = resolved.example {
             warm_up(&backend, example, deadline).await;
@@ -116,15 +120,20 @@ impl Loader {
         Ok(Loaded { version: resolved.version, backend: Backend::Http(backend), host: Some(host) })
     }
 
+    fn template(&self, python: &str) -> Template {
+        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        let template = templates.entry(python.to_owned()).or_insert_with(|| {
+            let environment = self.environment.clone();
+            let spec = TemplateSpec { python: python.to_owned(), environment, ..Default::default() };
+            Template::new(spec, self.tasks.clone(), &self.closing)
+        });
+        template.clone()
+    }
+
     async fn resolve(&self, uri: &ModelUri) -> Result<Resolved, Fault> {
         match uri.target() {
-            Target::Registered { name, pick } => {
-                let found = self.registry.resolve(name, pick).await?;
-                let example = self.registry.serving_example(name, &found.version).await;
-                Ok(Resolved { version: found.version, source: found.uri, example })
-            }
-            Target::Logged { model_id } => {
-                let found = self.registry.resolve_logged(model_id).await?;
+            target @ (Target::Registered { .. } | Target::Logged { .. }) => {
+                let found = self.registry.resolve(target).await?;
                 Ok(Resolved { version: found.version, source: found.uri, example: None })
             }
             Target::Directory { path } => resolve_directory(path).await,

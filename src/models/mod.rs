@@ -3,13 +3,16 @@
 //! A model is loaded when it is first asked for. What the rest of Signalbox gets is a [`Lease`] on something that
 //! answers; how that came to be is hidden here.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the loader does not use it yet"))]
+mod artifacts;
 mod backoff;
+#[expect(dead_code, unused_imports, reason = "models are loaded by servers alone so far")]
 mod host;
 mod lease;
 mod loader;
 #[cfg_attr(not(test), expect(dead_code, reason = "the keeper is going to use it"))]
 mod memory;
-mod output;
+#[cfg_attr(not(test), expect(dead_code, reason = "the loader does not use all of it yet"))]
 mod registry;
 #[cfg_attr(not(test), expect(dead_code, reason = "the keeper is going to use it"))]
 mod residency;
@@ -36,9 +39,10 @@ pub use uri::{ModelUri, ModelUriError, Pick, Target};
 
 use crate::config;
 use crate::message::Fault;
+use host::{Template, TemplateSpec};
 use lease::Model;
 use loader::{Loaded, Loader};
-use registry::Registry;
+use registry::{Addresses, Registry};
 use slot::{Loading, Slot};
 
 /// How many calls of a model that is hosted here run at once: it holds one Python interpreter lock.
@@ -104,11 +108,19 @@ impl Models {
         observer: LoadObserver,
     ) -> Result<Self, ModelsError> {
         let env = |name: &str| std::env::var(name).ok();
+        let addresses = Addresses::read(registry.tracking_uri.as_deref(), &env)?;
+        let environment = addresses.environment();
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let python = models.python.clone();
+        let spec = TemplateSpec { python: python.clone(), environment: environment.clone(), ..Default::default() };
+        let template = Template::new(spec, tasks.clone(), &closing);
         let loader = Loader {
-            registry: Registry::new(registry.tracking_uri.as_deref(), &env)?,
+            registry: Registry::new(addresses, &env, template.clone())?,
             load_timeout: models.load_timeout,
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
+            tasks,
+            closing,
+            environment,
+            templates: Mutex::new(HashMap::from([(python, template)])),
         };
         let inner = Inner { loader, python: models.python.clone(), observer, models: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })

@@ -1,11 +1,19 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::Response as Answer;
 use axum::routing::any;
+use proptest::prelude::*;
+use serde_json::json;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::models::host::TemplateSpec;
 
 /// A registry that answers every call by `answer`, given the path and query asked for and the `authorization` header.
 async fn answering(answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> String {
@@ -20,23 +28,39 @@ async fn answering(answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> Str
     format!("http://{address}/")
 }
 
-fn registry(tracking_uri: &str, env: &[(&str, &str)]) -> Result<Registry, RegistryError> {
+fn registry(tracking_uri: &str, env: &[(&str, &str)]) -> Registry {
     let env: Vec<(String, String)> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let lookup = move |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    Registry::new(Some(tracking_uri), &lookup)
+    let template = Template::new(TemplateSpec::default(), TaskTracker::new(), &CancellationToken::new());
+    Registry::new(Addresses::read(Some(tracking_uri), &lookup).unwrap(), &lookup, template).unwrap()
+}
+
+fn target(name: &str, pick: Pick) -> Target {
+    Target::Registered { name: name.to_owned(), pick }
 }
 
 async fn resolve(pick: Pick, answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> Result<Resolved, Fault> {
-    registry(&answering(answer).await, &[]).unwrap().resolve("my model", &pick).await
+    registry(&answering(answer).await, &[]).resolve(&target("my model", pick)).await
 }
 
+const DOWNLOAD_URI: (u16, &str) = (200, r#"{"artifact_uri": "mlflow-artifacts:/1/models/m-1/artifacts"}"#);
+
 fn resolved(version: &str) -> Result<Resolved, Fault> {
-    Ok(Resolved { version: version.into(), uri: format!("models:/my model/{version}") })
+    Ok(Resolved {
+        name: format!("my model/{version}"),
+        version: version.into(),
+        uri: format!("models:/my model/{version}"),
+        artifact_uri: "mlflow-artifacts:/1/models/m-1/artifacts".into(),
+        own_way: false,
+    })
 }
 
 #[tokio::test]
 async fn the_highest_version_of_a_stage_counts() {
     let found = resolve(Pick::Stage("Production"), |asked, _| {
+        if asked == "/api/2.0/mlflow/model-versions/get-download-uri?name=my+model&version=10" {
+            return DOWNLOAD_URI;
+        }
         assert_eq!(asked, "/api/2.0/mlflow/registered-models/get-latest-versions?name=my+model&stages=Production");
         let body = r#"{"model_versions":[{"name":"my model","version":"9","creation_timestamp":1795338311828,"status":"READY"},
             {"version":"10","status":"READY"},{"version":"2"}]}"#;
@@ -48,6 +72,9 @@ async fn the_highest_version_of_a_stage_counts() {
 #[tokio::test]
 async fn latest_asks_for_every_stage() {
     let found = resolve(Pick::Latest, |asked, _| {
+        if asked.contains("get-download-uri") {
+            return DOWNLOAD_URI;
+        }
         assert_eq!(asked, "/api/2.0/mlflow/registered-models/get-latest-versions?name=my+model");
         (
             200,
@@ -60,11 +87,17 @@ async fn latest_asks_for_every_stage() {
 #[tokio::test]
 async fn versions_and_aliases_are_looked_up() {
     let version = resolve(Pick::Version(7), |asked, _| {
+        if asked == "/api/2.0/mlflow/model-versions/get-download-uri?name=my+model&version=7" {
+            return DOWNLOAD_URI;
+        }
         assert_eq!(asked, "/api/2.0/mlflow/model-versions/get?name=my+model&version=7");
         (200, r#"{"model_version":{"version":"7","status":"READY","aliases":["champion"]}}"#)
     });
     assert_eq!(version.await, resolved("7"));
     let alias = resolve(Pick::Alias("Champion".into()), |asked, _| {
+        if asked.contains("get-download-uri") {
+            return DOWNLOAD_URI;
+        }
         assert_eq!(asked, "/api/2.0/mlflow/registered-models/alias?name=my+model&alias=Champion");
         (200, r#"{"model_version":{"version":"4"}}"#)
     });
@@ -75,10 +108,15 @@ async fn versions_and_aliases_are_looked_up() {
 async fn a_logged_model_is_its_own_version() {
     let address = answering(|asked, _| {
         assert_eq!(asked, "/api/2.0/mlflow/logged-models/m-1");
-        (200, r#"{"model":{"info":{"model_id":"m-1","status":"LOGGED_MODEL_READY","tags":[]},"data":{}}}"#)
+        (
+            200,
+            r#"{"model":{"info":{"model_id":"m-1","status":"LOGGED_MODEL_READY","tags":[],"artifact_uri":"s3://b/m-1"},"data":{}}}"#,
+        )
     });
-    let found = registry(&address.await, &[]).unwrap().resolve_logged("m-1").await.unwrap();
-    assert_eq!((&*found.version, found.uri.as_str()), ("m-1", "models:/m-1"));
+    let found = registry(&address.await, &[]).resolve(&Target::Logged { model_id: "m-1".into() }).await;
+    let found = found.unwrap();
+    assert_eq!((&*found.name, &*found.version, &*found.uri), ("m-1", "m-1", "models:/m-1"));
+    assert_eq!(found.artifact_uri, "s3://b/m-1");
 }
 
 #[tokio::test]
@@ -130,8 +168,8 @@ async fn what_may_come_right_is_a_503() {
 #[tokio::test]
 async fn a_registry_that_is_not_there_is_a_503_that_says_what_to_check() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let registry = registry(&format!("http://ann:secret@{address}"), &[]).unwrap();
-    let fault = registry.resolve("a", &Pick::Latest).await.unwrap_err();
+    let registry = registry(&format!("http://ann:secret@{address}"), &[]);
+    let fault = registry.resolve(&target("a", Pick::Latest)).await.unwrap_err();
     assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
     assert!(fault.message.contains(&address.to_string()) && fault.message.contains("refused"), "{fault}");
     assert!(!fault.message.contains("secret") && fault.message.contains("registry.tracking_uri"), "{fault}");
@@ -139,7 +177,8 @@ async fn a_registry_that_is_not_there_is_a_503_that_says_what_to_check() {
 
 #[tokio::test]
 async fn a_username_wins_over_a_token() {
-    let address = answering(|_, authorization| match authorization {
+    let address = answering(|asked, authorization| match authorization {
+        Some(_) if asked.contains("get-download-uri") => DOWNLOAD_URI,
         Some("Basic YW5uOnB3") => (200, r#"{"model_version":{"version":"1"}}"#),
         Some("Bearer t") => (200, r#"{"model_version":{"version":"2"}}"#),
         _ => (401, ""),
@@ -149,23 +188,132 @@ async fn a_username_wins_over_a_token() {
     let password = ("MLFLOW_TRACKING_PASSWORD", "pw");
     let token = ("MLFLOW_TRACKING_TOKEN", "t");
     for (env, version) in [(&[username, password, token][..], Some("1")), (&[token], Some("2")), (&[], None)] {
-        let registry = registry(&address, env).unwrap();
+        let registry = registry(&address, env);
         assert!(!format!("{registry:?}").contains("pw"));
-        let found = registry.resolve("a", &Pick::Version(1)).await.ok();
+        let found = registry.resolve(&target("a", Pick::Version(1))).await.ok();
         assert_eq!(found.as_ref().map(|found| &*found.version), version);
     }
 }
 
-#[test]
-fn only_addresses_of_tracking_servers_will_do() {
-    for text in ["sqlite:///mlflow.db", "file:///mlruns", "mlruns", "databricks", "postgresql://ann:secret@h/db"] {
-        let error = registry(text, &[]).unwrap_err().to_string();
-        assert!(error.contains("registry.tracking_uri") && error.contains("mlflow server"), "{error}");
-        assert!(!error.contains("secret"), "{error}");
+#[tokio::test]
+async fn the_registry_may_be_another_server_than_that_of_logged_models() {
+    let tracking = answering(|asked, _| {
+        assert_eq!(asked, "/api/2.0/mlflow/logged-models/m-1%2F..");
+        (200, r#"{"model":{"info":{"artifact_uri":"mlflow-artifacts:/a"}}}"#)
+    });
+    let models = answering(|asked, _| {
+        assert_eq!(asked, "/api/2.0/mlflow/registered-models/get?name=a");
+        (200, r#"{"registered_model":{"name":"a"}}"#)
+    });
+    let (tracking, models) = tokio::join!(tracking, models);
+    let registry = registry(&tracking, &[("MLFLOW_REGISTRY_URI", &models)]);
+    registry.resolve(&Target::Logged { model_id: "m-1/..".into() }).await.unwrap();
+    assert_eq!(registry.current("a").await.unwrap().pick(&Pick::Latest), None);
+    assert!(registry.shown().starts_with(models.trim_end_matches('/')));
+}
+
+/// A model as MLflow keeps it: each version with its stage, and which version each alias stands for.
+#[derive(Debug, Clone, Default)]
+struct World {
+    versions: BTreeMap<u64, &'static str>,
+    aliases: BTreeMap<String, u64>,
+}
+
+impl World {
+    /// As MLflow 3.17 answers; the highest version of each stage, in no order that could be relied on.
+    fn latest(&self, stage: Option<&str>) -> Vec<serde_json::Value> {
+        let mut highest = HashMap::new();
+        for (version, of) in &self.versions {
+            if stage.is_none_or(|stage| stage.eq_ignore_ascii_case(of)) {
+                highest.insert(*of, version);
+            }
+        }
+        let shown =
+            highest.into_iter().map(|(stage, version)| json!({"version": version.to_string(), "current_stage": stage}));
+        shown.collect()
     }
-    assert!(matches!(registry("http://", &[]), Err(RegistryError::NotAnAddress(..))));
-    let from_env =
-        Registry::new(None, &|name| (name == "MLFLOW_TRACKING_URI").then(|| "sqlite://".into())).unwrap_err();
-    assert!(from_env.to_string().contains("MLFLOW_TRACKING_URI"), "{from_env}");
-    assert_eq!(Registry::new(None, &|_| None).unwrap().tracking_uri(), "http://127.0.0.1:5001");
+
+    fn answer(&self, path: &str, query: &HashMap<String, String>) -> (u16, serde_json::Value) {
+        match path.rsplit('/').next() {
+            Some("get-download-uri") => (200, json!({"artifact_uri": "s3://bucket"})),
+            Some("get-latest-versions") => match self.latest(query.get("stages").map(String::as_str)) {
+                versions if versions.is_empty() => (200, json!({})),
+                versions => (200, json!({"model_versions": versions})),
+            },
+            Some("alias") => match self.aliases.get(&query["alias"]) {
+                Some(version) => (200, json!({"model_version": {"version": version.to_string()}})),
+                None => (400, json!({"error_code": "INVALID_PARAMETER_VALUE", "message": "not found"})),
+            },
+            Some("get") => {
+                let aliases = self.aliases.iter();
+                let aliases: Vec<_> =
+                    aliases.map(|(alias, version)| json!({"alias": alias, "version": version.to_string()})).collect();
+                let mut model = json!({"name": "a"});
+                for (key, values) in [("latest_versions", self.latest(None)), ("aliases", aliases)] {
+                    if !values.is_empty() {
+                        model[key] = values.into();
+                    }
+                }
+                (200, json!({"registered_model": model}))
+            }
+            _ => (404, json!({})),
+        }
+    }
+}
+
+fn worlds() -> impl Strategy<Value = World> {
+    let stage = prop_oneof![Just("None"), Just("Staging"), Just("Production"), Just("Archived")];
+    let versions = proptest::collection::btree_map(1..30u64, stage, 0..8);
+    versions.prop_flat_map(|versions| {
+        let known: Vec<u64> = versions.keys().copied().collect();
+        let version = if known.is_empty() { Just(0).boxed() } else { proptest::sample::select(known).boxed() };
+        let aliases = proptest::collection::btree_map("[aA]b?", version, 0..3);
+        aliases.prop_map(move |mut aliases| {
+            aliases.retain(|_, version| *version > 0);
+            World { versions: versions.clone(), aliases }
+        })
+    })
+}
+
+#[test]
+fn a_snapshot_picks_what_resolving_finds() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let world = Arc::new(Mutex::new(World::default()));
+    let served = Arc::clone(&world);
+    let handler = move |axum::extract::Query(query): axum::extract::Query<HashMap<String, String>>,
+                        uri: axum::http::Uri| async move {
+        let (status, body) = served.lock().unwrap().answer(uri.path(), &query);
+        Answer::builder().status(status).body(Body::from(body.to_string())).unwrap()
+    };
+    let address = runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(any(handler))).await });
+        address
+    });
+    let registry = registry(&format!("http://{address}"), &[]);
+    let picks = [
+        Pick::Latest,
+        Pick::Stage("None"),
+        Pick::Stage("Staging"),
+        Pick::Stage("Production"),
+        Pick::Stage("Archived"),
+        Pick::Alias("a".into()),
+        Pick::Alias("A".into()),
+        Pick::Alias("ab".into()),
+        Pick::Alias("nope".into()),
+    ];
+    proptest!(ProptestConfig::with_cases(64), |(now in worlds())| {
+        *world.lock().unwrap() = now;
+        runtime.block_on(async {
+            let snapshot = registry.current("a").await.unwrap();
+            for pick in &picks {
+                let resolved = registry.resolve(&target("a", pick.clone())).await.ok().map(|found| found.version);
+                prop_assert_eq!(snapshot.pick(pick), resolved, "{:?}", pick);
+            }
+            let named = snapshot.pick(&Pick::Version(99));
+            prop_assert_eq!(named.as_deref(), Some("99"));
+            Ok(())
+        })?;
+    });
 }

@@ -1,18 +1,34 @@
-//! What a model's server has printed, as far as it explains why the server has ended.
+//! What a process has printed, as far as it explains why the process has ended.
 
 use std::collections::VecDeque;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use crate::invocation::exception_of;
 
 /// How many lines are kept.
 const KEPT: usize = 20;
 
-/// The end of what a model's server has printed.
+/// Longer lines are taken for several.
+const LONGEST_LINE: u64 = 8192;
+
+/// The end of what a process has printed.
 #[derive(Debug, Default)]
-pub(super) struct Output {
+pub(crate) struct Output {
     lines: VecDeque<String>,
     exception: Option<String>,
     port_taken: bool,
+}
+
+/// Hands over what comes from a pipe, line by line, until it ends.
+pub(super) async fn read(pipe: impl AsyncRead + Unpin, mut push: impl FnMut(&str)) {
+    let mut pipe = BufReader::with_capacity(64 << 10, pipe);
+    let mut line = Vec::new();
+    // A failure has nothing more to tell.
+    while let Ok(1..) = (&mut pipe).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
+        push(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
 }
 
 impl Output {
@@ -33,17 +49,17 @@ impl Output {
     }
 
     /// The line that says most about what went wrong: the last exception, else the last line.
-    pub(super) fn reason(&self) -> Option<&str> {
+    pub(crate) fn reason(&self) -> Option<&str> {
         self.exception.as_deref().or_else(|| self.lines.back().map(|line| line.trim()))
     }
 
     /// Whether something else listens on the port that was meant for the server.
-    pub(super) fn port_is_taken(&self) -> bool {
+    pub(crate) fn port_is_taken(&self) -> bool {
         self.port_taken
     }
 
     /// The last lines.
-    pub(super) fn tail(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn tail(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }
 }

@@ -1,0 +1,177 @@
+//! What a cached version consists of: the proof that it is whole.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::models::registry::Resolved;
+
+/// The file that is written last, so that a directory without it is no version.
+pub(super) const MANIFEST: &str = "manifest.json";
+
+/// The directory beside it that holds the model.
+pub(super) const MODEL: &str = "model";
+
+/// The file without which a directory is no model.
+pub(super) const MLMODEL: &str = "MLmodel";
+
+/// What a cached version is, and its files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    pub identity: Identity,
+    pub files: Vec<CachedFile>,
+}
+
+/// What makes a version the same version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// The registry's address, without credentials.
+    pub registry: String,
+    /// `sentiment-model-fast/3`, or a logged model's id.
+    pub version: String,
+    /// A model that was deleted and registered again starts anew at version 1, with other artifacts.
+    pub artifact_uri: String,
+}
+
+/// One file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CachedFile {
+    /// Below the model's directory.
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+impl Identity {
+    pub(super) fn new(registry: String, resolved: &Resolved) -> Self {
+        Self { registry, version: resolved.name.clone(), artifact_uri: resolved.artifact_uri.clone() }
+    }
+
+    /// The name of its directory: readable, the same wherever and whenever it is made, and its own. Should two of them
+    /// share a hash all the same, the manifest tells them apart.
+    pub(super) fn directory_name(&self) -> String {
+        let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+        let readable: String =
+            self.version.chars().take(80).map(|character| if is_plain(character) { character } else { '-' }).collect();
+        let mut hash = Fnv::default();
+        for part in [&self.registry, &self.version, &self.artifact_uri] {
+            hash.write(part.as_bytes());
+            hash.write(&[0]);
+        }
+        format!("{}-{:016x}", readable.trim_start_matches('.'), hash.0)
+    }
+}
+
+impl Manifest {
+    /// Of the directory of a cached version.
+    pub(super) fn read(entry: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(entry.join(MANIFEST))?)?)
+    }
+
+    pub(super) fn write(&self, entry: &Path) -> io::Result<()> {
+        fs::write(entry.join(MANIFEST), serde_json::to_vec_pretty(self)?)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// What of it is not as it was written, if something is.
+    pub(super) fn damage(&self, entry: &Path) -> Option<String> {
+        let model = entry.join(MODEL);
+        self.files.iter().find_map(|file| {
+            let path = file.path.display();
+            match fs::metadata(model.join(&file.path)) {
+                Ok(found) if !found.is_file() => Some(format!("{path} is no file")),
+                Ok(found) if found.len() == file.bytes => None,
+                Ok(found) => Some(format!("{path} has {} of {} bytes", found.len(), file.bytes)),
+                Err(error) => Some(format!("{path}: {error}")),
+            }
+        })
+    }
+}
+
+/// Every file below a directory.
+pub(super) fn files_below(directory: &Path) -> io::Result<Vec<CachedFile>> {
+    let mut files = Vec::new();
+    let mut pending = vec![PathBuf::new()];
+    while let Some(below) = pending.pop() {
+        for found in fs::read_dir(directory.join(&below))? {
+            let found = found?;
+            let path = below.join(found.file_name());
+            let metadata = fs::metadata(found.path())?;
+            if metadata.is_dir() {
+                pending.push(path);
+            } else {
+                files.push(CachedFile { path, bytes: metadata.len() });
+            }
+        }
+    }
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(files)
+}
+
+/// FNV-1a: short, and for ever the same.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn identity(registry: &str, version: &str, artifact_uri: &str) -> Identity {
+        Identity { registry: registry.into(), version: version.into(), artifact_uri: artifact_uri.into() }
+    }
+
+    #[test]
+    fn directory_names_are_for_ever() {
+        let name = identity("http://h", "my model/3", "s3://b/m").directory_name();
+        assert_eq!(name, "my-model-3-fcd22d70aa242f8e");
+        assert_ne!(name, identity("http://h", "my model/3", "s3://b/n").directory_name());
+        assert_ne!(name, identity("http://i", "my model/3", "s3://b/m").directory_name());
+    }
+
+    #[test]
+    fn damage_is_seen() {
+        let entry = tempfile::tempdir().unwrap();
+        let entry = entry.path();
+        fs::create_dir_all(entry.join(MODEL).join("data")).unwrap();
+        fs::write(entry.join(MODEL).join(MLMODEL), "flavors: {}").unwrap();
+        fs::write(entry.join(MODEL).join("data/weights"), [7; 100]).unwrap();
+        let files = files_below(&entry.join(MODEL)).unwrap();
+        let manifest = Manifest { identity: identity("a", "b", "c"), files };
+        manifest.write(entry).unwrap();
+        assert_eq!((Manifest::read(entry).unwrap(), manifest.bytes()), (manifest.clone(), 111));
+        assert_eq!(manifest.damage(entry), None);
+        fs::write(entry.join(MODEL).join("data/weights"), [7; 99]).unwrap();
+        assert_eq!(manifest.damage(entry).unwrap(), "data/weights has 99 of 100 bytes");
+        fs::remove_file(entry.join(MODEL).join("data/weights")).unwrap();
+        assert!(manifest.damage(entry).unwrap().contains("data/weights"));
+        fs::write(entry.join(MANIFEST), "{\"identity\":").unwrap();
+        assert!(Manifest::read(entry).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn directory_names_stay_where_they_are(version in "\\PC{0,100}") {
+            let name = identity("", &version, "").directory_name();
+            prop_assert!(name.len() < 120 && !name.starts_with('.') && !name.contains('/') && name.is_ascii());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Keeping the cache within its limit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::manifest::{MANIFEST, Manifest};
+use super::partial::{remove_unused, sweep};
+
+/// A version in the cache.
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    bytes: u64,
+    last_used: SystemTime,
+}
+
+/// Removes versions that nobody uses, the least recently used first, until the rest is within the limit.
+pub(super) fn prune(cache: &Path, limit: u64) {
+    sweep(cache);
+    let mut kept = kept(cache);
+    kept.sort_by_key(|version| version.last_used);
+    let mut total: u64 = kept.iter().map(|version| version.bytes).sum();
+    for version in kept {
+        if total <= limit {
+            return;
+        }
+        let directory = version.path.display();
+        match remove_unused(&version.path) {
+            Ok(true) => {
+                total -= version.bytes;
+                tracing::info!(%directory, bytes = version.bytes, "a model is removed from the cache, to keep to models.cache.size");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%directory, %error, "a model cannot be removed from the cache"),
+        }
+    }
+    if total > limit {
+        tracing::warn!(
+            bytes = total,
+            limit,
+            "the models in use are larger than models.cache.size, and are kept all the same"
+        );
+    }
+}
+
+/// Notes that a version is used now. A cache that we may only read is none of ours to keep in order.
+pub(super) fn touch(entry: &Path) {
+    let touched = fs::File::options()
+        .append(true)
+        .open(entry.join(MANIFEST))
+        .and_then(|manifest| manifest.set_modified(SystemTime::now()));
+    if let Err(error) = touched {
+        tracing::debug!(directory = %entry.display(), %error, "the use of a cached model cannot be noted");
+    }
+}
+
+/// What is there as a whole. Anything else in the directory is not ours.
+fn kept(cache: &Path) -> Vec<Kept> {
+    let Ok(found) = fs::read_dir(cache) else { return Vec::new() };
+    let of = |path: PathBuf| {
+        let last_used = fs::metadata(path.join(MANIFEST)).ok()?.modified().ok()?;
+        let bytes = Manifest::read(&path).ok()?.bytes();
+        Some(Kept { path, bytes, last_used })
+    };
+    found
+        .flatten()
+        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        .filter_map(|entry| of(entry.path()))
+        .collect()
+}

@@ -1,0 +1,285 @@
+//! Artifacts that a tracking server serves: listed and downloaded over its REST API.
+
+use std::collections::VecDeque;
+use std::path::{Component, Path, PathBuf};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use reqwest::Url;
+use serde::Deserialize;
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt;
+
+use super::manifest::{CachedFile, MLMODEL};
+use super::{Trouble, no_model};
+use crate::message::Fault;
+use crate::models::registry::{Rest, not_found, unavailable};
+
+/// How many requests are under way at once.
+const CONCURRENCY: usize = 8;
+
+/// Deeper directories are a server's mistake.
+const DEEPEST: usize = 64;
+
+/// Where a server serves artifacts.
+const ENDPOINT: &str = "/api/2.0/mlflow-artifacts/artifacts";
+
+/// A directory of artifacts on a tracking server.
+#[derive(Debug)]
+pub(super) struct Served<'a> {
+    server: &'a Rest,
+    /// The server's address of all artifacts.
+    endpoint: Url,
+    /// The directory below it.
+    root: String,
+}
+
+/// What is to be done.
+enum Step {
+    List { directory: String },
+    Download(Listed),
+}
+
+/// What was done.
+enum Done {
+    Listed(Vec<Step>),
+    Downloaded(CachedFile),
+}
+
+/// A file, as listed.
+struct Listed {
+    path: String,
+    bytes: Option<u64>,
+}
+
+impl<'a> Served<'a> {
+    /// The directory that an artifact URI means, if it is one that the tracking server serves (or another that it
+    /// names).
+    pub(super) fn at(server: &'a Rest, artifact_uri: &str) -> Option<Self> {
+        let (endpoint, root) = if let Some(rest) = artifact_uri.strip_prefix("mlflow-artifacts:") {
+            let mut endpoint = server.address().clone();
+            let root = match rest.strip_prefix("//") {
+                // `mlflow-artifacts:///path` has no host either.
+                Some(rest) if !rest.starts_with('/') => {
+                    let (host, root) = rest.split_once('/')?;
+                    let named = Url::parse(&format!("{}://{host}", endpoint.scheme())).ok()?;
+                    endpoint.set_host(named.host_str()).ok()?;
+                    endpoint.set_port(named.port()).ok()?;
+                    if endpoint.origin() != server.address().origin() {
+                        endpoint.set_username("").ok()?;
+                        endpoint.set_password(None).ok()?;
+                    }
+                    root
+                }
+                _ => rest,
+            };
+            let path = format!("{}{ENDPOINT}", endpoint.path().trim_end_matches('/'));
+            endpoint.set_path(&path);
+            (endpoint, root.to_owned())
+        } else if artifact_uri.starts_with("http") {
+            let (base, root) = artifact_uri.split_once(ENDPOINT)?;
+            (Url::parse(&format!("{base}{ENDPOINT}")).ok()?, root.to_owned())
+        } else {
+            return None;
+        };
+        Some(Self { server, endpoint, root: root.trim_matches('/').to_owned() })
+    }
+
+    /// Downloads everything into a directory that is there. What it consists of now.
+    pub(super) async fn download(&self, into: &Path) -> Result<Vec<CachedFile>, Trouble> {
+        let first = self.list(into, String::new()).await?;
+        if !first.iter().any(|step| matches!(step, Step::Download(file) if file.path == MLMODEL)) {
+            return Err(no_model(&self.root).into());
+        }
+        let mut pending = VecDeque::from(first);
+        let mut under_way = FuturesUnordered::new();
+        let mut files = Vec::new();
+        loop {
+            while under_way.len() < CONCURRENCY
+                && let Some(step) = pending.pop_front()
+            {
+                under_way.push(self.take(into, step));
+            }
+            match under_way.next().await {
+                None => break,
+                Some(Ok(Done::Downloaded(file))) => files.push(file),
+                Some(Ok(Done::Listed(steps))) => pending.extend(steps),
+                Some(Err(trouble)) => return Err(trouble),
+            }
+        }
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(files)
+    }
+
+    async fn take(&self, into: &Path, step: Step) -> Result<Done, Trouble> {
+        match step {
+            Step::List { directory } => self.list(into, directory).await.map(Done::Listed),
+            Step::Download(file) => {
+                let bytes = match self.download_file(into, &file).await {
+                    // A connection may break; that is no reason to begin with the first file again.
+                    Err(Trouble::Fault(fault)) if fault.retryable => {
+                        tracing::debug!(path = file.path, %fault, "a file is downloaded again");
+                        self.download_file(into, &file).await?
+                    }
+                    outcome => outcome?,
+                };
+                Ok(Done::Downloaded(CachedFile { path: PathBuf::from(file.path), bytes }))
+            }
+        }
+    }
+
+    /// What is directly in a directory, which is made.
+    async fn list(&self, into: &Path, directory: String) -> Result<Vec<Step>, Trouble> {
+        if directory.split('/').count() > DEEPEST {
+            return Err(unavailable(format!("the artifacts at {} are too deep: {directory}", self.root)).into());
+        }
+        let path = joined(&self.root, &directory);
+        let request = self.server.get(self.endpoint.clone()).query(&[("path", &path)]);
+        let listing: Listing = self.server.json(request).await?;
+        if !directory.is_empty() {
+            fs::create_dir_all(into.join(&directory)).await?;
+        }
+        let steps = listing.files.into_iter().map(|found| {
+            if !is_safe(&found.path) {
+                return Err(not_found(format!(
+                    "the artifacts at {path} have a file of a forbidden name: {:?}",
+                    found.path
+                )));
+            }
+            let path = joined(&directory, &found.path);
+            Ok(if found.is_dir {
+                Step::List { directory: path }
+            } else {
+                Step::Download(Listed { path, bytes: found.file_size.and_then(Size::bytes) })
+            })
+        });
+        Ok(steps.collect::<Result<_, Fault>>()?)
+    }
+
+    async fn download_file(&self, into: &Path, file: &Listed) -> Result<u64, Trouble> {
+        let mut url = self.endpoint.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend(self.root.split('/').filter(|part| !part.is_empty())).extend(file.path.split('/'));
+        }
+        let server = self.server;
+        let mut answer = server.get(url).send().await.map_err(|error| server.unreachable(&error))?;
+        let status = answer.status();
+        if !status.is_success() {
+            let body = answer.bytes().await.map_err(|error| server.unreachable(&error))?;
+            return Err(server.refusal(status, &body).into());
+        }
+        let path = into.join(&file.path);
+        if let Some(parent) = path.parent().filter(|parent| *parent != into) {
+            fs::create_dir_all(parent).await?;
+        }
+        let mut written = 0;
+        let mut to = File::create(&path).await?;
+        while let Some(piece) = answer.chunk().await.map_err(|error| server.unreachable(&error))? {
+            written += piece.len() as u64;
+            to.write_all(&piece).await?;
+        }
+        to.flush().await?;
+        match file.bytes {
+            Some(listed) if listed != written => Err(unavailable(format!(
+                "{} in the artifacts at {} has {listed} bytes, of which {written} came",
+                file.path, self.root
+            ))
+            .into()),
+            _ => Ok(written),
+        }
+    }
+}
+
+fn joined(directory: &str, name: &str) -> String {
+    match (directory, name) {
+        ("", name) => name.to_owned(),
+        (directory, "") => directory.to_owned(),
+        (directory, name) => format!("{directory}/{name}"),
+    }
+}
+
+/// Whether a name stays below the directory that it is listed in, on any system.
+fn is_safe(name: &str) -> bool {
+    !name.is_empty()
+        && !name.contains(['\\', '\0'])
+        && !name.starts_with('/')
+        && name.split('/').all(|part| !part.is_empty())
+        && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+        && name.split('/').all(|part| part != ".")
+}
+
+#[derive(Debug, Deserialize)]
+struct Listing {
+    /// An empty directory has none, and neither has one that does not exist.
+    #[serde(default)]
+    files: Vec<FoundFile>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FoundFile {
+    path: String,
+    #[serde(default)]
+    is_dir: bool,
+    file_size: Option<Size>,
+}
+
+/// 64-bit numbers are texts in the JSON form of protocol buffers; MLflow makes them numbers.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Number(u64),
+    Text(String),
+}
+
+impl Size {
+    fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Number(bytes) => Some(bytes),
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_stay_below_their_directory() {
+        for safe in ["MLmodel", "a b", "data/weights.bin", "..a", "a..", "ü", "a:b"] {
+            assert!(is_safe(safe), "{safe}");
+        }
+        for unsafe_name in [
+            "",
+            "/",
+            "/etc/passwd",
+            "..",
+            "../a",
+            "a/../b",
+            "a/..",
+            ".",
+            "./a",
+            "a/./b",
+            "a//b",
+            "a/",
+            "a\\b",
+            "..\\a",
+            "a\0b",
+        ] {
+            assert!(!is_safe(unsafe_name), "{unsafe_name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn safe_names_are_below(name in "[./\\\\a-c\\PC]{0,12}") {
+            if is_safe(&name) {
+                let path = Path::new("/root").join(&name);
+                prop_assert!(path.starts_with("/root") && path != Path::new("/root"));
+                prop_assert!(path.components().all(|part| part != Component::ParentDir));
+            }
+        }
+    }
+}

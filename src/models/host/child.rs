@@ -1,0 +1,220 @@
+//! One child of a template.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde::Serialize;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::frame::{self, Answer};
+use super::output::Output;
+
+/// Longer answers are nonsense: whoever may answer at length keeps to a limit of its own below this.
+const LONGEST_BODY: usize = 256 << 20;
+
+/// How long it may take to hear that a process has ended whose socket is closed already.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A process forked from a template. Dropped, it is killed, and everything it has started with it.
+#[derive(Debug)]
+pub(crate) struct Child {
+    state: Arc<ChildState>,
+    stream: UnixStream,
+}
+
+/// What is known of a child, whoever still holds it.
+#[derive(Debug)]
+pub(super) struct ChildState {
+    pid: Pid,
+    killed: AtomicBool,
+    exit: watch::Sender<Option<Exit>>,
+    output: Mutex<Output>,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The template has seen it.
+    Seen(ExitStatus),
+    /// The template was gone before it: killed, and no longer there.
+    Unseen,
+}
+
+/// Why a child does not answer, and never will.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Lost {
+    /// Its process has ended.
+    #[error("its process ended ({exit})")]
+    Ended {
+        /// How.
+        exit: Exit,
+        /// What it printed about that. It may hold anything, so callers are not told.
+        reason: Option<String>,
+    },
+    /// It did not answer in time, so it was killed.
+    #[error("it did not answer in time, and its process was killed")]
+    TimedOut,
+    /// Its answer makes no sense, so it was killed.
+    #[error("its process was killed, since its answer makes no sense: {0}")]
+    Garbled(String),
+}
+
+impl Child {
+    /// Takes over a child that the template has just made.
+    pub(super) fn adopt(pid: Pid, socket: OwnedFd) -> std::io::Result<Self> {
+        let stream = std::os::unix::net::UnixStream::from(socket);
+        stream.set_nonblocking(true)?;
+        let state = ChildState {
+            pid,
+            killed: AtomicBool::new(false),
+            exit: watch::Sender::new(None),
+            output: Mutex::default(),
+        };
+        Ok(Self { state: Arc::new(state), stream: UnixStream::from_std(stream)? })
+    }
+
+    /// Its process id, which is that of its process group as well.
+    pub(crate) fn pid(&self) -> u32 {
+        self.state.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Asks one question, and waits for its answer. A child whose answer nobody waits for any longer is killed: it would
+    /// come as the answer to the next question.
+    pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Answer, Lost> {
+        let unanswered = Unanswered(&self.state);
+        self.state.forget_output();
+        let head = serde_json::to_vec(head).map_err(|error| Lost::Garbled(error.to_string()))?;
+        let answer = match frame::write(&mut self.stream, &head, body).await {
+            Ok(()) => frame::read(&mut self.stream, LONGEST_BODY).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) => {
+                std::mem::forget(unanswered);
+                Ok(answer)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(Lost::Garbled(error.to_string())),
+            Err(_) => Err(self.state.last_words().await),
+        }
+    }
+
+    /// Has it killed, without waiting for that, with everything it has started.
+    pub(crate) fn kill(&self) {
+        self.state.kill();
+    }
+
+    /// Waits until its process has been reaped: only then is its memory free.
+    pub(crate) fn gone(&self) -> impl Future<Output = Exit> + Send + use<> {
+        let mut exit = self.state.exit.subscribe();
+        async move { exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Unseen) }
+    }
+
+    /// Whether it has ended, or is being killed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.killed.load(Ordering::Acquire) || self.state.exit.borrow().is_some()
+    }
+
+    /// What it has printed, as far as that is kept.
+    pub(crate) fn output(&self) -> MutexGuard<'_, Output> {
+        self.state.output()
+    }
+
+    pub(super) fn state(&self) -> &Arc<ChildState> {
+        &self.state
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A question without an answer.
+struct Unanswered<'a>(&'a ChildState);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+impl ChildState {
+    pub(super) fn kill(&self) {
+        if self.exit.borrow().is_some() || self.killed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // It may have been reaped this moment, or not have come to make its own group yet.
+        if kill_process_group(self.pid, Signal::KILL).is_err() {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+    }
+
+    /// Reads what it prints until it has ended. However much that is, the child never waits for long, and little of it
+    /// is kept.
+    pub(super) fn read_output(self: &Arc<Self>, pipe: OwnedFd) -> std::io::Result<JoinHandle<()>> {
+        let (pipe, state) = (pipe::Receiver::from_owned_fd(pipe)?, Arc::clone(self));
+        let pid = self.pid.as_raw_nonzero().get();
+        Ok(tokio::spawn(super::output::read(pipe, move |line| {
+            tracing::debug!(pid, line = line.trim_end(), "a model's process");
+            state.output().push(line);
+        })))
+    }
+
+    /// What it printed before has nothing to do with what it does from now on, unless it has ended over it.
+    fn forget_output(&self) {
+        if self.exit.borrow().is_none() {
+            *self.output() = Output::default();
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn ended(&self, exit: Exit) {
+        self.exit.send_replace(Some(exit));
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    fn output(&self) -> MutexGuard<'_, Output> {
+        // Nothing panics while it is held.
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it ended, now that its socket is closed.
+    async fn last_words(&self) -> Lost {
+        let mut exit = self.exit.subscribe();
+        let mut ended = async || {
+            let ended = timeout(LAST_WORDS, exit.wait_for(Option::is_some)).await;
+            ended.ok().and_then(Result::ok).and_then(|exit| *exit)
+        };
+        let exit = match ended().await {
+            Some(exit) => exit,
+            // It has closed its socket and lives on.
+            None => {
+                self.kill();
+                ended().await.unwrap_or(Exit::Unseen)
+            }
+        };
+        Lost::Ended { exit, reason: self.output().reason().map(str::to_owned) }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seen(status) => status.fmt(formatter),
+            Self::Unseen => formatter.write_str("with the process that it was forked from"),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What travels on a child's socket: one question, one answer, and the next question.
+//!
+//! A frame is the length of its head and of its body (32 bits each, big-endian), the head (JSON), and the body (bytes).
+
+use std::io::{Error, ErrorKind, Result};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The two lengths.
+const PREFIX: usize = 8;
+
+/// A longer head is nonsense.
+const LONGEST_HEAD: usize = 4 << 20;
+
+/// A body up to this length is sent together with its head.
+const SHORT_BODY: usize = 16 << 10;
+
+/// What a child answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// JSON.
+    pub(crate) head: Bytes,
+    /// Any bytes.
+    pub(crate) body: Bytes,
+}
+
+/// Writes one frame.
+pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body: &[u8]) -> Result<()> {
+    let mut start = BytesMut::with_capacity(PREFIX + head.len() + SHORT_BODY.min(body.len()));
+    for part in [head, body] {
+        let length = u32::try_from(part.len()).map_err(|_| Error::new(ErrorKind::InvalidInput, "more than 4 GiB"))?;
+        start.extend_from_slice(&length.to_be_bytes());
+    }
+    start.extend_from_slice(head);
+    if body.len() <= SHORT_BODY {
+        start.extend_from_slice(body);
+        return to.write_all(&start).await;
+    }
+    to.write_all(&start).await?;
+    to.write_all(body).await
+}
+
+/// Reads one frame, whose body may be this long, and after which nothing may come unasked.
+pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), longest_body: usize) -> Result<Answer> {
+    // A buffer of its own: what an answer takes is given back with the answer.
+    let mut buffer = BytesMut::with_capacity(4096);
+    fill(from, &mut buffer, PREFIX).await?;
+    let length = |at: usize| {
+        let bytes = [buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]];
+        usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX)
+    };
+    let (head, body) = (length(0), length(4));
+    if head > LONGEST_HEAD || body > longest_body {
+        return Err(Error::new(ErrorKind::InvalidData, format!("a frame of {head} and {body} bytes")));
+    }
+    let _ = buffer.split_to(PREFIX);
+    buffer.reserve((head + body).saturating_sub(buffer.len()));
+    fill(from, &mut buffer, head + body).await?;
+    if buffer.len() > head + body {
+        return Err(Error::new(ErrorKind::InvalidData, "more than one frame"));
+    }
+    let buffer = buffer.freeze();
+    Ok(Answer { head: buffer.slice(..head), body: buffer.slice(head..) })
+}
+
+async fn fill(from: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, length: usize) -> Result<()> {
+    while buffer.len() < length {
+        if from.read_buf(buffer).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    async fn through(head: &[u8], body: &[u8], room: usize) -> Result<Answer> {
+        let (mut near, mut far) = tokio::io::duplex(room);
+        let (written, answer) = tokio::join!(
+            async move {
+                let written = write(&mut near, head, body).await;
+                drop(near);
+                written
+            },
+            read(&mut far, 1 << 20)
+        );
+        written.and(answer)
+    }
+
+    #[tokio::test]
+    async fn bodies_of_any_length_arrive() {
+        for length in [0, 1, SHORT_BODY, SHORT_BODY + 1, 1 << 20] {
+            let body = vec![7; length];
+            let answer = through(br#"{"status":200}"#, &body, 1000).await.unwrap();
+            assert_eq!((&answer.head[..], &answer.body[..]), (&br#"{"status":200}"#[..], &body[..]));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_is_an_error() {
+        for (bytes, kind) in [
+            (&b""[..], ErrorKind::UnexpectedEof),
+            (&[0, 0, 0, 2, 0, 0, 0, 0, b'{'], ErrorKind::UnexpectedEof),
+            (&[0, 0, 0, 0, 0, 0, 0, 0, b'{'], ErrorKind::InvalidData),
+            (b"Segmentation fault", ErrorKind::InvalidData),
+        ] {
+            assert_eq!(read(&mut &*bytes, 1 << 20).await.unwrap_err().kind(), kind, "{bytes:?}");
+        }
+        assert_eq!(through(b"{}", &[0; (1 << 20) + 1], 2 << 20).await.unwrap_err().kind(), ErrorKind::InvalidData);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_a_frame_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            if let Ok(answer) = runtime.block_on(read(&mut &*bytes, 64)) {
+                prop_assert_eq!(PREFIX + answer.head.len() + answer.body.len(), bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The processes that hold models, and the one that they are forked from.
+//!
+//! ```text
+//! signalbox ── template ─┬─ host: one version of one model, on one thread      (forked)
+//!     one per interpreter ├─ clerk: MLflow's own client, for what has no REST   (forked)
+//!                         └─ server: `mlflow models serve`                      (forked, then executed)
+//! ```
+//!
+//! A *template* has imported MLflow and the configured libraries once, so that what is forked from it has them at once
+//! and shares their memory. It ends when its end of a socket pair closes, and takes its children with it, so that none
+//! of them outlives Signalbox, however that ends. Children are spoken to over socket pairs as well: none of these sockets
+//! has a name, so none can be stale.
+
+mod child;
+mod control;
+mod frame;
+mod model_host;
+mod output;
+mod process;
+mod server;
+mod template;
+
+pub(crate) use child::{Child, Exit, Lost};
+pub(crate) use frame::Answer;
+pub(crate) use model_host::{Example, Failure, HostSpec, LoadReport, ModelHost, Phases};
+pub(crate) use server::{Server, ServerSpec};
+pub(crate) use template::{Task, Template, TemplateError, TemplateSpec};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! A host: the process that holds one version of a model, and answers calls of it one at a time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::child::{Child, Exit, Lost};
+use super::frame::Answer;
+use super::template::{Task, Template};
+use crate::invocation::{Call, ExceptionLog, LARGEST_REPLY, in_words, meaning_of, too_large};
+use crate::message::{Code, Fault, Reply, Stage};
+
+/// More differences than these are not shown in one message.
+const SHOWN_DIFFERENCES: usize = 8;
+
+/// What to load.
+#[derive(Debug, Clone)]
+pub(crate) struct HostSpec {
+    /// The model's URI as configured: what messages call it.
+    pub(crate) shown: Arc<str>,
+    /// Where its files are.
+    pub(crate) directory: PathBuf,
+    /// When it must be ready.
+    pub(crate) deadline: Instant,
+    /// How long that is in all; for messages.
+    pub(crate) load_timeout: Duration,
+}
+
+/// A process that holds a loaded model. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct ModelHost {
+    child: Child,
+    shown: Arc<str>,
+    exceptions: ExceptionLog,
+}
+
+/// How a load went.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LoadReport {
+    /// What took how long.
+    pub(crate) phases: Phases,
+    /// What came of the model's own example, if it has one.
+    pub(crate) example: Option<Example>,
+    /// Where the interpreter is not what the model requires, such as `scikit-learn==1.2.0 is required, 1.9.1 is
+    /// installed`.
+    pub(crate) unmet: Vec<String>,
+}
+
+/// What took how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Phases {
+    /// Having a process, and the template before that if there was none.
+    pub(crate) fork: Duration,
+    /// Loading the model.
+    pub(crate) load: Duration,
+    /// Calling it with its own example.
+    pub(crate) warm: Duration,
+}
+
+/// What came of a model's own example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Example {
+    /// A prediction.
+    Answered,
+    /// An error.
+    Failed(String),
+}
+
+/// Why a call got no prediction.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    /// What the caller is told.
+    pub(crate) fault: Fault,
+    /// Whether, and why, the host is gone.
+    pub(crate) lost: Option<Lost>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Question<'a> {
+    Load { directory: &'a str, largest_answer: usize },
+    Invoke { content_type: &'a str },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Loaded {
+    Loaded {
+        load: f64,
+        warm: f64,
+        /// The status and the body of the answer to the model's own example.
+        example: Option<(u16, String)>,
+        unmet: Vec<String>,
+        imported: Vec<String>,
+    },
+    Failed {
+        exception: String,
+        traceback: String,
+        unmet: Vec<String>,
+    },
+}
+
+#[derive(Deserialize)]
+struct Invoked {
+    status: u16,
+    content_type: String,
+    #[serde(default)]
+    too_large: bool,
+}
+
+impl ModelHost {
+    /// Forks a process, and has it load the model and answer the model's own example.
+    pub(crate) async fn start(template: &Template, spec: &HostSpec) -> Result<(Self, LoadReport), Fault> {
+        let begun = Instant::now();
+        let forked = timeout_at(spec.deadline, template.fork(&Task::Model)).await;
+        let mut child = forked
+            .map_err(|_| {
+                spec.fault(&format!(
+                    "{} (models.python) was not ready to fork within models.load_timeout ({})",
+                    template.python(),
+                    in_words(spec.load_timeout)
+                ))
+            })?
+            .map_err(|error| error.fault(&spec.shown))?;
+        let fork = begun.elapsed();
+
+        let Some(directory) = spec.directory.to_str() else {
+            return Err(spec.fault(&format!("{} is no UTF-8", spec.directory.display())));
+        };
+        let question = Question::Load { directory, largest_answer: LARGEST_REPLY };
+        let answer = match timeout_at(spec.deadline, child.ask(&question, b"")).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(lost)) => return Err(spec.fault(&with_reason(&lost))),
+            Err(_) => return Err(spec.too_slow(&child)),
+        };
+        match serde_json::from_slice(&answer.head) {
+            Ok(Loaded::Loaded { load, warm, example, unmet, imported }) => {
+                template.learn(&imported).await;
+                let report = LoadReport {
+                    phases: Phases { fork, load: seconds(load), warm: seconds(warm) },
+                    example: example.map(Example::of),
+                    unmet,
+                };
+                let exceptions = ExceptionLog::new(Arc::clone(&spec.shown));
+                Ok((Self { child, shown: Arc::clone(&spec.shown), exceptions }, report))
+            }
+            Ok(Loaded::Failed { exception, traceback, unmet }) => {
+                tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");
+                Err(spec.fault(&format!("{exception}{}", differences(template.python(), &unmet))))
+            }
+            Err(error) => Err(spec.fault(&Lost::Garbled(error.to_string()).to_string())),
+        }
+    }
+
+    /// Calls the model, and waits for its answer. A call that is not answered in time, or whose future is dropped, ends
+    /// the process: nothing else stops a model that computes.
+    pub(crate) async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, Failure> {
+        let question = Question::Invoke { content_type: call.content_type };
+        let answer = match timeout(call.timeout, self.child.ask(&question, &call.payload)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(lost)) => return Err(self.lost(lost)),
+            Err(_) => {
+                let message = format!(
+                    "{} did not answer within {}; its process was killed, since nothing else stops it",
+                    self.shown,
+                    in_words(call.timeout)
+                );
+                let fault = Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message);
+                return Err(Failure { fault, lost: Some(Lost::TimedOut) });
+            }
+        };
+        self.reply(answer)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Has its process killed, without waiting for that.
+    pub(crate) fn kill(&self) {
+        self.child.kill();
+    }
+
+    /// Whether its process has ended, or is being killed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.child.is_gone()
+    }
+
+    /// Waits until its process has been reaped: only then is its memory free.
+    pub(crate) fn gone(&self) -> impl Future<Output = Exit> + Send + use<> {
+        self.child.gone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn child_output(&self) -> std::sync::MutexGuard<'_, super::output::Output> {
+        self.child.output()
+    }
+
+    fn reply(&self, answer: Answer) -> Result<Reply, Failure> {
+        let Invoked { status, content_type, too_large: is_too_large } = match serde_json::from_slice(&answer.head) {
+            Ok(invoked) => invoked,
+            Err(error) => {
+                self.child.kill();
+                return Err(self.lost(Lost::Garbled(error.to_string())));
+            }
+        };
+        if is_too_large {
+            return Err(too_large(&self.shown).into());
+        }
+        if (200..300).contains(&status) {
+            return Ok(Reply { content_type, body: answer.body });
+        }
+        let meaning = meaning_of(status, None, &answer.body);
+        if let Some(traceback) = &meaning.traceback {
+            self.exceptions.log(&meaning.fault, traceback);
+        }
+        Err(meaning.fault.into())
+    }
+
+    fn lost(&self, lost: Lost) -> Failure {
+        let message = format!("{} did not answer: {lost}", self.shown);
+        tracing::warn!(model = &*self.shown, pid = self.pid(), "a model's process is lost: {}", with_reason(&lost));
+        Failure { fault: Fault::passing(Code::ModelError, Stage::Invoke, message), lost: Some(lost) }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, lost: None }
+    }
+}
+
+impl Example {
+    fn of((status, body): (u16, String)) -> Self {
+        if (200..300).contains(&status) {
+            return Self::Answered;
+        }
+        Self::Failed(meaning_of(status, None, body.as_bytes()).fault.message)
+    }
+}
+
+impl HostSpec {
+    fn fault(&self, why: &str) -> Fault {
+        let message = format!("{} cannot be loaded: {why}", self.shown);
+        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+    }
+
+    fn too_slow(&self, child: &Child) -> Fault {
+        let output = child.output();
+        let last = output.tail().last().map_or_else(String::new, |line| format!("; the last it printed: {line}"));
+        self.fault(&format!("it was not ready within models.load_timeout ({}){last}", in_words(self.load_timeout)))
+    }
+}
+
+/// What may be behind a failure to load, and what to do about it.
+fn differences(python: &str, unmet: &[String]) -> String {
+    if unmet.is_empty() {
+        return String::new();
+    }
+    let more = match unmet.len().saturating_sub(SHOWN_DIFFERENCES) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    let shown = unmet[..unmet.len().min(SHOWN_DIFFERENCES)].join("; ");
+    format!(
+        ". {python} is not what the model requires: {shown}{more}. Install that, or give the route an interpreter that has \
+         it (`python:`), or have MLflow make one (`runtime: mlflow_serve`)"
+    )
+}
+
+/// Why it is lost, with what it printed about that.
+fn with_reason(lost: &Lost) -> String {
+    match lost {
+        Lost::Ended { reason: Some(reason), .. } => format!("{lost}: {reason}"),
+        _ => lost.to_string(),
+    }
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}

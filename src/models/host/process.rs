@@ -1,0 +1,362 @@
+//! One run of a template: its process, and everyone who waits for it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, WaitOptions, test_kill_process, waitpid};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child as Spawned, Command};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::child::{Child, ChildState, Exit};
+use super::control::{Receiver, Report, Request};
+use super::output::{self, Output};
+use super::template::{Task, TemplateError, TemplateSpec};
+
+/// The template's text, and those of the programs that its children run.
+const TEMPLATE: &str = include_str!("python/template.py");
+const PROGRAMS: [(&str, &str); 2] =
+    [("model", include_str!("python/host.py")), ("clerk", include_str!("python/clerk.py"))];
+
+/// How long it may take to end, with its children, when it is told to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long importing may take before it counts as stuck.
+const WARM_LIMIT: Duration = Duration::from_secs(300);
+
+/// A running template.
+#[derive(Debug)]
+pub(super) struct Process {
+    python: String,
+    pid: u32,
+    requests: mpsc::UnboundedSender<String>,
+    next_id: AtomicU64,
+    forks: Mutex<HashMap<u64, oneshot::Sender<std::result::Result<Child, String>>>>,
+    warm: watch::Sender<bool>,
+    warm_wanted: AtomicBool,
+    warm_asked: Notify,
+    /// It has forked once, or everything is imported.
+    useful: AtomicBool,
+    /// Why it said that it ends.
+    reason: Mutex<Option<String>>,
+    output: Mutex<Output>,
+    gone: CancellationToken,
+}
+
+/// A child, as long as it has not been reaped.
+struct Living {
+    state: Arc<ChildState>,
+    output: JoinHandle<()>,
+}
+
+impl Process {
+    /// Starts one. Whatever it is asked, it does in turn.
+    pub(super) fn start(spec: &TemplateSpec, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Arc<Self>> {
+        let (near, far) = StdUnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        let mut command = Command::new(&spec.python);
+        command.args(["-c", TEMPLATE]);
+        command.env("PYTHONUNBUFFERED", "1");
+        command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::from(OwnedFd::from(far))).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A Ctrl-C at the terminal is for us alone.
+        command.process_group(0).kill_on_drop(true);
+        let child = command.spawn()?;
+        // Our copy of its end of the socket: it would keep the connection open after its death.
+        drop(command);
+
+        let (requests, to_send) = mpsc::unbounded_channel();
+        let process = Arc::new(Self {
+            python: spec.python.clone(),
+            pid: child.id().unwrap_or_default(),
+            requests,
+            next_id: AtomicU64::new(0),
+            forks: Mutex::default(),
+            warm: watch::Sender::new(false),
+            warm_wanted: AtomicBool::new(false),
+            warm_asked: Notify::new(),
+            useful: AtomicBool::new(false),
+            reason: Mutex::default(),
+            output: Mutex::default(),
+            gone: CancellationToken::new(),
+        });
+        process.send(&Request::Begin {
+            libraries: &spec.libraries,
+            exclude: &spec.exclude,
+            data_limit: spec.data_limit,
+            programs: BTreeMap::from(PROGRAMS),
+        });
+        let stream = UnixStream::from_std(near)?;
+        let watcher = Watcher { process: Arc::clone(&process), child, living: HashMap::new() };
+        tasks.spawn(watcher.run(stream, to_send, stop.clone()));
+        Ok(process)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
+    /// Waits until everything is imported.
+    pub(super) async fn warm(&self) -> std::result::Result<(), TemplateError> {
+        if !*self.warm.borrow() && !self.warm_wanted.swap(true, Ordering::AcqRel) {
+            self.send(&Request::Warm {});
+            self.warm_asked.notify_one();
+        }
+        let mut warm = self.warm.subscribe();
+        tokio::select! {
+            biased;
+            _ = warm.wait_for(|warm| *warm) => Ok(()),
+            () = self.gone.cancelled() => Err(self.error()),
+        }
+    }
+
+    /// Makes a child.
+    pub(super) async fn fork(&self, task: &Task) -> std::result::Result<Child, TemplateError> {
+        let (kind, arguments, environment) = match task {
+            Task::Model => ("model", &[][..], &[][..]),
+            Task::Clerk => ("clerk", &[][..], &[][..]),
+            Task::Serve { arguments, environment } => ("serve", &**arguments, &**environment),
+        };
+        if kind != "serve" {
+            self.warm().await?;
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        lock(&self.forks).insert(id, sender);
+        self.send(&Request::Fork { id, kind, arguments, environment });
+        tokio::select! {
+            biased;
+            answer = answer => match answer {
+                Ok(Ok(child)) => Ok(child),
+                Ok(Err(reason)) => {
+                    Err(TemplateError::Failed { python: self.python.clone(), reason: format!("cannot fork: {reason}") })
+                }
+                Err(_) => Err(self.error()),
+            },
+            () = self.gone.cancelled() => Err(self.error()),
+        }
+    }
+
+    /// Tells it which modules a child had to import.
+    pub(super) fn learn(&self, modules: &[String]) {
+        self.send(&Request::Learn { modules });
+    }
+
+    /// Whether it ended after it had been of use: another one may do better.
+    pub(super) fn has_just_ended(&self) -> bool {
+        self.is_gone() && self.failure().is_none()
+    }
+
+    /// Why it ended, unless it had been of use until then.
+    pub(super) fn failure(&self) -> Option<TemplateError> {
+        (!self.useful.load(Ordering::Relaxed)).then(|| self.error())
+    }
+
+    fn error(&self) -> TemplateError {
+        let python = self.python.clone();
+        let told = lock(&self.reason).clone();
+        let reason = told.or_else(|| lock(&self.output).reason().map(str::to_owned));
+        match reason {
+            Some(reason) if reason.ends_with("No module named 'mlflow'") => TemplateError::NoMlflow { python },
+            Some(reason) => TemplateError::Failed { python, reason: format!("cannot hold models: {reason}") },
+            None => TemplateError::Failed { python, reason: "has ended without a word".to_owned() },
+        }
+    }
+
+    fn send(&self, request: &Request<'_>) {
+        // Strings, numbers and lists of them always serialise; nobody listens any longer when it is gone.
+        if let Ok(line) = serde_json::to_string(request) {
+            let _ = self.requests.send(line + "\n");
+        }
+    }
+}
+
+/// Owns the process, and knows its children.
+struct Watcher {
+    process: Arc<Process>,
+    child: Spawned,
+    living: HashMap<Pid, Living>,
+}
+
+impl Watcher {
+    /// Runs until the template and all its children have ended.
+    async fn run(mut self, stream: UnixStream, to_send: mpsc::UnboundedReceiver<String>, stop: CancellationToken) {
+        self.read_output();
+        let (reading, writing) = stream.into_split();
+        let why = tokio::select! {
+            biased;
+            ended = self.listen(&reading) => ended.err(),
+            () = stop.cancelled() => None,
+            () = send(to_send, writing) => None,
+        };
+        if let Some(error) = why {
+            tracing::error!(python = self.process.python, %error, "the template is killed");
+            let _ = self.child.start_kill();
+        }
+        // Otherwise it sees that, kills its children, and ends.
+        drop(reading);
+        self.finish(stop.is_cancelled()).await;
+    }
+
+    /// Takes in what it tells, until it ends or is stuck.
+    async fn listen(&mut self, stream: &OwnedReadHalf) -> Result<()> {
+        let mut receiver = Receiver::default();
+        let stuck = stuck(Arc::clone(&self.process));
+        tokio::pin!(stuck);
+        loop {
+            let report = tokio::select! {
+                report = receiver.next(stream.as_ref()) => report?,
+                () = &mut stuck => {
+                    let reason = format!("importing takes longer than {WARM_LIMIT:?}; exclude what hangs (models.template)");
+                    *lock(&self.process.reason) = Some(reason.clone());
+                    return Err(Error::new(ErrorKind::TimedOut, reason));
+                }
+            };
+            let Some(report) = report else { return Ok(()) };
+            self.take(report, &mut receiver)?;
+        }
+    }
+
+    fn take(&mut self, report: Report, receiver: &mut Receiver) -> Result<()> {
+        let process = &self.process;
+        let python = &*process.python;
+        match report {
+            Report::Warmed { seconds } => {
+                tracing::info!(python, pid = process.pid, seconds, "the template is ready to fork");
+                process.useful.store(true, Ordering::Relaxed);
+                process.warm.send_replace(true);
+            }
+            Report::Failed { reason } => *lock(&process.reason) = Some(reason),
+            Report::Forked { id, pid } => {
+                let (socket, pipe) = (receiver.descriptor()?, receiver.descriptor()?);
+                let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(ErrorKind::InvalidData, "no process id"))?;
+                let child = Child::adopt(pid, socket)?;
+                let state = Arc::clone(child.state());
+                let output = state.read_output(pipe)?;
+                self.living.insert(pid, Living { state, output });
+                process.useful.store(true, Ordering::Relaxed);
+                // Nobody waits for it any longer? Then it is dropped, and so killed.
+                let waiting = lock(&process.forks).remove(&id);
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(Ok(child));
+                }
+            }
+            Report::Refused { id, reason } => {
+                let waiting = lock(&process.forks).remove(&id);
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(Err(reason));
+                }
+            }
+            Report::Exited { pid, status } => {
+                if let Some(living) = Pid::from_raw(pid).and_then(|pid| self.living.remove(&pid)) {
+                    tokio::spawn(living.ended(Exit::Seen(ExitStatus::from_raw(status))));
+                }
+            }
+            Report::Noticed { warning: true, message } => tracing::warn!(python, "{message}"),
+            Report::Noticed { warning: false, message } => tracing::debug!(python, "{message}"),
+        }
+        Ok(())
+    }
+
+    /// The template has ended, or ends. No child is left behind.
+    async fn finish(mut self, wanted: bool) {
+        let status = match timeout(GRACE, self.child.wait()).await {
+            Ok(status) => status,
+            Err(_) => {
+                let _ = self.child.start_kill();
+                self.child.wait().await
+            }
+        };
+        let process = &self.process;
+        if !wanted {
+            let reason = lock(&process.output).reason().map(str::to_owned).unwrap_or_default();
+            let status = status.map(|status| status.to_string()).unwrap_or_default();
+            let (python, children) = (&*process.python, self.living.len());
+            tracing::warn!(python, status, reason, children, "the template has ended; the next load starts it again");
+        }
+        for living in self.living.values() {
+            living.state.kill();
+        }
+        process.gone.cancel();
+        lock(&process.forks).clear();
+        let give_up = Instant::now() + GRACE;
+        for living in self.living.into_values() {
+            while Instant::now() < give_up && exists(living.state.pid()) {
+                sleep(Duration::from_millis(5)).await;
+            }
+            living.ended(Exit::Unseen).await;
+        }
+    }
+
+    fn read_output(&mut self) {
+        if let Some(pipe) = self.child.stdout.take() {
+            tokio::spawn(output::read(pipe, self.listener()));
+        }
+        if let Some(pipe) = self.child.stderr.take() {
+            tokio::spawn(output::read(pipe, self.listener()));
+        }
+    }
+
+    fn listener(&self) -> impl FnMut(&str) + Send + 'static {
+        let process = Arc::clone(&self.process);
+        move |line| {
+            tracing::debug!(python = process.python, line = line.trim_end(), "the template");
+            lock(&process.output).push(line);
+        }
+    }
+}
+
+impl Living {
+    /// Everything it has printed comes before the news that it has ended.
+    async fn ended(self, exit: Exit) {
+        let _ = timeout(Duration::from_secs(1), self.output).await;
+        self.state.ended(exit);
+    }
+}
+
+/// Sends what there is to send, until the template no longer listens.
+async fn send(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf) {
+    while let Some(line) = lines.recv().await {
+        if to.write_all(line.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends when importing takes so long that it never ends.
+async fn stuck(process: Arc<Process>) {
+    process.warm_asked.notified().await;
+    if timeout(WARM_LIMIT, process.warm.subscribe().wait_for(|warm| *warm)).await.is_ok() {
+        std::future::pending().await
+    }
+}
+
+/// Whether a process is there, other than as one that nobody has reaped. Where we are the first process of a container,
+/// it has become our own child.
+fn exists(pid: Pid) -> bool {
+    let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    test_kill_process(pid).is_ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

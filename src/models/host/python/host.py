@@ -1,0 +1,134 @@
+"""Holds one version of a model, and answers calls of it, one after the other on one thread.
+
+Runs in a child of the template: `TEMPLATE` is that, and `main` is called with the child's channel. Parsing, checking
+and writing are MLflow's own, in the order and with the errors of its scoring server, so that a model answers here as it
+does under `mlflow models serve`.
+"""
+
+import itertools
+import os
+import re
+import sys
+import time
+import traceback
+
+import yaml
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+
+def main(channel):
+    (question, _) = channel.receive() or os._exit(0)
+    directory, largest = question["load"]["directory"], question["load"]["largest_answer"]
+    model, report = load(directory)
+    if model is None:
+        channel.answer(report)
+        return
+    # As the scoring server does, after loading.
+    os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"
+    schema = model.metadata.get_input_schema()
+    begun = time.monotonic()
+    report["loaded"]["example"] = try_example(directory, model, schema)
+    report["loaded"]["warm"] = time.monotonic() - begun
+    report["loaded"]["imported"] = missing_modules()
+    channel.answer(report)
+    while (question := channel.receive()) is not None:
+        head, body = question
+        status, content_type, answer = invoke(body, head["invoke"]["content_type"], model, schema)
+        too_large = len(answer) > largest
+        head = {"status": status, "content_type": content_type, "too_large": too_large}
+        channel.answer(head, b"" if too_large else answer)
+
+
+def load(directory):
+    """The model, and what there is to say about loading it."""
+    begun = time.monotonic()
+    python_loader = yaml.SafeLoader
+    # MLflow reads `MLmodel` three times; in C that takes no time.
+    yaml.SafeLoader = getattr(yaml, "CSafeLoader", python_loader)
+    try:
+        model = scoring_server.load_model_with_mlflow_config(directory)
+    except BaseException as error:
+        exception = "".join(traceback.format_exception_only(error)).strip()
+        return None, {
+            "failed": {"exception": exception, "traceback": traceback.format_exc(), "unmet": unmet(directory)}
+        }
+    finally:
+        yaml.SafeLoader = python_loader
+    return model, {"loaded": {"load": time.monotonic() - begun, "unmet": unmet(directory)}}
+
+
+def try_example(directory, model, schema):
+    """The status of the answer to the model's own example, and, if that is no success, its body."""
+    try:
+        with open(os.path.join(directory, "serving_input_example.json"), "rb") as file:
+            example = file.read()
+    except OSError:
+        return None
+    status, _, answer = invoke(example, JSON, model, schema)
+    return status, "" if status == 200 else answer.decode(errors="replace")
+
+
+def invoke(data, content_type, model, schema):
+    """What the scoring server answers: status, media type and body."""
+    try:
+        answer = scoring_server.invocations(data, content_type, model, schema)
+        media_type = TEXT if answer.mimetype == "text/plain" else answer.mimetype
+        return answer.status, media_type, answer.response.encode()
+    except MlflowException as error:
+        return error.get_http_status_code(), JSON, error.serialize_as_json().encode()
+    except Exception:
+        # Such as predictions that cannot be written as JSON: the reason is for the log.
+        traceback.print_exc()
+        return 500, TEXT, b"Internal Server Error"
+    except BaseException as error:
+        # The model wants to end its process, which would end the scoring server as well.
+        message = f"the model raised {type(error).__name__}"
+        error = MlflowException(message, stack_trace=traceback.format_exc())
+        return 500, JSON, error.serialize_as_json().encode()
+
+
+def missing_modules():
+    """What the template had not imported: the last of the modules."""
+    count = max(0, len(sys.modules) - TEMPLATE.modules)  # noqa: F821
+    return list(itertools.islice(reversed(sys.modules), count))[::-1]
+
+
+def unmet(directory):
+    """Where this interpreter is not what the model requires."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    differences = []
+    wanted = re.search(r"^python: *['\"]?(\d+\.\d+)", read(directory, "python_env.yaml"), re.MULTILINE)
+    runs = "{}.{}".format(*sys.version_info)
+    if wanted and wanted[1] != runs:
+        differences.append(f"Python {wanted[1]} is required, {runs} is running")
+    for line in read(directory, "requirements.txt").splitlines():
+        line = re.sub(r"(^|\s+)#.*$", "", line).strip()
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            # An option, or a file: pip alone knows.
+            continue
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        installed = TEMPLATE.installed.get(canonicalize_name(requirement.name))  # noqa: F821
+        shown = f"{requirement.name}{requirement.specifier}"
+        if installed is None:
+            differences.append(f"{shown} is required, it is not installed")
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            differences.append(f"{shown} is required, {installed} is installed")
+    return differences
+
+
+def read(directory, name):
+    try:
+        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,461 @@
+"""The process that every process of one interpreter is forked from.
+
+It imports MLflow and the configured libraries once, and then only forks: a child has them at once, and shares their
+memory. Signalbox holds the other end of this process's standard input, a socket: requests come as lines of JSON, and
+reports go back, with the descriptors of a new child beside them. When that end closes, because Signalbox is done or
+because it was itself killed, every child and everything it has started is killed, and this process ends.
+
+Started as `python -c <this>`. There is one thread, so that forking is safe.
+"""
+
+import array
+import contextlib
+import fcntl
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+SET_PARENT_DEATH_SIGNAL, SET_NAME, SET_CHILD_SUBREAPER = 1, 15, 36
+ENDED_BADLY = 70
+
+
+def prctl(option, value):
+    """Linux only; elsewhere children still end with this process, unless it is killed."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def kill_group(group):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def top_level(module):
+    return module.partition(".")[0]
+
+
+class Channel:
+    """A child's end of its socket: a question, its answer, the next question. See `frame.rs`."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def receive(self):
+        """The head and the body of the next question; none when nobody will ask any more."""
+        prefix = self._read(8)
+        if prefix is None:
+            return None
+        head_length, body_length = struct.unpack(">II", prefix)
+        head, body = self._read(head_length), self._read(body_length)
+        return None if head is None or body is None else (json.loads(head), body)
+
+    def answer(self, head, body=b""):
+        head = json.dumps(head).encode()
+        prefix = struct.pack(">II", len(head), len(body))
+        if len(body) < 65536:
+            self.connection.sendall(prefix + head + body)
+        else:
+            self.connection.sendall(prefix + head)
+            self.connection.sendall(body)
+
+    def _read(self, length):
+        piece = self.connection.recv(length) if length else b""
+        if len(piece) == length:
+            return piece
+        buffer, filled = bytearray(length), len(piece)
+        buffer[:filled] = piece
+        view = memoryview(buffer)
+        while piece and filled < length:
+            count = self.connection.recv_into(view[filled:])
+            if count == 0:
+                return None
+            filled += count
+        return bytes(buffer) if filled == length else None
+
+
+class Template:
+    def __init__(self, control):
+        self.control = control
+        self.received = b""
+        self.pid = os.getpid()
+        self.children = set()
+        self.is_warm = False
+        self.to_learn = []
+        self.refused = set()
+        self.libraries, self.exclude, self.programs, self.data_limit = [], set(), {}, None
+        self.installed, self.modules = {}, 0
+        # A child that ends wakes `select` by a byte in a pipe.
+        self.wakeup, wake = os.pipe()
+        for descriptor in (self.wakeup, wake):
+            os.set_blocking(descriptor, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self.wake = wake
+
+    # What is said.
+
+    def report(self, kind, descriptors=(), **report):
+        line = json.dumps({kind: report}).encode() + b"\n"
+        ancillary = []
+        if descriptors:
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        try:
+            sent = self.control.sendmsg([line], ancillary)
+            self.control.sendall(line[sent:])
+        except OSError:
+            self.end()
+
+    def notice(self, message, warning=True):
+        self.report("noticed", warning=warning, message=message)
+
+    def requests(self, wait):
+        """The requests that have come, and children that have ended meanwhile are seen to."""
+        ready, _, _ = select.select([self.control, self.wakeup], [], [], None if wait else 0)
+        if self.wakeup in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wakeup, 4096)
+            self.reap()
+        if self.control not in ready:
+            return
+        received = self.control.recv(65536)
+        if not received:
+            self.end()
+        *lines, self.received = (self.received + received).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+    def run(self):
+        while True:
+            for request in self.requests(wait=not self.to_learn):
+                for kind, details in request.items():
+                    getattr(self, kind)(**details)
+            if self.to_learn:
+                self.learn_one(self.to_learn.pop(0))
+
+    # What it is asked.
+
+    def begin(self, libraries, exclude, data_limit, programs):
+        self.libraries, self.exclude, self.data_limit = libraries, set(exclude), data_limit
+        self.programs = {kind: compile(text, f"<signalbox {kind}>", "exec") for kind, text in programs.items()}
+
+    def warm(self):
+        if self.is_warm:
+            return
+        begun = time.monotonic()
+        with self.ending_at_once():
+            try:
+                self.import_all()
+            except BaseException as error:
+                import traceback
+
+                traceback.print_exc()
+                self.report("failed", reason=f"{type(error).__name__}: {error}")
+                self.end(ENDED_BADLY)
+        self.is_warm = True
+        self.look_around(frozenset())
+        self.report("warmed", seconds=time.monotonic() - begun)
+
+    def fork(self, id, kind, arguments, environment):
+        ours, theirs = socket.socketpair()
+        reading, writing = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid = None
+            self.report("refused", id=id, reason=str(error))
+        if pid == 0:
+            # Nothing of this frame's callers is ever returned to.
+            try:
+                ours.close()
+                os.close(reading)
+                self.become_child(kind, theirs, writing, arguments, dict(environment))
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(ENDED_BADLY)
+        if pid is not None:
+            self.children.add(pid)
+            self.report("forked", (ours.fileno(), reading), id=id, pid=pid)
+        for end in (ours, theirs):
+            end.close()
+        os.close(reading)
+        os.close(writing)
+
+    def learn(self, modules):
+        self.to_learn += [module for module in modules if self.may_learn(module)]
+
+    # Importing.
+
+    def import_all(self):
+        """What a model's first load and first call need, so that no child has to import it."""
+        if sys.path[:1] == [""]:
+            # A file of the directory that Signalbox happens to run in must not pass for a library.
+            sys.path[0] = os.getcwd()
+            sys.path.append(sys.path.pop(0))
+        import mlflow.pyfunc.scoring_server  # noqa: F401
+
+        for library in self.libraries:
+            self.import_library(library)
+        dry_run()
+        if "sklearn" in sys.modules:
+            dry_run_of_sklearn()
+        self.versions()
+
+    def import_library(self, library):
+        if top_level(library) in self.exclude or library in self.exclude:
+            return
+        try:
+            module = importlib.import_module(library)
+        except ImportError as error:
+            self.notice(f"{library} (models.template.libraries) is not in the template: {error}")
+            return
+        # What it would import when it is first asked for, and MLflow's side of it.
+        names = [f"{library}.{name}" for name in getattr(module, "__all__", ())]
+        for name in [*names, f"mlflow.{library}"]:
+            if self.may_learn(name):
+                self.try_import(name)
+
+    def may_learn(self, module):
+        top = top_level(module)
+        known = top in sys.modules or top in map(top_level, self.libraries)
+        excluded = top in self.exclude or module in self.exclude
+        return known and not excluded and module not in sys.modules and module not in self.refused and top != "__main__"
+
+    def try_import(self, module):
+        try:
+            if importlib.util.find_spec(module) is not None:
+                importlib.import_module(module)
+        except Exception as error:
+            self.notice(f"{module} is not in the template: {type(error).__name__}: {error}", warning=False)
+        if module not in sys.modules:
+            self.refused.add(module)
+
+    def learn_one(self, module):
+        if not self.may_learn(module):
+            return
+        before = frozenset(sys.modules)
+        with self.ending_at_once():
+            self.try_import(module)
+        self.look_around(before)
+
+    def look_around(self, before):
+        """Says what must not be inherited and is there all the same, and shelters the rest from the collector."""
+        imported = {top_level(module) for module in sys.modules.keys() - before} & self.exclude
+        if imported:
+            names = ", ".join(sorted(imported))
+            self.notice(f"{names} (models.template.exclude) was imported by something else, and is inherited by hosts")
+        threading = sys.modules.get("threading")
+        if threading and threading.active_count() > 1:
+            names = ", ".join(thread.name for thread in threading.enumerate()[1:])
+            self.notice(f"an import has started threads, which hosts will not have: {names}")
+        gc.collect()
+        # Children would copy what the collector touches.
+        gc.freeze()
+
+    def versions(self):
+        """What is installed, by canonical name, for children to compare a model's requirements with."""
+        import importlib.metadata
+
+        from packaging.utils import canonicalize_name
+
+        found = {}
+        for distribution in importlib.metadata.distributions():
+            name = distribution.metadata["Name"]
+            if name:
+                # The first one on the path is the one that is imported.
+                found.setdefault(canonicalize_name(name), distribution.version)
+        self.installed = found
+
+    # Children.
+
+    def become_child(self, kind, connection, output, arguments, environment):
+        os.setsid()
+        prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        prctl(SET_NAME, f"signalbox-{kind}".encode())
+        if os.getppid() != self.pid:
+            os._exit(ENDED_BADLY)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGIO, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        # The control socket is standard input, and is closed by this.
+        os.dup2(nothing, 0)
+        self.control.detach()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        for descriptor in (nothing, output, self.wakeup, self.wake):
+            os.close(descriptor)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            # When memory runs out, a model goes before what all models depend on.
+            file.write("500")
+        if kind == "serve":
+            become_mlflow(arguments, environment)
+        if "numpy" in sys.modules:
+            # Python's own generator sees to that itself.
+            sys.modules["numpy"].random.seed()
+        if kind == "model" and self.data_limit is not None:
+            limit_data(self.data_limit)
+        # Not their names: to look at each would be to copy the memory it is in.
+        self.modules = len(sys.modules)
+        namespace = {"__name__": f"signalbox_{kind}", "TEMPLATE": self}
+        exec(self.programs[kind], namespace)
+        namespace["main"](Channel(connection))
+        os._exit(0)
+
+    def reap(self):
+        """Sees to every child that has ended, whose own children have become ours."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self.children:
+                kill_group(pid)
+                self.children.discard(pid)
+                self.report("exited", pid=pid, status=status)
+            self.kill_adopted()
+
+    def kill_adopted(self):
+        """Kills what a child has left behind, in whatever group that is. Ours holds what imports have started."""
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{self.pid}/children") as file:
+            for pid in map(int, file.read().split()):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    if pid not in self.children and os.getpgid(pid) != os.getpgrp():
+                        os.kill(pid, signal.SIGKILL)
+
+    def end(self, status=0):
+        """Kills every child, and ends when the last of them has."""
+        give_up = time.monotonic() + 4
+        while time.monotonic() < give_up:
+            for pid in self.children:
+                kill_group(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.kill_adopted()
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            self.children.discard(pid)
+            if pid == 0:
+                time.sleep(0.002)
+        os._exit(status)
+
+    @contextlib.contextmanager
+    def ending_at_once(self):
+        """While it imports, it does not listen: a signal tells when Signalbox's end has closed."""
+
+        def look(*_):
+            poll = select.poll()
+            poll.register(self.control, 0)
+            if any(events & select.POLLHUP for _, events in poll.poll(0)):
+                self.end()
+
+        flags = fcntl.fcntl(self.control, fcntl.F_GETFL)
+        signal.signal(signal.SIGIO, look)
+        signal.siginterrupt(signal.SIGIO, False)
+        fcntl.fcntl(self.control, fcntl.F_SETOWN, self.pid)
+        fcntl.fcntl(self.control, fcntl.F_SETFL, flags | os.O_ASYNC)
+        look()
+        try:
+            yield
+        finally:
+            fcntl.fcntl(self.control, fcntl.F_SETFL, flags)
+            signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+def become_mlflow(arguments, environment):
+    path = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
+    # `mlflow models serve` looks uvicorn up there.
+    environment = {**os.environ, **environment, "PATH": path}
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", *arguments], environment)
+
+
+def limit_data(own):
+    """So much memory beyond what is inherited: what a model takes beyond that is refused to it alone."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
+        inherited = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData:"))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (inherited + own, hard))
+
+
+def dry_run():
+    """Loads and calls a model that does nothing, since much is imported only then."""
+    import tempfile
+    import types
+
+    import mlflow.pyfunc
+    from mlflow.pyfunc import scoring_server
+
+    class Nothing:
+        def predict(self, model_input, params=None):
+            return model_input
+
+    loader = types.ModuleType("signalbox_dry_run")
+    loader._load_pyfunc = lambda *_, **__: Nothing()
+    sys.modules[loader.__name__] = loader
+    inputs = '[{"type": "string", "name": "a", "required": true}, {"type": "double", "name": "b", "required": true}]'
+    bodies = [
+        ("application/json", b'{"dataframe_split": {"columns": ["a", "b"], "data": [["x", 1.5], ["y", 2.0]]}}'),
+        ("application/json", b'{"dataframe_records": [{"a": "x", "b": 1.5}]}'),
+        ("application/json", b'{"inputs": {"a": ["x"], "b": [1.5]}}'),
+        ("application/json", b'{"instances": [{"a": "x", "b": 1.5}]}'),
+        ("application/json", b'{"inputs": {"c": ["x"]}}'),
+        ("text/csv", b"a,b\nx,1.5\n"),
+    ]
+    try:
+        for signature in ("", f"signature:\n  inputs: '{inputs}'\n"):
+            with tempfile.TemporaryDirectory() as directory:
+                with open(os.path.join(directory, "requirements.txt"), "w") as file:
+                    file.write(f"mlflow=={mlflow.__version__}\n")
+                with open(os.path.join(directory, "MLmodel"), "w") as file:
+                    version = ".".join(map(str, sys.version_info[:3]))
+                    file.write(
+                        f"flavors:\n  python_function:\n    loader_module: {loader.__name__}\n    env: "
+                        f"{{virtualenv: python_env.yaml}}\n    python_version: {version}\n{signature}"
+                    )
+                model = mlflow.pyfunc.load_model(directory)
+                schema = model.metadata.get_input_schema()
+                for content_type, body in bodies:
+                    with contextlib.suppress(mlflow.exceptions.MlflowException):
+                        scoring_server.invocations(body, content_type, model, schema)
+    finally:
+        del sys.modules[loader.__name__]
+
+
+def dry_run_of_sklearn():
+    """Its checks of what it is given look for plugins, once. No parallel code: that would not survive a fork."""
+    import pandas
+    from sklearn.preprocessing import StandardScaler
+
+    frame = pandas.DataFrame({"a": [1.0, 2.0]})
+    StandardScaler().fit(frame).transform(frame)
+
+
+def main():
+    # Ctrl-C reaches Signalbox, which first answers what it has taken.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Processes whose parent is gone become ours, so that none is left behind.
+    prctl(SET_CHILD_SUBREAPER, 1)
+    prctl(SET_NAME, b"signalbox-templ")
+    control = socket.socket(fileno=0)
+    control.set_inheritable(False)
+    Template(control).run()
+
+
+main()

@@ -1,0 +1,193 @@
+//! `mlflow models serve`, for models that need an environment of their own.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::child::{Child, Exit};
+use super::template::{Task, Template};
+use crate::invocation::{Concern, HttpBackend, in_words};
+use crate::message::{Code, Fault, Stage};
+
+/// How often a server that is loading is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How often another port is tried when something else has taken the one that was chosen.
+const PORT_ATTEMPTS: u32 = 3;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerSpec {
+    /// The model's URI as configured: what messages call it.
+    pub(crate) shown: Arc<str>,
+    /// What MLflow is told to serve: an immutable URI, or a directory.
+    pub(crate) model: String,
+    /// Where MLflow gets the model's libraries from: `local`, `virtualenv`, `uv` or `conda`.
+    pub(crate) env_manager: &'static str,
+    /// Calls at once.
+    pub(crate) concurrency: usize,
+    /// When the server must be ready.
+    pub(crate) deadline: Instant,
+    /// How long that is in all; for messages.
+    pub(crate) load_timeout: Duration,
+}
+
+/// A running server. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+}
+
+/// Why a server did not come up.
+enum StartError {
+    /// It says that an address is taken, which another port may put right.
+    PortTaken(Fault),
+    Fault(Fault),
+}
+
+impl Server {
+    /// Starts a server, and waits until it is ready. Its processes are killed when it is dropped, and so when this future
+    /// is.
+    pub(crate) async fn start(template: &Template, spec: &ServerSpec) -> Result<(Self, HttpBackend), Fault> {
+        let mut attempts = 1;
+        loop {
+            match Self::attempt(template, spec).await {
+                Ok(started) => return Ok(started),
+                Err(StartError::PortTaken(_)) if attempts < PORT_ATTEMPTS => attempts += 1,
+                Err(StartError::PortTaken(fault) | StartError::Fault(fault)) => return Err(fault),
+            }
+        }
+    }
+
+    async fn attempt(template: &Template, spec: &ServerSpec) -> Result<(Self, HttpBackend), StartError> {
+        let (port, _reservation) = reserve_port().map_err(|error| spec.fault(&format!("no port is free: {error}")))?;
+        let backend = spec.backend(port)?;
+        let task = spec.task(port);
+        let forked = timeout_at(spec.deadline, template.fork(&task)).await;
+        let forked = forked.map_err(|_| spec.fault(&spec.late("the process that starts it was busy")))?;
+        let server = Self { child: forked.map_err(|error| error.fault(&spec.shown))? };
+        let ready = async {
+            while !backend.ping().await {
+                sleep(POLL).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            exit = server.gone() => Err(server.ended_early(template.python(), spec, exit)),
+            () = ready => Ok((server, backend)),
+            () = sleep_until(spec.deadline) => Err(server.too_slow(spec).into()),
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Whether it has ended, or is being killed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.child.is_gone()
+    }
+
+    /// Waits until it has been reaped.
+    pub(crate) fn gone(&self) -> impl Future<Output = Exit> + Send + use<> {
+        self.child.gone()
+    }
+
+    /// Has it killed, without waiting for that. Tells whether it was running until now.
+    pub(crate) fn stop(&self) -> bool {
+        let was_running = !self.is_gone();
+        self.child.kill();
+        was_running
+    }
+
+    fn ended_early(&self, python: &str, spec: &ServerSpec, exit: Exit) -> StartError {
+        let output = self.child.output();
+        let fault = spec.ended(python, &format!("its server ended ({exit})"), output.reason());
+        if output.port_is_taken() { StartError::PortTaken(fault) } else { StartError::Fault(fault) }
+    }
+
+    fn too_slow(&self, spec: &ServerSpec) -> Fault {
+        let output = self.child.output();
+        let last =
+            output.tail().last().map_or_else(String::new, |line| format!("its server's last line: {}", short(line)));
+        spec.fault(&spec.late(&last))
+    }
+}
+
+impl ServerSpec {
+    fn task(&self, port: u16) -> Task {
+        let port = port.to_string();
+        let arguments = ["models", "serve", "-m", &self.model, "-h", "127.0.0.1", "-p", &port];
+        // How long a call may take is for the endpoint to say; an hour stands for no limit.
+        let more = ["--env-manager", self.env_manager, "-t", "3600"];
+        // A line for each request would cost more than it tells, and connections are kept longer than we keep them.
+        let environment = [("UVICORN_ACCESS_LOG", "false"), ("UVICORN_TIMEOUT_KEEP_ALIVE", "90")];
+        Task::Serve {
+            arguments: arguments.into_iter().chain(more).map(str::to_owned).collect(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        }
+    }
+
+    fn backend(&self, port: u16) -> Result<HttpBackend, Fault> {
+        let url = Url::parse(&format!("http://127.0.0.1:{port}/invocations"));
+        let url = url.map_err(|error| self.fault(&error.to_string()))?;
+        HttpBackend::new(url, Arc::clone(&self.shown), Concern::Ours, self.concurrency)
+    }
+
+    /// The fault of a server that ended before it was ready, for this reason as far as it gave one.
+    fn ended(&self, python: &str, ended: &str, reason: Option<&str>) -> Fault {
+        let Some(reason) = reason.map(short) else { return self.fault(ended) };
+        if reason.contains("RESOURCE_DOES_NOT_EXIST") {
+            let message = format!("{} cannot be loaded: {reason}", self.shown);
+            return Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message);
+        }
+        if reason.ends_with("No module named mlflow") {
+            return self.fault(&format!(
+                "{python} (models.python) has no mlflow; install it (`{python} -m pip install mlflow`), or name an \
+                 interpreter that has it and the model's libraries"
+            ));
+        }
+        if reason.starts_with("ModuleNotFoundError") {
+            return self.fault(&format!("{reason}; install what the model needs for {python} (models.python)"));
+        }
+        self.fault(&format!("{ended}: {reason}"))
+    }
+
+    fn late(&self, last: &str) -> String {
+        let last = if last.is_empty() { String::new() } else { format!("; {last}") };
+        format!("it was not ready within models.load_timeout ({}){last}", in_words(self.load_timeout))
+    }
+
+    fn fault(&self, why: &str) -> Fault {
+        let message = format!("{} cannot be loaded: {why}", self.shown);
+        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+    }
+}
+
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A port of the loopback address that nothing listens on.
+///
+/// On Linux it also stays ours until the socket is dropped, and the server can listen on it all the same, since both
+/// allow the address to be reused; elsewhere it may be gone when the server asks for it.
+fn reserve_port() -> std::io::Result<(u16, Option<TcpSocket>)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let port = socket.local_addr()?.port();
+    Ok((port, cfg!(target_os = "linux").then_some(socket)))
+}
+
+/// The start of a line that may be long.
+fn short(line: &str) -> &str {
+    &line[..line.floor_char_boundary(500)]
+}

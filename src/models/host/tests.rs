@@ -1,0 +1,470 @@
+//! Hosts with the real MLflow: `SIGNALBOX_TEST_PYTHON` names an interpreter that has it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::invocation::Call;
+use crate::message::{Code, Fault, Headers, Reply, Stage};
+
+/// A template, and the directories of models.
+struct World {
+    template: Template,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+    directory: TempDir,
+}
+
+fn python() -> String {
+    std::env::var("SIGNALBOX_TEST_PYTHON").expect("SIGNALBOX_TEST_PYTHON names an interpreter that has mlflow")
+}
+
+fn spec() -> TemplateSpec {
+    TemplateSpec {
+        python: python(),
+        libraries: vec!["sklearn".into(), "a_library_that_is_missing".into()],
+        // MLflow's messages hold sets.
+        environment: vec![("PYTHONHASHSEED".into(), "0".into()), ("MLFLOW_DISABLE_TELEMETRY".into(), "true".into())],
+        ..Default::default()
+    }
+}
+
+impl World {
+    fn new(spec: TemplateSpec) -> Self {
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let template = Template::new(spec, tasks.clone(), &closing);
+        Self { template, tasks, closing, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Without libraries, it is ready sooner.
+    fn bare() -> Self {
+        Self::new(TemplateSpec { libraries: Vec::new(), ..spec() })
+    }
+
+    /// A model that does, when it is loaded, as this word says.
+    fn stunts(&self, when_loaded: &str) -> PathBuf {
+        let directory = self.directory.path().join(when_loaded);
+        std::fs::create_dir_all(directory.join("code")).unwrap();
+        std::fs::write(directory.join("code/stunts.py"), include_str!("tests/stunts.py")).unwrap();
+        std::fs::write(directory.join("data"), when_loaded).unwrap();
+        std::fs::write(directory.join("requirements.txt"), "numpy<1\n").unwrap();
+        let flavor = "flavors:\n  python_function: {loader_module: stunts, code: code, data: data}\n";
+        std::fs::write(directory.join("MLmodel"), flavor).unwrap();
+        directory
+    }
+
+    async fn start(&self, directory: &Path) -> Result<(ModelHost, LoadReport), Fault> {
+        self.start_within(directory, Duration::from_secs(120)).await
+    }
+
+    async fn start_within(&self, directory: &Path, limit: Duration) -> Result<(ModelHost, LoadReport), Fault> {
+        let spec = HostSpec {
+            shown: "models:/m/1".into(),
+            directory: directory.to_owned(),
+            deadline: Instant::now() + limit,
+            load_timeout: limit,
+        };
+        ModelHost::start(&self.template, &spec).await
+    }
+
+    async fn end(self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+async fn invoke(host: &mut ModelHost, body: impl Into<Bytes>) -> Result<Reply, Failure> {
+    invoke_within(host, body, Duration::from_secs(60)).await
+}
+
+async fn invoke_within(host: &mut ModelHost, body: impl Into<Bytes>, timeout: Duration) -> Result<Reply, Failure> {
+    let headers = Headers::default();
+    let call = Call { content_type: "application/json", payload: body.into(), headers: &headers, timeout };
+    host.invoke(&call).await
+}
+
+async fn stunt(host: &mut ModelHost, name: &str) -> Result<Value, Failure> {
+    let reply = invoke(host, request(name)).await?;
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    Ok(body["predictions"][0].clone())
+}
+
+fn request(name: &str) -> String {
+    json!({"dataframe_records": [{"stunt": name}]}).to_string()
+}
+
+/// Whether a process runs: one that has ended and was not reaped does not.
+fn is_alive(pid: u64) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
+}
+
+async fn vanish(pids: &[u64]) {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while pids.iter().any(|pid| is_alive(*pid)) {
+        assert!(Instant::now() < give_up, "some of {pids:?} still run");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A request's content type and body, and the status, content type and body of the answer.
+type Case = (String, String, u16, String, String);
+
+/// Where a real model is, and what the scoring server answers about it.
+fn real_model() -> (PathBuf, Vec<Case>) {
+    static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut saving = Command::new(python());
+        saving.args(["-c", include_str!("tests/models.py")]).arg(directory.path()).env("PYTHONHASHSEED", "0");
+        let saved = saving.output().unwrap();
+        assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
+        directory
+    });
+    let expected = std::fs::read(directory.path().join("expected.json")).unwrap();
+    (directory.path().join("text"), serde_json::from_slice(&expected).unwrap())
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_host_answers_as_the_scoring_server_does() {
+    let world = World::new(spec());
+    let (directory, cases) = real_model();
+    let mut child = world.template.fork(&Task::Model).await.unwrap();
+    let load = json!({"load": {"directory": directory, "largest_answer": 1 << 20}});
+    let answer = child.ask(&load, b"").await.unwrap();
+    assert!(answer.head.starts_with(b"{\"loaded\""), "{:?}", answer.head);
+    for (content_type, body, status, answered_type, answered) in &cases {
+        let answer = child.ask(&json!({"invoke": {"content_type": content_type}}), body.as_bytes()).await.unwrap();
+        let head: Value = serde_json::from_slice(&answer.head).unwrap();
+        let told = (&head["status"], &head["content_type"], std::str::from_utf8(&answer.body).unwrap());
+        assert_eq!(told, (&json!(status), &json!(answered_type), &**answered), "{content_type} {body}");
+    }
+    assert!(cases.iter().any(|case| case.2 == 200) && cases.iter().any(|case| case.2 == 415));
+
+    let (mut host, report) = world.start(&directory).await.unwrap();
+    assert_eq!(report.example, Some(Example::Answered));
+    let installed = Command::new(python()).args(["-c", "import sklearn; print(sklearn.__version__)"]).output().unwrap();
+    let installed = String::from_utf8(installed.stdout).unwrap();
+    assert_eq!(
+        report.unmet,
+        [
+            &*format!("scikit-learn==0.1.0 is required, {} is installed", installed.trim()),
+            "a-library-that-is-missing>=2 is required, it is not installed"
+        ]
+    );
+    let (_, body, _, answered_type, answered) = &cases[0];
+    let reply = invoke(&mut host, body.clone()).await.unwrap();
+    assert_eq!((&*reply.content_type, &reply.body[..]), (&**answered_type, answered.as_bytes()));
+    let failure = invoke(&mut host, cases[1].1.clone()).await.unwrap_err();
+    assert_eq!((failure.fault.code, failure.fault.retryable, failure.lost), (Code::ModelError, false, None));
+    assert_eq!(failure.fault.message, "the model raised RuntimeError: asked to raise");
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn hosts_are_ready_in_milliseconds_and_small() {
+    let world = World::new(spec());
+    let (directory, cases) = real_model();
+    let begun = Instant::now();
+    world.template.warm().await.unwrap();
+    println!("template: {:?}", begun.elapsed());
+    let (mut times, mut sizes, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let (mut host, report) = world.start(&directory).await.unwrap();
+        times.push(begun.elapsed());
+        println!("{:?} {:?}", begun.elapsed(), report.phases);
+        let begun = Instant::now();
+        invoke(&mut host, cases[0].1.clone()).await.unwrap();
+        calls.push(begun.elapsed());
+        let memory = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", host.pid())).unwrap();
+        let private = memory.lines().filter(|line| line.starts_with("Private_"));
+        sizes.push(private.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum::<u64>());
+    }
+    for list in [&mut times, &mut calls] {
+        list.sort();
+        println!("median {:?}, worst {:?}", list[10], list[19]);
+    }
+    sizes.sort_unstable();
+    println!("private memory: median {} KiB", sizes[10]);
+    // Roughly: the machine may be busy. Without a warm template it takes seconds, and 200 MiB.
+    assert!(times[0] < Duration::from_millis(400) && sizes[10] < 32 << 10, "{times:?} {sizes:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn what_a_model_raises_or_says_leaves_its_host_alive() {
+    let world = World::new(TemplateSpec { data_limit: Some(512 << 20), libraries: Vec::new(), ..spec() });
+    let (mut host, report) = world.start(&world.stunts("nothing")).await.unwrap();
+    assert_eq!(report.example, None);
+    assert!(report.unmet.len() == 1 && report.unmet[0].starts_with("numpy<1 is required, "), "{report:?}");
+    let pid = stunt(&mut host, "pid").await.unwrap();
+    assert_eq!(pid, json!(host.pid()));
+    for (name, code, message) in [
+        ("exit", Code::ModelError, "the model raised SystemExit: 3"),
+        ("leak", Code::ModelError, "the model raised MemoryError"),
+        ("large", Code::PayloadTooLarge, "the answer of models:/m/1 is larger than 64 MiB"),
+        ("unwritable", Code::ModelError, "the model's server failed (it answered 500): Internal Server Error"),
+    ] {
+        let failure = stunt(&mut host, name).await.unwrap_err();
+        assert_eq!((failure.fault.code, &*failure.fault.message, failure.lost), (code, message, None));
+    }
+    assert_eq!(stunt(&mut host, "flood").await.unwrap(), json!(1));
+    assert!(host.child_output().tail().count() <= 20);
+    assert_eq!((stunt(&mut host, "pid").await.unwrap(), host.is_gone()), (pid, false));
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_host_that_ends_says_how_and_leaves_nothing_behind() {
+    let world = World::bare();
+    let directory = world.stunts("nothing");
+    for (name, how) in [
+        ("end", "its process ended (exit status: 3)"),
+        ("kill", "its process ended (signal: 9 (SIGKILL))"),
+        ("crash", "its process ended (signal: 11 (SIGSEGV)"),
+        ("deaf", "its process ended (signal: 9 (SIGKILL))"),
+    ] {
+        let (mut host, _) = world.start(&directory).await.unwrap();
+        let helper = stunt(&mut host, "helper").await.unwrap().as_u64().unwrap();
+        assert!(is_alive(helper));
+        let failure = stunt(&mut host, name).await.unwrap_err();
+        assert_eq!((failure.fault.code, failure.fault.retryable), (Code::ModelError, true));
+        assert!(failure.fault.message.contains(how), "{name}: {}", failure.fault);
+        assert!(!failure.fault.message.contains("this is"), "what a model prints may be secret: {}", failure.fault);
+        let Some(Lost::Ended { reason, .. }) = failure.lost else { panic!("{:?}", failure.lost) };
+        assert_eq!(reason.as_deref(), (name == "end").then_some("this is the end"));
+        assert!(host.is_gone());
+        host.gone().await;
+        vanish(&[u64::from(host.pid()), helper]).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_host_that_hangs_or_is_given_up_is_killed() {
+    let world = World::bare();
+    let directory = world.stunts("nothing");
+    let (mut host, _) = world.start(&directory).await.unwrap();
+    let failure = invoke_within(&mut host, request("hang"), Duration::from_millis(200)).await.unwrap_err();
+    assert_eq!((failure.fault.code, failure.lost), (Code::DeadlineExceeded, Some(Lost::TimedOut)));
+    assert!(host.is_gone());
+    assert_eq!(host.gone().await.to_string(), "signal: 9 (SIGKILL)");
+    assert!(!is_alive(host.pid().into()));
+
+    let (mut host, _) = world.start(&directory).await.unwrap();
+    let given_up = tokio::time::timeout(Duration::from_millis(50), stunt(&mut host, "hang")).await;
+    assert!(given_up.is_err() && host.is_gone());
+    host.gone().await;
+
+    let (host, _) = world.start(&directory).await.unwrap();
+    let (pid, gone) = (host.pid(), host.gone());
+    drop(host);
+    gone.await;
+    assert!(!is_alive(pid.into()));
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_load_that_fails_says_why() {
+    let world = World::bare();
+    world.template.warm().await.unwrap();
+    for (name, limit, why) in [
+        (
+            "import",
+            60,
+            "models:/m/1 cannot be loaded: ModuleNotFoundError: No module named 'a_library_that_is_missing'. ",
+        ),
+        ("exit", 60, "models:/m/1 cannot be loaded: SystemExit: no such luck. "),
+        ("sleep", 3, "it was not ready within models.load_timeout (3s); the last it printed: sleeping"),
+    ] {
+        let fault = world.start_within(&world.stunts(name), Duration::from_secs(limit)).await.unwrap_err();
+        assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
+        assert!(fault.message.contains(why), "{fault}");
+        let advice = fault.message.contains("numpy<1 is required, ") && fault.message.contains("runtime: mlflow_serve");
+        assert_eq!(advice, name != "sleep", "{fault}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_killed_template_takes_its_hosts_along_and_is_started_again() {
+    let world = World::bare();
+    let directory = world.stunts("nothing");
+    let (mut host, _) = world.start(&directory).await.unwrap();
+    let helper = stunt(&mut host, "helper").await.unwrap();
+    // That one is in a session of its own, and nobody is left who knows of it.
+    rustix::process::kill_process(pid(helper.as_u64().unwrap()), rustix::process::Signal::KILL).unwrap();
+    let template = u64::from(world.template.pid().await.unwrap());
+    rustix::process::kill_process(pid(template), rustix::process::Signal::KILL).unwrap();
+    host.gone().await;
+    assert!(host.is_gone() && !is_alive(host.pid().into()));
+    assert!(stunt(&mut host, "pid").await.unwrap_err().lost.is_some());
+    let (mut host, _) = world.start(&directory).await.unwrap();
+    assert_eq!(stunt(&mut host, "pid").await.unwrap(), json!(host.pid()));
+    world.end().await;
+}
+
+fn pid(pid: u64) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_fork_just_after_the_template_was_killed_gets_another() {
+    let world = World::bare();
+    for _ in 0..3 {
+        drop(world.template.fork(&Task::Model).await.unwrap());
+        let template = world.template.pid().await.unwrap();
+        rustix::process::kill_process(pid(template.into()), rustix::process::Signal::KILL).unwrap();
+    }
+    let child = world.template.fork(&Task::Clerk).await.unwrap();
+    assert!(is_alive(child.pid().into()));
+    world.end().await;
+    vanish(&[child.pid().into()]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_server_is_mlflows_own() {
+    let world = World::new(spec());
+    let (directory, cases) = real_model();
+    let limit = Duration::from_secs(120);
+    let spec = ServerSpec {
+        shown: "models:/m/1".into(),
+        model: directory.display().to_string(),
+        env_manager: "local",
+        concurrency: 1,
+        deadline: Instant::now() + limit,
+        load_timeout: limit,
+    };
+    let (server, backend) = Server::start(&world.template, &spec).await.unwrap();
+    let headers = Headers::default();
+    let payload = Bytes::from(cases[0].1.clone());
+    let call = Call { content_type: "application/json", payload, headers: &headers, timeout: limit };
+    let reply = backend.invoke(call).await.unwrap();
+    assert_eq!(reply.body, cases[0].4.as_bytes());
+    // Its own children are in its group.
+    let group = server.pid().to_string();
+    let processes = Command::new("ps").args(["-eo", "pgid=,pid="]).output().unwrap().stdout;
+    let processes = String::from_utf8(processes).unwrap();
+    let processes = processes.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
+    let pids: Vec<u64> =
+        processes.filter(|(its, _)| *its == group).map(|(_, pid)| pid.trim().parse().unwrap()).collect();
+    assert!(pids.len() >= 2, "{pids:?}");
+    let gone = server.gone();
+    assert!(server.stop());
+    gone.await;
+    vanish(&pids).await;
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn hosts_inherit_what_they_should_and_nothing_else() {
+    let world = World::new(TemplateSpec { exclude: vec!["sklearn".into()], ..spec() });
+    let directory = world.stunts("tool");
+    let (mut first, _) = world.start(&directory).await.unwrap();
+    let modules = stunt(&mut first, "modules").await.unwrap();
+    assert!(
+        modules.as_array().unwrap().contains(&json!("mlflow"))
+            && !modules.as_array().unwrap().contains(&json!("sklearn"))
+    );
+    assert_eq!(stunt(&mut first, "inherited").await.unwrap(), json!(false));
+    // What the first one had to import, a later one has.
+    let give_up = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (mut next, _) = world.start(&directory).await.unwrap();
+        assert_eq!(stunt(&mut next, "sockets").await.unwrap(), json!(1), "only its own");
+        if stunt(&mut next, "inherited").await.unwrap() == json!(true) {
+            break;
+        }
+        assert!(Instant::now() < give_up);
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn nothing_outlives_a_signalbox_that_is_killed() {
+    for _ in 0..3 {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "--nocapture", "models::host::tests::it_is_killed"]);
+        let mut doomed = command.env("SIGNALBOX_TEST_DOOMED", "yes").stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(doomed.stdout.take().unwrap()).lines();
+        let pids = lines.find_map(|line| line.unwrap().split_once("pids ").map(|(_, pids)| pids.to_owned())).unwrap();
+        let pids: Vec<u64> = pids.split(' ').map(|pid| pid.parse().unwrap()).collect();
+        assert!(pids.len() == 5 && pids.iter().all(|pid| is_alive(*pid)), "{pids:?}");
+        doomed.kill().unwrap();
+        doomed.wait().unwrap();
+        vanish(&pids).await;
+    }
+}
+
+/// The process that the test above kills: with a host that waits, one that computes in C, and one that loads.
+#[tokio::test]
+#[ignore = "it is killed by another test"]
+async fn it_is_killed() {
+    if std::env::var_os("SIGNALBOX_TEST_DOOMED").is_none() {
+        return;
+    }
+    let world = World::bare();
+    let directory = world.stunts("nothing");
+    let (mut waits, _) = world.start(&directory).await.unwrap();
+    let (mut computes, _) = world.start(&directory).await.unwrap();
+    let helper = stunt(&mut waits, "helper").await.unwrap();
+    let mut loads = world.template.fork(&Task::Model).await.unwrap();
+    let pids = [u64::from(waits.pid()), computes.pid().into(), loads.pid().into(), helper.as_u64().unwrap()];
+    let template = world.template.pid().await.unwrap();
+    let load = json!({"load": {"directory": world.stunts("sleep"), "largest_answer": 1}});
+    let endless = Duration::from_secs(1000);
+    let _ = tokio::join!(loads.ask(&load, b""), invoke_within(&mut computes, request("hang"), endless), async {
+        sleep(Duration::from_millis(300)).await;
+        println!("pids {template} {} {} {} {}", pids[0], pids[1], pids[2], pids[3]);
+        std::future::pending::<()>().await;
+    });
+}
+
+#[tokio::test]
+async fn an_interpreter_without_mlflow_is_told_once_and_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let python = directory.path().join("python");
+    std::fs::write(&python, "#!/bin/sh\necho started >>\"$0.log\"\nexec python3 -S \"$@\"\n").unwrap();
+    std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
+    let python = python.display().to_string();
+    let world = World::new(TemplateSpec { python: python.clone(), ..Default::default() });
+    let error = world.template.warm().await.unwrap_err();
+    assert_eq!(error, TemplateError::NoMlflow { python: python.clone() });
+    assert!(error.to_string().contains("-m pip install mlflow"), "{error}");
+    // It is not tried again at once.
+    for _ in 0..3 {
+        assert_eq!(world.template.fork(&Task::Model).await.unwrap_err(), error);
+    }
+    assert_eq!(std::fs::read_to_string(python + ".log").unwrap(), "started\n");
+    world.end().await;
+
+    let world = World::new(TemplateSpec { python: "/nowhere/python".into(), ..Default::default() });
+    let error = world.template.warm().await.unwrap_err();
+    assert!(error.to_string().contains("no Python at /nowhere/python (models.python)"), "{error}");
+    world.closing.cancel();
+    assert_eq!(world.template.warm().await.unwrap_err(), TemplateError::Stopping);
+}

@@ -1,0 +1,90 @@
+"""A model that does what it is asked, and what it should not."""
+
+import os
+import subprocess
+import sys
+import time
+
+INHERITED = "json.tool" in sys.modules
+MODULES = sorted(sys.modules)
+
+
+class Stunts:
+    def predict(self, model_input, params=None):
+        stunt = str(model_input["stunt"][0])
+        return [getattr(self, stunt)()]
+
+    def pid(self):
+        return os.getpid()
+
+    def inherited(self):
+        return INHERITED
+
+    def modules(self):
+        return MODULES
+
+    def sockets(self):
+        count = 0
+        for name in os.listdir("/proc/self/fd"):
+            # One of them is that of the listing itself.
+            if os.path.lexists(f"/proc/self/fd/{name}"):
+                count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        return count
+
+    def exit(self):
+        sys.exit(3)
+
+    def end(self):
+        print("this is the end", flush=True)
+        os._exit(3)
+
+    def kill(self):
+        os.kill(os.getpid(), 9)
+
+    def crash(self):
+        import ctypes
+
+        ctypes.string_at(0)
+
+    def hang(self):
+        # In C, where nothing interrupts it.
+        return 7 ** (7**12) > 0
+
+    def flood(self):
+        for _ in range(64):
+            print("x" * (1 << 20))
+        return 1
+
+    def large(self):
+        return "x" * (65 << 20)
+
+    def unwritable(self):
+        return object()
+
+    def leak(self):
+        kept = []
+        while True:
+            kept.append(bytearray(16 << 20))
+
+    def deaf(self):
+        os.closerange(3, 1000)
+        time.sleep(1000)
+
+    def helper(self):
+        helper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        return helper.pid
+
+
+def _load_pyfunc(path):
+    with open(path) as file:
+        stunt = file.read().strip()
+    if stunt == "import":
+        import a_library_that_is_missing
+    if stunt == "exit":
+        sys.exit("no such luck")
+    if stunt == "sleep":
+        print("sleeping", flush=True)
+        time.sleep(1000)
+    if stunt == "tool":
+        import json.tool  # noqa: F401
+    return Stunts()

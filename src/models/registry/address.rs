@@ -1,0 +1,161 @@
+//! Where the registry is: MLflow's tracking URI, and its registry's when that is another.
+
+use reqwest::Url;
+
+use super::RegistryError;
+use crate::models::uri::redacted;
+
+/// The tracking URI when nobody names one.
+const DEFAULT: &str = "http://127.0.0.1:5001";
+
+/// MLflow's settings that only its own client can follow: requests that are signed, plugins that add credentials, a
+/// certificate of one's own.
+const ONLY_MLFLOW: [&str; 3] =
+    ["MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"];
+
+/// MLflow's tracking URI, and its registry URI: the same unless `MLFLOW_REGISTRY_URI` says otherwise.
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::models) struct Addresses {
+    pub(super) tracking: Address,
+    /// `None` leaves it to MLflow: the tracking URI, or what MLflow derives from it.
+    pub(super) registry: Option<Address>,
+}
+
+/// One of MLflow's URIs, and who can read what is there.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    /// As MLflow is given it, with the password it may hold.
+    pub text: String,
+    /// The address of a tracking server, if it is one that we can ask ourselves.
+    pub server: Option<Url>,
+}
+
+impl Addresses {
+    /// The configured tracking URI, else `MLFLOW_TRACKING_URI`, else this machine's port 5001; and
+    /// `MLFLOW_REGISTRY_URI`. `env` reads an environment variable.
+    pub(in crate::models) fn read(
+        configured: Option<&str>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, RegistryError> {
+        let given = |name| env(name).filter(|text: &String| !text.is_empty());
+        let (text, origin) = match (configured, given("MLFLOW_TRACKING_URI")) {
+            (Some(text), _) => (text.to_owned(), "registry.tracking_uri"),
+            (None, Some(text)) => (text, "MLFLOW_TRACKING_URI"),
+            (None, None) => (DEFAULT.to_owned(), "the default of registry.tracking_uri"),
+        };
+        let by_mlflow = ONLY_MLFLOW.into_iter().any(|name| given(name).is_some_and(|value| is_set(&value)));
+        let registry = given("MLFLOW_REGISTRY_URI").map(|text| Address::read(text, "MLFLOW_REGISTRY_URI", by_mlflow));
+        Ok(Self { tracking: Address::read(text, origin, by_mlflow)?, registry: registry.transpose()? })
+    }
+
+    /// What a process needs in its environment so that its MLflow asks the same servers.
+    pub(in crate::models) fn environment(&self) -> Vec<(String, String)> {
+        let mut environment = vec![("MLFLOW_TRACKING_URI".to_owned(), self.tracking.text.clone())];
+        environment.extend(self.registry.iter().map(|it| ("MLFLOW_REGISTRY_URI".to_owned(), it.text.clone())));
+        environment
+    }
+
+    /// The one that is asked about registered models.
+    pub(super) fn registry(&self) -> &Address {
+        self.registry.as_ref().unwrap_or(&self.tracking)
+    }
+}
+
+impl Address {
+    fn read(text: String, origin: &'static str, by_mlflow: bool) -> Result<Self, RegistryError> {
+        if !text.starts_with("http://") && !text.starts_with("https://") {
+            return Ok(Self { text, server: None });
+        }
+        let url = Url::parse(&text)
+            .map_err(|error| RegistryError::NotAnAddress(redacted(&text).into_owned(), origin, error.to_string()))?;
+        Ok(Self { text: text.trim_end_matches('/').to_owned(), server: (!by_mlflow).then_some(url) })
+    }
+
+    /// Databricks and Unity Catalog hand out artifacts by the model's URI.
+    pub(super) fn has_own_way(&self) -> bool {
+        matches!(self.text.split(':').next(), Some("databricks" | "databricks-uc" | "uc"))
+    }
+
+    /// The same, whoever is asking.
+    pub(super) fn without_credentials(&self) -> String {
+        let Some((scheme, rest)) = self.text.split_once("://") else { return self.text.clone() };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        format!("{scheme}://{}", &rest[authority.rfind('@').map_or(0, |at| at + 1)..])
+    }
+
+    /// Fit to be shown.
+    pub(super) fn shown(&self) -> std::borrow::Cow<'_, str> {
+        redacted(&self.text)
+    }
+}
+
+impl std::fmt::Debug for Addresses {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let registry = self.registry.as_ref().map(Address::shown);
+        formatter
+            .debug_struct("Addresses")
+            .field("tracking", &self.tracking.shown())
+            .field("registry", &registry)
+            .finish()
+    }
+}
+
+/// MLflow's switches are off when they say so.
+fn is_set(value: &str) -> bool {
+    !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(configured: Option<&str>, env: &[(&str, &str)]) -> Result<Addresses, RegistryError> {
+        let env: Vec<(String, String)> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Addresses::read(configured, &|name| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
+    }
+
+    #[test]
+    fn the_config_comes_before_the_environment_and_that_before_the_default() {
+        let tracking = ("MLFLOW_TRACKING_URI", "sqlite:///a.db");
+        assert_eq!(read(Some("http://h:1/"), &[tracking]).unwrap().tracking.text, "http://h:1");
+        assert_eq!(read(None, &[tracking]).unwrap().tracking.text, "sqlite:///a.db");
+        assert_eq!(read(None, &[("MLFLOW_TRACKING_URI", "")]).unwrap().tracking.text, DEFAULT);
+    }
+
+    #[test]
+    fn the_registry_may_be_elsewhere() {
+        let both = read(Some("http://tracking"), &[("MLFLOW_REGISTRY_URI", "databricks-uc")]).unwrap();
+        assert!(both.tracking.server.is_some() && both.registry().server.is_none());
+        let environment = [("MLFLOW_TRACKING_URI", "http://tracking"), ("MLFLOW_REGISTRY_URI", "databricks-uc")];
+        assert_eq!(both.environment(), environment.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let one = read(Some("http://tracking"), &[]).unwrap();
+        assert_eq!((one.registry().text.as_str(), one.environment().len()), ("http://tracking", 1));
+    }
+
+    #[test]
+    fn what_is_no_server_is_left_to_mlflow() {
+        for text in ["sqlite:///mlflow.db", "file:///mlruns", "/srv/mlruns", "mlruns", "databricks", "databricks://me"]
+        {
+            let tracking = read(Some(text), &[]).unwrap().tracking;
+            assert!(tracking.server.is_none() && tracking.text == text);
+        }
+        for name in ONLY_MLFLOW {
+            assert!(read(Some("https://h"), &[(name, "true")]).unwrap().tracking.server.is_none(), "{name}");
+            assert!(read(Some("https://h"), &[(name, "False")]).unwrap().tracking.server.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn says_where_a_bad_address_comes_from() {
+        let error = read(Some("http://ann:secret@"), &[]).unwrap_err().to_string();
+        assert!(error.contains("registry.tracking_uri") && !error.contains("secret"), "{error}");
+        let error = read(None, &[("MLFLOW_REGISTRY_URI", "https://")]).unwrap_err().to_string();
+        assert!(error.contains("MLFLOW_REGISTRY_URI"), "{error}");
+        assert!(read(Some("databricks://me"), &[]).unwrap().tracking.has_own_way());
+        let database = read(Some("postgresql://ann:secret@h/db"), &[]).unwrap();
+        assert!(!database.tracking.has_own_way());
+        assert_eq!(database.tracking.without_credentials(), "postgresql://h/db");
+        let shown = format!("{database:?}");
+        assert!(!shown.contains("secret") && shown.contains("@h/db"), "{shown}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Clerks: processes that ask MLflow's own client (`clerk.py`) what cannot be asked over REST.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::address::Addresses;
+use super::question::Question;
+use super::rest::first_line;
+use super::{not_found, unavailable};
+use crate::invocation::in_words;
+use crate::message::Fault;
+use crate::models::host::{Child, Lost, Task, Template};
+use crate::models::uri::redacted;
+
+/// How long MLflow's client may take for one question. It tries again what fails, for minutes if it is let.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// MLflow's own client, as processes.
+#[derive(Debug)]
+pub(super) struct Clerks {
+    template: Template,
+    addresses: Addresses,
+    /// The one that is kept for the questions of every day, while nobody is asking it.
+    lasting: Mutex<Option<Child>>,
+}
+
+/// What a clerk is asked: the question itself, and whom to ask.
+#[derive(Serialize)]
+struct Errand<'a, Q> {
+    tracking_uri: &'a str,
+    registry_uri: Option<&'a str>,
+    #[serde(flatten)]
+    question: Q,
+}
+
+/// Everything at `uri`, as this directory.
+#[derive(Serialize)]
+#[serde(tag = "operation", rename = "download")]
+struct Download<'a> {
+    uri: &'a str,
+    directory: &'a Path,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome<T> {
+    Answer(T),
+    Error(Refusal),
+}
+
+/// An exception of MLflow's client.
+#[derive(Deserialize)]
+struct Refusal {
+    error_code: String,
+    message: String,
+}
+
+impl Clerks {
+    pub(super) fn new(template: Template, addresses: Addresses) -> Self {
+        Self { template, addresses, lasting: Mutex::default() }
+    }
+
+    /// Asks the lasting clerk, one question after the other. One that does not answer in time is killed, and so is one
+    /// whose answer nobody waits for any longer; the next question gets a new one.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, question: Question<'_>) -> Result<T, Fault> {
+        let what = || format!("the registry at {} cannot be read", self.addresses.registry().shown());
+        let asked = timeout(TIMEOUT, async {
+            let mut lasting = self.lasting.lock().await;
+            // Whatever happens to this one while it is asked, it is back in its place only after an answer.
+            if let Some(mut clerk) = lasting.take().filter(|clerk| !clerk.is_gone())
+                && let Ok(outcome) = self.ask_this(&mut clerk, &question).await
+            {
+                *lasting = Some(clerk);
+                return outcome.or_refusal(what);
+            }
+            let mut clerk = self.fork(what).await?;
+            let outcome = self.ask_this(&mut clerk, &question).await.map_err(|lost| failed(what, &lost))?;
+            *lasting = Some(clerk);
+            outcome.or_refusal(what)
+        });
+        asked.await.unwrap_or_else(|_| Err(failed(what, &format!("no answer within {}", in_words(TIMEOUT)))))
+    }
+
+    /// Downloads what is at this URI as `directory`, which is not there yet, by a clerk of its own.
+    pub(super) async fn download(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
+        let what = || format!("the artifacts at {} cannot be downloaded", redacted(uri));
+        let mut clerk = self.fork(what).await?;
+        let outcome = self.ask_this::<IgnoredAny>(&mut clerk, &Download { uri, directory }).await;
+        outcome.map_err(|lost| failed(what, &lost))?.or_refusal(what).map(|_| ())
+    }
+
+    async fn fork(&self, what: impl Fn() -> String) -> Result<Child, Fault> {
+        self.template.fork(&Task::Clerk).await.map_err(|error| failed(what, &error))
+    }
+
+    async fn ask_this<T: DeserializeOwned>(
+        &self,
+        clerk: &mut Child,
+        question: &impl Serialize,
+    ) -> Result<Outcome<T>, Lost> {
+        let errand = Errand {
+            tracking_uri: &self.addresses.tracking.text,
+            registry_uri: self.addresses.registry.as_ref().map(|registry| registry.text.as_str()),
+            question,
+        };
+        let answer = clerk.ask(&errand, &[]).await?;
+        serde_json::from_slice(&answer.head).map_err(|error| Lost::Garbled(error.to_string()))
+    }
+}
+
+impl<T> Outcome<T> {
+    /// What over REST is a 400 or a 404 will not come right by itself.
+    fn or_refusal(self, what: impl Fn() -> String) -> Result<T, Fault> {
+        match self {
+            Self::Answer(answer) => Ok(answer),
+            Self::Error(Refusal { error_code, message }) => Err(match error_code.as_str() {
+                "RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND" => not_found(message),
+                _ => failed(what, &format!("{error_code}: {}", first_line(&message))),
+            }),
+        }
+    }
+}
+
+fn failed(what: impl Fn() -> String, why: &dyn fmt::Display) -> Fault {
+    unavailable(format!("{} by MLflow's own client: {why}", what()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::message::Code;
+    use crate::models::host::TemplateSpec;
+    use crate::models::registry::question::OneModel;
+
+    /// A clerk that is gone, or that nobody waits for any longer, is replaced; the others' answers are their own.
+    #[tokio::test]
+    #[ignore = "needs MLflow; tests/run starts it"]
+    async fn a_clerk_that_is_lost_is_replaced() {
+        let store = tempfile::tempdir().unwrap();
+        let python = std::env::var("SIGNALBOX_TEST_PYTHON").unwrap();
+        let tasks = TaskTracker::new();
+        let closing = CancellationToken::new();
+        let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);
+        let addresses = Addresses::read(store.path().to_str(), &|_| None).unwrap();
+        let clerks = Clerks::new(template, addresses);
+        let ask = async |name: &str| {
+            let fault = clerks.ask::<OneModel>(Question::Model { name }).await.map(|_| ()).unwrap_err();
+            assert_eq!((fault.code, fault.retryable), (Code::ResourceDoesNotExist, false), "{fault}");
+            assert!(fault.message.contains(name), "{fault}");
+        };
+        let pid = async || clerks.lasting.lock().await.as_ref().map(Child::pid).unwrap();
+        ask("first").await;
+        let kept = pid().await;
+        tokio::join!(ask("one"), ask("two"), ask("three"));
+        assert_eq!(pid().await, kept);
+        let killed = std::process::Command::new("kill").args(["-9", &kept.to_string()]).status();
+        assert!(killed.unwrap().success());
+        ask("after a kill").await;
+        let kept = pid().await;
+        tokio::select! {
+            biased;
+            () = ask("nobody waits") => panic!("it was answered at once"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(clerks.lasting.lock().await.is_none());
+        ask("after that").await;
+        assert_ne!(pid().await, kept);
+        closing.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+}

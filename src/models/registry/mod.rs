@@ -1,0 +1,235 @@
+//! MLflow's Model Registry: which version a URI stands for now, and where its artifacts are.
+//!
+//! A tracking server is asked over its REST API. Every other kind of tracking URI is read by MLflow's own client, in a
+//! process of its own (a clerk), so that whatever works in the user's MLflow works here.
+
+mod access;
+mod address;
+mod clerk;
+mod question;
+mod rest;
+mod snapshot;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::host::Template;
+use super::uri::{Pick, Target};
+use crate::message::{Code, Fault, Stage};
+use clerk::Clerks;
+use question::{Download, ManyVersions, ModelVersion, OneLogged, OneModel, OneVersion, Question, highest};
+
+pub(super) use address::Addresses;
+pub(super) use rest::Rest;
+pub(super) use snapshot::Snapshot;
+
+/// MLflow's Model Registry.
+#[derive(Debug)]
+pub(super) struct Registry {
+    addresses: Addresses,
+    tracking: Store,
+    registry: Store,
+    clerks: Clerks,
+}
+
+/// What a model URI stands for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resolved {
+    /// What messages call it: `sentiment-model-fast/3`, or a logged model's id.
+    pub name: String,
+    /// The version's number, or the id of a logged model.
+    pub version: Arc<str>,
+    /// The URI that always means this version: `models:/sentiment-model-fast/3`.
+    pub uri: String,
+    /// Where its artifacts are.
+    pub artifact_uri: String,
+    /// Whether its registry has a way of its own to the artifacts, which only MLflow's client knows and only by `uri`.
+    pub own_way: bool,
+}
+
+/// Why the registry at a tracking URI cannot be used at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// Not an address.
+    #[error("the tracking URI `{0}` ({1}) is not an address: {2}")]
+    NotAnAddress(String, &'static str, String),
+    /// No HTTP client can be made.
+    #[error("no HTTP client for the registry can be made: {0}")]
+    Client(String),
+}
+
+/// How one of MLflow's stores is asked.
+#[derive(Debug)]
+enum Store {
+    Rest(Rest),
+    Clerk,
+}
+
+impl Registry {
+    /// The registry at these addresses. Nothing is asked yet. `env` reads an environment variable: who is asking is
+    /// said there. Clerks are forked from the template.
+    pub(super) fn new(
+        addresses: Addresses,
+        env: &dyn Fn(&str) -> Option<String>,
+        template: Template,
+    ) -> Result<Self, RegistryError> {
+        let store = |server: &Option<reqwest::Url>| -> Result<Store, RegistryError> {
+            server.as_ref().map_or(Ok(Store::Clerk), |server| Ok(Store::Rest(Rest::new(server, env)?)))
+        };
+        Ok(Self {
+            tracking: store(&addresses.tracking.server)?,
+            registry: store(&addresses.registry().server)?,
+            clerks: Clerks::new(template, addresses.clone()),
+            addresses,
+        })
+    }
+
+    /// The version that a model URI stands for now.
+    pub(super) async fn resolve(&self, target: &Target) -> Result<Resolved, Fault> {
+        match target {
+            Target::Registered { name, pick } => self.resolve_registered(name, pick).await,
+            Target::Logged { model_id } => self.resolve_logged(model_id).await,
+            Target::Directory { .. } | Target::Address { .. } | Target::Noop => {
+                Err(Fault::permanent(Code::InternalError, Stage::Load, "no registry knows this model"))
+            }
+        }
+    }
+
+    /// What each stage and alias of a registered model stands for now.
+    pub(super) async fn current(&self, name: &str) -> Result<Snapshot, Fault> {
+        let answer: OneModel = self.ask(&self.registry, Question::Model { name }).await?;
+        Ok(Snapshot::of(answer.registered_model.unwrap_or_default()))
+    }
+
+    /// Where the registry is, fit to be shown.
+    pub(super) fn shown(&self) -> String {
+        self.addresses.registry().shown().into_owned()
+    }
+
+    /// What tells this registry from others, whoever is asking.
+    pub(super) fn identity(&self) -> String {
+        self.addresses.registry().without_credentials()
+    }
+
+    /// The tracking server, if it is one that we can ask ourselves.
+    pub(super) fn tracking_server(&self) -> Option<&Rest> {
+        match &self.tracking {
+            Store::Rest(rest) => Some(rest),
+            Store::Clerk => None,
+        }
+    }
+
+    /// Has a clerk of its own download what is at this URI into a directory that is there. Dropped, it stops.
+    pub(super) async fn download_by_clerk(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
+        self.clerks.download(uri, directory).await
+    }
+
+    async fn resolve_registered(&self, name: &str, pick: &Pick) -> Result<Resolved, Fault> {
+        let (version, artifact_uri) = match pick {
+            // It takes two questions; which version it is need not be known for the second.
+            Pick::Version(number) => {
+                let number = number.to_string();
+                let (version, artifact_uri) = tokio::join!(self.version(name, pick), self.artifact_uri(name, &number));
+                (version?, artifact_uri?)
+            }
+            _ => {
+                let version = self.version(name, pick).await?;
+                let artifact_uri = self.artifact_uri(name, &version).await?;
+                (version, artifact_uri)
+            }
+        };
+        Ok(Resolved {
+            name: format!("{name}/{version}"),
+            uri: format!("models:/{name}/{version}"),
+            version: version.into(),
+            artifact_uri,
+            own_way: self.addresses.registry().has_own_way(),
+        })
+    }
+
+    async fn resolve_logged(&self, model_id: &str) -> Result<Resolved, Fault> {
+        let answer: OneLogged = self.ask(&self.tracking, Question::Logged { model_id }).await?;
+        let info = answer.model.and_then(|model| model.info);
+        let (status, artifact_uri) = info.map_or((None, None), |info| (info.status, info.artifact_uri));
+        check_ready(&format!("logged model {model_id}"), status.as_deref(), "LOGGED_MODEL_READY")?;
+        Ok(Resolved {
+            name: model_id.to_owned(),
+            version: model_id.into(),
+            uri: format!("models:/{model_id}"),
+            artifact_uri: artifact_uri.ok_or_else(|| nowhere(model_id))?,
+            own_way: self.addresses.tracking.has_own_way(),
+        })
+    }
+
+    /// The number of the version that is picked, if it is ready.
+    async fn version(&self, name: &str, pick: &Pick) -> Result<String, Fault> {
+        let found = match pick {
+            Pick::Version(number) => {
+                let question = Question::Version { name, version: &number.to_string() };
+                self.ask::<OneVersion>(&self.registry, question).await?.model_version
+            }
+            Pick::Alias(alias) => {
+                self.ask::<OneVersion>(&self.registry, Question::Alias { name, alias }).await?.model_version
+            }
+            Pick::Stage(stage) => self.highest(name, Some(stage)).await?,
+            Pick::Latest => self.highest(name, None).await?,
+        };
+        let found = found.ok_or_else(|| {
+            not_found(match pick {
+                Pick::Stage(stage) => {
+                    format!("model {name} has no version in stage {stage}; move one there, or name a version")
+                }
+                _ => format!("model {name} has no version"),
+            })
+        })?;
+        check_ready(&format!("version {} of model {name}", found.version), found.status.as_deref(), "READY")?;
+        Ok(found.version)
+    }
+
+    async fn highest(&self, name: &str, stage: Option<&str>) -> Result<Option<ModelVersion>, Fault> {
+        let answer: ManyVersions = self.ask(&self.registry, Question::Latest { name, stage }).await?;
+        Ok(highest(answer.model_versions))
+    }
+
+    async fn artifact_uri(&self, name: &str, version: &str) -> Result<String, Fault> {
+        let answer: Download = self.ask(&self.registry, Question::DownloadUri { name, version }).await?;
+        answer.artifact_uri.ok_or_else(|| nowhere(&format!("version {version} of model {name}")))
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, store: &Store, question: Question<'_>) -> Result<T, Fault> {
+        match store {
+            Store::Rest(rest) => rest.ask(question).await,
+            Store::Clerk => self.clerks.ask(question).await,
+        }
+    }
+}
+
+/// A version that is still being registered may be ready soon; one that could not be registered never will be.
+/// Older servers do not say.
+fn check_ready(what: &str, status: Option<&str>, ready: &str) -> Result<(), Fault> {
+    match status {
+        None => Ok(()),
+        Some(status) if status == ready => Ok(()),
+        Some(status) if status.contains("FAILED") => {
+            Err(not_found(format!("{what} could not be registered ({status})")))
+        }
+        Some(status) => Err(unavailable(format!("{what} is not ready ({status})"))),
+    }
+}
+
+fn nowhere(what: &str) -> Fault {
+    not_found(format!("the registry does not say where the artifacts of {what} are"))
+}
+
+pub(super) fn not_found(message: String) -> Fault {
+    Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
+}
+
+pub(super) fn unavailable(message: String) -> Fault {
+    Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+}
+
+#[cfg(test)]
+mod tests;

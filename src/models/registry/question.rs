@@ -1,0 +1,107 @@
+//! What a registry is asked, and what it answers: the same over REST and through MLflow's client, which our clerk
+//! has answer in REST's terms.
+//!
+//! MLflow leaves out whatever is empty, so every field is optional: a stage without versions is `{}`.
+
+use serde::{Deserialize, Serialize};
+
+/// One call.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub(super) enum Question<'a> {
+    /// This version of a model: [`OneVersion`].
+    Version { name: &'a str, version: &'a str },
+    /// The version with this alias: [`OneVersion`].
+    Alias { name: &'a str, alias: &'a str },
+    /// The highest version in this stage, or one for each stage: [`ManyVersions`].
+    Latest { name: &'a str, stage: Option<&'a str> },
+    /// Where a version's artifacts are: [`Download`].
+    DownloadUri { name: &'a str, version: &'a str },
+    /// A model with its stages and aliases: [`OneModel`].
+    Model { name: &'a str },
+    /// A logged model: [`OneLogged`].
+    Logged { model_id: &'a str },
+}
+
+impl<'a> Question<'a> {
+    /// The path below `/api/2.0/mlflow/`, a last segment of it that may need quoting, and the query.
+    pub(super) fn rest(self) -> (&'static str, Option<&'a str>, Vec<(&'static str, &'a str)>) {
+        match self {
+            Self::Version { name, version } => ("model-versions/get", None, vec![("name", name), ("version", version)]),
+            Self::Alias { name, alias } => ("registered-models/alias", None, vec![("name", name), ("alias", alias)]),
+            Self::Latest { name, stage } => {
+                let mut query = vec![("name", name)];
+                query.extend(stage.map(|stage| ("stages", stage)));
+                ("registered-models/get-latest-versions", None, query)
+            }
+            Self::DownloadUri { name, version } => {
+                ("model-versions/get-download-uri", None, vec![("name", name), ("version", version)])
+            }
+            Self::Model { name } => ("registered-models/get", None, vec![("name", name)]),
+            Self::Logged { model_id } => ("logged-models", Some(model_id), Vec::new()),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ModelVersion {
+    pub version: String,
+    pub status: Option<String>,
+    pub current_stage: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct OneVersion {
+    pub model_version: Option<ModelVersion>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ManyVersions {
+    #[serde(default)]
+    pub model_versions: Vec<ModelVersion>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Download {
+    pub artifact_uri: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct OneModel {
+    pub registered_model: Option<Model>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Model {
+    pub latest_versions: Vec<ModelVersion>,
+    pub aliases: Vec<Alias>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Alias {
+    pub alias: String,
+    pub version: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct OneLogged {
+    pub model: Option<Logged>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Logged {
+    pub info: Option<LoggedInfo>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LoggedInfo {
+    pub status: Option<String>,
+    pub artifact_uri: Option<String>,
+}
+
+/// The version with the highest number. Several may share a stage, and the one that was moved there last is not the
+/// one that counts.
+pub(super) fn highest(versions: Vec<ModelVersion>) -> Option<ModelVersion> {
+    versions.into_iter().max_by_key(|found| found.version.parse::<u64>().unwrap_or(0))
+}
