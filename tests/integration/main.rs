@@ -12,6 +12,7 @@ mod binary; // the binary starts, stops and starts again
 mod quickstart; // the first thing a newcomer runs
 mod routing; // the main job: ten thousand requests, over Kafka and over HTTP
 mod models; // found in a real registry, loaded, called
+mod zoo; // every kind of model answers as `mlflow models serve` does
 mod topics; // those that are missing
 mod faults; // bad requests get one clear fault each
 mod crash; // kill -9

@@ -1,11 +1,10 @@
 """What a model of the zoo is asked: payloads that it should answer, payloads that it should refuse, and the many in
 between where only one thing matters, that Signalbox and `mlflow models serve` say the same.
 
-A payload is a dict: `what` it is, its `content_type`, its bytes as `text` or `base64`, and whether it is `answered`
+A payload is a dict: `what` it is, its `content_type`, its bytes as `text` or `hex`, and whether it is `answered`
 (true: with a prediction; false: with an error; null: whatever MLflow does).
 """
 
-import base64
 import json
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -13,7 +12,7 @@ JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.par
 
 def raw(what, body, content_type=JSON, answered=None):
     """A payload as it is, text or bytes."""
-    key, value = ("text", body) if isinstance(body, str) else ("base64", base64.b64encode(body).decode())
+    key, value = ("text", body) if isinstance(body, str) else ("hex", body.hex())
     return {"what": what, "content_type": content_type, key: value, "answered": answered}
 
 
