@@ -55,7 +55,7 @@ def any_model():
     ]
 
 
-def of_frame(frame, parquet=True, csv=True):
+def of_frame(frame, csv_is_read=True):
     """A data frame in every format that MLflow reads, each of which the model should answer, and then bent."""
     split = json.loads(frame.to_json(orient="split", date_format="iso", index=False))
     rows = json.loads(frame.to_json(orient="records", date_format="iso"))
@@ -68,7 +68,7 @@ def of_frame(frame, parquet=True, csv=True):
         ask("instances", {"instances": rows}, answered=None),
         ask("inputs by row", {"inputs": rows}, answered=None),
         ask("inputs by column", {"inputs": columns}, answered=None),
-        ask("columns the other way round", {"dataframe_records": [dict(reversed(row.items())) for row in rows]}),
+        ask("columns the other way round", {"dataframe_records": [dict(reversed(row.items())) for row in rows]}, answered=None),
         ask("a column too many", {"dataframe_records": [{**row, "unheard_of": 1} for row in rows]}, answered=None),
         ask("two hundred rows", {"dataframe_records": rows * (200 // len(rows))}),
         ask("no rows", {"dataframe_split": {**split, "data": []}}, answered=None),
@@ -80,10 +80,10 @@ def of_frame(frame, parquet=True, csv=True):
     for value in [None, "words", "", True, -1, 2.5, 10**25, [1, 2], {"a": 1}]:
         bent = [{**row, first: value} for row in rows]
         payloads.append(ask(f"{json.dumps(value)} in the first column", {"dataframe_records": bent}, answered=None))
-    if csv:
-        payloads.append(raw("CSV", frame.to_csv(index=False), CSV, answered=True))
-        payloads.append(raw("CSV with an index", frame.to_csv(), CSV))
-        payloads.append(raw("CSV of another table", "unheard_of\n1\n", CSV))
-    if parquet:
-        payloads.append(raw("parquet", frame.to_parquet(index=False), PARQUET, answered=True))
+    payloads += [
+        raw("CSV", frame.to_csv(index=False), CSV, answered=csv_is_read),
+        raw("CSV with an index", frame.to_csv(), CSV),
+        raw("CSV of another table", "unheard_of\n1\n", CSV),
+        raw("parquet", frame.to_parquet(index=False), PARQUET, answered=True),
+    ]
     return payloads

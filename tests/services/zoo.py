@@ -383,7 +383,7 @@ def _(name):
         "perhaps": [None, 1.5, "x"],
     }  # fmt: skip
     return [
-        *of_frame(frame),
+        *of_frame(frame, csv_is_read=False),  # MLflow has no way to read a date from CSV
         *(
             ask(f"{json.dumps(value)} for {column}", {"dataframe_records": [{**rows[0], column: value}]}, None)
             for column, values in bent.items()

@@ -6,7 +6,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Signalbox;
+use super::signalbox::{self, Signalbox};
 
 /// A client with connections of its own. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -74,6 +74,12 @@ impl Caller {
     /// A caller of this one, as it runs now.
     pub(crate) fn of(signalbox: &Signalbox) -> Self {
         Self { client: reqwest::Client::new(), url: signalbox.url().to_owned() }
+    }
+
+    /// A caller of the one whose log this is, if that says by now where it listens.
+    pub(crate) fn in_log(log: &str) -> Option<Self> {
+        let (url, _) = signalbox::addresses(log)?;
+        Some(Self { client: reqwest::Client::new(), url })
     }
 
     /// Calls an endpoint with a JSON payload.

@@ -63,8 +63,12 @@ impl Hosting {
         Signalbox::start_with(&self.config(), self.environment.clone())
     }
 
-    /// The config file.
-    pub(crate) fn config(&self) -> String {
+    /// Starts it, and does not wait until it is ready.
+    pub(crate) fn spawn(&self) -> Signalbox {
+        Signalbox::spawn_with(&self.config(), self.environment.clone())
+    }
+
+    fn config(&self) -> String {
         format!(
             "model_endpoints:\n{}kafka: {{bootstrap_servers: embedded, partitions: 2}}\nserver: {{port: 0}}\n\
              registry: {{{}}}\nmodels:\n  python: \"{}\"\n  cache: {{directory: \"{}\"}}\n{}",

@@ -9,19 +9,25 @@
 //! let replies = kafka.consume(&replies, 1, Duration::from_secs(10));
 //! ```
 
+mod bystander;
 mod caller;
+mod dice;
 mod hosting;
 mod kafka;
 mod mlflow;
+mod proc;
 mod process;
 mod reply;
 mod setup;
 mod signalbox;
 
-pub(crate) use caller::{Answer, Caller, ModelStatus, ModelsPage};
+pub(crate) use bystander::{Bystander, Latencies};
+pub(crate) use caller::{Answer, Caller};
+pub(crate) use dice::Dice;
 pub(crate) use hosting::Hosting;
 pub(crate) use kafka::Kafka;
 pub(crate) use mlflow::{Mlflow, mlflow_environment, python};
+pub(crate) use proc::{MARK, Mark, is_alive, kill, wait_for_end};
 pub(crate) use process::Process;
 pub(crate) use reply::Reply;
 pub(crate) use setup::{Setup, http_model, http_model_of_size};
