@@ -80,6 +80,7 @@ fn hosting(mark: &Mark, temporary: &Path) -> Hosting {
         .endpoint("weighty", "models:/weighty-model/Production")
         .endpoint("fast", "models:/sentiment-model-fast/Production")
         .endpoint("slow", "models:/slow-model/Production")
+        .endpoint("hostile", "models:/hostile-model/Production")
         .variable(MARK, mark.value())
         .variable("TMPDIR", temporary)
 }
