@@ -12,6 +12,11 @@ mod binary; // the binary starts, stops and starts again
 mod quickstart; // the first thing a newcomer runs
 mod routing; // the main job: ten thousand requests, over Kafka and over HTTP
 mod models; // found in a real registry, loaded, called
+mod zoo; // every kind of model answers as `mlflow models serve` does
+mod hostile; // models that hurt nobody but themselves
+mod following; // stages and aliases that move
+mod shelf; // more models than there is memory for
+mod killed; // kill -9, and nothing is left
 mod topics; // those that are missing
 mod faults; // bad requests get one clear fault each
 mod crash; // kill -9

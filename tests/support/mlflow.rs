@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::{Process, free_port, fresh_directory, installed};
 
 const REGISTER: [&str; 2] = [
@@ -36,14 +38,36 @@ impl Mlflow {
         let mut mlflow = Self { directory: fresh_directory("mlflow"), port: free_port(), process: None };
         mlflow.start_again();
         for script in REGISTER {
-            let registering = Command::new(Self::python())
-                .args([script, "--tracking-uri", &mlflow.tracking_uri()])
-                .envs(mlflow_environment())
-                .output()
-                .unwrap();
-            assert!(registering.status.success(), "{script}: {}", String::from_utf8_lossy(&registering.stderr));
+            mlflow.register(script, &[]);
         }
         mlflow
+    }
+
+    /// Runs a script that registers models.
+    pub(crate) fn register(&self, script: &str, arguments: &[&str]) {
+        let registering = Command::new(Self::python())
+            .args([script, "--tracking-uri", &self.tracking_uri()])
+            .args(arguments)
+            .envs(mlflow_environment())
+            .output()
+            .unwrap();
+        assert!(registering.status.success(), "{script}: {}", String::from_utf8_lossy(&registering.stderr));
+    }
+
+    /// Calls the registry's REST interface, such as `registered-models/alias`; the answer, which must be a success.
+    pub(crate) async fn call_registry(&self, method: reqwest::Method, path: &str, body: Value) -> Value {
+        let url = format!("{}/api/2.0/mlflow/{path}", self.tracking_uri());
+        let answer = reqwest::Client::new().request(method, url).json(&body).send().await.unwrap();
+        let status = answer.status();
+        let answer = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// Lets an alias of a registered model lead to a version.
+    pub(crate) async fn move_alias(&self, name: &str, alias: &str, version: &str) {
+        let body = json!({"name": name, "alias": alias, "version": version});
+        self.call_registry(reqwest::Method::POST, "registered-models/alias", body).await;
     }
 
     /// The interpreter that has MLflow and scikit-learn.
@@ -98,7 +122,7 @@ pub(crate) fn python(script: &str, arguments: &[&str]) -> String {
 }
 
 /// MLflow's command looks uvicorn up on the path; its job runners and its telemetry are of no use here.
-fn mlflow_environment() -> Vec<(&'static str, OsString)> {
+pub(crate) fn mlflow_environment() -> Vec<(&'static str, OsString)> {
     let python = Mlflow::python();
     let mut path = OsString::from(python.parent().unwrap());
     path.push(":");

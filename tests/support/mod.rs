@@ -9,15 +9,25 @@
 //! let replies = kafka.consume(&replies, 1, Duration::from_secs(10));
 //! ```
 
+mod bystander;
+mod caller;
+mod dice;
+mod hosting;
 mod kafka;
 mod mlflow;
+mod proc;
 mod process;
 mod reply;
 mod setup;
 mod signalbox;
 
+pub(crate) use bystander::{Bystander, Latencies};
+pub(crate) use caller::{Answer, Caller};
+pub(crate) use dice::Dice;
+pub(crate) use hosting::Hosting;
 pub(crate) use kafka::Kafka;
-pub(crate) use mlflow::{Mlflow, python};
+pub(crate) use mlflow::{Mlflow, mlflow_environment, python};
+pub(crate) use proc::{MARK, Mark, is_alive, kill, wait_for_end};
 pub(crate) use process::Process;
 pub(crate) use reply::Reply;
 pub(crate) use setup::{Setup, http_model, http_model_of_size};
@@ -54,9 +64,21 @@ pub(crate) fn wait_until<T>(what: &str, limit: Duration, mut found: impl FnMut()
     }
 }
 
+/// The same in a test that does other things meanwhile.
+pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(it) = found().await {
+            return it;
+        }
+        assert!(begin.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A loopback port that nobody listens on. It lies below the ports that the kernel gives to outgoing connections, so
 /// that it stays free while the service on it is down.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let first = u16::try_from(std::process::id() % 10_000).unwrap();
     std::iter::repeat_with(|| 20_000 + (first + u16::try_from(next()).unwrap()) % 12_000)
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())

@@ -62,6 +62,11 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 
+    /// Where all that is written.
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.guard.try_wait().unwrap()

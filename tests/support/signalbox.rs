@@ -1,5 +1,6 @@
 //! Signalbox itself: the binary, run as a user runs it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -13,6 +14,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 pub(crate) struct Signalbox {
     directory: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, OsString)>,
     process: Process,
     url: String,
     broker: String,
@@ -21,27 +23,53 @@ pub(crate) struct Signalbox {
 impl Signalbox {
     /// Runs `signalbox start` with that config file and waits until it says that it is ready. `server.port` should be 0.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, Vec::new())
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) fn start_with(config: &str, environment: Vec<(&'static str, OsString)>) -> Self {
+        Self::spawn_with(config, environment).ready()
+    }
+
+    /// The same without waiting until it is ready; there is no address yet.
+    pub(crate) fn spawn_with(config: &str, environment: Vec<(&'static str, OsString)>) -> Self {
         let directory = fresh_directory("signalbox");
         std::fs::write(directory.join("signalbox.yaml"), config).unwrap();
-        Self::run(directory, &["start", "--config", "signalbox.yaml"])
+        Self::spawn(directory, &["start", "--config", "signalbox.yaml"], environment)
     }
 
     /// Runs `signalbox quickstart` on free ports, with the models in a directory of their own.
     pub(crate) fn quickstart() -> Self {
         let python = Mlflow::python();
         let arguments = ["quickstart", "--port", "0", "--mlflow-port", "0", "--python", python.to_str().unwrap()];
-        Self::run(fresh_directory("quickstart"), &arguments)
+        Self::spawn(fresh_directory("quickstart"), &arguments, Vec::new()).ready()
     }
 
-    fn run(directory: PathBuf, arguments: &[&str]) -> Self {
+    fn spawn(directory: PathBuf, arguments: &[&str], environment: Vec<(&'static str, OsString)>) -> Self {
         let arguments: Vec<_> = arguments.iter().map(|word| (*word).to_owned()).collect();
-        let (process, url, broker) = start(&directory, &arguments);
-        Self { directory, arguments, process, url, broker }
+        let process = spawn(&directory, &arguments, &environment);
+        Self { directory, arguments, environment, process, url: String::new(), broker: String::new() }
+    }
+
+    fn ready(mut self) -> Self {
+        self.wait_until_ready();
+        self
+    }
+
+    fn wait_until_ready(&mut self) {
+        let ready = self.process.wait_for("word of Signalbox that it is ready", READY_WITHIN, addresses);
+        (self.url, self.broker) = ready;
     }
 
     /// Starts it once more as it was started, after [`Self::kill`] or [`Self::terminate`]. The ports may differ.
     pub(crate) fn start_again(&mut self) {
-        (self.process, self.url, self.broker) = start(&self.directory, &self.arguments);
+        self.process = spawn(&self.directory, &self.arguments, &self.environment);
+        self.wait_until_ready();
+    }
+
+    /// Where its log is.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.process.log_path().to_owned()
     }
 
     /// The shim's address, `http://127.0.0.1:<port>`.
@@ -75,15 +103,13 @@ impl Signalbox {
     }
 }
 
-fn start(directory: &Path, arguments: &[String]) -> (Process, String, String) {
+fn spawn(directory: &Path, arguments: &[String], environment: &[(&'static str, OsString)]) -> Process {
     let command = std::iter::once(BINARY).chain(arguments.iter().map(String::as_str));
-    let mut process = Process::start("signalbox", directory, &[], command);
-    let (url, broker) = process.wait_for("word of Signalbox that it is ready", READY_WITHIN, addresses);
-    (process, url, broker)
+    Process::start("signalbox", directory, environment, command)
 }
 
 /// The addresses in the line `signalbox is ready: http://127.0.0.1:5000 (broker 127.0.0.1:9092)`.
-fn addresses(log: &str) -> Option<(String, String)> {
+pub(super) fn addresses(log: &str) -> Option<(String, String)> {
     let (_, after) = log.split_once("signalbox is ready: ")?;
     let (url, rest) = after.split_once(" (broker ")?;
     let (broker, _) = rest.split_once(')')?;

@@ -1,0 +1,209 @@
+//! Stages and aliases that move: no request fails, and what does not work is not switched to.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Caller, Hosting, Latencies, Mlflow, eventually, kill, unique};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const REFRESH: Duration = Duration::from_millis(200);
+const MOVES: usize = 100;
+const CALLERS: usize = 3;
+
+/// What one caller saw: when it asked, when the answer came, and of which version it was.
+type Seen = (Instant, Instant, String);
+
+fn nothing() -> Value {
+    json!({"dataframe_records": [{"seconds": 0.0}]})
+}
+
+/// Follows an alias of `moving-model` that no other test moves, and which leads to version 1.
+async fn follow(mlflow: &Mlflow) -> (Hosting, String) {
+    let alias = unique("alias");
+    mlflow.move_alias("moving-model", &alias, "1").await;
+    let hosting = Hosting::of(mlflow).registry("refresh: 200ms");
+    (hosting.endpoint("moving", &format!("models:/moving-model@{alias}")), alias)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn an_alias_that_moves_a_hundred_times_under_load_fails_no_request() {
+    let mlflow = Mlflow::shared();
+    let (hosting, alias) = follow(mlflow).await;
+    let signalbox = hosting.start();
+    let caller = Caller::of(&signalbox);
+    assert_eq!(caller.ask("moving", &nothing()).await.predictions(), json!([1]));
+
+    let seen = Arc::new(Mutex::new(Vec::<Seen>::new()));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (caller, seen) = (caller.clone(), Arc::clone(&seen));
+            tokio::spawn(async move {
+                loop {
+                    let asked = Instant::now();
+                    let answer = caller.ask("moving", &nothing()).await;
+                    let number = answer.predictions()[0].to_string();
+                    assert_eq!(number, answer.version(), "the reply does not say who made it");
+                    seen.lock().unwrap().push((asked, Instant::now(), number));
+                }
+            })
+        })
+        .collect();
+
+    let mut expected = vec!["1"];
+    let mut switches = Vec::new();
+    let mut moved = 0;
+    while moved < MOVES {
+        // Now and then it moves on before anyone can have followed it.
+        let hops = if moved % 10 == 9 { 2 } else { 1 };
+        let mut to = "";
+        for _ in 0..hops {
+            let at = to;
+            to = ["1", "2", "5"].into_iter().find(|it| *it != at && it != expected.last().unwrap()).unwrap();
+            mlflow.move_alias("moving-model", &alias, to).await;
+            moved += 1;
+        }
+        let begun = Instant::now();
+        eventually(&format!("an answer of version {to} after {moved} moves"), LIMIT, async || {
+            assert!(callers.iter().all(|caller| !caller.is_finished()), "a request failed; see above");
+            seen.lock().unwrap().iter().rev().take(CALLERS).any(|(.., number)| number == to).then_some(())
+        })
+        .await;
+        switches.push(begun.elapsed());
+        expected.push(to);
+    }
+    for caller in callers {
+        caller.abort();
+        assert!(!caller.await.is_err_and(|error| error.is_panic()), "a request failed; see above");
+    }
+
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    println!(
+        "{} requests while an alias moved {moved} times; the switch was seen after {:?}",
+        seen.len(),
+        Latencies::of(switches.clone())
+    );
+    assert_in_order(seen, &expected);
+    let switches = Latencies::of(switches);
+    // A load takes a tenth of a second on an idle machine.
+    assert!(switches.median < REFRESH + Duration::from_secs(2), "{switches:?}");
+    assert!(switches.worst < REFRESH + Duration::from_secs(8), "{switches:?}");
+    let loaded = caller.models().await.models.into_iter().filter(|model| model.state == "loaded").count();
+    assert!(loaded <= 3, "{loaded} versions are loaded");
+}
+
+/// Once a version has answered, no request that is made afterwards is answered by the one before. Between two versions
+/// that were waited for there may be one that the alias only passed by.
+fn assert_in_order(mut seen: Vec<Seen>, expected: &[&str]) {
+    seen.sort_unstable_by_key(|(_, answered, _)| *answered);
+    let mut position = 0;
+    let mut switched = seen[0].0;
+    for (asked, _, number) in &seen {
+        if number == expected[position] {
+            continue;
+        }
+        if expected.get(position + 1).is_some_and(|next| next == number) {
+            position += 1;
+            switched = *asked;
+        } else {
+            assert!(
+                *asked < switched + REFRESH + LIMIT && ["1", "2", "5"].contains(&number.as_str()),
+                "version {number} answered where {} was expected",
+                expected[position]
+            );
+        }
+    }
+    assert_eq!(position, expected.len() - 1, "not every version was seen in its turn");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_version_that_does_not_load_or_fails_its_own_example_is_not_switched_to() {
+    let mlflow = Mlflow::shared();
+    let (hosting, alias) = follow(mlflow).await;
+    let signalbox = hosting.start();
+    let caller = Caller::of(&signalbox);
+    assert_eq!(caller.ask("moving", &nothing()).await.predictions(), json!([1]));
+    let uri = format!("models:/moving-model@{alias}");
+    for (version, reason) in [("3", "version 3 cannot be loaded"), ("4", "version 4 does not know its own example")] {
+        mlflow.move_alias("moving-model", &alias, version).await;
+        let pending = eventually(&format!("word of version {version}"), LIMIT, async || {
+            assert_eq!(caller.ask("moving", &nothing()).await.version(), "1");
+            let page = caller.models().await;
+            let following = page.following.into_iter().find(|following| following.model_uri == uri)?;
+            assert_eq!(following.version.as_deref(), Some("1"));
+            following.pending.filter(|pending| pending.version == version && pending.reason.is_some())
+        })
+        .await;
+        assert!(pending.reason.as_ref().unwrap().contains(reason), "{pending:?}");
+        assert!(signalbox.log().contains(reason), "{}", signalbox.log());
+    }
+    assert_eq!(caller.ask("moving", &nothing()).await.predictions(), json!([1]));
+    mlflow.move_alias("moving-model", &alias, "2").await;
+    eventually("version 2", LIMIT, async || {
+        (caller.ask("moving", &nothing()).await.predictions() == json!([2])).then_some(())
+    })
+    .await;
+    eventually("a page without a pending version", LIMIT, async || {
+        let page = caller.models().await;
+        let following = page.following.into_iter().find(|following| following.model_uri == uri)?;
+        (following.version.as_deref() == Some("2") && following.pending.is_none()).then_some(())
+    })
+    .await;
+    let serving = caller.model("moving-model/2").await.unwrap();
+    assert!(serving.serves.contains(&uri), "{serving:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_registry_that_is_stopped_changes_nothing_for_what_is_resolved() {
+    let mut mlflow = Mlflow::start();
+    let (hosting, alias) = follow(&mlflow).await;
+    let hosting = hosting.endpoint("staged", "models:/slow-model/Production").endpoint_with(
+        "unresolved",
+        "models:/sentiment-model-fast/Production",
+        "20s",
+        "",
+    );
+    let signalbox = hosting.start();
+    let caller = Caller::of(&signalbox);
+    for endpoint in ["moving", "staged"] {
+        assert_eq!(caller.ask(endpoint, &nothing()).await.predictions(), json!([1]));
+    }
+    mlflow.stop();
+    let begun = Instant::now();
+    while begun.elapsed() < REFRESH * 10 {
+        for endpoint in ["moving", "staged"] {
+            assert_eq!(caller.ask(endpoint, &nothing()).await.predictions(), json!([1]));
+        }
+    }
+    // Neither does a host that has to be started again, nor a model that has to be loaded again.
+    for pid in caller.model("moving-model/1").await.unwrap().pids {
+        kill(pid);
+    }
+    eventually("an answer of a new host", LIMIT, async || {
+        (caller.ask("moving", &nothing()).await.status == 200).then_some(())
+    })
+    .await;
+    let (status, said) = caller.tell("slow-model/1", "unload").await;
+    assert!((200..300).contains(&status), "{said}");
+    eventually("a model that is unloaded", LIMIT, async || {
+        (caller.model("slow-model/1").await?.state == "unloaded").then_some(())
+    })
+    .await;
+    assert_eq!(caller.ask("staged", &nothing()).await.predictions(), json!([1]));
+
+    let fault = caller.ask("unresolved", &json!({"dataframe_records": [{"text": "a"}]})).await;
+    let (code, message) = fault.fault();
+    assert_eq!(code, "TEMPORARILY_UNAVAILABLE", "{message}");
+    assert!(message.contains(&mlflow.tracking_uri()["http://".len()..]), "{message}");
+
+    mlflow.start_again();
+    mlflow.move_alias("moving-model", &alias, "2").await;
+    eventually("version 2", LIMIT, async || {
+        (caller.ask("moving", &nothing()).await.predictions() == json!([2])).then_some(())
+    })
+    .await;
+}

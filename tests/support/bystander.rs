@@ -1,0 +1,76 @@
+//! Someone who minds their own business: calls a well-behaved model all the time, and notices when others disturb it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Caller;
+
+/// Calls one endpoint, one call after the other, until it is asked for its report.
+pub(crate) struct Bystander {
+    stop: CancellationToken,
+    calling: JoinHandle<Vec<Duration>>,
+}
+
+/// How long the calls took.
+#[derive(Debug)]
+pub(crate) struct Latencies {
+    pub(crate) calls: usize,
+    pub(crate) median: Duration,
+    pub(crate) worst: Duration,
+}
+
+impl Bystander {
+    /// Begins to call. Each call must be answered with a prediction.
+    pub(crate) fn calling(caller: &Caller, endpoint: &'static str, payload: Value) -> Self {
+        let (caller, stop) = (caller.clone(), CancellationToken::new());
+        let stopped = stop.clone();
+        let calling = tokio::spawn(async move {
+            let mut took = Vec::new();
+            while !stopped.is_cancelled() {
+                let answer = caller.ask(endpoint, &payload).await;
+                assert_eq!(answer.status, 200, "a bystander's call {}: {}", took.len(), answer.text());
+                took.push(answer.took);
+            }
+            took
+        });
+        Self { stop, calling }
+    }
+
+    /// Ends the calls. Panics when one of them failed.
+    pub(crate) async fn report(self) -> Latencies {
+        self.stop.cancel();
+        Latencies::of(self.calling.await.unwrap())
+    }
+
+    /// What is usual: a second's worth of calls.
+    pub(crate) async fn alone(caller: &Caller, endpoint: &'static str, payload: &Value) -> Latencies {
+        let begun = Instant::now();
+        let mut took = Vec::new();
+        while begun.elapsed() < Duration::from_secs(1) {
+            let answer = caller.ask(endpoint, payload).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            took.push(answer.took);
+        }
+        Latencies::of(took)
+    }
+}
+
+impl Latencies {
+    /// Of calls that took so long.
+    pub(crate) fn of(mut took: Vec<Duration>) -> Self {
+        assert!(!took.is_empty(), "no call was made");
+        took.sort_unstable();
+        Self { calls: took.len(), median: took[took.len() / 2], worst: took[took.len() - 1] }
+    }
+
+    /// Panics when these are much longer than `usual`: a neighbour may take processor time, but nobody waits for it.
+    pub(crate) fn assert_undisturbed(&self, usual: &Self) {
+        assert!(self.calls >= 10, "{self:?} are too few to tell");
+        let bearable = usual.median * 5 + Duration::from_millis(30);
+        assert!(self.median < bearable, "{self:?} is no longer what it was: {usual:?}");
+        assert!(self.worst < Duration::from_secs(4), "{self:?} is no longer what it was: {usual:?}");
+    }
+}

@@ -1,0 +1,82 @@
+//! A Signalbox without a Kafka that hosts models of a registry.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use super::{Mlflow, Signalbox, fresh_directory};
+
+/// What such a Signalbox is told: a config that grows, with a cache directory of its own.
+pub(crate) struct Hosting {
+    endpoints: String,
+    registry: String,
+    models: String,
+    /// Where artifacts are kept.
+    pub(crate) cache: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
+}
+
+impl Hosting {
+    /// Models of this registry; none yet.
+    pub(crate) fn of(mlflow: &Mlflow) -> Self {
+        Self {
+            endpoints: String::new(),
+            registry: format!("tracking_uri: \"{}\"", mlflow.tracking_uri()),
+            models: String::new(),
+            cache: fresh_directory("cache"),
+            environment: vec![("PYTHONHASHSEED", "0".into())],
+        }
+    }
+
+    /// An endpoint whose only route leads to this model.
+    pub(crate) fn endpoint(self, name: &str, model_uri: &str) -> Self {
+        self.endpoint_with(name, model_uri, "60s", "")
+    }
+
+    /// The same with a timeout, and with more keys of the route (`, workers: 2`).
+    pub(crate) fn endpoint_with(mut self, name: &str, model_uri: &str, timeout: &str, keys: &str) -> Self {
+        let route = format!("{{model_uri: \"{model_uri}\", alias: only{keys}}}");
+        writeln!(self.endpoints, "  - {{name: {name}, timeout: {timeout}, routes: [{route}]}}").unwrap();
+        self
+    }
+
+    /// A key of `models`, such as `memory_limit: 1GiB`.
+    pub(crate) fn models(mut self, key: &str) -> Self {
+        writeln!(self.models, "  {key}").unwrap();
+        self
+    }
+
+    /// A key of `registry`, such as `refresh: 200ms`.
+    pub(crate) fn registry(mut self, key: &str) -> Self {
+        write!(self.registry, ", {key}").unwrap();
+        self
+    }
+
+    /// A variable of its environment.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self) -> Signalbox {
+        Signalbox::start_with(&self.config(), self.environment.clone())
+    }
+
+    /// Starts it, and does not wait until it is ready.
+    pub(crate) fn spawn(&self) -> Signalbox {
+        Signalbox::spawn_with(&self.config(), self.environment.clone())
+    }
+
+    fn config(&self) -> String {
+        format!(
+            "model_endpoints:\n{}kafka: {{bootstrap_servers: embedded, partitions: 2}}\nserver: {{port: 0}}\n\
+             registry: {{{}}}\nmodels:\n  python: \"{}\"\n  cache: {{directory: \"{}\"}}\n{}",
+            self.endpoints,
+            self.registry,
+            Mlflow::python().display(),
+            self.cache.display(),
+            self.models,
+        )
+    }
+}

@@ -1,0 +1,99 @@
+//! What the kernel knows about processes.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{unique, wait_until};
+
+/// The variable whose value marks a program and all that it starts.
+pub(crate) const MARK: &str = "SIGNALBOX_TEST_MARK";
+
+/// A value of [`MARK`] that no other program has.
+#[derive(Debug, Clone)]
+pub(crate) struct Mark(String);
+
+/// A process that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub(crate) pid: u32,
+    command: String,
+}
+
+impl Mark {
+    pub(crate) fn new() -> Self {
+        Self(unique("mark"))
+    }
+
+    /// The variable's value.
+    pub(crate) fn value(&self) -> &str {
+        &self.0
+    }
+
+    /// All processes that have it in their environment, and are no zombies.
+    pub(crate) fn bearers(&self) -> Vec<Running> {
+        let variable = format!("{MARK}={}", self.0).into_bytes();
+        let directories = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = directories.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let bears = |pid: &u32| {
+            let environment = std::fs::read(of(*pid).join("environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|it| it == variable)
+        };
+        pids.filter(bears).filter(|pid| is_alive(*pid)).map(Running::of).collect()
+    }
+
+    /// Waits until nothing has it any longer.
+    pub(crate) fn assert_nothing_is_left(&self, when: &str) {
+        let mut left = Vec::new();
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_secs(15) {
+            left = self.bearers();
+            if left.is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        left.iter().for_each(|orphan| kill(orphan.pid));
+        panic!("{when}: orphans are left: {left:#?}");
+    }
+}
+
+impl Running {
+    fn of(pid: u32) -> Self {
+        let command = std::fs::read(of(pid).join("cmdline")).unwrap_or_default();
+        let words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        Self { pid, command: words.collect::<Vec<_>>().join(" ") }
+    }
+
+    /// Whether its command line holds this.
+    pub(crate) fn runs(&self, what: &str) -> bool {
+        self.command.contains(what)
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.pid, self.command)
+    }
+}
+
+/// Whether the process is there and has not ended.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    // `pid (name) state …`, where the name may hold anything.
+    let stat = std::fs::read_to_string(of(pid).join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Ends a process on the spot.
+pub(crate) fn kill(pid: u32) {
+    let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).output();
+}
+
+/// Waits until the process has ended.
+pub(crate) fn wait_for_end(pid: u32) {
+    wait_until(&format!("the end of process {pid}"), Duration::from_secs(15), || (!is_alive(pid)).then_some(()));
+}
+
+fn of(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
