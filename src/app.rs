@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router as Routes;
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
@@ -13,11 +14,11 @@ use tracing::{error, info, warn};
 use crate::broker::{BrokerError, Cluster};
 use crate::config::{Config, Kafka};
 use crate::intake::Intake;
-use crate::models::{LoadObserver, Models, ModelsError};
+use crate::models::{Models, ModelsError};
 use crate::pipeline::Pipeline;
 use crate::replies::{AllowedTopics, Publisher};
 use crate::routing::RoutingTable;
-use crate::shim::{HttpServer, Shim, ShimError, ShimParts, status_routes};
+use crate::shim::{HttpServer, Shim, ShimError, ShimParts, model_routes, status_routes};
 use crate::telemetry::{Metrics, Readiness};
 
 /// How long callers of the shim may go on waiting once shutdown has begun.
@@ -133,12 +134,13 @@ impl App {
             Role::All | Role::Router => Some(Router::start(&config, &cluster, &metrics, readiness, failed).await?),
             Role::Shim => None,
         };
+        let operations = router.as_ref().map_or_else(Routes::new, |router| model_routes(router.models.clone()));
         let door = match role {
             Role::All | Role::Shim => {
-                Door::Shim(Shim::start(shim_parts(&config, &cluster, readiness, &metrics)).await?)
+                Door::Shim(Shim::start(shim_parts(&config, &cluster, readiness, &metrics, operations)).await?)
             }
             Role::Router => {
-                let routes = status_routes(readiness.clone(), metrics);
+                let routes = status_routes(readiness.clone(), metrics).merge(operations);
                 Door::Status(HttpServer::bind(&config.server, routes).await?)
             }
         };
@@ -199,11 +201,12 @@ impl Router {
         let table = RoutingTable::build(config).map_err(|problems| {
             AppError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
-        let models = Models::start(&config.models, &config.registry, observe_loads(metrics))?;
+        let models = Models::start(&config.models, &config.registry, metrics)?;
         let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
         let publisher = Publisher::start(&config.kafka, cluster, allowed, metrics, failed.clone())?;
         let pipeline = Pipeline::new(config, table, &models, publisher.clone(), metrics)
             .map_err(|error| AppError::Config(error.to_string()))?;
+        models.preload();
 
         let (kafka, cluster, metrics) = (config.kafka.clone(), cluster.clone(), metrics.clone());
         let (readiness, failed) = (readiness.clone(), failed.clone());
@@ -244,7 +247,13 @@ async fn connect(config: &Kafka, role: Role) -> Result<Arc<Cluster>, AppError> {
     Ok(Arc::new(cluster.await??))
 }
 
-fn shim_parts(config: &Config, cluster: &Arc<Cluster>, readiness: &Readiness, metrics: &Metrics) -> ShimParts {
+fn shim_parts(
+    config: &Config,
+    cluster: &Arc<Cluster>,
+    readiness: &Readiness,
+    metrics: &Metrics,
+    operations: Routes,
+) -> ShimParts {
     ShimParts {
         server: config.server.clone(),
         kafka: config.kafka.clone(),
@@ -252,16 +261,8 @@ fn shim_parts(config: &Config, cluster: &Arc<Cluster>, readiness: &Readiness, me
         cluster: cluster.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
+        operations,
     }
-}
-
-fn observe_loads(metrics: &Metrics) -> LoadObserver {
-    let metrics = metrics.clone();
-    Arc::new(move |event| {
-        let result = if event.result.is_ok() { "ok" } else { "error" };
-        metrics.model_loads.with_label_values(&[event.model, result]).inc();
-        metrics.model_load_duration.with_label_values(&[event.model]).observe(event.duration.as_secs_f64());
-    })
 }
 
 /// Runs what blocks away from the runtime's workers.

@@ -19,6 +19,9 @@ use crate::replies::{Ending, Publisher};
 use crate::routing::{Endpoint, Reason, RoutingTable};
 use crate::telemetry::{Metrics, RouteMetrics};
 
+/// How often a request is given to a model whose process crashes on the way.
+const MAX_ATTEMPTS: u32 = 2;
+
 /// Takes requests from the intake and ends each one. Cheap to clone.
 #[derive(Clone)]
 pub struct Pipeline {
@@ -64,7 +67,13 @@ impl Pipeline {
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
         let target = |endpoint: &crate::config::Endpoint, route: &crate::config::Route| {
-            let options = HandleOptions { python: route.python.clone(), max_concurrency: route.max_concurrency };
+            let options = HandleOptions {
+                python: route.python.clone(),
+                runtime: route.runtime,
+                env_manager: route.env_manager,
+                workers: route.workers,
+                max_concurrency: route.max_concurrency,
+            };
             let model = models.handle(&ModelUri::parse(&route.model_uri)?, options);
             let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
             let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
@@ -116,18 +125,27 @@ impl Shared {
         let target = self.decide(endpoint, request, progress)?;
         let payload = request.payload.clone().ok_or_else(no_payload)?;
 
-        let lease = target.model.lease(deadline).await?;
-        progress.served_by.model_version = Some(lease.version().clone());
-        progress.served_by.attempts = 1;
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        let call = Call {
-            content_type: request.content_type(),
-            payload,
-            headers: &request.headers,
-            timeout: endpoint.timeout.min(left),
-        };
-        let _timer = target.metrics.invocation_duration.start_timer();
-        lease.invoke(call).await
+        loop {
+            let mut lease = target.model.lease(deadline).await?;
+            progress.served_by.model_version = Some(lease.version().clone());
+            progress.served_by.attempts += 1;
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let call = Call {
+                content_type: request.content_type(),
+                payload: payload.clone(),
+                headers: &request.headers,
+                timeout: endpoint.timeout.min(left),
+            };
+            let timer = target.metrics.invocation_duration.start_timer();
+            let answer = lease.invoke(&call).await;
+            drop(timer);
+            match answer {
+                Ok(reply) => return Ok(reply),
+                // It may be this request that its process does not survive: a third would be one too many.
+                Err(failure) if failure.crashed && progress.served_by.attempts < MAX_ATTEMPTS => {}
+                Err(failure) => return Err(failure.fault),
+            }
+        }
     }
 
     fn decide<'a>(

@@ -85,6 +85,18 @@ pub enum EnvManager {
     Conda,
 }
 
+impl EnvManager {
+    /// What MLflow calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Virtualenv => "virtualenv",
+            Self::Uv => "uv",
+            Self::Conda => "conda",
+        }
+    }
+}
+
 /// How routes without a condition share requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -31,15 +31,6 @@ pub struct Call<'a> {
     pub timeout: Duration,
 }
 
-/// What answers calls.
-#[derive(Debug)]
-pub enum Backend {
-    /// A server that speaks MLflow's scoring protocol.
-    Http(HttpBackend),
-    /// Answers `{"predictions": []}` at once.
-    Noop,
-}
-
 /// Why a call got no prediction.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -49,17 +40,9 @@ pub struct Failure {
     pub disconnected: bool,
 }
 
-impl Backend {
-    /// Calls the model, and waits for its answer.
-    pub async fn invoke(&self, call: Call<'_>) -> Result<Reply, Failure> {
-        match self {
-            Self::Http(backend) => backend.invoke(call).await,
-            Self::Noop => Ok(Reply {
-                content_type: "application/json".to_owned(),
-                body: Bytes::from_static(br#"{"predictions": []}"#),
-            }),
-        }
-    }
+/// What `builtin:noop` answers.
+pub fn noop() -> Reply {
+    Reply { content_type: "application/json".to_owned(), body: Bytes::from_static(br#"{"predictions": []}"#) }
 }
 
 impl From<Fault> for Failure {

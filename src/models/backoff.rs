@@ -16,15 +16,20 @@ pub(super) struct Backoff {
 pub(super) enum Step {
     /// Asking the registry. Cheap, and often put right by moving a stage, so it is tried again soon.
     Resolve,
-    /// Starting the model's server: seconds of a processor.
+    /// Fetching the artifacts and loading them: seconds of a processor.
     Start,
+    /// Room in memory, which the next moment may bring.
+    Room,
+    /// Staying alive: it had been loaded, and its processes ended.
+    Crash,
 }
 
 impl Backoff {
     /// Counts a failure, and tells for how long it is remembered.
     pub(super) fn after(&mut self, step: Step) -> Duration {
         let longest = match step {
-            Step::Resolve => Duration::from_secs(5),
+            Step::Resolve | Step::Crash => Duration::from_secs(5),
+            Step::Room => FIRST,
             Step::Start => Duration::from_secs(60),
         };
         let factor = 1 << self.failures.min(10);

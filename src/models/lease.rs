@@ -2,26 +2,17 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
-use super::Inner;
-use super::loader::Loaded;
-use super::slot::{Found, Slot};
+use super::keeper::Keeper;
+use super::model::{Model, Standing};
+use super::pool::{self, NoSeat};
 use super::uri::ModelUri;
-use crate::invocation::{Backend, Call};
+use super::version::{Loaded, Seats, ServerSeats, Version};
+use super::{Inner, until};
+use crate::invocation::{self, Call};
 use crate::message::{Code, Fault, Reply, Stage};
-
-/// One model, as everyone who asks for the same URI with the same options shares it.
-#[derive(Debug)]
-pub(super) struct Model {
-    pub(super) uri: ModelUri,
-    pub(super) python: String,
-    pub(super) slot: Arc<Slot<Loaded>>,
-    pub(super) max_concurrency: usize,
-    /// None where nothing needs to be limited.
-    pub(super) permits: Option<Arc<Semaphore>>,
-}
 
 /// A model that can be called. Cheap to clone; nothing is loaded for its sake.
 #[derive(Debug, Clone)]
@@ -30,13 +21,37 @@ pub struct ModelHandle {
     pub(super) models: Arc<Inner>,
 }
 
-/// The right to make one call of a model. While it is held the model stays loaded, and one of its `max_concurrency`
-/// places is taken.
+/// The right to make one call of a model. While it is held the model stays loaded, and what answers it is its own.
 #[derive(Debug)]
 pub struct Lease {
-    model: Arc<Model>,
+    version: Arc<str>,
+    // Given back before the hold ends: whoever waits for the end of all holds finds every host idle.
+    seat: Seat,
+    _hold: Option<Hold>,
+}
+
+#[derive(Debug)]
+enum Seat {
+    Host(pool::Seat),
+    Server { seats: Arc<ServerSeats>, _permit: OwnedSemaphorePermit },
+    Noop,
+}
+
+/// Why a call got no prediction.
+#[derive(Debug, Clone)]
+pub struct CallFailure {
+    /// What the caller is told.
+    pub fault: Fault,
+    /// Whether the process that was to answer is gone, through no fault of the request's as far as is known: another
+    /// lease gets another process.
+    pub crashed: bool,
+}
+
+/// Keeps a version loaded.
+#[derive(Debug)]
+struct Hold {
     loaded: Arc<Loaded>,
-    _permit: Option<OwnedSemaphorePermit>,
+    keeper: Arc<Keeper>,
 }
 
 impl ModelHandle {
@@ -45,104 +60,89 @@ impl ModelHandle {
         &self.model.uri
     }
 
-    /// How many calls are under way.
-    pub fn in_use(&self) -> usize {
-        self.model.permits.as_ref().map_or(0, |permits| self.model.max_concurrency - permits.available_permits())
-    }
-
-    /// Waits until the model is loaded and one of its places is free, and takes that. The first who asks has it
-    /// loaded; the load goes on when nobody waits for it any longer. Without a deadline this waits for as long as
-    /// loading, and then the calls of others, may take.
+    /// Waits until the model is loaded and something is free to answer, and takes that. The first who asks has it
+    /// loaded. Without a deadline this waits for as long as loading, and then the calls of others, may take.
     pub async fn lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
-        let model = &self.model;
-        loop {
-            let loaded = match model.slot.get() {
-                Some(loaded) if !loaded.is_gone() => loaded,
-                gone => self.load(gone, deadline).await?,
-            };
-            let permit = model.permit(deadline).await?;
-            // Its host may have ended while we waited for a place.
-            if !loaded.is_gone() {
-                return Ok(Lease { model: Arc::clone(model), loaded, _permit: permit });
+        match &self.model.standing {
+            Standing::Noop => Ok(Lease { version: "builtin".into(), seat: Seat::Noop, _hold: None }),
+            Standing::Address(at_hand) => {
+                let seats = at_hand.as_ref().map_err(Clone::clone)?;
+                let seat = self.server_seat(seats, deadline).await?;
+                Ok(Lease { version: "external".into(), seat, _hold: None })
             }
+            Standing::Hosted(hosted) => loop {
+                let version = hosted.version(&self.model, &self.models, deadline).await?;
+                version.usage.used(self.models.keeper.now());
+                let loaded = version.loaded(&self.models, true, deadline).await?;
+                if let Some(lease) = self.take(&version, loaded, deadline).await? {
+                    return Ok(lease);
+                }
+            },
         }
     }
 
-    async fn load(&self, gone: Option<Arc<Loaded>>, deadline: Option<Instant>) -> Result<Arc<Loaded>, Fault> {
-        let model = &self.model;
-        if self.models.loader.closing.is_cancelled() {
-            return Err(Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "Signalbox is stopping"));
+    /// None when it is on its way out, or its hosts are gone: then it has to be loaded again.
+    async fn take(
+        &self,
+        version: &Version,
+        loaded: Arc<Loaded>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Lease>, Fault> {
+        if !loaded.leases.take() {
+            return Ok(None);
         }
-        if let Some(gone) = gone {
-            model.slot.remove(&gone);
-        }
-        let waiting = match model.slot.find(Instant::now()) {
-            Found::Ready(loaded) => return Ok(loaded),
-            Found::Failed(fault) => return Err(fault),
-            Found::Loading(waiting) => waiting,
-            Found::Missing(loading, waiting) => {
-                self.models.spawn_load(Arc::clone(model), loading);
-                waiting
-            }
+        let hold = Hold { loaded, keeper: Arc::clone(&self.models.keeper) };
+        let seat = match &hold.loaded.seats {
+            Seats::Hosts(pool) => match pool.seat(deadline).await {
+                Ok(seat) => Seat::Host(seat),
+                Err(NoSeat::Gone) => return Ok(None),
+                Err(NoSeat::TimeIsUp) => return Err(self.all_taken()),
+            },
+            Seats::Server(seats) => self.server_seat(seats, deadline).await?,
         };
-        until(deadline, waiting.outcome()).await.unwrap_or_else(|| {
-            let message =
-                format!("{} was still being loaded when the request's time was up; it goes on loading", model.uri);
-            Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
-        })
-    }
-}
-
-impl Model {
-    async fn permit(&self, deadline: Option<Instant>) -> Result<Option<OwnedSemaphorePermit>, Fault> {
-        let Some(permits) = &self.permits else { return Ok(None) };
-        if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
-            return Ok(Some(permit));
+        if hold.loaded.broken().is_some() {
+            return Ok(None);
         }
+        Ok(Some(Lease { version: Arc::clone(&version.version), seat, _hold: Some(hold) }))
+    }
+
+    async fn server_seat(&self, seats: &Arc<ServerSeats>, deadline: Option<Instant>) -> Result<Seat, Fault> {
         // It is never closed.
-        let acquired = until(deadline, Arc::clone(permits).acquire_owned()).await;
-        acquired.map(Result::ok).ok_or_else(|| {
-            let message = format!(
-                "all {} places of {} were taken until the request's time was up",
-                self.max_concurrency, self.uri
-            );
-            Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
-        })
+        let permit = until(deadline, Arc::clone(&seats.permits).acquire_owned()).await.and_then(Result::ok);
+        let permit = permit.ok_or_else(|| self.all_taken())?;
+        Ok(Seat::Server { seats: Arc::clone(seats), _permit: permit })
+    }
+
+    fn all_taken(&self) -> Fault {
+        let message = format!(
+            "all places of {} were taken until the request's time was up; give the route more `workers`, or a higher \
+             `max_concurrency`",
+            self.model.uri
+        );
+        Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
     }
 }
 
 impl Lease {
     /// Which version of the model answers.
     pub fn version(&self) -> &Arc<str> {
-        &self.loaded.version
+        &self.version
     }
 
     /// Calls the model, and waits for its answer.
-    pub async fn invoke(&self, call: Call<'_>) -> Result<Reply, Fault> {
-        match self.loaded.backend.invoke(call).await {
-            Ok(reply) => Ok(reply),
-            Err(failure) => {
-                if failure.disconnected {
-                    self.look_after_host().await;
-                }
-                Err(failure.fault)
-            }
-        }
-    }
-
-    /// A server that no longer listens is gone, even if we have not been told yet: the next lease starts it again.
-    async fn look_after_host(&self) {
-        let (Some(host), Backend::Http(backend)) = (&self.loaded.host, &self.loaded.backend) else { return };
-        if !backend.is_listening().await && host.stop() {
-            let model = &**self.model.uri.text();
-            tracing::warn!(model, "model's server is not there any longer; the next request starts it again");
+    pub async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, CallFailure> {
+        match &mut self.seat {
+            Seat::Host(seat) => seat.invoke(call).await,
+            Seat::Server { seats, .. } => seats.invoke(call).await,
+            Seat::Noop => Ok(invocation::noop()),
         }
     }
 }
 
-async fn until<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline, what).await.ok(),
-        None => Some(what.await),
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.loaded.leases.give_back() {
+            self.keeper.unused();
+        }
     }
 }

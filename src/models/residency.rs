@@ -152,11 +152,6 @@ impl Rules {
         residents.iter().filter(due).map(|resident| resident.key).collect()
     }
 
-    /// When the first of them will have been, if nobody uses it until then.
-    pub(super) fn next_idle<K>(&self, residents: &[Resident<K>]) -> Option<Duration> {
-        residents.iter().filter_map(|resident| self.goes_idle(resident)).min()
-    }
-
     /// What to do when more memory is measured than is allowed; nothing, when it is not.
     ///
     /// The least valuable go, if that is enough. If it is not, whoever leaks must give up what it has taken, and the

@@ -63,20 +63,8 @@ pub(super) struct Waiting<T>(watch::Receiver<Outcome<T>>);
 impl<T> Slot<T> {
     /// With nothing in it.
     pub(super) fn empty() -> Arc<Self> {
-        Self::new(None, Phase::Idle)
-    }
-
-    /// With something that is there for good, or that can never be made.
-    pub(super) fn settled(result: Result<T, Fault>) -> Arc<Self> {
-        match result {
-            Ok(thing) => Self::new(Some(Arc::new(thing)), Phase::Idle),
-            Err(fault) => Self::new(None, Phase::Failed { fault, until: far_away() }),
-        }
-    }
-
-    fn new(ready: Option<Arc<T>>, phase: Phase<T>) -> Arc<Self> {
-        let progress = Mutex::new(Progress { phase, backoff: Backoff::default() });
-        Arc::new(Self { ready: ArcSwapOption::new(ready), progress })
+        let progress = Mutex::new(Progress { phase: Phase::Idle, backoff: Backoff::default() });
+        Arc::new(Self { ready: ArcSwapOption::empty(), progress })
     }
 
     /// What is in it.
@@ -115,16 +103,59 @@ impl<T> Slot<T> {
         }
     }
 
+    /// Puts another thing in the place of what is in it, and returns that.
+    pub(super) fn put(&self, thing: Arc<T>) -> Option<Arc<T>> {
+        let mut progress = self.progress();
+        progress.backoff = Backoff::default();
+        self.ready.swap(Some(thing))
+    }
+
+    /// Takes this thing out, if it is still what is in there, for it no longer works: whoever asks soon gets the fault.
+    pub(super) fn spoil(&self, thing: &Arc<T>, mut fault: Fault, step: Step, now: Instant) {
+        let mut progress = self.progress();
+        if self.get().is_some_and(|current| Arc::ptr_eq(&current, thing)) {
+            self.ready.store(None);
+            progress.remember(&mut fault, step, now);
+        }
+    }
+
+    /// Why it is empty, if it could not be filled a moment ago.
+    pub(super) fn failure(&self, now: Instant) -> Option<Fault> {
+        match &self.progress().phase {
+            Phase::Failed { fault, until } if now < *until => Some(fault.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether someone fills it now.
+    pub(super) fn is_loading(&self) -> bool {
+        matches!(&self.progress().phase, Phase::Loading(outcome) if outcome.has_changed().is_ok())
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress<T>> {
         // Nothing panics while it is held.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl<T> Progress<T> {
+    /// From now on, and for a while, whoever asks gets this fault.
+    fn remember(&mut self, fault: &mut Fault, step: Step, now: Instant) {
+        let remembered = match (step, fault.retry_after) {
+            // It knows when room can be had.
+            (Step::Room, Some(retry_after)) => retry_after,
+            _ => self.backoff.after(step),
+        };
+        if fault.retryable {
+            fault.retry_after = Some(remembered);
+        }
+        self.phase = Phase::Failed { fault: fault.clone(), until: now + remembered };
+    }
+}
+
 impl<T> Loading<T> {
     /// It is loaded: everyone who waits gets it.
-    pub(super) fn finish(self, thing: T) {
-        let thing = Arc::new(thing);
+    pub(super) fn finish(self, thing: Arc<T>) {
         let mut progress = self.slot.progress();
         self.slot.ready.store(Some(Arc::clone(&thing)));
         *progress = Progress { phase: Phase::Idle, backoff: Backoff::default() };
@@ -134,13 +165,7 @@ impl<T> Loading<T> {
 
     /// It cannot be loaded: everyone who waits gets the fault, and so does whoever asks soon.
     pub(super) fn fail(self, mut fault: Fault, step: Step, now: Instant) {
-        let mut progress = self.slot.progress();
-        let remembered = progress.backoff.after(step);
-        if fault.retryable {
-            fault.retry_after = Some(remembered);
-        }
-        progress.phase = Phase::Failed { fault: fault.clone(), until: now + remembered };
-        drop(progress);
+        self.slot.progress().remember(&mut fault, step, now);
         self.outcome.send_replace(Some(Err(fault)));
     }
 }
@@ -156,11 +181,6 @@ impl<T> Waiting<T> {
             }
         }
     }
-}
-
-/// A time that does not come.
-fn far_away() -> Instant {
-    Instant::now() + std::time::Duration::from_secs(100 * 365 * 24 * 3600)
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ impl Turns {
     }
 
     /// How many wait.
+    #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.queue().waiting.iter().filter(|waiting| !waiting.turn.is_closed()).count()
     }

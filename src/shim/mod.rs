@@ -9,6 +9,7 @@ mod body;
 mod endpoints;
 mod error;
 mod invocations;
+mod operations;
 mod pending;
 mod replies;
 mod requests;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use endpoints::{ShimEndpoint, ShimRoute};
 pub use error::ShimError;
+pub use operations::model_routes;
 pub use server::HttpServer;
 pub use status::status_routes;
 
@@ -27,6 +29,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tracing::info;
 use uuid::Uuid;
 
@@ -57,6 +60,8 @@ pub struct ShimParts {
     pub readiness: Readiness,
     /// What `GET /metrics` reports.
     pub metrics: Metrics,
+    /// What else this process shows of itself.
+    pub operations: Router,
 }
 
 /// The running shim.
@@ -74,7 +79,7 @@ impl Shim {
     /// # Errors
     /// When the port is taken, no broker answers, or the replies topic has no such partition.
     pub async fn start(parts: ShimParts) -> Result<Self, ShimError> {
-        let ShimParts { server, kafka, endpoints, cluster, readiness, metrics } = parts;
+        let ShimParts { server, kafka, endpoints, cluster, readiness, metrics, operations } = parts;
         let part = readiness.part("shim");
         let listener = server::bind(&server).await?;
         let limits = Limits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
@@ -101,6 +106,7 @@ impl Shim {
         let endpoints = Endpoints::new(endpoints, &metrics);
         let routes = status::listing(endpoints.listing())
             .merge(status_routes(readiness, metrics))
+            .merge(operations)
             .merge(invocations::routes(Door { endpoints, pending: pending.clone(), requests, max_body }));
         let server = HttpServer::start(listener, routes)?;
         info!(address = %server.address(), reply_partition = replies.partition(), "the HTTP shim listens");

@@ -78,6 +78,7 @@ impl World {
             cluster: self.cluster.clone(),
             readiness: readiness.clone(),
             metrics: metrics.clone(),
+            operations: axum::Router::new(),
         })
         .await
         .unwrap();
@@ -491,6 +492,7 @@ async fn a_port_that_is_taken_and_a_partition_that_is_not_there_are_said_plainly
             cluster: world.cluster.clone(),
             readiness: Readiness::default(),
             metrics: Metrics::new().unwrap(),
+            operations: axum::Router::new(),
         })
     };
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,13 +1,13 @@
 //! Models of a real MLflow: found in its registry, loaded, called.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use signalbox::config;
 use signalbox::invocation::Call;
 use signalbox::message::{Code, Fault, Headers, Reply, Stage};
-use signalbox::models::{HandleOptions, Lease, LoadEvent, ModelHandle, ModelUri, Models};
+use signalbox::models::{HandleOptions, Lease, ModelHandle, ModelUri, Models};
+use signalbox::telemetry::Metrics;
 
 use crate::support::Mlflow;
 
@@ -19,14 +19,15 @@ fn real_models() -> Models {
     let tracking_uri = Some(Mlflow::shared().tracking_uri());
     let config = config::Models { python, ..Default::default() };
     let registry = config::Registry { tracking_uri, ..Default::default() };
-    Models::start(&config, &registry, Arc::new(|_: &LoadEvent<'_>| {})).unwrap()
+    Models::start(&config, &registry, &Metrics::new().unwrap()).unwrap()
 }
 
-async fn invoke(lease: &Lease, payload: &'static str) -> Result<Reply, Fault> {
+async fn invoke(lease: &mut Lease, payload: &'static str) -> Result<Reply, Fault> {
     let headers = Headers::default();
     let payload = Bytes::from_static(payload.as_bytes());
     let timeout = Duration::from_secs(30);
-    lease.invoke(Call { content_type: "application/json", payload, headers: &headers, timeout }).await
+    let call = Call { content_type: "application/json", payload, headers: &headers, timeout };
+    lease.invoke(&call).await.map_err(|failure| failure.fault)
 }
 
 fn handle(models: &Models, uri: &str) -> ModelHandle {
@@ -39,8 +40,8 @@ async fn a_stage_and_an_alias_lead_to_models_that_answer() {
     let models = real_models();
     let by_stage = handle(&models, "models:/sentiment-model-fast/production");
     let by_alias = handle(&models, "models:/sentiment-model-accurate@champion");
-    let (by_stage, by_alias) = tokio::try_join!(by_stage.lease(None), by_alias.lease(None)).unwrap();
-    for lease in [&by_stage, &by_alias] {
+    let (mut by_stage, mut by_alias) = tokio::try_join!(by_stage.lease(None), by_alias.lease(None)).unwrap();
+    for lease in [&mut by_stage, &mut by_alias] {
         assert!(lease.version().parse::<u32>().is_ok());
         let reply = invoke(lease, ROWS).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
@@ -49,19 +50,20 @@ async fn a_stage_and_an_alias_lead_to_models_that_answer() {
             ("application/json", 2)
         );
     }
-    let fault = invoke(&by_stage, r#"{"dataframe_split": {"columns": ["nope"], "data": [["x"]]}}"#).await.unwrap_err();
+    let fault =
+        invoke(&mut by_stage, r#"{"dataframe_split": {"columns": ["nope"], "data": [["x"]]}}"#).await.unwrap_err();
     assert_eq!(fault.code, Code::BadRequest);
     assert!(fault.message.contains("missing inputs ['text']"), "{fault}");
     models.shutdown().await;
-    assert!(invoke(&by_stage, ROWS).await.is_err());
+    assert!(invoke(&mut by_stage, ROWS).await.is_err());
 }
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_model_that_raises_is_told_from_a_payload_it_refuses() {
     let models = real_models();
-    let lease = handle(&models, "models:/raises-model/1").lease(None).await.unwrap();
-    let fault = invoke(&lease, ROWS).await.unwrap_err();
+    let mut lease = handle(&models, "models:/raises-model/1").lease(None).await.unwrap();
+    let fault = invoke(&mut lease, ROWS).await.unwrap_err();
     assert_eq!((fault.code, fault.retryable), (Code::ModelError, false), "{fault}");
     assert!(!fault.message.contains("Traceback") && fault.message.contains("raised"), "{fault}");
     models.shutdown().await;

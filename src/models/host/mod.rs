@@ -20,11 +20,10 @@ mod process;
 mod server;
 mod template;
 
-pub(crate) use child::{Child, Exit, Lost};
-pub(crate) use frame::Answer;
-pub(crate) use model_host::{Example, Failure, HostSpec, LoadReport, ModelHost, Phases};
+pub(crate) use child::{Child, Lost};
+pub(crate) use model_host::{Example, HostSpec, LoadReport, ModelHost, Phases};
 pub(crate) use server::{Server, ServerSpec};
-pub(crate) use template::{Task, Template, TemplateError, TemplateSpec};
+pub(crate) use template::{Task, Template, TemplateSpec};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, WaitOptions, test_kill_process, waitpid};
@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child as Spawned, Command};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long importing may take before it counts as stuck.
 const WARM_LIMIT: Duration = Duration::from_secs(300);
 
+/// How long a fork may take when everything is imported: what it learns is imported one module at a time.
+const FORK_LIMIT: Duration = Duration::from_secs(60);
+
 /// A running template.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -44,16 +47,22 @@ pub(super) struct Process {
     pid: u32,
     requests: mpsc::UnboundedSender<String>,
     next_id: AtomicU64,
-    forks: Mutex<HashMap<u64, oneshot::Sender<std::result::Result<Child, String>>>>,
+    forks: Mutex<HashMap<u64, Waiting>>,
     warm: watch::Sender<bool>,
-    warm_wanted: AtomicBool,
-    warm_asked: Notify,
+    warm_asked: OnceLock<Instant>,
     /// It has forked once, or everything is imported.
     useful: AtomicBool,
     /// Why it said that it ends.
     reason: Mutex<Option<String>>,
     output: Mutex<Output>,
     gone: CancellationToken,
+}
+
+/// Someone who waits for a fork, or no longer does.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    sender: oneshot::Sender<std::result::Result<Child, String>>,
 }
 
 /// A child, as long as it has not been reaped.
@@ -86,8 +95,7 @@ impl Process {
             next_id: AtomicU64::new(0),
             forks: Mutex::default(),
             warm: watch::Sender::new(false),
-            warm_wanted: AtomicBool::new(false),
-            warm_asked: Notify::new(),
+            warm_asked: OnceLock::new(),
             useful: AtomicBool::new(false),
             reason: Mutex::default(),
             output: Mutex::default(),
@@ -105,6 +113,7 @@ impl Process {
         Ok(process)
     }
 
+    #[cfg(test)]
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
@@ -116,9 +125,8 @@ impl Process {
 
     /// Waits until everything is imported.
     pub(super) async fn warm(&self) -> std::result::Result<(), TemplateError> {
-        if !*self.warm.borrow() && !self.warm_wanted.swap(true, Ordering::AcqRel) {
+        if !*self.warm.borrow() && self.warm_asked.set(Instant::now()).is_ok() {
             self.send(&Request::Warm {});
-            self.warm_asked.notify_one();
         }
         let mut warm = self.warm.subscribe();
         tokio::select! {
@@ -140,7 +148,7 @@ impl Process {
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        lock(&self.forks).insert(id, sender);
+        lock(&self.forks).insert(id, Waiting { since: Instant::now(), sender });
         self.send(&Request::Fork { id, kind, arguments, environment });
         tokio::select! {
             biased;
@@ -167,7 +175,7 @@ impl Process {
 
     /// Why it ended, unless it had been of use until then.
     pub(super) fn failure(&self) -> Option<TemplateError> {
-        (!self.useful.load(Ordering::Relaxed)).then(|| self.error())
+        (!self.useful.load(Ordering::Relaxed) || lock(&self.reason).is_some()).then(|| self.error())
     }
 
     fn error(&self) -> TemplateError {
@@ -225,7 +233,7 @@ impl Watcher {
             let report = tokio::select! {
                 report = receiver.next(stream.as_ref()) => report?,
                 () = &mut stuck => {
-                    let reason = format!("importing takes longer than {WARM_LIMIT:?}; exclude what hangs (models.template)");
+                    let reason = "takes too long to import something; exclude what hangs (models.template)".to_owned();
                     *lock(&self.process.reason) = Some(reason.clone());
                     return Err(Error::new(ErrorKind::TimedOut, reason));
                 }
@@ -256,13 +264,13 @@ impl Watcher {
                 // Nobody waits for it any longer? Then it is dropped, and so killed.
                 let waiting = lock(&process.forks).remove(&id);
                 if let Some(waiting) = waiting {
-                    let _ = waiting.send(Ok(child));
+                    let _ = waiting.sender.send(Ok(child));
                 }
             }
             Report::Refused { id, reason } => {
                 let waiting = lock(&process.forks).remove(&id);
                 if let Some(waiting) = waiting {
-                    let _ = waiting.send(Err(reason));
+                    let _ = waiting.sender.send(Err(reason));
                 }
             }
             Report::Exited { pid, status } => {
@@ -341,11 +349,17 @@ async fn send(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf
     }
 }
 
-/// Ends when importing takes so long that it never ends.
+/// Ends when something takes so long that it never ends.
 async fn stuck(process: Arc<Process>) {
-    process.warm_asked.notified().await;
-    if timeout(WARM_LIMIT, process.warm.subscribe().wait_for(|warm| *warm)).await.is_ok() {
-        std::future::pending().await
+    loop {
+        sleep(FORK_LIMIT / 10).await;
+        let is_warm = *process.warm.borrow();
+        let limit = if is_warm { FORK_LIMIT } else { WARM_LIMIT };
+        let warming = process.warm_asked.get().copied().filter(|_| !is_warm);
+        let forking = lock(&process.forks).values().map(|waiting| waiting.since).min();
+        if warming.into_iter().chain(forking).any(|since| since.elapsed() > limit) {
+            return;
+        }
     }
 }
 

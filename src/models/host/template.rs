@@ -151,6 +151,7 @@ impl Template {
     }
 
     /// Its process id, while it runs.
+    #[cfg(test)]
     pub(crate) async fn pid(&self) -> Option<u32> {
         self.inner.state.lock().await.process.as_ref().filter(|process| !process.is_gone()).map(|process| process.pid())
     }

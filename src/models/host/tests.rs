@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::model_host::Failure;
+use super::template::TemplateError;
 use super::*;
 use crate::invocation::Call;
 use crate::message::{Code, Fault, Headers, Reply, Stage};

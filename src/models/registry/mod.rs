@@ -103,11 +103,6 @@ impl Registry {
         Ok(Snapshot::of(answer.registered_model.unwrap_or_default()))
     }
 
-    /// Where the registry is, fit to be shown.
-    pub(super) fn shown(&self) -> String {
-        self.addresses.registry().shown().into_owned()
-    }
-
     /// What tells this registry from others, whoever is asking.
     pub(super) fn identity(&self) -> String {
         self.addresses.registry().without_credentials()

@@ -209,7 +209,7 @@ async fn the_registry_may_be_another_server_than_that_of_logged_models() {
     let registry = registry(&tracking, &[("MLFLOW_REGISTRY_URI", &models)]);
     registry.resolve(&Target::Logged { model_id: "m-1/..".into() }).await.unwrap();
     assert_eq!(registry.current("a").await.unwrap().pick(&Pick::Latest), None);
-    assert!(registry.shown().starts_with(models.trim_end_matches('/')));
+    assert!(registry.identity().starts_with(models.trim_end_matches('/')));
 }
 
 /// A model as MLflow keeps it: each version with its stage, and which version each alias stands for.

@@ -30,7 +30,7 @@ async fn one_loads_and_all_who_wait_get_it() {
         let Found::Loading(another) = slot.find(now) else { panic!("a second load") };
         waiting.push(tokio::spawn(another.outcome()));
     }
-    loading.finish(7);
+    loading.finish(Arc::new(7));
     for waiter in waiting {
         assert_eq!(*waiter.await.unwrap().unwrap(), 7);
     }
@@ -50,7 +50,7 @@ async fn a_failure_is_remembered_for_longer_each_time_and_forgotten_after_succes
         assert_eq!(failed(slot.find(now)).retry_after, Some(Duration::from_secs(1)));
         now += Duration::from_secs(1);
     }
-    missing(slot.find(now)).0.finish(7);
+    missing(slot.find(now)).0.finish(Arc::new(7));
     slot.remove(&slot.get().unwrap());
     missing(slot.find(now)).0.fail(fault(), Step::Start, now);
     assert_eq!(failed(slot.find(now)).retry_after, Some(Duration::from_secs(2)));
@@ -72,7 +72,7 @@ async fn a_load_that_vanishes_falls_to_the_next() {
     let (loading, waiting) = missing(slot.find(now));
     drop(loading);
     assert!(waiting.outcome().await.unwrap_err().retryable);
-    missing(slot.find(now)).0.finish(7);
+    missing(slot.find(now)).0.finish(Arc::new(7));
     assert_eq!(slot.get().as_deref(), Some(&7));
 }
 
@@ -80,19 +80,12 @@ async fn a_load_that_vanishes_falls_to_the_next() {
 async fn only_what_is_in_there_is_removed() {
     let slot = Slot::empty();
     let now = Instant::now();
-    missing(slot.find(now)).0.finish(1);
+    missing(slot.find(now)).0.finish(Arc::new(1));
     let old = slot.get().unwrap();
     slot.remove(&old);
-    missing(slot.find(now)).0.finish(2);
+    missing(slot.find(now)).0.finish(Arc::new(2));
     slot.remove(&old);
     assert_eq!(slot.get().as_deref(), Some(&2));
     slot.remove(&slot.get().unwrap());
     assert!(slot.get().is_none());
-}
-
-#[test]
-fn what_is_settled_stays() {
-    assert_eq!(Slot::settled(Ok(1)).get().as_deref(), Some(&1));
-    let never = Slot::<u8>::settled(Err(fault()));
-    assert_eq!(failed(never.find(Instant::now() + Duration::from_secs(1 << 30))), fault());
 }

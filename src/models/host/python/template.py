@@ -330,12 +330,12 @@ class Template:
                 self.report("exited", pid=pid, status=status)
             self.kill_adopted()
 
-    def kill_adopted(self):
+    def kill_adopted(self, ours_too=False):
         """Kills what a child has left behind, in whatever group that is. Ours holds what imports have started."""
         with contextlib.suppress(OSError), open(f"/proc/self/task/{self.pid}/children") as file:
             for pid in map(int, file.read().split()):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    if pid not in self.children and os.getpgid(pid) != os.getpgrp():
+                    if pid not in self.children and (ours_too or os.getpgid(pid) != os.getpgrp()):
                         os.kill(pid, signal.SIGKILL)
 
     def end(self, status=0):
@@ -346,7 +346,7 @@ class Template:
                 kill_group(pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self.kill_adopted()
+            self.kill_adopted(ours_too=True)
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:

@@ -1,0 +1,183 @@
+//! Following the registry: when a stage or an alias moves, the new version is loaded and tried before it takes calls.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::Inner;
+use super::host::Example;
+use super::keeper::Leaving;
+use super::model::{Hosted, Model, Pending, Standing};
+use super::registry::Snapshot;
+use super::uri::{Pick, Target};
+use super::version::Version;
+use crate::message::{Code, Fault, Stage};
+
+/// After the first failure of a new version. It doubles with each one after that.
+const FIRST_AGAIN: Duration = Duration::from_secs(10);
+
+/// However often it has failed.
+const LONGEST_AGAIN: Duration = Duration::from_secs(300);
+
+/// What was said about each registered model, so that an outage is told once.
+#[derive(Debug, Default)]
+pub(super) struct Outages(Mutex<HashSet<String>>);
+
+impl Inner {
+    /// Compares what stages and aliases stand for with what takes calls, again and again until we stop. (The registry's
+    /// own timestamps do not tell: moving an alias leaves them as they are.)
+    pub(super) async fn follow(self: Arc<Self>) {
+        let mut ticks = interval(self.refresh);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = self.refresh() => {}
+            }
+        }
+    }
+
+    async fn refresh(self: &Arc<Self>) {
+        let mut followed: BTreeMap<String, Vec<Arc<Model>>> = BTreeMap::new();
+        for model in self.models() {
+            if let Standing::Hosted(hosted) = &model.standing
+                && hosted.current.get().is_some()
+                && let Some((name, _)) = hosted.followed()
+            {
+                followed.entry(name.to_owned()).or_default().push(Arc::clone(&model));
+            }
+        }
+        for (name, models) in followed {
+            let snapshot = self.registry.current(&name).await;
+            let result = if snapshot.is_ok() { "ok" } else { "error" };
+            self.metrics.registry_refreshes.with_label_values(&[result]).inc();
+            match snapshot {
+                Ok(snapshot) => {
+                    self.outages.over(&name);
+                    models.iter().for_each(|model| self.compare(model, &snapshot));
+                }
+                Err(fault) => self.outages.begun(&name, &fault),
+            }
+        }
+    }
+
+    fn compare(self: &Arc<Self>, model: &Arc<Model>, snapshot: &Snapshot) {
+        let Standing::Hosted(hosted) = &model.standing else { return };
+        let (Some((name, pick)), Some(current)) = (hosted.followed(), hosted.current.get()) else { return };
+        let mut pending = hosted.pending();
+        let picked = match snapshot.pick(pick) {
+            Some(picked) if picked == current.0.version => {
+                *pending = None;
+                return;
+            }
+            Some(picked) => picked,
+            // Taken away altogether: what has answered until now goes on.
+            None => {
+                if pending.as_ref().is_none_or(|pending| pending.version.is_some()) {
+                    let fault = names_nothing(&hosted.uri, &current.0.version);
+                    tracing::warn!(model = %hosted.uri, "{}", fault.message);
+                    let again = Instant::now();
+                    *pending = Some(Pending { version: None, fault: Some(fault), again, failures: 0 });
+                }
+                return;
+            }
+        };
+        let before = pending.as_ref().filter(|pending| pending.version.as_ref() == Some(&picked));
+        if before.is_some_and(|pending| pending.fault.is_none() || Instant::now() < pending.again) {
+            return;
+        }
+        let failures = before.map_or(0, |pending| pending.failures);
+        tracing::info!(model = %hosted.uri, from = &*current.0.version, to = &*picked, "model has moved in the registry");
+        *pending = Some(Pending { version: Some(Arc::clone(&picked)), fault: None, again: Instant::now(), failures });
+        drop(pending);
+        let (models, model) = (Arc::clone(self), Arc::clone(model));
+        let target = Target::Registered { name: name.to_owned(), pick: pick_of(&picked) };
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = models.closing.cancelled() => {}
+                () = models.switch(&model, &target, &picked) => {}
+            }
+        });
+    }
+
+    /// Loads and tries the new version; only then it takes calls, and the old one goes when its last call has ended.
+    async fn switch(self: &Arc<Self>, model: &Arc<Model>, target: &Target, picked: &Arc<str>) {
+        let Standing::Hosted(hosted) = &model.standing else { return };
+        let result = self.tried(hosted, target).await;
+        let label = if result.is_ok() { "ok" } else { "error" };
+        self.metrics.model_switches.with_label_values(&[label]).inc();
+        match result {
+            Ok(version) => {
+                let before = hosted.switch(&version);
+                tracing::info!(model = %hosted.uri, version = &*version.version, "model's new version takes its calls");
+                if let Some(before) = before
+                    && !self.is_current(&before)
+                {
+                    self.keeper.unload(&before, Leaving::Replaced);
+                }
+            }
+            Err(fault) => {
+                tracing::warn!(model = %hosted.uri, version = &**picked, %fault, "model's new version does not work; the old one goes on");
+                let mut pending = hosted.pending();
+                if let Some(pending) = pending.as_mut().filter(|pending| pending.version.as_ref() == Some(picked)) {
+                    let delay = (FIRST_AGAIN * (1 << pending.failures.min(10))).min(LONGEST_AGAIN);
+                    pending.failures = pending.failures.saturating_add(1);
+                    pending.again = Instant::now() + delay;
+                    pending.fault = Some(fault);
+                }
+            }
+        }
+    }
+
+    /// A version that is loaded, and that has answered its own example if it has one.
+    async fn tried(self: &Arc<Self>, hosted: &Hosted, target: &Target) -> Result<Arc<Version>, Fault> {
+        let resolved = self.registry.resolve(target).await?;
+        let version = self.version_of(resolved.into(), &hosted.hosting);
+        let loaded = version.loaded(self, false, None).await?;
+        if let Some(Example::Failed(why)) = &loaded.report.example {
+            if !self.is_current(&version) {
+                self.keeper.unload(&version, Leaving::Replaced);
+            }
+            let message = format!("{} does not answer its own example: {why}", version.name);
+            return Err(Fault::permanent(Code::ModelError, Stage::Load, message));
+        }
+        Ok(version)
+    }
+
+    /// Whether calls go to this version now.
+    pub(super) fn is_current(&self, version: &Version) -> bool {
+        self.models().iter().any(|model| match &model.standing {
+            Standing::Hosted(hosted) => hosted.current.get().is_some_and(|current| current.0.key == version.key),
+            Standing::Noop | Standing::Address(_) => false,
+        })
+    }
+}
+
+impl Outages {
+    fn begun(&self, name: &str, fault: &Fault) {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+            tracing::warn!(model = name, %fault, "the registry cannot be asked; what it said before still holds");
+        }
+    }
+
+    fn over(&self, name: &str) {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            tracing::info!(model = name, "the registry answers again");
+        }
+    }
+}
+
+fn pick_of(version: &str) -> Pick {
+    version.parse().map_or(Pick::Latest, Pick::Version)
+}
+
+fn names_nothing(uri: &super::ModelUri, version: &str) -> Fault {
+    let message = format!("{uri} names no version any more; version {version} goes on");
+    Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
+}

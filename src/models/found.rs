@@ -1,0 +1,86 @@
+//! Which version a URI was found to stand for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::registry::Resolved;
+use super::version::Origin;
+use crate::message::{Code, Fault, Stage};
+
+/// The version of a directory whose `MLmodel` has no id.
+const LOCAL: &str = "local";
+
+/// Which version a URI was found to stand for.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What operators know it by.
+    pub(super) name: Arc<str>,
+    /// What replies call it.
+    pub(super) version: Arc<str>,
+    /// Where its artifacts are.
+    pub(super) origin: Origin,
+}
+
+impl From<Resolved> for Found {
+    fn from(resolved: Resolved) -> Self {
+        Self {
+            name: resolved.name.as_str().into(),
+            version: Arc::clone(&resolved.version),
+            origin: Origin::Registry(resolved),
+        }
+    }
+}
+
+impl Found {
+    /// The model in a directory.
+    pub(super) async fn in_directory(path: &Path) -> Result<Self, Fault> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+        let mlmodel = tokio::fs::read_to_string(path.join("MLmodel")).await.map_err(|error| {
+            let message = format!(
+                "no model can be read in {}: MLmodel: {error}; name the directory that holds MLmodel",
+                path.display()
+            );
+            Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
+        })?;
+        Ok(Self {
+            name: path.display().to_string().into(),
+            version: id_in(&mlmodel).into(),
+            origin: Origin::Directory(path),
+        })
+    }
+}
+
+/// The id that MLflow gave the model when it was saved.
+fn id_in(mlmodel: &str) -> &str {
+    let value = |key: &str| {
+        let mut values = mlmodel.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+        values
+            .next()
+            .map(|value| value.trim().trim_matches(['\'', '"']))
+            .filter(|value| !value.is_empty() && *value != "null")
+    };
+    value("model_id").or_else(|| value("model_uuid")).unwrap_or(LOCAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_the_id_it_was_saved_with() {
+        assert_eq!(id_in("flavors:\n  x: {model_id: a}\nmodel_id: m-1\nmodel_uuid: u\n"), "m-1");
+        assert_eq!(id_in("model_id: null\nmodel_uuid: 'u'\n"), "u");
+        assert_eq!(id_in("flavors: {}\n"), "local");
+    }
+
+    #[tokio::test]
+    async fn a_directory_without_a_model_is_a_404() {
+        let directory = tempfile::tempdir().unwrap();
+        let fault = Found::in_directory(directory.path()).await.unwrap_err();
+        assert_eq!((fault.code, fault.stage), (Code::ResourceDoesNotExist, Stage::Load));
+        assert!(
+            fault.message.contains("MLmodel") && fault.message.contains(directory.path().to_str().unwrap()),
+            "{fault}"
+        );
+    }
+}

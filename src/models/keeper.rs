@@ -1,0 +1,421 @@
+//! Carries out what residency decides: makes room for what is loaded, and unloads what idles, outgrows its room, or is
+//! told to go.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::backoff::Step;
+use super::memory;
+use super::residency::{Claims, Refusal, Resident, Room, Rules, Wanted};
+use super::version::{Loaded, Version};
+use crate::invocation::in_words;
+use crate::message::{Code, Fault, Stage};
+use crate::telemetry::Metrics;
+
+/// How often idle versions are looked for, and those that were called are measured.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long a load waits for room, before whoever waits for it is told to come back.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Keeps what is loaded within its bounds.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    rules: Rules,
+    patience: Duration,
+    since: Instant,
+    house: Mutex<House>,
+    /// Loads ask for room one after the other, so that a large one is not starved by small ones.
+    queue: tokio::sync::Mutex<()>,
+    /// How many wait for room.
+    waiting: AtomicUsize,
+    changed: Notify,
+    tasks: TaskTracker,
+    runtime: Handle,
+    metrics: Metrics,
+}
+
+#[derive(Debug, Default)]
+struct House {
+    residents: BTreeMap<u64, Tenant>,
+    claims: Claims,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    version: Arc<Version>,
+    loaded: Arc<Loaded>,
+    /// How many calls there had been when its memory was measured.
+    measured_at: u64,
+}
+
+/// Memory set aside for a load that is under way.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    keeper: Arc<Keeper>,
+    bytes: u64,
+}
+
+/// Why a version leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    Idle,
+    Memory,
+    Operator,
+    Replaced,
+    Recycled,
+    Broken,
+}
+
+impl Keeper {
+    pub(super) fn new(rules: Rules, tasks: TaskTracker, metrics: Metrics) -> Self {
+        metrics.models_memory_limit.set(rules.memory_limit.map_or(0, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
+        Self {
+            rules,
+            patience: PATIENCE,
+            since: Instant::now(),
+            house: Mutex::default(),
+            queue: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            changed: Notify::new(),
+            tasks,
+            runtime: Handle::current(),
+            metrics,
+        }
+    }
+
+    /// The time since the start.
+    pub(super) fn now(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// The memory that hosts may hold, and what they do hold, those included that are on their way in or out.
+    pub(super) fn memory(&self) -> (Option<u64>, u64) {
+        let house = self.house();
+        let claims = house.claims.leaving + house.claims.loading;
+        (self.rules.memory_limit, claims + house.residents.values().map(Tenant::memory).sum::<u64>())
+    }
+
+    /// Waits for room for so many bytes; others may be unloaded for it.
+    pub(super) async fn room(self: &Arc<Self>, name: &str, bytes: u64) -> Result<Reservation, Fault> {
+        let _turn = self.queue.lock().await;
+        let _waiting = Waiting::new(&self.waiting);
+        let begun = self.now();
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let patience = self.patience.saturating_sub(self.now() - begun);
+            match self.plan(bytes, patience) {
+                Room::Free => return Ok(Reservation { keeper: Arc::clone(self), bytes }),
+                // Some of them may have been taken in this very moment: look again.
+                Room::Evict(_) => {}
+                Room::Refuse(refusal) => return Err(refused(name, &refusal)),
+                Room::Wait { .. } if patience.is_zero() => return Err(self.full(name)),
+                Room::Wait { until } => {
+                    let until = until.unwrap_or(Duration::MAX).min(begun + self.patience);
+                    tokio::select! {
+                        () = &mut changed => {}
+                        () = sleep_until(self.since + until.max(self.now() + Duration::from_millis(1))) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides, and carries it out in the same moment.
+    fn plan(self: &Arc<Self>, bytes: u64, patience: Duration) -> Room<u64> {
+        let mut house = self.house();
+        let room = self.rules.room(&house.view(), house.claims, Wanted { memory: bytes, patience }, self.now());
+        match &room {
+            Room::Free => house.claims.loading += bytes,
+            Room::Evict(keys) => {
+                for key in keys {
+                    self.evict(&mut house, *key, Leaving::Memory);
+                }
+            }
+            Room::Wait { .. } | Room::Refuse(_) => {}
+        }
+        room
+    }
+
+    /// Has a version go, unless somebody has just taken it.
+    fn evict(self: &Arc<Self>, house: &mut House, key: u64, why: Leaving) {
+        let unused = house.residents.get(&key).is_some_and(|tenant| tenant.loaded.leases.close_if_unused());
+        if unused {
+            self.let_go(house, key, why);
+        }
+    }
+
+    /// Has a loaded version go once those who call it have their answers. False when it is not the one that is loaded.
+    pub(super) fn unload(self: &Arc<Self>, version: &Version, why: Leaving) -> bool {
+        let mut house = self.house();
+        let Some(tenant) = house.residents.get(&version.key) else { return false };
+        tenant.loaded.leases.close();
+        self.let_go(&mut house, version.key, why);
+        true
+    }
+
+    /// Takes out something that is closed or broken, so that it can be loaded again.
+    pub(super) fn abandon(self: &Arc<Self>, version: &Version, loaded: &Arc<Loaded>) {
+        if let Some(fault) = loaded.broken() {
+            version.slot.spoil(loaded, fault.clone(), Step::Crash, Instant::now());
+            let mut house = self.house();
+            if house.residents.get(&version.key).is_some_and(|tenant| Arc::ptr_eq(&tenant.loaded, loaded)) {
+                loaded.leases.close();
+                self.let_go(&mut house, version.key, Leaving::Broken);
+            }
+        } else {
+            version.slot.remove(loaded);
+        }
+    }
+
+    /// The door is shut: takes it out, and has its processes ended when the last lease has been given back. Its memory
+    /// counts until they have gone.
+    fn let_go(self: &Arc<Self>, house: &mut House, key: u64, why: Leaving) {
+        let Some(Tenant { version, loaded, .. }) = house.residents.remove(&key) else { return };
+        version.slot.remove(&loaded);
+        // A label that was never set cannot be taken away, which is no matter.
+        let _ = self.metrics.model_memory.remove_label_values(&version.labels());
+        version.history.set_left(Some(why.in_words().to_owned()));
+        let bytes = loaded.memory.load(Ordering::Relaxed);
+        house.claims.leaving += bytes;
+        let age = self.now().saturating_sub(loaded.loaded_at);
+        if why != Leaving::Broken {
+            version.history.evictions.fetch_add(1, Ordering::Relaxed);
+            self.metrics.model_evictions.with_label_values(&[why.name()]).inc();
+            self.metrics.model_age_at_eviction.observe(age.as_secs_f64());
+        }
+        self.show(house);
+        tracing::info!(model = &*version.name, why = why.in_words(), age = age.as_secs(), "model is being unloaded");
+        let keeper = Arc::clone(self);
+        self.tasks.spawn_on(
+            async move {
+                loaded.leases.drained().await;
+                loaded.stop().await;
+                let mut house = keeper.house();
+                house.claims.leaving -= bytes;
+                keeper.show(&house);
+                drop(house);
+                keeper.changed.notify_waiters();
+            },
+            &self.runtime,
+        );
+    }
+
+    /// Somebody gave the last lease of a version back.
+    pub(super) fn unused(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Looks after what is loaded until we stop.
+    pub(super) async fn run(self: Arc<Self>, closing: CancellationToken) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            self.measure().await;
+            let now = self.now();
+            let mut house = self.house();
+            for key in self.rules.idle(&house.view(), now) {
+                self.evict(&mut house, key, Leaving::Idle);
+            }
+            self.enforce(&mut house, now);
+        }
+    }
+
+    /// Brings memory back within its limit.
+    fn enforce(self: &Arc<Self>, house: &mut House, now: Duration) {
+        let excess = self.rules.excess(&house.view(), house.claims, now);
+        for key in excess.evict {
+            self.evict(house, key, Leaving::Memory);
+        }
+        if let Some(key) = excess.recycle
+            && let Some(tenant) = house.residents.get(&key)
+        {
+            tracing::warn!(
+                model = &*tenant.version.name,
+                bytes = tenant.memory(),
+                bytes_when_loaded = tenant.loaded.memory_when_loaded,
+                "model has grown and memory is short: its host is replaced"
+            );
+            tenant.loaded.leases.close();
+            self.let_go(house, key, Leaving::Recycled);
+        }
+    }
+
+    /// Measures those that were called since they were measured.
+    async fn measure(&self) {
+        let due: Vec<_> = {
+            let mut house = self.house();
+            let called = house.residents.values_mut().filter_map(|tenant| {
+                let calls = tenant.version.usage.habit().uses;
+                let due = calls != tenant.measured_at || tenant.loaded.leases.held() > 0;
+                tenant.measured_at = calls;
+                due.then(|| (Arc::clone(&tenant.version), Arc::clone(&tenant.loaded)))
+            });
+            called.collect()
+        };
+        for (version, loaded) in due {
+            let Some(bytes) = memory_of(loaded.seats.pids()).await else { continue };
+            loaded.memory.store(bytes, Ordering::Relaxed);
+            self.show_memory(&version, bytes);
+            version.history.memory.store(bytes, Ordering::Relaxed);
+        }
+        self.show(&self.house());
+    }
+
+    fn full(&self, name: &str) -> Fault {
+        let message = format!(
+            "there is no room for {name}: for {} every model that is loaded has been in use, or too new to go; come back \
+             later, or raise models.memory_limit",
+            in_words(self.patience)
+        );
+        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message).with_retry_after(Duration::from_secs(2))
+    }
+
+    fn show_memory(&self, version: &Version, bytes: u64) {
+        self.metrics.model_memory.with_label_values(&version.labels()).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Puts it on the gauges.
+    fn show(&self, house: &House) {
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.models_loaded.set(i64::try_from(house.residents.len()).unwrap_or(i64::MAX));
+        let held: u64 = house.residents.values().map(Tenant::memory).sum();
+        self.metrics.models_memory.set(bytes(held + house.claims.leaving));
+    }
+
+    fn house(&self) -> MutexGuard<'_, House> {
+        // Nothing panics while it is held.
+        self.house.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl House {
+    fn view(&self) -> Vec<Resident<u64>> {
+        self.residents.values().map(Tenant::view).collect()
+    }
+}
+
+impl Tenant {
+    fn memory(&self) -> u64 {
+        self.loaded.memory.load(Ordering::Relaxed)
+    }
+
+    fn view(&self) -> Resident<u64> {
+        Resident {
+            key: self.version.key,
+            memory: self.memory(),
+            memory_when_loaded: self.loaded.memory_when_loaded,
+            loaded_at: self.loaded.loaded_at,
+            load_cost: self.loaded.load_cost,
+            habit: self.version.usage.habit(),
+            preloaded: self.loaded.preloaded,
+            in_use: self.loaded.leases.held() > 0,
+            pinned: self.version.pinned.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Reservation {
+    /// It is loaded: what was set aside becomes what it holds.
+    pub(super) fn settle(mut self, version: &Arc<Version>, loaded: &Arc<Loaded>) {
+        let keeper = Arc::clone(&self.keeper);
+        let mut house = keeper.house();
+        let tenant = Tenant { version: Arc::clone(version), loaded: Arc::clone(loaded), measured_at: 0 };
+        keeper.show_memory(version, loaded.memory.load(Ordering::Relaxed));
+        house.residents.insert(version.key, tenant);
+        house.claims.loading -= std::mem::take(&mut self.bytes);
+        let now = keeper.now();
+        keeper.enforce(&mut house, now);
+        keeper.show(&house);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.keeper.house().claims.loading -= self.bytes;
+        self.keeper.changed.notify_waiters();
+    }
+}
+
+impl Leaving {
+    /// The label of metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Memory => "memory",
+            Self::Operator => "operator",
+            Self::Replaced => "replaced",
+            Self::Recycled => "recycled",
+            Self::Broken => "broken",
+        }
+    }
+
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Idle => "nobody has called it for models.idle_timeout",
+            Self::Memory => "memory was short, and it was the least valuable",
+            Self::Operator => "an operator asked for it",
+            Self::Replaced => "another version has taken its place",
+            Self::Recycled => "it had grown, and memory was short",
+            Self::Broken => "its processes ended",
+        }
+    }
+}
+
+/// Counts one who waits, for as long as it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Private bytes of these processes and of what they have started; None where that cannot be measured.
+pub(super) async fn memory_of(pids: Vec<u32>) -> Option<u64> {
+    // Reading it walks the process's page tables in the kernel.
+    let measuring =
+        tokio::task::spawn_blocking(move || pids.into_iter().map(memory::group_private_memory).sum::<Option<u64>>());
+    measuring.await.ok().flatten()
+}
+
+fn refused(name: &str, refusal: &Refusal) -> Fault {
+    let message = format!("there is no room for {name}: {refusal}");
+    match refusal {
+        Refusal::TooLarge { .. } | Refusal::Pinned { .. } => {
+            Fault::passing(Code::TemporarilyUnavailable, Stage::Load, format!("{message}; raise models.memory_limit"))
+                .with_retry_after(Duration::from_secs(60))
+        }
+        Refusal::Thrash { retry_after } => {
+            Fault::passing(Code::TemporarilyUnavailable, Stage::Load, format!("{message}; come back later"))
+                .with_retry_after((*retry_after).max(Duration::from_secs(1)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

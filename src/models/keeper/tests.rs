@@ -1,0 +1,139 @@
+use crate::config::{EnvManager, Runtime};
+use crate::invocation::{Concern, HttpBackend};
+use crate::models::host::{LoadReport, Phases};
+use crate::models::leases::Leases;
+use crate::models::version::{Hosting, Origin, Seats, ServerSeats};
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn keeper(limit: u64) -> Arc<Keeper> {
+    let rules = Rules { memory_limit: Some(limit), idle_timeout: None, minimum_stay: Duration::ZERO };
+    let keeper = Keeper::new(rules, TaskTracker::new(), Metrics::new().unwrap());
+    Arc::new(Keeper { patience: Duration::from_millis(200), ..keeper })
+}
+
+fn version(key: u64) -> Arc<Version> {
+    let hosting = Hosting {
+        python: "python".to_owned(),
+        runtime: Runtime::MlflowServe,
+        env_manager: EnvManager::Local,
+        workers: 1,
+        concurrency: 1,
+    };
+    let name = format!("model/{key}").into();
+    Arc::new(Version::new(key, name, "1".into(), Origin::Directory("/model".into()), hosting))
+}
+
+/// Held by no process, so nothing has to end when it goes.
+fn loaded(keeper: &Keeper, bytes: u64) -> Arc<Loaded> {
+    let url = "http://127.0.0.1:9/invocations".parse().unwrap();
+    let backend = HttpBackend::new(url, "model".into(), Concern::Ours, 1).unwrap();
+    Arc::new(Loaded {
+        leases: Leases::default(),
+        seats: Seats::Server(Arc::new(ServerSeats::new(backend, 1, None))),
+        loaded_at: keeper.now(),
+        load_cost: Duration::ZERO,
+        preloaded: false,
+        memory: bytes.into(),
+        memory_when_loaded: bytes,
+        report: LoadReport { phases: Phases::default(), example: None, unmet: Vec::new() },
+        _cached: None,
+    })
+}
+
+async fn load(keeper: &Arc<Keeper>, version: &Arc<Version>, bytes: u64) -> Result<Arc<Loaded>, Fault> {
+    let room = keeper.room(&version.name, bytes).await?;
+    let loaded = loaded(keeper, bytes);
+    room.settle(version, &loaded);
+    version.slot.put(Arc::clone(&loaded));
+    version.usage.used(keeper.now());
+    Ok(loaded)
+}
+
+#[tokio::test]
+async fn makes_room_and_counts_it_only_when_it_is_free() {
+    let keeper = keeper(100 * MIB);
+    let (first, second) = (version(1), version(2));
+    load(&keeper, &first, 60 * MIB).await.unwrap();
+    assert_eq!(keeper.memory(), (Some(100 * MIB), 60 * MIB));
+    load(&keeper, &second, 60 * MIB).await.unwrap();
+    assert_eq!(keeper.memory().1, 60 * MIB);
+    assert!(first.slot.get().is_none() && second.slot.get().is_some());
+    assert_eq!(first.history.evictions.load(Ordering::Relaxed), 1);
+    assert!(first.history.left().unwrap().contains("memory was short"));
+}
+
+#[tokio::test]
+async fn what_is_leased_stays_and_a_load_waits_for_its_end() {
+    let keeper = Arc::new(Keeper { patience: PATIENCE, ..Arc::into_inner(keeper(100 * MIB)).unwrap() });
+    let (first, second) = (version(1), version(2));
+    let held = load(&keeper, &first, 60 * MIB).await.unwrap();
+    assert!(held.leases.take());
+    let waiting = {
+        let (keeper, second) = (Arc::clone(&keeper), Arc::clone(&second));
+        tokio::spawn(async move { load(&keeper, &second, 60 * MIB).await })
+    };
+    while keeper.waiting.load(Ordering::Relaxed) == 0 {
+        assert!(!waiting.is_finished());
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished() && first.slot.get().is_some() && held.is_open());
+    assert!(held.leases.give_back());
+    keeper.unused();
+    waiting.await.unwrap().unwrap();
+    assert!(first.slot.get().is_none() && !held.leases.take());
+}
+
+#[tokio::test]
+async fn a_load_that_gets_no_room_is_told_to_come_back() {
+    let keeper = keeper(100 * MIB);
+    let held = load(&keeper, &version(1), 60 * MIB).await.unwrap();
+    assert!(held.leases.take());
+    for (bytes, says) in [(60 * MIB, "come back later"), (200 * MIB, "raise models.memory_limit")] {
+        let fault = load(&keeper, &version(2), bytes).await.unwrap_err();
+        assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
+        assert!(fault.retry_after.is_some() && fault.message.contains(says), "{fault}");
+    }
+    // Nothing stays set aside for them.
+    assert_eq!(keeper.memory().1, 60 * MIB);
+}
+
+#[tokio::test]
+async fn what_is_told_to_go_goes_after_its_last_call() {
+    let keeper = keeper(100 * MIB);
+    let version = version(1);
+    let held = load(&keeper, &version, 60 * MIB).await.unwrap();
+    assert!(held.leases.take());
+    assert!(keeper.unload(&version, Leaving::Operator) && !keeper.unload(&version, Leaving::Operator));
+    assert!(!held.leases.take() && version.slot.get().is_none());
+    assert_eq!(keeper.memory().1, 60 * MIB);
+    held.leases.give_back();
+    keeper.tasks.close();
+    keeper.tasks.wait().await;
+    assert_eq!(keeper.memory().1, 0);
+}
+
+#[tokio::test]
+async fn a_reservation_that_is_given_up_is_free_again() {
+    let keeper = keeper(100 * MIB);
+    drop(keeper.room("model/1", 90 * MIB).await.unwrap());
+    assert_eq!(keeper.memory().1, 0);
+    load(&keeper, &version(2), 90 * MIB).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_broken_is_remembered_with_its_reason() {
+    let keeper = keeper(100 * MIB);
+    let version = version(1);
+    let held = load(&keeper, &version, 60 * MIB).await.unwrap();
+    let Seats::Server(seats) = &held.seats else { unreachable!() };
+    let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "its process ended");
+    seats.broken.set(fault).unwrap();
+    keeper.abandon(&version, &held);
+    assert!(version.slot.failure(Instant::now()).unwrap().message.contains("its process ended"));
+    keeper.tasks.close();
+    keeper.tasks.wait().await;
+    assert_eq!(keeper.memory().1, 0);
+}

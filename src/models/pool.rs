@@ -1,0 +1,250 @@
+//! The hosts of one loaded version. Each of them answers one call at a time; one that is lost is replaced.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::host::{HostSpec, LoadReport, Lost, ModelHost, Template};
+use super::lease::CallFailure;
+use super::until;
+use crate::invocation::Call;
+use crate::message::{Code, Fault, Reply, Stage};
+use crate::telemetry::Metrics;
+
+/// A version whose hosts crash so often in a row, with no answer between, is not started again at once.
+const CRASHES: u32 = 4;
+
+/// How its hosts are made.
+#[derive(Debug, Clone)]
+pub(super) struct HostStarter {
+    pub(super) template: Template,
+    pub(super) spec: HostSpec,
+    pub(super) tasks: TaskTracker,
+    pub(super) closing: CancellationToken,
+    pub(super) metrics: Metrics,
+}
+
+/// The hosts of one loaded version.
+#[derive(Debug)]
+pub(super) struct Pool {
+    starter: HostStarter,
+    runtime: Handle,
+    /// One permit for each idle host that may be taken.
+    free: Semaphore,
+    idle: Mutex<Vec<ModelHost>>,
+    /// The process of each host, idle or not.
+    pids: Mutex<Vec<u32>>,
+    crashes_in_a_row: AtomicU32,
+    /// Why it has no hosts any more.
+    broken: OnceLock<Fault>,
+}
+
+/// A host that is ours for one call.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pool: Arc<Pool>,
+    /// None only while it is being dropped.
+    host: Option<ModelHost>,
+}
+
+/// Why there is no host to be had.
+#[derive(Debug)]
+pub(super) enum NoSeat {
+    /// The deadline came first.
+    TimeIsUp,
+    /// They are all gone, or going.
+    Gone,
+}
+
+impl HostStarter {
+    async fn start(&self) -> Result<(ModelHost, LoadReport), Fault> {
+        let spec = HostSpec { deadline: Instant::now() + self.spec.load_timeout, ..self.spec.clone() };
+        ModelHost::start(&self.template, &spec).await
+    }
+}
+
+impl Pool {
+    /// Starts so many hosts, of which `at_once` are called at the same time.
+    pub(super) async fn start(
+        starter: HostStarter,
+        hosts: usize,
+        at_once: usize,
+    ) -> Result<(Arc<Self>, LoadReport), Fault> {
+        let started = try_join_all((0..hosts.max(1)).map(|_| starter.start())).await?;
+        let (hosts, mut reports): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        let pids = hosts.iter().map(ModelHost::pid).collect();
+        let pool = Self {
+            starter,
+            runtime: Handle::current(),
+            free: Semaphore::new(at_once.clamp(1, hosts.len())),
+            idle: Mutex::new(hosts),
+            pids: Mutex::new(pids),
+            crashes_in_a_row: AtomicU32::new(0),
+            broken: OnceLock::new(),
+        };
+        Ok((Arc::new(pool), reports.swap_remove(0)))
+    }
+
+    /// Waits for a host that is idle.
+    pub(super) async fn seat(self: &Arc<Self>, deadline: Option<Instant>) -> Result<Seat, NoSeat> {
+        loop {
+            let permit = match until(deadline, self.free.acquire()).await {
+                None => return Err(NoSeat::TimeIsUp),
+                Some(Err(_)) => return Err(NoSeat::Gone),
+                Some(Ok(permit)) => permit,
+            };
+            // It goes back together with the host.
+            permit.forget();
+            let Some(host) = self.idle().pop() else { return Err(NoSeat::Gone) };
+            let seat = Seat { pool: Arc::clone(self), host: Some(host) };
+            // One that ended while it was idle is replaced like any other, and we take the next.
+            if !seat.is_lost() {
+                return Ok(seat);
+            }
+        }
+    }
+
+    /// Why no host is left, when that is so.
+    pub(super) fn broken(&self) -> Option<&Fault> {
+        self.broken.get()
+    }
+
+    /// The processes that hold the model now.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.running().clone()
+    }
+
+    /// Ends the hosts that nobody calls, and waits until their processes have gone.
+    pub(super) async fn stop(&self) {
+        self.free.close();
+        let hosts = std::mem::take(&mut *self.idle());
+        hosts.iter().for_each(ModelHost::kill);
+        join_all(hosts.iter().map(ModelHost::gone)).await;
+    }
+
+    /// Puts another host in the place of one that is lost, unless the version keeps losing them.
+    fn replace(self: &Arc<Self>, lost: ModelHost) {
+        let pool = Arc::clone(self);
+        self.starter.tasks.spawn_on(
+            async move {
+                lost.kill();
+                lost.gone().await;
+                pool.running().retain(|pid| *pid != lost.pid());
+                drop(lost);
+                tokio::select! {
+                    () = pool.starter.closing.cancelled() => {}
+                    () = pool.start_another() => {}
+                }
+            },
+            &self.runtime,
+        );
+    }
+
+    async fn start_another(&self) {
+        let crashes = self.crashes_in_a_row.load(Ordering::Relaxed);
+        if self.free.is_closed() {
+            return;
+        }
+        if crashes >= CRASHES {
+            return self.give_up(self.keeps_crashing(crashes));
+        }
+        if crashes > 1 {
+            sleep(Duration::from_millis(100 << (2 * (crashes - 2)))).await;
+        }
+        match self.starter.start().await {
+            Ok((host, _)) => {
+                self.running().push(host.pid());
+                self.put_back(host);
+            }
+            Err(fault) => self.give_up(fault),
+        }
+    }
+
+    /// Dropped instead, and so ended, when the pool was stopped in the meantime.
+    fn put_back(&self, host: ModelHost) {
+        let mut idle = self.idle();
+        if !self.free.is_closed() {
+            idle.push(host);
+            self.free.add_permits(1);
+        }
+    }
+
+    /// Whoever waits is told by the version, which asks us why.
+    fn give_up(&self, fault: Fault) {
+        tracing::warn!(model = &*self.starter.spec.shown, %fault, "model's hosts are given up");
+        let _ = self.broken.set(fault);
+        self.free.close();
+    }
+
+    fn keeps_crashing(&self, crashes: u32) -> Fault {
+        let shown = &self.starter.spec.shown;
+        let message = format!("the process of {shown} ended {crashes} times in a row; it is started again in a while");
+        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<ModelHost>> {
+        // Nothing panics while it is held.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.pids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Calls the model. Dropped before the answer is there, the host is lost, for nothing else stops it.
+    pub(super) async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, CallFailure> {
+        let Some(host) = &mut self.host else { return Err(CallFailure { fault: gone(), crashed: true }) };
+        let pool = &self.pool;
+        let failure = match host.invoke(call).await {
+            Ok(reply) => {
+                pool.crashes_in_a_row.store(0, Ordering::Relaxed);
+                return Ok(reply);
+            }
+            Err(failure) => failure,
+        };
+        let crashed = match &failure.lost {
+            None => {
+                pool.crashes_in_a_row.store(0, Ordering::Relaxed);
+                false
+            }
+            Some(Lost::TimedOut) => {
+                pool.starter.metrics.model_hosts_lost.with_label_values(&["timed_out"]).inc();
+                false
+            }
+            Some(Lost::Ended { .. } | Lost::Garbled(_)) => {
+                pool.crashes_in_a_row.fetch_add(1, Ordering::Relaxed);
+                pool.starter.metrics.model_hosts_lost.with_label_values(&["crashed"]).inc();
+                true
+            }
+        };
+        Err(CallFailure { fault: failure.fault, crashed })
+    }
+
+    fn is_lost(&self) -> bool {
+        self.host.as_ref().is_none_or(ModelHost::is_gone)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(host) = self.host.take() else { return };
+        if host.is_gone() {
+            self.pool.replace(host);
+        } else {
+            self.pool.put_back(host);
+        }
+    }
+}
+
+fn gone() -> Fault {
+    Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, "the model's process has gone")
+}

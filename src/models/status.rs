@@ -1,0 +1,205 @@
+//! What operators see of the models, and may ask of them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::keeper::Leaving;
+use super::model::Standing;
+use super::version::Version;
+use super::{Inner, Models};
+use crate::config::Runtime;
+use crate::message::{Code, Fault, Stage};
+
+/// What `GET /models` shows.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Of all hosts together.
+    pub memory: MemoryReport,
+    /// Every version that takes calls, or is loaded.
+    pub models: Vec<VersionReport>,
+    /// Every URI that routes use, and what it stands for.
+    pub following: Vec<FollowingReport>,
+}
+
+/// Private bytes of hosts.
+#[derive(Debug, Serialize)]
+pub struct MemoryReport {
+    /// How many they may hold.
+    pub limit: Option<u64>,
+    /// How many they hold, those included that are on their way in or out.
+    pub used: u64,
+}
+
+/// One version.
+#[derive(Debug, Serialize)]
+pub struct VersionReport {
+    /// What it is called here: `sentiment/3`, a logged model's id, or a directory.
+    pub id: String,
+    /// `loaded`, `loading`, `unloaded` or `failed`.
+    pub state: &'static str,
+    /// Why it is not loaded.
+    pub reason: Option<String>,
+    /// Private bytes of its hosts as measured last, now or when it was loaded.
+    pub memory: Option<u64>,
+    /// The processes that hold it.
+    pub pids: Vec<u32>,
+    /// How many hosts it has when it is loaded.
+    pub workers: usize,
+    /// The interpreter.
+    pub python: String,
+    /// Calls under way, or waiting for a host.
+    pub in_use: usize,
+    /// Unix time in milliseconds.
+    pub last_use: Option<u64>,
+    /// Since the start of Signalbox, as all that follows.
+    pub calls: u64,
+    /// How often it was loaded.
+    pub loads: u64,
+    /// How often it was unloaded.
+    pub evictions: u64,
+    /// How long the last load took, without the download.
+    pub load_seconds: Option<f64>,
+    /// The URIs that stand for it now.
+    pub serves: Vec<String>,
+    /// Whether it stays whatever happens.
+    pub pinned: bool,
+    /// Each requirement that the interpreter does not meet.
+    pub unmet: Vec<String>,
+}
+
+/// One URI.
+#[derive(Debug, Serialize)]
+pub struct FollowingReport {
+    /// As configured.
+    pub model_uri: String,
+    /// The version that takes calls; none before the registry was asked.
+    pub version: Option<Arc<str>>,
+    /// Why the registry could not say what it stands for.
+    pub reason: Option<String>,
+    /// What the registry says instead, while that does not take calls.
+    pub pending: Option<PendingReport>,
+}
+
+/// A version that does not take calls, though the registry says it should.
+#[derive(Debug, Serialize)]
+pub struct PendingReport {
+    /// None when the stage or alias names none any more.
+    pub version: Option<Arc<str>>,
+    /// Why not; none while it is being loaded.
+    pub reason: Option<String>,
+}
+
+impl Models {
+    /// What is loaded, what is not and why, and what each URI stands for.
+    pub fn report(&self) -> Report {
+        let inner = &self.inner;
+        let (limit, used) = inner.keeper.memory();
+        let mut models: Vec<_> = inner.versions().iter().map(|version| inner.version_report(version)).collect();
+        models.sort_by(|one, other| one.id.cmp(&other.id));
+        let mut following: Vec<_> = inner
+            .models()
+            .iter()
+            .filter_map(|model| {
+                let Standing::Hosted(hosted) = &model.standing else { return None };
+                let pending = hosted.pending().as_ref().map(|pending| PendingReport {
+                    version: pending.version.clone(),
+                    reason: pending.fault.as_ref().map(|fault| fault.message.clone()),
+                });
+                Some(FollowingReport {
+                    model_uri: model.uri.to_string(),
+                    version: hosted.current.get().map(|current| Arc::clone(&current.0.version)),
+                    reason: hosted.current.failure(Instant::now()).map(|fault| fault.message),
+                    pending,
+                })
+            })
+            .collect();
+        following.sort_by(|one, other| one.model_uri.cmp(&other.model_uri));
+        Report { memory: MemoryReport { limit, used }, models, following }
+    }
+
+    /// Loads a version, or each of those with this id, and waits until that is done.
+    pub async fn load(&self, id: &str) -> Result<(), Fault> {
+        for version in self.named(id)? {
+            version.loaded(&self.inner, true, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Unloads a version, or each of those with this id. Calls under way get their answers; the next one loads it again.
+    pub fn unload(&self, id: &str) -> Result<(), Fault> {
+        let mut unloaded = false;
+        for version in self.named(id)? {
+            unloaded |= self.inner.keeper.unload(&version, Leaving::Operator);
+        }
+        if unloaded {
+            return Ok(());
+        }
+        Err(Fault::permanent(Code::BadRequest, Stage::Load, format!("{id} is not loaded")))
+    }
+
+    fn named(&self, id: &str) -> Result<Vec<Arc<Version>>, Fault> {
+        let mut versions = self.inner.versions();
+        let known: Vec<_> = versions.iter().map(|version| version.name.to_string()).collect();
+        versions.retain(|version| *version.name == *id);
+        if versions.is_empty() {
+            let message = format!("there is no model {id}; there are: {}", known.join(", "));
+            return Err(Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message));
+        }
+        Ok(versions)
+    }
+}
+
+impl Inner {
+    fn version_report(&self, version: &Arc<Version>) -> VersionReport {
+        let loaded = version.slot.get().filter(|loaded| loaded.is_open());
+        let failure = version.slot.failure(Instant::now());
+        let (state, reason) = match (&loaded, failure) {
+            (Some(_), _) => ("loaded", None),
+            (None, _) if version.slot.is_loading() => ("loading", None),
+            (None, Some(fault)) => ("failed", Some(fault.message)),
+            (None, None) => {
+                let why = version.history.left().unwrap_or_else(|| "nobody has called it".to_owned());
+                ("unloaded", Some(why))
+            }
+        };
+        let habit = version.usage.habit();
+        let models = self.models();
+        let serves = models.iter().filter_map(|model| match &model.standing {
+            Standing::Hosted(hosted) if hosted.current.get().is_some_and(|now| now.0.key == version.key) => {
+                Some(model.uri.to_string())
+            }
+            _ => None,
+        });
+        VersionReport {
+            id: version.name.to_string(),
+            state,
+            reason,
+            memory: Some(version.history.memory.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0),
+            pids: loaded.as_ref().map(|loaded| loaded.seats.pids()).unwrap_or_default(),
+            workers: match version.hosting.runtime {
+                Runtime::Forked => version.hosting.workers,
+                Runtime::MlflowServe => 1,
+            },
+            python: version.hosting.python.clone(),
+            in_use: loaded.as_ref().map_or(0, |loaded| loaded.leases.held()),
+            last_use: habit.last_use.map(|last_use| self.unix_milliseconds(last_use)),
+            calls: habit.uses,
+            loads: version.history.loads.load(Ordering::Relaxed),
+            evictions: version.history.evictions.load(Ordering::Relaxed),
+            load_seconds: loaded.as_ref().map(|loaded| loaded.load_cost.as_secs_f64()),
+            serves: serves.collect(),
+            pinned: version.pinned.load(Ordering::Relaxed),
+            unmet: loaded.map(|loaded| loaded.report.unmet.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn unix_milliseconds(&self, since_start: Duration) -> u64 {
+        let ago = self.keeper.now().saturating_sub(since_start);
+        let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
+        u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
+    }
+}

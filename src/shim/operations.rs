@@ -1,0 +1,47 @@
+//! What operators see of the models, and may ask of them.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use uuid::Uuid;
+
+use super::answer;
+use crate::message::{Code, Fault, Stage};
+use crate::models::Models;
+
+const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
+
+/// `GET /models`, `POST /models/{id}/load` and `POST /models/{id}/unload`. An id such as `sentiment/3` holds a slash of
+/// its own.
+pub fn model_routes(models: Models) -> Router {
+    Router::new().route("/models", get(report)).route("/models/{*id_and_verb}", post(change)).with_state(models)
+}
+
+async fn report(State(models): State<Models>) -> Response {
+    match serde_json::to_vec_pretty(&models.report()) {
+        Ok(body) => (JSON, body).into_response(),
+        Err(error) => refuse(&Fault::permanent(Code::InternalError, Stage::Load, error.to_string())),
+    }
+}
+
+/// Answers when it is done, with what `GET /models` shows then.
+async fn change(State(models): State<Models>, Path(id_and_verb): Path<String>) -> Response {
+    let result = match id_and_verb.rsplit_once('/') {
+        Some((id, "load")) => models.load(id).await,
+        Some((id, "unload")) => models.unload(id),
+        _ => {
+            let message = "POST /models/{id}/load or POST /models/{id}/unload; GET /models lists the ids";
+            Err(Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message))
+        }
+    };
+    match result {
+        Ok(()) => report(State(models)).await,
+        Err(fault) => refuse(&fault),
+    }
+}
+
+fn refuse(fault: &Fault) -> Response {
+    answer::of_fault(Uuid::new_v4(), None, fault)
+}
