@@ -14,12 +14,12 @@ pub struct Models {
     pub python: String,
     /// What that interpreter imports once, for all models.
     pub template: Template,
-    /// How long a model may take from the decision to load it to its first answer.
+    /// How long the download of a model may take, and then its start, up to the answer to its own example.
     #[serde(with = "humantime_serde")]
     pub load_timeout: Duration,
     /// How many models are loaded at once.
     pub concurrent_loads: usize,
-    /// Private memory of all hosts together. Default: three quarters of the machine's.
+    /// Private memory of all hosts together. Default: three quarters of the machine's, or of the container's.
     pub memory_limit: Option<ByteSize>,
     /// How long a model that nobody calls stays loaded; zero is for ever.
     #[serde(with = "humantime_serde")]

@@ -26,7 +26,8 @@ async fn report(State(models): State<Models>) -> Response {
     }
 }
 
-/// Answers when it is done, with what `GET /models` shows then.
+/// Answers with what `GET /models` shows then: when a model has been loaded, and at once when it is to be unloaded, which
+/// waits for calls under way.
 async fn change(State(models): State<Models>, Path(id_and_verb): Path<String>) -> Response {
     let result = match id_and_verb.rsplit_once('/') {
         Some((id, "load")) => models.load(id).await,

@@ -19,7 +19,7 @@ const SHOWN_DIFFERENCES: usize = 8;
 /// What to load.
 #[derive(Debug, Clone)]
 pub(crate) struct HostSpec {
-    /// The model's URI as configured: what messages call it.
+    /// What messages call it, such as `sentiment/3`.
     pub(crate) shown: Arc<str>,
     /// Where its files are.
     pub(crate) directory: PathBuf,

@@ -22,7 +22,7 @@ const PORT_ATTEMPTS: u32 = 3;
 /// What to start.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerSpec {
-    /// The model's URI as configured: what messages call it.
+    /// What messages call it, such as `sentiment/3`.
     pub(crate) shown: Arc<str>,
     /// What MLflow is told to serve: an immutable URI, or a directory.
     pub(crate) model: String,
