@@ -4,17 +4,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
 use crate::config::Config;
 use crate::intake::{Handler, Refusal, Ticket};
 use crate::invocation::Call;
 use crate::message::{Code, Correlation, Fault, Outcome, Reply, Request, ServedBy, Stage, header};
-use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
+use crate::models::{CallFailure, HandleOptions, Lease, ModelHandle, ModelUri, ModelUriError, Models};
 use crate::replies::{Ending, Publisher};
 use crate::routing::{Endpoint, Reason, RoutingTable};
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -126,18 +127,11 @@ impl Shared {
         let payload = request.payload.clone().ok_or_else(no_payload)?;
 
         loop {
-            let mut lease = target.model.lease(deadline).await?;
+            let lease = target.model.lease(deadline).await?;
             progress.served_by.model_version = Some(lease.version().clone());
             progress.served_by.attempts += 1;
-            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-            let call = Call {
-                content_type: request.content_type(),
-                payload: payload.clone(),
-                headers: &request.headers,
-                timeout: endpoint.timeout.min(left),
-            };
             let timer = target.metrics.invocation_duration.start_timer();
-            let answer = lease.invoke(&call).await;
+            let answer = call(lease, Arc::clone(request), payload.clone(), endpoint.timeout, deadline).await;
             drop(timer);
             match answer {
                 Ok(reply) => return Ok(reply),
@@ -203,6 +197,44 @@ impl Shared {
             Err(fault) => self.publisher.dead_letter(ending, correlation, fault).await,
         }
     }
+}
+
+/// Calls the model. A model that is hosted here has the whole of `timeout` for it and is ended when that is not enough,
+/// so whose caller was in more of a hurry gets a fault while the call goes on: a host must not be taken for stuck because
+/// its callers have waited before.
+async fn call(
+    mut lease: Lease,
+    request: Arc<Request>,
+    payload: Bytes,
+    timeout: Duration,
+    deadline: Option<Instant>,
+) -> Result<Reply, CallFailure> {
+    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+    if left.is_zero() {
+        return Err(late());
+    }
+    let goes_on = lease.is_hosted() && left < timeout;
+    let limit = if goes_on { timeout } else { timeout.min(left) };
+    let calling = async move {
+        let (content_type, headers) = (request.content_type(), &request.headers);
+        lease.invoke(&Call { content_type, payload, headers, timeout: limit }).await
+    };
+    if !goes_on {
+        return calling.await;
+    }
+    let mut calling = Box::pin(calling);
+    match timeout_at(Instant::now() + left, &mut calling).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            tokio::spawn(calling);
+            Err(late())
+        }
+    }
+}
+
+fn late() -> CallFailure {
+    let message = "the model had not answered when the request's time was up";
+    CallFailure { fault: Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message), crashed: false }
 }
 
 fn refused(refusal: Refusal) -> Fault {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One name that applications call.
 #[derive(Debug, Clone, Deserialize)]
@@ -61,7 +61,7 @@ pub struct Route {
 }
 
 /// What serves a model that is loaded here.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Runtime {
     /// A host that is forked from the interpreter's template: ready in milliseconds.

@@ -5,10 +5,12 @@ use std::time::Duration;
 /// After the first failure. It doubles with each one after that.
 const FIRST: Duration = Duration::from_secs(2);
 
-/// Consecutive failures to load one model.
+/// Consecutive failures to load one model, and to keep it alive.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Backoff {
     failures: u32,
+    /// Not forgotten when it is loaded again, for that is no sign that it will stay alive.
+    crashes: u32,
 }
 
 /// What failed, which is how dear it is to try again.
@@ -27,14 +29,25 @@ pub(super) enum Step {
 impl Backoff {
     /// Counts a failure, and tells for how long it is remembered.
     pub(super) fn after(&mut self, step: Step) -> Duration {
-        let longest = match step {
-            Step::Resolve | Step::Crash => Duration::from_secs(5),
-            Step::Room => FIRST,
-            Step::Start => Duration::from_secs(60),
+        let (count, longest) = match step {
+            Step::Resolve => (&mut self.failures, 5),
+            Step::Room => return FIRST,
+            Step::Start => (&mut self.failures, 60),
+            Step::Crash => (&mut self.crashes, 60),
         };
-        let factor = 1 << self.failures.min(10);
-        self.failures = self.failures.saturating_add(1);
-        (FIRST * factor).min(longest)
+        let factor = 1 << (*count).min(10);
+        *count = count.saturating_add(1);
+        (FIRST * factor).min(Duration::from_secs(longest))
+    }
+
+    /// It is loaded.
+    pub(super) fn loaded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// It answers.
+    pub(super) fn alive(&mut self) {
+        self.crashes = 0;
     }
 }
 
@@ -50,11 +63,22 @@ mod tests {
         };
         assert_eq!(seconds(Step::Resolve), [2, 4, 5, 5, 5, 5, 5, 5]);
         assert_eq!(seconds(Step::Start), [2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(seconds(Step::Room), [2; 8]);
+    }
+
+    #[test]
+    fn a_crash_is_forgotten_by_an_answer_and_not_by_a_load() {
+        let mut backoff = Backoff::default();
+        assert_eq!([Step::Crash, Step::Start].map(|step| backoff.after(step).as_secs()), [2, 2]);
+        backoff.loaded();
+        assert_eq!([Step::Crash, Step::Start].map(|step| backoff.after(step).as_secs()), [4, 2]);
+        backoff.alive();
+        assert_eq!(backoff.after(Step::Crash).as_secs(), 2);
     }
 
     #[test]
     fn never_overflows() {
-        let mut backoff = Backoff { failures: u32::MAX };
+        let mut backoff = Backoff { failures: u32::MAX, crashes: u32::MAX };
         assert_eq!(backoff.after(Step::Start).as_secs(), 60);
     }
 }

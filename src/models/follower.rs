@@ -1,14 +1,17 @@
 //! Following the registry: when a stage or an alias moves, the new version is loaded and tried before it takes calls.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Inner;
 use super::host::Example;
 use super::keeper::Leaving;
+use super::lease::Hold;
 use super::model::{Hosted, Model, Pending, Standing};
 use super::registry::Snapshot;
 use super::uri::{Pick, Target};
@@ -20,6 +23,9 @@ const FIRST_AGAIN: Duration = Duration::from_secs(10);
 
 /// However often it has failed.
 const LONGEST_AGAIN: Duration = Duration::from_secs(300);
+
+/// How many registered models are asked about at the same time.
+const QUESTIONS_AT_ONCE: usize = 8;
 
 /// What was said about each registered model, so that an outage is told once.
 #[derive(Debug, Default)]
@@ -44,6 +50,7 @@ impl Inner {
     }
 
     async fn refresh(self: &Arc<Self>) {
+        self.tend_pinned();
         let mut followed: BTreeMap<String, Vec<Arc<Model>>> = BTreeMap::new();
         for model in self.models() {
             if let Standing::Hosted(hosted) = &model.standing
@@ -53,7 +60,7 @@ impl Inner {
                 followed.entry(name.to_owned()).or_default().push(Arc::clone(&model));
             }
         }
-        for (name, models) in followed {
+        let asking = followed.into_iter().map(|(name, models)| async move {
             let snapshot = self.registry.current(&name).await;
             let result = if snapshot.is_ok() { "ok" } else { "error" };
             self.metrics.registry_refreshes.with_label_values(&[result]).inc();
@@ -63,6 +70,24 @@ impl Inner {
                     models.iter().for_each(|model| self.compare(model, &snapshot));
                 }
                 Err(fault) => self.outages.begun(&name, &fault),
+            }
+        });
+        stream::iter(asking).for_each_concurrent(QUESTIONS_AT_ONCE, |asking| asking).await;
+    }
+
+    /// Has those loaded again that are to stay whatever happens, and that have left all the same.
+    fn tend_pinned(self: &Arc<Self>) {
+        for model in self.models() {
+            let Standing::Hosted(hosted) = &model.standing else { continue };
+            let gone = |version: &Version| {
+                version.slot.get().is_none() && !version.slot.is_loading() && !version.history.was_sent_away()
+            };
+            if hosted.pinned && hosted.current.get().is_some_and(|current| gone(&current.0)) {
+                let models = Arc::clone(self);
+                self.tasks.spawn(async move {
+                    // Why it failed is in the log, and shown by `GET /models`.
+                    let _ = model.load(&models, false).await;
+                });
             }
         }
     }
@@ -93,11 +118,20 @@ impl Inner {
             return;
         }
         let failures = before.map_or(0, |pending| pending.failures);
-        tracing::info!(model = %hosted.uri, from = &*current.0.version, to = &*picked, "model has moved in the registry");
+        match failures {
+            0 => {
+                let (from, to) = (&*current.0.version, &*picked);
+                tracing::info!(model = %hosted.uri, from, to, "model has moved in the registry");
+            }
+            _ => {
+                tracing::info!(model = %hosted.uri, version = &*picked, failures, "model's new version is tried again")
+            }
+        }
         *pending = Some(Pending { version: Some(Arc::clone(&picked)), fault: None, again: Instant::now(), failures });
         drop(pending);
         let (models, model) = (Arc::clone(self), Arc::clone(model));
-        let target = Target::Registered { name: name.to_owned(), pick: pick_of(&picked) };
+        let Ok(number) = picked.parse() else { return };
+        let target = Target::Registered { name: name.to_owned(), pick: Pick::Version(number) };
         self.tasks.spawn(async move {
             tokio::select! {
                 () = models.closing.cancelled() => {}
@@ -113,13 +147,16 @@ impl Inner {
         let label = if result.is_ok() { "ok" } else { "error" };
         self.metrics.model_switches.with_label_values(&[label]).inc();
         match result {
-            Ok(version) => {
-                let before = hosted.switch(&version);
+            Ok((version, _hold)) => {
+                let before = hosted.current.get();
+                if !hosted.switch(&version) {
+                    tracing::info!(model = %hosted.uri, version = &*version.version, "model has moved on in the registry");
+                    return self.retire(&version, Leaving::Replaced);
+                }
                 tracing::info!(model = %hosted.uri, version = &*version.version, "model's new version takes its calls");
-                if let Some(before) = before
-                    && !self.is_current(&before)
-                {
-                    self.keeper.unload(&before, Leaving::Replaced);
+                version.pinned.fetch_or(hosted.pinned, Ordering::Relaxed);
+                if let Some(before) = before {
+                    self.retire(&before.0, Leaving::Replaced);
                 }
             }
             Err(fault) => {
@@ -127,6 +164,8 @@ impl Inner {
                 let mut pending = hosted.pending();
                 if let Some(pending) = pending.as_mut().filter(|pending| pending.version.as_ref() == Some(picked)) {
                     let delay = (FIRST_AGAIN * (1 << pending.failures.min(10))).min(LONGEST_AGAIN);
+                    // Whoever lacks room knows better when to come back.
+                    let delay = fault.retry_after.map_or(delay, |after| delay.min(after));
                     pending.failures = pending.failures.saturating_add(1);
                     pending.again = Instant::now() + delay;
                     pending.fault = Some(fault);
@@ -136,33 +175,44 @@ impl Inner {
     }
 
     /// A version that is loaded, and that has answered its own example if it has one.
-    async fn tried(self: &Arc<Self>, hosted: &Hosted, target: &Target) -> Result<Arc<Version>, Fault> {
+    /// It is held, so that it is still there when it is switched to.
+    async fn tried(self: &Arc<Self>, hosted: &Hosted, target: &Target) -> Result<(Arc<Version>, Hold), Fault> {
         let resolved = self.registry.resolve(target).await?;
         let version = self.version_of(resolved.into(), &hosted.hosting);
-        let loaded = version.loaded(self, false, None).await?;
+        let loaded = version.loaded(self, true, None).await?;
         if let Some(Example::Failed(why)) = &loaded.report.example {
-            if !self.is_current(&version) {
-                self.keeper.unload(&version, Leaving::Replaced);
-            }
+            self.retire(&version, Leaving::Rejected);
             let message = format!("{} does not answer its own example: {why}", version.name);
             return Err(Fault::permanent(Code::ModelError, Stage::Load, message));
         }
-        Ok(version)
+        let hold = Hold::take(loaded, &self.keeper).ok_or_else(|| {
+            let message = format!("{} was unloaded again at once, for memory is short", version.name);
+            Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+        })?;
+        Ok((version, hold))
     }
 
-    /// Whether calls go to this version now.
-    pub(super) fn is_current(&self, version: &Version) -> bool {
-        self.models().iter().any(|model| match &model.standing {
-            Standing::Hosted(hosted) => hosted.current.get().is_some_and(|current| current.0.key == version.key),
-            Standing::Noop | Standing::Address(_) => false,
-        })
+    /// Has a version go that no URI stands for any more.
+    pub(super) fn retire(self: &Arc<Self>, version: &Version, why: Leaving) {
+        let models = self.models();
+        let mut standing = models.iter().filter_map(|model| match &model.standing {
+            Standing::Hosted(hosted) if hosted.has(version) => Some(hosted.pinned),
+            _ => None,
+        });
+        match standing.next() {
+            Some(pinned) => version.pinned.store(pinned || standing.any(|pinned| pinned), Ordering::Relaxed),
+            None => {
+                version.pinned.store(false, Ordering::Relaxed);
+                self.keeper.unload(version, why);
+            }
+        }
     }
 }
 
 impl Outages {
     fn begun(&self, name: &str, fault: &Fault) {
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
-            tracing::warn!(model = name, %fault, "the registry cannot be asked; what it said before still holds");
+            tracing::warn!(model = name, %fault, "the registry does not say what this model is; what it said before still holds");
         }
     }
 
@@ -171,10 +221,6 @@ impl Outages {
             tracing::info!(model = name, "the registry answers again");
         }
     }
-}
-
-fn pick_of(version: &str) -> Pick {
-    version.parse().map_or(Pick::Latest, Pick::Version)
 }
 
 fn names_nothing(uri: &super::ModelUri, version: &str) -> Fault {

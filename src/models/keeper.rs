@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 use super::backoff::Step;
 use super::memory;
 use super::residency::{Claims, Refusal, Resident, Room, Rules, Wanted};
+use super::slot::Loading;
+use super::turns::Urgency;
 use super::version::{Loaded, Version};
 use crate::invocation::in_words;
 use crate::message::{Code, Fault, Stage};
@@ -22,6 +24,9 @@ use crate::telemetry::Metrics;
 
 /// How often idle versions are looked for, and those that were called are measured.
 const TICK: Duration = Duration::from_secs(1);
+
+/// A version that was loaded for so long is not one that always crashes.
+const SOUND: Duration = Duration::from_secs(300);
 
 /// How long a load waits for room, before whoever waits for it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,7 +54,7 @@ struct House {
     claims: Claims,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Tenant {
     version: Arc<Version>,
     loaded: Arc<Loaded>,
@@ -71,12 +76,24 @@ pub(super) enum Leaving {
     Memory,
     Operator,
     Replaced,
+    Rejected,
     Recycled,
     Broken,
 }
 
 impl Keeper {
     pub(super) fn new(rules: Rules, tasks: TaskTracker, metrics: Metrics) -> Self {
+        // From zero, so that the first one of each shows as an increase.
+        for why in Leaving::ALL {
+            metrics.model_evictions.with_label_values(&[why.name()]);
+        }
+        for reason in ["crashed", "timed_out"] {
+            metrics.model_hosts_lost.with_label_values(&[reason]);
+        }
+        for result in ["ok", "error"] {
+            metrics.model_switches.with_label_values(&[result]);
+            metrics.registry_refreshes.with_label_values(&[result]);
+        }
         metrics.models_memory_limit.set(rules.memory_limit.map_or(0, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
         Self {
             rules,
@@ -104,8 +121,14 @@ impl Keeper {
         (self.rules.memory_limit, claims + house.residents.values().map(Tenant::memory).sum::<u64>())
     }
 
-    /// Waits for room for so many bytes; others may be unloaded for it.
-    pub(super) async fn room(self: &Arc<Self>, name: &str, bytes: u64) -> Result<Reservation, Fault> {
+    /// Waits for room for so many bytes; others may be unloaded for it. A load that is not urgent takes what can be had
+    /// now, for others wait behind it.
+    pub(super) async fn room(
+        self: &Arc<Self>,
+        name: &str,
+        bytes: u64,
+        urgency: &Urgency,
+    ) -> Result<Reservation, Fault> {
         let _turn = self.queue.lock().await;
         let _waiting = Waiting::new(&self.waiting);
         let begun = self.now();
@@ -114,7 +137,8 @@ impl Keeper {
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            let patience = self.patience.saturating_sub(self.now() - begun);
+            let patience = if urgency.is_raised() { self.patience } else { Duration::ZERO };
+            let patience = patience.saturating_sub(self.now() - begun);
             match self.plan(bytes, patience) {
                 Room::Free => return Ok(Reservation { keeper: Arc::clone(self), bytes }),
                 // Some of them may have been taken in this very moment: look again.
@@ -156,7 +180,7 @@ impl Keeper {
         }
     }
 
-    /// Has a loaded version go once those who call it have their answers. False when it is not the one that is loaded.
+    /// Has a version go that is this one still, once those who call it have their answers. False when it is not the one that is loaded.
     pub(super) fn unload(self: &Arc<Self>, version: &Version, why: Leaving) -> bool {
         let mut house = self.house();
         let Some(tenant) = house.residents.get(&version.key) else { return false };
@@ -168,6 +192,9 @@ impl Keeper {
     /// Takes out something that is closed or broken, so that it can be loaded again.
     pub(super) fn abandon(self: &Arc<Self>, version: &Version, loaded: &Arc<Loaded>) {
         if let Some(fault) = loaded.broken() {
+            if self.now().saturating_sub(loaded.loaded_at) > SOUND {
+                version.slot.works();
+            }
             version.slot.spoil(loaded, fault.clone(), Step::Crash, Instant::now());
             let mut house = self.house();
             if house.residents.get(&version.key).is_some_and(|tenant| Arc::ptr_eq(&tenant.loaded, loaded)) {
@@ -186,21 +213,28 @@ impl Keeper {
         version.slot.remove(&loaded);
         // A label that was never set cannot be taken away, which is no matter.
         let _ = self.metrics.model_memory.remove_label_values(&version.labels());
-        version.history.set_left(Some(why.in_words().to_owned()));
+        *version.history.left() = Some(why);
+        // What it had leaked, it will not need again.
+        version.history.memory.store(loaded.memory_when_loaded, Ordering::Relaxed);
         let bytes = loaded.memory.load(Ordering::Relaxed);
-        house.claims.leaving += bytes;
+        // While it still has callers, nobody can tell when its room will come.
+        house.claims.loading += bytes;
         let age = self.now().saturating_sub(loaded.loaded_at);
-        if why != Leaving::Broken {
-            version.history.evictions.fetch_add(1, Ordering::Relaxed);
-            self.metrics.model_evictions.with_label_values(&[why.name()]).inc();
-            self.metrics.model_age_at_eviction.observe(age.as_secs_f64());
-        }
+        version.history.evictions.fetch_add(1, Ordering::Relaxed);
+        self.metrics.model_evictions.with_label_values(&[why.name()]).inc();
+        self.metrics.model_age_at_eviction.observe(age.as_secs_f64());
         self.show(house);
         tracing::info!(model = &*version.name, why = why.in_words(), age = age.as_secs(), "model is being unloaded");
         let keeper = Arc::clone(self);
         self.tasks.spawn_on(
             async move {
                 loaded.leases.drained().await;
+                {
+                    let mut house = keeper.house();
+                    house.claims.loading -= bytes;
+                    house.claims.leaving += bytes;
+                }
+                keeper.changed.notify_waiters();
                 loaded.stop().await;
                 let mut house = keeper.house();
                 house.claims.leaving -= bytes;
@@ -214,7 +248,7 @@ impl Keeper {
 
     /// Somebody gave the last lease of a version back.
     pub(super) fn unused(&self) {
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
             self.changed.notify_waiters();
         }
     }
@@ -231,10 +265,16 @@ impl Keeper {
             self.measure().await;
             let now = self.now();
             let mut house = self.house();
+            let broken = |tenant: &&Tenant| tenant.loaded.broken().is_some();
+            let broken: Vec<_> = house.residents.values().filter(broken).map(Tenant::clone).collect();
             for key in self.rules.idle(&house.view(), now) {
                 self.evict(&mut house, key, Leaving::Idle);
             }
             self.enforce(&mut house, now);
+            drop(house);
+            for tenant in broken {
+                self.abandon(&tenant.version, &tenant.loaded);
+            }
         }
     }
 
@@ -272,16 +312,19 @@ impl Keeper {
         };
         for (version, loaded) in due {
             let Some(bytes) = memory_of(loaded.seats.pids()).await else { continue };
-            loaded.memory.store(bytes, Ordering::Relaxed);
-            self.show_memory(&version, bytes);
-            version.history.memory.store(bytes, Ordering::Relaxed);
+            let house = self.house();
+            // It may have gone in the meantime, and what was measured with it.
+            if house.residents.get(&version.key).is_some_and(|tenant| Arc::ptr_eq(&tenant.loaded, &loaded)) {
+                loaded.memory.store(bytes, Ordering::Relaxed);
+                self.show_memory(&version, bytes);
+            }
         }
         self.show(&self.house());
     }
 
     fn full(&self, name: &str) -> Fault {
         let message = format!(
-            "there is no room for {name}: for {} every model that is loaded has been in use, or too new to go; come back \
+            "there is no room for {name}: for {} every model that is loaded has been in use, being loaded, or too new to go; come back \
              later, or raise models.memory_limit",
             in_words(self.patience)
         );
@@ -333,14 +376,17 @@ impl Tenant {
 }
 
 impl Reservation {
-    /// It is loaded: what was set aside becomes what it holds.
-    pub(super) fn settle(mut self, version: &Arc<Version>, loaded: &Arc<Loaded>) {
+    /// It is loaded: what was set aside becomes what it holds, and whoever waits for it gets it, in one step.
+    pub(super) fn settle(mut self, version: &Arc<Version>, loaded: Arc<Loaded>, loading: Loading<Loaded>) {
         let keeper = Arc::clone(&self.keeper);
         let mut house = keeper.house();
-        let tenant = Tenant { version: Arc::clone(version), loaded: Arc::clone(loaded), measured_at: 0 };
+        let tenant = Tenant { version: Arc::clone(version), loaded: Arc::clone(&loaded), measured_at: 0 };
         keeper.show_memory(version, loaded.memory.load(Ordering::Relaxed));
         house.residents.insert(version.key, tenant);
         house.claims.loading -= std::mem::take(&mut self.bytes);
+        version.history.loads.fetch_add(1, Ordering::Relaxed);
+        *version.history.left() = None;
+        loading.finish(loaded);
         let now = keeper.now();
         keeper.enforce(&mut house, now);
         keeper.show(&house);
@@ -355,6 +401,9 @@ impl Drop for Reservation {
 }
 
 impl Leaving {
+    const ALL: [Self; 7] =
+        [Self::Idle, Self::Memory, Self::Operator, Self::Replaced, Self::Rejected, Self::Recycled, Self::Broken];
+
     /// The label of metrics.
     fn name(self) -> &'static str {
         match self {
@@ -362,17 +411,19 @@ impl Leaving {
             Self::Memory => "memory",
             Self::Operator => "operator",
             Self::Replaced => "replaced",
+            Self::Rejected => "rejected",
             Self::Recycled => "recycled",
             Self::Broken => "broken",
         }
     }
 
-    fn in_words(self) -> &'static str {
+    pub(super) fn in_words(self) -> &'static str {
         match self {
             Self::Idle => "nobody has called it for models.idle_timeout",
             Self::Memory => "memory was short, and it was the least valuable",
             Self::Operator => "an operator asked for it",
             Self::Replaced => "another version has taken its place",
+            Self::Rejected => "it does not answer its own example",
             Self::Recycled => "it had grown, and memory was short",
             Self::Broken => "its processes ended",
         }
@@ -384,7 +435,7 @@ struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }

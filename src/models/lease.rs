@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::keeper::Keeper;
-use super::model::{Model, Standing};
+use super::keeper::{Keeper, Leaving};
+use super::model::{Hosted, Model, Standing};
 use super::pool::{self, NoSeat};
 use super::uri::ModelUri;
 use super::version::{Loaded, Seats, ServerSeats, Version};
@@ -27,7 +27,7 @@ pub struct Lease {
     version: Arc<str>,
     // Given back before the hold ends: whoever waits for the end of all holds finds every host idle.
     seat: Seat,
-    _hold: Option<Hold>,
+    hold: Option<Hold>,
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub struct CallFailure {
 
 /// Keeps a version loaded.
 #[derive(Debug)]
-struct Hold {
+pub(super) struct Hold {
     loaded: Arc<Loaded>,
     keeper: Arc<Keeper>,
 }
@@ -64,20 +64,32 @@ impl ModelHandle {
     /// loaded. Without a deadline this waits for as long as loading, and then the calls of others, may take.
     pub async fn lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
         match &self.model.standing {
-            Standing::Noop => Ok(Lease { version: "builtin".into(), seat: Seat::Noop, _hold: None }),
+            Standing::Noop => Ok(Lease { version: "builtin".into(), seat: Seat::Noop, hold: None }),
             Standing::Address(at_hand) => {
                 let seats = at_hand.as_ref().map_err(Clone::clone)?;
                 let seat = self.server_seat(seats, deadline).await?;
-                Ok(Lease { version: "external".into(), seat, _hold: None })
+                Ok(Lease { version: "external".into(), seat, hold: None })
             }
-            Standing::Hosted(hosted) => loop {
-                let version = hosted.version(&self.model, &self.models, deadline).await?;
+            Standing::Hosted(hosted) => self.hosted_lease(hosted, deadline).await,
+        }
+    }
+
+    async fn hosted_lease(&self, hosted: &Hosted, deadline: Option<Instant>) -> Result<Lease, Fault> {
+        let mut asked = None;
+        loop {
+            let version = hosted.version(&self.model, &self.models, deadline).await?;
+            if asked.replace(version.key) != Some(version.key) {
                 version.usage.used(self.models.keeper.now());
-                let loaded = version.loaded(&self.models, true, deadline).await?;
-                if let Some(lease) = self.take(&version, loaded, deadline).await? {
-                    return Ok(lease);
-                }
-            },
+            }
+            let loaded = version.loaded(&self.models, true, deadline).await;
+            if !hosted.has(&version) {
+                // Another version took its place while it was loaded: nobody is going to call it.
+                self.models.retire(&version, Leaving::Replaced);
+                continue;
+            }
+            if let Some(lease) = self.take(&version, loaded?, deadline).await? {
+                return Ok(lease);
+            }
         }
     }
 
@@ -88,10 +100,7 @@ impl ModelHandle {
         loaded: Arc<Loaded>,
         deadline: Option<Instant>,
     ) -> Result<Option<Lease>, Fault> {
-        if !loaded.leases.take() {
-            return Ok(None);
-        }
-        let hold = Hold { loaded, keeper: Arc::clone(&self.models.keeper) };
+        let Some(hold) = Hold::take(loaded, &self.models.keeper) else { return Ok(None) };
         let seat = match &hold.loaded.seats {
             Seats::Hosts(pool) => match pool.seat(deadline).await {
                 Ok(seat) => Seat::Host(seat),
@@ -103,7 +112,7 @@ impl ModelHandle {
         if hold.loaded.broken().is_some() {
             return Ok(None);
         }
-        Ok(Some(Lease { version: Arc::clone(&version.version), seat, _hold: Some(hold) }))
+        Ok(Some(Lease { version: Arc::clone(&version.version), seat, hold: Some(hold) }))
     }
 
     async fn server_seat(&self, seats: &Arc<ServerSeats>, deadline: Option<Instant>) -> Result<Seat, Fault> {
@@ -129,6 +138,11 @@ impl Lease {
         &self.version
     }
 
+    /// Whether the model is in a process of ours, which is ended when it does not answer in time.
+    pub fn is_hosted(&self) -> bool {
+        self.hold.is_some()
+    }
+
     /// Calls the model, and waits for its answer.
     pub async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, CallFailure> {
         match &mut self.seat {
@@ -136,6 +150,13 @@ impl Lease {
             Seat::Server { seats, .. } => seats.invoke(call).await,
             Seat::Noop => Ok(invocation::noop()),
         }
+    }
+}
+
+impl Hold {
+    /// None when it is on its way out.
+    pub(super) fn take(loaded: Arc<Loaded>, keeper: &Arc<Keeper>) -> Option<Self> {
+        loaded.leases.take().then(|| Self { loaded, keeper: Arc::clone(keeper) })
     }
 }
 

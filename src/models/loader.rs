@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Inner;
 use super::artifacts::Cached;
 use super::backoff::Step;
-use super::host::{HostSpec, LoadReport, Phases, Server, ServerSpec};
-use super::keeper::memory_of;
+use super::host::{Example, HostSpec, LoadReport, Phases, Server, ServerSpec};
+use super::keeper::{Reservation, memory_of};
 use super::leases::Leases;
 use super::pool::{HostStarter, Pool};
 use super::slot::Loading;
@@ -62,20 +62,9 @@ impl Inner {
         self.metrics.model_loads.with_label_values(&[model, label]).inc();
         self.metrics.model_load_duration.with_label_values(&[model]).observe(seconds);
         match result {
-            Ok(loaded) => {
-                let phases = &loaded.report.phases;
-                tracing::info!(
-                    model = name,
-                    seconds,
-                    fork = ?phases.fork,
-                    load = ?phases.load,
-                    warm = ?phases.warm,
-                    bytes = loaded.memory_when_loaded,
-                    "model is loaded"
-                );
-                version.history.loads.fetch_add(1, Ordering::Relaxed);
-                version.history.set_left(None);
-                loading.finish(loaded);
+            Ok((loaded, room)) => {
+                report(version, &loaded, seconds);
+                room.settle(version, Arc::new(loaded), loading);
             }
             Err(LoadFailure { fault, step }) => {
                 tracing::warn!(model = name, seconds, %fault, "model cannot be loaded");
@@ -92,7 +81,7 @@ impl Inner {
         self: &Arc<Self>,
         version: &Arc<Version>,
         urgency: &Urgency,
-    ) -> Result<Arc<Loaded>, LoadFailure> {
+    ) -> Result<(Loaded, Reservation), LoadFailure> {
         let begun = Instant::now();
         let deadline = begun + self.settings.load_timeout;
         let fetched = timeout_at(deadline, self.artifacts_of(version)).await;
@@ -101,51 +90,36 @@ impl Inner {
         self.observe_phase("fetch", begun.elapsed());
 
         let asked = Instant::now();
-        if version.history.memory.load(Ordering::Relaxed) == 0
-            && let Some(remembered) = artifacts.cached.as_ref().and_then(Cached::remembered_memory)
-        {
-            version.history.memory.store(remembered, Ordering::Relaxed);
-        }
+        version.remember(artifacts.cached.as_ref());
         let expected = version.expected_memory(artifacts.bytes);
-        let room = self.keeper.room(&version.name, expected).await;
+        let room = self.keeper.room(&version.name, expected, urgency).await;
         let room = room.map_err(|fault| LoadFailure { fault, step: Step::Room })?;
         self.observe_phase("room", asked.elapsed());
 
-        let started = Instant::now();
-        let deadline = started + self.settings.load_timeout;
-        let (seats, report) = self
-            .start(version, &artifacts.directory, deadline)
-            .await
-            .map_err(|fault| LoadFailure { fault, step: Step::Start })?;
-        let phases = &report.phases;
+        let deadline = Instant::now() + self.settings.load_timeout;
+        let started = self.start(version, &artifacts.directory, deadline).await;
+        let (seats, report) = started.map_err(|fault| LoadFailure { fault, step: Step::Start })?;
+        let phases = report.phases;
         for (name, duration) in [("fork", phases.fork), ("load", phases.load), ("warm", phases.warm)] {
             self.observe_phase(name, duration);
         }
-        if !report.unmet.is_empty() {
-            let unmet = report.unmet.join("; ");
-            tracing::warn!(model = &*version.name, unmet, "model is loaded with other libraries than it asks for");
+        let measured = memory_of(seats.pids()).await;
+        if let Some(bytes) = measured {
+            version.measured(bytes, artifacts.cached.as_ref());
         }
-        let memory = memory_of(seats.pids()).await;
-        if let Some(bytes) = memory {
-            version.history.memory.store(bytes, Ordering::Relaxed);
-            if let Some(cached) = &artifacts.cached {
-                cached.remember_memory(bytes);
-            }
-        }
-        let memory = memory.unwrap_or(expected);
-        let loaded = Arc::new(Loaded {
+        let memory = measured.unwrap_or(expected);
+        let loaded = Loaded {
             leases: Leases::default(),
             seats,
             loaded_at: self.keeper.now(),
-            load_cost: started.elapsed(),
+            load_cost: phases.fork + phases.load + phases.warm,
             preloaded: !urgency.is_raised(),
             memory: AtomicU64::new(memory),
             memory_when_loaded: memory,
             report,
             _cached: artifacts.cached,
-        });
-        room.settle(version, &loaded);
-        Ok(loaded)
+        };
+        Ok((loaded, room))
     }
 
     fn not_fetched(&self, version: &Version) -> Fault {
@@ -209,5 +183,26 @@ impl Inner {
                 Ok((Seats::Server(Arc::new(seats)), report))
             }
         }
+    }
+}
+
+/// Tells the log what there is to know about a load.
+fn report(version: &Version, loaded: &Loaded, seconds: f64) {
+    let LoadReport { phases, example, unmet } = &loaded.report;
+    tracing::info!(
+        model = &*version.name,
+        seconds,
+        fork = ?phases.fork,
+        load = ?phases.load,
+        warm = ?phases.warm,
+        bytes = loaded.memory_when_loaded,
+        "model is loaded"
+    );
+    if let Some(Example::Failed(why)) = example {
+        tracing::warn!(model = &*version.name, why, "model does not answer its own example");
+    }
+    if !unmet.is_empty() {
+        let unmet = unmet.join("; ");
+        tracing::warn!(model = &*version.name, unmet, "model is loaded with other libraries than it asks for");
     }
 }

@@ -257,7 +257,10 @@ impl Inner {
     /// The one version with this name, hosted in this way.
     fn version_of(&self, found: Found, hosting: &Hosting) -> Arc<Version> {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |version: &Arc<Version>| version.name == found.name && version.hosting == *hosting;
+        versions.retain(|version| version.strong_count() > 0);
+        let same = |version: &Arc<Version>| {
+            version.name == found.name && version.origin == found.origin && version.hosting == *hosting
+        };
         if let Some(version) = versions.iter().filter_map(Weak::upgrade).find(same) {
             return version;
         }
@@ -312,7 +315,7 @@ impl Inner {
 
     async fn preload(self: Arc<Self>, model: Arc<Model>) {
         loop {
-            let Err(fault) = model.load_ahead(&self).await else { return };
+            let Err(fault) = model.load(&self, false).await else { return };
             tracing::warn!(model = %model.uri, %fault, "model cannot be preloaded");
             if !fault.retryable {
                 return;

@@ -1,6 +1,5 @@
 //! What a model URI stands for, as everyone who asks for the same URI with the same options shares it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -57,11 +56,11 @@ pub(super) struct Pending {
 }
 
 impl Model {
-    /// Has it loaded, if it is one that is loaded here, without a request waiting for it.
-    pub(super) async fn load_ahead(self: &Arc<Self>, models: &Arc<Inner>) -> Result<(), Fault> {
+    /// Has it loaded, if it is one that is loaded here. `urgent` when somebody waits.
+    pub(super) async fn load(self: &Arc<Self>, models: &Arc<Inner>, urgent: bool) -> Result<(), Fault> {
         let Standing::Hosted(hosted) = &self.standing else { return Ok(()) };
         let version = hosted.version(self, models, None).await?;
-        version.loaded(models, false, None).await.map(drop)
+        version.loaded(models, urgent, None).await.map(drop)
     }
 }
 
@@ -105,12 +104,21 @@ impl Hosted {
         }
     }
 
-    /// From now on this version takes the calls. The one before is returned.
-    pub(super) fn switch(&self, version: &Arc<Version>) -> Option<Arc<Version>> {
-        version.pinned.fetch_or(self.pinned, Ordering::Relaxed);
-        let before = self.current.put(Arc::new(Current(Arc::clone(version))));
-        *self.pending() = None;
-        before.map(|current| Arc::clone(&current.0))
+    /// From now on this version takes the calls, unless the registry has said something else since it was sent for.
+    /// Tells whether it does.
+    pub(super) fn switch(&self, version: &Arc<Version>) -> bool {
+        let mut pending = self.pending();
+        let expected = pending.as_ref().is_some_and(|pending| pending.version.as_ref() == Some(&version.version));
+        if expected {
+            self.current.put(Arc::new(Current(Arc::clone(version))));
+            *pending = None;
+        }
+        expected
+    }
+
+    /// Whether this version takes the calls.
+    pub(super) fn has(&self, version: &Version) -> bool {
+        self.current.get().is_some_and(|current| current.0.key == version.key)
     }
 
     /// The version that is on its way in, or cannot come.

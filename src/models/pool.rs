@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -20,6 +20,12 @@ use crate::telemetry::Metrics;
 
 /// A version whose hosts crash so often in a row, with no answer between, is not started again at once.
 const CRASHES: u32 = 4;
+
+/// How long the second crash in a row is waited after; it doubles twice with each one after that.
+const AFTER_A_CRASH: Duration = Duration::from_millis(100);
+
+/// How long at most until a host that could not be replaced is tried again, while there are others.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How its hosts are made.
 #[derive(Debug, Clone)]
@@ -44,6 +50,10 @@ pub(super) struct Pool {
     crashes_in_a_row: AtomicU32,
     /// Why it has no hosts any more.
     broken: OnceLock<Fault>,
+    /// Cancelled when no host is to be replaced any more.
+    stopped: CancellationToken,
+    /// The replacements that are under way.
+    replacing: TaskTracker,
 }
 
 /// A host that is ours for one call.
@@ -52,6 +62,9 @@ pub(super) struct Seat {
     pool: Arc<Pool>,
     /// None only while it is being dropped.
     host: Option<ModelHost>,
+    /// How many crashes there had been in a row when it was taken: hosts that crash together count as one crash.
+    crashes_before: u32,
+    timed_out: bool,
 }
 
 /// Why there is no host to be had.
@@ -71,23 +84,36 @@ impl HostStarter {
 }
 
 impl Pool {
-    /// Starts so many hosts, of which `at_once` are called at the same time.
+    /// Starts so many hosts, of which `at_once` are called at the same time. When one cannot be started, the others have
+    /// gone as well before this returns.
     pub(super) async fn start(
         starter: HostStarter,
         hosts: usize,
         at_once: usize,
     ) -> Result<(Arc<Self>, LoadReport), Fault> {
-        let started = try_join_all((0..hosts.max(1)).map(|_| starter.start())).await?;
+        let (mut started, mut failed) = (Vec::new(), None);
+        for result in join_all((0..hosts.max(1)).map(|_| starter.start())).await {
+            match result {
+                Ok(host) => started.push(host),
+                Err(fault) => failed = Some(fault),
+            }
+        }
         let (hosts, mut reports): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        if let Some(fault) = failed {
+            end(&hosts).await;
+            return Err(fault);
+        }
         let pids = hosts.iter().map(ModelHost::pid).collect();
         let pool = Self {
-            starter,
             runtime: Handle::current(),
             free: Semaphore::new(at_once.clamp(1, hosts.len())),
             idle: Mutex::new(hosts),
             pids: Mutex::new(pids),
             crashes_in_a_row: AtomicU32::new(0),
             broken: OnceLock::new(),
+            stopped: starter.closing.child_token(),
+            replacing: TaskTracker::new(),
+            starter,
         };
         Ok((Arc::new(pool), reports.swap_remove(0)))
     }
@@ -103,7 +129,8 @@ impl Pool {
             // It goes back together with the host.
             permit.forget();
             let Some(host) = self.idle().pop() else { return Err(NoSeat::Gone) };
-            let seat = Seat { pool: Arc::clone(self), host: Some(host) };
+            let crashes_before = self.crashes_in_a_row.load(Ordering::Relaxed);
+            let seat = Seat { pool: Arc::clone(self), host: Some(host), crashes_before, timed_out: false };
             // One that ended while it was idle is replaced like any other, and we take the next.
             if !seat.is_lost() {
                 return Ok(seat);
@@ -121,65 +148,63 @@ impl Pool {
         self.running().clone()
     }
 
-    /// Ends the hosts that nobody calls, and waits until their processes have gone.
+    /// Ends every host, and waits until their processes have gone. Nobody calls one any more.
     pub(super) async fn stop(&self) {
         self.free.close();
+        self.stopped.cancel();
+        self.replacing.close();
+        self.replacing.wait().await;
         let hosts = std::mem::take(&mut *self.idle());
-        hosts.iter().for_each(ModelHost::kill);
-        join_all(hosts.iter().map(ModelHost::gone)).await;
+        end(&hosts).await;
     }
 
     /// Puts another host in the place of one that is lost, unless the version keeps losing them.
     fn replace(self: &Arc<Self>, lost: ModelHost) {
         let pool = Arc::clone(self);
-        self.starter.tasks.spawn_on(
-            async move {
-                lost.kill();
-                lost.gone().await;
-                pool.running().retain(|pid| *pid != lost.pid());
-                drop(lost);
-                tokio::select! {
-                    () = pool.starter.closing.cancelled() => {}
-                    () = pool.start_another() => {}
-                }
-            },
-            &self.runtime,
-        );
+        let replacing = self.replacing.track_future(async move {
+            end(std::slice::from_ref(&lost)).await;
+            pool.running().retain(|pid| *pid != lost.pid());
+            drop(lost);
+            tokio::select! {
+                () = pool.stopped.cancelled() => pool.free.close(),
+                () = pool.start_another() => {}
+            }
+        });
+        self.starter.tasks.spawn_on(replacing, &self.runtime);
     }
 
     async fn start_another(&self) {
         let crashes = self.crashes_in_a_row.load(Ordering::Relaxed);
-        if self.free.is_closed() {
-            return;
-        }
         if crashes >= CRASHES {
             return self.give_up(self.keeps_crashing(crashes));
         }
-        if crashes > 1 {
-            sleep(Duration::from_millis(100 << (2 * (crashes - 2)))).await;
-        }
-        match self.starter.start().await {
-            Ok((host, _)) => {
-                self.running().push(host.pid());
-                self.put_back(host);
+        let mut pause = if crashes > 1 { AFTER_A_CRASH * 4_u32.pow(crashes - 2) } else { Duration::ZERO };
+        loop {
+            sleep(pause).await;
+            match self.starter.start().await {
+                Ok((host, _)) => {
+                    self.running().push(host.pid());
+                    return self.put_back(host);
+                }
+                Err(fault) if self.running().is_empty() => return self.give_up(fault),
+                Err(fault) => {
+                    tracing::warn!(model = &*self.starter.spec.shown, %fault, "a host cannot be replaced; others go on");
+                }
             }
-            Err(fault) => self.give_up(fault),
+            pause = (pause * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE);
         }
     }
 
-    /// Dropped instead, and so ended, when the pool was stopped in the meantime.
     fn put_back(&self, host: ModelHost) {
-        let mut idle = self.idle();
-        if !self.free.is_closed() {
-            idle.push(host);
-            self.free.add_permits(1);
-        }
+        self.idle().push(host);
+        self.free.add_permits(1);
     }
 
     /// Whoever waits is told by the version, which asks us why.
     fn give_up(&self, fault: Fault) {
         tracing::warn!(model = &*self.starter.spec.shown, %fault, "model's hosts are given up");
         let _ = self.broken.set(fault);
+        self.stopped.cancel();
         self.free.close();
     }
 
@@ -203,30 +228,33 @@ impl Seat {
     /// Calls the model. Dropped before the answer is there, the host is lost, for nothing else stops it.
     pub(super) async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, CallFailure> {
         let Some(host) = &mut self.host else { return Err(CallFailure { fault: gone(), crashed: true }) };
-        let pool = &self.pool;
         let failure = match host.invoke(call).await {
             Ok(reply) => {
-                pool.crashes_in_a_row.store(0, Ordering::Relaxed);
+                self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
                 return Ok(reply);
             }
             Err(failure) => failure,
         };
         let crashed = match &failure.lost {
             None => {
-                pool.crashes_in_a_row.store(0, Ordering::Relaxed);
+                self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
                 false
             }
             Some(Lost::TimedOut) => {
-                pool.starter.metrics.model_hosts_lost.with_label_values(&["timed_out"]).inc();
+                self.timed_out = true;
+                self.count_lost("timed_out");
                 false
             }
             Some(Lost::Ended { .. } | Lost::Garbled(_)) => {
-                pool.crashes_in_a_row.fetch_add(1, Ordering::Relaxed);
-                pool.starter.metrics.model_hosts_lost.with_label_values(&["crashed"]).inc();
+                self.count_lost("crashed");
                 true
             }
         };
         Err(CallFailure { fault: failure.fault, crashed })
+    }
+
+    fn count_lost(&self, reason: &str) {
+        self.pool.starter.metrics.model_hosts_lost.with_label_values(&[reason]).inc();
     }
 
     fn is_lost(&self) -> bool {
@@ -237,12 +265,23 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let Some(host) = self.host.take() else { return };
-        if host.is_gone() {
-            self.pool.replace(host);
-        } else {
-            self.pool.put_back(host);
+        if !host.is_gone() {
+            return self.pool.put_back(host);
         }
+        if !self.timed_out {
+            let before = self.crashes_before;
+            let crashes = &self.pool.crashes_in_a_row;
+            // Another may have counted the same disaster.
+            let _ = crashes.compare_exchange(before, before.saturating_add(1), Ordering::Relaxed, Ordering::Relaxed);
+        }
+        self.pool.replace(host);
     }
+}
+
+/// Ends hosts, and waits until their processes have gone.
+async fn end(hosts: &[ModelHost]) {
+    hosts.iter().for_each(ModelHost::kill);
+    join_all(hosts.iter().map(ModelHost::gone)).await;
 }
 
 fn gone() -> Fault {

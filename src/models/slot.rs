@@ -30,6 +30,7 @@ enum Phase<T> {
     /// Whoever asks before then gets this fault at once.
     Failed {
         fault: Fault,
+        since: Instant,
         until: Instant,
     },
 }
@@ -83,9 +84,9 @@ impl<T> Slot<T> {
             Phase::Loading(outcome) if outcome.has_changed().is_ok() => {
                 return Found::Loading(Waiting(outcome.clone()));
             }
-            Phase::Failed { fault, until } if now < *until => {
+            Phase::Failed { fault, since, until } if now < *until => {
                 let mut fault = fault.clone();
-                fault.retry_after = fault.retry_after.map(|_| *until - now);
+                fault.retry_after = fault.retry_after.map(|after| after.saturating_sub(now - *since));
                 return Found::Failed(fault);
             }
             Phase::Idle | Phase::Loading(_) | Phase::Failed { .. } => {}
@@ -106,8 +107,14 @@ impl<T> Slot<T> {
     /// Puts another thing in the place of what is in it, and returns that.
     pub(super) fn put(&self, thing: Arc<T>) -> Option<Arc<T>> {
         let mut progress = self.progress();
-        progress.backoff = Backoff::default();
+        progress.phase = Phase::Idle;
+        progress.backoff.loaded();
         self.ready.swap(Some(thing))
+    }
+
+    /// What is in it works.
+    pub(super) fn works(&self) {
+        self.progress().backoff.alive();
     }
 
     /// Takes this thing out, if it is still what is in there, for it no longer works: whoever asks soon gets the fault.
@@ -119,11 +126,11 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Why it is empty, if it could not be filled a moment ago.
-    pub(super) fn failure(&self, now: Instant) -> Option<Fault> {
+    /// Why it is empty, if it could not be filled the last time.
+    pub(super) fn failure(&self) -> Option<Fault> {
         match &self.progress().phase {
-            Phase::Failed { fault, until } if now < *until => Some(fault.clone()),
-            _ => None,
+            Phase::Failed { fault, .. } => Some(fault.clone()),
+            Phase::Idle | Phase::Loading(_) => None,
         }
     }
 
@@ -141,15 +148,12 @@ impl<T> Slot<T> {
 impl<T> Progress<T> {
     /// From now on, and for a while, whoever asks gets this fault.
     fn remember(&mut self, fault: &mut Fault, step: Step, now: Instant) {
-        let remembered = match (step, fault.retry_after) {
-            // It knows when room can be had.
-            (Step::Room, Some(retry_after)) => retry_after,
-            _ => self.backoff.after(step),
-        };
+        let remembered = self.backoff.after(step);
         if fault.retryable {
-            fault.retry_after = Some(remembered);
+            // Room may come at any moment, so it is asked for again before it can be promised.
+            fault.retry_after = fault.retry_after.filter(|_| step == Step::Room).or(Some(remembered));
         }
-        self.phase = Phase::Failed { fault: fault.clone(), until: now + remembered };
+        self.phase = Phase::Failed { fault: fault.clone(), since: now, until: now + remembered };
     }
 }
 
@@ -158,7 +162,8 @@ impl<T> Loading<T> {
     pub(super) fn finish(self, thing: Arc<T>) {
         let mut progress = self.slot.progress();
         self.slot.ready.store(Some(Arc::clone(&thing)));
-        *progress = Progress { phase: Phase::Idle, backoff: Backoff::default() };
+        progress.phase = Phase::Idle;
+        progress.backoff.loaded();
         drop(progress);
         self.outcome.send_replace(Some(Ok(thing)));
     }
@@ -176,7 +181,7 @@ impl<T> Waiting<T> {
         match self.0.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,
             Ok(None) | Err(_) => {
-                let message = "the model's loading was interrupted, since Signalbox is stopping";
+                let message = "the model's loading was interrupted; Signalbox is stopping, or its log says why";
                 Err(Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message))
             }
         }

@@ -1,12 +1,13 @@
 //! What operators see of the models, and may ask of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use tokio::time::Instant;
 
+use super::host::Example;
 use super::keeper::Leaving;
 use super::model::Standing;
 use super::version::Version;
@@ -45,12 +46,16 @@ pub struct VersionReport {
     pub reason: Option<String>,
     /// Private bytes of its hosts as measured last, now or when it was loaded.
     pub memory: Option<u64>,
+    /// What came of its own example, when that was no prediction.
+    pub example: Option<String>,
     /// The processes that hold it.
     pub pids: Vec<u32>,
     /// How many hosts it has when it is loaded.
     pub workers: usize,
     /// The interpreter.
     pub python: String,
+    /// `forked` or `mlflow_serve`.
+    pub runtime: Runtime,
     /// Calls under way, or waiting for a host.
     pub in_use: usize,
     /// Unix time in milliseconds.
@@ -76,6 +81,10 @@ pub struct VersionReport {
 pub struct FollowingReport {
     /// As configured.
     pub model_uri: String,
+    /// The interpreter.
+    pub python: String,
+    /// `forked` or `mlflow_serve`.
+    pub runtime: Runtime,
     /// The version that takes calls; none before the registry was asked.
     pub version: Option<Arc<str>>,
     /// Why the registry could not say what it stands for.
@@ -111,8 +120,10 @@ impl Models {
                 });
                 Some(FollowingReport {
                     model_uri: model.uri.to_string(),
+                    python: hosted.hosting.python.clone(),
+                    runtime: hosted.hosting.runtime,
                     version: hosted.current.get().map(|current| Arc::clone(&current.0.version)),
-                    reason: hosted.current.failure(Instant::now()).map(|fault| fault.message),
+                    reason: hosted.current.failure().map(|fault| fault.message),
                     pending,
                 })
             })
@@ -121,12 +132,19 @@ impl Models {
         Report { memory: MemoryReport { limit, used }, models, following }
     }
 
-    /// Loads a version, or each of those with this id, and waits until that is done.
+    /// Loads a version, or what a URI stands for, in each of the ways it is hosted; and waits until that is done.
     pub async fn load(&self, id: &str) -> Result<(), Fault> {
-        for version in self.named(id)? {
-            version.loaded(&self.inner, true, None).await?;
+        let models: Vec<_> = self.inner.models().into_iter().filter(|model| **model.uri.text() == *id).collect();
+        let mut result = Ok(());
+        for model in &models {
+            result = result.and(model.load(&self.inner, true).await);
         }
-        Ok(())
+        if models.is_empty() {
+            for version in self.named(id)? {
+                result = result.and(version.loaded(&self.inner, true, None).await.map(drop));
+            }
+        }
+        result
     }
 
     /// Unloads a version, or each of those with this id. Calls under way get their answers; the next one loads it again.
@@ -143,10 +161,11 @@ impl Models {
 
     fn named(&self, id: &str) -> Result<Vec<Arc<Version>>, Fault> {
         let mut versions = self.inner.versions();
-        let known: Vec<_> = versions.iter().map(|version| version.name.to_string()).collect();
+        let known: BTreeSet<_> = versions.iter().map(|version| version.name.to_string()).collect();
         versions.retain(|version| *version.name == *id);
         if versions.is_empty() {
-            let message = format!("there is no model {id}; there are: {}", known.join(", "));
+            let known = if known.is_empty() { vec!["none yet".to_owned()] } else { known.into_iter().collect() };
+            let message = format!("no version {id} is known; known are: {}", known.join(", "));
             return Err(Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message));
         }
         Ok(versions)
@@ -155,36 +174,45 @@ impl Models {
 
 impl Inner {
     fn version_report(&self, version: &Arc<Version>) -> VersionReport {
-        let loaded = version.slot.get().filter(|loaded| loaded.is_open());
-        let failure = version.slot.failure(Instant::now());
+        let in_slot = version.slot.get();
+        let broken = in_slot.as_ref().and_then(|loaded| loaded.broken().cloned());
+        let failure = version.slot.failure().or(broken);
+        let loaded = in_slot.filter(|loaded| loaded.is_open());
         let (state, reason) = match (&loaded, failure) {
             (Some(_), _) => ("loaded", None),
             (None, _) if version.slot.is_loading() => ("loading", None),
             (None, Some(fault)) => ("failed", Some(fault.message)),
             (None, None) => {
-                let why = version.history.left().unwrap_or_else(|| "nobody has called it".to_owned());
-                ("unloaded", Some(why))
+                let why = version.history.left().map_or("nobody has called it", Leaving::in_words);
+                ("unloaded", Some(why.to_owned()))
             }
         };
         let habit = version.usage.habit();
         let models = self.models();
         let serves = models.iter().filter_map(|model| match &model.standing {
-            Standing::Hosted(hosted) if hosted.current.get().is_some_and(|now| now.0.key == version.key) => {
-                Some(model.uri.to_string())
-            }
+            Standing::Hosted(hosted) if hosted.has(version) => Some(model.uri.to_string()),
             _ => None,
         });
         VersionReport {
             id: version.name.to_string(),
             state,
             reason,
-            memory: Some(version.history.memory.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0),
+            memory: Some(match &loaded {
+                Some(loaded) => loaded.memory.load(Ordering::Relaxed),
+                None => version.history.memory.load(Ordering::Relaxed),
+            })
+            .filter(|bytes| *bytes > 0),
+            example: loaded.as_ref().and_then(|loaded| match &loaded.report.example {
+                Some(Example::Failed(why)) => Some(why.clone()),
+                Some(Example::Answered) | None => None,
+            }),
             pids: loaded.as_ref().map(|loaded| loaded.seats.pids()).unwrap_or_default(),
             workers: match version.hosting.runtime {
                 Runtime::Forked => version.hosting.workers,
                 Runtime::MlflowServe => 1,
             },
             python: version.hosting.python.clone(),
+            runtime: version.hosting.runtime,
             in_use: loaded.as_ref().map_or(0, |loaded| loaded.leases.held()),
             last_use: habit.last_use.map(|last_use| self.unix_milliseconds(last_use)),
             calls: habit.uses,

@@ -90,7 +90,7 @@ async fn says_what_to_do_about_the_interpreter() {
 async fn what_is_not_there_cannot_be_loaded_or_unloaded() {
     let (directory, models) = models("/nowhere/python");
     let fault = models.load("nope/1").await.unwrap_err();
-    assert_eq!((fault.code, fault.message.contains("there is no model nope/1")), (Code::ResourceDoesNotExist, true));
+    assert_eq!((fault.code, fault.message.contains("no version nope/1 is known")), (Code::ResourceDoesNotExist, true));
     let uri = directory.path().to_str().unwrap();
     handle(&models, uri, HandleOptions::default()).lease(None).await.unwrap_err();
     let fault = models.unload(uri).unwrap_err();

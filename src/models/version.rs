@@ -1,7 +1,7 @@
 //! One immutable version of a model: whether it is loaded, by what, and how it has been used.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::artifacts::Cached;
 use super::host::{LoadReport, Server};
+use super::keeper::Leaving;
 use super::lease::CallFailure;
 use super::leases::Leases;
 use super::pool::Pool;
@@ -23,7 +24,7 @@ use crate::invocation::{Call, HttpBackend};
 use crate::message::{Code, Fault, Reply, Stage};
 
 /// Where a version's artifacts are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
     /// In an artifact store, as the registry says.
     Registry(Resolved),
@@ -68,10 +69,10 @@ pub(super) struct Version {
 pub(super) struct History {
     pub(super) loads: AtomicU64,
     pub(super) evictions: AtomicU64,
-    /// Private bytes as measured last, 0 when never.
+    /// Private bytes of its hosts when it had been loaded, 0 when they were never measured.
     pub(super) memory: AtomicU64,
     /// Why it is not loaded any more.
-    left: Mutex<Option<String>>,
+    left: Mutex<Option<Leaving>>,
 }
 
 /// A version that answers.
@@ -108,6 +109,9 @@ pub(super) struct ServerSeats {
     pub(super) permits: Arc<Semaphore>,
     /// Its process, when that is ours.
     pub(super) server: Option<Server>,
+    /// Calls in a row that ran out of time.
+    timeouts: AtomicUsize,
+    concurrency: usize,
     /// Why it is not to be called any more.
     pub(super) broken: OnceLock<Fault>,
 }
@@ -145,24 +149,23 @@ impl Version {
         if models.closing.is_cancelled() {
             return Err(Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "Signalbox is stopping"));
         }
-        let waiting = match self.slot.find(Instant::now()) {
-            Found::Ready(loaded) => return Ok(loaded),
-            Found::Failed(fault) => return Err(fault),
-            Found::Loading(waiting) => {
-                if urgent {
-                    self.urgency().raise();
+        let waiting = {
+            // Held while looking, so that it is the urgency of the load that is found.
+            let mut current = self.urgency();
+            let waiting = match self.slot.find(Instant::now()) {
+                Found::Ready(loaded) => return Ok(loaded),
+                Found::Failed(fault) => return Err(fault),
+                Found::Loading(waiting) => waiting,
+                Found::Missing(loading, waiting) => {
+                    *current = Urgency::default();
+                    models.spawn_load(Arc::clone(self), current.clone(), loading);
+                    waiting
                 }
-                waiting
+            };
+            if urgent {
+                current.raise();
             }
-            Found::Missing(loading, waiting) => {
-                let urgency = Urgency::default();
-                if urgent {
-                    urgency.raise();
-                }
-                *self.urgency() = urgency.clone();
-                models.spawn_load(Arc::clone(self), urgency, loading);
-                waiting
-            }
+            waiting
         };
         until(deadline, waiting.outcome()).await.unwrap_or_else(|| {
             let message =
@@ -180,8 +183,29 @@ impl Version {
     /// How many bytes it will hold when it is loaded, as far as is known; its artifacts have this many.
     pub(super) fn expected_memory(&self, artifacts: u64) -> u64 {
         match self.history.memory.load(Ordering::Relaxed) {
-            0 => (artifacts * 2).max(SMALLEST_HOST * self.hosting.workers as u64),
+            0 => artifacts.saturating_mul(2).max(SMALLEST_HOST).saturating_mul(self.hosting.workers as u64),
             measured => measured,
+        }
+    }
+
+    /// Takes what a host of it took under an earlier Signalbox, if nothing newer is known.
+    pub(super) fn remember(&self, cached: Option<&Cached>) {
+        if self.hosting.runtime == Runtime::Forked
+            && self.history.memory.load(Ordering::Relaxed) == 0
+            && let Some(one_host) = cached.and_then(Cached::remembered_memory)
+        {
+            let all = one_host.saturating_mul(self.hosting.workers as u64);
+            self.history.memory.store(all, Ordering::Relaxed);
+        }
+    }
+
+    /// Its hosts take so many bytes now that they are loaded.
+    pub(super) fn measured(&self, bytes: u64, cached: Option<&Cached>) {
+        self.history.memory.store(bytes, Ordering::Relaxed);
+        if self.hosting.runtime == Runtime::Forked
+            && let Some(cached) = cached
+        {
+            cached.remember_memory(bytes / self.hosting.workers as u64);
         }
     }
 
@@ -195,14 +219,15 @@ impl Version {
 const SMALLEST_HOST: u64 = 16 << 20;
 
 impl History {
-    /// Why it is not loaded any more.
-    pub(super) fn left(&self) -> Option<String> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Whether an operator wanted it to leave.
+    pub(super) fn was_sent_away(&self) -> bool {
+        *self.left() == Some(Leaving::Operator)
     }
 
-    /// It has left, for this reason; or is loaded again.
-    pub(super) fn set_left(&self, why: Option<String>) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    /// Why it is not loaded any more; none when it is, or never was.
+    pub(super) fn left(&self) -> MutexGuard<'_, Option<Leaving>> {
+        // Nothing panics while it is held.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -246,12 +271,30 @@ impl Seats {
 
 impl ServerSeats {
     pub(super) fn new(backend: HttpBackend, concurrency: usize, server: Option<Server>) -> Self {
-        Self { backend, permits: Arc::new(Semaphore::new(concurrency)), server, broken: OnceLock::new() }
+        Self {
+            backend,
+            permits: Arc::new(Semaphore::new(concurrency)),
+            server,
+            timeouts: AtomicUsize::new(0),
+            concurrency,
+            broken: OnceLock::new(),
+        }
     }
 
     /// Posts a call. A server that no longer listens is gone, even if we have not been told yet.
     pub(super) async fn invoke(&self, call: &Call<'_>) -> Result<Reply, CallFailure> {
-        match self.backend.invoke(call.clone()).await {
+        let answer = self.backend.invoke(call.clone()).await;
+        let timed_out = answer.as_ref().is_err_and(|failure| failure.fault.code == Code::DeadlineExceeded);
+        let timeouts = if timed_out { self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        if !timed_out {
+            self.timeouts.store(0, Ordering::Relaxed);
+        } else if timeouts >= self.concurrency
+            && let Some(server) = &self.server
+        {
+            // Each of its threads is stuck by now, and nothing else frees them.
+            server.stop();
+        }
+        match answer {
             Ok(reply) => Ok(reply),
             Err(failure) => {
                 let crashed = failure.disconnected && self.has_ended().await;

@@ -2,6 +2,7 @@ use crate::config::{EnvManager, Runtime};
 use crate::invocation::{Concern, HttpBackend};
 use crate::models::host::{LoadReport, Phases};
 use crate::models::leases::Leases;
+use crate::models::slot::Found;
 use crate::models::version::{Hosting, Origin, Seats, ServerSeats};
 
 use super::*;
@@ -44,10 +45,12 @@ fn loaded(keeper: &Keeper, bytes: u64) -> Arc<Loaded> {
 }
 
 async fn load(keeper: &Arc<Keeper>, version: &Arc<Version>, bytes: u64) -> Result<Arc<Loaded>, Fault> {
-    let room = keeper.room(&version.name, bytes).await?;
+    let urgency = Urgency::default();
+    urgency.raise();
+    let room = keeper.room(&version.name, bytes, &urgency).await?;
     let loaded = loaded(keeper, bytes);
-    room.settle(version, &loaded);
-    version.slot.put(Arc::clone(&loaded));
+    let Found::Missing(loading, _) = version.slot.find(Instant::now()) else { panic!("it is loaded already") };
+    room.settle(version, Arc::clone(&loaded), loading);
     version.usage.used(keeper.now());
     Ok(loaded)
 }
@@ -62,7 +65,7 @@ async fn makes_room_and_counts_it_only_when_it_is_free() {
     assert_eq!(keeper.memory().1, 60 * MIB);
     assert!(first.slot.get().is_none() && second.slot.get().is_some());
     assert_eq!(first.history.evictions.load(Ordering::Relaxed), 1);
-    assert!(first.history.left().unwrap().contains("memory was short"));
+    assert!(*first.history.left() == Some(Leaving::Memory));
 }
 
 #[tokio::test]
@@ -118,7 +121,7 @@ async fn what_is_told_to_go_goes_after_its_last_call() {
 #[tokio::test]
 async fn a_reservation_that_is_given_up_is_free_again() {
     let keeper = keeper(100 * MIB);
-    drop(keeper.room("model/1", 90 * MIB).await.unwrap());
+    drop(keeper.room("model/1", 90 * MIB, &Urgency::default()).await.unwrap());
     assert_eq!(keeper.memory().1, 0);
     load(&keeper, &version(2), 90 * MIB).await.unwrap();
 }
@@ -132,7 +135,7 @@ async fn what_is_broken_is_remembered_with_its_reason() {
     let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "its process ended");
     seats.broken.set(fault).unwrap();
     keeper.abandon(&version, &held);
-    assert!(version.slot.failure(Instant::now()).unwrap().message.contains("its process ended"));
+    assert!(version.slot.failure().unwrap().message.contains("its process ended"));
     keeper.tasks.close();
     keeper.tasks.wait().await;
     assert_eq!(keeper.memory().1, 0);
