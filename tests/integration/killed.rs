@@ -39,10 +39,12 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
     let mut expected: Option<Vec<serde_json::Value>> = None;
     let mut moments = Vec::new();
     let mut kill = 0;
+    // From the start to the last of the first answers.
+    let mut usual = Duration::from_secs(3);
     while kill < kills() {
         // First in the middle of the start, the downloads and the loads, with nothing in the cache …
         let mut signalbox = hosting.spawn();
-        let moment = dice.moment(Duration::from_millis(3_500));
+        let moment = dice.moment(usual * 5 / 4);
         let interrupted = tokio::spawn(ask_when_ready(signalbox.log_path(), Instant::now() + moment));
         moments.push(interrupted.await.unwrap());
         signalbox.kill();
@@ -50,12 +52,19 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
         mark.assert_nothing_is_left(&format!("seed {seed}, kill {kill}, {moment:?} after the start"));
 
         // … then, when what is there now has given right answers, in the middle of calls.
+        let begun = Instant::now();
         let mut signalbox = hosting.start();
         let caller = Caller::of(&signalbox);
         let answers = ask_all(&caller).await.map(|answer| answer.unwrap().predictions()).to_vec();
         assert_eq!(*expected.get_or_insert_with(|| answers.clone()), answers, "seed {seed}, after kill {kill}");
         let pids: Vec<_> = caller.models().await.models.into_iter().flat_map(|model| model.pids).collect();
+        usual = begun.elapsed();
+        // Models have processes of their own.
+        for what in ["leave a process", "leave a daemon"] {
+            caller.ask("hostile", &json!({"dataframe_records": [{"do": what, "amount": 0.0}]})).await.predictions();
+        }
         let marked = mark.bearers();
+        assert_eq!(marked.iter().filter(|running| running.runs("sleep 1000")).count(), 2, "{marked:?}");
         assert!(
             pids.len() >= 3 && pids.iter().all(|pid| marked.iter().any(|it| it.pid == *pid)),
             "{pids:?} {marked:?}"
@@ -65,7 +74,7 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
         tokio::time::sleep(dice.moment(Duration::from_millis(300))).await;
         signalbox.kill();
         kill += 1;
-        moments.push(format!("with {} calls under way", interrupted.await.unwrap()));
+        moments.push(format!("with {} calls under way, {usual:?} from start to answers", interrupted.await.unwrap()));
         mark.assert_nothing_is_left(&format!("seed {seed}, kill {kill}, in the middle of calls"));
         assert_tidy(&hosting.cache, &temporary, seed);
         if dice.fraction() < 0.7 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Caller, Dice, Hosting, Latencies, Mlflow};
+use crate::support::{Caller, Dice, Hosting, Latencies, Mlflow, eventually};
 
 const MODELS: usize = 20;
 const ROOM: u64 = 10;
@@ -40,7 +40,7 @@ async fn memory_of_one(mlflow: &Mlflow) -> u64 {
         caller.ask(&format!("shelf-{n}"), &seconds(0.0)).await.predictions();
     }
     let page = caller.models().await;
-    page.models.iter().filter(|model| model.state == "loaded").map(|model| model.memory).max().unwrap()
+    page.models.iter().filter(|model| model.state == "loaded").filter_map(|model| model.memory).max().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +69,11 @@ async fn twenty_models_share_room_for_ten_and_no_request_fails() {
     let page = caller.models().await;
     assert!(page.models.iter().map(|model| model.evictions).sum::<u64>() > 0, "nothing was ever unloaded: {page:?}");
     let loaded = page.models.iter().filter(|model| model.state == "loaded").count();
-    assert!((5..=12).contains(&loaded), "{loaded} are loaded where there is room for ten");
+    assert!((5..=11).contains(&loaded), "{loaded} are loaded where there is room for ten");
+    eventually("memory under its limit", Duration::from_secs(10), async || {
+        (caller.models().await.memory.used <= limit).then_some(())
+    })
+    .await;
 }
 
 /// Some callers ask short questions; meanwhile one has a model busy for longer than it takes to load all others.
@@ -115,12 +119,13 @@ async fn loads(caller: &Caller) -> u64 {
     caller.models().await.models.iter().map(|model| model.loads).sum()
 }
 
-/// Panics when more memory is used than may be.
+/// Looks at the memory all the time. What a model takes is known when it is loaded, so there may be a little too much for
+/// a moment; panics when it is more than that.
 async fn watch(caller: Caller, limit: u64) {
     loop {
         let page = caller.models().await;
         assert_eq!(page.memory.limit, Some(limit));
-        assert!(page.memory.used <= limit, "{} of {limit} bytes are used: {page:#?}", page.memory.used);
+        assert!(page.memory.used <= limit + limit / 20, "{} of {limit} bytes are used: {page:#?}", page.memory.used);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct MemoryStatus {
 pub(crate) struct ModelStatus {
     pub(crate) id: String,
     pub(crate) state: String,
-    pub(crate) memory: u64,
+    pub(crate) memory: Option<u64>,
     pub(crate) pids: Vec<u32>,
     pub(crate) calls: u64,
     pub(crate) loads: u64,
@@ -66,7 +66,7 @@ pub(crate) struct Following {
 /// The version it stands for in the registry, but not here, and why not.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Pending {
-    pub(crate) version: String,
+    pub(crate) version: Option<String>,
     pub(crate) reason: Option<String>,
 }
 
