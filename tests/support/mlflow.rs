@@ -35,11 +35,17 @@ impl Mlflow {
 
     /// A server of one's own, which takes some twenty seconds.
     pub(crate) fn start() -> Self {
-        let mut mlflow = Self { directory: fresh_directory("mlflow"), port: free_port(), process: None };
-        mlflow.start_again();
+        let mlflow = Self::empty();
         for script in REGISTER {
             mlflow.register(script, &[]);
         }
+        mlflow
+    }
+
+    /// A server of one's own with an empty registry.
+    pub(crate) fn empty() -> Self {
+        let mut mlflow = Self { directory: fresh_directory("mlflow"), port: free_port(), process: None };
+        mlflow.start_again();
         mlflow
     }
 

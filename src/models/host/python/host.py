@@ -5,6 +5,7 @@ and writing are MLflow's own, in the order and with the errors of its scoring se
 does under `mlflow models serve`.
 """
 
+import functools
 import itertools
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 import traceback
 
+import mlflow.pyfunc
 import yaml
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
@@ -50,6 +52,8 @@ def load(directory):
     python_loader = yaml.SafeLoader
     # MLflow reads `MLmodel` three times; in C that takes no time.
     yaml.SafeLoader = getattr(yaml, "CSafeLoader", python_loader)
+    # Its warnings are about other versions than required. To find those takes it a quarter of the load; see `unmet`.
+    scoring_server.load_model = functools.partial(mlflow.pyfunc.load_model, suppress_warnings=True)
     try:
         model = scoring_server.load_model_with_mlflow_config(directory)
     except BaseException as error:

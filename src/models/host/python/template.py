@@ -441,10 +441,12 @@ def dry_run():
 def dry_run_of_sklearn():
     """Its checks of what it is given look for plugins, once. No parallel code: that would not survive a fork."""
     import pandas
-    from sklearn.preprocessing import StandardScaler
+    from scipy.sparse import csr_matrix
+    from sklearn.preprocessing import MaxAbsScaler
 
-    frame = pandas.DataFrame({"a": [1.0, 2.0]})
-    StandardScaler().fit(frame).transform(frame)
+    # The second is what texts are turned into: only for what is no table is every plugin asked.
+    for table in (pandas.DataFrame({"a": [1.0, 2.0]}), csr_matrix([[1.0], [2.0]])):
+        MaxAbsScaler().fit(table).transform(table)
 
 
 def main():
