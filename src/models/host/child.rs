@@ -24,6 +24,9 @@ const LONGEST_BODY: usize = 256 << 20;
 /// How long it may take to hear that a process has ended whose socket is closed already.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long a killed process may take to give back what it holds.
+const LONGEST_END: Duration = Duration::from_secs(10);
+
 /// A process forked from a template. Dropped, it is killed, and everything it has started with it.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -110,6 +113,14 @@ impl Child {
     /// Has it killed, without waiting for that, with everything it has started.
     pub(crate) fn kill(&self) {
         self.state.kill();
+    }
+
+    /// Kills it, and waits until its process has been reaped, as long as that may take.
+    pub(super) async fn end(&self) {
+        self.kill();
+        if timeout(LONGEST_END, self.gone()).await.is_err() {
+            tracing::warn!(pid = self.pid(), "a process that was killed has not ended");
+        }
     }
 
     /// Waits until its process has been reaped: only then is its memory free.

@@ -354,6 +354,7 @@ async fn a_server_is_mlflows_own() {
         shown: "models:/m/1".into(),
         model: directory.display().to_string(),
         env_manager: "local",
+        environments: None,
         concurrency: 1,
         deadline: Instant::now() + limit,
         load_timeout: limit,
