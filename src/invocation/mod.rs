@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(crate) use answer::meaning_of;
+pub(crate) use answer::{Meaning, meaning_of};
 pub(crate) use exceptions::ExceptionLog;
 pub use http::{Concern, HttpBackend, http_client};
 pub(crate) use http::{LARGEST_REPLY, in_words, root_cause, too_large};

@@ -171,6 +171,7 @@ impl Inner {
                     shown: Arc::clone(&version.name),
                     model: directory.display().to_string(),
                     env_manager: hosting.env_manager.name(),
+                    environments: self.artifacts.environments(),
                     concurrency: hosting.concurrency,
                     deadline,
                     load_timeout: self.settings.load_timeout,

@@ -7,6 +7,7 @@
 //!     model/MLmodel …
 //!     memory                                   what a host of it took
 //!   .partial-…/                                being filled
+//!   environments/                              those that MLflow makes for `mlflow models serve`
 //! ```
 
 mod cached;
@@ -72,6 +73,11 @@ impl Artifacts {
         }
         let inner = Inner { directory, limit, turns: Mutex::default(), tasks: TaskTracker::new() };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Where the environments are kept that MLflow makes. They do not count towards the limit.
+    pub(super) fn environments(&self) -> Option<PathBuf> {
+        self.inner.directory.as_ref().map(|directory| directory.join("environments"))
     }
 
     /// The files of a version: those in the cache if they are whole, else fetched.

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::frame::{self, Answer};
 use super::output::Output;
@@ -23,6 +23,9 @@ const LONGEST_BODY: usize = 256 << 20;
 
 /// How long it may take to hear that a process has ended whose socket is closed already.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a killed process may take to give back what it holds.
+const LONGEST_END: Duration = Duration::from_secs(10);
 
 /// A process forked from a template. Dropped, it is killed, and everything it has started with it.
 #[derive(Debug)]
@@ -92,24 +95,36 @@ impl Child {
     pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Answer, Lost> {
         let unanswered = Unanswered(&self.state);
         self.state.forget_output();
-        let head = serde_json::to_vec(head).map_err(|error| Lost::Garbled(error.to_string()))?;
-        let answer = match frame::write(&mut self.stream, &head, body).await {
-            Ok(()) => frame::read(&mut self.stream, LONGEST_BODY).await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(answer) => {
-                std::mem::forget(unanswered);
-                Ok(answer)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(Lost::Garbled(error.to_string())),
-            Err(_) => Err(self.state.last_words().await),
+        let answer = exchange(&mut self.stream, head, body).await;
+        unanswered.settle(answer).await
+    }
+
+    /// The same, with an answer by then or none. That the process has ended is told even if it takes longer to hear how.
+    pub(crate) async fn ask_until(
+        &mut self,
+        head: &impl Serialize,
+        body: &[u8],
+        deadline: Instant,
+    ) -> Result<Answer, Lost> {
+        let unanswered = Unanswered(&self.state);
+        self.state.forget_output();
+        match timeout_at(deadline, exchange(&mut self.stream, head, body)).await {
+            Ok(answer) => unanswered.settle(answer).await,
+            Err(_) => Err(Lost::TimedOut),
         }
     }
 
     /// Has it killed, without waiting for that, with everything it has started.
     pub(crate) fn kill(&self) {
         self.state.kill();
+    }
+
+    /// Kills it, and waits until its process has been reaped, as long as that may take.
+    pub(super) async fn end(&self) {
+        self.kill();
+        if timeout(LONGEST_END, self.gone()).await.is_err() {
+            tracing::warn!(pid = self.pid(), "a process that was killed has not ended");
+        }
     }
 
     /// Waits until its process has been reaped: only then is its memory free.
@@ -139,8 +154,27 @@ impl Drop for Child {
     }
 }
 
+async fn exchange(stream: &mut UnixStream, head: &impl Serialize, body: &[u8]) -> std::io::Result<Answer> {
+    frame::write(stream, &serde_json::to_vec(head)?, body).await?;
+    frame::read(stream, LONGEST_BODY).await
+}
+
 /// A question without an answer.
 struct Unanswered<'a>(&'a ChildState);
+
+impl Unanswered<'_> {
+    /// What came of it.
+    async fn settle(self, answer: std::io::Result<Answer>) -> Result<Answer, Lost> {
+        match answer {
+            Ok(answer) => {
+                std::mem::forget(self);
+                Ok(answer)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(Lost::Garbled(error.to_string())),
+            Err(_) => Err(self.0.last_words().await),
+        }
+    }
+}
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {

@@ -13,6 +13,7 @@
 
 mod child;
 mod control;
+mod environment;
 mod frame;
 mod model_host;
 mod output;

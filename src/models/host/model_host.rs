@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::child::{Child, Exit, Lost};
 use super::frame::Answer;
-use super::template::{Task, Template};
-use crate::invocation::{Call, ExceptionLog, LARGEST_REPLY, in_words, meaning_of, too_large};
+use super::template::{Task, Template, TemplateError};
+use crate::invocation::{Call, ExceptionLog, LARGEST_REPLY, Meaning, in_words, meaning_of, too_large};
 use crate::message::{Code, Fault, Reply, Stage};
 
 /// More differences than these are not shown in one message.
@@ -52,7 +52,9 @@ pub(crate) struct LoadReport {
 /// What took how long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Phases {
-    /// Having a process, and the template before that if there was none.
+    /// Waiting for the template to have imported everything: nothing, unless it has just been started.
+    pub(crate) template: Duration,
+    /// Having a process.
     pub(crate) fork: Duration,
     /// Loading the model.
     pub(crate) load: Duration,
@@ -109,43 +111,55 @@ struct Invoked {
     content_type: String,
     #[serde(default)]
     too_large: bool,
+    /// Memory was refused to the model, which may hold on to what it has.
+    #[serde(default)]
+    exhausted: bool,
 }
 
 impl ModelHost {
-    /// Forks a process, and has it load the model and answer the model's own example.
+    /// Forks a process, and has it load the model and answer the model's own example. When that fails, the process has
+    /// gone before this returns, and with it the memory it took.
     pub(crate) async fn start(template: &Template, spec: &HostSpec) -> Result<(Self, LoadReport), Fault> {
         let begun = Instant::now();
-        let forked = timeout_at(spec.deadline, template.fork(&Task::Model)).await;
-        let mut child = forked
-            .map_err(|_| {
-                spec.fault(&format!(
-                    "{} (models.python) was not ready to fork within models.load_timeout ({})",
-                    template.python(),
-                    in_words(spec.load_timeout)
-                ))
-            })?
-            .map_err(|error| error.fault(&spec.shown))?;
-        let fork = begun.elapsed();
+        let forked = timeout_at(spec.deadline, async {
+            template.warm().await?;
+            let warm = Instant::now();
+            Ok((template.fork(&Task::Model).await?, warm))
+        });
+        let (child, warm) = match forked.await {
+            Ok(forked) => forked.map_err(|error: TemplateError| error.fault(&spec.shown))?,
+            Err(_) => return Err(spec.not_forked(template.python())),
+        };
+        let (template_took, fork) = (warm - begun, warm.elapsed());
+        let exceptions = ExceptionLog::new(Arc::clone(&spec.shown));
+        let mut host = Self { child, shown: Arc::clone(&spec.shown), exceptions };
+        match host.load(template, spec).await {
+            Ok(mut report) => {
+                report.phases = Phases { template: template_took, fork, ..report.phases };
+                Ok((host, report))
+            }
+            Err(fault) => {
+                host.child.end().await;
+                Err(fault)
+            }
+        }
+    }
 
+    async fn load(&mut self, template: &Template, spec: &HostSpec) -> Result<LoadReport, Fault> {
         let Some(directory) = spec.directory.to_str() else {
             return Err(spec.fault(&format!("{} is no UTF-8", spec.directory.display())));
         };
         let question = Question::Load { directory, largest_answer: LARGEST_REPLY };
-        let answer = match timeout_at(spec.deadline, child.ask(&question, b"")).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(lost)) => return Err(spec.fault(&with_reason(&lost))),
-            Err(_) => return Err(spec.too_slow(&child)),
+        let answer = match self.child.ask_until(&question, b"", spec.deadline).await {
+            Ok(answer) => answer,
+            Err(Lost::TimedOut) => return Err(spec.too_slow(&self.child)),
+            Err(lost) => return Err(spec.fault(&with_reason(&lost))),
         };
         match serde_json::from_slice(&answer.head) {
             Ok(Loaded::Loaded { load, warm, example, unmet, imported }) => {
                 template.learn(&imported).await;
-                let report = LoadReport {
-                    phases: Phases { fork, load: seconds(load), warm: seconds(warm) },
-                    example: example.map(Example::of),
-                    unmet,
-                };
-                let exceptions = ExceptionLog::new(Arc::clone(&spec.shown));
-                Ok((Self { child, shown: Arc::clone(&spec.shown), exceptions }, report))
+                let phases = Phases { load: seconds(load), warm: seconds(warm), ..Phases::default() };
+                Ok(LoadReport { phases, example: example.map(Example::of), unmet })
             }
             Ok(Loaded::Failed { exception, traceback, unmet }) => {
                 tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");
@@ -159,19 +173,8 @@ impl ModelHost {
     /// the process: nothing else stops a model that computes.
     pub(crate) async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, Failure> {
         let question = Question::Invoke { content_type: call.content_type };
-        let answer = match timeout(call.timeout, self.child.ask(&question, &call.payload)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(lost)) => return Err(self.lost(lost)),
-            Err(_) => {
-                let message = format!(
-                    "{} did not answer within {}; its process was killed, since nothing else stops it",
-                    self.shown,
-                    in_words(call.timeout)
-                );
-                let fault = Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message);
-                return Err(Failure { fault, lost: Some(Lost::TimedOut) });
-            }
-        };
+        let answer = self.child.ask_until(&question, &call.payload, Instant::now() + call.timeout).await;
+        let answer = answer.map_err(|lost| self.lost(lost, call.timeout))?;
         self.reply(answer)
     }
 
@@ -201,30 +204,54 @@ impl ModelHost {
     }
 
     fn reply(&self, answer: Answer) -> Result<Reply, Failure> {
-        let Invoked { status, content_type, too_large: is_too_large } = match serde_json::from_slice(&answer.head) {
-            Ok(invoked) => invoked,
-            Err(error) => {
-                self.child.kill();
-                return Err(self.lost(Lost::Garbled(error.to_string())));
-            }
-        };
+        let Invoked { status, content_type, too_large: is_too_large, exhausted } =
+            match serde_json::from_slice(&answer.head) {
+                Ok(invoked) => invoked,
+                Err(error) => {
+                    self.child.kill();
+                    return Err(self.lost(Lost::Garbled(error.to_string()), Duration::ZERO));
+                }
+            };
         if is_too_large {
             return Err(too_large(&self.shown).into());
         }
         if (200..300).contains(&status) {
             return Ok(Reply { content_type, body: answer.body });
         }
-        let meaning = meaning_of(status, None, &answer.body);
-        if let Some(traceback) = &meaning.traceback {
-            self.exceptions.log(&meaning.fault, traceback);
+        let Meaning { fault, traceback } = meaning_of(status, None, &answer.body);
+        if let Some(traceback) = &traceback {
+            self.exceptions.log(&fault, traceback);
         }
-        Err(meaning.fault.into())
+        Err(if exhausted { self.exhausted(fault) } else { fault }.into())
     }
 
-    fn lost(&self, lost: Lost) -> Failure {
-        let message = format!("{} did not answer: {lost}", self.shown);
+    /// It answered that it has no memory left, and is not asked again. Another one may do better.
+    fn exhausted(&self, fault: Fault) -> Fault {
+        self.child.kill();
+        let message =
+            format!("{}: it may take no more memory (models.memory_limit), so its process is replaced", fault.message);
+        tracing::warn!(model = &*self.shown, pid = self.pid(), "a model's process is lost: {message}");
+        Fault { message, retryable: true, ..fault }
+    }
+
+    /// It is gone; an answer was waited for this long.
+    fn lost(&self, lost: Lost, limit: Duration) -> Failure {
         tracing::warn!(model = &*self.shown, pid = self.pid(), "a model's process is lost: {}", with_reason(&lost));
-        Failure { fault: Fault::passing(Code::ModelError, Stage::Invoke, message), lost: Some(lost) }
+        let fault = match &lost {
+            Lost::TimedOut => {
+                let message = format!(
+                    "{} did not answer within {}; its process was killed, since nothing else stops it",
+                    self.shown,
+                    in_words(limit)
+                );
+                Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
+            }
+            Lost::Ended { .. } | Lost::Garbled(_) => {
+                let message = format!("{} did not answer: {lost}", self.shown);
+                Fault::passing(Code::ModelError, Stage::Invoke, message)
+            }
+        };
+        Failure { fault, lost: Some(lost) }
     }
 }
 
@@ -247,6 +274,13 @@ impl HostSpec {
     fn fault(&self, why: &str) -> Fault {
         let message = format!("{} cannot be loaded: {why}", self.shown);
         Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+    }
+
+    fn not_forked(&self, python: &str) -> Fault {
+        self.fault(&format!(
+            "{python} (models.python, or the route's `python`) was not ready to fork within models.load_timeout ({})",
+            in_words(self.load_timeout)
+        ))
     }
 
     fn too_slow(&self, child: &Child) -> Fault {

@@ -18,6 +18,7 @@ pub(crate) struct Output {
     lines: VecDeque<String>,
     exception: Option<String>,
     port_taken: bool,
+    has_environment: bool,
 }
 
 /// Hands over what comes from a pipe, line by line, until it ends.
@@ -36,6 +37,8 @@ impl Output {
     pub(super) fn push(&mut self, line: &str) {
         let line = line.trim_end();
         self.port_taken |= line.contains("address already in use");
+        // MLflow says so of whatever it runs in an environment, and before that there is one.
+        self.has_environment |= line.contains("=== Running command");
         // `mlflow models serve` ends with an exception of its own about the command that it has run: no news.
         if exception_of(line).is_some_and(|exception| !exception.starts_with("Exception: Command '[")) {
             self.exception = Some(line.to_owned());
@@ -56,6 +59,11 @@ impl Output {
     /// Whether something else listens on the port that was meant for the server.
     pub(crate) fn port_is_taken(&self) -> bool {
         self.port_taken
+    }
+
+    /// Whether `mlflow models serve` has come to the end of making an environment.
+    pub(crate) fn has_environment(&self) -> bool {
+        self.has_environment
     }
 
     /// The last lines.
@@ -82,7 +90,7 @@ mod tests {
              Exception: Command '['bash', '-c', 'exec uvicorn']' returned non zero return code. Return code = 1\n",
         );
         assert_eq!(output.reason(), Some("ModuleNotFoundError: No module named 'torch'"));
-        assert!(!output.port_is_taken());
+        assert!(!output.port_is_taken() && output.has_environment());
     }
 
     #[test]

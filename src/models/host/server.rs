@@ -1,6 +1,7 @@
 //! `mlflow models serve`, for models that need an environment of their own.
 
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::child::{Child, Exit};
+use super::environment::Environment;
 use super::template::{Task, Template};
 use crate::invocation::{Concern, HttpBackend, in_words};
 use crate::message::{Code, Fault, Stage};
@@ -28,6 +30,8 @@ pub(crate) struct ServerSpec {
     pub(crate) model: String,
     /// Where MLflow gets the model's libraries from: `local`, `virtualenv`, `uv` or `conda`.
     pub(crate) env_manager: &'static str,
+    /// Where the environments are kept that MLflow makes; where it keeps them by itself if nobody says.
+    pub(crate) environments: Option<PathBuf>,
     /// Calls at once.
     pub(crate) concurrency: usize,
     /// When the server must be ready.
@@ -53,9 +57,10 @@ impl Server {
     /// Starts a server, and waits until it is ready. Its processes are killed when it is dropped, and so when this future
     /// is.
     pub(crate) async fn start(template: &Template, spec: &ServerSpec) -> Result<(Self, HttpBackend), Fault> {
+        let mut environment = spec.environment().await?;
         let mut attempts = 1;
         loop {
-            match Self::attempt(template, spec).await {
+            match Self::attempt(template, spec, environment.as_mut()).await {
                 Ok(started) => return Ok(started),
                 Err(StartError::PortTaken(_)) if attempts < PORT_ATTEMPTS => attempts += 1,
                 Err(StartError::PortTaken(fault) | StartError::Fault(fault)) => return Err(fault),
@@ -63,24 +68,39 @@ impl Server {
         }
     }
 
-    async fn attempt(template: &Template, spec: &ServerSpec) -> Result<(Self, HttpBackend), StartError> {
+    async fn attempt(
+        template: &Template,
+        spec: &ServerSpec,
+        mut environment: Option<&mut Environment>,
+    ) -> Result<(Self, HttpBackend), StartError> {
         let (port, _reservation) = reserve_port().map_err(|error| spec.fault(&format!("no port is free: {error}")))?;
         let backend = spec.backend(port)?;
-        let task = spec.task(port);
+        let task = spec.task(port, environment.as_deref());
         let forked = timeout_at(spec.deadline, template.fork(&task)).await;
         let forked = forked.map_err(|_| spec.fault(&spec.late("the process that starts it was busy")))?;
         let server = Self { child: forked.map_err(|error| error.fault(&spec.shown))? };
         let ready = async {
             while !backend.ping().await {
+                if server.child.output().has_environment()
+                    && let Some(environment) = environment.take()
+                {
+                    environment.finish();
+                }
                 sleep(POLL).await;
             }
+            if let Some(environment) = environment {
+                environment.finish();
+            }
         };
-        tokio::select! {
+        let error = tokio::select! {
             biased;
-            exit = server.gone() => Err(server.ended_early(template.python(), spec, exit)),
-            () = ready => Ok((server, backend)),
-            () = sleep_until(spec.deadline) => Err(server.too_slow(spec).into()),
-        }
+            exit = server.gone() => server.ended_early(template.python(), spec, exit),
+            () = ready => return Ok((server, backend)),
+            () = sleep_until(spec.deadline) => server.too_slow(spec).into(),
+        };
+        // What it holds is free only then, and nothing works on its environment any longer.
+        server.child.end().await;
+        Err(error)
     }
 
     /// Its process id.
@@ -120,16 +140,34 @@ impl Server {
 }
 
 impl ServerSpec {
-    fn task(&self, port: u16) -> Task {
+    /// Where MLflow makes the environment, unless the interpreter's own is used.
+    async fn environment(&self) -> Result<Option<Environment>, Fault> {
+        let Some(directory) = self.environments.as_deref().filter(|_| self.env_manager != "local") else {
+            return Ok(None);
+        };
+        let opened = Environment::open(directory, self.env_manager, Path::new(&self.model));
+        match timeout_at(self.deadline, opened).await {
+            Ok(Ok(environment)) => Ok(Some(environment)),
+            Ok(Err(error)) => Err(self.fault(&format!(
+                "its environment cannot be kept in {}: {error}; let Signalbox write there, or set \
+                 models.cache.directory to another directory",
+                directory.display()
+            ))),
+            Err(_) => Err(self.fault(&self.late("its environment was still being made for another model"))),
+        }
+    }
+
+    fn task(&self, port: u16, place: Option<&Environment>) -> Task {
         let port = port.to_string();
         let arguments = ["models", "serve", "-m", &self.model, "-h", "127.0.0.1", "-p", &port];
         // How long a call may take is for the endpoint to say; an hour stands for no limit.
         let more = ["--env-manager", self.env_manager, "-t", "3600"];
         // A line for each request would cost more than it tells, and connections are kept longer than we keep them.
         let environment = [("UVICORN_ACCESS_LOG", "false"), ("UVICORN_TIMEOUT_KEEP_ALIVE", "90")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Task::Serve {
             arguments: arguments.into_iter().chain(more).map(str::to_owned).collect(),
-            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            environment: environment.into_iter().chain(place.into_iter().flat_map(Environment::variables)).collect(),
         }
     }
 

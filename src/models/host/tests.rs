@@ -218,7 +218,6 @@ async fn what_a_model_raises_or_says_leaves_its_host_alive() {
     assert_eq!(pid, json!(host.pid()));
     for (name, code, message) in [
         ("exit", Code::ModelError, "the model raised SystemExit: 3"),
-        ("leak", Code::ModelError, "the model raised MemoryError"),
         ("large", Code::PayloadTooLarge, "the answer of models:/m/1 is larger than 64 MiB"),
         ("unwritable", Code::ModelError, "the model's server failed (it answered 500): Internal Server Error"),
     ] {
@@ -228,6 +227,13 @@ async fn what_a_model_raises_or_says_leaves_its_host_alive() {
     assert_eq!(stunt(&mut host, "flood").await.unwrap(), json!(1));
     assert!(host.child_output().tail().count() <= 20);
     assert_eq!((stunt(&mut host, "pid").await.unwrap(), host.is_gone()), (pid, false));
+    // That one may keep what it has for ever.
+    let failure = stunt(&mut host, "leak").await.unwrap_err();
+    let message =
+        "the model raised MemoryError: it may take no more memory (models.memory_limit), so its process is replaced";
+    assert_eq!((failure.fault.code, &*failure.fault.message, failure.lost), (Code::ModelError, message, None));
+    assert!(host.is_gone());
+    host.gone().await;
     world.end().await;
 }
 
@@ -300,6 +306,10 @@ async fn a_load_that_fails_says_why() {
         let fault = world.start_within(&world.stunts(name), Duration::from_secs(limit)).await.unwrap_err();
         assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
         assert!(fault.message.contains(why), "{fault}");
+        // Their processes are gone already: nothing but what imports have started is left below the template.
+        let template = world.template.pid().await.unwrap();
+        let children = std::fs::read_to_string(format!("/proc/{template}/task/{template}/children")).unwrap();
+        assert_eq!(children.trim(), "", "{name}");
         let advice = fault.message.contains("numpy<1 is required, ") && fault.message.contains("runtime: mlflow_serve");
         assert_eq!(advice, name != "sleep", "{fault}");
     }
@@ -354,6 +364,7 @@ async fn a_server_is_mlflows_own() {
         shown: "models:/m/1".into(),
         model: directory.display().to_string(),
         env_manager: "local",
+        environments: None,
         concurrency: 1,
         deadline: Instant::now() + limit,
         load_timeout: limit,

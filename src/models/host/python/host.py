@@ -40,9 +40,9 @@ def main(channel):
     channel.answer(report)
     while (question := channel.receive()) is not None:
         head, body = question
-        status, content_type, answer = invoke(body, head["invoke"]["content_type"], model, schema)
+        status, content_type, answer, exhausted = invoke(body, head["invoke"]["content_type"], model, schema)
         too_large = len(answer) > largest
-        head = {"status": status, "content_type": content_type, "too_large": too_large}
+        head = {"status": status, "content_type": content_type, "too_large": too_large, "exhausted": exhausted}
         channel.answer(head, b"" if too_large else answer)
 
 
@@ -73,27 +73,34 @@ def try_example(directory, model, schema):
             example = file.read()
     except OSError:
         return None
-    status, _, answer = invoke(example, JSON, model, schema)
+    status, _, answer, _ = invoke(example, JSON, model, schema)
     return status, "" if status == 200 else answer.decode(errors="replace")
 
 
 def invoke(data, content_type, model, schema):
-    """What the scoring server answers: status, media type and body."""
+    """What the scoring server answers: status, media type and body; and whether memory was refused over it."""
     try:
         answer = scoring_server.invocations(data, content_type, model, schema)
         media_type = TEXT if answer.mimetype == "text/plain" else answer.mimetype
-        return answer.status, media_type, answer.response.encode()
+        return answer.status, media_type, answer.response.encode(), False
     except MlflowException as error:
-        return error.get_http_status_code(), JSON, error.serialize_as_json().encode()
-    except Exception:
+        return error.get_http_status_code(), JSON, error.serialize_as_json().encode(), ran_out_of_memory(error)
+    except Exception as error:
         # Such as predictions that cannot be written as JSON: the reason is for the log.
         traceback.print_exc()
-        return 500, TEXT, b"Internal Server Error"
+        return 500, TEXT, b"Internal Server Error", ran_out_of_memory(error)
     except BaseException as error:
         # The model wants to end its process, which would end the scoring server as well.
         message = f"the model raised {type(error).__name__}"
         error = MlflowException(message, stack_trace=traceback.format_exc())
-        return 500, JSON, error.serialize_as_json().encode()
+        return 500, JSON, error.serialize_as_json().encode(), False
+
+
+def ran_out_of_memory(error):
+    """Whether this came of a `MemoryError`. Whatever took the memory may still have it, so that all calls would fail."""
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def missing_modules():
