@@ -370,7 +370,7 @@ async fn residency(mlflow: &Mlflow) {
     let largest = async || {
         let page = contenders[0].caller.models().await;
         let settled = page.models.iter().all(|model| model.state == "loaded" && model.calls > 0);
-        settled.then(|| page.models.iter().map(|model| model.memory).max().unwrap())
+        settled.then(|| page.models.iter().filter_map(|model| model.memory).max().unwrap())
     };
     let largest = eventually("the sizes of all models", Duration::from_secs(10), largest).await;
     let limit = largest * ROOM as u64 + largest / 2;

@@ -300,26 +300,29 @@ impl Keeper {
 
     /// Measures those that were called since they were measured.
     async fn measure(&self) {
-        let due: Vec<_> = {
+        let due: Vec<(Tenant, Vec<u32>)> = {
             let mut house = self.house();
             let called = house.residents.values_mut().filter_map(|tenant| {
                 let calls = tenant.version.usage.habit().uses;
                 let due = calls != tenant.measured_at || tenant.loaded.leases.held() > 0;
                 tenant.measured_at = calls;
-                due.then(|| (Arc::clone(&tenant.version), Arc::clone(&tenant.loaded)))
+                due.then(|| (tenant.clone(), tenant.loaded.seats.pids()))
             });
             called.collect()
         };
-        for (version, loaded) in due {
-            let Some(bytes) = memory_of(loaded.seats.pids()).await else { continue };
-            let house = self.house();
+        let pids = due.iter().flat_map(|(_, pids)| pids).copied().collect();
+        let mut measured = memories_of(pids).await.into_iter();
+        let house = self.house();
+        for (Tenant { version, loaded, .. }, pids) in due {
+            let bytes = measured.by_ref().take(pids.len()).flatten().reduce(u64::saturating_add);
             // It may have gone in the meantime, and what was measured with it.
-            if house.residents.get(&version.key).is_some_and(|tenant| Arc::ptr_eq(&tenant.loaded, &loaded)) {
+            let stays = house.residents.get(&version.key).is_some_and(|tenant| Arc::ptr_eq(&tenant.loaded, &loaded));
+            if let (Some(bytes), true) = (bytes, stays) {
                 loaded.memory.store(bytes, Ordering::Relaxed);
                 self.show_memory(&version, bytes);
             }
         }
-        self.show(&self.house());
+        self.show(&house);
     }
 
     fn full(&self, name: &str) -> Fault {
@@ -446,12 +449,15 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Private bytes of these processes and of what they have started; None where that cannot be measured.
+/// Private bytes of these processes together; None where that cannot be measured.
 pub(super) async fn memory_of(pids: Vec<u32>) -> Option<u64> {
+    memories_of(pids).await.into_iter().flatten().reduce(u64::saturating_add)
+}
+
+/// Private bytes of each of these processes and of what it has started; None for one that has gone.
+async fn memories_of(pids: Vec<u32>) -> Vec<Option<u64>> {
     // Reading it walks the process's page tables in the kernel.
-    let measuring =
-        tokio::task::spawn_blocking(move || pids.into_iter().map(memory::group_private_memory).sum::<Option<u64>>());
-    measuring.await.ok().flatten()
+    tokio::task::spawn_blocking(move || memory::group_private_memories(&pids)).await.unwrap_or_default()
 }
 
 fn refused(name: &str, refusal: &Refusal) -> Fault {

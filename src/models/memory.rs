@@ -34,11 +34,6 @@ pub(super) fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
     held
 }
 
-/// The same for one.
-pub(super) fn group_private_memory(pid: u32) -> Option<u64> {
-    group_private_memories(&[pid]).first().copied().flatten()
-}
-
 /// The bytes of memory that this process and its children may use: the machine's, or its control group's limit when
 /// that is lower.
 pub(super) fn machine_memory() -> Option<u64> {
@@ -144,10 +139,10 @@ SwapPss:               8 kB
         let after = private_memory(std::process::id()).unwrap();
         // Other tests run beside this one and may give memory back.
         assert!(after > before + (32 << 20) && after < machine, "{before} {after} {machine}");
-        assert!(group_private_memory(std::process::id()).unwrap() > 32 << 20);
+        assert!(group_private_memories(&[std::process::id()])[0].unwrap() > 32 << 20);
         drop(held);
         assert_eq!(private_memory(u32::MAX), None);
-        assert_eq!(group_private_memory(u32::MAX), None);
+        assert_eq!(group_private_memories(&[u32::MAX]), [None]);
         let both = group_private_memories(&[u32::MAX, std::process::id()]);
         assert!(both.len() == 2 && both[0].is_none() && both[1].is_some(), "{both:?}");
     }
