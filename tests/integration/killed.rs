@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Answer, Caller, Dice, Hosting, MARK, Mark, Mlflow, fresh_directory};
+use crate::support::{Answer, Caller, Dice, Hosting, MARK, Mark, Mlflow, fresh_directory, signal, wait_for_end};
 
 /// Of the model's weights; see `models.py`.
 const WEIGHTS: usize = 24 << 20;
@@ -82,6 +82,27 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
         }
     }
     println!("killed {moments:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn killed_with_news_unread_it_leaves_nothing_behind() {
+    let (mark, temporary) = (Mark::new(), fresh_directory("temporary"));
+    let mut signalbox = hosting(&mark, &temporary).start();
+    let caller = Caller::of(&signalbox);
+    for what in ["leave a process", "leave a daemon"] {
+        caller.ask("hostile", &json!({"dataframe_records": [{"do": what, "amount": 0.0}]})).await.predictions();
+    }
+    assert!(ask_all(&caller).await.iter().all(Result::is_ok));
+    let fast = caller.model("sentiment-model-fast/1").await.unwrap().pids;
+    // It is stopped, a host ends, and what it is told of that is never read.
+    signal("STOP", signalbox.pid());
+    for pid in fast {
+        signal("KILL", pid);
+        wait_for_end(pid);
+    }
+    signalbox.kill();
+    mark.assert_nothing_is_left("killed with news unread");
 }
 
 fn hosting(mark: &Mark, temporary: &Path) -> Hosting {

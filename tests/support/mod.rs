@@ -27,7 +27,7 @@ pub(crate) use dice::Dice;
 pub(crate) use hosting::Hosting;
 pub(crate) use kafka::Kafka;
 pub(crate) use mlflow::{Mlflow, mlflow_environment, python};
-pub(crate) use proc::{MARK, Mark, is_alive, kill, wait_for_end};
+pub(crate) use proc::{MARK, Mark, is_alive, kill, signal, wait_for_end};
 pub(crate) use process::Process;
 pub(crate) use reply::Reply;
 pub(crate) use setup::{Setup, http_model, http_model_of_size};

@@ -86,7 +86,12 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 
 /// Ends a process on the spot.
 pub(crate) fn kill(pid: u32) {
-    let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).output();
+    signal("KILL", pid);
+}
+
+/// Sends a signal, such as `STOP`, to a process.
+pub(crate) fn signal(name: &str, pid: u32) {
+    let _ = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).output();
 }
 
 /// Waits until the process has ended.

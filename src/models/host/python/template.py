@@ -128,7 +128,11 @@ class Template:
             self.reap()
         if self.control not in ready:
             return
-        received = self.control.recv(65536)
+        try:
+            received = self.control.recv(65536)
+        except ConnectionResetError:
+            # It has ended with something unread that we had said.
+            received = b""
         if not received:
             self.end()
         *lines, self.received = (self.received + received).split(b"\n")
@@ -457,7 +461,15 @@ def main():
     prctl(SET_NAME, b"signalbox-templ")
     control = socket.socket(fileno=0)
     control.set_inheritable(False)
-    Template(control).run()
+    template = Template(control)
+    try:
+        template.run()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        # Not without those who depend on it.
+        template.end(ENDED_BADLY)
 
 
 main()
