@@ -134,10 +134,11 @@ impl Shared {
             let answer = call(lease, Arc::clone(request), payload.clone(), endpoint.timeout, deadline).await;
             drop(timer);
             match answer {
-                Ok(reply) => return Ok(reply),
+                Some(Ok(reply)) => return Ok(reply),
+                None => return Err(late(target)),
                 // It may be this request that its process does not survive: a third would be one too many.
-                Err(failure) if failure.crashed && progress.served_by.attempts < MAX_ATTEMPTS => {}
-                Err(failure) => return Err(failure.fault),
+                Some(Err(failure)) if failure.crashed && progress.served_by.attempts < MAX_ATTEMPTS => {}
+                Some(Err(failure)) => return Err(failure.fault),
             }
         }
     }
@@ -201,17 +202,17 @@ impl Shared {
 
 /// Calls the model. A model that is hosted here has the whole of `timeout` for it and is ended when that is not enough,
 /// so whose caller was in more of a hurry gets a fault while the call goes on: a host must not be taken for stuck because
-/// its callers have waited before.
+/// its callers have waited before. None when the deadline came first.
 async fn call(
     mut lease: Lease,
     request: Arc<Request>,
     payload: Bytes,
     timeout: Duration,
     deadline: Option<Instant>,
-) -> Result<Reply, CallFailure> {
+) -> Option<Result<Reply, CallFailure>> {
     let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
     if left.is_zero() {
-        return Err(late());
+        return None;
     }
     let goes_on = lease.is_hosted() && left < timeout;
     let limit = if goes_on { timeout } else { timeout.min(left) };
@@ -220,21 +221,19 @@ async fn call(
         lease.invoke(&Call { content_type, payload, headers, timeout: limit }).await
     };
     if !goes_on {
-        return calling.await;
+        return Some(calling.await);
     }
     let mut calling = Box::pin(calling);
-    match timeout_at(Instant::now() + left, &mut calling).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            tokio::spawn(calling);
-            Err(late())
-        }
+    let answer = timeout_at(Instant::now() + left, &mut calling).await.ok();
+    if answer.is_none() {
+        tokio::spawn(calling);
     }
+    answer
 }
 
-fn late() -> CallFailure {
-    let message = "the model had not answered when the request's time was up";
-    CallFailure { fault: Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message), crashed: false }
+fn late(target: &Target) -> Fault {
+    let message = format!("{} had not answered when the request's time was up", target.model.uri());
+    Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
 }
 
 fn refused(refusal: Refusal) -> Fault {
