@@ -305,6 +305,48 @@ kafka:
 }
 
 #[test]
+fn hosting_is_for_models_that_are_loaded_here() {
+    let text = "\
+model_endpoints:
+  - name: a
+    routes:
+      - {model_uri: 'http://h:1', alias: one, python: python3, runtime: mlflow_serve, env_manager: uv, workers: 2}
+      - {model_uri: builtin:noop, alias: two, workers: 2, max_concurrency: 8}
+      - {model_uri: 'models:/m/1', alias: three, workers: 2, max_concurrency: 2}
+models:
+  memory_limit: 0
+  preload: ['http://h:1', 'models:/m/1']
+  pin: [builtin:noop]
+";
+    insta::assert_snapshot!(report(text), @r#"
+    gateway.yaml:4:55: model_endpoints[0].routes[0].python: no process is started for what is served elsewhere; leave it out
+    gateway.yaml:4:73: model_endpoints[0].routes[0].runtime: no process is started for what is served elsewhere; leave it out
+    gateway.yaml:4:100: model_endpoints[0].routes[0].env_manager: no process is started for what is served elsewhere; leave it out
+    gateway.yaml:4:113: model_endpoints[0].routes[0].workers: no process is started for what is served elsewhere; leave it out
+    gateway.yaml:5:56: model_endpoints[0].routes[1].workers: no process is started for what is served elsewhere; leave it out
+    gateway.yaml:8:17: models.memory_limit: must be more than nothing
+    gateway.yaml:9:13: models.preload[0]: nothing is loaded for what is served elsewhere; leave it out
+    gateway.yaml:10:9: models.pin[0]: nothing is loaded for what is served elsewhere; leave it out
+    "#);
+}
+
+#[test]
+fn calls_that_no_worker_will_take_are_warned_of() {
+    let route = |more: &str| {
+        format!(
+            "model_endpoints:\n  - name: a\n    routes:\n      - {{model_uri: 'models:/m/1', alias: one, {more}}}\n"
+        )
+    };
+    insta::assert_snapshot!(
+        loaded(&route("max_concurrency: 4")).warnings,
+        @"gateway.yaml:4:65: warning: model_endpoints[0].routes[0].max_concurrency: a worker takes one call at a time, and there is 1; set workers to as many, or leave it out"
+    );
+    for fits in ["max_concurrency: 4, workers: 4", "max_concurrency: 4, runtime: mlflow_serve", "workers: 4"] {
+        assert_eq!(loaded(&route(fits)).warnings.problems, []);
+    }
+}
+
+#[test]
 fn a_condition_that_does_not_compile_is_shown_at_its_place() {
     let flawed = |text: &str| {
         let before = text.split_once('@').map(|(before, _)| before);

@@ -9,7 +9,7 @@ use regex::Regex;
 use super::document::{Content, Document, Found, Step};
 use super::report::{Problem, Severity};
 use super::{Config, EMBEDDED, Endpoint, Kafka, Route, Runtime, Strategy};
-use crate::models::ModelUri;
+use crate::models::{ModelUri, Target};
 use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Language, language};
 
 /// The checks that belong to other parts of Signalbox.
@@ -207,8 +207,42 @@ impl Validator<'_> {
         let weight_fits = route.weight.is_none_or(|weight| weight.is_finite() && weight >= 0.0);
         self.require(weight_fits, &at.key("weight"), "must be 0 or more");
         self.require(route.max_concurrency != Some(0), &at.key("max_concurrency"), "must be at least 1");
+        if is_served_elsewhere(&route.model_uri) {
+            self.not_hosted(route, at);
+        } else {
+            self.hosting(route, at);
+        }
+        if let Some(batch) = &route.batch {
+            self.require(batch.max_rows != Some(0), &at.key("batch").key("max_rows"), "must be at least 1");
+        }
+        let (alias, model_uri) = (self.written(&alias_at, &route.alias), self.written(&uri_at, &route.model_uri));
+        RouteOutline { alias, model_uri, condition }
+    }
+
+    /// Nothing is loaded here for it, so that these keys can mean nothing.
+    fn not_hosted(&mut self, route: &Route, at: &At) {
+        for (key, is_given) in [
+            ("python", route.python.is_some()),
+            ("runtime", route.runtime == Runtime::MlflowServe),
+            ("env_manager", route.env_manager.is_some()),
+            ("workers", route.workers.is_some()),
+        ] {
+            if is_given {
+                self.error(&at.key(key), "no process is started for what is served elsewhere", "leave it out");
+            }
+        }
+    }
+
+    /// How a model is hosted that is loaded here.
+    fn hosting(&mut self, route: &Route, at: &At) {
         self.require(route.python.as_deref() != Some(""), &at.key("python"), "must name an interpreter");
         self.require(route.workers != Some(0), &at.key("workers"), "must be at least 1");
+        let workers = route.workers.unwrap_or(1);
+        if route.runtime == Runtime::Forked && workers > 0 && route.max_concurrency.is_some_and(|calls| calls > workers)
+        {
+            let message = format!("a worker takes one call at a time, and there {}", plural(workers));
+            self.add(&at.key("max_concurrency"), Severity::Warning, message, "set workers to as many, or leave it out");
+        }
         match route.runtime {
             Runtime::Forked if route.env_manager.is_some() => self.error(
                 &at.key("env_manager"),
@@ -222,11 +256,6 @@ impl Validator<'_> {
             ),
             Runtime::Forked | Runtime::MlflowServe => {}
         }
-        if let Some(batch) = &route.batch {
-            self.require(batch.max_rows != Some(0), &at.key("batch").key("max_rows"), "must be at least 1");
-        }
-        let (alias, model_uri) = (self.written(&alias_at, &route.alias), self.written(&uri_at, &route.model_uri));
-        RouteOutline { alias, model_uri, condition }
     }
 
     /// The aliases of a route's endpoint, as a message may show them.
@@ -405,13 +434,28 @@ impl Validator<'_> {
         self.positive(config.registry.refresh, &registry.key("refresh"));
         self.require(!config.models.python.is_empty(), &models.key("python"), "must name an interpreter");
         self.positive(config.models.load_timeout, &models.key("load_timeout"));
+        let some_memory = config.models.memory_limit.is_none_or(|limit| limit.as_u64() > 0);
+        self.require(some_memory, &models.key("memory_limit"), "must be more than nothing");
         self.require(config.models.concurrent_loads >= 1, &models.key("concurrent_loads"), "must be at least 1");
         for (key, uris) in [("preload", &config.models.preload), ("pin", &config.models.pin)] {
             for (index, uri) in uris.iter().enumerate() {
-                self.model_uri(uri, &models.key(key).index(index));
+                let at = models.key(key).index(index);
+                self.model_uri(uri, &at);
+                if is_served_elsewhere(uri) {
+                    self.error(&at, "nothing is loaded for what is served elsewhere", "leave it out");
+                }
             }
         }
     }
+}
+
+/// At an address, or by what is built in.
+fn is_served_elsewhere(model_uri: &str) -> bool {
+    ModelUri::parse(model_uri).is_ok_and(|uri| matches!(uri.target(), Target::Address { .. } | Target::Noop))
+}
+
+fn plural(workers: usize) -> String {
+    if workers == 1 { "is 1".to_owned() } else { format!("are {workers}") }
 }
 
 /// MLflow takes a text without a scheme for a directory, or for the name of a plugin such as `databricks`.
