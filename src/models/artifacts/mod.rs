@@ -64,12 +64,16 @@ enum Trouble {
 
 impl Artifacts {
     /// The cache in this directory, or in `signalbox/models` of the user's cache directory. Nothing is made yet; what
-    /// processes have left behind that were ended in the middle of a download is removed.
+    /// processes have left behind that were ended in the middle of a download is removed meanwhile.
     pub(super) fn open(directory: Option<&Path>, limit: u64, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let directory = directory.map(Path::to_owned).or_else(|| usual_directory(env));
         let directory = directory.map(|directory| std::path::absolute(&directory).unwrap_or(directory));
-        if let Some(directory) = &directory {
-            sweep(directory);
+        if let Some(directory) = directory.clone() {
+            // It may be gigabytes. What is in use is locked, so it can be done beside everything else.
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(move || sweep(&directory))),
+                Err(_) => sweep(&directory),
+            }
         }
         let inner = Inner { directory, limit, turns: Mutex::default(), tasks: TaskTracker::new() };
         Self { inner: Arc::new(inner) }
@@ -206,6 +210,7 @@ fn remedy(error: &io::Error) -> &'static str {
             "make room there (models.cache.size says how much is kept)"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "let Signalbox write there",
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "make that directory",
         _ => "see to that",
     }
 }
