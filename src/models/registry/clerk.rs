@@ -21,6 +21,9 @@ use crate::models::uri::redacted;
 /// How long MLflow's client may take for one question. It tries again what fails, for minutes if it is let.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a clerk answers when there is no store at the address that it was given.
+const NO_STORE: &str = "NO_STORE";
+
 /// MLflow's own client, as processes.
 #[derive(Debug)]
 pub(super) struct Clerks {
@@ -120,7 +123,13 @@ impl<T> Outcome<T> {
         match self {
             Self::Answer(answer) => Ok(answer),
             Self::Error(Refusal { error_code, message }) => Err(match error_code.as_str() {
-                "RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND" => not_found(message),
+                "RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND" => {
+                    not_found(message.trim().to_owned())
+                }
+                NO_STORE => failed(
+                    what,
+                    &format!("{message}; check registry.tracking_uri (or MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI)"),
+                ),
                 _ => failed(what, &format!("{error_code}: {}", first_line(&message))),
             }),
         }
@@ -140,6 +149,29 @@ mod tests {
     use crate::message::Code;
     use crate::models::host::TemplateSpec;
     use crate::models::registry::question::OneModel;
+
+    /// Nothing about the model is wrong then, and only the address can be mended.
+    #[tokio::test]
+    #[ignore = "needs MLflow; tests/run starts it"]
+    async fn an_address_without_a_store_is_a_503_that_says_what_to_check() {
+        let python = std::env::var("SIGNALBOX_TEST_PYTHON").unwrap();
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);
+        for (uri, why) in [
+            ("foo://ann:secret@bar", "MLflow knows no such kind of store"),
+            ("sqlite:////nowhere/mlflow.db", "there is no database /nowhere/mlflow.db"),
+            ("/nowhere/mlruns", "there is no directory /nowhere/mlruns"),
+        ] {
+            let clerks = Clerks::new(template.clone(), Addresses::read(Some(uri), &|_| None).unwrap());
+            let fault = clerks.ask::<OneModel>(Question::Model { name: "a" }).await.map(|_| ()).unwrap_err();
+            assert_eq!((fault.code, fault.retryable), (Code::TemporarilyUnavailable, true), "{fault}");
+            assert!(fault.message.contains(why) && fault.message.contains("registry.tracking_uri"), "{fault}");
+            assert!(!fault.message.contains("secret"), "{fault}");
+        }
+        closing.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
 
     /// A clerk that is gone, or that nobody waits for any longer, is replaced; the others' answers are their own.
     #[tokio::test]

@@ -166,7 +166,13 @@ impl Registry {
                 self.ask::<OneVersion>(&self.registry, question).await?.model_version
             }
             Pick::Alias(alias) => {
-                self.ask::<OneVersion>(&self.registry, Question::Alias { name, alias }).await?.model_version
+                let found = self.ask::<OneVersion>(&self.registry, Question::Alias { name, alias }).await;
+                // MLflow does not say which model has no such alias.
+                let named = |fault: Fault| match fault.code {
+                    Code::ResourceDoesNotExist => not_found(format!("models:/{name}@{alias}: {}", fault.message)),
+                    _ => fault,
+                };
+                found.map_err(named)?.model_version
             }
             Pick::Stage(stage) => self.highest(name, Some(stage)).await?,
             Pick::Latest => self.highest(name, None).await?,

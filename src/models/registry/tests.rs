@@ -127,7 +127,7 @@ async fn what_is_not_there_is_a_404() {
         (400, r#"{"error_code": "INVALID_PARAMETER_VALUE", "message": "Registered model alias nope not found."}"#)
     });
     let alias = alias.await.unwrap_err();
-    assert!(alias.message.contains("alias nope not found"), "{alias}");
+    assert_eq!(alias.message, "models:/my model@nope: Registered model alias nope not found.");
     let model = resolve(Pick::Latest, |_, _| {
         (404, r#"{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Registered Model with name=nope not found"}"#)
     });

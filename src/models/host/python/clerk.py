@@ -21,9 +21,18 @@ def answer(question):
         operation = OPERATIONS[arguments.pop("operation")]
         connect(arguments.pop("tracking_uri"), arguments.pop("registry_uri"))
         return {"answer": operation(**arguments)}
+    except NoStore as error:
+        return {"error": {"error_code": "NO_STORE", "message": str(error)}}
     except Exception as error:
+        if type(error).__name__.startswith("Unsupported") and type(error).__name__.endswith("URIException"):
+            # It would repeat the address, with the password that may be in it.
+            return {"error": {"error_code": "NO_STORE", "message": "MLflow knows no such kind of store"}}
         code = getattr(error, "error_code", None) or type(error).__name__
         return {"error": {"error_code": str(code), "message": str(getattr(error, "message", None) or error)}}
+
+
+class NoStore(Exception):
+    """There is no store at the address of the registry."""
 
 
 def connect(tracking_uri, registry_uri):
@@ -51,11 +60,11 @@ def refuse_to_create(uri):
     if parsed.scheme.split("+")[0] == "sqlite":
         path = uri.split("?")[0].partition(":///")[2]
         if path and path != ":memory:" and not os.path.exists(path):
-            raise FileNotFoundError(f"there is no database {os.path.abspath(path)}")
+            raise NoStore(f"there is no database {os.path.abspath(path)}")
     elif parsed.scheme == "file" or (not parsed.scheme and not uri.startswith("databricks")):
         path = unquote(parsed.path) if parsed.scheme else uri
         if not os.path.isdir(path):
-            raise FileNotFoundError(f"there is no directory {os.path.abspath(path)}")
+            raise NoStore(f"there is no directory {os.path.abspath(path)}")
 
 
 def version(name, version):
