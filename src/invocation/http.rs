@@ -191,9 +191,13 @@ pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// A duration as people write it.
+/// A duration as people write it: in whole milliseconds, if it has any.
 pub(crate) fn in_words(duration: Duration) -> String {
-    format!("{duration:?}")
+    let milliseconds = duration.as_secs_f64() * 1000.0;
+    if milliseconds < 1.0 {
+        return format!("{duration:?}");
+    }
+    format!("{:?}", Duration::try_from_secs_f64(milliseconds.round() / 1000.0).unwrap_or(duration))
 }
 
 #[cfg(test)]

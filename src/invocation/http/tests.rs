@@ -137,3 +137,10 @@ fn knows_loopback() {
         assert_eq!(is_loopback(&url.parse().unwrap()), loopback, "{url}");
     }
 }
+
+#[test]
+fn durations_are_told_in_whole_milliseconds() {
+    let words = |nanoseconds| in_words(Duration::from_nanos(nanoseconds));
+    let told = [733_198_622, 9_998_613_000, 1_500_000_000, 120_000_000_000, 1_000, 0].map(words);
+    assert_eq!(told, ["733ms", "9.999s", "1.5s", "120s", "1µs", "0ns"]);
+}
