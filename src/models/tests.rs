@@ -79,7 +79,10 @@ async fn says_what_to_do_about_the_interpreter() {
     for _ in 0..2 {
         let fault = handle.lease(None).await.unwrap_err();
         assert_eq!((fault.code, fault.stage), (Code::TemporarilyUnavailable, Stage::Load));
-        assert!(fault.message.contains("no Python at /nowhere/python (models.python)"), "{fault}");
+        assert!(
+            fault.message.contains("no Python at /nowhere/python (models.python, or the route's `python`)"),
+            "{fault}"
+        );
     }
     let version = &models.report().models[0];
     assert_eq!((version.state, version.id.as_str(), version.loads), ("failed", uri, 0));

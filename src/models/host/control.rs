@@ -42,6 +42,8 @@ pub(super) enum Request<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
+    /// It has understood what it was told first.
+    Begun {},
     /// Everything is imported.
     Warmed { seconds: f64 },
     /// MLflow cannot be imported; it ends.

@@ -16,6 +16,9 @@ use crate::message::{Code, Fault, Reply, Stage};
 /// More differences than these are not shown in one message.
 const SHOWN_DIFFERENCES: usize = 8;
 
+/// Longer exceptions are cut.
+const LONGEST_EXCEPTION: usize = 1000;
+
 /// What to load.
 #[derive(Debug, Clone)]
 pub(crate) struct HostSpec {
@@ -163,7 +166,7 @@ impl ModelHost {
             }
             Ok(Loaded::Failed { exception, traceback, unmet }) => {
                 tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");
-                Err(spec.fault(&format!("{exception}{}", differences(template.python(), &unmet))))
+                Err(spec.fault(&format!("{}{}", shortened(&exception), differences(template.python(), &unmet))))
             }
             Err(error) => Err(spec.fault(&Lost::Garbled(error.to_string()).to_string())),
         }
@@ -230,13 +233,13 @@ impl ModelHost {
         self.child.kill();
         let message =
             format!("{}: it may take no more memory (models.memory_limit), so its process is replaced", fault.message);
-        tracing::warn!(model = &*self.shown, pid = self.pid(), "a model's process is lost: {message}");
+        tracing::warn!(model = &*self.shown, pid = self.pid(), why = message, "a model's process is lost");
         Fault { message, retryable: true, ..fault }
     }
 
     /// It is gone; an answer was waited for this long.
     fn lost(&self, lost: Lost, limit: Duration) -> Failure {
-        tracing::warn!(model = &*self.shown, pid = self.pid(), "a model's process is lost: {}", with_reason(&lost));
+        tracing::warn!(model = &*self.shown, pid = self.pid(), why = with_reason(&lost), "a model's process is lost");
         let fault = match &lost {
             Lost::TimedOut => {
                 let message = format!(
@@ -285,7 +288,7 @@ impl HostSpec {
 
     fn too_slow(&self, child: &Child) -> Fault {
         let output = child.output();
-        let last = output.tail().last().map_or_else(String::new, |line| format!("; the last it printed: {line}"));
+        let last = output.last().map_or_else(String::new, |line| format!("; the last it printed: {line}"));
         self.fault(&format!("it was not ready within models.load_timeout ({}){last}", in_words(self.load_timeout)))
     }
 }
@@ -311,6 +314,14 @@ fn with_reason(lost: &Lost) -> String {
     match lost {
         Lost::Ended { reason: Some(reason), .. } => format!("{lost}: {reason}"),
         _ => lost.to_string(),
+    }
+}
+
+/// An exception may repeat whatever the model holds.
+fn shortened(exception: &str) -> String {
+    match exception.floor_char_boundary(LONGEST_EXCEPTION) {
+        end if end < exception.len() => format!("{}…", &exception[..end]),
+        _ => exception.to_owned(),
     }
 }
 

@@ -9,6 +9,9 @@ use crate::invocation::exception_of;
 /// How many lines are kept.
 const KEPT: usize = 20;
 
+/// Longer lines are cut where people read them.
+const SHOWN: usize = 300;
+
 /// Longer lines are taken for several.
 const LONGEST_LINE: u64 = 8192;
 
@@ -19,6 +22,8 @@ pub(crate) struct Output {
     exception: Option<String>,
     port_taken: bool,
     has_environment: bool,
+    /// The last line was a warning of Python's: what is indented below it is the code that it is about.
+    warned: bool,
 }
 
 /// Hands over what comes from a pipe, line by line, until it ends.
@@ -43,17 +48,25 @@ impl Output {
         if exception_of(line).is_some_and(|exception| !exception.starts_with("Exception: Command '[")) {
             self.exception = Some(line.to_owned());
         }
+        let about_warning = is_warning(line) || (self.warned && line.starts_with(' '));
+        self.warned = is_warning(line);
+        if about_warning || line.trim().is_empty() {
+            return;
+        }
         if self.lines.len() == KEPT {
             self.lines.pop_front();
         }
-        if !line.trim().is_empty() {
-            self.lines.push_back(line.to_owned());
-        }
+        self.lines.push_back(line.to_owned());
     }
 
     /// The line that says most about what went wrong: the last exception, else the last line.
     pub(crate) fn reason(&self) -> Option<&str> {
-        self.exception.as_deref().or_else(|| self.lines.back().map(|line| line.trim()))
+        self.exception.as_deref().map(cut).or_else(|| self.last())
+    }
+
+    /// The last line that is no warning.
+    pub(crate) fn last(&self) -> Option<&str> {
+        self.lines.back().map(|line| cut(line.trim()))
     }
 
     /// Whether something else listens on the port that was meant for the server.
@@ -70,6 +83,17 @@ impl Output {
     pub(crate) fn tail(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }
+}
+
+/// The start of a line that may be long.
+pub(super) fn cut(line: &str) -> &str {
+    &line[..line.floor_char_boundary(SHOWN)]
+}
+
+/// Whether this is how Python warns: `/a/file.py:7: UserWarning: …`.
+fn is_warning(line: &str) -> bool {
+    line.split(": ").nth(1).is_some_and(|kind| kind.ends_with("Warning") && !kind.contains(' '))
+        && line.split(": ").next().is_some_and(|place| place.contains(':') && !place.contains(' '))
 }
 
 #[cfg(test)]
@@ -100,6 +124,16 @@ mod tests {
             Some("/usr/bin/python: No module named mlflow")
         );
         assert_eq!(output("").reason(), None);
+    }
+
+    #[test]
+    fn warnings_are_no_reason_and_long_ones_are_cut() {
+        let warned = "loading\n/a/mlflow/x.py:12: UserWarning: this and that\n  color_warning(\n\
+                      <stdin>:1: FutureWarning: gone soon\n  warnings.warn(\n";
+        assert_eq!(output(warned).reason(), Some("loading"));
+        assert_eq!(output(&format!("{warned}OSError: no such file: /x\n")).reason(), Some("OSError: no such file: /x"));
+        assert_eq!(output(&format!("{warned}  indented\n")).last(), Some("indented"));
+        assert_eq!(output(&"é".repeat(400)).reason().map(str::len), Some(SHOWN));
     }
 
     #[test]

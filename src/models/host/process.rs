@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::child::{Child, ChildState, Exit};
 use super::control::{Receiver, Report, Request};
-use super::output::{self, Output};
+use super::output::{self, Output, cut};
 use super::template::{Task, TemplateError, TemplateSpec};
 
 /// The template's text, and those of the programs that its children run.
@@ -40,6 +40,9 @@ const WARM_LIMIT: Duration = Duration::from_secs(300);
 /// How long a fork may take when everything is imported: what it learns is imported one module at a time.
 const FORK_LIMIT: Duration = Duration::from_secs(60);
 
+/// What an interpreter that does not even begin says at most about itself.
+const LONGEST_REASON: usize = 200;
+
 /// A running template.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -50,6 +53,8 @@ pub(super) struct Process {
     forks: Mutex<HashMap<u64, Waiting>>,
     warm: watch::Sender<bool>,
     warm_asked: OnceLock<Instant>,
+    /// It has begun to read what it is told.
+    begun: AtomicBool,
     /// It has forked once, or everything is imported.
     useful: AtomicBool,
     /// Why it said that it ends.
@@ -96,6 +101,7 @@ impl Process {
             forks: Mutex::default(),
             warm: watch::Sender::new(false),
             warm_asked: OnceLock::new(),
+            begun: AtomicBool::new(false),
             useful: AtomicBool::new(false),
             reason: Mutex::default(),
             output: Mutex::default(),
@@ -182,11 +188,18 @@ impl Process {
         let python = self.python.clone();
         let told = lock(&self.reason).clone();
         let reason = told.or_else(|| lock(&self.output).reason().map(str::to_owned));
-        match reason {
-            Some(reason) if reason.ends_with("No module named 'mlflow'") => TemplateError::NoMlflow { python },
-            Some(reason) => TemplateError::Failed { python, reason: format!("cannot hold models: {reason}") },
-            None => TemplateError::Failed { python, reason: "has ended without a word".to_owned() },
-        }
+        let reason = reason.as_deref().map(cut);
+        let reason = match reason {
+            Some(reason) if reason.ends_with("No module named 'mlflow'") => return TemplateError::NoMlflow { python },
+            _ if !self.begun.load(Ordering::Relaxed) => match reason {
+                // What is no Python at all may well repeat the whole program that it was to run.
+                Some(reason) if reason.len() < LONGEST_REASON => format!("is no Python that can be used: {reason}"),
+                _ => "is no Python that can be used".to_owned(),
+            },
+            Some(reason) => format!("cannot hold models: {reason}"),
+            None => "has ended without a word".to_owned(),
+        };
+        TemplateError::Failed { python, reason }
     }
 
     fn send(&self, request: &Request<'_>) {
@@ -247,6 +260,7 @@ impl Watcher {
         let process = &self.process;
         let python = &*process.python;
         match report {
+            Report::Begun {} => process.begun.store(true, Ordering::Relaxed),
             Report::Warmed { seconds } => {
                 tracing::info!(python, pid = process.pid, seconds, "the template is ready to fork");
                 process.useful.store(true, Ordering::Relaxed);
@@ -298,6 +312,7 @@ impl Watcher {
             let reason = lock(&process.output).reason().map(str::to_owned).unwrap_or_default();
             let status = status.map(|status| status.to_string()).unwrap_or_default();
             let (python, children) = (&*process.python, self.living.len());
+            let reason = if process.begun.load(Ordering::Relaxed) { reason } else { process.error().to_string() };
             tracing::warn!(python, status, reason, children, "the template has ended; the next load starts it again");
         }
         for living in self.living.values() {

@@ -133,8 +133,7 @@ impl Server {
 
     fn too_slow(&self, spec: &ServerSpec) -> Fault {
         let output = self.child.output();
-        let last =
-            output.tail().last().map_or_else(String::new, |line| format!("its server's last line: {}", short(line)));
+        let last = output.last().map_or_else(String::new, |line| format!("its server's last line: {line}"));
         spec.fault(&spec.late(&last))
     }
 }
@@ -179,19 +178,21 @@ impl ServerSpec {
 
     /// The fault of a server that ended before it was ready, for this reason as far as it gave one.
     fn ended(&self, python: &str, ended: &str, reason: Option<&str>) -> Fault {
-        let Some(reason) = reason.map(short) else { return self.fault(ended) };
+        let Some(reason) = reason else { return self.fault(ended) };
         if reason.contains("RESOURCE_DOES_NOT_EXIST") {
             let message = format!("{} cannot be loaded: {reason}", self.shown);
             return Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message);
         }
         if reason.ends_with("No module named mlflow") {
             return self.fault(&format!(
-                "{python} (models.python) has no mlflow; install it (`{python} -m pip install mlflow`), or name an \
+                "{python} (models.python, or the route's `python`) has no mlflow; install it (`{python} -m pip install mlflow`), or name an \
                  interpreter that has it and the model's libraries"
             ));
         }
         if reason.starts_with("ModuleNotFoundError") {
-            return self.fault(&format!("{reason}; install what the model needs for {python} (models.python)"));
+            return self.fault(&format!(
+                "{reason}; install what the model needs for {python} (models.python, or the route's `python`)"
+            ));
         }
         self.fault(&format!("{ended}: {reason}"))
     }
@@ -223,9 +224,4 @@ fn reserve_port() -> std::io::Result<(u16, Option<TcpSocket>)> {
     socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
     let port = socket.local_addr()?.port();
     Ok((port, cfg!(target_os = "linux").then_some(socket)))
-}
-
-/// The start of a line that may be long.
-fn short(line: &str) -> &str {
-    &line[..line.floor_char_boundary(500)]
 }

@@ -80,8 +80,8 @@ struct State {
 pub(crate) enum TemplateError {
     /// There is no such interpreter.
     #[error(
-        "there is no Python at {python} (models.python); make one (`python3 -m venv .venv && .venv/bin/pip install \
-         mlflow`), or name one that has mlflow and the model's libraries"
+        "there is no Python at {python} (models.python, or the route's `python`); make one (`python3 -m venv .venv && \
+         .venv/bin/pip install mlflow`), or name one that has mlflow and the model's libraries"
     )]
     NoInterpreter {
         /// The interpreter.
@@ -89,15 +89,15 @@ pub(crate) enum TemplateError {
     },
     /// It has no MLflow.
     #[error(
-        "{python} (models.python) has no mlflow; install it (`{python} -m pip install mlflow`), or name an interpreter \
-         that has it and the model's libraries"
+        "{python} (models.python, or the route's `python`) has no mlflow; install it (`{python} -m pip install mlflow`), \
+         or name an interpreter that has it and the model's libraries"
     )]
     NoMlflow {
         /// The interpreter.
         python: String,
     },
     /// It does not start, or has ended.
-    #[error("{python} (models.python) {reason}")]
+    #[error("{python} (models.python, or the route's `python`) {reason}")]
     Failed {
         /// The interpreter.
         python: String,

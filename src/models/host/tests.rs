@@ -477,7 +477,17 @@ async fn an_interpreter_without_mlflow_is_told_once_and_what_to_do() {
 
     let world = World::new(TemplateSpec { python: "/nowhere/python".into(), ..Default::default() });
     let error = world.template.warm().await.unwrap_err();
-    assert!(error.to_string().contains("no Python at /nowhere/python (models.python)"), "{error}");
+    assert!(
+        error.to_string().contains("no Python at /nowhere/python (models.python, or the route's `python`)"),
+        "{error}"
+    );
     world.closing.cancel();
     assert_eq!(world.template.warm().await.unwrap_err(), TemplateError::Stopping);
+
+    for python in ["/bin/ls", "/bin/true"] {
+        let world = World::new(TemplateSpec { python: python.into(), ..Default::default() });
+        let error = world.template.warm().await.unwrap_err().to_string();
+        assert_eq!(error, format!("{python} (models.python, or the route's `python`) is no Python that can be used"));
+        world.end().await;
+    }
 }

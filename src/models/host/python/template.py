@@ -152,6 +152,7 @@ class Template:
     def begin(self, libraries, exclude, data_limit, programs):
         self.libraries, self.exclude, self.data_limit = libraries, set(exclude), data_limit
         self.programs = {kind: compile(text, f"<signalbox {kind}>", "exec") for kind, text in programs.items()}
+        self.report("begun")
 
     def warm(self):
         if self.is_warm:
