@@ -80,6 +80,7 @@ impl Output {
     }
 
     /// The last lines.
+    #[cfg(test)]
     pub(crate) fn tail(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }
