@@ -64,7 +64,7 @@ impl Default for Models {
             concurrent_loads: 4,
             memory_limit: None,
             idle_timeout: Duration::from_secs(15 * 60),
-            minimum_stay: Duration::from_millis(250),
+            minimum_stay: Duration::ZERO,
             preload: Vec::new(),
             pin: Vec::new(),
             cache: Cache::default(),

@@ -25,6 +25,9 @@ use crate::telemetry::Metrics;
 /// How often idle versions are looked for, and those that were called are measured.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long a request that waited for a load has to take what was loaded, before that may go for others.
+const TAKEN_WITHIN: Duration = Duration::from_secs(1);
+
 /// A version that was loaded for so long is not one that always crashes.
 const SOUND: Duration = Duration::from_secs(300);
 
@@ -158,8 +161,9 @@ impl Keeper {
 
     /// Decides, and carries it out in the same moment.
     fn plan(self: &Arc<Self>, bytes: u64, patience: Duration) -> Room<u64> {
+        let now = self.now();
         let mut house = self.house();
-        let room = self.rules.room(&house.view(), house.claims, Wanted { memory: bytes, patience }, self.now());
+        let room = self.rules.room(&house.view(now), house.claims, Wanted { memory: bytes, patience }, now);
         match &room {
             Room::Free => house.claims.loading += bytes,
             Room::Evict(keys) => {
@@ -267,7 +271,7 @@ impl Keeper {
             let mut house = self.house();
             let broken = |tenant: &&Tenant| tenant.loaded.broken().is_some();
             let broken: Vec<_> = house.residents.values().filter(broken).map(Tenant::clone).collect();
-            for key in self.rules.idle(&house.view(), now) {
+            for key in self.rules.idle(&house.view(now), now) {
                 self.evict(&mut house, key, Leaving::Idle);
             }
             self.enforce(&mut house, now);
@@ -280,7 +284,7 @@ impl Keeper {
 
     /// Brings memory back within its limit.
     fn enforce(self: &Arc<Self>, house: &mut House, now: Duration) {
-        let excess = self.rules.excess(&house.view(), house.claims, now);
+        let excess = self.rules.excess(&house.view(now), house.claims, now);
         for key in excess.evict {
             self.evict(house, key, Leaving::Memory);
         }
@@ -353,8 +357,8 @@ impl Keeper {
 }
 
 impl House {
-    fn view(&self) -> Vec<Resident<u64>> {
-        self.residents.values().map(Tenant::view).collect()
+    fn view(&self, now: Duration) -> Vec<Resident<u64>> {
+        self.residents.values().map(|tenant| tenant.view(now)).collect()
     }
 }
 
@@ -363,7 +367,13 @@ impl Tenant {
         self.loaded.memory.load(Ordering::Relaxed)
     }
 
-    fn view(&self) -> Resident<u64> {
+    /// Whether the request that it was loaded for has yet to take it.
+    fn is_awaited(&self, now: Duration) -> bool {
+        let Loaded { preloaded, taken, loaded_at, .. } = &*self.loaded;
+        !preloaded && !taken.load(Ordering::Relaxed) && now.saturating_sub(*loaded_at) < TAKEN_WITHIN
+    }
+
+    fn view(&self, now: Duration) -> Resident<u64> {
         Resident {
             key: self.version.key,
             memory: self.memory(),
@@ -372,7 +382,7 @@ impl Tenant {
             load_cost: self.loaded.load_cost,
             habit: self.version.usage.habit(),
             preloaded: self.loaded.preloaded,
-            in_use: self.loaded.leases.held() > 0,
+            in_use: self.loaded.leases.held() > 0 || self.is_awaited(now),
             pinned: self.version.pinned.load(Ordering::Relaxed),
         }
     }

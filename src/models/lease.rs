@@ -1,6 +1,7 @@
 //! The right to call a model, which is loaded while it is held.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -156,7 +157,10 @@ impl Lease {
 impl Hold {
     /// None when it is on its way out.
     pub(super) fn take(loaded: Arc<Loaded>, keeper: &Arc<Keeper>) -> Option<Self> {
-        loaded.leases.take().then(|| Self { loaded, keeper: Arc::clone(keeper) })
+        loaded.leases.take().then(|| {
+            loaded.taken.store(true, Ordering::Relaxed);
+            Self { loaded, keeper: Arc::clone(keeper) }
+        })
     }
 }
 

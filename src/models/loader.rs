@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -103,17 +103,25 @@ impl Inner {
         for (name, duration) in [("fork", phases.fork), ("load", phases.load), ("warm", phases.warm)] {
             self.observe_phase(name, duration);
         }
-        let measured = memory_of(seats.pids()).await;
-        if let Some(bytes) = measured {
-            version.measured(bytes, artifacts.cached.as_ref());
-        }
-        let memory = measured.unwrap_or(expected);
+        // Measuring takes milliseconds that a request waits for, so it is done once, and then when it is called.
+        let known = Some(version.history.memory.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0);
+        let memory = match known {
+            Some(bytes) => bytes,
+            None => {
+                let measured = memory_of(seats.pids()).await;
+                if let Some(bytes) = measured {
+                    version.measured(bytes, artifacts.cached.as_ref());
+                }
+                measured.unwrap_or(expected)
+            }
+        };
         let loaded = Loaded {
             leases: Leases::default(),
             seats,
             loaded_at: self.keeper.now(),
             load_cost: phases.fork + phases.load + phases.warm,
             preloaded: !urgency.is_raised(),
+            taken: AtomicBool::new(false),
             memory: AtomicU64::new(memory),
             memory_when_loaded: memory,
             report,

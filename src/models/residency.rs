@@ -13,6 +13,9 @@ const LONGEST_STAY: Duration = Duration::from_secs(120);
 /// A wait, in seconds, below which no two differ: a load is longer than that.
 const SOON: f32 = 0.001;
 
+/// A load that takes no longer than this earns no stay.
+const CHEAP: Duration = Duration::from_millis(500);
+
 /// The rules of the house, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rules {
@@ -177,14 +180,15 @@ impl Rules {
         !resident.in_use && !resident.pinned && self.stay_ends(resident) <= now
     }
 
-    /// Until when it stays for having been loaded: twice as long as that took, so that however requests come, no memory
-    /// spends more than a third of its time with loading. What was loaded on suspicion makes way for a request.
+    /// Until when it stays for having been loaded: for a load that was dear, twice as long as it took beyond what is
+    /// cheap, so that however requests come, no memory spends much of its time with dear loads. Cheap ones are worth
+    /// less than the freedom to let the least valuable go. What was loaded on suspicion makes way for a request.
     fn stay_ends<K>(&self, resident: &Resident<K>) -> Duration {
         let unused = resident.habit.last_use.is_none_or(|time| time < resident.loaded_at);
         if resident.preloaded && unused {
             return resident.loaded_at;
         }
-        let stay = self.minimum_stay.max((2 * resident.load_cost).min(LONGEST_STAY));
+        let stay = self.minimum_stay.max((2 * resident.load_cost.saturating_sub(CHEAP)).min(LONGEST_STAY));
         resident.loaded_at.saturating_add(stay)
     }
 

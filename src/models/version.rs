@@ -86,6 +86,8 @@ pub(super) struct Loaded {
     pub(super) load_cost: Duration,
     /// Whether no request waited for it.
     pub(super) preloaded: bool,
+    /// Whether it was ever called, or waited for.
+    pub(super) taken: AtomicBool,
     /// Private bytes of its processes, as measured last.
     pub(super) memory: AtomicU64,
     /// The same when it had been warmed.

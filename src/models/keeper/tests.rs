@@ -37,6 +37,7 @@ fn loaded(keeper: &Keeper, bytes: u64) -> Arc<Loaded> {
         loaded_at: keeper.now(),
         load_cost: Duration::ZERO,
         preloaded: false,
+        taken: true.into(),
         memory: bytes.into(),
         memory_when_loaded: bytes,
         report: LoadReport { phases: Phases::default(), example: None, unmet: Vec::new() },

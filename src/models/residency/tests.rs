@@ -95,7 +95,7 @@ fn a_cheap_newcomer_is_waited_for_and_a_dear_one_is_not() {
         rules.room(&[newcomer], Claims::default(), wanted(10), NOW)
     };
     assert_eq!(room(millis(100)), Room::Wait { until: Some(NOW + millis(250)) });
-    assert_eq!(room(seconds(20)), Room::Refuse(Refusal::Thrash { retry_after: seconds(40) }));
+    assert_eq!(room(seconds(20)), Room::Refuse(Refusal::Thrash { retry_after: seconds(39) }));
     assert_eq!(room(seconds(2000)), Room::Refuse(Refusal::Thrash { retry_after: LONGEST_STAY }));
 }
 
