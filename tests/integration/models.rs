@@ -9,7 +9,7 @@ use signalbox::message::{Code, Fault, Headers, Reply, Stage};
 use signalbox::models::{HandleOptions, Lease, ModelHandle, ModelUri, Models};
 use signalbox::telemetry::Metrics;
 
-use crate::support::Mlflow;
+use crate::support::{Mlflow, fresh_directory};
 
 const ROWS: &str =
     r#"{"dataframe_split": {"columns": ["text"], "data": [["what a wonderful day"], ["terrible food"]]}}"#;
@@ -17,7 +17,8 @@ const ROWS: &str =
 fn real_models() -> Models {
     let python = Mlflow::python().to_string_lossy().into_owned();
     let tracking_uri = Some(Mlflow::shared().tracking_uri());
-    let config = config::Models { python, ..Default::default() };
+    let cache = config::Cache { directory: Some(fresh_directory("cache")), ..Default::default() };
+    let config = config::Models { python, cache, ..Default::default() };
     let registry = config::Registry { tracking_uri, ..Default::default() };
     Models::start(&config, &registry, &Metrics::new().unwrap()).unwrap()
 }

@@ -89,7 +89,7 @@ kafka:
 {kafka_keys}
 server: {{port: 0}}
 registry: {{tracking_uri: \"{tracking_uri}\"}}
-models: {{python: \"{}\"}}
+models: {{python: \"{}\", cache: {{directory: \"{}\"}}}}
 ",
             self.kafka.bootstrap(),
             self.requests,
@@ -97,6 +97,7 @@ models: {{python: \"{}\"}}
             self.dead_letters,
             self.group,
             Mlflow::python().display(),
+            fresh_directory("cache").display(),
         )
     }
 
