@@ -222,7 +222,9 @@ impl Keeper {
         version.history.memory.store(loaded.memory_when_loaded, Ordering::Relaxed);
         let bytes = loaded.memory.load(Ordering::Relaxed);
         // While it still has callers, nobody can tell when its room will come.
-        house.claims.loading += bytes;
+        let is_called = loaded.leases.held() > 0;
+        let claim = if is_called { &mut house.claims.loading } else { &mut house.claims.leaving };
+        *claim += bytes;
         let age = self.now().saturating_sub(loaded.loaded_at);
         version.history.evictions.fetch_add(1, Ordering::Relaxed);
         self.metrics.model_evictions.with_label_values(&[why.name()]).inc();
@@ -232,13 +234,14 @@ impl Keeper {
         let keeper = Arc::clone(self);
         self.tasks.spawn_on(
             async move {
-                loaded.leases.drained().await;
-                {
+                if is_called {
+                    loaded.leases.drained().await;
                     let mut house = keeper.house();
                     house.claims.loading -= bytes;
                     house.claims.leaving += bytes;
+                    drop(house);
+                    keeper.changed.notify_waiters();
                 }
-                keeper.changed.notify_waiters();
                 loaded.stop().await;
                 let mut house = keeper.house();
                 house.claims.leaving -= bytes;

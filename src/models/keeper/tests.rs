@@ -70,6 +70,17 @@ async fn makes_room_and_counts_it_only_when_it_is_free() {
 }
 
 #[tokio::test]
+async fn no_more_go_than_must() {
+    let keeper = keeper(100 * MIB);
+    let versions: Vec<_> = (1..=6).map(version).collect();
+    for version in &versions {
+        load(&keeper, version, 20 * MIB).await.unwrap();
+    }
+    let evicted: u64 = versions.iter().map(|version| version.history.evictions.load(Ordering::Relaxed)).sum();
+    assert_eq!((evicted, keeper.memory().1), (1, 100 * MIB));
+}
+
+#[tokio::test]
 async fn what_is_leased_stays_and_a_load_waits_for_its_end() {
     let keeper = Arc::new(Keeper { patience: PATIENCE, ..Arc::into_inner(keeper(100 * MIB)).unwrap() });
     let (first, second) = (version(1), version(2));
