@@ -111,9 +111,7 @@ async fn what_a_model_does_in_a_call_hurts_nobody_else() {
     assert!(log.len() < 4 << 20, "the log took {} bytes of what a model wrote", log.len());
     assert!(!log.contains("panicked"), "{log}");
 
-    let mut of_models = mark.bearers();
-    of_models.retain(|running| running.runs("sleep 1000"));
-    assert_eq!(of_models.len(), 2, "the processes that the model has left: {of_models:?}");
+    let of_models = mark.wait_for_bearers("sleep 1000", 2);
     let host = caller.model("hostile-model/1").await.unwrap();
     let (status, said) = caller.tell("hostile-model/1", "unload").await;
     assert!((200..300).contains(&status), "{said}");

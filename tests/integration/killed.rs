@@ -63,8 +63,8 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
         for what in ["leave a process", "leave a daemon"] {
             caller.ask("hostile", &json!({"dataframe_records": [{"do": what, "amount": 0.0}]})).await.predictions();
         }
+        mark.wait_for_bearers("sleep 1000", 2);
         let marked = mark.bearers();
-        assert_eq!(marked.iter().filter(|running| running.runs("sleep 1000")).count(), 2, "{marked:?}");
         assert!(
             pids.len() >= 3 && pids.iter().all(|pid| marked.iter().any(|it| it.pid == *pid)),
             "{pids:?} {marked:?}"

@@ -42,13 +42,23 @@ impl Mark {
         pids.filter(bears).filter(|pid| is_alive(*pid)).map(Running::of).collect()
     }
 
-    /// Waits until nothing has it any longer.
+    /// Waits until so many of them run this. A process that has only just become a program has no environment yet.
+    pub(crate) fn wait_for_bearers(&self, what: &str, count: usize) -> Vec<Running> {
+        wait_until(&format!("{count} processes of {what}"), Duration::from_secs(15), || {
+            let mut bearers = self.bearers();
+            bearers.retain(|running| running.command.contains(what));
+            (bearers.len() == count).then_some(bearers)
+        })
+    }
+
+    /// Waits until nothing has it any longer, at two looks one after the other.
     pub(crate) fn assert_nothing_is_left(&self, when: &str) {
-        let mut left = Vec::new();
+        let (mut left, mut empty) = (Vec::new(), 0);
         let begun = std::time::Instant::now();
         while begun.elapsed() < Duration::from_secs(15) {
             left = self.bearers();
-            if left.is_empty() {
+            empty = if left.is_empty() { empty + 1 } else { 0 };
+            if empty == 2 {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -63,11 +73,6 @@ impl Running {
         let command = std::fs::read(of(pid).join("cmdline")).unwrap_or_default();
         let words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy);
         Self { pid, command: words.collect::<Vec<_>>().join(" ") }
-    }
-
-    /// Whether its command line holds this.
-    pub(crate) fn runs(&self, what: &str) -> bool {
-        self.command.contains(what)
     }
 }
 
