@@ -1,0 +1,256 @@
+//! The tree, put together from the parser's events one after the other.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
+
+use super::{Content, Entry, Node, Scalar, State, Step, push_step};
+use crate::config::env::{self, Masked};
+use crate::config::report::{Position, Problem};
+
+/// How deep lists and mappings may nest. The schema needs six.
+const MAX_DEPTH: usize = 64;
+/// How many nodes there may be once aliases are replaced by what they stand for.
+const MAX_NODES: usize = 100_000;
+
+/// A list or mapping whose end has not come yet.
+struct Open {
+    anchor: usize,
+    node: Node,
+    key: Option<(String, Position)>,
+}
+
+/// Puts the tree together.
+pub(super) struct Builder<'a> {
+    masked: &'a Masked,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    /// What was wrong and did not end it.
+    pub(super) problems: Vec<Problem>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    /// The top-level node, once it is complete.
+    pub(super) root: Option<Node>,
+}
+
+impl<'a> Builder<'a> {
+    /// For a text whose references to `env` are masked.
+    pub(super) fn new(masked: &'a Masked, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { masked, env, problems: Vec::new(), open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None }
+    }
+
+    /// Takes the whole text, or as much as there is before its syntax breaks.
+    pub(super) fn run(&mut self) -> Result<(), Problem> {
+        let masked = self.masked;
+        for event in Parser::new_from_str(&masked.text) {
+            let (event, span) = event.map_err(|error| {
+                let message = format!("broken YAML: {}", self.plain_words(error.info()));
+                Problem::error(self.inside(position(*error.marker())), "", message)
+            })?;
+            self.take(event, span)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
+        let at = position(span.start);
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) if self.root.is_some() => {
+                Err(Problem::error(at, "", "a second YAML document starts here").with_help("one file holds one"))
+            }
+            Event::DocumentStart(_) => Ok(()),
+            Event::SequenceStart(anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), at);
+                self.start(anchor, Content::List(Vec::new()), at)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), at);
+                self.start(anchor, Content::Mapping(Vec::new()), at)
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(mut finished) => {
+                    self.merge(&mut finished.node);
+                    self.finish(finished.anchor, finished.node)
+                }
+                None => Ok(()),
+            },
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain && !self.refuse_tag(tag.as_deref(), at);
+                let one_line = span.start.line() == span.end.line() && style != ScalarStyle::Folded;
+                let traceable = one_line || style == ScalarStyle::Literal;
+                let node = self.scalar(&text, plain, traceable.then_some(style), at);
+                self.finish(anchor, node)
+            }
+            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
+                Some(node) => {
+                    let (nodes, levels) = node.size();
+                    self.nodes += nodes;
+                    if levels + self.open.len() > MAX_DEPTH {
+                        return Err(too_deep(at));
+                    }
+                    self.finish(0, node)
+                }
+                None => Err(Problem::error(at, "", "an alias to something that is not complete yet")),
+            },
+        }
+    }
+
+    fn start(&mut self, anchor: usize, content: Content, at: Position) -> Result<(), Problem> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(too_deep(at));
+        }
+        self.open.push(Open { anchor, node: Node { at, content, state: State::Kept }, key: None });
+        Ok(())
+    }
+
+    /// Puts a complete node where it belongs.
+    fn finish(&mut self, anchor: usize, node: Node) -> Result<(), Problem> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(Problem::error(node.at, "", format!("more than {MAX_NODES} values, aliases included")));
+        }
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        let path = self.path();
+        let is_key = |open: &Open| open.key.is_none() && matches!(open.node.content, Content::Mapping(_));
+        let key = self.open.last().is_some_and(is_key).then(|| self.key(&node));
+        let Some(parent) = self.open.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        if key.is_some() {
+            parent.key = key;
+            return Ok(());
+        }
+        match (&mut parent.node.content, parent.key.take()) {
+            (Content::List(items), _) => items.push(node),
+            (Content::Mapping(entries), Some((key, at))) => match entries.iter().find(|entry| entry.key == key) {
+                Some(first) => {
+                    let message = format!("duplicate key '{key}'");
+                    let help = format!("it is first given in line {}", first.at.line);
+                    self.problems.push(Problem::error(at, path, message).with_help(help));
+                }
+                None => entries.push(Entry { key, at, value: node }),
+            },
+            (Content::Mapping(_), None) | (Content::Scalar(_), _) => {}
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, node: &Node) -> (String, Position) {
+        match &node.content {
+            Content::Scalar(scalar) => {
+                if scalar.text != scalar.written {
+                    self.problems.push(Problem::error(node.at, self.path(), "a key cannot come from the environment"));
+                }
+                (scalar.written.clone(), node.at)
+            }
+            Content::List(_) | Content::Mapping(_) => {
+                self.problems.push(Problem::error(node.at, self.path(), "a key must be text"));
+                ("?".to_owned(), node.at)
+            }
+        }
+    }
+
+    fn scalar(&mut self, text: &str, plain: bool, style: Option<ScalarStyle>, at: Position) -> Node {
+        let masked = self.masked;
+        let expanded = env::expand(text, &masked.references, self.env);
+        for index in &expanded.missing {
+            if let Some(reference) = masked.references.get(*index) {
+                let message = format!("the environment variable {} is not set", reference.name);
+                let help = format!("set it, or give a default: ${{{}:-…}}", reference.name);
+                self.problems.push(Problem::error(reference.at, self.path(), message).with_help(help));
+            }
+        }
+        let traceable = style.filter(|_| expanded.text == expanded.written);
+        let state = if expanded.missing.is_empty() { State::Kept } else { State::Dropped };
+        let scalar = Scalar {
+            // What came out empty was given all the same: it is a text, not nothing.
+            plain: plain && !(expanded.referred && expanded.text.is_empty()),
+            secret: expanded.secret,
+            traceable,
+            text: expanded.text,
+            written: expanded.written,
+        };
+        let node = Node { at, content: Content::Scalar(scalar), state };
+        if text.contains("${") {
+            let help = "write ${NAME} or ${NAME:-default}, or $${ for the characters themselves";
+            let problem = Problem::error(at, self.path(), "'${' does not start a reference to the environment");
+            self.problems.push(problem.with_help(help));
+        }
+        node
+    }
+
+    /// `<<: *other` takes over the keys that are not given here.
+    fn merge(&mut self, node: &mut Node) {
+        let Content::Mapping(entries) = &mut node.content else { return };
+        let Some(index) = entries.iter().position(|entry| entry.key == "<<") else { return };
+        let merged = entries.remove(index);
+        let sources = match merged.value.content {
+            Content::List(items) => items,
+            content => vec![Node { content, ..merged.value }],
+        };
+        for source in sources {
+            match source.content {
+                Content::Mapping(others) => {
+                    for other in others {
+                        if !entries.iter().any(|entry| entry.key == other.key) {
+                            entries.push(other);
+                        }
+                    }
+                }
+                _ => {
+                    let problem = Problem::error(merged.at, self.path(), "'<<' takes a mapping or a list of them");
+                    self.problems.push(problem);
+                }
+            }
+        }
+    }
+
+    /// Whether there is a tag; any but the core ones is a problem.
+    fn refuse_tag(&mut self, tag: Option<&Tag>, at: Position) -> bool {
+        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
+            self.problems.push(Problem::error(at, self.path(), format!("the tag '{tag}' means nothing here")));
+        }
+        tag.is_some_and(|tag| tag.suffix == "str")
+    }
+
+    /// The path of the node that comes next.
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for open in &self.open {
+            match (&open.node.content, &open.key) {
+                (Content::List(items), _) => push_step(&mut path, &Step::Index(items.len())),
+                (_, Some((key, _))) => push_step(&mut path, &Step::Key(key.clone())),
+                _ => {}
+            }
+        }
+        path
+    }
+
+    /// A place that exists: a file that ends too early is reported at its end, not in the line after.
+    fn inside(&self, at: Position) -> Position {
+        let text = &self.masked.text;
+        match text.lines().enumerate().last() {
+            Some((index, last)) if at.line > index + 1 => {
+                Position { line: index + 1, column: last.chars().count() + 1 }
+            }
+            _ => at,
+        }
+    }
+
+    /// The parser's words with references in the place of their stand-ins.
+    fn plain_words(&self, info: &str) -> String {
+        env::expand(info, &self.masked.references, &|_| None).written
+    }
+}
+
+fn too_deep(at: Position) -> Problem {
+    Problem::error(at, "", format!("more than {MAX_DEPTH} levels of lists and mappings"))
+}
+
+fn position(marker: Marker) -> Position {
+    Position { line: marker.line().max(1), column: marker.col() + 1 }
+}
