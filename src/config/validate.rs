@@ -1,14 +1,13 @@
 //! What the types cannot say: names that are taken, lists that are empty, patterns and conditions that do not compile.
 
+mod kafka;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use regex::Regex;
-
 use super::document::{Content, Document, Found, Step};
 use super::report::{Problem, Severity};
-use super::{Config, EMBEDDED, Endpoint, Kafka, Route, Runtime, Strategy};
+use super::{Config, Endpoint, Route, Runtime, Strategy};
 use crate::models::{ModelUri, Target};
 use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Language, language};
 
@@ -52,15 +51,6 @@ pub struct RouteOutline {
     /// The language its condition is read as, and the condition.
     pub condition: Option<(&'static str, String)>,
 }
-
-/// Properties that Signalbox sets for its own promises, and what to use instead.
-const OWN_PROPERTIES: &[(&str, &str)] = &[
-    ("bootstrap.servers", "use kafka.bootstrap_servers"),
-    ("metadata.broker.list", "use kafka.bootstrap_servers"),
-    ("group.id", "use kafka.group_id"),
-    ("enable.auto.commit", "an offset is committed once its reply is acknowledged"),
-    ("enable.auto.offset.store", "an offset is committed once its reply is acknowledged"),
-];
 
 /// Adds a problem for everything that is wrong with what could be read.
 pub(super) fn check(
@@ -337,85 +327,6 @@ impl Validator<'_> {
         }
     }
 
-    fn kafka(&mut self, kafka: &Kafka) {
-        let at = At::default().key("kafka");
-        let servers = &kafka.bootstrap_servers;
-        if servers != EMBEDDED && !servers.split(',').all(|server| is_address(server.trim())) {
-            let at = at.key("bootstrap_servers");
-            let message = format!("{} is not a list of host:port", self.shown(&at, servers));
-            self.error(&at, message, "such as kafka-1:9092,kafka-2:9092, or: embedded");
-        }
-        self.topics(kafka, &at);
-        self.allowed_reply_topics(kafka, &at.key("allowed_reply_topics"));
-        self.require(!kafka.group_id.is_empty(), &at.key("group_id"), "must not be empty");
-        self.require(kafka.partitions >= 1, &at.key("partitions"), "must be at least 1");
-        let replicas_fit = kafka.replication_factor >= 1 || kafka.replication_factor == -1;
-        self.require(replicas_fit, &at.key("replication_factor"), "must be at least 1, or -1 for the broker's default");
-        self.require(kafka.max_in_flight >= 1, &at.key("max_in_flight"), "must be at least 1");
-        self.require(kafka.max_in_flight_bytes.as_u64() >= 1, &at.key("max_in_flight_bytes"), "must be at least 1");
-        self.positive(kafka.commit_interval, &at.key("commit_interval"));
-        self.properties(kafka, &at.key("properties"));
-    }
-
-    /// A topic that serves two ends would feed Signalbox with what it writes itself.
-    fn topics(&mut self, kafka: &Kafka, at: &At) {
-        let mut topics = vec![
-            ("requests_topic", kafka.requests_topic.as_str()),
-            ("replies_topic", kafka.replies_topic.as_str()),
-            ("dead_letter_topic", kafka.dead_letter_topic.as_str()),
-        ];
-        topics.extend(kafka.shadow_topic.as_deref().map(|topic| ("shadow_topic", topic)));
-        for (index, (key, topic)) in topics.iter().enumerate() {
-            let topic_at = at.key(key);
-            if !is_topic(topic) {
-                let message = format!("{} is not a topic name", self.shown(&topic_at, topic));
-                self.error(&topic_at, message, "up to 249 letters, digits, '.', '_' and '-'");
-            }
-            if let Some((other, _)) = topics[..index].iter().find(|(_, earlier)| earlier == topic) {
-                let message = format!("{} is {other} already", self.shown(&topic_at, topic));
-                self.error(&topic_at, message, "each of the topics needs a name of its own");
-            }
-        }
-    }
-
-    fn allowed_reply_topics(&mut self, kafka: &Kafka, at: &At) {
-        for (index, pattern) in kafka.allowed_reply_topics.iter().enumerate() {
-            let at = at.index(index);
-            // Alone first, so that its error speaks of what was written.
-            let whole = Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
-            match whole {
-                Ok(regex) if regex.is_match(&kafka.requests_topic) => {
-                    let message = "this also allows requests_topic, where a reply would be read as a request";
-                    self.add(&at, Severity::Warning, message, "narrow the pattern");
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    let words = error.to_string();
-                    let words = words.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                    let words = self.words(&at, words);
-                    let message = format!("{} is not a regular expression: {words}", self.shown(&at, pattern));
-                    self.error(&at, message, "");
-                }
-            }
-        }
-    }
-
-    fn properties(&mut self, kafka: &Kafka, at: &At) {
-        for (name, value) in &kafka.properties {
-            let at = at.key(name);
-            if let Some((_, instead)) = OWN_PROPERTIES.iter().find(|(own, _)| own == name) {
-                self.error(&at, "Signalbox sets this property itself", instead);
-            } else if let Err(error) = ClientConfig::new().set(name, value).create_native_config() {
-                let words = match &error {
-                    rdkafka::error::KafkaError::ClientConfig(_, words, _, _) => words.clone(),
-                    other => other.to_string(),
-                };
-                let words = self.words(&at, &words);
-                self.error(&at, format!("librdkafka does not take this property: {words}"), "");
-            }
-        }
-    }
-
     fn others(&mut self, config: &Config) {
         let (server, registry, models) =
             (At::default().key("server"), At::default().key("registry"), At::default().key("models"));
@@ -471,21 +382,6 @@ fn is_tracking_uri(text: &str) -> bool {
 fn is_name(text: &str) -> bool {
     let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
     !matches!(text, "" | "." | "..") && text.chars().all(fits)
-}
-
-fn is_topic(text: &str) -> bool {
-    is_name(text) && text.len() <= 249
-}
-
-/// `host`, `host:port`, `[::1]:port` or one of these after `protocol://`.
-fn is_address(text: &str) -> bool {
-    let address = text.split_once("://").map_or(text, |(_, address)| address);
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (address, "9092"),
-    };
-    let host_fits = !host.is_empty() && !host.contains(|character: char| character.is_whitespace() || character == '/');
-    host_fits && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 impl Default for Checks<'_> {
