@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::phases::Phases;
-use super::support::{Caller, Dice, Mlflow, Signalbox, eventually, fresh_directory};
+use super::support::{Caller, Dice, Mlflow, Pattern, Signalbox, eventually, fresh_directory};
 use super::{at, hosting, milliseconds, payload, unload, verdict};
 
 pub(super) const MODELS: usize = 20;
@@ -18,26 +18,6 @@ const REQUESTS: usize = 600;
 const TURNS: usize = 3;
 
 const ZIPF_TARGET: f64 = 1.5;
-
-/// In which order the models are asked for.
-#[derive(Debug, Clone, Copy)]
-enum Pattern {
-    Uniform,
-    Zipf,
-    Cyclic,
-}
-
-impl Pattern {
-    fn requests(self, count: usize) -> Vec<usize> {
-        let mut dice = Dice::new(20);
-        let model = |request: usize| match self {
-            Self::Uniform => dice.below(MODELS),
-            Self::Zipf => dice.zipf(MODELS),
-            Self::Cyclic => request % MODELS,
-        };
-        (0..count).map(model).map(|index| index + 1).collect()
-    }
-}
 
 /// One way to decide what stays.
 struct Contender {
@@ -81,8 +61,10 @@ pub(super) async fn residency(mlflow: &Mlflow) {
         "{:<34} {:>9} {:>9} {:>8} {:>11} {:>10} {:>7} {:>7}",
         "", "mean ms", "p95 ms", "ratio", "loads/min", "hits", "failed", "req/s"
     );
-    for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Cyclic] {
-        let requests = pattern.requests(REQUESTS + REQUESTS / TURNS);
+    for pattern in Pattern::ALL {
+        let mut dice = Dice::new(20);
+        let requests = (0..REQUESTS + REQUESTS / TURNS).map(|request| 1 + pattern.pick(request, MODELS, &mut dice));
+        let requests: Vec<_> = requests.collect();
         let (before, requests) = requests.split_at(REQUESTS / TURNS);
         for contender in &mut contenders {
             contender.run(before).await;

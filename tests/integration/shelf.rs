@@ -7,20 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Caller, Dice, Hosting, Latencies, Mlflow, eventually};
+use crate::support::{Caller, Dice, Hosting, Latencies, Mlflow, Pattern, eventually};
 
 const MODELS: usize = 20;
 const ROOM: u64 = 10;
 const REQUESTS: usize = 200;
 const CALLERS: usize = 3;
-
-/// In which order the models are asked for.
-#[derive(Debug, Clone, Copy)]
-enum Pattern {
-    Uniform,
-    Zipf,
-    Cyclic,
-}
 
 fn seconds(seconds: f64) -> Value {
     json!({"dataframe_records": [{"seconds": seconds}]})
@@ -63,7 +55,7 @@ async fn twenty_models_share_room_for_ten_and_no_request_fails() {
     learning.abort();
 
     let watching = tokio::spawn(watch(caller.clone(), limit, limit / 50));
-    for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Cyclic] {
+    for pattern in Pattern::ALL {
         let loads_before = loads(&caller).await;
         let begun = Instant::now();
         let latencies = ask(&caller, pattern).await;
@@ -104,11 +96,7 @@ async fn ask(caller: &Caller, pattern: Pattern) -> Vec<Duration> {
                 if request >= REQUESTS {
                     return took;
                 }
-                let n = 1 + match pattern {
-                    Pattern::Uniform => dice.below(MODELS),
-                    Pattern::Zipf => dice.zipf(MODELS),
-                    Pattern::Cyclic => request % MODELS,
-                };
+                let n = 1 + pattern.pick(request, MODELS, &mut dice);
                 let answer = caller.ask(&format!("shelf-{n}"), &seconds(0.0)).await;
                 assert_eq!(answer.predictions(), json!([n]), "request {request}");
                 took.push(answer.took);

@@ -6,6 +6,14 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub(crate) struct Dice(u64);
 
+/// In which order things are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pattern {
+    Uniform,
+    Zipf,
+    Cyclic,
+}
+
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
@@ -40,5 +48,18 @@ impl Dice {
                 left < 0.0
             })
             .unwrap_or(below - 1)
+    }
+}
+
+impl Pattern {
+    pub(crate) const ALL: [Self; 3] = [Self::Uniform, Self::Zipf, Self::Cyclic];
+
+    /// Which of so many the request with this number asks for, from 0.
+    pub(crate) fn pick(self, request: usize, among: usize, dice: &mut Dice) -> usize {
+        match self {
+            Self::Uniform => dice.below(among),
+            Self::Zipf => dice.zipf(among),
+            Self::Cyclic => request % among,
+        }
     }
 }

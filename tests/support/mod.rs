@@ -23,7 +23,7 @@ mod signalbox;
 
 pub(crate) use bystander::{Bystander, Latencies};
 pub(crate) use caller::{Answer, Caller};
-pub(crate) use dice::Dice;
+pub(crate) use dice::{Dice, Pattern};
 pub(crate) use hosting::Hosting;
 pub(crate) use kafka::Kafka;
 pub(crate) use mlflow::{Mlflow, mlflow_environment, python};
