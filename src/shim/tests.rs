@@ -163,12 +163,7 @@ async fn what_the_model_refuses_passes_through() {
 
 #[tokio::test]
 async fn after_the_deadline_comes_504_and_a_late_reply_finds_nobody() {
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let world = World::new(move |request| {
-        held.recv().unwrap();
-        Said::echo(request)
-    })
-    .await;
+    let (world, release) = World::held().await;
     let running = world.shim(config::Server::default(), Duration::from_millis(60)).await;
     let answer = running.post(CALL, "{}").await;
     assert_eq!(answer.status(), 504);
@@ -248,12 +243,7 @@ async fn thirty_two_callers_at_once_each_get_their_own_answers() {
 
 #[tokio::test]
 async fn more_than_may_wait_are_told_to_come_back() {
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let world = World::new(move |request| {
-        held.recv().unwrap();
-        Said::echo(request)
-    })
-    .await;
+    let (world, release) = World::held().await;
     let running = world.shim(config::Server { max_pending: 1, ..config::Server::default() }, LONG).await;
     let first = running.post(CALL, "first");
     let second = async {

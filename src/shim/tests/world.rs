@@ -1,6 +1,7 @@
 //! A broker, someone who answers what comes in, and shims to call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -57,6 +58,16 @@ impl World {
         // Not joined: one that waits to be released ends with the process.
         std::thread::spawn(responder);
         Self { kafka, cluster, stop }
+    }
+
+    /// With a responder that echoes, each request once it is released.
+    pub(super) async fn held() -> (Self, Sender<()>) {
+        let (release, held) = channel();
+        let world = Self::new(move |request| {
+            held.recv().unwrap();
+            Said::echo(request)
+        });
+        (world.await, release)
     }
 
     pub(super) async fn shim(&self, server: config::Server, timeout: Duration) -> Running {
