@@ -1,8 +1,9 @@
 use regex::Regex;
 
 use super::load::parse_with;
-use super::validate::{Checks, ConditionFlaw};
+use super::validate::Checks;
 use super::*;
+use crate::routing::condition::{ConditionProblem, Language};
 
 mod properties;
 
@@ -350,10 +351,10 @@ fn calls_that_no_worker_will_take_are_warned_of() {
 fn a_condition_that_does_not_compile_is_shown_at_its_place() {
     let flawed = |text: &str| {
         let before = text.split_once('@').map(|(before, _)| before);
-        before.map_or(Ok("Python"), |before| {
+        before.map_or(Ok(Language::Python), |before| {
             let line = before.split('\n').count();
             let column = before.chars().rev().take_while(|letter| *letter != '\n').count() + 1;
-            Err(ConditionFlaw { line, column, message: "stray".to_owned(), help: None })
+            Err(ConditionProblem { line, column, message: "stray".to_owned(), hint: None })
         })
     };
     let checks = Checks { condition: &flawed, ..Checks::default() };
@@ -399,8 +400,8 @@ model_endpoints:
     );
     assert!(!report.contains("secret"), "{report}");
     let languages = |text: &str| loaded(text).outline[0].routes[1].condition.as_ref().map(|(language, _)| *language);
-    assert_eq!(languages(CONDITIONAL), Some("Python"));
-    assert_eq!(languages(&CONDITIONAL.replace("request.json()['", "rhai: 1 == 1 // ")), Some("Rhai"));
+    assert_eq!(languages(CONDITIONAL), Some(Language::Python));
+    assert_eq!(languages(&CONDITIONAL.replace("request.json()['", "rhai: 1 == 1 // ")), Some(Language::Rhai));
 }
 
 #[test]

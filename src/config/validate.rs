@@ -9,27 +9,14 @@ use super::document::{Content, Document, Found, Step};
 use super::report::{Problem, Severity};
 use super::{Config, Endpoint, Route, Runtime, Strategy};
 use crate::models::{ModelUri, Target};
-use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Language, language};
+use crate::routing::condition::{self, ConditionProblem, Language};
 
 /// The checks that belong to other parts of Signalbox.
 pub(super) struct Checks<'a> {
     /// Why a text is no model URI.
     pub(super) model_uri: &'a dyn Fn(&str) -> Result<(), String>,
     /// The language a condition is read as, or why it does not compile.
-    pub(super) condition: &'a dyn Fn(&str) -> Result<&'static str, ConditionFlaw>,
-}
-
-/// Why a condition does not compile.
-#[derive(Debug, Clone)]
-pub(super) struct ConditionFlaw {
-    /// The line inside the condition's text, from 1.
-    pub(super) line: usize,
-    /// The column in that line, in characters, from 1.
-    pub(super) column: usize,
-    /// What is wrong.
-    pub(super) message: String,
-    /// What to write instead.
-    pub(super) help: Option<String>,
+    pub(super) condition: &'a dyn Fn(&str) -> Result<Language, ConditionProblem>,
 }
 
 /// An endpoint in words that may be printed: with `${NAME}` where the environment gave the value.
@@ -49,7 +36,7 @@ pub struct RouteOutline {
     /// What answers.
     pub model_uri: String,
     /// The language its condition is read as, and the condition.
-    pub condition: Option<(&'static str, String)>,
+    pub condition: Option<(Language, String)>,
 }
 
 /// Adds a problem for everything that is wrong with what could be read.
@@ -265,14 +252,14 @@ impl Validator<'_> {
         }
     }
 
-    fn condition(&mut self, condition: &str, at: &At) -> Option<&'static str> {
+    fn condition(&mut self, condition: &str, at: &At) -> Option<Language> {
         match (self.checks.condition)(condition) {
             Ok(language) => Some(language),
             Err(flaw) => {
                 let (found, words) = (self.found(at), self.words(at, &flaw.message));
                 let place = found.node.map_or(found.at, |node| self.document.place_in(node, flaw.line, flaw.column));
                 let mut problem = Problem::error(place, found.path, format!("the condition does not compile: {words}"));
-                problem.help = flaw.help.map(|help| self.words(at, &help));
+                problem.help = flaw.hint.map(|hint| self.words(at, &hint));
                 self.problems.push(problem);
                 None
             }
@@ -386,22 +373,10 @@ fn is_name(text: &str) -> bool {
 
 impl Default for Checks<'_> {
     fn default() -> Self {
-        Self { model_uri: &model_uri, condition: &condition }
+        Self { model_uri: &model_uri, condition: &condition::check }
     }
 }
 
 fn model_uri(text: &str) -> Result<(), String> {
     ModelUri::parse(text).map(|_| ()).map_err(|error| error.problem)
-}
-
-fn condition(source: &str) -> Result<&'static str, ConditionFlaw> {
-    match ConditionsBuilder::new().add(source) {
-        Ok(_) => Ok(match language(source) {
-            Language::Python => "Python",
-            Language::Rhai => "Rhai",
-        }),
-        Err(ConditionProblem { line, column, message, hint }) => {
-            Err(ConditionFlaw { line, column, message, help: hint })
-        }
-    }
 }

@@ -102,16 +102,6 @@ pub fn check(source: &str) -> Result<Language, ConditionProblem> {
     Ok(language(source))
 }
 
-impl Language {
-    /// `python` or `rhai`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Python => "python",
-            Self::Rhai => "rhai",
-        }
-    }
-}
-
 impl ConditionsBuilder {
     /// No conditions yet.
     pub fn new() -> Self {
@@ -210,7 +200,10 @@ impl Evaluation {
 
 impl fmt::Display for Language {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
+        formatter.write_str(match self {
+            Self::Python => "Python",
+            Self::Rhai => "Rhai",
+        })
     }
 }
 

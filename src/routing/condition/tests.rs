@@ -226,7 +226,7 @@ fn a_condition_may_take_several_lines_and_comments() {
 fn rhai_is_marked_by_its_prefix() {
     assert_eq!(language("rhai: request.key == \"x\""), Language::Rhai);
     assert_eq!(language("request.key == \"x\""), Language::Python);
-    assert_eq!(check(" rhai:request.key == \"x\"").map(Language::name), Ok("rhai"));
+    assert_eq!(check(" rhai:request.key == \"x\""), Ok(Language::Rhai));
     holds(r#"rhai: request.json()["dataframe_split"]["data"][0][0].starts_with("Domain")"#);
     holds(
         r#"rhai: request.headers["x-tier"] == "gold" && request.headers.get("nope", "d") == "d" && "x-tier" in request.headers"#,
