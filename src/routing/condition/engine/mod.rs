@@ -291,8 +291,7 @@ fn raise(error: ConditionError) -> Box<EvalAltResult> {
 fn caught(error: EvalAltResult) -> ConditionError {
     match error {
         EvalAltResult::ErrorRuntime(value, _) => {
-            let text = value.to_string();
-            value.try_cast::<ConditionError>().unwrap_or(ConditionError::Failed(text))
+            value.try_cast_result().unwrap_or_else(|value| ConditionError::Failed(value.to_string()))
         }
         EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => caught(*inner),
         exceeded @ (EvalAltResult::ErrorTooManyOperations(_)
