@@ -23,15 +23,21 @@ pub struct AllowedTopics {
     patterns: Vec<Regex>,
 }
 
+/// A pattern of `kafka.allowed_reply_topics`. It has to match the whole of a topic's name.
+pub(crate) fn topic_pattern(pattern: &str) -> Result<Regex, regex::Error> {
+    // Alone first, so that its error speaks of what was written.
+    Regex::new(pattern)?;
+    Regex::new(&format!("^(?:{pattern})$"))
+}
+
 impl AllowedTopics {
     /// `kafka.replies_topic`, and what `kafka.allowed_reply_topics` matches as a whole.
     ///
     /// # Errors
     /// When a pattern is no regular expression.
     pub fn new(config: &Kafka) -> Result<Self, regex::Error> {
-        let patterns: Result<_, _> =
-            config.allowed_reply_topics.iter().map(|pattern| Regex::new(&format!("^(?:{pattern})$"))).collect();
-        Ok(Self { default: Arc::from(config.replies_topic.as_str()), patterns: patterns? })
+        let patterns = config.allowed_reply_topics.iter().map(|pattern| topic_pattern(pattern));
+        Ok(Self { default: Arc::from(config.replies_topic.as_str()), patterns: patterns.collect::<Result<_, _>>()? })
     }
 
     /// Where replies go when a request does not say, or may not.

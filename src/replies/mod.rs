@@ -7,5 +7,6 @@ mod publisher;
 mod record;
 mod recourse;
 
+pub(crate) use address::topic_pattern;
 pub use address::{Address, AllowedTopics};
 pub use publisher::{Ending, Publisher};

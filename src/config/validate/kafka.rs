@@ -1,11 +1,11 @@
 //! What is checked of the broker, its topics and its properties.
 
 use rdkafka::ClientConfig;
-use regex::Regex;
 
 use super::{At, Validator, is_name};
 use crate::config::report::Severity;
 use crate::config::{EMBEDDED, Kafka};
+use crate::replies::topic_pattern;
 
 /// Properties that Signalbox sets for its own promises, and what to use instead.
 const OWN_PROPERTIES: &[(&str, &str)] = &[
@@ -62,9 +62,7 @@ impl Validator<'_> {
     fn allowed_reply_topics(&mut self, kafka: &Kafka, at: &At) {
         for (index, pattern) in kafka.allowed_reply_topics.iter().enumerate() {
             let at = at.index(index);
-            // Alone first, so that its error speaks of what was written.
-            let whole = Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
-            match whole {
+            match topic_pattern(pattern) {
                 Ok(regex) if regex.is_match(&kafka.requests_topic) => {
                     let message = "this also allows requests_topic, where a reply would be read as a request";
                     self.add(&at, Severity::Warning, message, "narrow the pattern");
