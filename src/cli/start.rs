@@ -23,7 +23,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> ExitCode {
     match config::load(&args.config) {
         Ok(loaded) => {
-            eprint!("{}", loaded.warnings);
+            if !loaded.warnings.problems.is_empty() {
+                eprintln!("{}", loaded.warnings);
+            }
             serve(loaded.config, args.role, |addresses| println!("{}", ready_line(addresses)))
         }
         Err(report) => {
