@@ -1,7 +1,7 @@
 //! The right to call a model, which is loaded while it is held.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -14,6 +14,12 @@ use super::version::{Loaded, Seats, ServerSeats, Version};
 use super::{Inner, until};
 use crate::invocation::{self, Call};
 use crate::message::{Code, Fault, Reply, Stage};
+
+/// The version of what is part of Signalbox.
+static BUILTIN: LazyLock<Arc<str>> = LazyLock::new(|| "builtin".into());
+
+/// The version of what serves at an address, where nobody knows which it is.
+static EXTERNAL: LazyLock<Arc<str>> = LazyLock::new(|| "external".into());
 
 /// A model that can be called. Cheap to clone; nothing is loaded for its sake.
 #[derive(Debug, Clone)]
@@ -65,11 +71,11 @@ impl ModelHandle {
     /// loaded. Without a deadline this waits for as long as loading, and then the calls of others, may take.
     pub async fn lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
         match &self.model.standing {
-            Standing::Noop => Ok(Lease { version: "builtin".into(), seat: Seat::Noop, hold: None }),
+            Standing::Noop => Ok(Lease { version: Arc::clone(&BUILTIN), seat: Seat::Noop, hold: None }),
             Standing::Address(at_hand) => {
                 let seats = at_hand.as_ref().map_err(Clone::clone)?;
                 let seat = self.server_seat(seats, deadline).await?;
-                Ok(Lease { version: "external".into(), seat, hold: None })
+                Ok(Lease { version: Arc::clone(&EXTERNAL), seat, hold: None })
             }
             Standing::Hosted(hosted) => self.hosted_lease(hosted, deadline).await,
         }
