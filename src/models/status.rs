@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::host::Example;
 use super::keeper::Leaving;
-use super::model::Standing;
+use super::model::{Model, Standing};
 use super::version::Version;
 use super::{Inner, Models};
 use crate::config::Runtime;
@@ -107,27 +107,10 @@ impl Models {
     pub fn report(&self) -> Report {
         let inner = &self.inner;
         let (limit, used) = inner.keeper.memory();
-        let mut models: Vec<_> = inner.versions().iter().map(|version| inner.version_report(version)).collect();
+        let all = inner.models();
+        let mut models: Vec<_> = inner.versions().iter().map(|version| inner.version_report(version, &all)).collect();
         models.sort_by(|one, other| one.id.cmp(&other.id));
-        let mut following: Vec<_> = inner
-            .models()
-            .iter()
-            .filter_map(|model| {
-                let Standing::Hosted(hosted) = &model.standing else { return None };
-                let pending = hosted.pending().as_ref().map(|pending| PendingReport {
-                    version: pending.version.clone(),
-                    reason: pending.fault.as_ref().map(|fault| fault.message.clone()),
-                });
-                Some(FollowingReport {
-                    model_uri: model.uri.to_string(),
-                    python: hosted.hosting.python.clone(),
-                    runtime: hosted.hosting.runtime,
-                    version: hosted.current.get().map(|current| Arc::clone(&current.0.version)),
-                    reason: hosted.current.failure().map(|fault| fault.message),
-                    pending,
-                })
-            })
-            .collect();
+        let mut following: Vec<_> = all.iter().filter_map(|model| following_report(model)).collect();
         following.sort_by(|one, other| one.model_uri.cmp(&other.model_uri));
         Report { memory: MemoryReport { limit, used }, models, following }
     }
@@ -173,7 +156,7 @@ impl Models {
 }
 
 impl Inner {
-    fn version_report(&self, version: &Arc<Version>) -> VersionReport {
+    fn version_report(&self, version: &Version, models: &[Arc<Model>]) -> VersionReport {
         let in_slot = version.slot.get();
         let broken = in_slot.as_ref().and_then(|loaded| loaded.broken().cloned());
         let failure = version.slot.failure().or(broken);
@@ -188,7 +171,6 @@ impl Inner {
             }
         };
         let habit = version.usage.habit();
-        let models = self.models();
         let serves = models.iter().filter_map(|model| match &model.standing {
             Standing::Hosted(hosted) if hosted.has(version) => Some(model.uri.to_string()),
             _ => None,
@@ -230,4 +212,21 @@ impl Inner {
         let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
         u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// None for what is not loaded here.
+fn following_report(model: &Model) -> Option<FollowingReport> {
+    let Standing::Hosted(hosted) = &model.standing else { return None };
+    let pending = hosted.pending().as_ref().map(|pending| PendingReport {
+        version: pending.version.clone(),
+        reason: pending.fault.as_ref().map(|fault| fault.message.clone()),
+    });
+    Some(FollowingReport {
+        model_uri: model.uri.to_string(),
+        python: hosted.hosting.python.clone(),
+        runtime: hosted.hosting.runtime,
+        version: hosted.current.get().map(|current| Arc::clone(&current.0.version)),
+        reason: hosted.current.failure().map(|fault| fault.message),
+        pending,
+    })
 }
