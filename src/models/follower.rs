@@ -32,20 +32,14 @@ const QUESTIONS_AT_ONCE: usize = 8;
 pub(super) struct Outages(Mutex<HashSet<String>>);
 
 impl Inner {
-    /// Compares what stages and aliases stand for with what takes calls, again and again until we stop. (The registry's
+    /// Compares what stages and aliases stand for with what takes calls, again and again. (The registry's
     /// own timestamps do not tell: moving an alias leaves them as they are.)
     pub(super) async fn follow(self: Arc<Self>) {
         let mut ticks = interval(self.refresh);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = self.closing.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            tokio::select! {
-                () = self.closing.cancelled() => return,
-                () = self.refresh() => {}
-            }
+            ticks.tick().await;
+            self.refresh().await;
         }
     }
 
@@ -84,7 +78,7 @@ impl Inner {
             };
             if hosted.pinned && hosted.current.get().is_some_and(|current| gone(&current.0)) {
                 let models = Arc::clone(self);
-                self.tasks.spawn(async move {
+                self.spawn(async move {
                     // Why it failed is in the log, and shown by `GET /models`.
                     let _ = model.load(&models, false).await;
                 });
@@ -132,12 +126,7 @@ impl Inner {
         let (models, model) = (Arc::clone(self), Arc::clone(model));
         let Ok(number) = picked.parse() else { return };
         let target = Target::Registered { name: name.to_owned(), pick: Pick::Version(number) };
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = models.closing.cancelled() => {}
-                () = models.switch(&model, &target, &picked) => {}
-            }
-        });
+        self.spawn(async move { models.switch(&model, &target, &picked).await });
     }
 
     /// Loads and tries the new version; only then it takes calls, and the old one goes when its last call has ended.

@@ -159,7 +159,7 @@ impl Models {
         };
         let inner = Arc::new(inner);
         inner.tasks.spawn(Arc::clone(&inner.keeper).run(inner.closing.clone()));
-        inner.tasks.spawn(Arc::clone(&inner).follow());
+        inner.spawn(Arc::clone(&inner).follow());
         Ok(Self { inner })
     }
 
@@ -182,7 +182,7 @@ impl Models {
                 self.handle(&uri, HandleOptions::default());
             }
             for model in inner.models().into_iter().filter(|model| model.uri == uri) {
-                inner.tasks.spawn(Arc::clone(inner).preload(model));
+                inner.spawn(Arc::clone(inner).preload(model));
             }
         }
         let models = inner.models();
@@ -249,19 +249,16 @@ impl Inner {
 
     /// Every version that somebody still has: those that take calls, and those that are loaded.
     fn versions(&self) -> Vec<Arc<Version>> {
-        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.retain(|version| version.strong_count() > 0);
-        versions.iter().filter_map(Weak::upgrade).collect()
+        alive(&mut self.versions.lock().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
     /// The one version with this name, hosted in this way.
     fn version_of(&self, found: Found, hosting: &Hosting) -> Arc<Version> {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.retain(|version| version.strong_count() > 0);
         let same = |version: &Arc<Version>| {
             version.name == found.name && version.origin == found.origin && version.hosting == *hosting
         };
-        if let Some(version) = versions.iter().filter_map(Weak::upgrade).find(same) {
+        if let Some(version) = alive(&mut versions).find(same) {
             return version;
         }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
@@ -283,13 +280,12 @@ impl Inner {
     /// Has the registry asked, in a task of its own, what a URI stands for.
     fn spawn_resolve(self: &Arc<Self>, model: Arc<Model>, resolving: Loading<Current>) {
         let models = Arc::clone(self);
-        self.tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = models.closing.cancelled() => {}
-                () = models.resolve(&model, resolving) => {}
-            }
-        });
+        self.spawn(async move { models.resolve(&model, resolving).await });
+    }
+
+    /// Has something done in the background, which ends when we stop.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.closing.clone().run_until_cancelled_owned(work));
     }
 
     async fn resolve(&self, model: &Model, resolving: Loading<Current>) {
@@ -320,10 +316,7 @@ impl Inner {
             if !fault.retryable {
                 return;
             }
-            tokio::select! {
-                () = self.closing.cancelled() => return,
-                () = sleep(fault.retry_after.unwrap_or(PRELOAD_AGAIN)) => {}
-            }
+            sleep(fault.retry_after.unwrap_or(PRELOAD_AGAIN)).await;
         }
     }
 }
@@ -337,6 +330,12 @@ impl fmt::Debug for Inner {
             .field("keeper", &self.keeper)
             .finish_non_exhaustive()
     }
+}
+
+/// Those that somebody still has; the others are forgotten.
+fn alive(versions: &mut Vec<Weak<Version>>) -> impl Iterator<Item = Arc<Version>> {
+    versions.retain(|version| version.strong_count() > 0);
+    versions.iter().filter_map(Weak::upgrade)
 }
 
 fn template_spec(
