@@ -62,6 +62,15 @@ impl Value {
         }
     }
 
+    /// As a whole number, which `True` and `False` are as well.
+    pub(super) fn as_int(&self) -> Option<i64> {
+        match self {
+            Self::Int(int) => Some(*int),
+            Self::Bool(bool) => Some(i64::from(*bool)),
+            _ => None,
+        }
+    }
+
     /// Takes a value back from Rhai.
     pub(super) fn from_dynamic(dynamic: &Dynamic) -> Self {
         if let Ok(text) = dynamic.as_immutable_string_ref() {

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::collections::{elements, extreme};
+use super::collections::{elements, extreme, whole};
 use super::operators::{bad_operand, truth};
 use super::strings::{float_text, is_space};
 use crate::routing::condition::budget::charge_text;
@@ -103,12 +103,7 @@ pub(super) fn abs(arguments: &[Value]) -> Result<Value> {
 pub(super) fn round(arguments: &[Value]) -> Result<Value> {
     let digits = match arguments.get(1) {
         None | Some(Value::None) => None,
-        Some(Value::Int(digits)) => Some(*digits),
-        Some(Value::Bool(digits)) => Some(i64::from(*digits)),
-        Some(other) => {
-            let message = format!("'{}' object cannot be interpreted as an integer", other.type_name());
-            return Err(ConditionError::wrong_type(message));
-        }
+        Some(digits) => Some(whole(digits)?),
     };
     if digits.is_some_and(|digits| digits < 0) {
         return Err(ConditionError::wrong_value("round() to fewer than 0 digits is not supported in conditions"));

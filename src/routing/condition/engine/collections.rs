@@ -106,6 +106,14 @@ pub(super) fn length(value: &Value) -> Result<Value> {
     int(length)
 }
 
+/// A value that has to be whole, such as a number of digits.
+pub(super) fn whole(value: &Value) -> Result<i64> {
+    value.as_int().ok_or_else(|| {
+        let message = format!("'{}' object cannot be interpreted as an integer", value.type_name());
+        ConditionError::wrong_type(message)
+    })
+}
+
 /// A count as a Python `int`.
 pub(super) fn int(count: usize) -> Result<Value> {
     i64::try_from(count).map(Value::Int).map_err(|_| ConditionError::overflow())
@@ -254,15 +262,13 @@ pub(super) fn from_either_end(index: i64, length: usize) -> Option<usize> {
 }
 
 fn whole_index(container: &Value, key: &Value) -> Result<i64> {
-    match key {
-        Value::Int(index) => Ok(*index),
-        Value::Bool(index) => Ok(i64::from(*index)),
-        other => Err(ConditionError::wrong_type(format!(
+    key.as_int().ok_or_else(|| {
+        ConditionError::wrong_type(format!(
             "{} indices must be integers or slices, not {}",
             container.type_name(),
-            other.type_name()
-        ))),
-    }
+            key.type_name()
+        ))
+    })
 }
 
 /// The selected elements, by CPython's rules for bounds beyond the ends.
@@ -289,10 +295,9 @@ fn slice_of<T: Clone>(items: &[T], low: &Value, high: &Value, step: &Value) -> R
 }
 
 fn slice_bound(bound: &Value) -> Result<Option<i64>> {
-    match bound {
-        Value::None => Ok(None),
-        Value::Int(bound) => Ok(Some(*bound)),
-        Value::Bool(bound) => Ok(Some(i64::from(*bound))),
-        _ => Err(ConditionError::wrong_type("slice indices must be integers or None")),
+    match (bound, bound.as_int()) {
+        (Value::None, _) => Ok(None),
+        (_, Some(bound)) => Ok(Some(bound)),
+        (_, None) => Err(ConditionError::wrong_type("slice indices must be integers or None")),
     }
 }

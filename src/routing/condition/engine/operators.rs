@@ -253,27 +253,19 @@ fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
     }
 }
 
-fn as_int(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(int) => Some(*int),
-        Value::Bool(bool) => Some(i64::from(*bool)),
-        _ => None,
-    }
-}
-
 /// Both as numbers for comparing, if they are; an `int` and a `float` become whole numbers with the same order.
 fn numbers(left: &Value, right: &Value) -> Option<Numbers> {
     match (left, right) {
         (Value::Float(left), Value::Float(right)) => Some(Numbers::Floats(*left, *right)),
         (Value::Float(float), other) => {
-            let order = compare_exactly(as_int(other)?, *float).map(Ordering::reverse);
+            let order = compare_exactly(other.as_int()?, *float).map(Ordering::reverse);
             Some(order.map_or(Numbers::Floats(f64::NAN, 0.0), |order| Numbers::Ints(order as i64, 0)))
         }
         (other, Value::Float(float)) => {
-            let order = compare_exactly(as_int(other)?, *float);
+            let order = compare_exactly(other.as_int()?, *float);
             Some(order.map_or(Numbers::Floats(f64::NAN, 0.0), |order| Numbers::Ints(order as i64, 0)))
         }
-        _ => Some(Numbers::Ints(as_int(left)?, as_int(right)?)),
+        _ => Some(Numbers::Ints(left.as_int()?, right.as_int()?)),
     }
 }
 
@@ -285,7 +277,7 @@ fn required(left: &Value, right: &Value, sign: &str) -> Result<Numbers> {
     if matches!((left, right), (Value::Set(_), Value::Set(_))) {
         return Err(ConditionError::wrong_type("computing with sets is not supported in conditions"));
     }
-    match (as_int(left), as_int(right), left, right) {
+    match (left.as_int(), right.as_int(), left, right) {
         (Some(left), Some(right), _, _) => Ok(Numbers::Ints(left, right)),
         (Some(left), None, _, Value::Float(right)) => Ok(Numbers::Floats(left as f64, *right)),
         (None, Some(right), Value::Float(left), _) => Ok(Numbers::Floats(*left, right as f64)),
@@ -351,7 +343,7 @@ fn joined(left: &[Value], right: &[Value]) -> Result<Vec<Value>> {
 
 /// `sequence * times`
 fn repeat(sequence: &Value, times: &Value) -> Result<Value> {
-    let times = usize::try_from(as_int(times).unwrap_or(0)).unwrap_or(0);
+    let times = usize::try_from(times.as_int().unwrap_or(0)).unwrap_or(0);
     if let Value::Str(text) = sequence {
         return strings::repeat(text, times);
     }

@@ -2,7 +2,7 @@
 
 use rhai::ImmutableString;
 
-use super::collections::{elements, from_either_end, index_error, int, no_attribute};
+use super::collections::{elements, from_either_end, index_error, int, no_attribute, whole};
 use crate::routing::condition::budget::{charge, charge_text};
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::value::Value;
@@ -331,15 +331,7 @@ fn only_text<'a>(arguments: &'a [Value], name: &str) -> Result<&'a str> {
 
 /// How often at most; Python takes a negative count as no bound.
 fn limit(count: Option<&Value>) -> Result<usize> {
-    match count {
-        None => Ok(usize::MAX),
-        Some(Value::Int(count)) => Ok(usize::try_from(*count).unwrap_or(usize::MAX)),
-        Some(Value::Bool(count)) => Ok(usize::from(*count)),
-        Some(other) => {
-            let message = format!("'{}' object cannot be interpreted as an integer", other.type_name());
-            Err(ConditionError::wrong_type(message))
-        }
-    }
+    count.map_or(Ok(usize::MAX), |count| Ok(usize::try_from(whole(count)?).unwrap_or(usize::MAX)))
 }
 
 /// What Python calls white space: Unicode's, and four old separators.
