@@ -18,10 +18,7 @@ fn killed_half_way_and_started_again_no_request_is_without_a_reply() {
     let (_model, url) = http_model(20);
     let keys = format!("  max_in_flight: {MAX_IN_FLIGHT}\n  commit_interval: 50ms");
     let mut signalbox = Signalbox::start(&setup.single_config(&url, &keys));
-    for n in 0..REQUESTS {
-        kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{n}"))], b"{\"inputs\": [1]}");
-    }
-    kafka.flush();
+    kafka.send_orders(&setup.requests, REQUESTS, |_| b"{\"inputs\": [1]}".to_vec());
 
     let reader = setup.reply_reader();
     let mut answered = HashMap::<String, usize>::new();

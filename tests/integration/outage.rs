@@ -11,18 +11,15 @@ const REQUESTS: usize = 4_000;
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
 fn requests_outlive_the_broker_and_the_log_stays_short() {
     let mut kafka = Kafka::start();
-    let (requests, config) = {
+    let (_model, url) = http_model(40);
+    // Not kept: the broker is going to be stopped.
+    let (requests, replies, config) = {
         let setup = Setup::new(&kafka);
-        let (model, url) = http_model(40);
         let config = setup.single_config(&url, "  max_in_flight: 16");
-        ((setup.requests.clone(), setup.replies.clone()), (config, model))
+        (setup.requests, setup.replies, config)
     };
-    let (requests, replies) = requests;
-    let signalbox = Signalbox::start(&config.0);
-    for n in 0..REQUESTS {
-        kafka.send(&requests, None, &[("kafka_correlationId", &format!("order-{n}"))], b"{\"inputs\": [1]}");
-    }
-    kafka.flush();
+    let signalbox = Signalbox::start(&config);
+    kafka.send_orders(&requests, REQUESTS, |_| b"{\"inputs\": [1]}".to_vec());
     wait_until("the first replies", Duration::from_secs(60), || {
         (kafka.consume(&replies, 100, Duration::from_secs(2)).len() >= 100).then_some(())
     });

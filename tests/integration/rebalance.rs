@@ -16,10 +16,7 @@ fn an_instance_joins_and_another_leaves_and_nothing_is_lost() {
     let (_model, url) = http_model(20);
     let config = setup.single_config(&url, &format!("  max_in_flight: {MAX_IN_FLIGHT}"));
     let mut first = Signalbox::start(&config);
-    for n in 0..REQUESTS {
-        kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{n}"))], b"{\"inputs\": [1]}");
-    }
-    kafka.flush();
+    kafka.send_orders(&setup.requests, REQUESTS, |_| b"{\"inputs\": [1]}".to_vec());
     let reader = setup.reply_reader();
     let mut answered = HashMap::<String, usize>::new();
     wait_until("the first replies", Duration::from_secs(60), || {

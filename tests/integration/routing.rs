@@ -37,10 +37,7 @@ fn ten_thousand_requests_over_kafka_are_each_answered_once_by_the_right_model() 
     let (kafka, mlflow) = (Kafka::shared(), Mlflow::shared());
     let setup = Setup::new(kafka);
     let signalbox = Signalbox::start(&setup.sentiment_config(mlflow));
-    for n in 0..REQUESTS {
-        kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{n}"))], &payload(n));
-    }
-    kafka.flush();
+    kafka.send_orders(&setup.requests, REQUESTS, payload);
 
     let replies = setup.replies(REQUESTS, Duration::from_secs(900));
     assert_eq!(replies.len(), REQUESTS, "{}", signalbox.log());

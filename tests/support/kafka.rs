@@ -156,6 +156,14 @@ log.cleaner.enable=false
         self.producer.poll(Duration::ZERO);
     }
 
+    /// Writes so many records, whose correlation ids are `order-0` and so on, and waits until the broker has them.
+    pub(crate) fn send_orders(&self, topic: &str, count: usize, value: impl Fn(usize) -> Vec<u8>) {
+        for n in 0..count {
+            self.send(topic, None, &[("kafka_correlationId", &format!("order-{n}"))], &value(n));
+        }
+        self.flush();
+    }
+
     /// Waits until the broker has every record that was sent.
     pub(crate) fn flush(&self) {
         self.producer.flush(Duration::from_secs(30)).unwrap();
