@@ -1,9 +1,6 @@
 //! Choosing a route for a request.
 
 use std::sync::Arc;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -11,9 +8,7 @@ use super::condition::{ConditionError, Evaluation};
 use super::table::{Endpoint, Route, RouteCondition};
 use crate::config::OnConditionError;
 use crate::message::{Code, Fault, Request, Stage};
-
-/// How often the log tells that a route's condition fails, at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
+use crate::telemetry::LogGate;
 
 /// The route for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,37 +123,6 @@ impl Endpoint {
             self.name
         );
         Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message)
-    }
-}
-
-/// Lets one log line through a minute, and counts the others.
-#[derive(Debug, Default)]
-pub(super) struct LogGate {
-    /// When the next line may pass, in milliseconds of [`LogGate::now`].
-    next: AtomicU64,
-    unlogged: AtomicU64,
-}
-
-impl LogGate {
-    /// Time since some moment in this process's life.
-    fn now() -> Duration {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        START.elapsed()
-    }
-
-    /// How many lines were kept back since the last one, if a line may pass now.
-    fn admit(&self, now: Duration) -> Option<u64> {
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (next, now_ms) = (self.next.load(Ordering::Relaxed), milliseconds(now));
-        let after = now_ms.saturating_add(milliseconds(LOG_INTERVAL));
-        let passes =
-            now_ms >= next && self.next.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if passes {
-            Some(self.unlogged.swap(0, Ordering::Relaxed))
-        } else {
-            self.unlogged.fetch_add(1, Ordering::Relaxed);
-            None
-        }
     }
 }
 

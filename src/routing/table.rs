@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::{ConditionId, ConditionProblem, Conditions, ConditionsBuilder};
-use super::decide::LogGate;
 use crate::config::{self, Config, OnConditionError};
 use crate::message::{Code, Fault, Request, Stage, header};
+use crate::telemetry::LogGate;
 
 /// Every endpoint of a configuration.
 #[derive(Debug)]

@@ -1,9 +1,11 @@
 //! What operators see: metrics, logs, and whether the process is ready.
 
+mod log_gate;
 mod logging;
 mod metrics;
 mod readiness;
 
+pub(crate) use log_gate::LogGate;
 pub use logging::{LogFormat, init_logging};
 pub use metrics::{Metrics, RouteMetrics};
 pub use readiness::{Part, Readiness};

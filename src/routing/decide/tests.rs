@@ -118,14 +118,3 @@ fn an_explanation_tells_every_condition_that_was_looked_at() {
     let explanation = table.named("strict").unwrap().explain(&request(&[], "{}"));
     assert_eq!((explanation.route, explanation.error_code), (None, Some("CONDITION_FAILED")));
 }
-
-#[test]
-fn the_log_gate_lets_one_line_through_a_minute() {
-    let gate = LogGate::default();
-    let seconds = Duration::from_secs;
-    assert_eq!(gate.admit(seconds(5)), Some(0));
-    assert_eq!(gate.admit(seconds(6)), None);
-    assert_eq!(gate.admit(seconds(64)), None);
-    assert_eq!(gate.admit(seconds(65)), Some(2));
-    assert_eq!(gate.admit(seconds(66)), None);
-}
