@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::{Headers, Request};
+use super::{Headers, Request, header};
 
 /// Which client's headers a request carries; the reply uses the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,9 +33,6 @@ pub struct Correlation {
     pub reply_partition: Option<i32>,
 }
 
-const SPRING_ID: &str = "kafka_correlationId";
-const SPRING_TOPIC: &str = "kafka_replyTopic";
-const SPRING_PARTITION: &str = "kafka_replyPartition";
 const SMALLRYE_ID: &str = "REPLY_CORRELATION_ID";
 const SMALLRYE_TOPIC: &str = "REPLY_TOPIC";
 const SMALLRYE_PARTITION: &str = "REPLY_PARTITION";
@@ -48,7 +45,7 @@ impl Correlation {
         let (dialect, id) = said(headers);
         let (topic_header, partition_header) = match dialect {
             Dialect::SmallRye => (SMALLRYE_TOPIC, SMALLRYE_PARTITION),
-            Dialect::Spring | Dialect::NestJs | Dialect::Plain => (SPRING_TOPIC, SPRING_PARTITION),
+            Dialect::Spring | Dialect::NestJs | Dialect::Plain => (header::REPLY_TOPIC, header::REPLY_PARTITION),
         };
         let id = match id {
             Some(id) => Bytes::copy_from_slice(id),
@@ -65,7 +62,7 @@ impl Correlation {
     /// The name of the header that carries the id in this dialect.
     pub fn header(&self) -> &'static str {
         match self.dialect {
-            Dialect::Spring | Dialect::NestJs => SPRING_ID,
+            Dialect::Spring | Dialect::NestJs => header::CORRELATION_ID,
             Dialect::SmallRye => SMALLRYE_ID,
             Dialect::Plain => PLAIN_IDS[0],
         }
@@ -82,7 +79,7 @@ impl Correlation {
 
 /// The dialect and the id, from the first header that is there.
 fn said(headers: &Headers) -> (Dialect, Option<&[u8]>) {
-    if let Some(id) = headers.get(SPRING_ID) {
+    if let Some(id) = headers.get(header::CORRELATION_ID) {
         return (spring_or_nest(headers), Some(id));
     }
     if let Some(id) = headers.get(SMALLRYE_ID) {
@@ -96,8 +93,8 @@ fn said(headers: &Headers) -> (Dialect, Option<&[u8]>) {
 
 /// NestJS takes Spring's names but writes the partition as decimal text, and names its reply topic `<pattern>.reply`.
 fn spring_or_nest(headers: &Headers) -> Dialect {
-    let decimal = headers.get(SPRING_PARTITION).is_some_and(is_decimal);
-    let reply_pattern = headers.text(SPRING_TOPIC).is_some_and(|topic| topic.ends_with(".reply"));
+    let decimal = headers.get(header::REPLY_PARTITION).is_some_and(is_decimal);
+    let reply_pattern = headers.text(header::REPLY_TOPIC).is_some_and(|topic| topic.ends_with(".reply"));
     if decimal && reply_pattern { Dialect::NestJs } else { Dialect::Spring }
 }
 

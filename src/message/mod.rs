@@ -17,6 +17,12 @@ pub use request::{Request, Source};
 pub mod header {
     /// Which endpoint a request is for.
     pub const ENDPOINT: &str = "endpoint";
+    /// Which request a reply answers: any bytes, echoed untouched.
+    pub const CORRELATION_ID: &str = "kafka_correlationId";
+    /// The topic that the reply goes to.
+    pub const REPLY_TOPIC: &str = "kafka_replyTopic";
+    /// The partition that the reply goes to: an int32 in big-endian bytes, or decimal text.
+    pub const REPLY_PARTITION: &str = "kafka_replyPartition";
     /// What the bytes of a value are, on requests and replies.
     pub const CONTENT_TYPE: &str = "content-type";
     /// Unix time in milliseconds, as text, after which nobody wants the answer.

@@ -19,10 +19,9 @@ use uuid::Uuid;
 
 use super::error::ShimError;
 use super::pending::{Pending, ReplyRecord};
-use super::requests::CORRELATION_ID;
 use crate::broker::{BrokerContext, Cluster};
 use crate::config::Kafka;
-use crate::message::HeadersBuilder;
+use crate::message::{HeadersBuilder, header};
 use crate::telemetry::Part;
 
 /// How long one wait for replies lasts; the end of the process is noticed that soon.
@@ -239,7 +238,7 @@ impl Reader {
 }
 
 fn correlation(reply: &ReplyRecord) -> Option<Uuid> {
-    Uuid::try_parse_ascii(reply.headers.get(CORRELATION_ID)?).ok()
+    Uuid::try_parse_ascii(reply.headers.get(header::CORRELATION_ID)?).ok()
 }
 
 /// Copies a record once out of the client's memory: headers and value in one buffer.

@@ -20,10 +20,6 @@ use crate::broker::{BrokerContext, Cluster};
 use crate::config::Kafka;
 use crate::message::{Code, Fault, Stage, header};
 
-/// The header that carries the correlation id, there and back.
-pub(super) const CORRELATION_ID: &str = "kafka_correlationId";
-const REPLY_TOPIC: &str = "kafka_replyTopic";
-const REPLY_PARTITION: &str = "kafka_replyPartition";
 const BAGGAGE: &str = "baggage";
 
 /// What the broker's own headers and framing add to a record, roughly and rather too much.
@@ -120,9 +116,9 @@ impl Requests {
         let content_type = outgoing.http_headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], |t| t.as_bytes());
         let own: [(&str, &[u8]); 7] = [
             (header::ENDPOINT, outgoing.endpoint.as_bytes()),
-            (CORRELATION_ID, correlation.as_bytes()),
-            (REPLY_TOPIC, self.reply_topic.as_bytes()),
-            (REPLY_PARTITION, &self.reply_partition),
+            (header::CORRELATION_ID, correlation.as_bytes()),
+            (header::REPLY_TOPIC, self.reply_topic.as_bytes()),
+            (header::REPLY_PARTITION, &self.reply_partition),
             (header::CONTENT_TYPE, content_type),
             (header::DEADLINE, deadline.as_bytes()),
             (header::HTTP_TARGET, outgoing.target.as_bytes()),
