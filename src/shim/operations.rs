@@ -2,16 +2,14 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use uuid::Uuid;
 
 use super::answer;
+use super::status::JSON;
 use crate::message::{Code, Fault, Stage};
 use crate::models::Models;
-
-const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 
 /// `GET /models`, `POST /models/{id}/load` and `POST /models/{id}/unload`. An id such as `sentiment/3` holds a slash of
 /// its own.

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::telemetry::{Metrics, Readiness};
 
-const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
+/// What is said of a body in JSON.
+pub(super) const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 const PROMETHEUS: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
 
 #[derive(Clone)]
