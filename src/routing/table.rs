@@ -99,11 +99,6 @@ impl RoutingTable {
         self.by_name.get(name).and_then(|index| self.endpoints.get(*index))
     }
 
-    /// Every endpoint, as the configuration lists them.
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
-    }
-
     fn unknown(&self, what: &str) -> Fault {
         let names: Vec<&str> = self.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
         let message = format!("{what}; endpoints are: {}", names.join(", "));
@@ -128,11 +123,6 @@ impl Endpoint {
         }
         let name = config.name.as_str().into();
         Self { index: place, name, timeout: config.timeout, routes, conditions: conditions.build() }
-    }
-
-    /// The conditions of its routes.
-    pub fn conditions(&self) -> &Conditions {
-        &self.conditions
     }
 }
 

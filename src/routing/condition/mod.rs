@@ -39,7 +39,7 @@ use self::value::Value;
 use crate::message::Request;
 
 /// The prefix of conditions in Rhai.
-pub const RHAI_PREFIX: &str = "rhai:";
+const RHAI_PREFIX: &str = "rhai:";
 /// The longest condition, in bytes.
 const MAX_SOURCE: usize = 16 << 10;
 /// The stack that conditions are compiled on: enough for the syntax tree of any text of that length.
