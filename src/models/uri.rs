@@ -198,12 +198,17 @@ fn parse_file(text: &str) -> Result<Target, String> {
 
 /// The text without the name and password that its address may hold.
 pub(super) fn redacted(text: &str) -> Cow<'_, str> {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    match authority.rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]).into(),
+    match around_credentials(text) {
+        Some((scheme, rest)) => format!("{scheme}***@{rest}").into(),
         None => text.into(),
     }
+}
+
+/// What stands before the name and password of an address, `https://`, and what follows their `@`; none without them.
+pub(super) fn around_credentials(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_at(text.find("://")? + "://".len());
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    Some((scheme, &rest[authority.rfind('@')? + 1..]))
 }
 
 #[cfg(test)]

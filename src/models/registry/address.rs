@@ -3,7 +3,7 @@
 use reqwest::Url;
 
 use super::RegistryError;
-use crate::models::uri::redacted;
+use crate::models::uri::{around_credentials, redacted};
 
 /// The tracking URI when nobody names one.
 const DEFAULT: &str = "http://127.0.0.1:5001";
@@ -78,9 +78,7 @@ impl Address {
 
     /// The same, whoever is asking.
     pub(super) fn without_credentials(&self) -> String {
-        let Some((scheme, rest)) = self.text.split_once("://") else { return self.text.clone() };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        format!("{scheme}://{}", &rest[authority.rfind('@').map_or(0, |at| at + 1)..])
+        around_credentials(&self.text).map_or_else(|| self.text.clone(), |(scheme, rest)| format!("{scheme}{rest}"))
     }
 
     /// Fit to be shown.
