@@ -15,10 +15,12 @@
 //!   `mlflow models serve` the command and the server that it starts, for Signalbox the model's host. What is shared is
 //!   not in there: libraries that are mapped from the same files, and for a host what it still has in common with the
 //!   process it was forked from.
-//! - `residency`: twenty models and room for ten, asked for by a few callers at once, each its next question as soon as
-//!   it has the answer. Signalbox decides what stays, beside strict LRU over a Signalbox without a limit: for each miss
-//!   it has the least recently used model unloaded over HTTP, waits until the process has gone, and only then asks. And
-//!   beside one that keeps all twenty. All three begin with all models loaded once and their files in the cache.
+//! - `residency`: twenty models and room for ten. Signalbox decides what stays, beside strict LRU over a Signalbox
+//!   without a limit: for each miss it has the least recently used model unloaded over HTTP, waits until the process has
+//!   gone, and only then asks. And beside one that keeps all twenty. All three begin with all models loaded once and
+//!   their files in the cache. First requests come at a steady rate, and an answer's latency is what it takes. Then a
+//!   few callers keep the machine fully busy, where latency tells how much work there is in all: a load costs as much
+//!   of a processor as five calls of so small a model.
 //!
 //! It needs what `tests/run` installs.
 

@@ -12,8 +12,11 @@ use super::{at, hosting, milliseconds, payload, unload, verdict};
 
 pub(super) const MODELS: usize = 20;
 const ROOM: usize = 10;
+/// Requests a second of the steady load, of which a machine of two cores can answer ten times as many.
+const RATE: f64 = 30.0;
 const CALLERS: usize = 4;
-const REQUESTS: usize = 600;
+/// Of each pattern and kind of load.
+const REQUESTS: usize = 450;
 /// The contenders take turns, so that a noisy minute hits all of them.
 const TURNS: usize = 3;
 
@@ -26,6 +29,15 @@ struct Contender {
     caller: Caller,
     lru: Option<Arc<Lru>>,
     measured: Measured,
+}
+
+/// When requests come.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    /// By chance, so many a second, whether those before them have been answered or not.
+    Steady,
+    /// As fast as so many callers get their answers: the machine is never idle.
+    Full,
 }
 
 #[derive(Debug, Default)]
@@ -53,37 +65,48 @@ pub(super) async fn residency(mlflow: &Mlflow) {
 
     let mebibyte = (1 << 20) as f64;
     println!(
-        "\n{MODELS} models of at most {:.1} MiB, room for {ROOM} ({:.0} MiB), {CALLERS} callers, {REQUESTS} requests each",
+        "\n{MODELS} models of at most {:.1} MiB, room for {ROOM} ({:.0} MiB), {REQUESTS} requests each",
         largest as f64 / mebibyte,
         limit as f64 / mebibyte
     );
-    println!(
-        "{:<34} {:>9} {:>9} {:>8} {:>11} {:>10} {:>7} {:>7}",
-        "", "mean ms", "p95 ms", "ratio", "loads/min", "hits", "failed", "req/s"
-    );
-    for pattern in Pattern::ALL {
-        let mut dice = Dice::new(20);
-        let requests = (0..REQUESTS + REQUESTS / TURNS).map(|request| 1 + pattern.pick(request, MODELS, &mut dice));
-        let requests: Vec<_> = requests.collect();
-        let (before, requests) = requests.split_at(REQUESTS / TURNS);
-        for contender in &mut contenders {
-            contender.run(before).await;
-            contender.measured = Measured::default();
+    for load in [Load::Steady, Load::Full] {
+        match load {
+            Load::Steady => println!("\n{RATE} requests a second"),
+            Load::Full => println!("\n{CALLERS} callers, each its next request when it has the answer"),
         }
-        let phases = Phases::scraped(&contenders[2].signalbox).await;
-        for turn in requests.chunks(REQUESTS / TURNS) {
-            for contender in &mut contenders {
-                contender.run(turn).await;
-            }
+        println!(
+            "{:<34} {:>9} {:>9} {:>8} {:>11} {:>10} {:>7} {:>7}",
+            "", "mean ms", "p95 ms", "ratio", "loads/min", "hits", "failed", "req/s"
+        );
+        for pattern in Pattern::ALL {
+            compare(&mut contenders, pattern, load).await;
         }
-        let unlimited = contenders[0].measured.mean();
-        for contender in &contenders {
-            contender.measured.print(&format!("{pattern:?}, {}", contender.name), unlimited);
+    }
+}
+
+/// The contenders answer the same requests in turn.
+async fn compare(contenders: &mut [Contender], pattern: Pattern, load: Load) {
+    let mut dice = Dice::new(20);
+    let requests = (0..REQUESTS + REQUESTS / TURNS).map(|request| 1 + pattern.pick(request, MODELS, &mut dice));
+    let requests: Vec<_> = requests.collect();
+    let (before, requests) = requests.split_at(REQUESTS / TURNS);
+    for contender in &mut *contenders {
+        contender.run(before, load).await;
+        contender.measured = Measured::default();
+    }
+    let phases = Phases::scraped(&contenders[2].signalbox).await;
+    for turn in requests.chunks(REQUESTS / TURNS) {
+        for contender in &mut *contenders {
+            contender.run(turn, load).await;
         }
-        Phases::scraped(&contenders[2].signalbox).await.since(&phases).print_loads();
-        if matches!(pattern, Pattern::Zipf) {
-            verdict("Zipf: signalbox / unlimited, mean", contenders[2].measured.mean() / unlimited, ZIPF_TARGET);
-        }
+    }
+    let unlimited = contenders[0].measured.mean();
+    for contender in &*contenders {
+        contender.measured.print(&format!("{pattern:?}, {}", contender.name), unlimited);
+    }
+    Phases::scraped(&contenders[2].signalbox).await.since(&phases).print_loads();
+    if let (Pattern::Zipf, Load::Steady) = (pattern, load) {
+        verdict("Zipf: signalbox / unlimited, mean", contenders[2].measured.mean() / unlimited, ZIPF_TARGET);
     }
 }
 
@@ -98,51 +121,84 @@ impl Contender {
         let caller = Caller::of(&signalbox);
         let lru = lru.then(|| Arc::new(Lru::default()));
         let mut contender = Self { name, signalbox, caller, lru, measured: Measured::default() };
-        contender.run(&(1..=MODELS).collect::<Vec<_>>()).await;
+        contender.run(&(1..=MODELS).collect::<Vec<_>>(), Load::Full).await;
         contender.measured = Measured::default();
         contender
     }
 
-    /// Has the callers take one request after the other.
-    async fn run(&mut self, requests: &[usize]) {
+    /// Asks for these models, one after the other.
+    async fn run(&mut self, requests: &[usize], load: Load) {
         let loads = self.loads().await;
-        let (requests, next): (Arc<[usize]>, _) = (requests.into(), Arc::new(AtomicUsize::new(0)));
         let begun = Instant::now();
-        let callers = (0..CALLERS).map(|_| {
-            let (caller, lru) = (self.caller.clone(), self.lru.clone());
-            let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
-            tokio::spawn(async move {
-                let (mut took, mut failed) = (Vec::new(), 0);
-                while let Some(number) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let begun = Instant::now();
-                    if let Some(lru) = &lru {
-                        lru.begin(&caller, *number).await;
-                    }
-                    let answer = caller.ask(&format!("model-{number}"), &payload()).await;
-                    if let Some(lru) = &lru {
-                        lru.end(*number);
-                    }
-                    took.push(begun.elapsed());
-                    if answer.status != 200 {
-                        failed += 1;
-                        println!("  {}: model-{number}: {} {}", answer.status, answer.took.as_millis(), answer.text());
-                    }
-                }
-                (took, failed)
-            })
-        });
-        for caller in callers.collect::<Vec<_>>() {
-            let (took, failed) = caller.await.unwrap();
+        let took = match load {
+            Load::Steady => self.at_a_rate(requests).await,
+            Load::Full => self.by_callers(requests).await,
+        };
+        for took in took {
+            self.measured.failed += usize::from(took.is_none());
             self.measured.took.extend(took);
-            self.measured.failed += failed;
         }
         self.measured.elapsed += begun.elapsed();
         self.measured.loads += self.loads().await - loads;
     }
 
+    /// How long each took, from the moment it was due.
+    async fn at_a_rate(&self, requests: &[usize]) -> Vec<Option<Duration>> {
+        let mut dice = Dice::new(7);
+        let mut due = Instant::now();
+        let mut asking = Vec::with_capacity(requests.len());
+        for number in requests {
+            due += Duration::from_secs_f64(-f64::ln(1.0 - dice.fraction()) / RATE);
+            tokio::time::sleep_until(due.into()).await;
+            asking.push(tokio::spawn(ask(self.caller.clone(), self.lru.clone(), *number, due)));
+        }
+        let mut took = Vec::with_capacity(asking.len());
+        for asking in asking {
+            took.push(asking.await.unwrap());
+        }
+        took
+    }
+
+    async fn by_callers(&self, requests: &[usize]) -> Vec<Option<Duration>> {
+        let (requests, next): (Arc<[usize]>, _) = (requests.into(), Arc::new(AtomicUsize::new(0)));
+        let callers = (0..CALLERS).map(|_| {
+            let (caller, lru) = (self.caller.clone(), self.lru.clone());
+            let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
+            tokio::spawn(async move {
+                let mut took = Vec::new();
+                while let Some(number) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    took.push(ask(caller.clone(), lru.clone(), *number, Instant::now()).await);
+                }
+                took
+            })
+        });
+        let mut took = Vec::with_capacity(requests.len());
+        for caller in callers.collect::<Vec<_>>() {
+            took.extend(caller.await.unwrap());
+        }
+        took
+    }
+
     async fn loads(&self) -> u64 {
         self.caller.models().await.models.iter().map(|model| model.loads).sum()
     }
+}
+
+/// How long the answer took from this moment on; none if it is no prediction.
+async fn ask(caller: Caller, lru: Option<Arc<Lru>>, number: usize, from: Instant) -> Option<Duration> {
+    if let Some(lru) = &lru {
+        lru.begin(&caller, number).await;
+    }
+    let answer = caller.ask(&format!("model-{number}"), &payload()).await;
+    if let Some(lru) = &lru {
+        lru.end(number);
+    }
+    let took = from.elapsed();
+    if answer.status != 200 {
+        println!("  {}: model-{number}: {} {}", answer.status, answer.took.as_millis(), answer.text());
+        return None;
+    }
+    Some(took)
 }
 
 impl Measured {

@@ -169,7 +169,7 @@ impl Inner {
         let resolved = self.registry.resolve(target).await?;
         let version = self.version_of(resolved.into(), &hosted.hosting);
         let loaded = version.loaded(self, true, None).await?;
-        if let Some(Example::Failed(why)) = &loaded.report.example {
+        if let Some(Example::Failed(why)) = &loaded.report.proof.example {
             self.retire(&version, Leaving::Rejected);
             let message = format!("{} does not answer its own example: {why}", version.name);
             return Err(Fault::permanent(Code::ModelError, Stage::Load, message));

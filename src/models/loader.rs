@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Inner;
 use super::artifacts::Cached;
 use super::backoff::Step;
-use super::host::{Example, HostSpec, LoadReport, Phases, Server, ServerSpec};
+use super::host::{Example, HostSpec, LoadReport, Phases, Proof, Server, ServerSpec};
 use super::keeper::{Reservation, memory_of};
 use super::leases::Leases;
 use super::pool::{HostStarter, Pool};
@@ -97,9 +97,14 @@ impl Inner {
         self.observe_phase("room", asked.elapsed());
 
         let deadline = Instant::now() + self.settings.load_timeout;
-        let started = self.start(version, &artifacts.directory, deadline).await;
+        // The first request to a version that is known to be sound is as good as its example.
+        let proof = version.proof.get().filter(|_| urgency.is_raised()).cloned();
+        let started = self.start(version, &artifacts.directory, proof, deadline).await;
         let (seats, report) = started.map_err(|fault| LoadFailure { fault, step: Step::Start })?;
         let phases = report.phases;
+        if !matches!(report.proof.example, Some(Example::Failed(_))) {
+            let _ = version.proof.set(report.proof.clone());
+        }
         for (name, duration) in [("fork", phases.fork), ("load", phases.load), ("warm", phases.warm)] {
             self.observe_phase(name, duration);
         }
@@ -157,6 +162,7 @@ impl Inner {
         &self,
         version: &Version,
         directory: &Path,
+        proof: Option<Proof>,
         deadline: Instant,
     ) -> Result<(Seats, LoadReport), Fault> {
         let hosting = &version.hosting;
@@ -168,6 +174,7 @@ impl Inner {
                     directory: directory.to_owned(),
                     deadline,
                     load_timeout: self.settings.load_timeout,
+                    proof,
                 };
                 let (tasks, closing) = (self.tasks.clone(), self.closing.clone());
                 let starter = HostStarter { template, spec, tasks, closing, metrics: self.metrics.clone() };
@@ -187,7 +194,7 @@ impl Inner {
                 let begun = Instant::now();
                 let (server, backend) = Server::start(&template, &spec).await?;
                 let phases = Phases { load: begun.elapsed(), ..Phases::default() };
-                let report = LoadReport { phases, example: None, unmet: Vec::new() };
+                let report = LoadReport { phases, proof: Proof::default() };
                 let seats = ServerSeats::new(backend, hosting.concurrency, Some(server));
                 Ok((Seats::Server(Arc::new(seats)), report))
             }
@@ -197,7 +204,7 @@ impl Inner {
 
 /// Tells the log what there is to know about a load.
 fn report(version: &Version, loaded: &Loaded, seconds: f64) {
-    let LoadReport { phases, example, unmet } = &loaded.report;
+    let LoadReport { phases, proof: Proof { example, unmet } } = &loaded.report;
     tracing::info!(
         model = &*version.name,
         seconds,

@@ -184,7 +184,7 @@ impl Inner {
                 None => version.history.memory.load(Ordering::Relaxed),
             })
             .filter(|bytes| *bytes > 0),
-            example: loaded.as_ref().and_then(|loaded| match &loaded.report.example {
+            example: loaded.as_ref().and_then(|loaded| match &loaded.report.proof.example {
                 Some(Example::Failed(why)) => Some(why.clone()),
                 Some(Example::Answered) | None => None,
             }),
@@ -203,7 +203,7 @@ impl Inner {
             load_seconds: loaded.as_ref().map(|loaded| loaded.load_cost.as_secs_f64()),
             serves: serves.collect(),
             pinned: version.pinned.load(Ordering::Relaxed),
-            unmet: loaded.map(|loaded| loaded.report.unmet.clone()).unwrap_or_default(),
+            unmet: loaded.map(|loaded| loaded.report.proof.unmet.clone()).unwrap_or_default(),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::artifacts::Cached;
-use super::host::{LoadReport, Server};
+use super::host::{LoadReport, Proof, Server};
 use super::keeper::Leaving;
 use super::lease::CallFailure;
 use super::leases::Leases;
@@ -60,6 +60,8 @@ pub(super) struct Version {
     /// Whether it is to stay loaded whatever happens.
     pub(super) pinned: AtomicBool,
     pub(super) history: History,
+    /// What it showed of itself when it was last loaded with care, if that was good.
+    pub(super) proof: OnceLock<Proof>,
     /// Of the load that is under way, if one is.
     urgency: Mutex<Urgency>,
 }
@@ -130,6 +132,7 @@ impl Version {
             usage: Usage::default(),
             pinned: AtomicBool::new(false),
             history: History::default(),
+            proof: OnceLock::new(),
             urgency: Mutex::default(),
         }
     }

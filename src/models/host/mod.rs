@@ -22,7 +22,7 @@ mod server;
 mod template;
 
 pub(crate) use child::{Child, Lost};
-pub(crate) use model_host::{Example, HostSpec, LoadReport, ModelHost, Phases};
+pub(crate) use model_host::{Example, HostSpec, LoadReport, ModelHost, Phases, Proof};
 pub(crate) use server::{Server, ServerSpec};
 pub(crate) use template::{Task, Template, TemplateSpec};
 

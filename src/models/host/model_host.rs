@@ -30,6 +30,8 @@ pub(crate) struct HostSpec {
     pub(crate) deadline: Instant,
     /// How long that is in all; for messages.
     pub(crate) load_timeout: Duration,
+    /// What an earlier load found about the model's example and requirements, to be taken as read: a request waits.
+    pub(crate) proof: Option<Proof>,
 }
 
 /// A process that holds a loaded model. Dropped, it is killed.
@@ -45,6 +47,13 @@ pub(crate) struct ModelHost {
 pub(crate) struct LoadReport {
     /// What took how long.
     pub(crate) phases: Phases,
+    /// What the model showed of itself.
+    pub(crate) proof: Proof,
+}
+
+/// What a model showed of itself when it was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Proof {
     /// What came of the model's own example, if it has one.
     pub(crate) example: Option<Example>,
     /// Where the interpreter is not what the model requires, such as `scikit-learn==1.2.0 is required, 1.9.1 is
@@ -61,7 +70,7 @@ pub(crate) struct Phases {
     pub(crate) fork: Duration,
     /// Loading the model.
     pub(crate) load: Duration,
-    /// Calling it with its own example.
+    /// Calling it with its own example; nothing where that was proven before.
     pub(crate) warm: Duration,
 }
 
@@ -86,7 +95,7 @@ pub(crate) struct Failure {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Question<'a> {
-    Load { directory: &'a str, largest_answer: usize },
+    Load { directory: &'a str, largest_answer: usize, is_proven: bool },
     Invoke { content_type: &'a str },
 }
 
@@ -152,7 +161,8 @@ impl ModelHost {
         let Some(directory) = spec.directory.to_str() else {
             return Err(spec.fault(&format!("{} is no UTF-8", spec.directory.display())));
         };
-        let question = Question::Load { directory, largest_answer: LARGEST_REPLY };
+        let is_proven = spec.proof.is_some();
+        let question = Question::Load { directory, largest_answer: LARGEST_REPLY, is_proven };
         let answer = match self.child.ask_until(&question, b"", spec.deadline).await {
             Ok(answer) => answer,
             Err(Lost::TimedOut) => return Err(spec.too_slow(&self.child)),
@@ -162,7 +172,8 @@ impl ModelHost {
             Ok(Loaded::Loaded { load, warm, example, unmet, imported }) => {
                 template.learn(&imported).await;
                 let phases = Phases { load: seconds(load), warm: seconds(warm), ..Phases::default() };
-                Ok(LoadReport { phases, example: example.map(Example::of), unmet })
+                let shown = || Proof { example: example.map(Example::of), unmet };
+                Ok(LoadReport { phases, proof: spec.proof.clone().unwrap_or_else(shown) })
             }
             Ok(Loaded::Failed { exception, traceback, unmet }) => {
                 tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");

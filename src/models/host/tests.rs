@@ -19,6 +19,8 @@ use super::*;
 use crate::invocation::Call;
 use crate::message::{Code, Fault, Headers, Reply, Stage};
 
+mod spare;
+
 /// A template, and the directories of models.
 struct World {
     template: Template,
@@ -70,13 +72,11 @@ impl World {
     }
 
     async fn start_within(&self, directory: &Path, limit: Duration) -> Result<(ModelHost, LoadReport), Fault> {
-        let spec = HostSpec {
-            shown: "models:/m/1".into(),
-            directory: directory.to_owned(),
-            deadline: Instant::now() + limit,
-            load_timeout: limit,
-        };
-        ModelHost::start(&self.template, &spec).await
+        ModelHost::start(&self.template, &host_spec(directory, limit, None)).await
+    }
+
+    async fn start_proven(&self, directory: &Path, proof: Proof) -> Result<(ModelHost, LoadReport), Fault> {
+        ModelHost::start(&self.template, &host_spec(directory, Duration::from_secs(120), Some(proof))).await
     }
 
     async fn end(self) {
@@ -84,6 +84,11 @@ impl World {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn host_spec(directory: &Path, limit: Duration, proof: Option<Proof>) -> HostSpec {
+    let deadline = Instant::now() + limit;
+    HostSpec { shown: "models:/m/1".into(), directory: directory.to_owned(), deadline, load_timeout: limit, proof }
 }
 
 async fn invoke(host: &mut ModelHost, body: impl Into<Bytes>) -> Result<Reply, Failure> {
@@ -144,7 +149,7 @@ async fn a_host_answers_as_the_scoring_server_does() {
     let world = World::new(spec());
     let (directory, cases) = real_model();
     let mut child = world.template.fork(&Task::Model).await.unwrap();
-    let load = json!({"load": {"directory": directory, "largest_answer": 1 << 20}});
+    let load = json!({"load": {"directory": directory, "largest_answer": 1 << 20, "is_proven": false}});
     let answer = child.ask(&load, b"").await.unwrap();
     assert!(answer.head.starts_with(b"{\"loaded\""), "{:?}", answer.head);
     for (content_type, body, status, answered_type, answered) in &cases {
@@ -156,11 +161,11 @@ async fn a_host_answers_as_the_scoring_server_does() {
     assert!(cases.iter().any(|case| case.2 == 200) && cases.iter().any(|case| case.2 == 415));
 
     let (mut host, report) = world.start(&directory).await.unwrap();
-    assert_eq!(report.example, Some(Example::Answered));
+    assert_eq!(report.proof.example, Some(Example::Answered));
     let installed = Command::new(python()).args(["-c", "import sklearn; print(sklearn.__version__)"]).output().unwrap();
     let installed = String::from_utf8(installed.stdout).unwrap();
     assert_eq!(
-        report.unmet,
+        report.proof.unmet,
         [
             &*format!("scikit-learn==0.1.0 is required, {} is installed", installed.trim()),
             "a-library-that-is-missing>=2 is required, it is not installed"
@@ -212,8 +217,8 @@ async fn hosts_are_ready_in_milliseconds_and_small() {
 async fn what_a_model_raises_or_says_leaves_its_host_alive() {
     let world = World::new(TemplateSpec { data_limit: Some(512 << 20), libraries: Vec::new(), ..spec() });
     let (mut host, report) = world.start(&world.stunts("nothing")).await.unwrap();
-    assert_eq!(report.example, None);
-    assert!(report.unmet.len() == 1 && report.unmet[0].starts_with("numpy<1 is required, "), "{report:?}");
+    assert_eq!(report.proof.example, None);
+    assert!(report.proof.unmet.len() == 1 && report.proof.unmet[0].starts_with("numpy<1 is required, "), "{report:?}");
     let pid = stunt(&mut host, "pid").await.unwrap();
     assert_eq!(pid, json!(host.pid()));
     for (name, code, message) in [
@@ -293,7 +298,7 @@ async fn a_host_that_hangs_or_is_given_up_is_killed() {
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_load_that_fails_says_why() {
     let world = World::bare();
-    world.template.warm().await.unwrap();
+    let first = world.template.fork(&Task::Model).await.unwrap();
     for (name, limit, why) in [
         (
             "import",
@@ -303,13 +308,13 @@ async fn a_load_that_fails_says_why() {
         ("exit", 60, "models:/m/1 cannot be loaded: SystemExit: no such luck. "),
         ("sleep", 3, "it was not ready within models.load_timeout (3s); the last it printed: sleeping"),
     ] {
+        let loads = world.spare(&[&first]).await;
         let fault = world.start_within(&world.stunts(name), Duration::from_secs(limit)).await.unwrap_err();
         assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
         assert!(fault.message.contains(why), "{fault}");
-        // Their processes are gone already: nothing but what imports have started is left below the template.
-        let template = world.template.pid().await.unwrap();
-        let children = std::fs::read_to_string(format!("/proc/{template}/task/{template}/children")).unwrap();
-        assert_eq!(children.trim(), "", "{name}");
+        // Its process is gone already: below the template is nothing but what waits for the next load.
+        assert!(!is_alive(loads.into()), "{name}");
+        assert!(world.children(&[&first]).await.len() <= 1, "{name}");
         let advice = fault.message.contains("numpy<1 is required, ") && fault.message.contains("runtime: mlflow_serve");
         assert_eq!(advice, name != "sleep", "{fault}");
     }
@@ -447,7 +452,7 @@ async fn it_is_killed() {
     let mut loads = world.template.fork(&Task::Model).await.unwrap();
     let pids = [u64::from(waits.pid()), computes.pid().into(), loads.pid().into(), helper.as_u64().unwrap()];
     let template = world.template.pid().await.unwrap();
-    let load = json!({"load": {"directory": world.stunts("sleep"), "largest_answer": 1}});
+    let load = json!({"load": {"directory": world.stunts("sleep"), "largest_answer": 1, "is_proven": false}});
     let endless = Duration::from_secs(1000);
     let _ = tokio::join!(loads.ask(&load, b""), invoke_within(&mut computes, request("hang"), endless), async {
         sleep(Duration::from_millis(300)).await;

@@ -1,6 +1,6 @@
 use crate::config::{EnvManager, Runtime};
 use crate::invocation::{Concern, HttpBackend};
-use crate::models::host::{LoadReport, Phases};
+use crate::models::host::{LoadReport, Phases, Proof};
 use crate::models::leases::Leases;
 use crate::models::slot::Found;
 use crate::models::version::{Hosting, Origin, Seats, ServerSeats};
@@ -40,7 +40,7 @@ fn loaded(keeper: &Keeper, bytes: u64) -> Arc<Loaded> {
         taken: true.into(),
         memory: bytes.into(),
         memory_when_loaded: bytes,
-        report: LoadReport { phases: Phases::default(), example: None, unmet: Vec::new() },
+        report: LoadReport { phases: Phases::default(), proof: Proof::default() },
         _cached: None,
     })
 }

@@ -23,8 +23,10 @@ import socket
 import struct
 import sys
 import time
+import typing
 
 SET_PARENT_DEATH_SIGNAL, SET_NAME, SET_CHILD_SUBREAPER = 1, 15, 36
+LARGE_PAGE, COLLAPSE = 2 << 20, 25
 ENDED_BADLY = 70
 
 
@@ -84,12 +86,26 @@ class Channel:
         return bytes(buffer) if filled == length else None
 
 
+class Child(typing.NamedTuple):
+    """A child, and what Signalbox gets of it."""
+
+    pid: int
+    connection: socket.socket
+    output: int
+
+    def close(self):
+        self.connection.close()
+        os.close(self.output)
+
+
 class Template:
     def __init__(self, control):
         self.control = control
         self.received = b""
         self.pid = os.getpid()
         self.children = set()
+        # A child for the next model, forked before it is asked for, once models are asked for at all.
+        self.spare, self.wants_spare = None, False
         self.is_warm = False
         self.to_learn = []
         self.refused = set()
@@ -141,11 +157,14 @@ class Template:
 
     def run(self):
         while True:
-            for request in self.requests(wait=not self.to_learn):
+            lacks_spare = self.wants_spare and self.spare is None
+            for request in self.requests(wait=not self.to_learn and not lacks_spare):
                 for kind, details in request.items():
                     getattr(self, kind)(**details)
             if self.to_learn:
                 self.learn_one(self.to_learn.pop(0))
+            elif self.wants_spare and self.spare is None:
+                self.make_spare()
 
     # What it is asked.
 
@@ -169,35 +188,22 @@ class Template:
                 self.end(ENDED_BADLY)
         self.is_warm = True
         self.look_around(frozenset())
+        use_large_pages()
         self.report("warmed", seconds=time.monotonic() - begun)
 
     def fork(self, id, kind, arguments, environment):
-        ours, theirs = socket.socketpair()
-        reading, writing = os.pipe()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            pid = None
-            self.report("refused", id=id, reason=str(error))
-        if pid == 0:
-            # Nothing of this frame's callers is ever returned to.
+        child = self.spare if kind == "model" else None
+        if child:
+            self.spare = None
+        else:
             try:
-                ours.close()
-                os.close(reading)
-                self.become_child(kind, theirs, writing, arguments, dict(environment))
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                os._exit(ENDED_BADLY)
-        if pid is not None:
-            self.children.add(pid)
-            self.report("forked", (ours.fileno(), reading), id=id, pid=pid)
-        for end in (ours, theirs):
-            end.close()
-        os.close(reading)
-        os.close(writing)
+                child = self.make_child(kind, arguments, environment)
+            except OSError as error:
+                self.report("refused", id=id, reason=str(error))
+                return
+        self.report("forked", (child.connection.fileno(), child.output), id=id, pid=child.pid)
+        child.close()
+        self.wants_spare |= kind == "model"
 
     def learn(self, modules):
         self.to_learn += [module for module in modules if self.may_learn(module)]
@@ -214,7 +220,7 @@ class Template:
 
         for library in self.libraries:
             self.import_library(library)
-        dry_run()
+        dry_run(SIGNATURES, BODIES)
         if "sklearn" in sys.modules:
             dry_run_of_sklearn()
         self.versions()
@@ -255,6 +261,9 @@ class Template:
         with self.ending_at_once():
             self.try_import(module)
         self.look_around(before)
+        if self.spare:
+            # It lacks what was learnt.
+            self.drop_spare()
 
     def look_around(self, before):
         """Says what must not be inherited and is there all the same, and shelters the rest from the collector."""
@@ -285,6 +294,45 @@ class Template:
         self.installed = found
 
     # Children.
+
+    def make_child(self, kind, arguments=(), environment=()):
+        ours, theirs = socket.socketpair()
+        reading, writing = os.pipe()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                # Nothing of this frame's callers is ever returned to.
+                try:
+                    Child(0, ours, reading).close()
+                    if self.spare:
+                        self.spare.close()
+                    self.become_child(kind, theirs, writing, arguments, dict(environment))
+                except BaseException:
+                    import traceback
+
+                    traceback.print_exc()
+                finally:
+                    os._exit(ENDED_BADLY)
+        except OSError:
+            Child(0, ours, reading).close()
+            raise
+        finally:
+            theirs.close()
+            os.close(writing)
+        self.children.add(pid)
+        return Child(pid, ours, reading)
+
+    def make_spare(self):
+        try:
+            self.spare = self.make_child("model")
+        except OSError:
+            # Whoever asks for one is told; until then nothing is lost.
+            self.wants_spare = False
+
+    def drop_spare(self):
+        # It ends when it finds that nobody will ask it anything.
+        self.spare.close()
+        self.spare = None
 
     def become_child(self, kind, connection, output, arguments, environment):
         os.setsid()
@@ -317,6 +365,9 @@ class Template:
         self.modules = len(sys.modules)
         namespace = {"__name__": f"signalbox_{kind}", "TEMPLATE": self}
         exec(self.programs[kind], namespace)
+        if kind == "model":
+            # What every load and call writes to is copied now, while nobody waits for it.
+            dry_run(SIGNATURES[1:], BODIES[:1])
         namespace["main"](Channel(connection))
         os._exit(0)
 
@@ -332,6 +383,8 @@ class Template:
             if pid in self.children:
                 kill_group(pid)
                 self.children.discard(pid)
+                if self.spare and pid == self.spare.pid:
+                    self.drop_spare()
                 self.report("exited", pid=pid, status=status)
             self.kill_adopted()
 
@@ -384,6 +437,26 @@ class Template:
             signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
+def use_large_pages():
+    """Has what children share lie in large pages, where Linux can: a fork copies an entry for each page, and the end of
+    a child takes each of them apart. What a child writes to is its own in small ones all the same."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with open("/proc/self/maps") as file:
+        mappings = [line.split() for line in file]
+    for range_, permissions, _, _, inode, *name in mappings:
+        if inode != "0" or not permissions.startswith("rw") or name not in ([], ["[heap]"]):
+            continue
+        start, end = (int(address, 16) // LARGE_PAGE for address in range_.split("-"))
+        for page in range(start + 1, end):
+            # Where it cannot, for lack of memory or of support, nothing changes.
+            advise(page * LARGE_PAGE, LARGE_PAGE, COLLAPSE)
+
+
 def become_mlflow(arguments, environment):
     path = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
     # `mlflow models serve` looks uvicorn up there.
@@ -399,7 +472,19 @@ def limit_data(own):
         resource.setrlimit(resource.RLIMIT_DATA, (inherited + own, hard))
 
 
-def dry_run():
+BODIES = [
+    ("application/json", b'{"dataframe_split": {"columns": ["a", "b"], "data": [["x", 1.5], ["y", 2.0]]}}'),
+    ("application/json", b'{"dataframe_records": [{"a": "x", "b": 1.5}]}'),
+    ("application/json", b'{"inputs": {"a": ["x"], "b": [1.5]}}'),
+    ("application/json", b'{"instances": [{"a": "x", "b": 1.5}]}'),
+    ("application/json", b'{"inputs": {"c": ["x"]}}'),
+    ("text/csv", b"a,b\nx,1.5\n"),
+]
+INPUTS = '[{"type": "string", "name": "a", "required": true}, {"type": "double", "name": "b", "required": true}]'
+SIGNATURES = ["", f"signature:\n  inputs: '{INPUTS}'\n"]
+
+
+def dry_run(signatures, bodies):
     """Loads and calls a model that does nothing, since much is imported only then."""
     import tempfile
     import types
@@ -414,17 +499,8 @@ def dry_run():
     loader = types.ModuleType("signalbox_dry_run")
     loader._load_pyfunc = lambda *_, **__: Nothing()
     sys.modules[loader.__name__] = loader
-    inputs = '[{"type": "string", "name": "a", "required": true}, {"type": "double", "name": "b", "required": true}]'
-    bodies = [
-        ("application/json", b'{"dataframe_split": {"columns": ["a", "b"], "data": [["x", 1.5], ["y", 2.0]]}}'),
-        ("application/json", b'{"dataframe_records": [{"a": "x", "b": 1.5}]}'),
-        ("application/json", b'{"inputs": {"a": ["x"], "b": [1.5]}}'),
-        ("application/json", b'{"instances": [{"a": "x", "b": 1.5}]}'),
-        ("application/json", b'{"inputs": {"c": ["x"]}}'),
-        ("text/csv", b"a,b\nx,1.5\n"),
-    ]
     try:
-        for signature in ("", f"signature:\n  inputs: '{inputs}'\n"):
+        for signature in signatures:
             with tempfile.TemporaryDirectory() as directory:
                 with open(os.path.join(directory, "requirements.txt"), "w") as file:
                     file.write(f"mlflow=={mlflow.__version__}\n")

@@ -1,0 +1,68 @@
+//! The child that is forked before it is asked for, and loads that take an earlier one's word.
+
+use super::*;
+
+impl World {
+    /// The template's children, but for these.
+    pub(super) async fn children(&self, others: &[&Child]) -> Vec<u32> {
+        let template = self.template.pid().await.unwrap();
+        let children = std::fs::read_to_string(format!("/proc/{template}/task/{template}/children")).unwrap();
+        let pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        pids.filter(|pid| others.iter().all(|child| child.pid() != *pid)).collect()
+    }
+
+    /// Waits for the one child of the template that is none of these.
+    pub(super) async fn spare(&self, others: &[&Child]) -> u32 {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            let children = self.children(others).await;
+            if let [spare] = children[..] {
+                return spare;
+            }
+            assert!(Instant::now() < give_up, "{children:?}");
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn the_next_model_gets_a_child_that_is_there_already() {
+    let world = World::bare();
+    let first = world.template.fork(&Task::Model).await.unwrap();
+    let spare = world.spare(&[&first]).await;
+    // A clerk is something else.
+    let clerk = world.template.fork(&Task::Clerk).await.unwrap();
+    assert_ne!(clerk.pid(), spare);
+    let second = world.template.fork(&Task::Model).await.unwrap();
+    assert_eq!(second.pid(), spare);
+
+    // One that has ended in the meantime is nobody's.
+    let killed = world.spare(&[&first, &clerk, &second]).await;
+    rustix::process::kill_process(pid(killed.into()), rustix::process::Signal::KILL).unwrap();
+    vanish(&[killed.into()]).await;
+    let mut third = world.template.fork(&Task::Model).await.unwrap();
+    assert_ne!(third.pid(), killed);
+    let load = json!({"load": {"directory": world.stunts("nothing"), "largest_answer": 1 << 20, "is_proven": false}});
+    let answer = third.ask(&load, b"").await.unwrap();
+    assert!(answer.head.starts_with(b"{\"loaded\""), "{:?}", answer.head);
+
+    let last = world.spare(&[&first, &clerk, &second, &third]).await;
+    world.end().await;
+    vanish(&[last.into()]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn what_is_proven_is_not_tried_again() {
+    let world = World::bare();
+    let directory = world.stunts("nothing");
+    let ends_it = request("end");
+    std::fs::write(directory.join("serving_input_example.json"), ends_it).unwrap();
+    assert!(world.start(&directory).await.is_err());
+    let proof = Proof { example: Some(Example::Answered), unmet: vec!["as it was".into()] };
+    let (mut host, report) = world.start_proven(&directory, proof.clone()).await.unwrap();
+    assert_eq!(report.proof, proof);
+    assert_eq!(stunt(&mut host, "pid").await.unwrap(), json!(host.pid()));
+    world.end().await;
+}
