@@ -1,8 +1,12 @@
 //! `model_endpoints`: what an application calls, and the ways to serve it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::canary::Canary;
+use super::recovery::{Breaker, FallbackOn, Retries};
 
 /// One name that applications call.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,6 +21,9 @@ pub struct Endpoint {
     pub sticky_by: Option<String>,
     /// An outside service that is asked first.
     pub decision: Option<Decision>,
+    /// Whether the header `x-signalbox-route` may name the route, for testing.
+    #[serde(default)]
+    pub route_override: bool,
     /// How long one call of a model may take; for requests that come through the shim, the whole way there and back.
     #[serde(default = "default_timeout", with = "humantime_serde")]
     pub timeout: Duration,
@@ -42,8 +49,16 @@ pub struct Route {
     pub weight: Option<f64>,
     /// The alias of the route to try when this one cannot answer.
     pub fallback: Option<String>,
+    /// What counts as not being able to. Default: all of it.
+    pub fallback_on: Option<Vec<FallbackOn>>,
+    /// When it is not called for a while, since it fails or is slow. Default: never.
+    pub breaker: Option<Breaker>,
+    /// How often a call is tried again whose fault says that it may be. Default: not at all.
+    pub retries: Option<Retries>,
     /// The alias of a route that gets a copy of each request.
     pub shadow: Option<String>,
+    /// How this route's share moves up by itself, or back to nothing.
+    pub canary: Option<Canary>,
     /// How requests are joined into one call.
     pub batch: Option<Batch>,
     /// The interpreter for this route's model, when it is not `models.python`.
@@ -130,20 +145,28 @@ pub struct Decision {
     /// Where the summary of the request is posted.
     pub url: String,
     /// How long its answer is waited for.
-    #[serde(default, with = "humantime_serde")]
-    pub timeout: Option<Duration>,
-    /// How long an answer is kept for the same input.
+    #[serde(default = "default_decision_timeout", with = "humantime_serde")]
+    pub timeout: Duration,
+    /// How long an answer is kept for the same input. Default: not at all.
     #[serde(default, with = "humantime_serde")]
     pub cache: Option<Duration>,
     /// What follows when it does not answer.
-    pub on_error: Option<OnDecisionError>,
+    #[serde(default)]
+    pub on_error: OnDecisionError,
+    /// The request's headers that it is told.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    /// What else it is told: expressions over the request, by the name under which it gets their values.
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
 }
 
 /// What follows when the outside service does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDecisionError {
     /// Go on with the conditions.
+    #[default]
     Ignore,
     /// The request gets a fault.
     Fail,
@@ -162,4 +185,8 @@ pub struct Batch {
 
 fn default_timeout() -> Duration {
     Duration::from_secs(10)
+}
+
+fn default_decision_timeout() -> Duration {
+    Duration::from_millis(50)
 }

@@ -25,6 +25,8 @@ pub struct Kafka {
     pub dead_letter_topic: String,
     /// Where the answers of shadow routes go.
     pub shadow_topic: Option<String>,
+    /// Where instances tell each other what they have decided, such as a canary's step. Compacted.
+    pub state_topic: String,
     /// Regular expressions, each matched against a whole topic name; a request may name such a topic for its reply.
     /// `replies_topic` is always allowed.
     pub allowed_reply_topics: Vec<String>,
@@ -94,6 +96,7 @@ impl Default for Kafka {
             replies_topic: "inference-replies".to_owned(),
             dead_letter_topic: "inference-dead-letters".to_owned(),
             shadow_topic: None,
+            state_topic: "signalbox-state".to_owned(),
             allowed_reply_topics: Vec::new(),
             group_id: "signalbox".to_owned(),
             delivery: Delivery::default(),

@@ -3,6 +3,7 @@
 //! These structs are the file, key by key; `config/reference.yaml` documents each one for the person who writes it.
 //! They are plain (no `tag`, `untagged` or `flatten`), because anything else costs `serde_yaml` its line numbers.
 
+mod canary;
 mod document;
 mod endpoint;
 mod env;
@@ -10,8 +11,10 @@ mod explain;
 mod kafka;
 mod load;
 mod models;
+mod recovery;
 mod registry;
 mod report;
+mod route_test;
 mod server;
 mod unsupported;
 mod validate;
@@ -19,14 +22,17 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use canary::{AbortIf, Canary};
 pub use endpoint::{
     Batch, Decision, Endpoint, EnvManager, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
 };
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use load::{Loaded, load, parse};
 pub use models::{Cache, Models, Template};
+pub use recovery::{Breaker, FallbackOn, Retries};
 pub use registry::Registry;
 pub use report::{Position, Problem, Report, Severity};
+pub use route_test::RouteTest;
 pub use server::Server;
 pub use validate::{EndpointOutline, RouteOutline};
 
@@ -50,4 +56,7 @@ pub struct Config {
     /// How models are loaded and kept.
     #[serde(default)]
     pub models: Models,
+    /// Requests, and the routes they must take.
+    #[serde(default)]
+    pub tests: Vec<RouteTest>,
 }

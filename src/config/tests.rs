@@ -447,6 +447,9 @@ fn the_reference_has_every_key_in_the_order_of_the_structs() {
         include_str!("server.rs"),
         include_str!("registry.rs"),
         include_str!("models.rs"),
+        include_str!("recovery.rs"),
+        include_str!("canary.rs"),
+        include_str!("route_test.rs"),
     ];
     let mut fields = 0;
     for (name, body) in sources
@@ -461,6 +464,11 @@ fn the_reference_has_every_key_in_the_order_of_the_structs() {
             "Route" => "routes:",
             "Decision" => "# decision:",
             "Batch" => "# batch:",
+            "Breaker" => "# breaker:",
+            "Retries" => "# retries:",
+            "Canary" => "# canary:",
+            "AbortIf" => "abort_if:",
+            "RouteTest" => "# tests:",
             section => &format!("{}:", section.to_lowercase()),
         };
         let mut from = REFERENCE.find(&format!("{section}\n")).unwrap();

@@ -9,15 +9,22 @@ pub(super) const NOT_YET: &[(&str, &[&str])] = &[
     ("model_endpoints[].strategy", &["weighted", "round_robin", "least_loaded"]),
     ("model_endpoints[].sticky_by", ANY),
     ("model_endpoints[].decision", ANY),
+    ("model_endpoints[].route_override", ANY),
     ("model_endpoints[].routes[].weight", ANY),
     ("model_endpoints[].routes[].fallback", ANY),
+    ("model_endpoints[].routes[].fallback_on", ANY),
+    ("model_endpoints[].routes[].breaker", ANY),
+    ("model_endpoints[].routes[].retries", ANY),
     ("model_endpoints[].routes[].shadow", ANY),
+    ("model_endpoints[].routes[].canary", ANY),
     ("model_endpoints[].routes[].batch", ANY),
     ("kafka.shadow_topic", ANY),
+    ("kafka.state_topic", ANY),
     ("kafka.delivery", &["exactly_once"]),
     ("kafka.ordering", &["key", "partition"]),
     ("server.auth", ANY),
     ("server.tls", ANY),
+    ("tests", ANY),
 ];
 
 const ANY: &[&str] = &[];

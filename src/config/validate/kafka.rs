@@ -44,6 +44,7 @@ impl Validator<'_> {
             ("requests_topic", kafka.requests_topic.as_str()),
             ("replies_topic", kafka.replies_topic.as_str()),
             ("dead_letter_topic", kafka.dead_letter_topic.as_str()),
+            ("state_topic", kafka.state_topic.as_str()),
         ];
         topics.extend(kafka.shadow_topic.as_deref().map(|topic| ("shadow_topic", topic)));
         for (index, (key, topic)) in topics.iter().enumerate() {

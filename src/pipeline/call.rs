@@ -1,0 +1,42 @@
+//! One call of a model.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use crate::invocation::Call;
+use crate::message::{Reply, Request};
+use crate::models::{CallFailure, Lease};
+
+/// Calls the model. A model that is hosted here has the whole of `timeout` for it and is ended when that is not enough,
+/// so whose caller was in more of a hurry gets a fault while the call goes on: a host must not be taken for stuck because
+/// its callers have waited before. None when the deadline came first.
+pub(super) async fn call(
+    mut lease: Lease,
+    request: Arc<Request>,
+    payload: Bytes,
+    timeout: Duration,
+    deadline: Option<Instant>,
+) -> Option<Result<Reply, CallFailure>> {
+    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+    if left.is_zero() {
+        return None;
+    }
+    let goes_on = lease.is_hosted() && left < timeout;
+    let limit = if goes_on { timeout } else { timeout.min(left) };
+    let calling = async move {
+        let (content_type, headers) = (request.content_type(), &request.headers);
+        lease.invoke(&Call { content_type, payload, headers, timeout: limit }).await
+    };
+    if !goes_on {
+        return Some(calling.await);
+    }
+    let mut calling = Box::pin(calling);
+    let answer = timeout_at(Instant::now() + left, &mut calling).await.ok();
+    if answer.is_none() {
+        tokio::spawn(calling);
+    }
+    answer
+}

@@ -1,0 +1,103 @@
+//! The way of one request: its endpoint, its route, its model, and what that says.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::call::call;
+use super::deadline::deadline_of;
+use super::snapshot::Snapshot;
+use super::target::Target;
+use crate::message::{Code, Fault, Reply, Request, ServedBy, Stage};
+use crate::routing::Endpoint;
+use crate::telemetry::{Metrics, RouteMetrics};
+
+/// How often a request is given to a model whose process crashes on the way.
+const MAX_ATTEMPTS: u32 = 2;
+
+/// How far a request has come, for the headers of its ending.
+#[derive(Default)]
+pub(super) struct Progress {
+    pub(super) served_by: ServedBy,
+    pub(super) metrics: Option<Arc<RouteMetrics>>,
+}
+
+/// A request on its way.
+pub(super) struct Journey<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) metrics: &'a Metrics,
+    pub(super) request: &'a Arc<Request>,
+    pub(super) progress: &'a mut Progress,
+}
+
+impl Journey<'_> {
+    /// Which route, which model, and what the model says.
+    pub(super) async fn answer(&mut self) -> Result<Reply, Fault> {
+        let snapshot = self.snapshot;
+        let endpoint = snapshot.table.endpoint(self.request)?;
+        self.progress.served_by.endpoint = Some(endpoint.name.clone());
+        let deadline = deadline_of(self.request).inspect_err(|fault| {
+            if fault.code == Code::DeadlineExceeded {
+                self.metrics.expired.inc();
+            }
+        })?;
+        let route = self.decide(endpoint)?;
+        let payload = self.request.payload.clone().ok_or_else(no_payload)?;
+        self.take(endpoint, route, payload, deadline).await
+    }
+
+    /// The route's index in the endpoint.
+    fn decide(&self, endpoint: &Endpoint) -> Result<usize, Fault> {
+        let decision = endpoint.decide(self.request)?;
+        let targets = self.snapshot.targets(endpoint);
+        for skipped in &decision.skipped {
+            targets[*skipped].condition_skips.inc();
+        }
+        targets[decision.route].decisions[decision.reason as usize].inc();
+        Ok(decision.route)
+    }
+
+    /// Has the model of a route answer.
+    async fn take(
+        &mut self,
+        endpoint: &Endpoint,
+        route: usize,
+        payload: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Fault> {
+        let (target, route) = (&self.snapshot.targets(endpoint)[route], &endpoint.routes[route]);
+        let served_by = &mut self.progress.served_by;
+        served_by.route = Some(route.alias.clone());
+        served_by.model_uri = Some(route.model_uri.clone());
+        self.progress.metrics = Some(target.metrics.clone());
+        loop {
+            let lease = target.model.lease(deadline).await?;
+            served_by.model_version = Some(lease.version().clone());
+            served_by.attempts += 1;
+            let timer = target.metrics.invocation_duration.start_timer();
+            let answer = call(lease, Arc::clone(self.request), payload.clone(), endpoint.timeout, deadline).await;
+            drop(timer);
+            match answer {
+                Some(Ok(reply)) => return Ok(reply),
+                None => return Err(late(target)),
+                // It may be this request that its process does not survive: a third would be one too many.
+                Some(Err(failure)) if failure.crashed && served_by.attempts < MAX_ATTEMPTS => {}
+                Some(Err(failure)) => return Err(failure.fault),
+            }
+        }
+    }
+}
+
+fn late(target: &Target) -> Fault {
+    let message = format!("{} had not answered when the request's time was up", target.model.uri());
+    Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
+}
+
+fn no_payload() -> Fault {
+    Fault::permanent(
+        Code::BadRequest,
+        Stage::Route,
+        "the record has no value; a request's value is an MLflow scoring payload, such as {\"dataframe_split\": …}",
+    )
+}

@@ -1,0 +1,50 @@
+//! What stands behind a route.
+
+use std::sync::Arc;
+
+use prometheus::IntCounter;
+
+use crate::config;
+use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
+use crate::routing::Reason;
+use crate::telemetry::{Metrics, RouteMetrics};
+
+/// A route's model, and what is counted of it.
+pub(super) struct Target {
+    pub(super) model: ModelHandle,
+    pub(super) metrics: Arc<RouteMetrics>,
+    /// How often it was chosen, by [`Reason`].
+    pub(super) decisions: [IntCounter; Reason::ALL.len()],
+    /// How often its condition failed on a request and was skipped.
+    pub(super) condition_skips: IntCounter,
+}
+
+impl Target {
+    /// Binds a route to its model and its metrics.
+    ///
+    /// # Errors
+    /// When its model URI cannot be read, which a checked config rules out.
+    pub(super) fn new(
+        endpoint: &config::Endpoint,
+        route: &config::Route,
+        models: &Models,
+        metrics: &Metrics,
+    ) -> Result<Self, ModelUriError> {
+        let options = HandleOptions {
+            python: route.python.clone(),
+            runtime: route.runtime,
+            env_manager: route.env_manager,
+            workers: route.workers,
+            max_concurrency: route.max_concurrency,
+        };
+        let model = models.handle(&ModelUri::parse(&route.model_uri)?, options);
+        let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
+        let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
+        Ok(Self {
+            model,
+            metrics: Arc::new(metrics.route(endpoint, alias)),
+            decisions: Reason::ALL.map(decided),
+            condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
+        })
+    }
+}
