@@ -31,6 +31,15 @@ const TEMPLATE: &str = include_str!("python/template.py");
 const PROGRAMS: [(&str, &str); 2] =
     [("model", include_str!("python/host.py")), ("clerk", include_str!("python/clerk.py"))];
 
+/// What the interpreter is started with: it reads the template's text, whose length comes first, and runs it. As an
+/// argument of its own that would be in every list of processes.
+const BOOTSTRAP: &str = "\
+import os
+length, text = int(os.read(0, 8)), b''
+while len(text) < length:
+    text += os.read(0, length - len(text)) or os._exit(70)
+exec(compile(text, '<signalbox template>', 'exec'))";
+
 /// How long it may take to end, with its children, when it is told to.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -82,7 +91,7 @@ impl Process {
         let (near, far) = StdUnixStream::pair()?;
         near.set_nonblocking(true)?;
         let mut command = Command::new(&spec.python);
-        command.args(["-c", TEMPLATE]);
+        command.args(["-c", BOOTSTRAP]);
         command.env("PYTHONUNBUFFERED", "1");
         command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::from(OwnedFd::from(far))).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -107,6 +116,7 @@ impl Process {
             output: Mutex::default(),
             gone: CancellationToken::new(),
         });
+        let _ = process.requests.send(format!("{:08}{TEMPLATE}", TEMPLATE.len()));
         process.send(&Request::Begin {
             libraries: &spec.libraries,
             exclude: &spec.exclude,
@@ -192,7 +202,7 @@ impl Process {
         let reason = match reason {
             Some(reason) if reason.ends_with("No module named 'mlflow'") => return TemplateError::NoMlflow { python },
             _ if !self.begun.load(Ordering::Relaxed) => match reason {
-                // What is no Python at all may well repeat the whole program that it was to run.
+                // What is no Python at all may well repeat the program that it was to run.
                 Some(reason) if reason.len() < LONGEST_REASON => format!("is no Python that can be used: {reason}"),
                 _ => "is no Python that can be used".to_owned(),
             },

@@ -5,7 +5,7 @@ memory. Signalbox holds the other end of this process's standard input, a socket
 reports go back, with the descriptors of a new child beside them. When that end closes, because Signalbox is done or
 because it was itself killed, every child and everything it has started is killed, and this process ends.
 
-Started as `python -c <this>`. There is one thread, so that forking is safe.
+Its own text comes over that socket first. There is one thread, so that forking is safe.
 """
 
 import array
