@@ -14,7 +14,7 @@ use super::recovery::{Breaker, FallbackOn, Retries};
 pub struct Endpoint {
     /// Letters, digits, `-`, `_` and `.`; unique in the file.
     pub name: String,
-    /// How routes without a condition share what no condition took.
+    /// How routes without a condition share what no condition took, and those with the same one what it took.
     #[serde(default)]
     pub strategy: Strategy,
     /// An expression whose value keeps a caller on one side of a weighted split.
@@ -45,7 +45,7 @@ pub struct Route {
     /// What a condition that fails on a request means.
     #[serde(default)]
     pub on_condition_error: OnConditionError,
-    /// This route's share of a weighted split.
+    /// How much it takes of a weighted split, in proportion to the weights of the others; 0 is nothing. Default: 1.
     pub weight: Option<f64>,
     /// The alias of the route to try when this one cannot answer.
     pub fallback: Option<String>,
@@ -112,8 +112,8 @@ impl EnvManager {
     }
 }
 
-/// How routes without a condition share requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// How routes share requests: those without a condition, and those with the same one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// The first listed takes them all.
@@ -123,7 +123,7 @@ pub enum Strategy {
     Weighted,
     /// In turn.
     RoundRobin,
-    /// The one with the fewest calls under way.
+    /// The one with the least to do: calls under way, and how long its calls take.
     LeastLoaded,
 }
 

@@ -33,6 +33,10 @@ pub mod header {
     pub const STATUS: &str = "status";
     /// The alias of the route that answered.
     pub const ROUTE: &str = "route";
+    /// The alias of the route that a request asks for, where its endpoint allows that.
+    pub const ASKED_ROUTE: &str = "x-signalbox-route";
+    /// On a reply, when the request asked for its route and got it: `true`.
+    pub const ROUTE_OVERRIDE: &str = "route-override";
     /// The model URI of that route, as configured.
     pub const MODEL_URI: &str = "model-uri";
     /// The immutable version it stood for.

@@ -22,6 +22,8 @@ pub struct ServedBy {
     pub endpoint: Option<Arc<str>>,
     /// The alias of the chosen route.
     pub route: Option<Arc<str>>,
+    /// Whether the request asked for that route itself, and was allowed to.
+    pub route_override: bool,
     /// That route's model URI, as configured.
     pub model_uri: Option<Arc<str>>,
     /// The immutable version it stood for.

@@ -10,7 +10,7 @@ use super::deadline::deadline_of;
 use super::snapshot::Snapshot;
 use super::target::Target;
 use crate::message::{Code, Fault, Reply, Request, ServedBy, Stage};
-use crate::routing::Endpoint;
+use crate::routing::{Endpoint, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
 
 /// How often a request is given to a model whose process crashes on the way.
@@ -48,13 +48,16 @@ impl Journey<'_> {
     }
 
     /// The route's index in the endpoint.
-    fn decide(&self, endpoint: &Endpoint) -> Result<usize, Fault> {
-        let decision = endpoint.decide(self.request)?;
+    fn decide(&mut self, endpoint: &Endpoint) -> Result<usize, Fault> {
         let targets = self.snapshot.targets(endpoint);
+        let decision = endpoint.decide_by_load(self.request, targets)?;
         for skipped in &decision.skipped {
             targets[*skipped].condition_skips.inc();
         }
-        targets[decision.route].decisions[decision.reason as usize].inc();
+        let target = &targets[decision.route];
+        target.decisions[decision.reason as usize].inc();
+        target.sticky_failures.inc_by(u64::from(decision.sticky_failed));
+        self.progress.served_by.route_override = decision.reason == Reason::Override;
         Ok(decision.route)
     }
 
@@ -71,13 +74,18 @@ impl Journey<'_> {
         served_by.route = Some(route.alias.clone());
         served_by.model_uri = Some(route.model_uri.clone());
         self.progress.metrics = Some(target.metrics.clone());
+        let _in_flight = target.load.enter();
         loop {
             let lease = target.model.lease(deadline).await?;
             served_by.model_version = Some(lease.version().clone());
             served_by.attempts += 1;
             let timer = target.metrics.invocation_duration.start_timer();
             let answer = call(lease, Arc::clone(self.request), payload.clone(), endpoint.timeout, deadline).await;
-            drop(timer);
+            let seconds = timer.stop_and_record();
+            if matches!(answer, None | Some(Ok(_))) {
+                // A call that fails at once must not make its route look fast.
+                target.load.took(seconds);
+            }
             match answer {
                 Some(Ok(reply)) => return Ok(reply),
                 None => return Err(late(target)),

@@ -3,6 +3,7 @@
 mod call;
 mod deadline;
 mod journey;
+mod load;
 mod snapshot;
 mod target;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus::IntCounter;
 
+use super::load::Load;
 use crate::config;
 use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
 use crate::routing::Reason;
@@ -13,10 +14,14 @@ use crate::telemetry::{Metrics, RouteMetrics};
 pub(super) struct Target {
     pub(super) model: ModelHandle,
     pub(super) metrics: Arc<RouteMetrics>,
+    /// What it has to do.
+    pub(super) load: Load,
     /// How often it was chosen, by [`Reason`].
     pub(super) decisions: [IntCounter; Reason::ALL.len()],
     /// How often its condition failed on a request and was skipped.
     pub(super) condition_skips: IntCounter,
+    /// How often it was drawn by chance since `sticky_by` gave nothing.
+    pub(super) sticky_failures: IntCounter,
 }
 
 impl Target {
@@ -42,9 +47,11 @@ impl Target {
         let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
         Ok(Self {
             model,
+            load: Load::default(),
             metrics: Arc::new(metrics.route(endpoint, alias)),
             decisions: Reason::ALL.map(decided),
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
+            sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
         })
     }
 }

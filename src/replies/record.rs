@@ -33,6 +33,9 @@ pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome
             headers = with(headers, name, value.as_bytes());
         }
     }
+    if served_by.route_override {
+        headers = with(headers, header::ROUTE_OVERRIDE, b"true");
+    }
     headers = with(headers, header::ATTEMPTS, served_by.attempts.to_string().as_bytes());
     headers = with(headers, header::SOURCE, request.source.to_string().as_bytes());
     if let Err(fault) = &outcome.result {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::condition::{ConditionError, Evaluation};
-use super::table::{Endpoint, Route, RouteCondition};
-use crate::config::OnConditionError;
-use crate::message::{Code, Fault, Request, Stage};
+use super::split::{Idle, Loads, Split};
+use super::sticky::{self, Sticky};
+use super::table::{Endpoint, Group};
+use crate::config::{OnConditionError, Strategy};
+use crate::message::{Code, Fault, Request, Stage, header};
 use crate::telemetry::LogGate;
 
 /// The route for one request.
@@ -17,8 +19,11 @@ pub struct Decision {
     pub route: usize,
     /// Why this one.
     pub reason: Reason,
-    /// The routes whose condition failed on this request and was skipped, to be counted. Empty costs nothing.
+    /// The routes whose condition failed on this request and was skipped, to be counted: of those with the same one the
+    /// first. Empty costs nothing.
     pub skipped: Vec<usize>,
+    /// Whether `sticky_by` gave nothing for this request, so that the route was drawn by chance.
+    pub sticky_failed: bool,
 }
 
 /// Why a route was chosen.
@@ -31,70 +36,163 @@ pub enum Reason {
     NoConditionHolds,
     /// It is the first without a condition, and there are no conditions.
     OnlyChoice,
+    /// It was drawn by its weight, by chance.
+    Share,
+    /// It was drawn by its weight, and the same caller gets it again.
+    StickyShare,
+    /// It was its turn.
+    RoundRobin,
+    /// It had the least to do.
+    LeastLoaded,
+    /// The request named it.
+    Override,
 }
 
 impl Reason {
     /// Every reason, each at the index of its own number.
-    pub const ALL: [Self; 3] = [Self::ConditionHolds, Self::NoConditionHolds, Self::OnlyChoice];
+    pub const ALL: [Self; 8] = [
+        Self::ConditionHolds,
+        Self::NoConditionHolds,
+        Self::OnlyChoice,
+        Self::Share,
+        Self::StickyShare,
+        Self::RoundRobin,
+        Self::LeastLoaded,
+        Self::Override,
+    ];
 
-    /// The word that metrics and `signalbox route` use.
+    /// The word that metrics use.
     pub fn name(self) -> &'static str {
         match self {
             Self::ConditionHolds => "condition_holds",
             Self::NoConditionHolds => "no_condition_holds",
             Self::OnlyChoice => "only_choice",
+            Self::Share => "share",
+            Self::StickyShare => "sticky_share",
+            Self::RoundRobin => "round_robin",
+            Self::LeastLoaded => "least_loaded",
+            Self::Override => "override",
         }
     }
 }
 
-/// What became of one condition.
-pub(super) type Verdict = Result<bool, ConditionError>;
+impl Decision {
+    fn new(route: usize, reason: Reason) -> Self {
+        Self { route, reason, skipped: Vec::new(), sticky_failed: false }
+    }
+
+    fn of(route: Option<usize>, reason: Reason) -> Option<Self> {
+        route.map(|route| Self::new(route, reason))
+    }
+}
 
 impl Endpoint {
-    /// The first route whose condition holds, else the first without one.
+    /// Decides as if no route had anything to do.
     ///
-    /// Fails when there is no such route, when a condition took more than a condition may take, and when one failed
-    /// that was not to be skipped.
+    /// # Errors
+    /// See [`Self::decide_by_load`].
     pub fn decide(&self, request: &Arc<Request>) -> Result<Decision, Fault> {
-        self.decide_telling(request, |_, _| {})
+        self.decide_by_load(request, &Idle)
     }
 
-    /// Decides, and tells what became of each condition that was evaluated.
-    pub(super) fn decide_telling(
-        &self,
-        request: &Arc<Request>,
-        mut tell: impl FnMut(usize, &Verdict),
-    ) -> Result<Decision, Fault> {
+    /// The route that the request names, where it may; else one of those whose condition is the first that holds; else
+    /// one of those without a condition.
+    ///
+    /// # Errors
+    /// When the request names a route that there is not, when there is no route for it, when a condition took more than
+    /// a condition may take, and when one failed that was not to be skipped.
+    pub fn decide_by_load(&self, request: &Arc<Request>, loads: &(impl Loads + ?Sized)) -> Result<Decision, Fault> {
+        if let Some(route) = self.overridden(request)? {
+            return Ok(Decision::new(route, Reason::Override));
+        }
         let mut evaluation: Option<Evaluation> = None;
-        let mut fallback = None;
         let mut skipped = Vec::new();
-        for (index, route) in self.routes.iter().enumerate() {
-            let Some(condition) = &route.condition else {
-                fallback = fallback.or(Some(index));
-                continue;
-            };
+        let mut taken_by = None;
+        for group in &self.groups {
             let evaluation = evaluation.get_or_insert_with(|| self.conditions.evaluation(request));
-            let verdict = evaluation.holds(condition.id);
-            tell(index, &verdict);
-            match verdict {
-                Ok(true) => return Ok(Decision { route: index, reason: Reason::ConditionHolds, skipped }),
-                Ok(false) => {}
-                Err(error @ ConditionError::Failed(_)) if condition.on_error == OnConditionError::Skip => {
-                    self.log_skipped(route, condition, request, &error);
-                    skipped.push(index);
+            match evaluation.holds(group.condition) {
+                Ok(true) => {
+                    taken_by = Some(group);
+                    break;
                 }
-                Err(error) => return Err(self.condition_failed(route, condition, &error)),
+                Ok(false) => {}
+                Err(error @ ConditionError::Failed(_)) if group.on_error == OnConditionError::Skip => {
+                    self.log_skipped(group, request, &error);
+                    skipped.extend(group.split.first());
+                }
+                Err(error) => return Err(self.condition_failed(group, &error)),
             }
         }
-        let reason = if evaluation.is_some() { Reason::NoConditionHolds } else { Reason::OnlyChoice };
-        fallback.map(|route| Decision { route, reason, skipped }).ok_or_else(|| self.no_route())
+        let (split, undisputed) = match taken_by {
+            Some(group) => (&group.split, Reason::ConditionHolds),
+            None if self.groups.is_empty() => (&self.others, Reason::OnlyChoice),
+            None => (&self.others, Reason::NoConditionHolds),
+        };
+        let decision = match split.strategy() {
+            Strategy::First => Decision::of(split.first(), undisputed),
+            Strategy::RoundRobin => Decision::of(split.in_turn(), Reason::RoundRobin),
+            Strategy::LeastLoaded => {
+                Decision::of(split.least_loaded(loads, |ties| fastrand::usize(..ties)), Reason::LeastLoaded)
+            }
+            Strategy::Weighted => self.by_weight(split, request, evaluation),
+        };
+        decision.map(|decision| Decision { skipped, ..decision }).ok_or_else(|| self.no_route())
     }
 
-    fn log_skipped(&self, route: &Route, condition: &RouteCondition, request: &Request, error: &ConditionError) {
-        if let Some(unlogged) = condition.log.admit(LogGate::now()) {
+    /// By the caller where there is one, else by chance.
+    fn by_weight(&self, split: &Split, request: &Arc<Request>, evaluation: Option<Evaluation>) -> Option<Decision> {
+        let by_chance = || Decision::of(split.by_chance(fastrand::f64()), Reason::Share);
+        let Some(sticky) = &self.sticky else { return by_chance() };
+        let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request));
+        match self.caller(sticky, &evaluation, request) {
+            Some(caller) => Decision::of(split.by_hash(caller), Reason::StickyShare),
+            None => by_chance().map(|decision| Decision { sticky_failed: true, ..decision }),
+        }
+    }
+
+    /// The route that the request's own header names, where the endpoint allows that.
+    ///
+    /// # Errors
+    /// When there is no such route.
+    pub fn overridden(&self, request: &Request) -> Result<Option<usize>, Fault> {
+        let asked = self.route_override.then(|| request.headers.get_ignoring_case(header::ASKED_ROUTE)).flatten();
+        let Some(asked) = asked else { return Ok(None) };
+        let named = std::str::from_utf8(asked).ok().and_then(|alias| self.route_named(alias.trim()));
+        named.map(Some).ok_or_else(|| {
+            let aliases: Vec<&str> = self.routes.iter().map(|route| &*route.alias).collect();
+            let message = format!(
+                "header '{}': endpoint `{}` has no route `{}`; its routes are: {}",
+                header::ASKED_ROUTE,
+                self.name,
+                String::from_utf8_lossy(asked),
+                aliases.join(", ")
+            );
+            Fault::permanent(Code::BadRequest, Stage::Route, message)
+        })
+    }
+
+    /// The hash of what `sticky_by` gives, if it gives something.
+    fn caller(&self, sticky: &Sticky, evaluation: &Evaluation, request: &Request) -> Option<u64> {
+        let hash = evaluation.value(sticky.expression).and_then(|value| sticky::hash_of(&value));
+        hash.unwrap_or_else(|error| {
+            if let Some(unlogged) = sticky.log.admit(LogGate::now()) {
+                tracing::warn!(
+                    endpoint = %self.name,
+                    request = %request.source,
+                    unlogged,
+                    %error,
+                    "sticky_by failed and chance decided"
+                );
+            }
+            None
+        })
+    }
+
+    fn log_skipped(&self, group: &Group, request: &Request, error: &ConditionError) {
+        if let Some(unlogged) = group.log.admit(LogGate::now()) {
             tracing::warn!(
                 endpoint = %self.name,
-                route = %route.alias,
+                route = self.first_alias(&group.split),
                 request = %request.source,
                 unlogged,
                 %error,
@@ -103,18 +201,22 @@ impl Endpoint {
         }
     }
 
-    fn condition_failed(&self, route: &Route, condition: &RouteCondition, error: &ConditionError) -> Fault {
+    fn condition_failed(&self, group: &Group, error: &ConditionError) -> Fault {
         let what = match error {
             ConditionError::Failed(_) => "cannot be evaluated on this request",
             ConditionError::Exceeded(_) => "exceeds its bounds on this request",
         };
         let message = format!(
             "the condition of route `{}` of endpoint `{}` {what}: {error}; the condition is: {}",
-            route.alias,
+            self.first_alias(&group.split),
             self.name,
-            self.conditions.source(condition.id)
+            self.conditions.source(group.condition)
         );
         Fault::permanent(Code::ConditionFailed, Stage::Route, message)
+    }
+
+    fn first_alias(&self, split: &Split) -> &str {
+        split.first().and_then(|first| self.routes.get(first)).map_or("", |route| &route.alias)
     }
 
     fn no_route(&self) -> Fault {

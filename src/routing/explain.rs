@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::condition::Language;
-use super::decide::Reason;
-use super::table::Endpoint;
+use super::condition::{Evaluation, Language, Value};
+use super::decide::{Decision, Reason};
+use super::split::Split;
+use super::sticky;
+use super::table::{Endpoint, Group};
+use crate::config::Strategy;
 use crate::message::{Fault, Request};
 
 /// A decision and everything that led to it.
@@ -23,15 +26,21 @@ pub struct Explanation {
     /// The fault's code when there is no route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<&'static str>,
-    /// What became of each condition that was evaluated, in order. Those after the first that holds are not.
+    /// What becomes of each condition, in order. The first that holds decides; the others are shown all the same.
     pub conditions: Vec<ConditionReport>,
+    /// How the route was chosen among those that share what came to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
+    /// The aliases of the routes to try when the chosen one cannot answer, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<Arc<str>>,
 }
 
-/// What became of one condition.
+/// What becomes of one condition.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConditionReport {
-    /// The alias of its route.
-    pub route: Arc<str>,
+    /// The aliases of the routes that have it.
+    pub routes: Vec<Arc<str>>,
     /// As it is written.
     pub condition: String,
     /// What it is written in.
@@ -44,39 +53,149 @@ pub struct ConditionReport {
     pub error: Option<String>,
 }
 
+/// Routes that share, and what decided between them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shares {
+    /// How they share.
+    pub strategy: Strategy,
+    /// Each of them.
+    pub routes: Vec<Share>,
+    /// What decided.
+    pub draw: Draw,
+}
+
+/// The part of one route.
+#[derive(Debug, Clone, Serialize)]
+pub struct Share {
+    /// Its alias.
+    pub route: Arc<str>,
+    /// How much of what comes it takes, from 0 to 1, where that is fixed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// How far it is from the caller, who belongs to the nearest. None without a caller, or without a share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance: Option<f64>,
+}
+
+/// What decided between routes.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case", tag = "by")]
+pub enum Draw {
+    /// The caller, who always gets the same.
+    StickyBy {
+        /// The expression that tells who it is.
+        expression: String,
+        /// What it gives.
+        value: serde_json::Value,
+        /// The hash of that.
+        hash: String,
+    },
+    /// Chance, which may decide differently the next time.
+    Chance {
+        /// Why not the caller, if there is an expression for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        because: Option<String>,
+    },
+    /// Whose turn it is. Here every route is still to come.
+    Turn,
+    /// Who has the least to do. Here nobody has anything to do.
+    Load,
+}
+
 impl Endpoint {
     /// Decides, and tells why.
     pub fn explain(&self, request: &Arc<Request>) -> Explanation {
-        let mut conditions = Vec::new();
-        let decision = self.decide_telling(request, |index, verdict| {
-            let Some((route, condition)) =
-                self.routes.get(index).and_then(|route| Some((route, route.condition.as_ref()?)))
-            else {
-                return;
-            };
-            conditions.push(ConditionReport {
-                route: Arc::clone(&route.alias),
-                condition: self.conditions.source(condition.id).to_owned(),
-                language: self.conditions.language(condition.id),
-                value: verdict.as_ref().ok().copied(),
-                error: verdict.as_ref().err().map(ToString::to_string),
-            });
-        });
-        match decision {
-            Ok(decision) => {
-                let route = self.routes.get(decision.route);
-                Explanation {
-                    endpoint: Arc::clone(&self.name),
-                    route: route.map(|route| Arc::clone(&route.alias)),
-                    model_uri: route.map(|route| Arc::clone(&route.model_uri)),
-                    reason: decision.reason.describe().to_owned(),
-                    error_code: None,
-                    conditions,
-                }
-            }
-            Err(fault) => Explanation { conditions, ..Explanation::of_fault(Arc::clone(&self.name), &fault) },
+        let evaluation = self.conditions.evaluation(request);
+        let conditions = self.groups.iter().map(|group| self.report(group, &evaluation)).collect();
+        let explanation = match self.decide(request) {
+            Ok(decision) => self.explanation_of(&decision, &evaluation),
+            Err(fault) => Explanation::of_fault(Arc::clone(&self.name), &fault),
+        };
+        Explanation { conditions, ..explanation }
+    }
+
+    fn explanation_of(&self, decision: &Decision, evaluation: &Evaluation) -> Explanation {
+        let route = self.routes.get(decision.route);
+        Explanation {
+            endpoint: Arc::clone(&self.name),
+            route: route.map(|route| Arc::clone(&route.alias)),
+            model_uri: route.map(|route| Arc::clone(&route.model_uri)),
+            reason: decision.reason.describe().to_owned(),
+            error_code: None,
+            conditions: Vec::new(),
+            shares: self.shares(decision, evaluation),
+            fallbacks: self.fallbacks(decision.route),
         }
     }
+
+    fn report(&self, group: &Group, evaluation: &Evaluation) -> ConditionReport {
+        let verdict = evaluation.holds(group.condition);
+        ConditionReport {
+            routes: group.split.members().iter().map(|member| self.alias(member.route)).collect(),
+            condition: self.conditions.source(group.condition).to_owned(),
+            language: self.conditions.language(group.condition),
+            value: verdict.as_ref().ok().copied(),
+            error: verdict.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    fn shares(&self, decision: &Decision, evaluation: &Evaluation) -> Option<Shares> {
+        let has = |split: &&Split| split.members().iter().any(|member| member.route == decision.route);
+        let split = self.groups.iter().map(|group| &group.split).chain([&self.others]).find(has)?;
+        let (draw, caller) = match decision.reason {
+            Reason::Share | Reason::StickyShare => self.draw(evaluation),
+            Reason::RoundRobin => (Draw::Turn, None),
+            Reason::LeastLoaded => (Draw::Load, None),
+            Reason::ConditionHolds | Reason::NoConditionHolds | Reason::OnlyChoice | Reason::Override => return None,
+        };
+        let members = split.members();
+        let routes = members.iter().map(|member| Share {
+            route: self.alias(member.route),
+            share: match split.strategy() {
+                Strategy::Weighted => Some(member.share),
+                Strategy::RoundRobin => Some(1.0 / members.len() as f64),
+                Strategy::First | Strategy::LeastLoaded => None,
+            },
+            distance: caller.map(|caller| member.distance(caller)).filter(|distance| distance.is_finite()),
+        });
+        Some(Shares { strategy: split.strategy(), routes: routes.collect(), draw })
+    }
+
+    /// What decides between weighted routes, and the hash of the caller.
+    fn draw(&self, evaluation: &Evaluation) -> (Draw, Option<u64>) {
+        let Some(sticky) = &self.sticky else { return (Draw::Chance { because: None }, None) };
+        let hashed = evaluation
+            .value(sticky.expression)
+            .and_then(|value| Ok(sticky::hash_of(&value)?.map(|hash| (value, hash))));
+        let chance = |because: String| (Draw::Chance { because: Some(because) }, None);
+        match hashed {
+            Ok(Some((value, hash))) => {
+                let expression = self.conditions.expression(sticky.expression).to_owned();
+                (Draw::StickyBy { expression, value: shown(&value), hash: format!("{hash:016x}") }, Some(hash))
+            }
+            Ok(None) => chance("sticky_by gives None".to_owned()),
+            Err(error) => chance(format!("sticky_by fails: {error}")),
+        }
+    }
+
+    /// The routes to try after this one.
+    fn fallbacks(&self, route: usize) -> Vec<Arc<str>> {
+        let mut tried = vec![route];
+        while let Some(next) = tried.last().and_then(|last| self.routes.get(*last)?.fallback)
+            && !tried.contains(&next)
+        {
+            tried.push(next);
+        }
+        tried[1..].iter().map(|route| self.alias(*route)).collect()
+    }
+
+    fn alias(&self, route: usize) -> Arc<str> {
+        self.routes.get(route).map_or_else(|| "".into(), |route| Arc::clone(&route.alias))
+    }
+}
+
+fn shown(value: &Value) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
 }
 
 impl Explanation {
@@ -89,6 +208,8 @@ impl Explanation {
             reason: fault.message.clone(),
             error_code: Some(fault.code.name()),
             conditions: Vec::new(),
+            shares: None,
+            fallbacks: Vec::new(),
         }
     }
 }
@@ -100,6 +221,11 @@ impl Reason {
             Self::ConditionHolds => "its condition is the first that holds",
             Self::NoConditionHolds => "no condition holds, and it is the first route without one",
             Self::OnlyChoice => "it is the first route, and no route has a condition",
+            Self::Share => "it was drawn by chance, as often as its share says",
+            Self::StickyShare => "among those that share, it is the nearest to this caller",
+            Self::RoundRobin => "it is its turn",
+            Self::LeastLoaded => "it has the least to do",
+            Self::Override => "header 'x-signalbox-route' names it",
         }
     }
 }

@@ -1,10 +1,13 @@
-//! Which route: the endpoint a request names, and the first of its routes whose condition holds.
+//! Which route: the endpoint a request names, the first of its conditions that holds, and how routes share.
 
 pub mod condition;
 mod decide;
 mod explain;
+mod split;
+mod sticky;
 mod table;
 
 pub use decide::{Decision, Reason};
-pub use explain::{ConditionReport, Explanation};
-pub use table::{Endpoint, Route, RouteCondition, RoutingProblem, RoutingTable};
+pub use explain::{ConditionReport, Draw, Explanation, Share, Shares};
+pub use split::{Idle, Load, Loads};
+pub use table::{Endpoint, Route, RoutingProblem, RoutingTable};

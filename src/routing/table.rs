@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::{ConditionId, ConditionProblem, Conditions, ConditionsBuilder};
+use super::split::{Member, Split};
+use super::sticky::Sticky;
 use crate::config::{self, Config, OnConditionError};
 use crate::message::{Code, Fault, Request, Stage, header};
 use crate::telemetry::LogGate;
@@ -28,7 +30,15 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// The ways to serve it, as the configuration lists them.
     pub routes: Vec<Route>,
-    /// The conditions of its routes.
+    /// Whether a request may name its route itself.
+    pub(super) route_override: bool,
+    /// Its conditions, in order of the first route that has each.
+    pub(super) groups: Vec<Group>,
+    /// The routes without a condition.
+    pub(super) others: Split,
+    /// What keeps a caller on one side of a weighted split.
+    pub(super) sticky: Option<Sticky>,
+    /// All expressions of the endpoint, compiled together.
     pub(super) conditions: Conditions,
 }
 
@@ -39,17 +49,19 @@ pub struct Route {
     pub alias: Arc<str>,
     /// What answers, as configured.
     pub model_uri: Arc<str>,
-    /// When it is taken; one without is taken when no condition holds.
-    pub condition: Option<RouteCondition>,
+    /// The route to try when this one cannot answer, by its index in the endpoint.
+    pub fallback: Option<usize>,
 }
 
-/// When a route is taken.
+/// A condition, and the routes that share what it takes.
 #[derive(Debug)]
-pub struct RouteCondition {
+pub(super) struct Group {
     /// Where its endpoint keeps it.
-    pub id: ConditionId,
-    /// What it means when it cannot be evaluated on a request.
-    pub on_error: OnConditionError,
+    pub(super) condition: ConditionId,
+    /// What it means when it cannot be evaluated on a request: a fault, if one of the routes says so.
+    pub(super) on_error: OnConditionError,
+    /// The routes, at least one.
+    pub(super) split: Split,
     /// Keeps the log of its failures short.
     pub(super) log: LogGate,
 }
@@ -59,9 +71,9 @@ pub struct RouteCondition {
 pub struct RoutingProblem {
     /// Which endpoint.
     pub endpoint: usize,
-    /// Which of its routes.
-    pub route: usize,
-    /// What is wrong with that route's condition, and where in its text.
+    /// Which of its keys, as in `routes[0].model_request_condition`.
+    pub key: String,
+    /// What is wrong with that expression, and where in its text.
     pub problem: ConditionProblem,
 }
 
@@ -71,8 +83,8 @@ impl RoutingTable {
         let mut problems = Vec::new();
         let mut endpoints = Vec::with_capacity(config.model_endpoints.len());
         for (index, endpoint) in config.model_endpoints.iter().enumerate() {
-            let refused = |route, problem| RoutingProblem { endpoint: index, route, problem };
-            endpoints.push(Endpoint::build(index, endpoint, |route, problem| problems.push(refused(route, problem))));
+            let refuse = |key, problem| problems.push(RoutingProblem { endpoint: index, key, problem });
+            endpoints.push(Endpoint::build(index, endpoint, refuse));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -107,31 +119,90 @@ impl RoutingTable {
 }
 
 impl Endpoint {
-    fn build(place: usize, config: &config::Endpoint, mut refuse: impl FnMut(usize, ConditionProblem)) -> Self {
-        let mut conditions = ConditionsBuilder::new();
-        let mut routes = Vec::with_capacity(config.routes.len());
-        for (index, route) in config.routes.iter().enumerate() {
-            let condition = route.model_request_condition.as_deref().and_then(|source| {
-                let id = conditions.add(source).map_err(|problem| refuse(index, problem)).ok()?;
-                Some(RouteCondition { id, on_error: route.on_condition_error, log: LogGate::default() })
-            });
-            routes.push(Route {
-                alias: route.alias.as_str().into(),
-                model_uri: route.model_uri.as_str().into(),
-                condition,
-            });
-        }
-        let name = config.name.as_str().into();
-        Self { index: place, name, timeout: config.timeout, routes, conditions: conditions.build() }
+    /// The index of the route of this alias.
+    pub fn route_named(&self, alias: &str) -> Option<usize> {
+        self.routes.iter().position(|route| &*route.alias == alias)
     }
+
+    fn build(index: usize, config: &config::Endpoint, mut refuse: impl FnMut(String, ConditionProblem)) -> Self {
+        let mut conditions = ConditionsBuilder::new();
+        let mut groups = Vec::new();
+        for (source, routes) in by_condition(config) {
+            match conditions.add(source) {
+                Ok(condition) => groups.push(Group {
+                    condition,
+                    on_error: on_error(config, &routes),
+                    split: split(config, &routes),
+                    log: LogGate::default(),
+                }),
+                Err(problem) => {
+                    let key = |route| format!("routes[{route}].model_request_condition");
+                    routes.iter().for_each(|route| refuse(key(route), problem.clone()));
+                }
+            }
+        }
+        let sticky = config.sticky_by.as_deref().and_then(|source| {
+            let refused = |problem| refuse("sticky_by".to_owned(), problem);
+            let expression = conditions.add_expression(source).map_err(refused).ok()?;
+            Some(Sticky { expression, log: LogGate::default() })
+        });
+        let unconditional = |route: &usize| config.routes[*route].model_request_condition.is_none();
+        let others: Vec<usize> = (0..config.routes.len()).filter(unconditional).collect();
+        Self {
+            index,
+            name: config.name.as_str().into(),
+            timeout: config.timeout,
+            routes: config.routes.iter().map(|route| Route::build(config, route)).collect(),
+            route_override: config.route_override,
+            groups,
+            others: split(config, &others),
+            sticky,
+            conditions: conditions.build(),
+        }
+    }
+}
+
+impl Route {
+    fn build(endpoint: &config::Endpoint, config: &config::Route) -> Self {
+        let named = |alias: &String| endpoint.routes.iter().position(|route| route.alias == *alias);
+        Self {
+            alias: config.alias.as_str().into(),
+            model_uri: config.model_uri.as_str().into(),
+            fallback: config.fallback.as_ref().and_then(named),
+        }
+    }
+}
+
+/// Each condition, in order, and the routes that have it.
+fn by_condition(endpoint: &config::Endpoint) -> Vec<(&str, Vec<usize>)> {
+    let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for (index, route) in endpoint.routes.iter().enumerate() {
+        let Some(condition) = route.model_request_condition.as_deref() else { continue };
+        let group = *known.entry(condition).or_insert_with(|| {
+            groups.push((condition, Vec::new()));
+            groups.len() - 1
+        });
+        groups[group].1.push(index);
+    }
+    groups
+}
+
+fn on_error(endpoint: &config::Endpoint, routes: &[usize]) -> OnConditionError {
+    let fails = routes.iter().any(|route| endpoint.routes[*route].on_condition_error == OnConditionError::Fail);
+    if fails { OnConditionError::Fail } else { OnConditionError::Skip }
+}
+
+fn split(endpoint: &config::Endpoint, routes: &[usize]) -> Split {
+    let members = routes.iter().map(|index| {
+        let route = &endpoint.routes[*index];
+        Member::new(&endpoint.name, &route.alias, *index, route.weight.unwrap_or(1.0))
+    });
+    Split::new(endpoint.strategy, members.collect())
 }
 
 impl fmt::Display for RoutingProblem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "model_endpoints[{}].routes[{}].model_request_condition: {}",
-            self.endpoint, self.route, self.problem
-        )
+        write!(formatter, "model_endpoints[{}].{}: {}", self.endpoint, self.key, self.problem)
     }
 }

@@ -15,10 +15,11 @@ const ENDPOINT: HeaderName = HeaderName::from_static("x-endpoint");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Headers of the reply record, and what they are called in the answer.
-const SHOWN: [(&str, HeaderName); 8] = [
+const SHOWN: [(&str, HeaderName); 9] = [
     (header::CONTENT_TYPE, CONTENT_TYPE),
     (header::ENDPOINT, ENDPOINT),
     (header::ROUTE, HeaderName::from_static("x-route")),
+    (header::ROUTE_OVERRIDE, HeaderName::from_static("x-route-override")),
     (header::MODEL_URI, HeaderName::from_static("x-model-uri")),
     (header::MODEL_VERSION, HeaderName::from_static("x-model-version")),
     (header::ATTEMPTS, HeaderName::from_static("x-attempts")),

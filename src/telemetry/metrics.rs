@@ -27,7 +27,8 @@ pub struct Metrics {
     pub request_duration: HistogramVec,
     /// `signalbox_route_decisions_total{endpoint,route,reason}`
     pub route_decisions: IntCounterVec,
-    /// `signalbox_condition_failures_total{endpoint,route,kind}`
+    /// `signalbox_condition_failures_total{endpoint,route,kind}`: skipped (the condition did not hold), sticky (chance
+    /// drew the route).
     pub condition_failures: IntCounterVec,
     /// `signalbox_invocation_duration_seconds{endpoint,route}`
     pub invocation_duration: HistogramVec,

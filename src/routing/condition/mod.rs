@@ -14,6 +14,9 @@
 //! was asked for, and for `isalpha()` on combining marks. `NaN` is not JSON here, and 127 levels are the most. Whatever
 //! else is not known is refused when the condition is loaded.
 //!
+//! **Values.** The same expressions serve where the value itself is wanted and not only its truth, such as `sticky_by`:
+//! see [`ConditionsBuilder::add_expression`] and [`Evaluation::value`].
+//!
 //! [Rhai]: https://rhai.rs
 
 mod budget;
@@ -35,7 +38,7 @@ use self::engine::Generator;
 pub use self::error::{ConditionError, ConditionProblem};
 use self::lower::Tables;
 use self::request::RequestView;
-use self::value::Value;
+pub(super) use self::value::Value;
 use crate::message::Request;
 
 /// The prefix of conditions in Rhai.
@@ -58,6 +61,17 @@ pub enum Language {
 /// One condition of a [`Conditions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConditionId(usize);
+
+/// An expression among the conditions of a [`Conditions`], of which the value is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpressionId(usize);
+
+/// What of an expression is wanted.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Truth,
+    Value,
+}
 
 /// Collects the conditions of one endpoint.
 #[derive(Debug, Default)]
@@ -102,6 +116,12 @@ pub fn check(source: &str) -> Result<Language, ConditionProblem> {
     Ok(language(source))
 }
 
+/// Whether an expression compiles of which the value is wanted, and what it is written in.
+pub fn check_expression(source: &str) -> Result<Language, ConditionProblem> {
+    ConditionsBuilder::new().add_expression(source)?;
+    Ok(language(source))
+}
+
 impl ConditionsBuilder {
     /// No conditions yet.
     pub fn new() -> Self {
@@ -110,6 +130,15 @@ impl ConditionsBuilder {
 
     /// Compiles a condition. One that is refused changes nothing.
     pub fn add(&mut self, source: &str) -> Result<ConditionId, ConditionProblem> {
+        self.add_wanted(source, Wanted::Truth).map(ConditionId)
+    }
+
+    /// Compiles an expression whose value is wanted. One that is refused changes nothing.
+    pub fn add_expression(&mut self, source: &str) -> Result<ExpressionId, ConditionProblem> {
+        self.add_wanted(source, Wanted::Value).map(ExpressionId)
+    }
+
+    fn add_wanted(&mut self, source: &str, wanted: Wanted) -> Result<usize, ConditionProblem> {
         if source.len() > MAX_SOURCE {
             let message = format!("the condition is longer than {MAX_SOURCE} bytes");
             return Err(ConditionProblem::at(source, 0, message, Some("split it over several routes")));
@@ -119,7 +148,7 @@ impl ConditionsBuilder {
             let compiler = std::thread::Builder::new().name("conditions".to_owned()).stack_size(COMPILER_STACK);
             let compiling = compiler.spawn_scoped(scope, || {
                 budget::start(0);
-                self.compile(source)
+                self.compile(source, wanted)
             });
             compiling.map(|thread| thread.join().ok()).ok().flatten()
         });
@@ -130,16 +159,19 @@ impl ConditionsBuilder {
             self.generators.truncate(generators);
         })?;
         self.conditions.push(Compiled { source: source.into(), language, ast });
-        Ok(ConditionId(self.conditions.len() - 1))
+        Ok(self.conditions.len() - 1)
     }
 
-    fn compile(&mut self, source: &str) -> Result<(Language, AST), ConditionProblem> {
+    fn compile(&mut self, source: &str, wanted: Wanted) -> Result<(Language, AST), ConditionProblem> {
         let language = language(source);
         let ast = match language {
             Language::Rhai => compile_native(source)?,
             Language::Python => {
                 let parsed = python::parse(source)?;
-                let text = lower::lower(&parsed, &mut self.tables)?;
+                let text = match wanted {
+                    Wanted::Truth => lower::truth(&parsed, &mut self.tables)?,
+                    Wanted::Value => lower::value(&parsed, &mut self.tables)?,
+                };
                 let refused = |error: ParseError| {
                     if matches!(error.err_type(), rhai::ParseErrorType::ExprTooDeep) {
                         let hint = Some("split it over several routes");
@@ -186,6 +218,11 @@ impl Conditions {
     pub fn source(&self, id: ConditionId) -> &str {
         self.0.conditions.get(id.0).map_or("", |condition| &condition.source)
     }
+
+    /// An expression as it was written.
+    pub fn expression(&self, id: ExpressionId) -> &str {
+        self.source(ConditionId(id.0))
+    }
 }
 
 impl Evaluation {
@@ -194,6 +231,14 @@ impl Evaluation {
         match self.0.program().conditions.get(id.0) {
             Some(condition) => engine::holds(&condition.ast, condition.language, &self.0),
             None => Err(ConditionError::Failed("no such condition".to_owned())),
+        }
+    }
+
+    /// What the expression gives for this request.
+    pub(super) fn value(&self, id: ExpressionId) -> Result<Value, ConditionError> {
+        match self.0.program().conditions.get(id.0) {
+            Some(expression) => engine::value(&expression.ast, expression.language, &self.0),
+            None => Err(ConditionError::Failed("no such expression".to_owned())),
         }
     }
 }

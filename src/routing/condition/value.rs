@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use rhai::{Dynamic, ImmutableString};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Error, Serialize, Serializer};
 
 /// A Python value. Cloning costs a reference count at most.
 ///
 /// Scalars travel through Rhai as its own types, everything else as this type inside a [`Dynamic`].
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(in crate::routing) enum Value {
     None,
     Bool(bool),
     Int(i64),
@@ -30,7 +31,7 @@ pub(super) enum Value {
 
 /// A dictionary in the order it was written. A key that is written twice keeps its first value.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Dict {
+pub(in crate::routing) struct Dict {
     entries: Vec<(Value, Value)>,
     /// Where text keys are; only kept when there are enough entries to make looking through them slow.
     index: HashMap<ImmutableString, usize>,
@@ -46,7 +47,7 @@ impl Value {
     }
 
     /// Python's name of the type.
-    pub(super) fn type_name(&self) -> &'static str {
+    pub(in crate::routing) fn type_name(&self) -> &'static str {
         match self {
             Self::None => "NoneType",
             Self::Bool(_) => "bool",
@@ -152,6 +153,24 @@ impl<'de> Deserialize<'de> for Value {
     /// From JSON. Nesting is bounded by `serde_json`'s own limit of 127 levels.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+impl Serialize for Value {
+    /// As JSON: whatever can be looked through is a list. A key that is neither text nor a number cannot be told.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_unit(),
+            Self::Bool(bool) => serializer.serialize_bool(*bool),
+            Self::Int(int) => serializer.serialize_i64(*int),
+            Self::Float(float) => serializer.serialize_f64(*float),
+            Self::Str(text) => serializer.serialize_str(text),
+            Self::List(items) | Self::Tuple(items) | Self::Set(items) | Self::View(items) => {
+                serializer.collect_seq(items.iter())
+            }
+            Self::Dict(dict) => serializer.collect_map(dict.entries.iter().map(|(key, value)| (key, value))),
+            Self::Beyond => Err(S::Error::custom("a number is beyond 64 bits")),
+        }
     }
 }
 

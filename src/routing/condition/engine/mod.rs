@@ -63,6 +63,21 @@ pub(super) fn compile_native(text: &str) -> std::result::Result<AST, ParseError>
 
 /// Whether the condition holds.
 pub(super) fn holds(ast: &AST, language: Language, request: &RequestView) -> Result<bool> {
+    run(ast, language, request)?.as_bool().map_err(|type_name| {
+        ConditionError::wrong_type(format!("a Rhai condition must give true or false, not {type_name}"))
+    })
+}
+
+/// What the expression gives.
+pub(super) fn value(ast: &AST, language: Language, request: &RequestView) -> Result<Value> {
+    let value = run(ast, language, request)?;
+    match language {
+        Language::Python => Ok(Value::from_dynamic(&value)),
+        Language::Rhai => native::value(&value),
+    }
+}
+
+fn run(ast: &AST, language: Language, request: &RequestView) -> Result<Dynamic> {
     budget::start(request.payload_size());
     let engine = match language {
         Language::Python => &PYTHON,
@@ -70,10 +85,7 @@ pub(super) fn holds(ast: &AST, language: Language, request: &RequestView) -> Res
     };
     let mut scope = Scope::new();
     scope.push("request", request.clone());
-    let value = engine.eval_ast_with_scope::<Dynamic>(&mut scope, ast).map_err(|error| caught(*error))?;
-    value.as_bool().map_err(|type_name| {
-        ConditionError::wrong_type(format!("a Rhai condition must give true or false, not {type_name}"))
-    })
+    engine.eval_ast_with_scope::<Dynamic>(&mut scope, ast).map_err(|error| caught(*error))
 }
 
 fn python_engine() -> Engine {

@@ -1,10 +1,10 @@
 //! What conditions in Rhai see: `request`, and JSON as it is, read lazily.
 
 use rhai::packages::{ArithmeticPackage, BasicStringPackage, CorePackage, LogicPackage, MoreStringPackage, Package};
-use rhai::{Dynamic, Engine, EvalAltResult};
+use rhai::{Array, Dynamic, Engine, EvalAltResult};
 
 use super::{MAX_NATIVE_DEPTH, MAX_NATIVE_ITEMS, MAX_NATIVE_TEXT, collections, hand_out, missing, raise, thrown};
-use crate::routing::condition::error::Result as Evaluated;
+use crate::routing::condition::error::{ConditionError, Result as Evaluated};
 use crate::routing::condition::request::RequestView;
 use crate::routing::condition::value::Value;
 
@@ -37,6 +37,22 @@ pub(super) fn engine() -> Engine {
     register_json(&mut engine);
     register_mappings(&mut engine);
     engine
+}
+
+/// The value that an expression in Rhai gave.
+pub(super) fn value(given: &Dynamic) -> Evaluated<Value> {
+    if let Ok(character) = given.as_char() {
+        Ok(Value::text(character.to_string()))
+    } else if let Some(items) = given.read_lock::<Array>() {
+        Ok(Value::List(items.iter().map(value).collect::<Evaluated<Vec<_>>>()?.into()))
+    } else {
+        match Value::from_dynamic(given) {
+            Value::None if !given.is_unit() => {
+                Err(ConditionError::wrong_type(format!("a Rhai expression gave {}", given.type_name())))
+            }
+            value => Ok(value),
+        }
+    }
 }
 
 fn register_json(engine: &mut Engine) {

@@ -46,9 +46,13 @@ struct Code {
 type Lowered<T = Code> = Result<T, ConditionProblem>;
 
 /// Lowers a whole condition to Rhai text that gives a `bool`.
-pub(super) fn lower(parsed: &Parsed<'_>, tables: &mut Tables) -> Lowered<String> {
-    let mut lowering = Lowering { parsed, tables, depth: 0, nested: 0, temporaries: 0, variables: Vec::new() };
-    lowering.truth(&parsed.tree)
+pub(super) fn truth(parsed: &Parsed<'_>, tables: &mut Tables) -> Lowered<String> {
+    Lowering::new(parsed, tables).truth(&parsed.tree)
+}
+
+/// Lowers a whole expression to Rhai text that gives its value.
+pub(super) fn value(parsed: &Parsed<'_>, tables: &mut Tables) -> Lowered<String> {
+    Ok(Lowering::new(parsed, tables).value(&parsed.tree)?.text)
 }
 
 struct Lowering<'a> {
@@ -75,6 +79,12 @@ impl Code {
     /// The same as a Rhai `bool`, by Python's idea of what counts as true.
     fn into_truth(self) -> String {
         if self.is_bool { self.text } else { format!("py_truth({})", self.text) }
+    }
+}
+
+impl<'a> Lowering<'a> {
+    fn new(parsed: &'a Parsed<'a>, tables: &'a mut Tables) -> Self {
+        Self { parsed, tables, depth: 0, nested: 0, temporaries: 0, variables: Vec::new() }
     }
 }
 

@@ -1,0 +1,123 @@
+//! What a route has to do at the moment.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::target::Target;
+use crate::routing::{self, Loads};
+
+/// How long a call is remembered: after that it counts for a third. A route that once was slow is thus tried again.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// What a route has to do. It is read and written without a lock; what two calls write at once may be lost for one.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    in_flight: AtomicUsize,
+    /// How long a call took at [`Self::seen`], in seconds, the latest ones counting the most: the bits of a float.
+    mean: AtomicU64,
+    /// When that was, in nanoseconds since the first load of all was looked at; 0 is never.
+    seen: AtomicU64,
+}
+
+/// A request that a route has.
+#[derive(Debug)]
+pub(super) struct InFlight<'a>(&'a Load);
+
+impl Load {
+    /// Counts a request until that ends.
+    pub(super) fn enter(&self) -> InFlight<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self)
+    }
+
+    /// Takes account of a call that was answered, or that was too slow to be.
+    pub(super) fn took(&self, seconds: f64) {
+        self.took_by(seconds, now());
+    }
+
+    fn took_by(&self, seconds: f64, now: Duration) {
+        let mean = self.weighted_mean(now).map_or(seconds, |(mean, weight)| mean * weight + seconds * (1.0 - weight));
+        self.mean.store(mean.to_bits(), Ordering::Relaxed);
+        self.seen.store(nanoseconds(now), Ordering::Relaxed);
+    }
+
+    fn at(&self, now: Duration) -> routing::Load {
+        let mean = self.weighted_mean(now).map(|(mean, weight)| mean * weight);
+        routing::Load { in_flight: self.in_flight.load(Ordering::Relaxed), mean }
+    }
+
+    /// The mean, and how much it still counts for.
+    fn weighted_mean(&self, now: Duration) -> Option<(f64, f64)> {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let age = Duration::from_nanos(nanoseconds(now).saturating_sub(seen));
+        let weight = (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        (seen > 0).then(|| (f64::from_bits(self.mean.load(Ordering::Relaxed)), weight))
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Loads for [Target] {
+    fn load(&self, route: usize) -> routing::Load {
+        self.get(route).map(|target| target.load.at(now())).unwrap_or_default()
+    }
+}
+
+fn now() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn mean(load: &Load, now: Duration) -> f64 {
+        load.at(now).mean.unwrap()
+    }
+
+    #[test]
+    fn requests_count_until_they_end() {
+        let load = Load::default();
+        let (one, other) = (load.enter(), load.enter());
+        assert_eq!(load.at(seconds(1)), routing::Load { in_flight: 2, mean: None });
+        drop(one);
+        assert_eq!(load.at(seconds(1)).in_flight, 1);
+        drop(other);
+        assert_eq!(load.at(seconds(1)).in_flight, 0);
+    }
+
+    #[test]
+    fn the_latest_calls_count_the_most() {
+        let load = Load::default();
+        load.took_by(2.0, seconds(0));
+        assert!((mean(&load, seconds(0)) - 2.0).abs() < 1e-6);
+        load.took_by(0.1, seconds(60));
+        assert!((mean(&load, seconds(60)) - 0.1).abs() < 0.01);
+        // Many at the same moment are no more than one.
+        (0..100).for_each(|_| load.took_by(9.0, seconds(60)));
+        assert!((mean(&load, seconds(60)) - 0.1).abs() < 0.01);
+        (61..160).for_each(|now| load.took_by(0.5, seconds(now)));
+        assert!((mean(&load, seconds(159)) - 0.5).abs() < 1e-3);
+    }
+
+    #[test]
+    fn what_was_slow_is_forgotten() {
+        let load = Load::default();
+        load.took_by(30.0, seconds(0));
+        assert!(mean(&load, seconds(100)) < 0.002);
+    }
+}
