@@ -238,14 +238,9 @@ fn aliases_cannot_blow_up() {
 fn keys_of_later_features_are_refused_by_name() {
     let endpoint = GATEWAY.trim_end();
     for (text, what) in [
-        (format!("{endpoint}\n        weight: 9"), "`weight`"),
         (format!("{endpoint}\n        fallback: fast"), "`fallback`"),
         (format!("{endpoint}\n        shadow: fast"), "`shadow`"),
         (format!("{endpoint}\n        batch: {{max_rows: 8}}"), "`batch`"),
-        (format!("{endpoint}\n    strategy: weighted"), "`strategy: weighted`"),
-        (format!("{endpoint}\n    strategy: round_robin"), "`strategy: round_robin`"),
-        (format!("{endpoint}\n    strategy: least_loaded"), "`strategy: least_loaded`"),
-        (format!("{endpoint}\n    sticky_by: request.key"), "`sticky_by`"),
         (format!("{endpoint}\n    decision: {{url: 'http://localhost'}}"), "`decision`"),
         (format!("{endpoint}\nkafka: {{shadow_topic: s}}"), "`shadow_topic`"),
         (format!("{endpoint}\nkafka: {{delivery: exactly_once}}"), "`delivery: exactly_once`"),
@@ -280,6 +275,45 @@ model_endpoints:
     gateway.yaml:6:9: warning: model_endpoints[0].routes[2]: no request can take this route: model_endpoints[0].routes[1] has no condition either and comes first; give it a model_request_condition, or remove it
     gateway.yaml:7:9: warning: model_endpoints[0].routes[3]: no request can take this route: model_endpoints[0].routes[0] has the same condition and comes first; change its condition, or remove it
     "#);
+}
+
+#[test]
+fn shares_that_cannot_be_meant() {
+    let text = "\
+model_endpoints:
+  - name: a
+    strategy: weighted
+    sticky_by: request.headers['x-user'] and usr
+    routes:
+      - {model_uri: 'models:/m/1', alias: one, weight: 0}
+      - {model_uri: 'models:/m/2', alias: two, weight: 0.0}
+      - {model_uri: 'models:/m/3', alias: three, weight: 0, model_request_condition: 'request.key'}
+      - {model_uri: 'models:/m/4', alias: four, weight: 0, model_request_condition: 'request.topic'}
+      - {model_uri: 'models:/m/5', alias: five, model_request_condition: 'request.topic'}
+  - name: b
+    sticky_by: request.key
+    routes:
+      - {model_uri: 'models:/m/1', alias: one, weight: -1}
+      - {model_uri: 'models:/m/2', alias: two, weight: .inf, model_request_condition: 'request.key'}
+      - {model_uri: 'models:/m/3', alias: three, weight: 9, model_request_condition: 'request.topic'}
+  - name: c
+    strategy: least_loaded
+    sticky_by: 'rhai: request.key +'
+    routes: [{model_uri: 'models:/m/1', alias: one, weight: much}]
+";
+    insta::assert_snapshot!(report(text), @"");
+    let fine = "\
+model_endpoints:
+  - name: a
+    strategy: weighted
+    sticky_by: request.json()['user']
+    route_override: true
+    routes:
+      - {model_uri: 'models:/m/1', alias: one, weight: 0.5}
+      - {model_uri: 'models:/m/2', alias: two, weight: 0}
+      - {model_uri: 'models:/m/3', alias: three}
+";
+    assert_eq!(loaded(fine).warnings.problems, []);
 }
 
 #[test]

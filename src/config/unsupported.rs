@@ -6,11 +6,7 @@ use super::report::{Position, Problem};
 
 /// The keys, and the values of a key, that are not supported yet. A feature that arrives deletes its line.
 pub(super) const NOT_YET: &[(&str, &[&str])] = &[
-    ("model_endpoints[].strategy", &["weighted", "round_robin", "least_loaded"]),
-    ("model_endpoints[].sticky_by", ANY),
     ("model_endpoints[].decision", ANY),
-    ("model_endpoints[].route_override", ANY),
-    ("model_endpoints[].routes[].weight", ANY),
     ("model_endpoints[].routes[].fallback", ANY),
     ("model_endpoints[].routes[].fallback_on", ANY),
     ("model_endpoints[].routes[].breaker", ANY),

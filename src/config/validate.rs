@@ -1,6 +1,7 @@
 //! What the types cannot say: names that are taken, lists that are empty, patterns and conditions that do not compile.
 
 mod kafka;
+mod shares;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub(super) struct Checks<'a> {
     pub(super) model_uri: &'a dyn Fn(&str) -> Result<(), String>,
     /// The language a condition is read as, or why it does not compile.
     pub(super) condition: &'a dyn Fn(&str) -> Result<Language, ConditionProblem>,
+    /// The same of an expression whose value is wanted.
+    pub(super) expression: &'a dyn Fn(&str) -> Result<Language, ConditionProblem>,
 }
 
 /// An endpoint in words that may be printed: with `${NAME}` where the environment gave the value.
@@ -157,7 +160,9 @@ impl Validator<'_> {
         );
         let outlines =
             routes.iter().enumerate().map(|(index, route)| self.route(endpoint, route, &routes_at.index(index)));
-        EndpointOutline { routes: outlines.collect(), name: self.written(&name_at, &endpoint.name) }
+        let outlines = outlines.collect();
+        self.shares(endpoint, at);
+        EndpointOutline { routes: outlines, name: self.written(&name_at, &endpoint.name) }
     }
 
     fn route(&mut self, endpoint: &Endpoint, route: &Route, at: &At) -> RouteOutline {
@@ -181,8 +186,6 @@ impl Validator<'_> {
                 self.error(&key_at, message, &help);
             }
         }
-        let weight_fits = route.weight.is_none_or(|weight| weight.is_finite() && weight >= 0.0);
-        self.require(weight_fits, &at.key("weight"), "must be 0 or more");
         self.require(route.max_concurrency != Some(0), &at.key("max_concurrency"), "must be at least 1");
         if is_served_elsewhere(&route.model_uri) {
             self.not_hosted(route, at);
@@ -253,12 +256,18 @@ impl Validator<'_> {
     }
 
     fn condition(&mut self, condition: &str, at: &At) -> Option<Language> {
-        match (self.checks.condition)(condition) {
+        let compiled = (self.checks.condition)(condition);
+        self.compiled(compiled, "condition", at)
+    }
+
+    /// Which language an expression of the user's is read as, or the place where it is flawed.
+    fn compiled(&mut self, compiled: Result<Language, ConditionProblem>, what: &str, at: &At) -> Option<Language> {
+        match compiled {
             Ok(language) => Some(language),
             Err(flaw) => {
                 let (found, words) = (self.found(at), self.words(at, &flaw.message));
                 let place = found.node.map_or(found.at, |node| self.document.place_in(node, flaw.line, flaw.column));
-                let mut problem = Problem::error(place, found.path, format!("the condition does not compile: {words}"));
+                let mut problem = Problem::error(place, found.path, format!("the {what} does not compile: {words}"));
                 problem.help = flaw.hint.map(|hint| self.words(at, &hint));
                 self.problems.push(problem);
                 None
@@ -268,7 +277,7 @@ impl Validator<'_> {
 
     /// Warns of routes that no request can take.
     fn unreachable(&mut self, endpoint: &Endpoint, routes_at: &At) {
-        if endpoint.strategy != Strategy::First || endpoint.decision.is_some() {
+        if endpoint.strategy != Strategy::First || endpoint.decision.is_some() || endpoint.route_override {
             return;
         }
         let named = |alias: &String| {
@@ -373,7 +382,7 @@ fn is_name(text: &str) -> bool {
 
 impl Default for Checks<'_> {
     fn default() -> Self {
-        Self { model_uri: &model_uri, condition: &condition::check }
+        Self { model_uri: &model_uri, condition: &condition::check, expression: &condition::check_expression }
     }
 }
 

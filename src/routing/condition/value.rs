@@ -42,7 +42,7 @@ const INDEXED_FROM: usize = 16;
 
 impl Value {
     /// Text.
-    pub(super) fn text(text: impl Into<ImmutableString>) -> Self {
+    pub(in crate::routing) fn text(text: impl Into<ImmutableString>) -> Self {
         Self::Str(text.into())
     }
 

@@ -44,7 +44,9 @@ fn decide(endpoint: &str, headers: &[(&str, &str)], body: &str) -> Result<Decisi
 #[test]
 fn the_first_condition_that_holds_wins() {
     let domain = r#"{"text": "Domain specific"}"#;
-    let taken = |route, reason, skipped: &[usize]| Ok(Decision { route, reason, skipped: skipped.to_vec() });
+    let taken = |route, reason, skipped: &[usize]| {
+        Ok(Decision { route, reason, skipped: skipped.to_vec(), sticky_failed: false })
+    };
     assert_eq!(decide("sentiment-router", &[], domain), taken(1, Reason::ConditionHolds, &[]));
     assert_eq!(decide("sentiment-router", &[("X-Tier", "gold")], domain), taken(1, Reason::ConditionHolds, &[]));
     let other = r#"{"text": "other"}"#;
@@ -88,13 +90,18 @@ fn the_endpoint_is_the_named_one_or_the_only_one() {
 
 #[test]
 fn every_problem_is_told_with_its_place() {
-    let config =
-        CONFIG.replace("request.headers.get('x-tier')", "request.header").replace("request.json()['n'] > 3", "n > 3");
+    let config = CONFIG
+        .replace("request.headers.get('x-tier')", "request.header")
+        .replace("request.json()['n'] > 3", "n > 3")
+        .replace("name: strict", "name: strict\n    sticky_by: user");
     let config: Config = serde_yaml::from_str(&config).unwrap();
     let problems = RoutingTable::build(&config).unwrap_err();
     let places: Vec<_> =
-        problems.iter().map(|problem| (problem.endpoint, problem.route, problem.problem.column)).collect();
-    assert_eq!(places, [(0, 2, 9), (1, 0, 1)]);
+        problems.iter().map(|problem| (problem.endpoint, problem.key.as_str(), problem.problem.column)).collect();
+    assert_eq!(
+        places,
+        [(0, "routes[2].model_request_condition", 9), (1, "routes[0].model_request_condition", 1), (1, "sticky_by", 1)]
+    );
 }
 
 #[test]
@@ -109,12 +116,170 @@ fn an_explanation_tells_every_condition_that_was_looked_at() {
             "model_uri": "models:/gold/production",
             "reason": "its condition is the first that holds",
             "conditions": [
-                {"route": "accurate", "condition": "request.json()['text'].startswith('Domain')", "language": "python",
+                {"routes": ["accurate"], "condition": "request.json()['text'].startswith('Domain')", "language": "python",
                  "error": "request.json()['text']: KeyError: 'text'"},
-                {"route": "gold", "condition": "request.headers.get('x-tier') == 'gold'", "language": "python", "value": true},
+                {"routes": ["gold"], "condition": "request.headers.get('x-tier') == 'gold'", "language": "python", "value": true},
             ],
         })
     );
     let explanation = table.named("strict").unwrap().explain(&request(&[], "{}"));
     assert_eq!((explanation.route, explanation.error_code), (None, Some("CONDITION_FAILED")));
+}
+
+const SHARES: &str = r#"
+model_endpoints:
+  - name: shared
+    strategy: weighted
+    sticky_by: request.json().get('user')
+    route_override: true
+    routes:
+      - {model_uri: "models:/a/1", alias: a, weight: 3, fallback: c}
+      - {model_uri: "models:/gold/1", alias: gold, weight: 1, model_request_condition: "request.headers['x-tier'] == 'gold'"}
+      - {model_uri: "models:/b/1", alias: b}
+      - {model_uri: "models:/gold/2", alias: gold-2, weight: 0, model_request_condition: "request.headers['x-tier'] == 'gold'"}
+      - {model_uri: "models:/c/1", alias: c, weight: 0, fallback: gold}
+      - {model_uri: "models:/d/1", alias: d, model_request_condition: "request.json()['user'] == 'dora'"}
+"#;
+
+fn shared(strategy: &str) -> RoutingTable {
+    table(&SHARES.replace("strategy: weighted", &format!("strategy: {strategy}")))
+}
+
+fn chosen(table: &RoutingTable, headers: &[(&str, &str)], body: &str) -> (usize, Reason) {
+    let decision = table.named("shared").unwrap().decide(&request(headers, body)).unwrap();
+    (decision.route, decision.reason)
+}
+
+#[test]
+fn what_a_condition_takes_is_shared_by_all_routes_that_have_it() {
+    let gold = [("x-tier", "gold")];
+    let table = shared("weighted");
+    for user in 0..100 {
+        assert_eq!(chosen(&table, &gold, &format!("{{\"user\": {user}}}")), (1, Reason::StickyShare));
+    }
+    let table = shared("round_robin");
+    let turns: Vec<_> = (0..4).map(|_| chosen(&table, &gold, "{}")).collect();
+    assert_eq!(turns, [1, 3, 1, 3].map(|route| (route, Reason::RoundRobin)));
+    // The turns of the others are their own.
+    let turns: Vec<_> = (0..4).map(|_| chosen(&table, &[("x-tier", "tin")], r#"{"user": 1}"#)).collect();
+    assert_eq!(turns, [0, 2, 4, 0].map(|route| (route, Reason::RoundRobin)));
+    assert_eq!(chosen(&shared("first"), &gold, "{}"), (1, Reason::ConditionHolds));
+    assert_eq!(chosen(&table, &[("x-tier", "tin")], r#"{"user": "dora"}"#), (5, Reason::ConditionHolds));
+}
+
+#[test]
+fn without_a_caller_chance_decides_and_that_is_counted() {
+    let table = shared("weighted");
+    let endpoint = table.named("shared").unwrap();
+    for (body, skipped, sticky_failed, reason) in [
+        (r#"{"user": "x"}"#, &[][..], false, Reason::StickyShare),
+        (r#"{"user": null}"#, &[], true, Reason::Share),
+        (r#"{"user": {}}"#, &[], true, Reason::Share),
+        ("not JSON", &[5], true, Reason::Share),
+    ] {
+        let decision = endpoint.decide(&request(&[("x-tier", "tin")], body)).unwrap();
+        assert_eq!((&*decision.skipped, decision.sticky_failed, decision.reason), (skipped, sticky_failed, reason));
+        assert!([0, 2].contains(&decision.route), "{body}: {decision:?}");
+    }
+}
+
+#[test]
+fn the_least_loaded_is_asked_for_what_it_has_to_do() {
+    struct Busy;
+    impl Loads for Busy {
+        fn load(&self, route: usize) -> crate::routing::Load {
+            crate::routing::Load { in_flight: 9 - route, mean: None }
+        }
+    }
+    let table = shared("least_loaded");
+    let request = request(&[("x-tier", "tin")], "{}");
+    let decision = table.named("shared").unwrap().decide_by_load(&request, &Busy).unwrap();
+    assert_eq!((decision.route, decision.reason), (4, Reason::LeastLoaded));
+}
+
+#[test]
+fn a_request_may_name_its_route_where_that_is_allowed() {
+    let table = shared("weighted");
+    for name in ["x-signalbox-route", "X-Signalbox-Route"] {
+        assert_eq!(chosen(&table, &[("x-tier", "gold"), (name, " c ")], "{}"), (4, Reason::Override));
+    }
+    for unknown in ["nope", ""] {
+        let fault =
+            table.named("shared").unwrap().decide(&request(&[("x-signalbox-route", unknown)], "{}")).unwrap_err();
+        assert_eq!((fault.code, fault.stage), (Code::BadRequest, Stage::Route));
+        assert!(fault.message.ends_with("its routes are: a, gold, b, gold-2, c, d"), "{}", fault.message);
+    }
+    let closed = self::table(&SHARES.replace("route_override: true", ""));
+    assert_eq!(chosen(&closed, &[("x-tier", "gold"), ("x-signalbox-route", "nope")], r#"{"user": 1}"#).0, 1);
+}
+
+#[test]
+fn an_explanation_tells_shares_callers_and_fallbacks() {
+    let table = shared("weighted");
+    let explain = |headers: &[(&str, &str)], body: &str| {
+        serde_json::to_value(table.named("shared").unwrap().explain(&request(headers, body))).unwrap()
+    };
+    let explanation = explain(&[("x-tier", "tin")], r#"{"user": "u-1"}"#);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&explanation).unwrap(), @r#"
+    {
+      "conditions": [
+        {
+          "condition": "request.headers['x-tier'] == 'gold'",
+          "language": "python",
+          "routes": [
+            "gold",
+            "gold-2"
+          ],
+          "value": false
+        },
+        {
+          "condition": "request.json()['user'] == 'dora'",
+          "language": "python",
+          "routes": [
+            "d"
+          ],
+          "value": false
+        }
+      ],
+      "endpoint": "shared",
+      "fallbacks": [
+        "c",
+        "gold"
+      ],
+      "model_uri": "models:/a/1",
+      "reason": "among those that share, it is the nearest to this caller",
+      "route": "a",
+      "shares": {
+        "draw": {
+          "by": "sticky_by",
+          "expression": "request.json().get('user')",
+          "hash": "ea72db3c499847f0",
+          "value": "u-1"
+        },
+        "routes": [
+          {
+            "distance": 0.3489762493726894,
+            "route": "a",
+            "share": 0.75
+          },
+          {
+            "distance": 2.4554167045127024,
+            "route": "b",
+            "share": 0.25
+          },
+          {
+            "route": "c",
+            "share": 0.0
+          }
+        ],
+        "strategy": "weighted"
+      }
+    }
+    "#);
+    let by_chance = explain(&[("x-tier", "tin")], r#"{"user": null}"#);
+    assert_eq!(by_chance["shares"]["draw"], serde_json::json!({"by": "chance", "because": "sticky_by gives None"}));
+    let named = explain(&[("x-tier", "gold"), ("x-signalbox-route", "a")], "{}");
+    assert_eq!((&named["route"], &named["shares"]), (&"a".into(), &serde_json::Value::Null));
+    assert_eq!(named["conditions"][0]["value"], true);
+    assert_eq!(named["fallbacks"], serde_json::json!(["c", "gold"]));
 }
