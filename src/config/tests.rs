@@ -90,14 +90,13 @@ registry:
 ";
     insta::assert_snapshot!(report(text), @r#"
     gateway.yaml:3:14: model_endpoints[0].timeout: expected a duration such as 250ms, 10s or 5m, found '10'
-    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, python, runtime, env_manager, workers, max_concurrency
+    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, python, runtime, env_manager, workers, max_concurrency
     gateway.yaml:8:29: model_endpoints[0].routes[0].on_condition_error: unknown value 'skp'; did you mean 'skip'? valid values: skip, fail
     gateway.yaml:9:9: model_endpoints[0].routes[1].alias: missing key 'alias'
     gateway.yaml:9:20: model_endpoints[0].routes[1].model_uri: expected text (put it in quotes if it looks like a number), found a list
-    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, python, runtime, env_manager, workers, max_concurrency
+    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, python, runtime, env_manager, workers, max_concurrency
     gateway.yaml:11:9: model_endpoints[0].routes[2]: expected a mapping of keys, found 'just some text'
     gateway.yaml:12:11: model_endpoints[1].name: duplicate name 'sentiment-router'; model_endpoints[0].name in line 2 has it already
-    gateway.yaml:13:15: model_endpoints[1].strategy: `strategy: weighted` is not supported yet; leave it out
     gateway.yaml:14:13: model_endpoints[1].routes: at least one route is needed
     gateway.yaml:16:22: kafka.bootstrap_servers: 'kafka-1:port' is not a list of host:port; such as kafka-1:9092,kafka-2:9092, or: embedded
     gateway.yaml:17:18: kafka.replies_topic: 'inference-requests' is requests_topic already; each of the topics needs a name of its own
@@ -301,7 +300,18 @@ model_endpoints:
     sticky_by: 'rhai: request.key +'
     routes: [{model_uri: 'models:/m/1', alias: one, weight: much}]
 ";
-    insta::assert_snapshot!(report(text), @"");
+    insta::assert_snapshot!(report(text), @r#"
+    gateway.yaml:4:46: model_endpoints[0].sticky_by: the expression does not compile: `usr` is not a value here; only `request` is known; text needs quotes around it
+    gateway.yaml:6:56: model_endpoints[0].routes[0].weight: every route without a condition has weight 0, so that no route takes those requests; give one of them a weight of more than 0
+    gateway.yaml:8:58: model_endpoints[0].routes[2].weight: every route with this condition has weight 0, so that no route takes those requests; give one of them a weight of more than 0
+    gateway.yaml:12:16: warning: model_endpoints[1].sticky_by: it counts for nothing without `strategy: weighted`: only shares are kept for a caller; add that, or leave it out
+    gateway.yaml:14:56: model_endpoints[1].routes[0].weight: must be 0 or more
+    gateway.yaml:15:56: model_endpoints[1].routes[1].weight: must be 0 or more
+    gateway.yaml:16:58: warning: model_endpoints[1].routes[2].weight: a weight counts for nothing without `strategy: weighted`; add that to the endpoint, or leave the weight out
+    gateway.yaml:19:16: warning: model_endpoints[2].sticky_by: it counts for nothing without `strategy: weighted`: only shares are kept for a caller; add that, or leave it out
+    gateway.yaml:19:36: model_endpoints[2].sticky_by: the expression does not compile: not a Rhai expression: Script is incomplete
+    gateway.yaml:20:61: model_endpoints[2].routes[0].weight: expected a number, found 'much'
+    "#);
     let fine = "\
 model_endpoints:
   - name: a
