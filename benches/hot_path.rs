@@ -1,4 +1,5 @@
-//! One routing decision: without conditions, and with one over the body, whose size should not matter.
+//! One routing decision: without conditions, with one over the body, whose size should not matter, and among routes that
+//! share.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 
@@ -36,10 +37,14 @@ fn route(alias: &str, condition: Option<&str>) -> Route {
 }
 
 fn table(routes: Vec<Route>) -> RoutingTable {
+    table_of(routes, Strategy::First, None)
+}
+
+fn table_of(routes: Vec<Route>, strategy: Strategy, sticky_by: Option<&str>) -> RoutingTable {
     let endpoint = Endpoint {
         name: "sentiment-router".to_owned(),
-        strategy: Strategy::First,
-        sticky_by: None,
+        strategy,
+        sticky_by: sticky_by.map(str::to_owned),
         decision: None,
         route_override: false,
         timeout: std::time::Duration::from_secs(10),
@@ -97,10 +102,26 @@ fn with_conditions(criterion: &mut Criterion) {
     });
 }
 
+fn with_shares(criterion: &mut Criterion) {
+    let request = request(1 << 10);
+    for (name, strategy, sticky_by) in [
+        ("by chance", Strategy::Weighted, None),
+        ("by caller", Strategy::Weighted, Some("request.headers['x-tier']")),
+        ("in turn", Strategy::RoundRobin, None),
+        ("by load", Strategy::LeastLoaded, None),
+    ] {
+        let routes = ["one", "two", "three", "four"].map(|alias| route(alias, None)).into();
+        let table = table_of(routes, strategy, sticky_by);
+        criterion.bench_function(&format!("decide/four shares {name}"), |bencher| {
+            bencher.iter(|| table_decides(&table, black_box(&request)));
+        });
+    }
+}
+
 fn table_decides(table: &RoutingTable, request: &Arc<Request>) -> usize {
     let decision = table.endpoint(request).and_then(|endpoint| endpoint.decide(request));
     decision.map_or(usize::MAX, |decision| decision.route)
 }
 
-criterion_group!(benches, without_conditions, with_conditions);
+criterion_group!(benches, without_conditions, with_conditions, with_shares);
 criterion_main!(benches);

@@ -380,3 +380,33 @@ fn the_deepest_conditions_run_on_a_small_stack() {
     };
     std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
 }
+
+fn value(source: &str) -> Result<Value, ConditionError> {
+    let mut builder = ConditionsBuilder::new();
+    let id = builder.add_expression(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
+    builder.build().evaluation(&request(BODY)).value(id)
+}
+
+#[test]
+fn expressions_give_their_value() {
+    for (source, wanted) in [
+        ("request.headers['x-tier']", r#""gold""#),
+        ("request.json()['params']['deep']", r#"{"a":{"b":[10,20]}}"#),
+        ("(request.key, request.partition, None)", r#"["customer-7",3,null]"#),
+        ("request.headers.get('nope') or request.key[:3]", r#""cus""#),
+        ("request.json()['dataframe_split']['data'][1][1] * 2", "-5.0"),
+        ("request.partition > 2", "true"),
+        ("request.json()['nope']", "KeyError: 'nope'"),
+        ("rhai: request.headers[\"x-tier\"] + \"!\"", r#""gold!""#),
+        ("rhai: request.json.params.list", "[1,2,3]"),
+        ("rhai: [request.partition, request.key]", r#"[3,"customer-7"]"#),
+        ("rhai: request.headers.get(\"nope\")", "null"),
+        ("rhai: request.headers", "TypeError"),
+    ] {
+        let said = match value(source) {
+            Ok(value) => serde_json::to_string(&value).unwrap(),
+            Err(error) => error.to_string(),
+        };
+        assert!(said == wanted || wanted.contains("Error") && said.contains(wanted), "{source}: {said}");
+    }
+}

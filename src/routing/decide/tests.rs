@@ -283,3 +283,26 @@ fn an_explanation_tells_shares_callers_and_fallbacks() {
     assert_eq!(named["conditions"][0]["value"], true);
     assert_eq!(named["fallbacks"], serde_json::json!(["c", "gold"]));
 }
+
+/// Allocations of one decision, after a first one.
+fn allocations(table: &RoutingTable, headers: &[(&str, &str)], body: &str) -> u64 {
+    let (endpoint, request) = (table.named("shared").unwrap(), request(headers, body));
+    endpoint.decide(&request).unwrap();
+    allocation_counter::measure(|| assert!(endpoint.decide(&request).is_ok())).count_total
+}
+
+#[test]
+fn sharing_allocates_nothing() {
+    let only_shares: String = SHARES
+        .lines()
+        .filter(|line| !line.contains("condition") && !line.contains("sticky_by"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    for strategy in ["first", "weighted", "round_robin", "least_loaded"] {
+        let table = self::table(&only_shares.replace("strategy: weighted", &format!("strategy: {strategy}")));
+        assert_eq!(allocations(&table, &[], "{}"), 0, "{strategy}");
+    }
+    let by_condition = |strategy: &str| allocations(&shared(strategy), &[("x-tier", "tin")], r#"{"user": "x"}"#);
+    assert_eq!(by_condition("round_robin"), by_condition("first"));
+    assert_eq!(by_condition("least_loaded"), by_condition("first"));
+}

@@ -26,28 +26,30 @@ fn caller(number: usize) -> u64 {
     sticky::hash_of(&Value::text(format!("user-{number}"))).unwrap().unwrap()
 }
 
-/// Panics when the counts are not what chance makes of the shares in all but one of ten thousand cases: Pearson's chi
-/// square, for one and two degrees of freedom. A route without a share must never be drawn.
-fn assert_fits(counts: &[usize], weights: &[f64]) {
+/// Whether the counts are what chance makes of the shares in all but one of ten thousand cases: Pearson's chi square, for
+/// one and two degrees of freedom. A route without a share must never be drawn.
+fn fits(counts: &[usize], weights: &[f64]) -> bool {
     let total: f64 = weights.iter().sum();
     let expected = weights.iter().map(|weight| weight / total * REQUESTS as f64);
     let pairs: Vec<(f64, f64)> = counts.iter().map(|count| *count as f64).zip(expected).collect();
-    assert!(pairs.iter().all(|(count, expected)| *expected > 0.0 || *count == 0.0), "{counts:?} for {weights:?}");
+    let none_without = pairs.iter().all(|(count, expected)| *expected > 0.0 || *count == 0.0);
     let able = pairs.iter().filter(|(_, expected)| *expected > 0.0);
     let chi_square: f64 = able.clone().map(|(count, expected)| (count - expected).powi(2) / expected).sum();
     let limit = [0.0, 15.14, 18.42][able.count() - 1];
-    assert!(chi_square <= limit, "{counts:?} for {weights:?}: {chi_square}");
+    none_without && chi_square <= limit
 }
 
-const SHARES: [&[f64]; 6] =
-    [&[1.0, 99.0], &[33.0, 33.0, 34.0], &[0.0, 100.0], &[0.5, 0.3, 0.2], &[1.0, 1.0], &[1e308, 1e308, 1e308]];
+fn assert_fits(counts: &[usize], weights: &[f64]) {
+    assert!(fits(counts, weights), "{counts:?} for {weights:?}");
+}
+
+const SHARES: [&[f64]; 5] = [&[1.0, 99.0], &[33.0, 33.0, 34.0], &[0.0, 100.0], &[0.5, 0.3, 0.2], &[1.0, 1.0]];
 
 #[test]
 fn chance_keeps_the_shares() {
     for weights in SHARES {
         let (split, mut random) = (weighted(weights), fastrand::Rng::with_seed(17));
-        let weights: Vec<f64> = weights.iter().map(|weight| weight / weights[1]).collect();
-        assert_fits(&counts(weights.len(), |_| split.by_chance(random.f64())), &weights);
+        assert_fits(&counts(weights.len(), |_| split.by_chance(random.f64())), weights);
     }
 }
 
@@ -55,8 +57,7 @@ fn chance_keeps_the_shares() {
 fn callers_keep_the_shares() {
     for weights in SHARES {
         let split = weighted(weights);
-        let weights: Vec<f64> = weights.iter().map(|weight| weight / weights[1]).collect();
-        assert_fits(&counts(weights.len(), |number| split.by_hash(caller(number))), &weights);
+        assert_fits(&counts(weights.len(), |number| split.by_hash(caller(number))), weights);
     }
 }
 
@@ -67,7 +68,7 @@ fn the_test_of_shares_sees_an_error_of_one() {
     for (drawn, claimed) in [([1.0, 99.0], [2.0, 98.0]), ([1.0, 99.0], [99.0, 1.0]), ([50.0, 50.0], [49.0, 51.0])] {
         let split = weighted(&drawn);
         let counts = counts(2, |_| split.by_chance(random.f64()));
-        assert!(std::panic::catch_unwind(|| assert_fits(&counts, &claimed)).is_err(), "{counts:?} for {claimed:?}");
+        assert!(!fits(&counts, &claimed), "{counts:?} for {claimed:?}");
     }
 }
 
@@ -79,6 +80,14 @@ fn the_ends_of_chance_fall_on_routes_that_have_a_share() {
     assert_eq!(split.by_chance(1.0), Some(2));
     let nobody = weighted(&[0.0, 0.0]);
     assert_eq!((nobody.by_chance(0.5), nobody.by_hash(7)), (None, None));
+}
+
+#[test]
+fn weights_may_be_as_large_and_as_small_as_numbers_are() {
+    for weight in [f64::MAX, f64::MIN_POSITIVE] {
+        let split = weighted(&[weight; 4]);
+        assert!(split.members.iter().all(|member| member.share == 0.25), "{split:?}");
+    }
 }
 
 #[test]
@@ -128,7 +137,7 @@ fn weights() -> impl proptest::strategy::Strategy<Value = Vec<f64>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Five percent more for one route: five percent of the callers move, all of them to that route. Back again: the same
     /// ones move back.
