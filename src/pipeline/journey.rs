@@ -76,15 +76,16 @@ impl Journey<'_> {
         self.progress.metrics = Some(target.metrics.clone());
         let _in_flight = target.load.enter();
         loop {
-            let lease = target.model.lease(deadline).await?;
+            let failed = |fault: &Fault| target.load.failed(fault, endpoint.timeout);
+            let lease = target.model.lease(deadline).await.inspect_err(failed)?;
             served_by.model_version = Some(lease.version().clone());
             served_by.attempts += 1;
             let timer = target.metrics.invocation_duration.start_timer();
             let answer = call(lease, Arc::clone(self.request), payload.clone(), endpoint.timeout, deadline).await;
             let seconds = timer.stop_and_record();
-            if matches!(answer, None | Some(Ok(_))) {
-                // A call that fails at once must not make its route look fast.
-                target.load.took(seconds);
+            match &answer {
+                Some(Err(failure)) => failed(&failure.fault),
+                None | Some(Ok(_)) => target.load.took(seconds),
             }
             match answer {
                 Some(Ok(reply)) => return Ok(reply),

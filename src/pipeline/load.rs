@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::target::Target;
+use crate::message::{Code, Fault};
 use crate::routing::{self, Loads};
 
 /// How long a call is remembered: after that it counts for a third. A route that once was slow is thus tried again.
@@ -33,10 +34,18 @@ impl Load {
 
     /// Takes account of a call that was answered, or that was too slow to be.
     pub(super) fn took(&self, seconds: f64) {
-        self.took_by(seconds, now());
+        self.took_at(seconds, now());
     }
 
-    fn took_by(&self, seconds: f64, now: Duration) {
+    /// Takes account of a request that got no answer, where that is not the caller's own fault. It counts as a call that
+    /// took all the time there is: a route that fails at once would look the fastest of all.
+    pub(super) fn failed(&self, fault: &Fault, limit: Duration) {
+        if fault.code.status() >= 500 || fault.code == Code::ResourceExhausted {
+            self.took(limit.as_secs_f64());
+        }
+    }
+
+    fn took_at(&self, seconds: f64, now: Duration) {
         let mean = self.weighted_mean(now).map_or(seconds, |(mean, weight)| mean * weight + seconds * (1.0 - weight));
         self.mean.store(mean.to_bits(), Ordering::Relaxed);
         self.seen.store(nanoseconds(now), Ordering::Relaxed);
@@ -80,6 +89,7 @@ fn nanoseconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Stage;
 
     const fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -103,21 +113,30 @@ mod tests {
     #[test]
     fn the_latest_calls_count_the_most() {
         let load = Load::default();
-        load.took_by(2.0, seconds(0));
+        load.took_at(2.0, seconds(0));
         assert!((mean(&load, seconds(0)) - 2.0).abs() < 1e-6);
-        load.took_by(0.1, seconds(60));
+        load.took_at(0.1, seconds(60));
         assert!((mean(&load, seconds(60)) - 0.1).abs() < 0.01);
         // Many at the same moment are no more than one.
-        (0..100).for_each(|_| load.took_by(9.0, seconds(60)));
+        (0..100).for_each(|_| load.took_at(9.0, seconds(60)));
         assert!((mean(&load, seconds(60)) - 0.1).abs() < 0.01);
-        (61..160).for_each(|now| load.took_by(0.5, seconds(now)));
+        (61..160).for_each(|now| load.took_at(0.5, seconds(now)));
         assert!((mean(&load, seconds(159)) - 0.5).abs() < 1e-3);
+    }
+
+    #[test]
+    fn what_fails_looks_slow_unless_the_caller_is_at_fault() {
+        let (load, limit) = (Load::default(), seconds(10));
+        load.failed(&Fault::permanent(Code::BadRequest, Stage::Invoke, "a stray comma"), limit);
+        assert_eq!(load.at(now()).mean, None);
+        load.failed(&Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "no such file"), limit);
+        assert!(mean(&load, now()) > 1.0);
     }
 
     #[test]
     fn what_was_slow_is_forgotten() {
         let load = Load::default();
-        load.took_by(30.0, seconds(0));
+        load.took_at(30.0, seconds(0));
         assert!(mean(&load, seconds(100)) < 0.002);
     }
 }

@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::sticky;
 use crate::config::Strategy;
 
+/// How long, in seconds, a call of a route is taken to last that has not ended one yet: as long as the fastest of the
+/// others, so that it is tried, but no longer than this, so that one which only fails is not preferred to it.
+const UNKNOWN: f64 = 0.1;
+
 /// Routes that share.
 #[derive(Debug)]
 pub(super) struct Split {
@@ -126,15 +130,13 @@ impl Split {
         loads: &(impl Loads + ?Sized),
         mut below: impl FnMut(usize) -> usize,
     ) -> Option<usize> {
-        let means = || self.members.iter().filter_map(|member| loads.load(member.route).mean);
-        // One that was never called counts as taking as long as the others.
-        let (sum, count) = means().fold((0.0, 0), |(sum, count), mean| (sum + mean, count + 1));
-        let usual = if count > 0 { sum / f64::from(count) } else { 1.0 };
+        let means = self.members.iter().filter_map(|member| loads.load(member.route).mean);
+        let unknown = means.fold(UNKNOWN, f64::min);
         let mut best: Option<(f64, usize)> = None;
         let mut ties = 0;
         for member in &self.members {
             let load = loads.load(member.route);
-            let wait = (load.in_flight + 1) as f64 * load.mean.unwrap_or(usual);
+            let wait = (load.in_flight + 1) as f64 * load.mean.unwrap_or(unknown);
             match best {
                 Some((least, _)) if wait > least => continue,
                 Some((least, _)) if wait == least => ties += 1,

@@ -111,9 +111,11 @@ fn the_least_loaded_answers_first() {
     assert_eq!(least([(2, None), (1, None), (3, None)]), Some(1));
     assert_eq!(least([(9, Some(0.01)), (0, Some(0.2)), (0, Some(0.3))]), Some(0));
     assert_eq!(least([(9, Some(0.01)), (0, Some(0.05)), (0, Some(0.3))]), Some(1));
-    // Nobody knows how long the last one takes, so it counts as usual: it does not get everything at once.
-    assert_eq!(least([(0, Some(0.1)), (0, Some(0.3)), (0, None)]), Some(0));
-    assert_eq!(least([(2, Some(0.1)), (2, Some(0.3)), (0, None)]), Some(2));
+    // Nobody knows how long the last one takes: it is tried, and does not get everything at once.
+    assert_eq!(least([(1, Some(0.05)), (0, Some(0.3)), (0, None)]), Some(2));
+    assert_eq!(least([(1, Some(0.05)), (0, Some(0.3)), (2, None)]), Some(0));
+    // The others have only failed.
+    assert_eq!(least([(0, Some(10.0)), (0, Some(10.0)), (9, None)]), Some(2));
 }
 
 #[test]
