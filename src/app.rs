@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::broker::{BrokerError, Cluster};
+use crate::canary::Canaries;
 use crate::config::{Config, Kafka};
 use crate::intake::Intake;
 use crate::models::{Models, ModelsError};
 use crate::pipeline::Pipeline;
 use crate::replies::{AllowedTopics, Publisher};
 use crate::routing::RoutingTable;
-use crate::shim::{HttpServer, Shim, ShimError, ShimParts, model_routes, status_routes};
+use crate::shim::{HttpServer, Shim, ShimError, ShimParts, canary_routes, model_routes, status_routes};
 use crate::telemetry::{Metrics, Readiness};
 
 /// How long callers of the shim may go on waiting once shutdown has begun.
@@ -86,6 +87,7 @@ enum Door {
 struct Router {
     intake: Intake,
     models: Models,
+    canaries: Canaries,
     publisher: Publisher,
     drain: Duration,
 }
@@ -134,7 +136,9 @@ impl App {
             Role::All | Role::Router => Some(Router::start(&config, &cluster, &metrics, readiness, failed).await?),
             Role::Shim => None,
         };
-        let operations = router.as_ref().map_or_else(Routes::new, |router| model_routes(router.models.clone()));
+        let operations = router.as_ref().map_or_else(Routes::new, |router| {
+            model_routes(router.models.clone()).merge(canary_routes(router.canaries.clone()))
+        });
         let door = match role {
             Role::All | Role::Shim => {
                 Door::Shim(Shim::start(shim_parts(&config, &cluster, readiness, &metrics, operations)).await?)
@@ -204,7 +208,8 @@ impl Router {
         let models = Models::start(&config.models, &config.registry, metrics)?;
         let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
         let publisher = Publisher::start(&config.kafka, cluster, allowed, metrics, failed.clone())?;
-        let pipeline = Pipeline::new(config, table, &models, publisher.clone(), metrics)
+        let canaries = Canaries::start(cluster, &config.kafka, metrics);
+        let pipeline = Pipeline::new(config, table, &models, &canaries, publisher.clone(), metrics)
             .map_err(|error| AppError::Config(error.to_string()))?;
         models.preload();
 
@@ -213,14 +218,15 @@ impl Router {
         let start =
             move || Intake::start(&kafka, &cluster, Arc::new(pipeline), &metrics, &readiness, move || failed.cancel());
         let intake = blocking(start).await??;
-        Ok(Self { intake, models, publisher, drain: config.kafka.drain_timeout })
+        Ok(Self { intake, models, canaries, publisher, drain: config.kafka.drain_timeout })
     }
 
     async fn shutdown(self) -> Result<(), AppError> {
-        let Self { intake, models, publisher, drain } = self;
+        let Self { intake, models, canaries, publisher, drain } = self;
         let stopped = blocking(move || intake.stop()).await?;
         blocking(move || publisher.flush(drain)).await?;
         models.shutdown().await;
+        canaries.shutdown().await;
         stopped.map_err(|error| AppError::Failed(error.to_string()))
     }
 }

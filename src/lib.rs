@@ -11,6 +11,7 @@ pub mod shim; // the HTTP door
 pub mod intake; // requests in
 pub mod pipeline; // the path of one request, step by step
 pub mod routing; // which route
+pub mod canary; // whose share moves by itself
 pub mod models; // what a route points at
 pub mod invocation; // calling it
 pub mod replies; // results out

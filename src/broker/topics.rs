@@ -14,6 +14,9 @@ use crate::config::Kafka;
 
 const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What is decided is little, and is read in one order.
+const STATE_PARTITIONS: i32 = 1;
+
 impl Cluster {
     /// Creates the topics that are missing, with the config's partitions and replicas. Blocks; not for the runtime's
     /// workers.
@@ -28,17 +31,39 @@ impl Cluster {
         let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
         for topic in topics {
             if self.partitions_by(&consumer, topic)?.is_none() {
-                self.create(config, topic)?;
+                self.create(config, topic, config.partitions, &[])?;
             }
         }
         Ok(())
     }
 
-    fn create(&self, config: &Kafka, topic: &str) -> Result<(), BrokerError> {
+    /// Creates the topic in which instances tell each other what they have decided, if it is missing. Blocks; not for
+    /// the runtime's workers.
+    ///
+    /// # Errors
+    /// When no broker answers, or the topic is missing and may not or cannot be created.
+    pub fn ensure_state_topic(&self, config: &Kafka) -> Result<(), BrokerError> {
+        let topic = &config.state_topic;
+        if let Some(embedded) = self.embedded() {
+            return embedded.create_topic(topic, STATE_PARTITIONS);
+        }
+        if self.partitions(topic)?.is_some() {
+            return Ok(());
+        }
+        self.create(config, topic, STATE_PARTITIONS, &[("cleanup.policy", "compact")])
+    }
+
+    fn create(
+        &self,
+        config: &Kafka,
+        topic: &str,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) -> Result<(), BrokerError> {
         let missing = |reason: String, advice: &'static str| BrokerError::MissingTopic {
             topic: topic.to_owned(),
             reason,
-            partitions: config.partitions,
+            partitions,
             advice,
         };
         if !config.create_topics {
@@ -48,13 +73,16 @@ impl Cluster {
             missing(format!("the broker does not create it: {code}"), "give this client the right to create topics")
         };
         let admin: AdminClient<BrokerContext> = self.client("admin", &[], self.context("admin"))?;
-        let new_topic = NewTopic::new(topic, config.partitions, TopicReplication::Fixed(config.replication_factor));
+        let mut new_topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(config.replication_factor));
+        for (name, value) in settings {
+            new_topic = new_topic.set(name, value);
+        }
         let options = AdminOptions::new().operation_timeout(Some(CREATE_TIMEOUT)).request_timeout(Some(CREATE_TIMEOUT));
         let created = blocking(admin.create_topics([&new_topic], &options))?;
         let results = created.map_err(|source| BrokerError::Topic { topic: topic.to_owned(), source })?;
         for result in results {
             match result {
-                Ok(_) => info!(topic, partitions = config.partitions, "created a topic"),
+                Ok(_) => info!(topic, partitions, "created a topic"),
                 // Another instance was faster.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => return Err(refused(code)),

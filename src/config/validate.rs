@@ -1,5 +1,6 @@
 //! What the types cannot say: names that are taken, lists that are empty, patterns and conditions that do not compile.
 
+mod canary;
 mod kafka;
 mod shares;
 
@@ -192,6 +193,7 @@ impl Validator<'_> {
         } else {
             self.hosting(route, at);
         }
+        self.canary(endpoint, route, at);
         if let Some(batch) = &route.batch {
             self.require(batch.max_rows != Some(0), &at.key("batch").key("max_rows"), "must be at least 1");
         }
@@ -285,6 +287,9 @@ impl Validator<'_> {
         };
         let mut seen: HashMap<Option<&str>, usize> = HashMap::new();
         for (index, route) in endpoint.routes.iter().enumerate() {
+            if route.canary.is_some() {
+                continue;
+            }
             let condition = route.model_request_condition.as_deref();
             let Some(first) = seen.get(&condition) else {
                 seen.insert(condition, index);

@@ -44,7 +44,12 @@ impl Journey<'_> {
         })?;
         let route = self.decide(endpoint)?;
         let payload = self.request.payload.clone().ok_or_else(no_payload)?;
-        self.take(endpoint, route, payload, deadline).await
+        let begun = Instant::now();
+        let answer = self.take(endpoint, route, payload, deadline).await;
+        if let Some(statistics) = &snapshot.targets(endpoint)[route].statistics {
+            statistics.count(begun.elapsed(), answer.as_ref().is_err_and(|fault| fault.code.status() >= 500));
+        }
+        answer
     }
 
     /// The route's index in the endpoint.

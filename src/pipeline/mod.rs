@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tracing::error;
 
+use crate::canary::Canaries;
 use crate::config::Config;
 use crate::intake::{Handler, Refusal, Ticket};
 use crate::message::{Code, Correlation, Fault, Outcome, Reply, Request, Stage};
@@ -48,10 +49,12 @@ impl Pipeline {
         config: &Config,
         table: RoutingTable,
         models: &Models,
+        canaries: &Canaries,
         publisher: Publisher,
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
         let snapshot = Snapshot::new(config, table, models, metrics)?;
+        canaries.set(snapshot.canaries(config));
         let shared = Shared { snapshot: ArcSwap::from_pointee(snapshot), publisher, metrics: metrics.clone() };
         Ok(Self { shared: Arc::new(shared), runtime: Handle::current() })
     }

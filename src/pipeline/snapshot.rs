@@ -1,6 +1,9 @@
 //! Everything that a configuration says about routes, as one value: a request is served by one of these from end to end.
 
+use std::sync::Arc;
+
 use super::target::Target;
+use crate::canary::Subject;
 use crate::config::Config;
 use crate::models::{ModelUriError, Models};
 use crate::routing::{Endpoint, RoutingTable};
@@ -28,6 +31,25 @@ impl Snapshot {
             endpoint.routes.iter().map(|route| Target::new(endpoint, route, models, metrics)).collect()
         });
         Ok(Self { targets: targets.collect::<Result<_, _>>()?, table })
+    }
+
+    /// The canaries among the routes.
+    pub(super) fn canaries(&self, config: &Config) -> Vec<Subject> {
+        let endpoints = config.model_endpoints.iter().filter_map(|endpoint| {
+            let compiled = self.table.named(&endpoint.name)?;
+            let (route, share) = compiled.canary()?;
+            let statistics = |route: usize| self.targets(compiled)[route].statistics.clone();
+            Some(Subject {
+                endpoint: Arc::clone(&compiled.name),
+                route: Arc::clone(&compiled.routes[route].alias),
+                model_uri: Arc::clone(&compiled.routes[route].model_uri),
+                canary: endpoint.routes[route].canary.clone()?,
+                share: Arc::clone(share),
+                own: statistics(route)?,
+                others: compiled.others().filter_map(statistics).collect(),
+            })
+        });
+        endpoints.collect()
     }
 
     /// What stands behind the routes of an endpoint, in their order.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 
 use super::load::Load;
+use crate::canary::Statistics;
 use crate::config;
 use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
 use crate::routing::Reason;
@@ -16,6 +17,8 @@ pub(super) struct Target {
     pub(super) metrics: Arc<RouteMetrics>,
     /// What it has to do.
     pub(super) load: Load,
+    /// What became of its requests, where a canary is compared with others.
+    pub(super) statistics: Option<Arc<Statistics>>,
     /// How often it was chosen, by [`Reason`].
     pub(super) decisions: [IntCounter; Reason::ALL.len()],
     /// How often its condition failed on a request and was skipped.
@@ -35,6 +38,7 @@ impl Target {
         models: &Models,
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
+        let is_compared = endpoint.routes.iter().any(|route| route.canary.is_some());
         let options = HandleOptions {
             python: route.python.clone(),
             runtime: route.runtime,
@@ -48,6 +52,7 @@ impl Target {
         Ok(Self {
             model,
             load: Load::default(),
+            statistics: is_compared.then(Arc::default),
             metrics: Arc::new(metrics.route(endpoint, alias)),
             decisions: Reason::ALL.map(decided),
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),

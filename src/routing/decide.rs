@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::canary::Canary;
 use super::condition::{ConditionError, Evaluation};
 use super::split::{Idle, Loads, Split};
 use super::sticky::{self, Sticky};
@@ -46,11 +47,13 @@ pub enum Reason {
     LeastLoaded,
     /// The request named it.
     Override,
+    /// It is a canary, and its share fell on this one.
+    Canary,
 }
 
 impl Reason {
     /// Every reason, each at the index of its own number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ConditionHolds,
         Self::NoConditionHolds,
         Self::OnlyChoice,
@@ -59,6 +62,7 @@ impl Reason {
         Self::RoundRobin,
         Self::LeastLoaded,
         Self::Override,
+        Self::Canary,
     ];
 
     /// The word that metrics use.
@@ -72,8 +76,18 @@ impl Reason {
             Self::RoundRobin => "round_robin",
             Self::LeastLoaded => "least_loaded",
             Self::Override => "override",
+            Self::Canary => "canary",
         }
     }
+}
+
+/// Who calls.
+#[derive(Debug, Clone, Copy, Default)]
+struct Caller {
+    /// The hash of what `sticky_by` gives, if there is one and it gives something.
+    hash: Option<u64>,
+    /// Whether there is one and it gives nothing.
+    failed: bool,
 }
 
 impl Decision {
@@ -123,6 +137,17 @@ impl Endpoint {
                 Err(error) => return Err(self.condition_failed(group, &error)),
             }
         }
+        let is_weighted = taken_by.map_or(&self.others, |group| &group.split).strategy() == Strategy::Weighted;
+        let canary = self.canary.as_ref().filter(|canary| taken_by.is_none() && canary.is_taking());
+        let caller = if is_weighted || canary.is_some() { self.caller(request, evaluation) } else { Caller::default() };
+        let takes = |canary: &&Canary| match caller.hash {
+            Some(hash) => canary.takes(hash),
+            None => canary.takes_by_chance(fastrand::f64()),
+        };
+        if let Some(canary) = canary.filter(takes) {
+            let decision = Decision::new(canary.route, Reason::Canary);
+            return Ok(Decision { skipped, sticky_failed: caller.failed, ..decision });
+        }
         let (split, undisputed) = match taken_by {
             Some(group) => (&group.split, Reason::ConditionHolds),
             None if self.groups.is_empty() => (&self.others, Reason::OnlyChoice),
@@ -134,20 +159,13 @@ impl Endpoint {
             Strategy::LeastLoaded => {
                 Decision::of(split.least_loaded(loads, |ties| fastrand::usize(..ties)), Reason::LeastLoaded)
             }
-            Strategy::Weighted => self.by_weight(split, request, evaluation),
+            Strategy::Weighted => match caller.hash {
+                Some(hash) => Decision::of(split.by_hash(hash), Reason::StickyShare),
+                None => Decision::of(split.by_chance(fastrand::f64()), Reason::Share),
+            },
         };
-        decision.map(|decision| Decision { skipped, ..decision }).ok_or_else(|| self.no_route())
-    }
-
-    /// By the caller where there is one, else by chance.
-    fn by_weight(&self, split: &Split, request: &Arc<Request>, evaluation: Option<Evaluation>) -> Option<Decision> {
-        let by_chance = || Decision::of(split.by_chance(fastrand::f64()), Reason::Share);
-        let Some(sticky) = &self.sticky else { return by_chance() };
-        let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request));
-        match self.caller(sticky, &evaluation, request) {
-            Some(caller) => Decision::of(split.by_hash(caller), Reason::StickyShare),
-            None => by_chance().map(|decision| Decision { sticky_failed: true, ..decision }),
-        }
+        let decision = decision.map(|decision| Decision { skipped, sticky_failed: caller.failed, ..decision });
+        decision.ok_or_else(|| self.no_route())
     }
 
     /// The route that the request's own header names, where the endpoint allows that.
@@ -171,8 +189,16 @@ impl Endpoint {
         })
     }
 
+    /// What `sticky_by` gives.
+    fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> Caller {
+        let Some(sticky) = &self.sticky else { return Caller::default() };
+        let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request));
+        let hash = self.hash_of_caller(sticky, &evaluation, request);
+        Caller { hash, failed: hash.is_none() }
+    }
+
     /// The hash of what `sticky_by` gives, if it gives something.
-    fn caller(&self, sticky: &Sticky, evaluation: &Evaluation, request: &Request) -> Option<u64> {
+    fn hash_of_caller(&self, sticky: &Sticky, evaluation: &Evaluation, request: &Request) -> Option<u64> {
         let hash = evaluation.value(sticky.expression).and_then(|value| sticky::hash_of(&value));
         hash.unwrap_or_else(|error| {
             if let Some(unlogged) = sticky.log.admit(LogGate::now()) {

@@ -28,6 +28,9 @@ pub struct Explanation {
     pub error_code: Option<&'static str>,
     /// What becomes of each condition, in order. The first that holds decides; the others are shown all the same.
     pub conditions: Vec<ConditionReport>,
+    /// The alias of the canary, which takes its share before the others. How much that is, only running instances know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Arc<str>>,
     /// How the route was chosen among those that share what came to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shares: Option<Shares>,
@@ -123,6 +126,7 @@ impl Endpoint {
             reason: decision.reason.describe().to_owned(),
             error_code: None,
             conditions: Vec::new(),
+            canary: self.canary.as_ref().map(|canary| self.alias(canary.route)),
             shares: self.shares(decision, evaluation),
             fallbacks: self.fallbacks(decision.route),
         }
@@ -146,7 +150,11 @@ impl Endpoint {
             Reason::Share | Reason::StickyShare => self.draw(evaluation),
             Reason::RoundRobin => (Draw::Turn, None),
             Reason::LeastLoaded => (Draw::Load, None),
-            Reason::ConditionHolds | Reason::NoConditionHolds | Reason::OnlyChoice | Reason::Override => return None,
+            Reason::ConditionHolds
+            | Reason::NoConditionHolds
+            | Reason::OnlyChoice
+            | Reason::Override
+            | Reason::Canary => return None,
         };
         let members = split.members();
         let routes = members.iter().map(|member| Share {
@@ -208,6 +216,7 @@ impl Explanation {
             reason: fault.message.clone(),
             error_code: Some(fault.code.name()),
             conditions: Vec::new(),
+            canary: None,
             shares: None,
             fallbacks: Vec::new(),
         }
@@ -226,6 +235,7 @@ impl Reason {
             Self::RoundRobin => "it is its turn",
             Self::LeastLoaded => "it has the least to do",
             Self::Override => "header 'x-signalbox-route' names it",
+            Self::Canary => "it is a canary, and its share fell on it",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Which route: the endpoint a request names, the first of its conditions that holds, and how routes share.
 
+mod canary;
 pub mod condition;
 mod decide;
 mod explain;
@@ -7,6 +8,7 @@ mod split;
 mod sticky;
 mod table;
 
+pub use canary::CanaryShare;
 pub use decide::{Decision, Reason};
 pub use explain::{ConditionReport, Draw, Explanation, Share, Shares};
 pub use split::{Idle, Load, Loads};

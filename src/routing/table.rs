@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::canary::{Canary, CanaryShare};
 use super::condition::{ConditionId, ConditionProblem, Conditions, ConditionsBuilder};
 use super::split::{Member, Split};
 use super::sticky::Sticky;
@@ -34,7 +35,9 @@ pub struct Endpoint {
     pub(super) route_override: bool,
     /// Its conditions, in order of the first route that has each.
     pub(super) groups: Vec<Group>,
-    /// The routes without a condition.
+    /// The route that takes its own share of what no condition took.
+    pub(super) canary: Option<Canary>,
+    /// The other routes without a condition.
     pub(super) others: Split,
     /// What keeps a caller on one side of a weighted split.
     pub(super) sticky: Option<Sticky>,
@@ -124,6 +127,16 @@ impl Endpoint {
         self.routes.iter().position(|route| &*route.alias == alias)
     }
 
+    /// The canary's route, by its index, and its share.
+    pub fn canary(&self) -> Option<(usize, &Arc<CanaryShare>)> {
+        self.canary.as_ref().map(|canary| (canary.route, &canary.share))
+    }
+
+    /// The routes without a condition but for the canary's, by their indices.
+    pub fn others(&self) -> impl Iterator<Item = usize> {
+        self.others.members().iter().map(|member| member.route)
+    }
+
     fn build(index: usize, config: &config::Endpoint, mut refuse: impl FnMut(String, ConditionProblem)) -> Self {
         let mut conditions = ConditionsBuilder::new();
         let mut groups = Vec::new();
@@ -147,7 +160,9 @@ impl Endpoint {
             Some(Sticky { expression, log: LogGate::default() })
         });
         let unconditional = |route: &usize| config.routes[*route].model_request_condition.is_none();
-        let others: Vec<usize> = (0..config.routes.len()).filter(unconditional).collect();
+        let (canaries, others): (Vec<usize>, Vec<usize>) =
+            (0..config.routes.len()).filter(unconditional).partition(|route| config.routes[*route].canary.is_some());
+        let canary = canaries.first().map(|route| Canary::new(&config.name, &config.routes[*route].alias, *route));
         Self {
             index,
             name: config.name.as_str().into(),
@@ -155,6 +170,7 @@ impl Endpoint {
             routes: config.routes.iter().map(|route| Route::build(config, route)).collect(),
             route_override: config.route_override,
             groups,
+            canary,
             others: split(config, &others),
             sticky,
             conditions: conditions.build(),

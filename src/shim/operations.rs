@@ -4,17 +4,63 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::answer;
 use super::status::JSON;
+use crate::canary::{Canaries, CanaryReport, Wish};
 use crate::message::{Code, Fault, Stage};
 use crate::models::Models;
+
+/// What `GET /canaries` answers.
+#[derive(Serialize)]
+struct CanariesPage {
+    canaries: Vec<CanaryReport>,
+}
 
 /// `GET /models`, `POST /models/{id}/load` and `POST /models/{id}/unload`. An id such as `sentiment/3` holds a slash of
 /// its own.
 pub fn model_routes(models: Models) -> Router {
     Router::new().route("/models", get(report)).route("/models/{*id_and_verb}", post(change)).with_state(models)
+}
+
+/// `GET /canaries`, `POST /canaries/{endpoint}/{route}/restart` and `POST /canaries/{endpoint}/{route}/abort`.
+pub fn canary_routes(canaries: Canaries) -> Router {
+    Router::new()
+        .route("/canaries", get(report_canaries))
+        .route("/canaries/{endpoint}/{*route_and_verb}", post(change_canary))
+        .with_state(canaries)
+}
+
+async fn report_canaries(State(canaries): State<Canaries>) -> Response {
+    match serde_json::to_vec_pretty(&CanariesPage { canaries: canaries.report().await }) {
+        Ok(body) => (JSON, body).into_response(),
+        Err(error) => refuse(&Fault::permanent(Code::InternalError, Stage::Route, error.to_string())),
+    }
+}
+
+/// Answers at once; the canary moves when all instances have read of it.
+async fn change_canary(
+    State(canaries): State<Canaries>,
+    Path((endpoint, route_and_verb)): Path<(String, String)>,
+) -> Response {
+    let wish = match route_and_verb.rsplit_once('/') {
+        Some((route, "restart")) => Some((route, Wish::Restart)),
+        Some((route, "abort")) => Some((route, Wish::Abort)),
+        _ => None,
+    };
+    let Some((route, wish)) = wish else {
+        let message = "POST /canaries/{endpoint}/{route}/restart or POST /canaries/{endpoint}/{route}/abort; GET \
+                       /canaries lists them";
+        return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
+    };
+    if !canaries.ask(&endpoint, route, wish).await {
+        let message =
+            format!("there is no canary `{route}` of endpoint `{endpoint}` of which it is known where it stands");
+        return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
+    }
+    report_canaries(State(canaries)).await
 }
 
 async fn report(State(models): State<Models>) -> Response {

@@ -3,7 +3,7 @@
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
@@ -27,6 +27,10 @@ pub struct Metrics {
     pub request_duration: HistogramVec,
     /// `signalbox_route_decisions_total{endpoint,route,reason}`
     pub route_decisions: IntCounterVec,
+    /// `signalbox_canary_share{endpoint,route}`: from 0 to 1.
+    pub canary_share: GaugeVec,
+    /// `signalbox_canary_aborts_total{endpoint,route}`: canaries that were taken back.
+    pub canary_aborts: IntCounterVec,
     /// `signalbox_condition_failures_total{endpoint,route,kind}`: skipped (the condition did not hold), sticky (chance
     /// drew the route).
     pub condition_failures: IntCounterVec,
@@ -125,6 +129,15 @@ impl Metrics {
                 "route_decisions_total",
                 "Routes chosen, by reason",
                 &["endpoint", "route", "reason"],
+            )?,
+            canary_share: f.register(GaugeVec::new(
+                Opts::new("canary_share", "A canary's share of what no condition took"),
+                &["endpoint", "route"],
+            )?)?,
+            canary_aborts: f.counters(
+                "canary_aborts_total",
+                "Canaries that were taken back",
+                &["endpoint", "route"],
             )?,
             condition_failures: f.counters(
                 "condition_failures_total",

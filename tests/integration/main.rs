@@ -18,6 +18,7 @@ mod hostile; // models that hurt nobody but themselves
 mod following; // stages and aliases that move
 mod shelf; // more models than there is memory for
 mod killed; // kill -9, and nothing is left
+mod canary; // a share that moves by itself
 mod topics; // those that are missing
 mod faults; // bad requests get one clear fault each
 mod crash; // kill -9

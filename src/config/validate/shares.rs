@@ -39,7 +39,8 @@ impl Validator<'_> {
     /// Of routes that share, one at least must take what comes.
     fn some_weight(&mut self, endpoint: &Endpoint, routes_at: &At) {
         let mut groups: BTreeMap<Option<&str>, (usize, bool)> = BTreeMap::new();
-        for (index, route) in endpoint.routes.iter().enumerate() {
+        let share = endpoint.routes.iter().enumerate().filter(|(_, route)| route.canary.is_none());
+        for (index, route) in share {
             let (_, takes) = groups.entry(route.model_request_condition.as_deref()).or_insert((index, false));
             *takes |= route.weight != Some(0.0);
         }

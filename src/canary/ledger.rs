@@ -1,0 +1,224 @@
+//! What instances tell each other of their canaries: a compacted topic, which each of them reads whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientContext, config::RDKafkaLogLevel};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{debug, warn};
+
+use super::policy::Standing;
+use crate::broker::{BrokerContext, BrokerError, Cluster};
+use crate::config::Kafka;
+
+/// How long one wait for records lasts, and what is to be written waits for that at most.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Between two attempts to open the topic.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What comes of reading.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Where a canary stands, somebody has written.
+    Record(String, Standing),
+    /// Everything that was there has been read.
+    CaughtUp,
+}
+
+/// The running thread; it stops, a moment later, when this is dropped.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    entries: Sender<(String, Standing)>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The thread's side.
+struct Keeper {
+    cluster: Arc<Cluster>,
+    config: Kafka,
+    entries: Receiver<(String, Standing)>,
+    news: UnboundedSender<News>,
+    stop: Arc<AtomicBool>,
+}
+
+/// The clients, once the topic is there.
+struct Open {
+    consumer: BaseConsumer<BrokerContext>,
+    producer: BaseProducer<Scribe>,
+    /// Partitions whose end has not been seen yet.
+    unread: Vec<i32>,
+}
+
+/// Says when something could not be written; whoever wrote it looks again at what holds, and writes again.
+struct Scribe(BrokerContext);
+
+impl Ledger {
+    /// Starts the thread, which creates the topic if it may, and reads it from its beginning.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub(super) fn open(
+        cluster: &Arc<Cluster>,
+        config: &Kafka,
+        news: UnboundedSender<News>,
+    ) -> Result<Self, std::io::Error> {
+        let (sender, entries) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let keeper =
+            Keeper { cluster: Arc::clone(cluster), config: config.clone(), entries, news, stop: Arc::clone(&stop) };
+        let thread = thread::Builder::new().name("canaries".to_owned()).spawn(move || keeper.run())?;
+        Ok(Self { entries: sender, stop, thread: Some(thread) })
+    }
+
+    /// Writes where a canary stands. It holds when it is read again.
+    pub(super) fn write(&self, key: &str, standing: &Standing) {
+        // The thread ends only when we do.
+        let _ = self.entries.send((key.to_owned(), standing.clone()));
+    }
+
+    /// Stops the thread and waits until its clients are gone.
+    pub(super) async fn close(mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked is gone as well.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+impl Keeper {
+    fn run(self) {
+        let Some(mut open) = self.open_patiently() else { return };
+        while !self.is_stopped() {
+            match open.consumer.poll(POLL) {
+                Some(Ok(record)) => self.tell(&record),
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.has_read(&mut open, partition),
+                Some(Err(error)) => debug!(%error, "reading where canaries stand"),
+                None => {}
+            }
+            for (key, standing) in self.entries.try_iter() {
+                open.write(&self.config.state_topic, &key, &standing);
+            }
+            open.producer.poll(Duration::ZERO);
+        }
+        // What was decided last is worth a moment.
+        let _ = open.producer.flush(Duration::from_secs(2));
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn open_patiently(&self) -> Option<Open> {
+        let mut complained = false;
+        while !self.is_stopped() {
+            match self.open() {
+                Ok(open) => return Some(open),
+                Err(error) if complained => debug!(%error, "the topic of canaries cannot be opened yet"),
+                Err(error) => {
+                    let topic = &self.config.state_topic;
+                    warn!(%error, topic, "the topic of canaries cannot be opened; until it can, no canary takes a share");
+                    complained = true;
+                }
+            }
+            thread::sleep(PAUSE);
+        }
+        None
+    }
+
+    fn open(&self) -> Result<Open, BrokerError> {
+        self.cluster.ensure_state_topic(&self.config)?;
+        let topic = &self.config.state_topic;
+        let count = self.cluster.partitions(topic)?.unwrap_or(1);
+        // The library insists on a group; this one is never joined, and nothing is committed to it.
+        let group = format!("{}-state", self.config.group_id);
+        // The embedded broker does not wake a waiting fetch when a record comes.
+        let wait = if self.cluster.is_embedded() { "5" } else { "500" };
+        let settings = [
+            ("group.id", group.as_str()),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("enable.partition.eof", "true"),
+            ("fetch.wait.max.ms", wait),
+        ];
+        let consumer: BaseConsumer<BrokerContext> =
+            self.cluster.client("state-consumer", &settings, self.cluster.context("state-consumer"))?;
+        let settings =
+            [("acks", "all"), ("enable.idempotence", "true"), ("message.timeout.ms", "10000"), ("linger.ms", "0")];
+        let scribe = Scribe(self.cluster.context("state-producer"));
+        let producer = self.cluster.client("state-producer", &settings, scribe)?;
+        let mut assignment = TopicPartitionList::with_capacity(1);
+        let of_topic = |source| BrokerError::Topic { topic: topic.clone(), source };
+        for partition in 0..count {
+            assignment.add_partition_offset(topic, partition, Offset::Beginning).map_err(of_topic)?;
+        }
+        consumer.assign(&assignment).map_err(of_topic)?;
+        Ok(Open { consumer, producer, unread: (0..count).collect() })
+    }
+
+    fn tell(&self, record: &BorrowedMessage<'_>) {
+        self.cluster.health().answered();
+        let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
+        let standing = record.payload().and_then(|payload| serde_json::from_slice(payload).ok());
+        match (key, standing) {
+            (Some(key), Some(standing)) => {
+                let _ = self.news.send(News::Record(key.to_owned(), standing));
+            }
+            // Of a later version, or somebody else's.
+            _ => debug!(offset = record.offset(), "a record of the topic of canaries cannot be read"),
+        }
+    }
+
+    fn has_read(&self, open: &mut Open, partition: i32) {
+        let before = open.unread.len();
+        open.unread.retain(|unread| *unread != partition);
+        if before > 0 && open.unread.is_empty() {
+            let _ = self.news.send(News::CaughtUp);
+        }
+    }
+}
+
+impl Open {
+    fn write(&self, topic: &str, key: &str, standing: &Standing) {
+        let Ok(payload) = serde_json::to_vec(standing) else { return };
+        if let Err((error, _)) = self.producer.send(BaseRecord::to(topic).key(key).payload(&payload)) {
+            warn!(%error, topic, "where a canary stands cannot be written");
+        }
+    }
+}
+
+impl ClientContext for Scribe {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext for Scribe {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            debug!(%error, "where a canary stands was not written");
+        }
+    }
+}
