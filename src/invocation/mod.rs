@@ -1,8 +1,10 @@
 //! Calling a model: one request, or later a batch of them, and what its answer means.
 
 mod answer;
+pub mod breaker;
 mod exceptions;
 mod http;
+pub mod retry;
 mod traceback;
 
 use std::time::Duration;
