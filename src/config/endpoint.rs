@@ -47,6 +47,9 @@ pub struct Route {
     pub on_condition_error: OnConditionError,
     /// How much it takes of a weighted split, in proportion to the weights of the others; 0 is nothing. Default: 1.
     pub weight: Option<f64>,
+    /// How long a request may take here, loading, waiting and retries included. Default: as long as it has.
+    #[serde(default, with = "humantime_serde")]
+    pub timeout: Option<Duration>,
     /// The alias of the route to try when this one cannot answer.
     pub fallback: Option<String>,
     /// What counts as not being able to. Default: all of it.

@@ -20,6 +20,22 @@ pub enum FallbackOn {
     Overload,
 }
 
+impl FallbackOn {
+    /// Every cause, each at the index of its own number.
+    pub const ALL: [Self; 5] = [Self::LoadFailure, Self::ServerError, Self::Timeout, Self::BreakerOpen, Self::Overload];
+
+    /// The word of the configuration, and of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LoadFailure => "load_failure",
+            Self::ServerError => "server_error",
+            Self::Timeout => "timeout",
+            Self::BreakerOpen => "breaker_open",
+            Self::Overload => "overload",
+        }
+    }
+}
+
 /// When a route is not called for a while.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -49,10 +65,11 @@ pub struct Breaker {
 pub struct Retries {
     /// Calls in all, the first one included.
     pub max_attempts: u32,
-    /// The longest pause before the second call; it doubles with each one. How long it is, is drawn between 0 and that.
+    /// The longest pause before the second call; it doubles with each one. How long it is, is drawn between nothing and
+    /// that.
     #[serde(with = "humantime_serde")]
     pub backoff: Duration,
-    /// However often it has doubled.
+    /// The longest pause, however often it has doubled. Who asks for more is not called again.
     #[serde(with = "humantime_serde")]
     pub max_backoff: Duration,
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use regex::Regex;
 
 use super::load::parse_with;
@@ -91,11 +93,11 @@ registry:
 ";
     insta::assert_snapshot!(report(text), @r#"
     gateway.yaml:3:14: model_endpoints[0].timeout: expected a duration such as 250ms, 10s or 5m, found '10'
-    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, canary, python, runtime, env_manager, workers, max_concurrency
+    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, canary, python, runtime, env_manager, workers, max_concurrency
     gateway.yaml:8:29: model_endpoints[0].routes[0].on_condition_error: unknown value 'skp'; did you mean 'skip'? valid values: skip, fail
     gateway.yaml:9:9: model_endpoints[0].routes[1].alias: missing key 'alias'
     gateway.yaml:9:20: model_endpoints[0].routes[1].model_uri: expected text (put it in quotes if it looks like a number), found a list
-    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, canary, python, runtime, env_manager, workers, max_concurrency
+    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, canary, python, runtime, env_manager, workers, max_concurrency
     gateway.yaml:11:9: model_endpoints[0].routes[2]: expected a mapping of keys, found 'just some text'
     gateway.yaml:12:11: model_endpoints[1].name: duplicate name 'sentiment-router'; model_endpoints[0].name in line 2 has it already
     gateway.yaml:14:13: model_endpoints[1].routes: at least one route is needed
@@ -238,7 +240,6 @@ fn aliases_cannot_blow_up() {
 fn keys_of_later_features_are_refused_by_name() {
     let endpoint = GATEWAY.trim_end();
     for (text, what) in [
-        (format!("{endpoint}\n        fallback: fast"), "`fallback`"),
         (format!("{endpoint}\n        shadow: fast"), "`shadow`"),
         (format!("{endpoint}\n        batch: {{max_rows: 8}}"), "`batch`"),
         (format!("{endpoint}\n    decision: {{url: 'http://localhost'}}"), "`decision`"),
@@ -339,7 +340,6 @@ kafka:
   properties: {group.id: other, security.protocol: SSLL, linger.ms: true}
 ";
     insta::assert_snapshot!(report(text), @r#"
-    gateway.yaml:4:48: model_endpoints[0].routes[0].fallback: `fallback` is not supported yet; leave it out
     gateway.yaml:4:58: model_endpoints[0].routes[0].fallback: no route has the alias 'nobody'; routes of this endpoint: one
     gateway.yaml:4:66: model_endpoints[0].routes[0].shadow: `shadow` is not supported yet; leave it out
     gateway.yaml:4:74: model_endpoints[0].routes[0].shadow: a route cannot be its own; name another route of this endpoint
@@ -348,6 +348,41 @@ kafka:
     gateway.yaml:7:52: kafka.properties.security.protocol: librdkafka does not take this property: Invalid value "SSLL" for configuration property "security.protocol"
     gateway.yaml:7:69: kafka.properties.linger.ms: librdkafka does not take this property: Invalid value for configuration property "queue.buffering.max.ms"
     "#);
+}
+
+#[test]
+fn fallbacks_breakers_and_retries_are_checked() {
+    let text = "\
+model_endpoints:
+  - name: a
+    routes:
+      - {model_uri: 'models:/m/1', alias: one, fallback: two, fallback_on: [timeout, slow]}
+      - {model_uri: 'models:/m/2', alias: two, fallback: three, timeout: 20s}
+      - {model_uri: 'models:/m/3', alias: three, fallback: two, fallback_on: []}
+      - {model_uri: 'models:/m/4', alias: four, fallback_on: [timeout], timeout: 0s}
+      - {model_uri: 'models:/m/5', alias: five, fallback: five, breaker: {error_share: 0, slow_share: 1.1, slow_call: 0s}}
+      - {model_uri: 'models:/m/6', alias: six, breaker: {window: 0s, minimum_calls: 0, open_for: 0s, probes: 0, error_share: .nan}}
+      - {model_uri: 'models:/m/7', alias: seven, retries: {max_attempts: 1, backoff: 2s}}
+";
+    insta::assert_snapshot!(report(text), @r"
+    gateway.yaml:4:86: model_endpoints[0].routes[0].fallback_on[1]: unknown value 'slow'; valid values: load_failure, server_error, timeout, breaker_open, overload
+    gateway.yaml:5:58: model_endpoints[0].routes[1].fallback: the fallbacks go in a circle: two → three → two; let one of them have no fallback
+    gateway.yaml:5:74: model_endpoints[0].routes[1].timeout: must not be longer than the timeout of the endpoint
+    gateway.yaml:6:78: model_endpoints[0].routes[2].fallback_on: must name a cause; all of them count without this key
+    gateway.yaml:7:62: model_endpoints[0].routes[3].fallback_on: there is nothing to fall back to; name a route with `fallback`, or leave it out
+    gateway.yaml:7:82: model_endpoints[0].routes[3].timeout: must be more than nothing
+    gateway.yaml:8:59: model_endpoints[0].routes[4].fallback: a route cannot be its own; name another route of this endpoint
+    gateway.yaml:8:88: model_endpoints[0].routes[4].breaker.error_share: must be more than 0, and 1 at most
+    gateway.yaml:8:103: model_endpoints[0].routes[4].breaker.slow_share: must be more than 0, and 1 at most
+    gateway.yaml:8:119: model_endpoints[0].routes[4].breaker.slow_call: must be more than nothing
+    gateway.yaml:9:66: model_endpoints[0].routes[5].breaker.window: must be more than nothing
+    gateway.yaml:9:85: model_endpoints[0].routes[5].breaker.minimum_calls: must be at least 1
+    gateway.yaml:9:98: model_endpoints[0].routes[5].breaker.open_for: must be more than nothing
+    gateway.yaml:9:110: model_endpoints[0].routes[5].breaker.probes: must be at least 1
+    gateway.yaml:9:126: model_endpoints[0].routes[5].breaker.error_share: must be more than 0, and 1 at most
+    gateway.yaml:10:59: model_endpoints[0].routes[6].retries.max_backoff: must not be shorter than backoff
+    gateway.yaml:10:74: model_endpoints[0].routes[6].retries.max_attempts: must be at least 2: the first call is one of them
+    ");
 }
 
 #[test]
@@ -479,6 +514,9 @@ fn the_reference_shows_the_defaults() {
     let (shown, default) = (&config.model_endpoints[0], &loaded(GATEWAY).config.model_endpoints[0]);
     assert_eq!((shown.timeout, shown.strategy), (default.timeout, default.strategy));
     assert_eq!(shown.routes[0].on_condition_error, default.routes[0].on_condition_error);
+    let breaker = Breaker { slow_call: Some(Duration::from_secs(2)), ..Breaker::default() };
+    assert_eq!((&shown.routes[0].breaker, &shown.routes[0].retries), (&Some(breaker), &Some(Retries::default())));
+    assert_eq!(shown.routes[0].fallback_on.as_deref(), Some(&FallbackOn::ALL[..]));
 }
 
 #[test]
@@ -509,8 +547,6 @@ fn the_reference_has_every_key_in_the_order_of_the_structs() {
             "Route" => "routes:",
             "Decision" => "# decision:",
             "Batch" => "# batch:",
-            "Breaker" => "# breaker:",
-            "Retries" => "# retries:",
             "Canary" => "# canary:",
             "AbortIf" => "abort_if:",
             "RouteTest" => "# tests:",

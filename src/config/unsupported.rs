@@ -7,10 +7,6 @@ use super::report::{Position, Problem};
 /// The keys, and the values of a key, that are not supported yet. A feature that arrives deletes its line.
 pub(super) const NOT_YET: &[(&str, &[&str])] = &[
     ("model_endpoints[].decision", ANY),
-    ("model_endpoints[].routes[].fallback", ANY),
-    ("model_endpoints[].routes[].fallback_on", ANY),
-    ("model_endpoints[].routes[].breaker", ANY),
-    ("model_endpoints[].routes[].retries", ANY),
     ("model_endpoints[].routes[].shadow", ANY),
     ("model_endpoints[].routes[].batch", ANY),
     ("kafka.shadow_topic", ANY),

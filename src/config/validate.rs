@@ -2,6 +2,7 @@
 
 mod canary;
 mod kafka;
+mod recovery;
 mod shares;
 
 use std::collections::HashMap;
@@ -163,6 +164,7 @@ impl Validator<'_> {
             routes.iter().enumerate().map(|(index, route)| self.route(endpoint, route, &routes_at.index(index)));
         let outlines = outlines.collect();
         self.shares(endpoint, at);
+        self.fallback_circles(endpoint, &routes_at);
         EndpointOutline { routes: outlines, name: self.written(&name_at, &endpoint.name) }
     }
 
@@ -187,6 +189,7 @@ impl Validator<'_> {
                 self.error(&key_at, message, &help);
             }
         }
+        self.recovery(endpoint, route, at);
         self.require(route.max_concurrency != Some(0), &at.key("max_concurrency"), "must be at least 1");
         if is_served_elsewhere(&route.model_uri) {
             self.not_hosted(route, at);
