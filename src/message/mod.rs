@@ -41,6 +41,8 @@ pub mod header {
     pub const MODEL_URI: &str = "model-uri";
     /// The immutable version it stood for.
     pub const MODEL_VERSION: &str = "model-version";
+    /// The alias of the route that was chosen first, when another had to take its place.
+    pub const FALLBACK_FROM: &str = "fallback-from";
     /// How many times a model was called for the request.
     pub const ATTEMPTS: &str = "attempts";
     /// `topic/partition/offset` of the request.

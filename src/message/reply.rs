@@ -28,6 +28,8 @@ pub struct ServedBy {
     pub model_uri: Option<Arc<str>>,
     /// The immutable version it stood for.
     pub model_version: Option<Arc<str>>,
+    /// The alias of the route that was chosen first, when another had to take its place.
+    pub fallback_from: Option<Arc<str>>,
     /// How many times a model was called.
     pub attempts: u32,
 }

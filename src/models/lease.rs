@@ -52,6 +52,8 @@ pub struct CallFailure {
     /// Whether the process that was to answer is gone, through no fault of the request's as far as is known: another
     /// lease gets another process.
     pub crashed: bool,
+    /// Whether there was no connection to what was to answer, or it broke.
+    pub disconnected: bool,
 }
 
 /// Keeps a version loaded.
@@ -131,7 +133,7 @@ impl ModelHandle {
 
     fn all_taken(&self) -> Fault {
         let message = format!(
-            "all places of {} were taken until the request's time was up; give the route more `workers`, or a higher \
+            "all places of {} were taken until time was up; give the route more `workers`, or a higher \
              `max_concurrency`",
             self.model.uri
         );

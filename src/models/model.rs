@@ -89,7 +89,7 @@ impl Hosted {
             }
         };
         let resolved = until(deadline, waiting.outcome()).await.unwrap_or_else(|| {
-            let message = format!("the registry had not said what {} is when the request's time was up", self.uri);
+            let message = format!("the registry had not said what {} is when time was up", self.uri);
             Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
         });
         resolved.map(|current| Arc::clone(&current.0))

@@ -227,7 +227,9 @@ impl Pool {
 impl Seat {
     /// Calls the model. Dropped before the answer is there, the host is lost, for nothing else stops it.
     pub(super) async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, CallFailure> {
-        let Some(host) = &mut self.host else { return Err(CallFailure { fault: gone(), crashed: true }) };
+        let Some(host) = &mut self.host else {
+            return Err(CallFailure { fault: gone(), crashed: true, disconnected: true });
+        };
         let failure = match host.invoke(call).await {
             Ok(reply) => {
                 self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
@@ -250,7 +252,7 @@ impl Seat {
                 true
             }
         };
-        Err(CallFailure { fault: failure.fault, crashed })
+        Err(CallFailure { fault: failure.fault, crashed, disconnected: crashed })
     }
 
     fn count_lost(&self, reason: &str) {

@@ -173,8 +173,7 @@ impl Version {
             waiting
         };
         until(deadline, waiting.outcome()).await.unwrap_or_else(|| {
-            let message =
-                format!("{} was still being loaded when the request's time was up; it goes on loading", self.name);
+            let message = format!("{} was still being loaded when time was up; it goes on loading", self.name);
             Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
         })
     }
@@ -302,8 +301,9 @@ impl ServerSeats {
         match answer {
             Ok(reply) => Ok(reply),
             Err(failure) => {
-                let crashed = failure.disconnected && self.has_ended().await;
-                Err(CallFailure { fault: failure.fault, crashed })
+                let disconnected = failure.disconnected;
+                let crashed = disconnected && self.has_ended().await;
+                Err(CallFailure { fault: failure.fault, crashed, disconnected })
             }
         }
     }

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::call::call;
+use super::ask::{Unanswered, is_over};
 use super::deadline::deadline_of;
+use super::fallback::Fallbacks;
 use super::snapshot::Snapshot;
-use super::target::Target;
 use crate::message::{Code, Fault, Reply, Request, ServedBy, Stage};
 use crate::routing::{Endpoint, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
-
-/// How often a request is given to a model whose process crashes on the way.
-const MAX_ATTEMPTS: u32 = 2;
 
 /// How far a request has come, for the headers of its ending.
 #[derive(Default)]
@@ -44,12 +41,7 @@ impl Journey<'_> {
         })?;
         let route = self.decide(endpoint)?;
         let payload = self.request.payload.clone().ok_or_else(no_payload)?;
-        let begun = Instant::now();
-        let answer = self.take(endpoint, route, payload, deadline).await;
-        if let Some(statistics) = &snapshot.targets(endpoint)[route].statistics {
-            statistics.count(begun.elapsed(), answer.as_ref().is_err_and(|fault| fault.code.status() >= 500));
-        }
-        answer
+        self.take(endpoint, route, payload, deadline).await
     }
 
     /// The route's index in the endpoint.
@@ -66,46 +58,37 @@ impl Journey<'_> {
         Ok(decision.route)
     }
 
-    /// Has the model of a route answer.
+    /// Has a route answer, or else one that it falls back to. No route is asked twice, and none when time is up.
     async fn take(
         &mut self,
         endpoint: &Endpoint,
-        route: usize,
+        first: usize,
         payload: Bytes,
         deadline: Option<Instant>,
     ) -> Result<Reply, Fault> {
-        let (target, route) = (&self.snapshot.targets(endpoint)[route], &endpoint.routes[route]);
-        let served_by = &mut self.progress.served_by;
-        served_by.route = Some(route.alias.clone());
-        served_by.model_uri = Some(route.model_uri.clone());
-        self.progress.metrics = Some(target.metrics.clone());
-        let _in_flight = target.load.enter();
+        let targets = self.snapshot.targets(endpoint);
+        let (mut route, mut others) = (first, endpoint.routes.len() - 1);
         loop {
-            let failed = |fault: &Fault| target.load.failed(fault, endpoint.timeout);
-            let lease = target.model.lease(deadline).await.inspect_err(failed)?;
-            served_by.model_version = Some(lease.version().clone());
-            served_by.attempts += 1;
-            let timer = target.metrics.invocation_duration.start_timer();
-            let answer = call(lease, Arc::clone(self.request), payload.clone(), endpoint.timeout, deadline).await;
-            let seconds = timer.stop_and_record();
-            match &answer {
-                Some(Err(failure)) => failed(&failure.fault),
-                None | Some(Ok(_)) => target.load.took(seconds),
+            let begun = Instant::now();
+            let answer = self.ask(endpoint, route, &payload, deadline).await;
+            if let Some(statistics) = &targets[route].statistics {
+                let failed = |unanswered: &Unanswered| unanswered.cause.is_some();
+                statistics.count(begun.elapsed(), answer.as_ref().is_err_and(failed));
             }
-            match answer {
-                Some(Ok(reply)) => return Ok(reply),
-                None => return Err(late(target)),
-                // It may be this request that its process does not survive: a third would be one too many.
-                Some(Err(failure)) if failure.crashed && served_by.attempts < MAX_ATTEMPTS => {}
-                Some(Err(failure)) => return Err(failure.fault),
+            let unanswered = match answer {
+                Ok(reply) => return Ok(reply),
+                Err(unanswered) => unanswered,
+            };
+            let next = endpoint.routes[route].fallback.filter(|_| others > 0 && !is_over(deadline));
+            let takes = |fallbacks: &Fallbacks| unanswered.cause.is_some_and(|cause| fallbacks.take(cause));
+            match next {
+                Some(next) if targets[route].fallbacks.as_ref().is_some_and(takes) => route = next,
+                _ => return Err(unanswered.fault),
             }
+            others -= 1;
+            self.progress.served_by.fallback_from = Some(endpoint.routes[first].alias.clone());
         }
     }
-}
-
-fn late(target: &Target) -> Fault {
-    let message = format!("{} had not answered when the request's time was up", target.model.uri());
-    Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
 }
 
 fn no_payload() -> Fault {

@@ -1,9 +1,14 @@
 //! The path of one request, from the record that was read to the ending that is published.
 
+mod ask;
+mod breaker;
 mod call;
+mod cause;
 mod deadline;
+mod fallback;
 mod journey;
 mod load;
+mod retries;
 mod snapshot;
 mod target;
 

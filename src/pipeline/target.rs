@@ -1,10 +1,14 @@
 //! What stands behind a route.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::IntCounter;
 
+use super::breaker::RouteBreaker;
+use super::fallback::Fallbacks;
 use super::load::Load;
+use super::retries::RouteRetries;
 use crate::canary::Statistics;
 use crate::config;
 use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
@@ -25,6 +29,11 @@ pub(super) struct Target {
     pub(super) condition_skips: IntCounter,
     /// How often it was drawn by chance since `sticky_by` gave nothing.
     pub(super) sticky_failures: IntCounter,
+    /// How long a request may take here.
+    pub(super) timeout: Option<Duration>,
+    pub(super) breaker: Option<RouteBreaker>,
+    pub(super) retries: Option<RouteRetries>,
+    pub(super) fallbacks: Option<Fallbacks>,
 }
 
 impl Target {
@@ -57,6 +66,10 @@ impl Target {
             decisions: Reason::ALL.map(decided),
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
             sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
+            timeout: route.timeout,
+            breaker: route.breaker.clone().map(|policy| RouteBreaker::new(policy, endpoint, alias, metrics)),
+            retries: route.retries.clone().map(|policy| RouteRetries::new(policy, endpoint, alias, metrics)),
+            fallbacks: Fallbacks::new(endpoint, route, metrics),
         })
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome
         (header::ROUTE, &served_by.route),
         (header::MODEL_URI, &served_by.model_uri),
         (header::MODEL_VERSION, &served_by.model_version),
+        (header::FALLBACK_FROM, &served_by.fallback_from),
     ];
     for (name, value) in names {
         if let Some(value) = value {
@@ -55,7 +56,7 @@ pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome
 
 fn with_fault(headers: OwnedHeaders, fault: &Fault, correlation: &Correlation, body: &[u8]) -> OwnedHeaders {
     let headers = match fault.retry_after {
-        Some(after) => with(headers, header::RETRY_AFTER, after.as_secs().max(1).to_string().as_bytes()),
+        Some(after) => with(headers, header::RETRY_AFTER, after.as_secs_f64().ceil().max(1.0).to_string().as_bytes()),
         None => headers,
     };
     match correlation.dialect {

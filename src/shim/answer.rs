@@ -22,6 +22,7 @@ const SHOWN: [(&str, HeaderName); 9] = [
     (header::ROUTE_OVERRIDE, HeaderName::from_static("x-route-override")),
     (header::MODEL_URI, HeaderName::from_static("x-model-uri")),
     (header::MODEL_VERSION, HeaderName::from_static("x-model-version")),
+    (header::FALLBACK_FROM, HeaderName::from_static("x-fallback-from")),
     (header::ATTEMPTS, HeaderName::from_static("x-attempts")),
     (header::TRACEPARENT, HeaderName::from_static(header::TRACEPARENT)),
     (header::RETRY_AFTER, RETRY_AFTER),

@@ -34,6 +34,16 @@ pub struct Metrics {
     /// `signalbox_condition_failures_total{endpoint,route,kind}`: skipped (the condition did not hold), sticky (chance
     /// drew the route).
     pub condition_failures: IntCounterVec,
+    /// `signalbox_fallbacks_total{endpoint,route,reason}`: the route is the one that could not answer.
+    pub fallbacks: IntCounterVec,
+    /// `signalbox_breaker_state{endpoint,route}`: 0 closed, 1 half-open, 2 open.
+    pub breaker_state: IntGaugeVec,
+    /// `signalbox_breaker_transitions_total{endpoint,route,to}`
+    pub breaker_transitions: IntCounterVec,
+    /// `signalbox_retries_total{endpoint,route}`: calls that were tried again.
+    pub retries: IntCounterVec,
+    /// `signalbox_retries_refused_total{endpoint,route}`: those that would have been, if there were not too many already.
+    pub retries_refused: IntCounterVec,
     /// `signalbox_invocation_duration_seconds{endpoint,route}`
     pub invocation_duration: HistogramVec,
     /// `signalbox_model_loads_total{model,result}`
@@ -143,6 +153,27 @@ impl Metrics {
                 "condition_failures_total",
                 "Conditions that could not be evaluated on a request",
                 &["endpoint", "route", "kind"],
+            )?,
+            fallbacks: f.counters(
+                "fallbacks_total",
+                "Requests that a route could not answer and its fallback took, by what was wrong",
+                &["endpoint", "route", "reason"],
+            )?,
+            breaker_state: f.gauges(
+                "breaker_state",
+                "A route's breaker: 0 closed, 1 half-open, 2 open",
+                &["endpoint", "route"],
+            )?,
+            breaker_transitions: f.counters(
+                "breaker_transitions_total",
+                "Changes of a route's breaker, by what it became",
+                &["endpoint", "route", "to"],
+            )?,
+            retries: f.counters("retries_total", "Calls that were tried again", &["endpoint", "route"])?,
+            retries_refused: f.counters(
+                "retries_refused_total",
+                "Calls that were not tried again since too many were already",
+                &["endpoint", "route"],
             )?,
             invocation_duration: f.histograms(
                 "invocation_duration_seconds",

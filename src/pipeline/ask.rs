@@ -1,0 +1,171 @@
+//! One route is asked: past its breaker, in its time, and again where that may help.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::breaker::RouteBreaker;
+use super::call::call;
+use super::cause::{Step, cause_of};
+use super::journey::Journey;
+use super::target::Target;
+use crate::config::FallbackOn;
+use crate::invocation::breaker::Ended;
+use crate::message::{Code, Fault, Reply, Stage};
+use crate::routing::Endpoint;
+
+/// How often a request is given to a model whose process crashes on the way.
+const MAX_CALLS_WHEN_IT_CRASHES: u32 = 2;
+
+/// Why a route has not answered.
+pub(super) struct Unanswered {
+    pub(super) fault: Fault,
+    /// What of it is the route's own doing, if anything is.
+    pub(super) cause: Option<FallbackOn>,
+    /// Whether the process that was to answer is gone.
+    crashed: bool,
+}
+
+/// The time that there is for an answer.
+#[derive(Clone, Copy)]
+struct Time {
+    /// For one call of the model.
+    call: Duration,
+    /// Until when the request waits, if it does not wait for ever.
+    request: Option<Instant>,
+    /// Until when it waits for this route.
+    route: Option<Instant>,
+}
+
+impl Journey<'_> {
+    /// Has one route answer.
+    pub(super) async fn ask(
+        &mut self,
+        endpoint: &Endpoint,
+        index: usize,
+        payload: &Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, Unanswered> {
+        let (target, route) = (&self.snapshot.targets(endpoint)[index], &endpoint.routes[index]);
+        let served_by = &mut self.progress.served_by;
+        served_by.route = Some(route.alias.clone());
+        served_by.model_uri = Some(route.model_uri.clone());
+        served_by.model_version = None;
+        self.progress.metrics = Some(target.metrics.clone());
+        let _in_flight = target.load.enter();
+        let time = Time::new(endpoint.timeout, target.timeout, deadline);
+        let retries = target.retries.as_ref().inspect(|retries| retries.earn());
+        let (mut calls, mut earlier) = (0, None);
+        loop {
+            let passage = match target.breaker.as_ref().map(RouteBreaker::admit).transpose() {
+                Ok(passage) => passage,
+                Err(fault) => return Err(earlier.unwrap_or_else(|| Unanswered::unasked(fault))),
+            };
+            let (answer, ended) = self.call(target, payload, time).await;
+            if let Some(passage) = passage {
+                passage.end(ended);
+            }
+            calls += 1;
+            let unanswered = match answer {
+                Ok(reply) => return Ok(reply),
+                Err(unanswered) => unanswered,
+            };
+            // It may be this request that its process does not survive: a third would be one too many.
+            if unanswered.crashed && calls < MAX_CALLS_WHEN_IT_CRASHES {
+                earlier = Some(unanswered);
+                continue;
+            }
+            let pause = retries
+                .filter(|_| unanswered.may_pass())
+                .and_then(|retries| retries.pause(calls, unanswered.fault.retry_after, time.left()));
+            let Some(pause) = pause else { return Err(unanswered) };
+            sleep(pause).await;
+            earlier = Some(unanswered);
+        }
+    }
+
+    /// Calls the model of a route once; and what that tells its breaker.
+    async fn call(
+        &mut self,
+        target: &Target,
+        payload: &Bytes,
+        time: Time,
+    ) -> (Result<Reply, Unanswered>, Option<Ended>) {
+        let lease = match target.model.lease(time.route).await {
+            Ok(lease) => lease,
+            Err(fault) => {
+                let unanswered = Unanswered::of(fault, Step::Wait, time);
+                let ended = unanswered.cause.map(|_| Ended { failed: true, took: Duration::ZERO });
+                return (Err(unanswered), ended);
+            }
+        };
+        let served_by = &mut self.progress.served_by;
+        served_by.model_version = Some(lease.version().clone());
+        served_by.attempts += 1;
+        let timer = target.metrics.invocation_duration.start_timer();
+        let answer = call(lease, Arc::clone(self.request), payload.clone(), time.call, time.route).await;
+        let seconds = timer.stop_and_record();
+        if matches!(answer, None | Some(Ok(_))) {
+            // A call that fails at once must not make its route look fast.
+            target.load.took(seconds);
+        }
+        let took = Duration::from_secs_f64(seconds);
+        let unanswered = match answer {
+            Some(Ok(reply)) => return (Ok(reply), Some(Ended { failed: false, took })),
+            Some(Err(failure)) => {
+                let step = Step::Call { disconnected: failure.disconnected };
+                Unanswered { crashed: failure.crashed, ..Unanswered::of(failure.fault, step, time) }
+            }
+            None => Unanswered::of(late(target), Step::Call { disconnected: false }, time),
+        };
+        // A request that was short of time itself says nothing of the model, unless that had time enough.
+        let failed = unanswered.cause.is_some() || (unanswered.is_late() && took >= time.call / 2);
+        (Err(unanswered), failed.then_some(Ended { failed, took }))
+    }
+}
+
+impl Unanswered {
+    /// A request whose own time is up may have been too short of it for any route.
+    fn of(fault: Fault, step: Step, time: Time) -> Self {
+        let out_of_time = fault.code == Code::DeadlineExceeded && is_over(time.request);
+        let cause = if out_of_time { None } else { cause_of(&fault, step) };
+        Self { fault, cause, crashed: false }
+    }
+
+    fn unasked(fault: Fault) -> Self {
+        Self { fault, cause: Some(FallbackOn::BreakerOpen), crashed: false }
+    }
+
+    fn is_late(&self) -> bool {
+        self.fault.code == Code::DeadlineExceeded
+    }
+
+    /// Whether another call of the same route may be answered.
+    fn may_pass(&self) -> bool {
+        self.fault.retryable && self.cause.is_some() && !self.crashed
+    }
+}
+
+impl Time {
+    fn new(call: Duration, route: Option<Duration>, request: Option<Instant>) -> Self {
+        let route = route.map(|route| Instant::now() + route);
+        Self { call, request, route: route.into_iter().chain(request).min() }
+    }
+
+    /// What is left of it for this route.
+    fn left(self) -> Option<Duration> {
+        self.route.map(|route| route.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Whether a deadline has come.
+pub(super) fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
+}
+
+fn late(target: &Target) -> Fault {
+    let message = format!("{} had not answered when time was up", target.model.uri());
+    Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
+}

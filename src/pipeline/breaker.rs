@@ -1,0 +1,167 @@
+//! A route's breaker, with a clock, a voice and numbers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::{IntCounter, IntGauge};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::config;
+use crate::invocation::breaker::{Breaker, Ended, Pass, Phase, Refusal};
+use crate::invocation::in_words;
+use crate::message::{Code, Fault, Stage};
+use crate::telemetry::Metrics;
+
+/// A breaker that is shared by the calls of one route.
+pub(super) struct RouteBreaker {
+    endpoint: Arc<str>,
+    route: Arc<str>,
+    /// Held for the moment that it takes to count, never over a call.
+    policy: Mutex<Breaker>,
+    begin: Instant,
+    state: IntGauge,
+    /// By [`Phase`].
+    transitions: [IntCounter; 3],
+}
+
+/// A call that was let through. It counts for nothing when it is dropped before it has ended.
+pub(super) struct Passage<'a> {
+    breaker: &'a RouteBreaker,
+    pass: Option<Pass>,
+    ended: Option<Ended>,
+}
+
+impl RouteBreaker {
+    pub(super) fn new(policy: config::Breaker, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
+        let to = |phase: Phase| metrics.breaker_transitions.with_label_values(&[endpoint, route, phase.name()]);
+        let state = metrics.breaker_state.with_label_values(&[endpoint, route]);
+        state.set(Phase::Closed as i64);
+        Self {
+            endpoint: endpoint.into(),
+            route: route.into(),
+            policy: Mutex::new(Breaker::new(policy)),
+            begin: Instant::now(),
+            state,
+            transitions: [Phase::Closed, Phase::HalfOpen, Phase::Open].map(to),
+        }
+    }
+
+    /// Lets a call through.
+    ///
+    /// # Errors
+    /// When it is open; the fault says since when, why, and when to come back.
+    pub(super) fn admit(&self) -> Result<Passage<'_>, Fault> {
+        let mut policy = self.policy();
+        let before = policy.phase();
+        let admitted = policy.admit(self.begin.elapsed());
+        self.tell(&policy, before);
+        drop(policy);
+        let pass = admitted.map_err(|refusal| self.refused(&refusal))?;
+        Ok(Passage { breaker: self, pass: Some(pass), ended: None })
+    }
+
+    /// Says what has changed, while nobody can change it again.
+    fn tell(&self, policy: &Breaker, before: Phase) {
+        let phase = policy.phase();
+        if phase == before {
+            return;
+        }
+        self.state.set(phase as i64);
+        self.transitions[phase as usize].inc();
+        let (endpoint, route) = (&*self.endpoint, &*self.route);
+        let why = policy.trip().map(ToString::to_string).unwrap_or_default();
+        match (before, phase) {
+            (Phase::Closed, _) => warn!(endpoint, route, why, "breaker opened"),
+            (_, Phase::Open) => info!(endpoint, route, why, "breaker stays open"),
+            (_, Phase::HalfOpen) => debug!(endpoint, route, "breaker lets a probe through"),
+            (_, Phase::Closed) => info!(endpoint, route, "breaker closed"),
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Fault {
+        let message = format!(
+            "route `{}` of endpoint `{}` is not called: its breaker has been open for {}, since {}",
+            self.route,
+            self.endpoint,
+            in_words(refusal.open_for),
+            refusal.trip
+        );
+        Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message).with_retry_after(refusal.left)
+    }
+
+    fn policy(&self) -> MutexGuard<'_, Breaker> {
+        // Nothing panics while it is held.
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Passage<'_> {
+    /// The call has ended; `None` when nothing can be concluded from it.
+    pub(super) fn end(mut self, ended: Option<Ended>) {
+        self.ended = ended;
+    }
+}
+
+impl Drop for Passage<'_> {
+    fn drop(&mut self) {
+        let Some(pass) = self.pass.take() else { return };
+        let mut policy = self.breaker.policy();
+        let before = policy.phase();
+        policy.end(pass, self.breaker.begin.elapsed(), self.ended);
+        self.breaker.tell(&policy, before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const FAILED: Option<Ended> = Some(Ended { failed: true, took: Duration::ZERO });
+    const ANSWERED: Option<Ended> = Some(Ended { failed: false, took: Duration::ZERO });
+
+    fn breaker(metrics: &Metrics) -> RouteBreaker {
+        let policy = config::Breaker { minimum_calls: 2, probes: 1, ..config::Breaker::default() };
+        RouteBreaker::new(policy, "e", "main", metrics)
+    }
+
+    fn metric(metrics: &Metrics, line: &str) -> bool {
+        metrics.encode().unwrap().lines().any(|found| found == line)
+    }
+
+    #[test]
+    fn a_refusal_says_which_route_since_when_and_why() {
+        let metrics = Metrics::new().unwrap();
+        let mut breaker = breaker(&metrics);
+        breaker.admit().unwrap().end(FAILED);
+        breaker.admit().unwrap().end(FAILED);
+        breaker.begin -= Duration::from_secs(3);
+        let fault = breaker.admit().err().unwrap();
+        assert_eq!((fault.code, fault.stage), (Code::TemporarilyUnavailable, Stage::Invoke));
+        assert!(fault.retry_after.is_some_and(|left| left <= Duration::from_secs(2) && !left.is_zero()), "{fault:?}");
+        let words = [
+            "route `main` of endpoint `e` is not called: its breaker has been open for 3",
+            "s, since 2 of 2 calls failed",
+        ];
+        assert!(fault.message.starts_with(words[0]) && fault.message.ends_with(words[1]), "{fault}");
+        assert!(metric(&metrics, r#"signalbox_breaker_state{endpoint="e",route="main"} 2"#));
+    }
+
+    #[test]
+    fn a_probe_whose_caller_goes_away_makes_room_for_the_next() {
+        let metrics = Metrics::new().unwrap();
+        let mut breaker = breaker(&metrics);
+        breaker.admit().unwrap().end(FAILED);
+        breaker.admit().unwrap().end(FAILED);
+        breaker.begin -= Duration::from_secs(5);
+        let lost = breaker.admit().unwrap();
+        assert!(breaker.admit().is_err());
+        assert!(metric(&metrics, r#"signalbox_breaker_state{endpoint="e",route="main"} 1"#));
+        drop(lost);
+        breaker.admit().unwrap().end(ANSWERED);
+        assert!(metric(&metrics, r#"signalbox_breaker_state{endpoint="e",route="main"} 0"#));
+        let closed = r#"signalbox_breaker_transitions_total{endpoint="e",route="main",to="closed"} 1"#;
+        assert!(metric(&metrics, closed), "{}", metrics.encode().unwrap());
+    }
+}

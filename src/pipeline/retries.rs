@@ -1,0 +1,87 @@
+//! A route's retries, with chance and numbers.
+
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use uuid::Uuid;
+
+use crate::config;
+use crate::invocation::retry::{RetryBudget, pause};
+use crate::telemetry::Metrics;
+
+/// How often the calls of one route are tried again, all its requests together.
+pub(super) struct RouteRetries {
+    policy: config::Retries,
+    budget: RetryBudget,
+    retried: IntCounter,
+    refused: IntCounter,
+}
+
+impl RouteRetries {
+    pub(super) fn new(policy: config::Retries, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
+        Self {
+            policy,
+            budget: RetryBudget::default(),
+            retried: metrics.retries.with_label_values(&[endpoint, route]),
+            refused: metrics.retries_refused.with_label_values(&[endpoint, route]),
+        }
+    }
+
+    /// A request has come.
+    pub(super) fn earn(&self) {
+        self.budget.earn();
+    }
+
+    /// How long to wait before the call after so many; none when it is not to be made, or not `within` the time there is.
+    pub(super) fn pause(
+        &self,
+        calls: u32,
+        retry_after: Option<Duration>,
+        within: Option<Duration>,
+    ) -> Option<Duration> {
+        let pause = pause(&self.policy, calls, retry_after, chance())?;
+        if within.is_some_and(|within| pause >= within) {
+            return None;
+        }
+        let affordable = self.budget.spend();
+        if affordable {
+            self.retried.inc()
+        } else {
+            self.refused.inc()
+        }
+        affordable.then_some(pause)
+    }
+}
+
+/// From 0 up to, and without, 1.
+fn chance() -> f64 {
+    let (random, _) = Uuid::new_v4().as_u64_pair();
+    // As many bits as a fraction has.
+    (random >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_spent_on_a_pause_that_does_not_fit() {
+        let metrics = Metrics::new().unwrap();
+        let policy = config::Retries { backoff: Duration::ZERO, ..config::Retries::default() };
+        let retries = RouteRetries::new(policy, "e", "main", &metrics);
+        (0..5).for_each(|_| retries.earn());
+        let after = Some(Duration::from_millis(500));
+        assert_eq!(retries.pause(1, after, after), None);
+        assert_eq!(retries.pause(1, after, None), after);
+        assert_eq!(retries.pause(1, None, None), None);
+        assert_eq!((retries.retried.get(), retries.refused.get()), (1, 1));
+    }
+
+    #[test]
+    fn chance_is_a_fraction() {
+        let draws: Vec<f64> = (0..1_000).map(|_| chance()).collect();
+        assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
+        let mean = draws.iter().sum::<f64>() / 1_000.0;
+        assert!((0.4..0.6).contains(&mean), "{mean}");
+    }
+}
