@@ -139,9 +139,15 @@ impl Breaker {
         Ok(Pass { generation: self.generation })
     }
 
+    /// Whether it still is what it was when it let this call through. A call that was not made yet is made no more when
+    /// it is not.
+    pub fn is_valid(&self, pass: &Pass) -> bool {
+        pass.generation == self.generation
+    }
+
     /// A call has ended; `None` when nothing can be concluded from it: it was given up, or its caller was at fault.
     pub fn end(&mut self, pass: Pass, now: Duration, ended: Option<Ended>) {
-        if pass.generation != self.generation {
+        if !self.is_valid(&pass) {
             return;
         }
         let slow = |took: Duration| self.policy.slow_call.is_some_and(|limit| took >= limit);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::breaker::RouteBreaker;
+use super::breaker::{Passage, RouteBreaker};
 use super::call::call;
 use super::cause::{Step, cause_of};
 use super::journey::Journey;
@@ -59,61 +59,57 @@ impl Journey<'_> {
         let retries = target.retries.as_ref().inspect(|retries| retries.earn());
         let (mut calls, mut earlier) = (0, None);
         loop {
-            let passage = match target.breaker.as_ref().map(RouteBreaker::admit).transpose() {
-                Ok(passage) => passage,
-                Err(fault) => return Err(earlier.unwrap_or_else(|| Unanswered::unasked(fault))),
-            };
-            let (answer, ended) = self.call(target, payload, time).await;
-            if let Some(passage) = passage {
-                passage.end(ended);
-            }
-            calls += 1;
-            let unanswered = match answer {
+            let unanswered = match self.call(target, payload, time).await {
                 Ok(reply) => return Ok(reply),
                 Err(unanswered) => unanswered,
             };
-            // It may be this request that its process does not survive: a third would be one too many.
-            if unanswered.crashed && calls < MAX_CALLS_WHEN_IT_CRASHES {
-                earlier = Some(unanswered);
-                continue;
+            if unanswered.cause == Some(FallbackOn::BreakerOpen) {
+                return Err(earlier.unwrap_or(unanswered));
             }
-            let pause = retries
-                .filter(|_| unanswered.may_pass())
-                .and_then(|retries| retries.pause(calls, unanswered.fault.retry_after, time.left()));
-            let Some(pause) = pause else { return Err(unanswered) };
-            sleep(pause).await;
+            calls += 1;
+            // It may be this request that its process does not survive: a third would be one too many.
+            if !(unanswered.crashed && calls < MAX_CALLS_WHEN_IT_CRASHES) {
+                let retry_after = unanswered.fault.retry_after;
+                let retries = retries.filter(|_| unanswered.may_pass());
+                match retries.and_then(|retries| retries.pause(calls, retry_after, time.left())) {
+                    Some(pause) => sleep(pause).await,
+                    None => return Err(unanswered),
+                }
+            }
             earlier = Some(unanswered);
         }
     }
 
-    /// Calls the model of a route once; and what that tells its breaker.
-    async fn call(
-        &mut self,
-        target: &Target,
-        payload: &Bytes,
-        time: Time,
-    ) -> (Result<Reply, Unanswered>, Option<Ended>) {
+    /// Calls the model of a route once, if its breaker lets it.
+    async fn call(&mut self, target: &Target, payload: &Bytes, time: Time) -> Result<Reply, Unanswered> {
+        let mut passage = target.breaker.as_ref().map(RouteBreaker::admit).transpose().map_err(Unanswered::unasked)?;
         let lease = match target.model.lease(time.route).await {
             Ok(lease) => lease,
             Err(fault) => {
+                target.load.failed(&fault, time.call);
                 let unanswered = Unanswered::of(fault, Step::Wait, time);
-                let ended = unanswered.cause.map(|_| Ended { failed: true, took: Duration::ZERO });
-                return (Err(unanswered), ended);
+                end(passage, unanswered.cause.map(|_| Ended { failed: true, took: Duration::ZERO }));
+                return Err(unanswered);
             }
         };
+        // It may have opened while this request waited for its turn, with many others.
+        passage = passage.map(Passage::renew).transpose().map_err(Unanswered::unasked)?;
         let served_by = &mut self.progress.served_by;
         served_by.model_version = Some(lease.version().clone());
         served_by.attempts += 1;
         let timer = target.metrics.invocation_duration.start_timer();
         let answer = call(lease, Arc::clone(self.request), payload.clone(), time.call, time.route).await;
         let seconds = timer.stop_and_record();
-        if matches!(answer, None | Some(Ok(_))) {
-            // A call that fails at once must not make its route look fast.
-            target.load.took(seconds);
+        match &answer {
+            Some(Err(failure)) => target.load.failed(&failure.fault, time.call),
+            None | Some(Ok(_)) => target.load.took(seconds),
         }
         let took = Duration::from_secs_f64(seconds);
         let unanswered = match answer {
-            Some(Ok(reply)) => return (Ok(reply), Some(Ended { failed: false, took })),
+            Some(Ok(reply)) => {
+                end(passage, Some(Ended { failed: false, took }));
+                return Ok(reply);
+            }
             Some(Err(failure)) => {
                 let step = Step::Call { disconnected: failure.disconnected };
                 Unanswered { crashed: failure.crashed, ..Unanswered::of(failure.fault, step, time) }
@@ -122,7 +118,14 @@ impl Journey<'_> {
         };
         // A request that was short of time itself says nothing of the model, unless that had time enough.
         let failed = unanswered.cause.is_some() || (unanswered.is_late() && took >= time.call / 2);
-        (Err(unanswered), failed.then_some(Ended { failed, took }))
+        end(passage, failed.then_some(Ended { failed, took }));
+        Err(unanswered)
+    }
+}
+
+fn end(passage: Option<Passage<'_>>, ended: Option<Ended>) {
+    if let Some(passage) = passage {
+        passage.end(ended);
     }
 }
 

@@ -96,6 +96,12 @@ impl RouteBreaker {
 }
 
 impl Passage<'_> {
+    /// The same right some time later: if the breaker has opened since, it has to be asked for once more.
+    pub(super) fn renew(self) -> Result<Self, Fault> {
+        let is_valid = self.pass.as_ref().is_some_and(|pass| self.breaker.policy().is_valid(pass));
+        if is_valid { Ok(self) } else { self.breaker.admit() }
+    }
+
     /// The call has ended; `None` when nothing can be concluded from it.
     pub(super) fn end(mut self, ended: Option<Ended>) {
         self.ended = ended;
@@ -146,6 +152,17 @@ mod tests {
         ];
         assert!(fault.message.starts_with(words[0]) && fault.message.ends_with(words[1]), "{fault}");
         assert!(metric(&metrics, r#"signalbox_breaker_state{endpoint="e",route="main"} 2"#));
+    }
+
+    #[test]
+    fn whoever_has_waited_while_it_opened_is_turned_away_as_well() {
+        let metrics = Metrics::new().unwrap();
+        let breaker = breaker(&metrics);
+        let [waiting, waiting_longer] = [(); 2].map(|()| breaker.admit().unwrap().pass.take());
+        breaker.admit().unwrap().end(ANSWERED);
+        let renewed = Passage { breaker: &breaker, pass: waiting, ended: None }.renew().unwrap();
+        renewed.end(FAILED);
+        assert!(Passage { breaker: &breaker, pass: waiting_longer, ended: None }.renew().is_err());
     }
 
     #[test]

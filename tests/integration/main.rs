@@ -20,6 +20,7 @@ mod shelf; // more models than there is memory for
 mod killed; // kill -9, and nothing is left
 mod canary; // a share that moves by itself
 mod topics; // those that are missing
+mod recovery; // routes that cannot answer, and those that take their place
 mod faults; // bad requests get one clear fault each
 mod crash; // kill -9
 mod rebalance; // instances come and go

@@ -18,8 +18,10 @@ mod mlflow;
 mod proc;
 mod process;
 mod reply;
+mod scrape;
 mod setup;
 mod signalbox;
+mod stub;
 
 pub(crate) use bystander::{Bystander, Latencies};
 pub(crate) use caller::{Answer, Caller};
@@ -30,8 +32,10 @@ pub(crate) use mlflow::{Mlflow, mlflow_environment, python};
 pub(crate) use proc::{MARK, Mark, is_alive, kill, signal, wait_for_end};
 pub(crate) use process::Process;
 pub(crate) use reply::Reply;
+pub(crate) use scrape::Scrape;
 pub(crate) use setup::{Setup, http_model, http_model_of_size};
 pub(crate) use signalbox::Signalbox;
+pub(crate) use stub::{Reaction, StubModel};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
