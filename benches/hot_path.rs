@@ -21,6 +21,7 @@ fn route(alias: &str, condition: Option<&str>) -> Route {
         model_request_condition: condition.map(str::to_owned),
         on_condition_error: OnConditionError::Skip,
         weight: None,
+        timeout: None,
         fallback: None,
         fallback_on: None,
         breaker: None,

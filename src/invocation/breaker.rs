@@ -116,13 +116,22 @@ impl Breaker {
         }
     }
 
+    /// Whether a call would not be let through now.
+    pub fn refuses(&self, now: Duration) -> bool {
+        match self.state {
+            State::Closed => false,
+            State::Open { since, .. } => now < since.saturating_add(self.policy.open_for),
+            State::HalfOpen { probing, .. } => probing,
+        }
+    }
+
     /// Lets a call through, or tells why not. Once it has been open for long enough, the next call is a probe.
     ///
     /// # Errors
     /// When the call is not to be made.
     pub fn admit(&mut self, now: Duration) -> Result<Pass, Refusal> {
         if let State::Open { since, trip } = &self.state
-            && now >= since.saturating_add(self.policy.open_for)
+            && !self.refuses(now)
         {
             let (since, trip) = (*since, trip.clone());
             self.change(State::HalfOpen { since, trip, good: 0, probing: false });

@@ -33,6 +33,8 @@ pub(super) struct Unanswered {
 struct Time {
     /// For one call of the model.
     call: Duration,
+    /// What a call is given at least before its model is blamed for a request that ran out of time.
+    enough: Duration,
     /// Until when the request waits, if it does not wait for ever.
     request: Option<Instant>,
     /// Until when it waits for this route.
@@ -116,8 +118,8 @@ impl Journey<'_> {
             }
             None => Unanswered::of(late(target), Step::Call { disconnected: false }, time),
         };
-        // A request that was short of time itself says nothing of the model, unless that had time enough.
-        let failed = unanswered.cause.is_some() || (unanswered.is_late() && took >= time.call / 2);
+        // A request that was short of time itself says nothing of a model that had not enough of it.
+        let failed = unanswered.cause.is_some() || (unanswered.is_late() && took >= time.enough);
         end(passage, failed.then_some(Ended { failed, took }));
         Err(unanswered)
     }
@@ -153,8 +155,9 @@ impl Unanswered {
 
 impl Time {
     fn new(call: Duration, route: Option<Duration>, request: Option<Instant>) -> Self {
+        let enough = route.map_or(call, |route| route.min(call)) / 2;
         let route = route.map(|route| Instant::now() + route);
-        Self { call, request, route: route.into_iter().chain(request).min() }
+        Self { call, enough, request, route: route.into_iter().chain(request).min() }
     }
 
     /// What is left of it for this route.

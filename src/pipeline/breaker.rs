@@ -46,6 +46,11 @@ impl RouteBreaker {
         }
     }
 
+    /// Whether a call would not be let through now.
+    pub(super) fn refuses(&self) -> bool {
+        self.policy().refuses(self.begin.elapsed())
+    }
+
     /// Lets a call through.
     ///
     /// # Errors
@@ -143,6 +148,7 @@ mod tests {
         breaker.admit().unwrap().end(FAILED);
         breaker.admit().unwrap().end(FAILED);
         breaker.begin -= Duration::from_secs(3);
+        assert!(breaker.refuses());
         let fault = breaker.admit().err().unwrap();
         assert_eq!((fault.code, fault.stage), (Code::TemporarilyUnavailable, Stage::Invoke));
         assert!(fault.retry_after.is_some_and(|left| left <= Duration::from_secs(2) && !left.is_zero()), "{fault:?}");

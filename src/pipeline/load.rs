@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::breaker::RouteBreaker;
 use super::target::Target;
 use crate::message::{Code, Fault};
 use crate::routing::{self, Loads};
@@ -73,7 +74,13 @@ impl Drop for InFlight<'_> {
 
 impl Loads for [Target] {
     fn load(&self, route: usize) -> routing::Load {
-        self.get(route).map(|target| target.load.at(now())).unwrap_or_default()
+        let Some(target) = self.get(route) else { return routing::Load::default() };
+        let load = target.load.at(now());
+        // A route that is left alone has nothing to do, and must not seem to be the best choice for that.
+        match target.breaker.as_ref().is_some_and(RouteBreaker::refuses) {
+            true => routing::Load { in_flight: usize::MAX / 2, ..load },
+            false => load,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ const ENDPOINT: HeaderName = HeaderName::from_static("x-endpoint");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Headers of the reply record, and what they are called in the answer.
-const SHOWN: [(&str, HeaderName); 9] = [
+const SHOWN: [(&str, HeaderName); 10] = [
     (header::CONTENT_TYPE, CONTENT_TYPE),
     (header::ENDPOINT, ENDPOINT),
     (header::ROUTE, HeaderName::from_static("x-route")),

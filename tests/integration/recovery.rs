@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::support::{Caller, Kafka, Reaction, Reply, Scrape, Setup, Signalbox, StubModel, wait_until};
+use crate::support::{Caller, Kafka, Reaction, Reply, Scrape, Setup, Signalbox, StubModel, eventually, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
@@ -139,7 +139,9 @@ fn what_falls_back_and_what_does_not() {
         ),
         endpoint("alone", &[route("main", fails.url(), ", breaker: {minimum_calls: 2, open_for: 30s}")]),
     ];
-    let signalbox = Signalbox::start(&config(&setup, &endpoints.concat()));
+    let hangs = endpoint("hangs", &[route("main", sleeps.url(), ", breaker: {minimum_calls: 2, open_for: 30s}")]);
+    let endpoints = [endpoints.concat(), hangs.replace("timeout: 3s", "timeout: 500ms")].concat();
+    let signalbox = Signalbox::start(&config(&setup, &endpoints));
     let mut expected = 0;
     let mut send = |endpoint: &str, id: &str, deadline: Option<u128>| {
         let deadline = deadline.map(|deadline| deadline.to_string());
@@ -217,6 +219,14 @@ fn over_http(signalbox: &Signalbox) {
         );
         let after: u64 = answer.header("retry-after").parse().unwrap();
         assert!((30 - begun.elapsed().as_secs() - 5..=30).contains(&after), "{after}");
+
+        // Callers over HTTP have no more time than the model: it is blamed all the same.
+        eventually("a breaker that opens for calls that hang", LIMIT, async || {
+            let answer = caller.ask("hangs", &payload).await;
+            assert!(matches!(answer.status, 503 | 504), "{}", answer.text());
+            (answer.status == 503).then(|| assert!(answer.fault().1.contains("calls failed")))
+        })
+        .await;
     });
 }
 

@@ -158,8 +158,9 @@ proptest! {
             let before = breaker.phase();
             match event {
                 Event::Wait(milliseconds) => now += Duration::from_millis(milliseconds),
-                Event::Call => match breaker.admit(now) {
-                    Ok(pass) => {
+                Event::Call => match (breaker.refuses(now), breaker.admit(now)) {
+                    (refuses, Ok(pass)) => {
+                        prop_assert!(!refuses);
                         let probe = breaker.phase() == Phase::HalfOpen;
                         if before == Phase::Open {
                             prop_assert!(opened.is_some_and(|since| now >= since + policy.open_for) && probe);
@@ -169,8 +170,8 @@ proptest! {
                         prop_assert!(!probe || !probing, "two probes at a time");
                         under_way.push((probe, pass));
                     }
-                    Err(refusal) => {
-                        prop_assert!(before != Phase::Closed && refusal.left <= policy.open_for);
+                    (refuses, Err(refusal)) => {
+                        prop_assert!(refuses && before != Phase::Closed && refusal.left <= policy.open_for);
                         let generation = breaker.generation;
                         let probing = under_way.iter().any(|(probe, pass)| *probe && pass.generation == generation);
                         let waiting = opened.is_some_and(|since| now < since + policy.open_for);
