@@ -13,11 +13,11 @@ use tracing::{error, info, warn};
 
 use crate::broker::{BrokerError, Cluster};
 use crate::canary::Canaries;
-use crate::config::{Config, Kafka};
+use crate::config::Config;
 use crate::intake::Intake;
 use crate::models::{Models, ModelsError};
-use crate::pipeline::Pipeline;
-use crate::replies::{AllowedTopics, Publisher};
+use crate::pipeline::{Pipeline, Shadows};
+use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
 use crate::shim::{HttpServer, Shim, ShimError, ShimParts, canary_routes, model_routes, status_routes};
 use crate::telemetry::{Metrics, Readiness};
@@ -89,6 +89,7 @@ struct Router {
     models: Models,
     canaries: Canaries,
     publisher: Publisher,
+    shadows: Shadows,
     drain: Duration,
 }
 
@@ -131,7 +132,7 @@ impl App {
         failed: &CancellationToken,
     ) -> Result<Self, AppError> {
         let metrics = Metrics::new().map_err(|error| AppError::Failed(error.to_string()))?;
-        let cluster = connect(&config.kafka, role).await?;
+        let cluster = connect(&config, role).await?;
         let router = match role {
             Role::All | Role::Router => Some(Router::start(&config, &cluster, &metrics, readiness, failed).await?),
             Role::Shim => None,
@@ -209,7 +210,8 @@ impl Router {
         let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
         let publisher = Publisher::start(&config.kafka, cluster, allowed, metrics, failed.clone())?;
         let canaries = Canaries::start(cluster, &config.kafka, metrics);
-        let pipeline = Pipeline::new(config, table, &models, &canaries, publisher.clone(), metrics)
+        let shadows = Shadows::new(ShadowPublisher::start(&config.kafka, cluster)?);
+        let pipeline = Pipeline::new(config, table, &models, &canaries, publisher.clone(), shadows.clone(), metrics)
             .map_err(|error| AppError::Config(error.to_string()))?;
         models.preload();
 
@@ -218,12 +220,13 @@ impl Router {
         let start =
             move || Intake::start(&kafka, &cluster, Arc::new(pipeline), &metrics, &readiness, move || failed.cancel());
         let intake = blocking(start).await??;
-        Ok(Self { intake, models, canaries, publisher, drain: config.kafka.drain_timeout })
+        Ok(Self { intake, models, canaries, publisher, shadows, drain: config.kafka.drain_timeout })
     }
 
     async fn shutdown(self) -> Result<(), AppError> {
-        let Self { intake, models, canaries, publisher, drain } = self;
+        let Self { intake, models, canaries, publisher, shadows, drain } = self;
         let stopped = blocking(move || intake.stop()).await?;
+        shadows.shutdown().await;
         blocking(move || publisher.flush(drain)).await?;
         models.shutdown().await;
         canaries.shutdown().await;
@@ -232,8 +235,8 @@ impl Router {
 }
 
 /// Starts or finds the broker, and sees that the topics are there.
-async fn connect(config: &Kafka, role: Role) -> Result<Arc<Cluster>, AppError> {
-    if config.is_embedded() {
+async fn connect(config: &Config, role: Role) -> Result<Arc<Cluster>, AppError> {
+    if config.kafka.is_embedded() {
         if role != Role::All {
             return Err(AppError::Config(
                 "kafka.bootstrap_servers: embedded is a broker inside one process; --role router and --role shim need a \
@@ -245,9 +248,9 @@ async fn connect(config: &Kafka, role: Role) -> Result<Arc<Cluster>, AppError> {
     }
     let config = config.clone();
     let cluster = blocking(move || {
-        let cluster = Cluster::new(&config)?;
+        let cluster = Cluster::new(&config.kafka)?;
         info!(servers = cluster.bootstrap_servers(), "looking for the broker and its topics");
-        cluster.ensure_topics(&config)?;
+        cluster.ensure_topics(&config.kafka, &config.topics())?;
         Ok::<_, BrokerError>(cluster)
     });
     Ok(Arc::new(cluster.await??))

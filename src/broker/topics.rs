@@ -18,13 +18,12 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
 const STATE_PARTITIONS: i32 = 1;
 
 impl Cluster {
-    /// Creates the topics that are missing, with the config's partitions and replicas. Blocks; not for the runtime's
+    /// Creates those of these topics that are missing, with the config's partitions and replicas. Blocks; not for the runtime's
     /// workers.
     ///
     /// # Errors
     /// When no broker answers, or a topic is missing and may not or cannot be created.
-    pub fn ensure_topics(&self, config: &Kafka) -> Result<(), BrokerError> {
-        let topics = [&config.requests_topic, &config.replies_topic, &config.dead_letter_topic];
+    pub fn ensure_topics(&self, config: &Kafka, topics: &[&str]) -> Result<(), BrokerError> {
         if let Some(embedded) = self.embedded() {
             return topics.iter().try_for_each(|topic| embedded.create_topic(topic, config.partitions));
         }

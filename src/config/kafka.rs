@@ -23,8 +23,8 @@ pub struct Kafka {
     pub replies_topic: String,
     /// Where requests go that cannot be answered.
     pub dead_letter_topic: String,
-    /// Where the answers of shadow routes go.
-    pub shadow_topic: Option<String>,
+    /// Where the answers of shadow routes go. Nothing is created or written there unless a route has a shadow.
+    pub shadow_topic: String,
     /// Where instances tell each other what they have decided, such as a canary's step. Compacted.
     pub state_topic: String,
     /// Regular expressions, each matched against a whole topic name; a request may name such a topic for its reply.
@@ -95,7 +95,7 @@ impl Default for Kafka {
             requests_topic: "inference-requests".to_owned(),
             replies_topic: "inference-replies".to_owned(),
             dead_letter_topic: "inference-dead-letters".to_owned(),
-            shadow_topic: None,
+            shadow_topic: "inference-shadow".to_owned(),
             state_topic: "signalbox-state".to_owned(),
             allowed_reply_topics: Vec::new(),
             group_id: "signalbox".to_owned(),

@@ -60,3 +60,15 @@ pub struct Config {
     #[serde(default)]
     pub tests: Vec<RouteTest>,
 }
+
+impl Config {
+    /// The topics that are written or read: each must be there before anything starts.
+    pub fn topics(&self) -> Vec<&str> {
+        let kafka = &self.kafka;
+        let mut topics = vec![&*kafka.requests_topic, &*kafka.replies_topic, &*kafka.dead_letter_topic];
+        if self.model_endpoints.iter().flat_map(|endpoint| &endpoint.routes).any(|route| route.shadow.is_some()) {
+            topics.push(&kafka.shadow_topic);
+        }
+        topics
+    }
+}

@@ -43,6 +43,18 @@ pub mod header {
     pub const MODEL_VERSION: &str = "model-version";
     /// The alias of the route that was chosen first, when another had to take its place.
     pub const FALLBACK_FROM: &str = "fallback-from";
+    /// On a shadow's record: the alias of the route whose answer the caller got.
+    pub const SHADOW_OF: &str = "shadow-of";
+    /// On a shadow's record: the status of what the caller got.
+    pub const PRIMARY_STATUS: &str = "primary-status";
+    /// On a shadow's record: the hash of what the caller got, as [`HASH`].
+    pub const PRIMARY_HASH: &str = "primary-hash";
+    /// On a shadow's record: how long the model took that answered the caller.
+    pub const PRIMARY_LATENCY_MS: &str = "primary-latency-ms";
+    /// On a shadow's record: the hash of its own value: XXH3 with 64 bits, as 16 hexadecimal digits.
+    pub const HASH: &str = "hash";
+    /// On a shadow's record: how long its model took, in milliseconds.
+    pub const LATENCY_MS: &str = "latency-ms";
     /// How many times a model was called for the request.
     pub const ATTEMPTS: &str = "attempts";
     /// `topic/partition/offset` of the request.

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
 
 use super::keeper::{Keeper, Leaving};
 use super::model::{Hosted, Model, Standing};
@@ -44,6 +45,31 @@ enum Seat {
     Noop,
 }
 
+/// What a place is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// A request, which waits in the order of its coming.
+    Request,
+    /// A call that nobody waits for.
+    Spare,
+}
+
+/// How often a call that nobody waits for looks whether there is a place for it.
+const SPARE_POLL: Duration = Duration::from_millis(5);
+
+impl Claim {
+    /// Waits until it may ask for one of so many places; a request may at once.
+    ///
+    /// It does not queue for a place: whoever comes later, and is waited for, goes first. Between looking and taking,
+    /// somebody may come; then it is the one call that is ahead of a request.
+    pub(super) async fn wait(self, free: &Semaphore, places: usize) {
+        let kept = usize::from(places > 1);
+        while self == Self::Spare && free.available_permits() <= kept && !free.is_closed() {
+            sleep(SPARE_POLL).await;
+        }
+    }
+}
+
 /// Why a call got no prediction.
 #[derive(Debug, Clone)]
 pub struct CallFailure {
@@ -72,31 +98,41 @@ impl ModelHandle {
     /// Waits until the model is loaded and something is free to answer, and takes that. The first who asks has it
     /// loaded. Without a deadline this waits for as long as loading, and then the calls of others, may take.
     pub async fn lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
+        self.lease_as(Claim::Request, deadline).await
+    }
+
+    /// The same for a call that nobody waits for: it takes only what nobody else waits for, never the last free place
+    /// of several, and whatever requests wait for is loaded before it.
+    pub async fn spare_lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
+        self.lease_as(Claim::Spare, deadline).await
+    }
+
+    async fn lease_as(&self, claim: Claim, deadline: Option<Instant>) -> Result<Lease, Fault> {
         match &self.model.standing {
             Standing::Noop => Ok(Lease { version: Arc::clone(&BUILTIN), seat: Seat::Noop, hold: None }),
             Standing::Address(at_hand) => {
                 let seats = at_hand.as_ref().map_err(Clone::clone)?;
-                let seat = self.server_seat(seats, deadline).await?;
+                let seat = self.server_seat(seats, claim, deadline).await?;
                 Ok(Lease { version: Arc::clone(&EXTERNAL), seat, hold: None })
             }
-            Standing::Hosted(hosted) => self.hosted_lease(hosted, deadline).await,
+            Standing::Hosted(hosted) => self.hosted_lease(hosted, claim, deadline).await,
         }
     }
 
-    async fn hosted_lease(&self, hosted: &Hosted, deadline: Option<Instant>) -> Result<Lease, Fault> {
+    async fn hosted_lease(&self, hosted: &Hosted, claim: Claim, deadline: Option<Instant>) -> Result<Lease, Fault> {
         let mut asked = None;
         loop {
             let version = hosted.version(&self.model, &self.models, deadline).await?;
             if asked.replace(version.key) != Some(version.key) {
                 version.usage.used(self.models.keeper.now());
             }
-            let loaded = version.loaded(&self.models, true, deadline).await;
+            let loaded = version.loaded(&self.models, claim == Claim::Request, deadline).await;
             if !hosted.has(&version) {
                 // Another version took its place while it was loaded: nobody is going to call it.
                 self.models.retire(&version, Leaving::Replaced);
                 continue;
             }
-            if let Some(lease) = self.take(&version, loaded?, deadline).await? {
+            if let Some(lease) = self.take(&version, loaded?, claim, deadline).await? {
                 return Ok(lease);
             }
         }
@@ -107,16 +143,17 @@ impl ModelHandle {
         &self,
         version: &Version,
         loaded: Arc<Loaded>,
+        claim: Claim,
         deadline: Option<Instant>,
     ) -> Result<Option<Lease>, Fault> {
         let Some(hold) = Hold::take(loaded, &self.models.keeper) else { return Ok(None) };
         let seat = match &hold.loaded.seats {
-            Seats::Hosts(pool) => match pool.seat(deadline).await {
+            Seats::Hosts(pool) => match pool.seat(claim, deadline).await {
                 Ok(seat) => Seat::Host(seat),
                 Err(NoSeat::Gone) => return Ok(None),
                 Err(NoSeat::TimeIsUp) => return Err(self.all_taken()),
             },
-            Seats::Server(seats) => self.server_seat(seats, deadline).await?,
+            Seats::Server(seats) => self.server_seat(seats, claim, deadline).await?,
         };
         if hold.loaded.broken().is_some() {
             return Ok(None);
@@ -124,9 +161,18 @@ impl ModelHandle {
         Ok(Some(Lease { version: Arc::clone(&version.version), seat, hold: Some(hold) }))
     }
 
-    async fn server_seat(&self, seats: &Arc<ServerSeats>, deadline: Option<Instant>) -> Result<Seat, Fault> {
+    async fn server_seat(
+        &self,
+        seats: &Arc<ServerSeats>,
+        claim: Claim,
+        deadline: Option<Instant>,
+    ) -> Result<Seat, Fault> {
+        let permit = async {
+            claim.wait(&seats.permits, seats.concurrency).await;
+            Arc::clone(&seats.permits).acquire_owned().await
+        };
         // It is never closed.
-        let permit = until(deadline, Arc::clone(&seats.permits).acquire_owned()).await.and_then(Result::ok);
+        let permit = until(deadline, permit).await.and_then(Result::ok);
         let permit = permit.ok_or_else(|| self.all_taken())?;
         Ok(Seat::Server { seats: Arc::clone(seats), _permit: permit })
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::host::{HostSpec, LoadReport, Lost, ModelHost, Template};
-use super::lease::CallFailure;
+use super::lease::{CallFailure, Claim};
 use super::until;
 use crate::invocation::Call;
 use crate::message::{Code, Fault, Reply, Stage};
@@ -44,6 +44,8 @@ pub(super) struct Pool {
     runtime: Handle,
     /// One permit for each idle host that may be taken.
     free: Semaphore,
+    /// How many of these there are when nothing is called.
+    at_once: usize,
     idle: Mutex<Vec<ModelHost>>,
     /// The process of each host, idle or not.
     pids: Mutex<Vec<u32>>,
@@ -104,9 +106,11 @@ impl Pool {
             return Err(fault);
         }
         let pids = hosts.iter().map(ModelHost::pid).collect();
+        let at_once = at_once.clamp(1, hosts.len());
         let pool = Self {
             runtime: Handle::current(),
-            free: Semaphore::new(at_once.clamp(1, hosts.len())),
+            free: Semaphore::new(at_once),
+            at_once,
             idle: Mutex::new(hosts),
             pids: Mutex::new(pids),
             crashes_in_a_row: AtomicU32::new(0),
@@ -119,9 +123,13 @@ impl Pool {
     }
 
     /// Waits for a host that is idle.
-    pub(super) async fn seat(self: &Arc<Self>, deadline: Option<Instant>) -> Result<Seat, NoSeat> {
+    pub(super) async fn seat(self: &Arc<Self>, claim: Claim, deadline: Option<Instant>) -> Result<Seat, NoSeat> {
+        let permit = async || {
+            claim.wait(&self.free, self.at_once).await;
+            self.free.acquire().await
+        };
         loop {
-            let permit = match until(deadline, self.free.acquire()).await {
+            let permit = match until(deadline, permit()).await {
                 None => return Err(NoSeat::TimeIsUp),
                 Some(Err(_)) => return Err(NoSeat::Gone),
                 Some(Ok(permit)) => permit,

@@ -115,7 +115,8 @@ pub(super) struct ServerSeats {
     pub(super) server: Option<Server>,
     /// Calls in a row that ran out of time.
     timeouts: AtomicUsize,
-    concurrency: usize,
+    /// How many places there are.
+    pub(super) concurrency: usize,
     /// Why it is not to be called any more.
     pub(super) broken: OnceLock<Fault>,
 }

@@ -107,6 +107,7 @@ impl Journey<'_> {
             None | Some(Ok(_)) => target.load.took(seconds),
         }
         let took = Duration::from_secs_f64(seconds);
+        self.progress.took = Some(took);
         let unanswered = match answer {
             Some(Ok(reply)) => {
                 end(passage, Some(Ended { failed: false, took }));

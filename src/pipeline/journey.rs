@@ -1,6 +1,7 @@
 //! The way of one request: its endpoint, its route, its model, and what that says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -17,7 +18,18 @@ use crate::telemetry::{Metrics, RouteMetrics};
 #[derive(Default)]
 pub(super) struct Progress {
     pub(super) served_by: ServedBy,
+    /// The route that was chosen, once the request is on its way there. Another may answer in its place.
+    pub(super) chosen: Option<Chosen>,
+    /// How long its last call of a model took.
+    pub(super) took: Option<Duration>,
     pub(super) metrics: Option<Arc<RouteMetrics>>,
+}
+
+/// A route, by its indices.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen {
+    pub(super) endpoint: usize,
+    pub(super) route: usize,
 }
 
 /// A request on its way.
@@ -41,6 +53,7 @@ impl Journey<'_> {
         })?;
         let route = self.decide(endpoint)?;
         let payload = self.request.payload.clone().ok_or_else(no_payload)?;
+        self.progress.chosen = Some(Chosen { endpoint: endpoint.index, route });
         self.take(endpoint, route, payload, deadline).await
     }
 

@@ -9,6 +9,7 @@ mod fallback;
 mod journey;
 mod load;
 mod retries;
+mod shadow;
 mod snapshot;
 mod target;
 
@@ -30,6 +31,7 @@ use crate::replies::{Ending, Publisher};
 use crate::routing::RoutingTable;
 use crate::telemetry::Metrics;
 use journey::{Journey, Progress};
+pub use shadow::Shadows;
 use snapshot::Snapshot;
 
 /// Takes requests from the intake and ends each one. Cheap to clone.
@@ -42,6 +44,7 @@ pub struct Pipeline {
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     publisher: Publisher,
+    shadows: Shadows,
     metrics: Metrics,
 }
 
@@ -56,11 +59,12 @@ impl Pipeline {
         models: &Models,
         canaries: &Canaries,
         publisher: Publisher,
+        shadows: Shadows,
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
         let snapshot = Snapshot::new(config, table, models, metrics)?;
         canaries.set(snapshot.canaries(config));
-        let shared = Shared { snapshot: ArcSwap::from_pointee(snapshot), publisher, metrics: metrics.clone() };
+        let shared = Shared { snapshot: ArcSwap::from_pointee(snapshot), publisher, shadows, metrics: metrics.clone() };
         Ok(Self { shared: Arc::new(shared), runtime: Handle::current() })
     }
 }
@@ -88,7 +92,11 @@ impl Shared {
         // A defect met by one request must not leave it unanswered, nor take others down.
         let answer = AssertUnwindSafe(journey.answer()).catch_unwind().await;
         let result = answer.unwrap_or_else(|_| Err(defect(&request)));
+        let copy = snapshot.copy(&request, &progress, &result);
         self.end(request, ticket, progress, result).await;
+        if let Some(copy) = copy {
+            self.shadows.send(copy);
+        }
     }
 
     /// Publishes what a request ended in, or makes a dead letter of it when its caller may not be answered there.

@@ -56,4 +56,9 @@ impl Snapshot {
     pub(super) fn targets(&self, endpoint: &Endpoint) -> &[Target] {
         &self.targets[endpoint.index]
     }
+
+    /// The same of the endpoint with this index.
+    pub(super) fn targets_at(&self, endpoint: usize) -> &[Target] {
+        self.targets.get(endpoint).map_or(&[], Vec::as_slice)
+    }
 }

@@ -9,6 +9,7 @@ use super::breaker::RouteBreaker;
 use super::fallback::Fallbacks;
 use super::load::Load;
 use super::retries::RouteRetries;
+use super::shadow::Shadow;
 use crate::canary::Statistics;
 use crate::config;
 use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
@@ -25,6 +26,8 @@ pub(super) struct Target {
     pub(super) statistics: Option<Arc<Statistics>>,
     /// How often it was chosen, by [`Reason`].
     pub(super) decisions: [IntCounter; Reason::ALL.len()],
+    /// Where copies of its requests go.
+    pub(super) shadow: Option<Shadow>,
     /// How often its condition failed on a request and was skipped.
     pub(super) condition_skips: IntCounter,
     /// How often it was drawn by chance since `sticky_by` gave nothing.
@@ -56,6 +59,10 @@ impl Target {
             max_concurrency: route.max_concurrency,
         };
         let model = models.handle(&ModelUri::parse(&route.model_uri)?, options);
+        let shadow = route.shadow.as_ref().and_then(|alias| {
+            let index = endpoint.routes.iter().position(|route| route.alias == *alias)?;
+            Some(Shadow::new(&endpoint.name, alias, index, metrics))
+        });
         let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
         let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
         Ok(Self {
@@ -64,6 +71,7 @@ impl Target {
             statistics: is_compared.then(Arc::default),
             metrics: Arc::new(metrics.route(endpoint, alias)),
             decisions: Reason::ALL.map(decided),
+            shadow,
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
             sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
             timeout: route.timeout,

@@ -6,7 +6,9 @@ mod delivery;
 mod publisher;
 mod record;
 mod recourse;
+mod shadow;
 
 pub(crate) use address::topic_pattern;
 pub use address::{Address, AllowedTopics};
 pub use publisher::{Ending, Publisher};
+pub use shadow::{Primary, ShadowAnswer, ShadowPublisher};

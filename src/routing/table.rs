@@ -109,6 +109,11 @@ impl RoutingTable {
         }
     }
 
+    /// The endpoint at this place of the configuration's list.
+    pub fn at(&self, index: usize) -> Option<&Endpoint> {
+        self.endpoints.get(index)
+    }
+
     /// The endpoint of this name.
     pub fn named(&self, name: &str) -> Option<&Endpoint> {
         self.by_name.get(name).and_then(|index| self.endpoints.get(*index))

@@ -96,6 +96,13 @@ pub struct Metrics {
     pub publish_duration: Histogram,
     /// `signalbox_dead_letters_total{reason}`
     pub dead_letters: IntCounterVec,
+    /// `signalbox_shadows_total{endpoint,route,result}`: copies for a shadow route: sent, and then answered or failed (its
+    /// record is acknowledged) or dropped (there is no record of it).
+    pub shadows: IntCounterVec,
+    /// `signalbox_decisions_total{endpoint,result}`: outside decisions: answered, cached, none (no opinion), failed, open.
+    pub decisions: IntCounterVec,
+    /// `signalbox_decision_duration_seconds{endpoint}`: calls of the outside service.
+    pub decision_duration: HistogramVec,
     /// `signalbox_expired_total`: requests whose deadline had passed before a model was called.
     pub expired: IntCounter,
     /// `signalbox_shim_requests_total{endpoint,status}`
@@ -117,6 +124,19 @@ pub struct RouteMetrics {
     pub request_duration: Histogram,
     /// The model's part of it.
     pub invocation_duration: Histogram,
+}
+
+/// The metrics of the copies for one shadow route, with their labels bound.
+#[derive(Debug, Clone)]
+pub struct ShadowMetrics {
+    /// Copies that the model was called with.
+    pub sent: IntCounter,
+    /// Copies whose answer is in the shadow topic.
+    pub answered: IntCounter,
+    /// Copies whose fault is in the shadow topic.
+    pub failed: IntCounter,
+    /// Copies of which there is no record.
+    pub dropped: IntCounter,
 }
 
 impl Metrics {
@@ -240,6 +260,17 @@ impl Metrics {
                 SECONDS,
             )?,
             dead_letters: f.counters("dead_letters_total", "Requests that could not be answered", &["reason"])?,
+            shadows: f.counters(
+                "shadows_total",
+                "Copies of requests for shadow routes",
+                &["endpoint", "route", "result"],
+            )?,
+            decisions: f.counters("decisions_total", "Outside decisions", &["endpoint", "result"])?,
+            decision_duration: f.histograms(
+                "decision_duration_seconds",
+                "Calls of the service that decides",
+                &["endpoint"],
+            )?,
             expired: f.counter("expired_total", "Requests whose deadline passed before a call")?,
             shim_requests: f.counters("shim_requests_total", "HTTP calls by status", &["endpoint", "status"])?,
             shim_duration: f.histograms("shim_duration_seconds", "HTTP calls", &["endpoint"])?,
@@ -257,6 +288,12 @@ impl Metrics {
             request_duration: self.request_duration.with_label_values(&[endpoint, route]),
             invocation_duration: self.invocation_duration.with_label_values(&[endpoint, route]),
         }
+    }
+
+    /// The handles of the copies for a shadow route.
+    pub fn shadow(&self, endpoint: &str, route: &str) -> ShadowMetrics {
+        let of = |result| self.shadows.with_label_values(&[endpoint, route, result]);
+        ShadowMetrics { sent: of("sent"), answered: of("answered"), failed: of("failed"), dropped: of("dropped") }
     }
 
     /// The Prometheus text exposition of everything, with the process's own memory and CPU.

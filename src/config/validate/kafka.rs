@@ -40,13 +40,13 @@ impl Validator<'_> {
 
     /// A topic that serves two ends would feed Signalbox with what it writes itself.
     fn topics(&mut self, kafka: &Kafka, at: &At) {
-        let mut topics = vec![
+        let topics = [
             ("requests_topic", kafka.requests_topic.as_str()),
             ("replies_topic", kafka.replies_topic.as_str()),
             ("dead_letter_topic", kafka.dead_letter_topic.as_str()),
+            ("shadow_topic", kafka.shadow_topic.as_str()),
             ("state_topic", kafka.state_topic.as_str()),
         ];
-        topics.extend(kafka.shadow_topic.as_deref().map(|topic| ("shadow_topic", topic)));
         for (index, (key, topic)) in topics.iter().enumerate() {
             let topic_at = at.key(key);
             if !is_topic(topic) {

@@ -49,7 +49,7 @@ impl World {
     pub(super) async fn new(answer: impl FnMut(&ReplyRecord) -> Option<Said> + Send + 'static) -> Self {
         let kafka = config::Kafka { partitions: 4, ..config::Kafka::default() };
         let cluster = Arc::new(Cluster::new(&kafka).unwrap());
-        cluster.ensure_topics(&kafka).unwrap();
+        cluster.ensure_topics(&kafka, &[&kafka.requests_topic, &kafka.replies_topic]).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let responder = {
             let (cluster, kafka, stop) = (cluster.clone(), kafka.clone(), stop.clone());

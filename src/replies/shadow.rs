@@ -1,0 +1,221 @@
+//! What shadow routes said, for whoever compares: records that nothing waits for, on a producer of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use tracing::{debug, warn};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::record::{reply_record, with};
+use crate::broker::{BrokerContext, BrokerError, Cluster};
+use crate::config::Kafka;
+use crate::message::{Correlation, Fault, Outcome, Reply, Request, header};
+use crate::telemetry::{LogGate, ShadowMetrics};
+
+/// The producer's settings; `kafka.properties` win over them. What it holds is bounded, and given up after a while.
+const SETTINGS: &[(&str, &str)] = &[
+    ("acks", "1"),
+    ("message.timeout.ms", "30000"),
+    ("queue.buffering.max.messages", "1000"),
+    ("queue.buffering.max.kbytes", "65536"),
+    ("linger.ms", "5"),
+    // As Java's clients partition.
+    ("partitioner", "murmur2_random"),
+];
+
+/// Publishes to the shadow topic whatever there is room for, and counts what became of it.
+pub struct ShadowPublisher {
+    producer: ThreadedProducer<ShadowContext>,
+    topic: String,
+}
+
+/// The answer that the caller got, as far as the shadow's is compared with it.
+#[derive(Debug, Clone)]
+pub struct Primary {
+    /// The route that gave it, if it came to that.
+    pub route: Option<Arc<str>>,
+    /// How long its model took, if one was called.
+    pub took: Option<Duration>,
+    /// The answer, or the fault.
+    pub result: Result<Reply, Fault>,
+}
+
+/// What a shadow said.
+#[derive(Debug)]
+pub struct ShadowAnswer {
+    /// The answer, or the fault, and who made it.
+    pub outcome: Outcome,
+    /// How long its model took, if it was called.
+    pub took: Option<Duration>,
+}
+
+/// A record on its way.
+struct Sent {
+    failed: bool,
+    metrics: Arc<ShadowMetrics>,
+}
+
+/// The producer's callbacks.
+struct ShadowContext {
+    broker: BrokerContext,
+    log: LogGate,
+}
+
+impl ShadowPublisher {
+    /// Creates the producer. It connects when there is something to say.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a property.
+    pub fn start(config: &Kafka, cluster: &Cluster) -> Result<Self, BrokerError> {
+        let context = ShadowContext { broker: cluster.context("shadows"), log: LogGate::default() };
+        Ok(Self { producer: cluster.client("shadows", SETTINGS, context)?, topic: config.shadow_topic.clone() })
+    }
+
+    /// Hands a record over, or drops it when there is no room; whatever becomes of it is counted.
+    pub fn publish(&self, request: &Request, primary: &Primary, shadow: &ShadowAnswer, metrics: Arc<ShadowMetrics>) {
+        let correlation = Correlation::of(request);
+        let record = reply_record(request, &correlation, &shadow.outcome);
+        let headers = compared(record.headers, &correlation, primary, shadow.took, &record.payload);
+        let sent = Box::new(Sent { failed: shadow.outcome.result.is_err(), metrics });
+        let record = BaseRecord::with_opaque_to(&self.topic, sent)
+            .key(&correlation.id[..])
+            .payload(&record.payload[..])
+            .headers(headers);
+        if let Err((error, record)) = self.producer.send(record) {
+            self.producer.context().dropped(&record.delivery_opaque, &error);
+        }
+    }
+
+    /// Waits until everything that was handed over is acknowledged, this long at most. Blocks; not for the runtime's
+    /// workers.
+    pub fn flush(&self, timeout: Duration) {
+        if let Err(error) = self.producer.flush(timeout) {
+            debug!(%error, "some shadow records were given up");
+        }
+    }
+}
+
+/// The headers by which the two are compared without the primary's value.
+fn compared(
+    headers: OwnedHeaders,
+    correlation: &Correlation,
+    primary: &Primary,
+    took: Option<Duration>,
+    value: &[u8],
+) -> OwnedHeaders {
+    let (status, body) = match &primary.result {
+        Ok(reply) => (200, reply.body.clone()),
+        Err(fault) => (fault.code.status(), fault.body(&correlation.display())),
+    };
+    let texts = [
+        (header::SHADOW_OF, primary.route.as_ref().map(ToString::to_string)),
+        (header::PRIMARY_STATUS, Some(status.to_string())),
+        (header::PRIMARY_HASH, Some(hash(&body))),
+        (header::PRIMARY_LATENCY_MS, primary.took.map(milliseconds)),
+        (header::HASH, Some(hash(value))),
+        (header::LATENCY_MS, took.map(milliseconds)),
+    ];
+    let given = texts.into_iter().filter_map(|(name, text)| Some((name, text?)));
+    given.fold(headers, |headers, (name, text)| with(headers, name, text.as_bytes()))
+}
+
+fn hash(body: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(body))
+}
+
+/// With three decimals, such as `12.250`.
+fn milliseconds(time: Duration) -> String {
+    format!("{:.3}", time.as_secs_f64() * 1000.0)
+}
+
+impl ShadowContext {
+    fn dropped(&self, sent: &Sent, error: &KafkaError) {
+        sent.metrics.dropped.inc();
+        if let Some(unlogged) = self.log.admit(LogGate::now()) {
+            warn!(%error, unlogged, "a shadow record was not taken and is dropped");
+        }
+    }
+}
+
+impl ClientContext for ShadowContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.broker.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.broker.error(error, reason);
+    }
+}
+
+impl ProducerContext for ShadowContext {
+    type DeliveryOpaque = Box<Sent>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+        match result {
+            Ok(_) if sent.failed => sent.metrics.failed.inc(),
+            Ok(_) => sent.metrics.answered.inc(),
+            Err((error, _)) => self.dropped(&sent, error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rdkafka::message::Headers as _;
+
+    use super::*;
+    use crate::message::{Code, Dialect, Stage};
+
+    fn correlation() -> Correlation {
+        Correlation {
+            id: Bytes::from_static(b"order-1"),
+            dialect: Dialect::Spring,
+            reply_topic: None,
+            reply_partition: None,
+        }
+    }
+
+    fn headers(primary: &Primary, took: Option<Duration>, value: &[u8]) -> Vec<(String, String)> {
+        let headers = compared(OwnedHeaders::new(), &correlation(), primary, took, value);
+        let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap()).into_owned();
+        headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+    }
+
+    #[test]
+    fn equal_values_have_equal_hashes() {
+        let body = Bytes::from_static(b"{\"predictions\": [1]}");
+        let reply = Reply { content_type: "application/json".to_owned(), body: body.clone() };
+        let primary =
+            Primary { route: Some("fast".into()), took: Some(Duration::from_micros(12_250)), result: Ok(reply) };
+        let headers = headers(&primary, Some(Duration::from_secs(1)), &body);
+        let hash = format!("{:016x}", xxh3_64(&body));
+        let expected = [
+            ("shadow-of", "fast"),
+            ("primary-status", "200"),
+            ("primary-hash", &hash),
+            ("primary-latency-ms", "12.250"),
+            ("hash", &hash),
+            ("latency-ms", "1000.000"),
+        ];
+        assert_eq!(headers, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        // The empty value's is XXH3's own published test vector.
+        assert_eq!(super::hash(b""), "2d06800538d394c2");
+    }
+
+    #[test]
+    fn what_was_never_called_took_no_time() {
+        let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "gone");
+        let primary = Primary { route: None, took: None, result: Err(fault.clone()) };
+        let headers = headers(&primary, None, b"x");
+        let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["primary-status", "primary-hash", "hash"]);
+        assert_eq!(headers[0].1, "503");
+        assert_eq!(headers[1].1, super::hash(&fault.body("order-1")));
+    }
+}
