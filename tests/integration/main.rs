@@ -19,6 +19,7 @@ mod following; // stages and aliases that move
 mod shelf; // more models than there is memory for
 mod killed; // kill -9, and nothing is left
 mod canary; // a share that moves by itself
+mod shadow; // copies that nobody waits for
 mod topics; // those that are missing
 mod recovery; // routes that cannot answer, and those that take their place
 mod faults; // bad requests get one clear fault each

@@ -77,6 +77,21 @@ impl Signalbox {
         &self.url
     }
 
+    /// A series of its metrics, such as `signalbox_expired_total`; labels are in the order of the alphabet.
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let url = format!("{}/metrics", self.url);
+        // On a thread of its own, so that it can be called from inside and outside of a runtime.
+        let text = std::thread::scope(|scope| {
+            let reading = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async { reqwest::get(url).await.unwrap().text().await.unwrap() })
+            };
+            scope.spawn(reading).join().unwrap()
+        });
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.parse().unwrap())
+    }
+
     /// The broker's address, as Signalbox printed it.
     pub(crate) fn broker(&self) -> &str {
         &self.broker
