@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::exit;
 use crate::config;
 use crate::message::{HeadersBuilder, Request, Source, header};
-use crate::routing::{Explanation, RoutingTable};
+use crate::routing::{Explanation, Outside, RoutingTable};
+use crate::telemetry::Metrics;
 
 /// What `signalbox route` takes.
 #[derive(Debug, clap::Args)]
@@ -36,6 +37,10 @@ pub(super) struct Args {
     /// The path and query, for a request that comes in by HTTP.
     #[arg(long, value_name = "PATH?QUERY")]
     target: Option<String>,
+    /// Ask the service outside that decides for the endpoint, where there is one. Without this, it is only shown what it
+    /// would be told.
+    #[arg(long)]
+    ask: bool,
 }
 
 /// Prints the explanation as JSON. Succeeds when there is a route, and gives 1 when the request would get a fault.
@@ -56,9 +61,20 @@ fn explain(args: &Args) -> Result<Explanation, String> {
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let request = Arc::new(request(args)?);
     Ok(match table.endpoint(&request) {
+        Ok(endpoint) if args.ask => {
+            let metrics = Metrics::new().map_err(|error| error.to_string())?;
+            match Outside::new(&loaded.config.model_endpoints[endpoint.index], &metrics) {
+                Some(outside) => runtime()?.block_on(endpoint.explain_asking(&request, &outside)),
+                None => endpoint.explain(&request),
+            }
+        }
         Ok(endpoint) => endpoint.explain(&request),
         Err(fault) => Explanation::of_fault(args.endpoint.as_deref().unwrap_or_default().into(), &fault),
     })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
 /// Whether there is a route.

@@ -1,6 +1,7 @@
 //! What the types cannot say: names that are taken, lists that are empty, patterns and conditions that do not compile.
 
 mod canary;
+mod decision;
 mod kafka;
 mod recovery;
 mod shares;
@@ -165,6 +166,9 @@ impl Validator<'_> {
         let outlines = outlines.collect();
         self.shares(endpoint, at);
         self.fallback_circles(endpoint, &routes_at);
+        if let Some(decision) = &endpoint.decision {
+            self.decision(decision, &at.key("decision"));
+        }
         EndpointOutline { routes: outlines, name: self.written(&name_at, &endpoint.name) }
     }
 

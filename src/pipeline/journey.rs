@@ -11,7 +11,7 @@ use super::deadline::deadline_of;
 use super::fallback::Fallbacks;
 use super::snapshot::Snapshot;
 use crate::message::{Code, Fault, Reply, Request, ServedBy, Stage};
-use crate::routing::{Endpoint, Reason};
+use crate::routing::{Decision, Endpoint, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
 
 /// How far a request has come, for the headers of its ending.
@@ -51,16 +51,19 @@ impl Journey<'_> {
                 self.metrics.expired.inc();
             }
         })?;
-        let route = self.decide(endpoint)?;
+        let route = self.decide(endpoint, deadline).await?;
         let payload = self.request.payload.clone().ok_or_else(no_payload)?;
         self.progress.chosen = Some(Chosen { endpoint: endpoint.index, route });
         self.take(endpoint, route, payload, deadline).await
     }
 
     /// The route's index in the endpoint.
-    fn decide(&mut self, endpoint: &Endpoint) -> Result<usize, Fault> {
+    async fn decide(&mut self, endpoint: &Endpoint, deadline: Option<Instant>) -> Result<usize, Fault> {
         let targets = self.snapshot.targets(endpoint);
-        let decision = endpoint.decide_by_load(self.request, targets)?;
+        let decision = match self.outside_decision(endpoint, deadline).await? {
+            Some(route) => Decision::new(route, Reason::OutsideDecision),
+            None => endpoint.decide_by_load(self.request, targets)?,
+        };
         for skipped in &decision.skipped {
             targets[*skipped].condition_skips.inc();
         }
@@ -69,6 +72,16 @@ impl Journey<'_> {
         target.sticky_failures.inc_by(u64::from(decision.sticky_failed));
         self.progress.served_by.route_override = decision.reason == Reason::Override;
         Ok(decision.route)
+    }
+
+    /// The route that the service outside names, if the endpoint has one and the request does not name its route itself.
+    async fn outside_decision(&self, endpoint: &Endpoint, deadline: Option<Instant>) -> Result<Option<usize>, Fault> {
+        match self.snapshot.outside(endpoint) {
+            Some(outside) if endpoint.overridden(self.request)?.is_none() => {
+                outside.decide(endpoint, self.request, deadline).await
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Has a route answer, or else one that it falls back to. No route is asked twice, and none when time is up.

@@ -6,7 +6,7 @@ use super::target::Target;
 use crate::canary::Subject;
 use crate::config::Config;
 use crate::models::{ModelUriError, Models};
-use crate::routing::{Endpoint, RoutingTable};
+use crate::routing::{Endpoint, Outside, RoutingTable};
 use crate::telemetry::Metrics;
 
 /// The routing table, and what stands behind its routes.
@@ -14,6 +14,8 @@ pub(super) struct Snapshot {
     pub(super) table: RoutingTable,
     /// By endpoint and route, in the order of the table.
     targets: Vec<Vec<Target>>,
+    /// The services outside that decide first, by endpoint.
+    outside: Vec<Option<Arc<Outside>>>,
 }
 
 impl Snapshot {
@@ -30,7 +32,8 @@ impl Snapshot {
         let targets = config.model_endpoints.iter().map(|endpoint| {
             endpoint.routes.iter().map(|route| Target::new(endpoint, route, models, metrics)).collect()
         });
-        Ok(Self { targets: targets.collect::<Result<_, _>>()?, table })
+        let outside = config.model_endpoints.iter().map(|endpoint| Outside::new(endpoint, metrics)).collect();
+        Ok(Self { outside, targets: targets.collect::<Result<_, _>>()?, table })
     }
 
     /// The canaries among the routes.
@@ -60,5 +63,10 @@ impl Snapshot {
     /// The same of the endpoint with this index.
     pub(super) fn targets_at(&self, endpoint: usize) -> &[Target] {
         self.targets.get(endpoint).map_or(&[], Vec::as_slice)
+    }
+
+    /// The service outside that decides first for an endpoint.
+    pub(super) fn outside(&self, endpoint: &Endpoint) -> Option<&Arc<Outside>> {
+        self.outside.get(endpoint.index)?.as_ref()
     }
 }

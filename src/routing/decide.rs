@@ -49,11 +49,13 @@ pub enum Reason {
     Override,
     /// It is a canary, and its share fell on this one.
     Canary,
+    /// The service outside named it.
+    OutsideDecision,
 }
 
 impl Reason {
     /// Every reason, each at the index of its own number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ConditionHolds,
         Self::NoConditionHolds,
         Self::OnlyChoice,
@@ -63,6 +65,7 @@ impl Reason {
         Self::LeastLoaded,
         Self::Override,
         Self::Canary,
+        Self::OutsideDecision,
     ];
 
     /// The word that metrics use.
@@ -77,6 +80,7 @@ impl Reason {
             Self::LeastLoaded => "least_loaded",
             Self::Override => "override",
             Self::Canary => "canary",
+            Self::OutsideDecision => "outside_decision",
         }
     }
 }
@@ -91,7 +95,8 @@ struct Caller {
 }
 
 impl Decision {
-    fn new(route: usize, reason: Reason) -> Self {
+    /// For a route that was chosen without a look at conditions.
+    pub fn new(route: usize, reason: Reason) -> Self {
         Self { route, reason, skipped: Vec::new(), sticky_failed: false }
     }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::condition::{Evaluation, Language, Value};
 use super::decide::{Decision, Reason};
+use super::outside::Outside;
 use super::split::Split;
 use super::sticky;
 use super::table::{Endpoint, Group};
@@ -26,6 +27,9 @@ pub struct Explanation {
     /// The fault's code when there is no route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<&'static str>,
+    /// The service outside that decides first, where the endpoint has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<OutsideReport>,
     /// What becomes of each condition, in order. The first that holds decides; the others are shown all the same.
     pub conditions: Vec<ConditionReport>,
     /// The alias of the canary, which takes its share before the others. How much that is, only running instances know.
@@ -37,6 +41,24 @@ pub struct Explanation {
     /// The aliases of the routes to try when the chosen one cannot answer, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallbacks: Vec<Arc<str>>,
+}
+
+/// A service outside, and what it makes of the request.
+#[derive(Debug, Clone, Serialize)]
+pub struct OutsideReport {
+    /// Where it is.
+    pub service: String,
+    /// What it is told; none when that would be too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<serde_json::Value>,
+    /// Whether it was asked. If not, the rest of the explanation is what holds when it has no opinion.
+    pub asked: bool,
+    /// The alias it named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Arc<str>>,
+    /// Why it named none, if that is not because it has no opinion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What becomes of one condition.
@@ -114,7 +136,48 @@ impl Endpoint {
             Ok(decision) => self.explanation_of(&decision, &evaluation),
             Err(fault) => Explanation::of_fault(Arc::clone(&self.name), &fault),
         };
-        Explanation { conditions, ..explanation }
+        Explanation { conditions, decision: self.outside_report(request), ..explanation }
+    }
+
+    /// The same, once the service outside has been asked.
+    pub async fn explain_asking(&self, request: &Arc<Request>, outside: &Arc<Outside>) -> Explanation {
+        let mut explanation = self.explain(request);
+        let Some(report) = &mut explanation.decision else { return explanation };
+        report.asked = true;
+        match outside.opinion(self, request, None).await {
+            Ok(None) => explanation,
+            Ok(Some(route)) => {
+                report.answer = Some(self.alias(route));
+                let decision = Decision::new(route, Reason::OutsideDecision);
+                let decided = self.explanation_of(&decision, &self.conditions.evaluation(request));
+                Explanation { decision: explanation.decision, conditions: explanation.conditions, ..decided }
+            }
+            Err(trouble) => {
+                report.error = Some(trouble.to_string());
+                let Some(fault) = outside.consequence(&trouble) else { return explanation };
+                let refused = Explanation::of_fault(Arc::clone(&self.name), &fault);
+                Explanation { decision: explanation.decision, conditions: explanation.conditions, ..refused }
+            }
+        }
+    }
+
+    /// None when there is no service, and when the request itself names its route.
+    fn outside_report(&self, request: &Arc<Request>) -> Option<OutsideReport> {
+        let questions = self.questions.as_ref()?;
+        if !matches!(self.overridden(request), Ok(None)) {
+            return None;
+        }
+        let summary = self.summary(request);
+        Some(OutsideReport {
+            service: questions.service.clone(),
+            input: summary.as_ref().ok().and_then(|summary| {
+                let mut whole: serde_json::Value = serde_json::from_slice(summary).ok()?;
+                Some(whole["input"].take())
+            }),
+            asked: false,
+            answer: None,
+            error: summary.err().map(|trouble| trouble.to_string()),
+        })
     }
 
     fn explanation_of(&self, decision: &Decision, evaluation: &Evaluation) -> Explanation {
@@ -125,6 +188,7 @@ impl Endpoint {
             model_uri: route.map(|route| Arc::clone(&route.model_uri)),
             reason: decision.reason.describe().to_owned(),
             error_code: None,
+            decision: None,
             conditions: Vec::new(),
             canary: self.canary.as_ref().map(|canary| self.alias(canary.route)),
             shares: self.shares(decision, evaluation),
@@ -154,7 +218,8 @@ impl Endpoint {
             | Reason::NoConditionHolds
             | Reason::OnlyChoice
             | Reason::Override
-            | Reason::Canary => return None,
+            | Reason::Canary
+            | Reason::OutsideDecision => return None,
         };
         let members = split.members();
         let routes = members.iter().map(|member| Share {
@@ -215,6 +280,7 @@ impl Explanation {
             model_uri: None,
             reason: fault.message.clone(),
             error_code: Some(fault.code.name()),
+            decision: None,
             conditions: Vec::new(),
             canary: None,
             shares: None,
@@ -234,6 +300,7 @@ impl Reason {
             Self::StickyShare => "among those that share, it is the nearest to this caller",
             Self::RoundRobin => "it is its turn",
             Self::LeastLoaded => "it has the least to do",
+            Self::OutsideDecision => "the service that decides for the endpoint names it",
             Self::Override => "header 'x-signalbox-route' names it",
             Self::Canary => "it is a canary, and its share fell on it",
         }

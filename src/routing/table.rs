@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::canary::{Canary, CanaryShare};
 use super::condition::{ConditionId, ConditionProblem, Conditions, ConditionsBuilder};
+use super::outside::Questions;
 use super::split::{Member, Split};
 use super::sticky::Sticky;
 use crate::config::{self, Config, OnConditionError};
@@ -41,6 +42,8 @@ pub struct Endpoint {
     pub(super) others: Split,
     /// What keeps a caller on one side of a weighted split.
     pub(super) sticky: Option<Sticky>,
+    /// What the service outside is told that decides first.
+    pub(super) questions: Option<Questions>,
     /// All expressions of the endpoint, compiled together.
     pub(super) conditions: Conditions,
 }
@@ -164,6 +167,7 @@ impl Endpoint {
             let expression = conditions.add_expression(source).map_err(refused).ok()?;
             Some(Sticky { expression, log: LogGate::default() })
         });
+        let questions = config.decision.as_ref().map(|it| Questions::build(it, &mut conditions, &mut refuse));
         let unconditional = |route: &usize| config.routes[*route].model_request_condition.is_none();
         let (canaries, others): (Vec<usize>, Vec<usize>) =
             (0..config.routes.len()).filter(unconditional).partition(|route| config.routes[*route].canary.is_some());
@@ -178,6 +182,7 @@ impl Endpoint {
             canary,
             others: split(config, &others),
             sticky,
+            questions,
             conditions: conditions.build(),
         }
     }

@@ -1,0 +1,310 @@
+//! A service outside that is asked which route a request takes, such as Open Policy Agent.
+//!
+//! It gets a [`summary`] of the request and answers with a route's alias, or with no opinion. Requests with the same
+//! summary share one question, and its answer for as long as the [`cache`] keeps it. A service that keeps failing is not
+//! asked for a while.
+
+mod answer;
+mod cache;
+mod summary;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use prometheus::{Histogram, IntCounter};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, StatusCode, Url};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::cache::Cache;
+pub(super) use self::summary::Questions;
+use super::table::Endpoint;
+use crate::config::{self, OnDecisionError};
+use crate::invocation::breaker::{Breaker, Ended, Pass, Refusal};
+use crate::invocation::{http_client, in_words, root_cause};
+use crate::message::{Code, Fault, Request, Stage};
+use crate::telemetry::{LogGate, Metrics};
+
+/// The longest answer, in bytes.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// The service that decides for an endpoint. Whoever asks is served by the same cache and the same breaker.
+#[derive(Debug)]
+pub struct Outside {
+    endpoint: Arc<str>,
+    aliases: Vec<String>,
+    client: Option<Client>,
+    url: Url,
+    timeout: Duration,
+    on_error: OnDecisionError,
+    state: Mutex<State>,
+    born: Instant,
+    metrics: Counters,
+    log: LogGate,
+}
+
+/// Which route the service names, by its index; none when it has no opinion.
+type Opinion = Option<usize>;
+
+/// Why there is no opinion to be had, not even that there is none.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Trouble {
+    /// It has failed too often of late to be asked.
+    #[error("it is not asked for another {}, since {why}", in_words(*left))]
+    Open {
+        /// How long that lasts.
+        left: Duration,
+        /// What has led to it.
+        why: Arc<str>,
+    },
+    /// It did not answer, or not with something of use.
+    #[error("{0}")]
+    Failed(Arc<str>),
+}
+
+#[derive(Debug)]
+struct State {
+    cache: Option<Cache>,
+    asking: HashMap<Bytes, watch::Receiver<Option<Result<Opinion, Trouble>>>>,
+    breaker: Breaker,
+}
+
+/// What there is to do for an answer.
+enum Step {
+    Known(Opinion),
+    Wait(watch::Receiver<Option<Result<Opinion, Trouble>>>),
+    Ask(Pass, watch::Sender<Option<Result<Opinion, Trouble>>>),
+}
+
+#[derive(Debug)]
+struct Counters {
+    answered: IntCounter,
+    cached: IntCounter,
+    none: IntCounter,
+    failed: IntCounter,
+    open: IntCounter,
+    duration: Histogram,
+}
+
+impl Outside {
+    /// The service of an endpoint, if it has one. Nothing is connected yet.
+    pub fn new(endpoint: &config::Endpoint, metrics: &Metrics) -> Option<Arc<Self>> {
+        let decision = endpoint.decision.as_ref()?;
+        // A checked config has no other.
+        let url = Url::parse(&decision.url).ok()?;
+        let client = http_client(&url).redirect(reqwest::redirect::Policy::none()).build().ok();
+        let result = |result| metrics.decisions.with_label_values(&[endpoint.name.as_str(), result]);
+        let counters = Counters {
+            answered: result("answered"),
+            cached: result("cached"),
+            none: result("none"),
+            failed: result("failed"),
+            open: result("open"),
+            duration: metrics.decision_duration.with_label_values(&[&endpoint.name]),
+        };
+        let state = State {
+            cache: decision.cache.map(Cache::new),
+            asking: HashMap::new(),
+            breaker: Breaker::new(breaker_policy()),
+        };
+        Some(Arc::new(Self {
+            endpoint: endpoint.name.as_str().into(),
+            aliases: endpoint.routes.iter().map(|route| route.alias.clone()).collect(),
+            client,
+            url,
+            timeout: decision.timeout,
+            on_error: decision.on_error,
+            state: Mutex::new(state),
+            born: Instant::now(),
+            metrics: counters,
+            log: LogGate::default(),
+        }))
+    }
+
+    /// The route that the service names for a request; none when it has no opinion, or when it fails and that is to be
+    /// ignored.
+    ///
+    /// # Errors
+    /// When it fails, and that is not to be ignored.
+    pub async fn decide(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        request: &Arc<Request>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<usize>, Fault> {
+        let trouble = match self.opinion(endpoint, request, deadline).await {
+            Ok(opinion) => return Ok(opinion),
+            Err(trouble) => trouble,
+        };
+        if let Some(unlogged) = self.log.admit(LogGate::now()) {
+            tracing::warn!(
+                endpoint = %self.endpoint,
+                service = self.service(),
+                request = %request.source,
+                unlogged,
+                %trouble,
+                "no outside decision is to be had"
+            );
+        }
+        self.consequence(&trouble).map_or(Ok(None), Err)
+    }
+
+    /// What the service says of a request.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn opinion(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        request: &Arc<Request>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<usize>, Trouble> {
+        let opinion = match endpoint.summary(request) {
+            Ok(summary) => self.ask(summary, deadline).await,
+            Err(trouble) => Err(trouble),
+        };
+        match &opinion {
+            Ok(_) => {}
+            Err(Trouble::Open { .. }) => self.metrics.open.inc(),
+            Err(Trouble::Failed(_)) => self.metrics.failed.inc(),
+        }
+        opinion
+    }
+
+    /// The fault that a request gets for a trouble, if it gets one.
+    pub fn consequence(&self, trouble: &Trouble) -> Option<Fault> {
+        (self.on_error == OnDecisionError::Fail).then(|| {
+            let message = format!(
+                "the service at {} that decides the routes of endpoint `{}` gave no decision: {trouble}",
+                self.service(),
+                self.endpoint
+            );
+            let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Route, message);
+            match trouble {
+                Trouble::Open { left, .. } => fault.with_retry_after(*left),
+                Trouble::Failed(_) => fault,
+            }
+        })
+    }
+
+    async fn ask(self: &Arc<Self>, summary: Bytes, deadline: Option<Instant>) -> Result<Opinion, Trouble> {
+        let mut answer = match self.step(&summary)? {
+            Step::Known(opinion) => {
+                self.metrics.cached.inc();
+                return Ok(opinion);
+            }
+            Step::Wait(answer) => answer,
+            Step::Ask(pass, sender) => {
+                let answer = sender.subscribe();
+                // By itself: whoever asked first may be out of time before the others, and before the breaker knows.
+                tokio::spawn(Arc::clone(self).question(summary, pass, sender));
+                answer
+            }
+        };
+        let waiting = answer.wait_for(Option::is_some);
+        let said = match deadline {
+            Some(deadline) => timeout_at(deadline, waiting).await.map_err(|_| failed("the request's time was up"))?,
+            None => waiting.await,
+        };
+        let opinion = said.ok().and_then(|said| said.clone()).unwrap_or_else(|| Err(failed("the question was lost")))?;
+        if opinion.is_some() { &self.metrics.answered } else { &self.metrics.none }.inc();
+        Ok(opinion)
+    }
+
+    fn step(&self, summary: &Bytes) -> Result<Step, Trouble> {
+        let (now, mut state) = (self.born.elapsed(), self.state());
+        if let Some(opinion) = state.cache.as_ref().and_then(|cache| cache.get(summary, now)) {
+            return Ok(Step::Known(opinion));
+        }
+        if let Some(answer) = state.asking.get(summary) {
+            return Ok(Step::Wait(answer.clone()));
+        }
+        let pass = state.breaker.admit(now).map_err(Trouble::from)?;
+        let (sender, answer) = watch::channel(None);
+        state.asking.insert(summary.clone(), answer);
+        Ok(Step::Ask(pass, sender))
+    }
+
+    /// Asks, and tells the cache, the breaker and all who wait.
+    async fn question(
+        self: Arc<Self>,
+        summary: Bytes,
+        pass: Pass,
+        sender: watch::Sender<Option<Result<Opinion, Trouble>>>,
+    ) {
+        let begun = Instant::now();
+        let said = timeout(self.timeout, self.post(summary.clone())).await.unwrap_or_else(|_| {
+            Err(failed(format!("it did not answer within {}", in_words(self.timeout))))
+        });
+        let took = begun.elapsed();
+        self.metrics.duration.observe(took.as_secs_f64());
+        // A service that answers is not to be left alone, even if it names a route that there is not.
+        let ended = Ended { failed: said.is_err(), took };
+        let opinion = said.and_then(|alias| self.route_of(alias));
+        let (now, mut state) = (self.born.elapsed(), self.state());
+        state.breaker.end(pass, now, Some(ended));
+        state.asking.remove(&summary);
+        if let (Ok(opinion), Some(cache)) = (&opinion, &mut state.cache) {
+            cache.put(summary, *opinion, now);
+        }
+        drop(state);
+        sender.send_replace(Some(opinion));
+    }
+
+    /// The alias that the service names.
+    async fn post(&self, summary: Bytes) -> Result<Option<String>, Trouble> {
+        let client = self.client.as_ref().ok_or_else(|| failed("no HTTP client can be made"))?;
+        let post = client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(summary);
+        let broken = |error: &reqwest::Error| failed(format!("it cannot be reached: {}", root_cause(error)));
+        let mut answer = post.send().await.map_err(|error| broken(&error))?;
+        if answer.status() != StatusCode::OK {
+            return Err(failed(format!("it answered with status {}", answer.status().as_u16())));
+        }
+        let mut body = BytesMut::new();
+        while let Some(piece) = answer.chunk().await.map_err(|error| broken(&error))? {
+            if body.len() + piece.len() > MAX_ANSWER {
+                return Err(failed(format!("its answer is longer than {} KiB", MAX_ANSWER >> 10)));
+            }
+            body.extend_from_slice(&piece);
+        }
+        answer::alias_in(&body).map_err(failed)
+    }
+
+    fn route_of(&self, alias: Option<String>) -> Result<Opinion, Trouble> {
+        let Some(alias) = alias else { return Ok(None) };
+        self.aliases.iter().position(|known| *known == alias).map(Some).ok_or_else(|| {
+            failed(format!("it named the route {alias:?}; the routes are: {}", self.aliases.join(", ")))
+        })
+    }
+
+    /// Where it is, without what a URL may hold of secrets.
+    fn service(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A service that is down costs each request its timeout, so it is soon left alone, and soon tried again.
+fn breaker_policy() -> config::Breaker {
+    config::Breaker { minimum_calls: 10, open_for: Duration::from_secs(2), probes: 1, ..config::Breaker::default() }
+}
+
+fn failed(words: impl Into<Arc<str>>) -> Trouble {
+    Trouble::Failed(words.into())
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Self::Open { left: refusal.left, why: refusal.trip.to_string().into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
