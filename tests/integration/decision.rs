@@ -77,7 +77,7 @@ impl Producer<'_> {
         self.kafka.flush();
         self.sent += asked.len();
         let replies = self.setup.replies(self.sent, LIMIT);
-        let reply = |id: &String| replies.iter().find(|reply| reply.key == *id).expect("a reply to each").clone();
+        let reply = |id: &String| replies.iter().find(|reply| reply.key == *id).unwrap().clone();
         ids.iter().map(reply).collect()
     }
 }
@@ -96,7 +96,8 @@ fn explain(config: &str, arguments: &[&str]) -> Value {
     let body = file.with_file_name("body.json");
     command.args(["route", "--config", file.to_str().unwrap(), "--body", body.to_str().unwrap()]);
     let output = command.args(arguments).output().unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    assert!(!output.stdout.is_empty(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]

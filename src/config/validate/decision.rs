@@ -9,7 +9,11 @@ impl Validator<'_> {
         let url = reqwest::Url::parse(&decision.url);
         if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             // Without the value: an address may hold a password.
-            self.error(&at.key("url"), "not an http(s):// address", "such as http://127.0.0.1:8181/v1/data/routing/route");
+            self.error(
+                &at.key("url"),
+                "not an http(s):// address",
+                "such as http://127.0.0.1:8181/v1/data/routing/route",
+            );
         }
         self.positive(decision.timeout, &at.key("timeout"));
         if let Some(cache) = decision.cache {

@@ -40,7 +40,8 @@ mod tests {
         for body in ["{}", r#"{"result": null}"#, r#"{"result": {}}"#, r#"{"result": {"route": null}}"#] {
             assert_eq!(alias(body), Ok(None), "{body}");
         }
-        for body in ["", "fast", "[]", r#"{"result": true}"#, r#"{"result": ["fast"]}"#, r#"{"result": {"route": 1}}"#] {
+        for body in ["", "fast", "[]", r#"{"result": true}"#, r#"{"result": ["fast"]}"#, r#"{"result": {"route": 1}}"#]
+        {
             assert!(alias(body).is_err(), "{body}");
         }
     }

@@ -209,7 +209,8 @@ impl Outside {
             Some(deadline) => timeout_at(deadline, waiting).await.map_err(|_| failed("the request's time was up"))?,
             None => waiting.await,
         };
-        let opinion = said.ok().and_then(|said| said.clone()).unwrap_or_else(|| Err(failed("the question was lost")))?;
+        let opinion =
+            said.ok().and_then(|said| said.clone()).unwrap_or_else(|| Err(failed("the question was lost")))?;
         if opinion.is_some() { &self.metrics.answered } else { &self.metrics.none }.inc();
         Ok(opinion)
     }
@@ -236,9 +237,9 @@ impl Outside {
         sender: watch::Sender<Option<Result<Opinion, Trouble>>>,
     ) {
         let begun = Instant::now();
-        let said = timeout(self.timeout, self.post(summary.clone())).await.unwrap_or_else(|_| {
-            Err(failed(format!("it did not answer within {}", in_words(self.timeout))))
-        });
+        let said = timeout(self.timeout, self.post(summary.clone()))
+            .await
+            .unwrap_or_else(|_| Err(failed(format!("it did not answer within {}", in_words(self.timeout)))));
         let took = begun.elapsed();
         self.metrics.duration.observe(took.as_secs_f64());
         // A service that answers is not to be left alone, even if it names a route that there is not.
@@ -275,9 +276,11 @@ impl Outside {
 
     fn route_of(&self, alias: Option<String>) -> Result<Opinion, Trouble> {
         let Some(alias) = alias else { return Ok(None) };
-        self.aliases.iter().position(|known| *known == alias).map(Some).ok_or_else(|| {
-            failed(format!("it named the route {alias:?}; the routes are: {}", self.aliases.join(", ")))
-        })
+        self.aliases
+            .iter()
+            .position(|known| *known == alias)
+            .map(Some)
+            .ok_or_else(|| failed(format!("it named the route {alias:?}; the routes are: {}", self.aliases.join(", "))))
     }
 
     /// Where it is, without what a URL may hold of secrets.
