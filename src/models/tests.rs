@@ -44,6 +44,38 @@ async fn a_lease_takes_one_of_the_places() {
 }
 
 #[tokio::test]
+async fn a_spare_lease_leaves_a_place_free_and_lets_others_go_first() {
+    let (_directory, models) = models("python3");
+    let of = |places| HandleOptions { max_concurrency: Some(places), ..Default::default() };
+    let soon = || Some(Instant::now() + Duration::from_millis(20));
+
+    let two = handle(&models, "http://127.0.0.1:9", of(2));
+    let spare = two.spare_lease(soon()).await.unwrap();
+    assert_eq!(two.spare_lease(soon()).await.unwrap_err().code, Code::DeadlineExceeded);
+    two.lease(soon()).await.unwrap();
+    drop(spare);
+
+    // A single place is taken when nobody waits for it.
+    let one = handle(&models, "http://127.0.0.1:9", of(1));
+    let first = one.lease(None).await.unwrap();
+    let spare = tokio::spawn({
+        let one = one.clone();
+        async move { one.spare_lease(None).await.unwrap() }
+    });
+    tokio::task::yield_now().await;
+    let second = tokio::spawn({
+        let one = one.clone();
+        async move { one.lease(None).await.unwrap() }
+    });
+    tokio::task::yield_now().await;
+    drop(first);
+    let second = second.await.unwrap();
+    assert!(!spare.is_finished());
+    drop(second);
+    spare.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_server_of_somebody_else_that_is_gone_is_not_tried_again() {
     let (_directory, models) = models("python3");
     let mut lease = handle(&models, "http://127.0.0.1:9", HandleOptions::default()).lease(None).await.unwrap();
