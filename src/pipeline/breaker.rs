@@ -100,6 +100,15 @@ impl RouteBreaker {
     }
 }
 
+/// A route that a new configuration no longer has, or has otherwise, is not left alone any more.
+impl Drop for RouteBreaker {
+    fn drop(&mut self) {
+        if self.policy().phase() != Phase::Closed {
+            self.state.set(Phase::Closed as i64);
+        }
+    }
+}
+
 impl Passage<'_> {
     /// The same right some time later: if the breaker has opened since, it has to be asked for once more.
     pub(super) fn renew(self) -> Result<Self, Fault> {
@@ -158,6 +167,8 @@ mod tests {
         ];
         assert!(fault.message.starts_with(words[0]) && fault.message.ends_with(words[1]), "{fault}");
         assert!(metric(&metrics, r#"signalbox_breaker_state{endpoint="e",route="main"} 2"#));
+        drop(breaker);
+        assert!(metric(&metrics, r#"signalbox_breaker_state{endpoint="e",route="main"} 0"#));
     }
 
     #[test]
