@@ -13,10 +13,11 @@ use tracing::{error, info, warn};
 
 use crate::broker::{BrokerError, Cluster};
 use crate::canary::Canaries;
-use crate::config::Config;
+use crate::config::{Config, ConfigFile};
 use crate::intake::Intake;
 use crate::models::{Models, ModelsError};
 use crate::pipeline::{Pipeline, Shadows};
+use crate::reload::Reload;
 use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
 use crate::shim::{HttpServer, Shim, ShimError, ShimParts, canary_routes, model_routes, status_routes};
@@ -73,6 +74,7 @@ struct App {
     door: Door,
     router: Option<Router>,
     cluster: Arc<Cluster>,
+    metrics: Metrics,
 }
 
 /// The HTTP side of each role.
@@ -86,6 +88,7 @@ enum Door {
 /// The half that reads requests.
 struct Router {
     intake: Intake,
+    pipeline: Pipeline,
     models: Models,
     canaries: Canaries,
     publisher: Publisher,
@@ -93,17 +96,24 @@ struct Router {
     drain: Duration,
 }
 
-/// Builds everything, calls `ready` once requests are served, runs until a signal comes, and drains.
+/// Builds everything, calls `ready` once requests are served, runs until a signal comes, and drains. What the file comes
+/// to hold meanwhile is put to use.
 ///
 /// # Errors
 /// When a part cannot start, or cannot go on.
-pub async fn run(config: Config, role: Role, ready: impl FnOnce(&Addresses)) -> Result<(), AppError> {
+pub async fn run(
+    config: Config,
+    file: Option<ConfigFile>,
+    role: Role,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), AppError> {
     let failed = CancellationToken::new();
     let stop = stop_signal();
     tokio::pin!(stop);
+    let reload = Reload::of(file);
     let readiness = Readiness::default();
     let app = tokio::select! {
-        app = App::start(config, role, &readiness, &failed) => app?,
+        app = App::start(&config, role, &readiness, &failed) => app?,
         () = &mut stop => return Ok(()),
     };
     let addresses = app.addresses();
@@ -119,6 +129,7 @@ pub async fn run(config: Config, role: Role, ready: impl FnOnce(&Addresses)) -> 
         () = &mut stop => Ok(()),
         () = failed.cancelled() => Err(AppError::Failed("a part of signalbox cannot go on; see the log".to_owned())),
         () = announce => Ok(()),
+        () = reload.run(&config, &app.metrics, async |config| app.reload(config).await) => Ok(()),
     };
     app.shutdown().await?;
     result
@@ -126,7 +137,7 @@ pub async fn run(config: Config, role: Role, ready: impl FnOnce(&Addresses)) -> 
 
 impl App {
     async fn start(
-        config: Config,
+        config: &Config,
         role: Role,
         readiness: &Readiness,
         failed: &CancellationToken,
@@ -134,7 +145,7 @@ impl App {
         let metrics = Metrics::new().map_err(|error| AppError::Failed(error.to_string()))?;
         let cluster = connect(&config, role).await?;
         let router = match role {
-            Role::All | Role::Router => Some(Router::start(&config, &cluster, &metrics, readiness, failed).await?),
+            Role::All | Role::Router => Some(Router::start(config, &cluster, &metrics, readiness, failed).await?),
             Role::Shim => None,
         };
         let operations = router.as_ref().map_or_else(Routes::new, |router| {
@@ -142,14 +153,26 @@ impl App {
         });
         let door = match role {
             Role::All | Role::Shim => {
-                Door::Shim(Shim::start(shim_parts(&config, &cluster, readiness, &metrics, operations)).await?)
+                Door::Shim(Shim::start(shim_parts(config, &cluster, readiness, &metrics, operations)).await?)
             }
             Role::Router => {
-                let routes = status_routes(readiness.clone(), metrics).merge(operations);
+                let routes = status_routes(readiness.clone(), metrics.clone()).merge(operations);
                 Door::Status(HttpServer::bind(&config.server, routes).await?)
             }
         };
-        Ok(Self { door, router, cluster })
+        Ok(Self { door, router, cluster, metrics })
+    }
+
+    /// Puts the endpoints of another checked config to use, from the models outwards: whatever the door lets in finds its
+    /// route.
+    async fn reload(&self, config: &Config) -> Result<(), String> {
+        if let Some(router) = &self.router {
+            router.reload(config, &self.metrics).await.map_err(|error| error.to_string())?;
+        }
+        if let Door::Shim(shim) = &self.door {
+            shim.set_endpoints(config.model_endpoints.iter().map(Into::into).collect());
+        }
+        Ok(())
     }
 
     fn addresses(&self) -> Addresses {
@@ -203,9 +226,7 @@ impl Router {
         readiness: &Readiness,
         failed: &CancellationToken,
     ) -> Result<Self, AppError> {
-        let table = RoutingTable::build(config).map_err(|problems| {
-            AppError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
+        let table = routing_table(config)?;
         let models = Models::start(&config.models, &config.registry, metrics)?;
         let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
         let publisher = Publisher::start(&config.kafka, cluster, allowed, metrics, failed.clone())?;
@@ -217,14 +238,22 @@ impl Router {
 
         let (kafka, cluster, metrics) = (config.kafka.clone(), cluster.clone(), metrics.clone());
         let (readiness, failed) = (readiness.clone(), failed.clone());
-        let start =
-            move || Intake::start(&kafka, &cluster, Arc::new(pipeline), &metrics, &readiness, move || failed.cancel());
+        let handler = Arc::new(pipeline.clone());
+        let start = move || Intake::start(&kafka, &cluster, handler, &metrics, &readiness, move || failed.cancel());
         let intake = blocking(start).await??;
-        Ok(Self { intake, models, canaries, publisher, shadows, drain: config.kafka.drain_timeout })
+        Ok(Self { intake, pipeline, models, canaries, publisher, shadows, drain: config.kafka.drain_timeout })
+    }
+
+    async fn reload(&self, config: &Config, metrics: &Metrics) -> Result<(), AppError> {
+        let owned = config.clone();
+        let table = blocking(move || routing_table(&owned)).await??;
+        let changed = self.pipeline.reload(config, table, &self.models, &self.canaries, metrics);
+        changed.map_err(|error| AppError::Config(error.to_string()))
     }
 
     async fn shutdown(self) -> Result<(), AppError> {
-        let Self { intake, models, canaries, publisher, shadows, drain } = self;
+        let Self { intake, pipeline, models, canaries, publisher, shadows, drain } = self;
+        drop(pipeline);
         let stopped = blocking(move || intake.stop()).await?;
         shadows.shutdown().await;
         blocking(move || publisher.flush(drain)).await?;
@@ -232,6 +261,11 @@ impl Router {
         canaries.shutdown().await;
         stopped.map_err(|error| AppError::Failed(error.to_string()))
     }
+}
+
+fn routing_table(config: &Config) -> Result<RoutingTable, AppError> {
+    RoutingTable::build(config)
+        .map_err(|problems| AppError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }
 
 /// Starts or finds the broker, and sees that the topics are there.

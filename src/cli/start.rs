@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::exit;
 use crate::app::{self, Addresses, AppError, Role};
-use crate::config::{self, Config};
+use crate::config::{Config, ConfigFile};
 
 /// The arguments of `signalbox start`.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,12 +21,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    match config::load(&args.config) {
+    let file = ConfigFile::open(&args.config);
+    match file.load() {
         Ok(loaded) => {
             if !loaded.warnings.problems.is_empty() {
                 eprintln!("{}", loaded.warnings);
             }
-            serve(loaded.config, args.role, |addresses| println!("{}", ready_line(addresses)))
+            serve(loaded.config, Some(file), args.role, |addresses| println!("{}", ready_line(addresses)))
         }
         Err(report) => {
             eprintln!("{report}");
@@ -35,8 +36,13 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Runs Signalbox with a checked config until it is told to stop.
-pub(super) fn serve(config: Config, role: Role, ready: impl FnOnce(&Addresses)) -> ExitCode {
+/// Runs Signalbox with a checked config until it is told to stop, and with what the file comes to hold, if there is one.
+pub(super) fn serve(
+    config: Config,
+    file: Option<ConfigFile>,
+    role: Role,
+    ready: impl FnOnce(&Addresses),
+) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("signalbox").build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -44,7 +50,7 @@ pub(super) fn serve(config: Config, role: Role, ready: impl FnOnce(&Addresses)) 
             return exit::SOFTWARE.into();
         }
     };
-    let result = runtime.block_on(app::run(config, role, ready));
+    let result = runtime.block_on(app::run(config, file, role, ready));
     // What a second signal left running is not waited for.
     runtime.shutdown_background();
     match result {

@@ -9,7 +9,7 @@ use super::canary::Canary;
 use super::recovery::{Breaker, FallbackOn, Retries};
 
 /// One name that applications call.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// Letters, digits, `-`, `_` and `.`; unique in the file.
@@ -32,7 +32,7 @@ pub struct Endpoint {
 }
 
 /// One way to serve an endpoint.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// What answers: `models:/name/Stage`, `models:/name/3`, `models:/name/latest`, `models:/name@alias`,
@@ -115,6 +115,13 @@ impl EnvManager {
     }
 }
 
+impl Endpoint {
+    /// Whether one of its routes is a canary.
+    pub fn has_canary(&self) -> bool {
+        self.routes.iter().any(|route| route.canary.is_some())
+    }
+}
+
 /// How routes share requests: those without a condition, and those with the same one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,7 +149,7 @@ pub enum OnConditionError {
 }
 
 /// An outside service that decides the route.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     /// Where the summary of the request is posted.
@@ -176,7 +183,7 @@ pub enum OnDecisionError {
 }
 
 /// How requests are joined into one call.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     /// Rows in one call.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 pub const EMBEDDED: &str = "embedded";
 
 /// The broker, its topics, and how requests are taken from it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kafka {
     /// `host:port`, several with commas between them, or `embedded`.

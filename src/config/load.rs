@@ -8,6 +8,7 @@ use serde_yaml::Value;
 use super::Config;
 use super::document::{Content, Document, Entry, Node, Scalar, State, Step, push_step};
 use super::explain::{self, Misfit};
+use super::file::ConfigFile;
 use super::report::{Position, Problem, Report, Severity};
 use super::unsupported;
 use super::validate::{self, Checks, EndpointOutline};
@@ -28,19 +29,23 @@ pub struct Loaded {
 
 /// Reads a file with the variables of this process.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
-    let name = path.display().to_string();
-    let refused = |problem| Report::new(&name, vec![problem]);
-    let bytes = std::fs::read(path).map_err(|error| {
+    ConfigFile::open(path).load()
+}
+
+/// Reads what a file holds, with the variables of this process; or why it cannot be read.
+pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Loaded, Report> {
+    let refused = |problem| Report::new(name, vec![problem]);
+    let bytes = content.map_err(|error| {
         let problem = Problem::error(None, "", format!("cannot be read: {error}"));
         refused(problem.with_help("give the path of a configuration file with --config"))
     })?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         refused(Problem::error(Position { line, column }, "", "not UTF-8 from here on").with_help("save it as UTF-8"))
     })?;
-    parse(text, &name, &|variable| std::env::var(variable).ok())
+    parse(text, name, &|variable| std::env::var(variable).ok())
 }
 
 /// Reads the text of a file. `env` gives the values of variables.

@@ -8,12 +8,14 @@ mod document;
 mod endpoint;
 mod env;
 mod explain;
+mod file;
 mod kafka;
 mod load;
 mod models;
 mod recovery;
 mod registry;
 mod report;
+mod restart;
 mod route_test;
 mod server;
 mod unsupported;
@@ -26,6 +28,7 @@ pub use canary::{AbortIf, Canary};
 pub use endpoint::{
     Batch, Decision, Endpoint, EnvManager, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
 };
+pub use file::ConfigFile;
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use load::{Loaded, load, parse};
 pub use models::{Cache, Models, Template};
@@ -39,7 +42,7 @@ pub use validate::{EndpointOutline, RouteOutline};
 use serde::Deserialize;
 
 /// The whole file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The names applications call, each with the routes that can serve it. At least one.

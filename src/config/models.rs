@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 /// How models are loaded and kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Models {
     /// The interpreter that has mlflow and the models' libraries.
@@ -36,7 +36,7 @@ pub struct Models {
 }
 
 /// What an interpreter imports once, before hosts are forked from it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Template {
     /// Imported beside mlflow, as far as they are installed.
@@ -46,7 +46,7 @@ pub struct Template {
 }
 
 /// Where downloaded artifacts are kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
     /// Default: `signalbox/models` in the user's cache directory.

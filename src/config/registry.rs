@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 /// The MLflow tracking server whose Model Registry names the models.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
     /// Any of MLflow's tracking URIs; `MLFLOW_TRACKING_URI` when it is not given, else `http://127.0.0.1:5001`.

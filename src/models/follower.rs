@@ -44,6 +44,7 @@ impl Inner {
     }
 
     async fn refresh(self: &Arc<Self>) {
+        self.forget_unused();
         self.tend_pinned();
         let mut followed: BTreeMap<String, Vec<Arc<Model>>> = BTreeMap::new();
         for model in self.models() {

@@ -242,7 +242,18 @@ impl Inner {
         Arc::new(Model { uri: uri.clone(), standing })
     }
 
-    /// Every model that was ever asked for.
+    /// Forgets the models that no route uses any more and that are not to be preloaded. What is loaded of them stays for
+    /// as long as anything that nobody calls.
+    fn forget_unused(&self) {
+        let is_kept = |uri: &ModelUri| {
+            self.settings.preload.iter().chain(&self.settings.pin).any(|listed| **listed == **uri.text())
+        };
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who asks for it gets it from here, under the lock; so one that nobody has now, nobody is about to get.
+        models.retain(|(uri, _), model| Arc::strong_count(model) > 1 || is_kept(uri));
+    }
+
+    /// Every model that routes use.
     fn models(&self) -> Vec<Arc<Model>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
     }

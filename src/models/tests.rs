@@ -140,3 +140,16 @@ async fn nothing_is_loaded_once_it_stops() {
     let fault = handle.lease(Some(Instant::now() + Duration::from_secs(30))).await.unwrap_err();
     assert!(fault.message.contains("stopping") || fault.message.contains("interrupted"), "{fault}");
 }
+
+#[tokio::test]
+async fn what_no_route_uses_any_more_is_forgotten() {
+    let (_directory, models) = models("/nowhere/python");
+    let uris = || models.report().following.into_iter().map(|it| it.model_uri).collect::<Vec<_>>();
+    let [kept, gone] = ["models:/a/Production", "models:/b/Production"].map(|uri| handle(&models, uri, HandleOptions::default()));
+    models.inner.forget_unused();
+    assert_eq!(uris(), ["models:/a/Production", "models:/b/Production"]);
+    drop(gone);
+    models.inner.forget_unused();
+    assert_eq!(uris(), ["models:/a/Production"]);
+    drop(kept);
+}

@@ -1,6 +1,6 @@
 //! What a route has to do at the moment.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-impl Loads for [Target] {
+impl Loads for [Arc<Target>] {
     fn load(&self, route: usize) -> routing::Load {
         let Some(target) = self.get(route) else { return routing::Load::default() };
         let load = target.load.at(now());

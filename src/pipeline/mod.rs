@@ -62,10 +62,29 @@ impl Pipeline {
         shadows: Shadows,
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
-        let snapshot = Snapshot::new(config, table, models, metrics)?;
-        canaries.set(snapshot.canaries(config));
+        let snapshot = Snapshot::new(config, table, models, metrics, None)?;
+        canaries.set(snapshot.canaries());
         let shared = Shared { snapshot: ArcSwap::from_pointee(snapshot), publisher, shadows, metrics: metrics.clone() };
         Ok(Self { shared: Arc::new(shared), runtime: Handle::current() })
+    }
+
+    /// Serves by another configuration from now on. A request goes on with the one that it began with.
+    ///
+    /// # Errors
+    /// When a model URI cannot be read, which a checked config rules out; then nothing changes.
+    pub fn reload(
+        &self,
+        config: &Config,
+        table: RoutingTable,
+        models: &Models,
+        canaries: &Canaries,
+        metrics: &Metrics,
+    ) -> Result<(), ModelUriError> {
+        let before = self.shared.snapshot.load_full();
+        let snapshot = Snapshot::new(config, table, models, metrics, Some(&before))?;
+        canaries.set(snapshot.canaries());
+        self.shared.snapshot.store(Arc::new(snapshot));
+        Ok(())
     }
 }
 

@@ -50,7 +50,7 @@ impl Target {
         models: &Models,
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
-        let is_compared = endpoint.routes.iter().any(|route| route.canary.is_some());
+        let is_compared = endpoint.has_canary();
         let options = HandleOptions {
             python: route.python.clone(),
             runtime: route.runtime,

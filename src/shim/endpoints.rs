@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prometheus::{Histogram, IntCounter};
 use serde_json::json;
@@ -57,16 +58,44 @@ pub(super) struct Endpoint {
     pub(super) duration: Histogram,
 }
 
-/// All endpoints.
-#[derive(Debug)]
-pub(super) struct Endpoints {
-    by_name: BTreeMap<String, Arc<Endpoint>>,
-    listing: Bytes,
+/// The endpoints that there are now. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Directory {
+    current: Arc<ArcSwap<Endpoints>>,
     pub(super) metrics: Metrics,
 }
 
-impl Endpoints {
+/// All endpoints.
+#[derive(Debug)]
+struct Endpoints {
+    by_name: BTreeMap<String, Arc<Endpoint>>,
+    listing: Bytes,
+}
+
+impl Directory {
     pub(super) fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
+        let current = ArcSwap::from_pointee(Endpoints::new(endpoints, metrics));
+        Self { current: Arc::new(current), metrics: metrics.clone() }
+    }
+
+    /// From now on there are these. Calls under way go on as they began.
+    pub(super) fn set(&self, endpoints: Vec<ShimEndpoint>) {
+        self.current.store(Arc::new(Endpoints::new(endpoints, &self.metrics)));
+    }
+
+    /// The body of `GET /api/2.0/endpoints/`.
+    pub(super) fn listing(&self) -> Bytes {
+        self.current.load().listing.clone()
+    }
+
+    /// The endpoint a caller named, or the only one.
+    pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
+        self.current.load().find(named)
+    }
+}
+
+impl Endpoints {
+    fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
         let listing = Bytes::from(listing(&endpoints).to_string());
         let bound = |endpoint: ShimEndpoint| Endpoint {
             answered: metrics.shim_requests.with_label_values(&[endpoint.name.as_str(), "200"]),
@@ -76,16 +105,10 @@ impl Endpoints {
         };
         let by_name =
             endpoints.into_iter().map(|endpoint| (endpoint.name.clone(), Arc::new(bound(endpoint)))).collect();
-        Self { by_name, listing, metrics: metrics.clone() }
+        Self { by_name, listing }
     }
 
-    /// The body of `GET /api/2.0/endpoints/`.
-    pub(super) fn listing(&self) -> Bytes {
-        self.listing.clone()
-    }
-
-    /// The endpoint a caller named, or the only one.
-    pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
+    fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
         let found = match named {
             Some(name) => self.by_name.get(name),
             None if self.by_name.len() == 1 => self.by_name.values().next(),
@@ -124,13 +147,17 @@ fn listing(endpoints: &[ShimEndpoint]) -> serde_json::Value {
 mod tests {
     use super::*;
 
-    fn endpoints(names: &[&str]) -> Endpoints {
+    fn endpoints(names: &[&str]) -> Directory {
+        Directory::new(named(names), &Metrics::new().unwrap())
+    }
+
+    fn named(names: &[&str]) -> Vec<ShimEndpoint> {
         let endpoint = |name: &&str| ShimEndpoint {
             name: (*name).to_owned(),
             timeout: Duration::from_secs(1),
             routes: vec![ShimRoute { alias: "fast".to_owned(), model_uri: "models:/m/1".to_owned() }],
         };
-        Endpoints::new(names.iter().map(endpoint).collect(), &Metrics::new().unwrap())
+        names.iter().map(endpoint).collect()
     }
 
     #[test]
@@ -152,5 +179,16 @@ mod tests {
         let listing: serde_json::Value = serde_json::from_slice(&endpoints(&["a"]).listing()).unwrap();
         assert_eq!(listing["endpoints"][0]["endpoint_url"], "/gateway/a/invocations");
         assert_eq!(listing["endpoints"][0]["routes"][0], json!({"alias": "fast", "model_uri": "models:/m/1"}));
+    }
+
+    #[test]
+    fn others_take_their_place() {
+        let endpoints = endpoints(&["a"]);
+        let before = endpoints.find(Some("a")).unwrap();
+        endpoints.clone().set(named(&["b"]));
+        assert_eq!(endpoints.find(None).unwrap().name, "b");
+        assert_eq!(endpoints.find(Some("a")).unwrap_err().code.status(), 404);
+        assert!(endpoints.listing().starts_with(b"{\"endpoints\":[{\"endpoint_type\""));
+        assert_eq!(before.name, "a");
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::answer;
 use super::body::{self, BodyProblem};
-use super::endpoints::{Endpoint, Endpoints};
+use super::endpoints::{Directory, Endpoint};
 use super::pending::{Answer, Pending};
 use super::requests::{Outgoing, Requests};
 use super::tally::Tally;
@@ -33,7 +33,7 @@ const WAY_BACK: Duration = Duration::from_millis(250);
 
 /// What a call needs.
 pub(super) struct Door {
-    pub(super) endpoints: Endpoints,
+    pub(super) endpoints: Directory,
     pub(super) pending: Arc<Pending>,
     pub(super) requests: Requests,
     pub(super) max_body: usize,

@@ -33,7 +33,7 @@ use axum::Router;
 use tracing::info;
 use uuid::Uuid;
 
-use self::endpoints::Endpoints;
+use self::endpoints::Directory;
 use self::invocations::Door;
 use self::pending::{Limits, Pending};
 use self::replies::{Replies, ReplyPartition};
@@ -70,6 +70,7 @@ pub struct Shim {
     replies: Replies,
     pending: Arc<Pending>,
     part: Part,
+    endpoints: Directory,
 }
 
 impl Shim {
@@ -103,19 +104,29 @@ impl Shim {
         let (requests, replies) =
             tokio::task::spawn_blocking(broker_side).await.map_err(|_| ShimError::Interrupted)??;
 
-        let endpoints = Endpoints::new(endpoints, &metrics);
-        let routes = status::listing(endpoints.listing())
+        let endpoints = Directory::new(endpoints, &metrics);
+        let routes = status::listing(endpoints.clone())
             .merge(status_routes(readiness, metrics))
             .merge(operations)
-            .merge(invocations::routes(Door { endpoints, pending: pending.clone(), requests, max_body }));
+            .merge(invocations::routes(Door {
+                endpoints: endpoints.clone(),
+                pending: pending.clone(),
+                requests,
+                max_body,
+            }));
         let server = HttpServer::start(listener, routes)?;
         info!(address = %server.address(), reply_partition = replies.partition(), "the HTTP shim listens");
-        Ok(Self { server, replies, pending, part })
+        Ok(Self { server, replies, pending, part, endpoints })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// From now on these may be called, and no others. Calls under way go on as they began.
+    pub fn set_endpoints(&self, endpoints: Vec<ShimEndpoint>) {
+        self.endpoints.set(endpoints);
     }
 
     /// Stops accepting, lets the callers who wait finish within `grace`, then answers those who are left with 503.

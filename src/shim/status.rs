@@ -5,9 +5,9 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::endpoints::Directory;
 use crate::telemetry::{Metrics, Readiness};
 
 /// What is said of a body in JSON.
@@ -32,9 +32,9 @@ pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
 }
 
 /// `/api/2.0/endpoints/`, as MLflow's deployments server has it.
-pub(super) fn listing(body: Bytes) -> Router {
-    let listing = get(|State(body): State<Bytes>| async { (JSON, body) });
-    Router::new().route("/api/2.0/endpoints/", listing.clone()).route("/api/2.0/endpoints", listing).with_state(body)
+pub(super) fn listing(endpoints: Directory) -> Router {
+    let listing = get(|State(endpoints): State<Directory>| async move { (JSON, endpoints.listing()) });
+    Router::new().route("/api/2.0/endpoints/", listing.clone()).route("/api/2.0/endpoints", listing).with_state(endpoints)
 }
 
 async fn alive() -> impl IntoResponse {

@@ -21,6 +21,12 @@ const AGES: &[f64] =
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    /// `signalbox_config_reloads_total{result}`: ok, invalid, error.
+    pub config_reloads: IntCounterVec,
+    /// `signalbox_config_last_reload_success`: 0 while the file says something that cannot be used, else 1.
+    pub config_last_reload_success: IntGauge,
+    /// `signalbox_config_last_reload_success_timestamp_seconds`: since 1970; 0 before the first.
+    pub config_last_reload_success_timestamp: prometheus::Gauge,
     /// `signalbox_requests_total{endpoint,route,status}`
     pub requests: IntCounterVec,
     /// `signalbox_request_duration_seconds{endpoint,route}`: from the poll that read it to the acknowledged answer.
@@ -149,6 +155,15 @@ impl Metrics {
         let f = &families;
         let metrics = Self {
             registry: f.registry.clone(),
+            config_reloads: f.counters("config_reloads_total", "Times that the config file was taken again", &["result"])?,
+            config_last_reload_success: f.gauge(
+                "config_last_reload_success",
+                "0 while the config file cannot be used and an earlier one stays in use, else 1",
+            )?,
+            config_last_reload_success_timestamp: f.register(prometheus::Gauge::with_opts(Opts::new(
+                "config_last_reload_success_timestamp_seconds",
+                "Unix time at which a changed config file was last put to use",
+            ))?)?,
             requests: f.counters("requests_total", "Requests by outcome", &["endpoint", "route", "status"])?,
             request_duration: f.histograms(
                 "request_duration_seconds",

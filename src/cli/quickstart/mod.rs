@@ -45,7 +45,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> ExitCode {
     match prepare(args) {
         Ok((config, mlflow)) => {
-            let status = start::serve(config, Role::All, |addresses| {
+            let status = start::serve(config, None, Role::All, |addresses| {
                 println!("{}", start::ready_line(addresses));
                 println!("{}", requests_to_try(&format!("http://{}", addresses.http), &addresses.broker));
             });

@@ -1,0 +1,127 @@
+//! The file that a configuration is in, which may change while it is in use.
+
+use std::path::{Path, PathBuf};
+
+use super::load::{self, Loaded};
+use super::report::Report;
+
+/// What a file holds, or why it cannot be read.
+type Content = Result<Vec<u8>, String>;
+
+/// A configuration file, as it was taken last.
+///
+/// Whether it has changed is told by its content. The times and numbers of the file system cannot tell it: Kubernetes
+/// changes a ConfigMap by moving a symbolic link in the path, editors put another file in its place, and what is written
+/// again unchanged is no change.
+#[derive(Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    taken: Content,
+    /// What it held when it was looked at last, if that is something else.
+    candidate: Option<Content>,
+}
+
+impl ConfigFile {
+    /// Takes the file as it is now.
+    pub fn open(path: &Path) -> Self {
+        Self { path: path.to_owned(), taken: read(path), candidate: None }
+    }
+
+    /// The configuration in what was taken, with the variables of this process.
+    ///
+    /// # Errors
+    /// When it cannot be used: everything that is wrong with it.
+    pub fn load(&self) -> Result<Loaded, Report> {
+        let content = self.taken.as_ref().map(Vec::as_slice).map_err(String::as_str);
+        load::load_bytes(content, &self.path.display().to_string())
+    }
+
+    /// Takes the file as it is now, whatever it was.
+    pub fn take(&mut self) {
+        *self = Self::open(&self.path);
+    }
+
+    /// Looks at the file, and takes it when it has changed. Tells whether it has.
+    pub fn look(&mut self) -> bool {
+        self.saw(read(&self.path))
+    }
+
+    /// A file that is being written must not be taken by halves: it has to be the same in two looks.
+    fn saw(&mut self, content: Content) -> bool {
+        if content == self.taken {
+            self.candidate = None;
+            return false;
+        }
+        let is_settled = self.candidate.as_ref() == Some(&content);
+        if is_settled {
+            self.candidate = None;
+            self.taken = content;
+        } else {
+            self.candidate = Some(content);
+        }
+        is_settled
+    }
+}
+
+fn read(path: &Path) -> Content {
+    std::fs::read(path).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALID: &str = "model_endpoints: [{name: a, routes: [{model_uri: builtin:noop, alias: b}]}]";
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("signalbox.yaml");
+        std::fs::write(&path, text).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn a_change_is_taken_once_it_has_been_seen_twice() {
+        let (_directory, path) = file(VALID);
+        let mut file = ConfigFile::open(&path);
+        assert!(!file.look());
+        std::fs::write(&path, VALID.replace("name: a", "name: b")).unwrap();
+        assert!(!file.look());
+        assert_eq!(file.load().unwrap().config.model_endpoints[0].name, "a");
+        assert!(file.look());
+        assert_eq!(file.load().unwrap().config.model_endpoints[0].name, "b");
+        assert!(!file.look());
+    }
+
+    #[test]
+    fn what_goes_on_changing_or_changes_back_is_no_change() {
+        let mut file = ConfigFile { path: "none".into(), taken: Ok(b"a".to_vec()), candidate: None };
+        for (content, is_taken) in [("b", false), ("bc", false), ("a", false), ("bc", false), ("bc", true), ("bc", false)] {
+            assert_eq!(file.saw(Ok(content.into())), is_taken, "{content}");
+        }
+        assert!(!file.saw(Err("gone".to_owned())) && file.saw(Err("gone".to_owned())));
+        assert!(file.load().unwrap_err().to_string().contains("cannot be read: gone"));
+    }
+
+    #[test]
+    fn a_link_that_leads_elsewhere_is_a_change_and_the_same_text_again_is_none() {
+        let (directory, path) = file(VALID);
+        let (link, other) = (directory.path().join("link"), directory.path().join("other.yaml"));
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut file = ConfigFile::open(&link);
+        let point_to = |target: &Path| {
+            let new = directory.path().join("new");
+            std::os::unix::fs::symlink(target, &new).unwrap();
+            std::fs::rename(new, &link).unwrap();
+        };
+        std::fs::write(&other, VALID).unwrap();
+        point_to(&other);
+        assert!(!file.look() && !file.look());
+        std::fs::write(&path, VALID.replace("name: a", "name: b")).unwrap();
+        point_to(&path);
+        assert!(!file.look() && file.look());
+        std::fs::write(&path, "nonsense").unwrap();
+        file.take();
+        assert!(file.load().is_err() && !file.look());
+    }
+}

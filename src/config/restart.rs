@@ -1,0 +1,82 @@
+//! What of a configuration cannot be changed while it is in use.
+
+use super::{Config, Kafka, Models, Registry, Server};
+
+/// Names the keys whose values differ. Every key of the struct has to be listed, or this does not compile.
+macro_rules! differing {
+    ($keys:ident, $old:expr, $new:expr, $section:literal, $type:ident { $($key:ident),* $(,)? }) => {{
+        let $type { $($key),* } = $old;
+        $(if *$key != $new.$key {
+            $keys.push(concat!($section, ".", stringify!($key)));
+        })*
+    }};
+}
+
+impl Config {
+    /// The keys that differ from those of a configuration in use, and that take a restart: connections, processes and
+    /// ports are made of them. Everything else is routes, which can be changed at any time.
+    pub fn waits_for_restart(&self, in_use: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        differing!(keys, &in_use.kafka, self.kafka, "kafka", Kafka {
+            bootstrap_servers,
+            requests_topic,
+            replies_topic,
+            dead_letter_topic,
+            shadow_topic,
+            state_topic,
+            allowed_reply_topics,
+            group_id,
+            delivery,
+            ordering,
+            create_topics,
+            partitions,
+            replication_factor,
+            max_in_flight,
+            max_in_flight_bytes,
+            commit_interval,
+            drain_timeout,
+            properties,
+        });
+        differing!(keys, &in_use.server, self.server, "server", Server {
+            host,
+            port,
+            max_body,
+            max_pending,
+            reply_partition,
+            auth,
+            tls,
+        });
+        differing!(keys, &in_use.registry, self.registry, "registry", Registry { tracking_uri, refresh });
+        differing!(keys, &in_use.models, self.models, "models", Models {
+            python,
+            template,
+            load_timeout,
+            concurrent_loads,
+            memory_limit,
+            idle_timeout,
+            minimum_stay,
+            preload,
+            pin,
+            cache,
+        });
+        keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    #[test]
+    fn the_keys_that_wait_are_named_and_routes_do_not_wait() {
+        let config = |keys: &str, alias: &str| {
+            let text = format!("model_endpoints: [{{name: a, routes: [{{model_uri: builtin:noop, alias: {alias}}}]}}]\n{keys}");
+            parse(&text, "file", &|_| None).unwrap().config
+        };
+        let in_use = config("", "b");
+        assert!(config("", "c").waits_for_restart(&in_use).is_empty());
+        let keys = "kafka: {group_id: other, properties: {client.id: b}}\nserver: {port: 1}\nregistry: {refresh: 1s}\nmodels: {cache: {size: 1GiB}}";
+        let waiting = ["kafka.group_id", "kafka.properties", "server.port", "registry.refresh", "models.cache"];
+        assert_eq!(config(keys, "b").waits_for_restart(&in_use), waiting);
+    }
+}

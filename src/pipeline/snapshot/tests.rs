@@ -1,0 +1,59 @@
+use super::*;
+use crate::config;
+
+struct World {
+    models: Models,
+    metrics: Metrics,
+}
+
+impl World {
+    fn new() -> Self {
+        let metrics = Metrics::new().unwrap();
+        let registry = config::Registry { tracking_uri: Some("http://127.0.0.1:9".to_owned()), ..Default::default() };
+        Self { models: Models::start(&config::Models::default(), &registry, &metrics).unwrap(), metrics }
+    }
+
+    /// The snapshot of endpoints `a` and `b`, each with these routes.
+    fn snapshot(&self, a: &str, b: &str, before: Option<&Snapshot>) -> Snapshot {
+        let text = format!("model_endpoints: [{{name: a, routes: [{a}]}}, {{name: b, routes: [{b}]}}]");
+        let config = config::parse(&text, "file", &|_| None).unwrap_or_else(|report| panic!("{report}")).config;
+        let table = RoutingTable::build(&config).unwrap();
+        Snapshot::new(&config, table, &self.models, &self.metrics, before).unwrap()
+    }
+}
+
+/// Which route of `one` has the same target as each route of `other`, in the endpoint `a`.
+fn kept(one: &Snapshot, other: &Snapshot) -> Vec<Option<usize>> {
+    let targets = |snapshot: &Snapshot| snapshot.targets[0].clone();
+    let before = targets(one);
+    targets(other).iter().map(|target| before.iter().position(|it| Arc::ptr_eq(it, target))).collect()
+}
+
+const FAST: &str = "{model_uri: builtin:noop, alias: fast}";
+const SLOW: &str = "{model_uri: 'http://127.0.0.1:9', alias: slow}";
+
+#[tokio::test]
+async fn what_a_reload_does_not_concern_is_kept() {
+    let world = World::new();
+    let before = world.snapshot(&format!("{FAST}, {SLOW}"), FAST, None);
+    // Neither the order, nor other endpoints, nor what only the routing table knows.
+    let after = world.snapshot(&format!("{SLOW}, {FAST}"), SLOW, Some(&before));
+    assert_eq!(kept(&before, &after), [Some(1), Some(0)]);
+    let condition = "model_request_condition: \"request.key == 'x'\"";
+    let after = world.snapshot(&format!("{{model_uri: builtin:noop, alias: fast, {condition}}}, {SLOW}"), FAST, Some(&before));
+    assert_eq!(kept(&before, &after), [Some(0), Some(1)]);
+}
+
+#[tokio::test]
+async fn what_a_reload_concerns_is_made_anew() {
+    let world = World::new();
+    let before = world.snapshot(&format!("{FAST}, {SLOW}"), FAST, None);
+    for changed in [
+        "{model_uri: builtin:noop, alias: other}",
+        "{model_uri: 'http://127.0.0.1:8', alias: fast}",
+        "{model_uri: builtin:noop, alias: fast, max_concurrency: 3}",
+    ] {
+        let after = world.snapshot(&format!("{changed}, {SLOW}"), FAST, Some(&before));
+        assert_eq!(kept(&before, &after), [None, Some(1)], "{changed}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Taking a configuration file again while requests are served: when it has changed, and when a SIGHUP asks for it.
+//!
+//! An invalid file changes nothing. What cannot be changed without a restart is named, and the rest is applied.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use crate::config::{Config, ConfigFile, Report, Severity};
+use crate::telemetry::Metrics;
+
+/// How often the file is looked at. Reading a few kilobytes costs microseconds, and finds a change on every file system
+/// and behind every link, where watching the kernel's events takes a watch of each directory on the way, and sees nothing
+/// on network file systems.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Waits for a new configuration.
+pub struct Reload {
+    /// Away while it is read on another thread.
+    file: Option<ConfigFile>,
+    hangup: Option<Signal>,
+    looks: Interval,
+}
+
+impl Reload {
+    /// From now on SIGHUP has the file taken again. Without a file it ends the process, as it does by default.
+    pub fn of(file: Option<ConfigFile>) -> Self {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let hangup = file.as_ref().and_then(|_| {
+            let hangup = signal(SignalKind::hangup());
+            hangup.inspect_err(|cause| error!(%cause, "SIGHUP cannot be received; a changed file is still taken")).ok()
+        });
+        Self { file, hangup, looks }
+    }
+
+    /// Has each new configuration applied, for ever. `in_use` is what Signalbox was started with.
+    pub async fn run(mut self, in_use: &Config, metrics: &Metrics, mut apply: impl AsyncFnMut(&Config) -> Result<(), String>) {
+        metrics.config_last_reload_success.set(1);
+        loop {
+            let Some(outcome) = self.next().await else { return std::future::pending().await };
+            let result = match outcome {
+                Ok(config) => {
+                    warn_of_waiting(&config, in_use);
+                    apply(&config).await.inspect(|()| info!("the new configuration is in use")).map_err(|problem| {
+                        error!(%problem, "the new configuration cannot be used; the old one stays in use");
+                        "error"
+                    })
+                }
+                Err(report) => {
+                    warn!("the new configuration is invalid and changes nothing:\n{report}");
+                    Err("invalid")
+                }
+            };
+            metrics.config_reloads.with_label_values(&[result.err().unwrap_or("ok")]).inc();
+            metrics.config_last_reload_success.set(i64::from(result.is_ok()));
+            if result.is_ok() {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                metrics.config_last_reload_success_timestamp.set(now.as_secs_f64());
+            }
+        }
+    }
+
+    /// The next configuration that is asked for, or everything that is wrong with it. None when there is no file.
+    async fn next(&mut self) -> Option<Result<Config, Report>> {
+        loop {
+            let is_asked = tokio::select! {
+                () = hangup(&mut self.hangup) => true,
+                _ = self.looks.tick() => false,
+            };
+            let mut file = self.file.take()?;
+            // The file may be on a file system that takes its time, and conditions take some to compile.
+            let reading = spawn_blocking(move || {
+                if is_asked {
+                    file.take();
+                }
+                let outcome = (is_asked || file.look()).then(|| file.load());
+                (file, outcome)
+            });
+            let (file, outcome) = reading.await.ok()?;
+            self.file = Some(file);
+            if let Some(outcome) = outcome {
+                return Some(outcome.map(|loaded| {
+                    warn_of_oddities(&loaded.warnings);
+                    loaded.config
+                }));
+            }
+        }
+    }
+}
+
+async fn hangup(signal: &mut Option<Signal>) {
+    let asked = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if asked.is_none() {
+        std::future::pending().await
+    }
+}
+
+fn warn_of_oddities(report: &Report) {
+    for problem in report.problems.iter().filter(|problem| problem.severity == Severity::Warning) {
+        warn!("{}:{problem}", report.file);
+    }
+}
+
+fn warn_of_waiting(config: &Config, in_use: &Config) {
+    let keys = config.waits_for_restart(in_use);
+    if !keys.is_empty() {
+        warn!(keys = keys.join(", "), "some changed keys wait for a restart; the rest is applied");
+    }
+}
