@@ -38,7 +38,12 @@ impl Reload {
     }
 
     /// Has each new configuration applied, for ever. `in_use` is what Signalbox was started with.
-    pub async fn run(mut self, in_use: &Config, metrics: &Metrics, mut apply: impl AsyncFnMut(&Config) -> Result<(), String>) {
+    pub async fn run(
+        mut self,
+        in_use: &Config,
+        metrics: &Metrics,
+        mut apply: impl AsyncFnMut(&Config) -> Result<(), String>,
+    ) {
         metrics.config_last_reload_success.set(1);
         loop {
             let Some(outcome) = self.next().await else { return std::future::pending().await };

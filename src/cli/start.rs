@@ -37,12 +37,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 /// Runs Signalbox with a checked config until it is told to stop, and with what the file comes to hold, if there is one.
-pub(super) fn serve(
-    config: Config,
-    file: Option<ConfigFile>,
-    role: Role,
-    ready: impl FnOnce(&Addresses),
-) -> ExitCode {
+pub(super) fn serve(config: Config, file: Option<ConfigFile>, role: Role, ready: impl FnOnce(&Addresses)) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("signalbox").build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -96,7 +96,9 @@ mod tests {
     #[test]
     fn what_goes_on_changing_or_changes_back_is_no_change() {
         let mut file = ConfigFile { path: "none".into(), taken: Ok(b"a".to_vec()), candidate: None };
-        for (content, is_taken) in [("b", false), ("bc", false), ("a", false), ("bc", false), ("bc", true), ("bc", false)] {
+        for (content, is_taken) in
+            [("b", false), ("bc", false), ("a", false), ("bc", false), ("bc", true), ("bc", false)]
+        {
             assert_eq!(file.saw(Ok(content.into())), is_taken, "{content}");
         }
         assert!(!file.saw(Err("gone".to_owned())) && file.saw(Err("gone".to_owned())));

@@ -17,48 +17,58 @@ impl Config {
     /// ports are made of them. Everything else is routes, which can be changed at any time.
     pub fn waits_for_restart(&self, in_use: &Self) -> Vec<&'static str> {
         let mut keys = Vec::new();
-        differing!(keys, &in_use.kafka, self.kafka, "kafka", Kafka {
-            bootstrap_servers,
-            requests_topic,
-            replies_topic,
-            dead_letter_topic,
-            shadow_topic,
-            state_topic,
-            allowed_reply_topics,
-            group_id,
-            delivery,
-            ordering,
-            create_topics,
-            partitions,
-            replication_factor,
-            max_in_flight,
-            max_in_flight_bytes,
-            commit_interval,
-            drain_timeout,
-            properties,
-        });
-        differing!(keys, &in_use.server, self.server, "server", Server {
-            host,
-            port,
-            max_body,
-            max_pending,
-            reply_partition,
-            auth,
-            tls,
-        });
+        differing!(
+            keys,
+            &in_use.kafka,
+            self.kafka,
+            "kafka",
+            Kafka {
+                bootstrap_servers,
+                requests_topic,
+                replies_topic,
+                dead_letter_topic,
+                shadow_topic,
+                state_topic,
+                allowed_reply_topics,
+                group_id,
+                delivery,
+                ordering,
+                create_topics,
+                partitions,
+                replication_factor,
+                max_in_flight,
+                max_in_flight_bytes,
+                commit_interval,
+                drain_timeout,
+                properties,
+            }
+        );
+        differing!(
+            keys,
+            &in_use.server,
+            self.server,
+            "server",
+            Server { host, port, max_body, max_pending, reply_partition, auth, tls }
+        );
         differing!(keys, &in_use.registry, self.registry, "registry", Registry { tracking_uri, refresh });
-        differing!(keys, &in_use.models, self.models, "models", Models {
-            python,
-            template,
-            load_timeout,
-            concurrent_loads,
-            memory_limit,
-            idle_timeout,
-            minimum_stay,
-            preload,
-            pin,
-            cache,
-        });
+        differing!(
+            keys,
+            &in_use.models,
+            self.models,
+            "models",
+            Models {
+                python,
+                template,
+                load_timeout,
+                concurrent_loads,
+                memory_limit,
+                idle_timeout,
+                minimum_stay,
+                preload,
+                pin,
+                cache,
+            }
+        );
         keys
     }
 }
@@ -70,7 +80,9 @@ mod tests {
     #[test]
     fn the_keys_that_wait_are_named_and_routes_do_not_wait() {
         let config = |keys: &str, alias: &str| {
-            let text = format!("model_endpoints: [{{name: a, routes: [{{model_uri: builtin:noop, alias: {alias}}}]}}]\n{keys}");
+            let text = format!(
+                "model_endpoints: [{{name: a, routes: [{{model_uri: builtin:noop, alias: {alias}}}]}}]\n{keys}"
+            );
             parse(&text, "file", &|_| None).unwrap().config
         };
         let in_use = config("", "b");

@@ -145,7 +145,8 @@ async fn nothing_is_loaded_once_it_stops() {
 async fn what_no_route_uses_any_more_is_forgotten() {
     let (_directory, models) = models("/nowhere/python");
     let uris = || models.report().following.into_iter().map(|it| it.model_uri).collect::<Vec<_>>();
-    let [kept, gone] = ["models:/a/Production", "models:/b/Production"].map(|uri| handle(&models, uri, HandleOptions::default()));
+    let [kept, gone] =
+        ["models:/a/Production", "models:/b/Production"].map(|uri| handle(&models, uri, HandleOptions::default()));
     models.inner.forget_unused();
     assert_eq!(uris(), ["models:/a/Production", "models:/b/Production"]);
     drop(gone);

@@ -1,7 +1,7 @@
 //! What a route has to do at the moment.
 
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use super::breaker::RouteBreaker;

@@ -34,7 +34,10 @@ pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
 /// `/api/2.0/endpoints/`, as MLflow's deployments server has it.
 pub(super) fn listing(endpoints: Directory) -> Router {
     let listing = get(|State(endpoints): State<Directory>| async move { (JSON, endpoints.listing()) });
-    Router::new().route("/api/2.0/endpoints/", listing.clone()).route("/api/2.0/endpoints", listing).with_state(endpoints)
+    Router::new()
+        .route("/api/2.0/endpoints/", listing.clone())
+        .route("/api/2.0/endpoints", listing)
+        .with_state(endpoints)
 }
 
 async fn alive() -> impl IntoResponse {

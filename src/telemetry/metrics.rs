@@ -155,7 +155,11 @@ impl Metrics {
         let f = &families;
         let metrics = Self {
             registry: f.registry.clone(),
-            config_reloads: f.counters("config_reloads_total", "Times that the config file was taken again", &["result"])?,
+            config_reloads: f.counters(
+                "config_reloads_total",
+                "Times that the config file was taken again",
+                &["result"],
+            )?,
             config_last_reload_success: f.gauge(
                 "config_last_reload_success",
                 "0 while the config file cannot be used and an earlier one stays in use, else 1",

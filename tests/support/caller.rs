@@ -110,6 +110,13 @@ impl Caller {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
+    /// One line of `GET /metrics` by what stands before its value, or 0 as long as it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.client.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
     /// The state of one version, such as `name/3`, if there is any word of it.
     pub(crate) async fn model(&self, id: &str) -> Option<ModelStatus> {
         self.models().await.models.into_iter().find(|model| model.id == id)

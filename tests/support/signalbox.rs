@@ -38,6 +38,20 @@ impl Signalbox {
         Self::spawn(directory, &["start", "--config", "signalbox.yaml"], environment)
     }
 
+    /// Runs one half of it, `router` or `shim`.
+    pub(crate) fn start_role(role: &str, config: &str) -> Self {
+        let directory = fresh_directory("signalbox");
+        std::fs::write(directory.join("signalbox.yaml"), config).unwrap();
+        Self::spawn(directory, &["start", "--config", "signalbox.yaml", "--role", role], Vec::new()).ready()
+    }
+
+    /// Puts another config file in the place of the one that it was started with.
+    pub(crate) fn rewrite_config(&self, config: &str) {
+        let (new, file) = (self.directory.join("signalbox.yaml.new"), self.directory.join("signalbox.yaml"));
+        std::fs::write(&new, config).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
     /// Runs `signalbox quickstart` on free ports, with the models in a directory of their own.
     pub(crate) fn quickstart() -> Self {
         let python = Mlflow::python();

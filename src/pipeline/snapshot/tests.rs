@@ -40,7 +40,8 @@ async fn what_a_reload_does_not_concern_is_kept() {
     let after = world.snapshot(&format!("{SLOW}, {FAST}"), SLOW, Some(&before));
     assert_eq!(kept(&before, &after), [Some(1), Some(0)]);
     let condition = "model_request_condition: \"request.key == 'x'\"";
-    let after = world.snapshot(&format!("{{model_uri: builtin:noop, alias: fast, {condition}}}, {SLOW}"), FAST, Some(&before));
+    let after =
+        world.snapshot(&format!("{{model_uri: builtin:noop, alias: fast, {condition}}}, {SLOW}"), FAST, Some(&before));
     assert_eq!(kept(&before, &after), [Some(0), Some(1)]);
 }
 
