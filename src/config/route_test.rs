@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::message::{HeadersBuilder, Request, Source, header};
+
 /// A request, and what must become of it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,4 +25,28 @@ pub struct RouteTest {
     pub route: Option<String>,
     /// The code of the fault that the request must get instead, such as `CONDITION_FAILED`.
     pub fault: Option<String>,
+}
+
+impl RouteTest {
+    /// The request, as it would be read from Kafka.
+    pub fn request(&self) -> Request {
+        let mut headers = HeadersBuilder::default();
+        if let Some(endpoint) = &self.endpoint {
+            headers.push(header::ENDPOINT, Some(endpoint.as_bytes()));
+        }
+        for (name, value) in &self.headers {
+            headers.push(name, Some(value.as_bytes()));
+        }
+        let body = self.body.as_ref().map(|body| match body {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        Request {
+            source: Source { topic: "signalbox-test".into(), partition: 0, offset: 0 },
+            timestamp: None,
+            key: self.key.clone().map(Into::into),
+            payload: body.map(Into::into),
+            headers: headers.finish(),
+        }
+    }
 }

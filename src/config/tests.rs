@@ -9,6 +9,7 @@ use crate::routing::condition::{ConditionProblem, Language};
 
 mod canary;
 mod properties;
+mod route_tests;
 
 const GATEWAY: &str = include_str!("../../config/gateway.yaml");
 const CONDITIONAL: &str = include_str!("../../config/gateway-conditional.yaml");
@@ -112,7 +113,7 @@ registry:
     gateway.yaml:27:16: server.port: expected a whole number from 0 to 65535, found '70000'
     gateway.yaml:27:29: server.host: expected an IP address such as 127.0.0.1 or ::1, found 'localhost'
     gateway.yaml:27:40: server.tls: `tls` is not supported yet; leave it out
-    gateway.yaml:28:1: modles: unknown key 'modles'; did you mean 'models'? valid keys: model_endpoints, kafka, server, registry, models
+    gateway.yaml:28:1: modles: unknown key 'modles'; did you mean 'models'? valid keys: model_endpoints, kafka, server, registry, models, tests
     gateway.yaml:30:17: registry.tracking_uri: the environment variable TRACKING_URI is not set; set it, or give a default: ${TRACKING_URI:-…}
     "#);
 }

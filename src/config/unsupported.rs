@@ -11,7 +11,6 @@ pub(super) const NOT_YET: &[(&str, &[&str])] = &[
     ("kafka.ordering", &["key", "partition"]),
     ("server.auth", ANY),
     ("server.tls", ANY),
-    ("tests", ANY),
 ];
 
 const ANY: &[&str] = &[];

@@ -4,6 +4,7 @@ mod canary;
 mod decision;
 mod kafka;
 mod recovery;
+mod route_tests;
 mod shares;
 
 use std::collections::HashMap;
@@ -56,11 +57,13 @@ pub(super) fn check(
     validator.kafka(&config.kafka);
     validator.others(config);
     let outlines = validator.endpoints(&config.model_endpoints);
+    validator.route_tests(config);
     // Not before: a condition that could not be read would count as none here.
     if validator.problems.iter().all(|problem| problem.severity == Severity::Warning) {
         for (index, endpoint) in config.model_endpoints.iter().enumerate() {
             validator.unreachable(endpoint, &At::default().key("model_endpoints").index(index).key("routes"));
         }
+        validator.try_route_tests(config);
     }
     outlines
 }

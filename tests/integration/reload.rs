@@ -135,7 +135,7 @@ async fn an_invalid_file_changes_nothing_and_says_why() {
     eventually("word of the condition", LIMIT, async || {
         signalbox
             .log()
-            .contains("signalbox.yaml:4:88: model_endpoints[0].routes[0].model_request_condition")
+            .contains("signalbox.yaml:4:84: model_endpoints[0].routes[0].model_request_condition")
             .then_some(())
     })
     .await;
