@@ -2,7 +2,7 @@
 //! told to go.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,10 @@ use super::version::{Loaded, Version};
 use crate::invocation::in_words;
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
+
+mod leaving;
+
+pub(super) use leaving::Leaving;
 
 /// How often idle versions are looked for, and those that were called are measured.
 const TICK: Duration = Duration::from_secs(1);
@@ -41,10 +45,13 @@ pub(super) struct Keeper {
     patience: Duration,
     since: Instant,
     house: Mutex<House>,
-    /// Loads ask for room one after the other, so that a large one is not starved by small ones.
+    /// Loads ask for room one after the other, so that a large one is not starved by small ones. Whoever has a promise
+    /// lets the next one ask.
     queue: tokio::sync::Mutex<()>,
     /// How many wait for room.
     waiting: AtomicUsize,
+    /// How many have asked for room.
+    asked: AtomicU64,
     changed: Notify,
     tasks: TaskTracker,
     runtime: Handle,
@@ -54,7 +61,12 @@ pub(super) struct Keeper {
 #[derive(Debug, Default)]
 struct House {
     residents: BTreeMap<u64, Tenant>,
-    claims: Claims,
+    /// Of processes that were told to go and are not yet gone, in bytes.
+    leaving: u64,
+    /// Of loads that are under way.
+    loading: u64,
+    /// Of loads that wait for what is leaving, by the order in which they asked.
+    promised: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,23 +77,20 @@ struct Tenant {
     measured_at: u64,
 }
 
+/// A load that waits for room. Dropped, what was promised to it is free again.
+#[derive(Debug)]
+struct Asking<'a> {
+    keeper: &'a Keeper,
+    /// How many had asked before it.
+    place: u64,
+    bytes: u64,
+}
+
 /// Memory set aside for a load that is under way.
 #[derive(Debug)]
 pub(super) struct Reservation {
     keeper: Arc<Keeper>,
     bytes: u64,
-}
-
-/// Why a version leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leaving {
-    Idle,
-    Memory,
-    Operator,
-    Replaced,
-    Rejected,
-    Recycled,
-    Broken,
 }
 
 impl Keeper {
@@ -105,6 +114,7 @@ impl Keeper {
             house: Mutex::default(),
             queue: tokio::sync::Mutex::default(),
             waiting: AtomicUsize::new(0),
+            asked: AtomicU64::new(0),
             changed: Notify::new(),
             tasks,
             runtime: Handle::current(),
@@ -120,52 +130,65 @@ impl Keeper {
     /// The memory that hosts may hold, and what they do hold, those included that are on their way in or out.
     pub(super) fn memory(&self) -> (Option<u64>, u64) {
         let house = self.house();
-        let claims = house.claims.leaving + house.claims.loading;
+        let claims = house.leaving + house.loading;
         (self.rules.memory_limit, claims + house.residents.values().map(Tenant::memory).sum::<u64>())
     }
 
     /// Waits for room for so many bytes; others may be unloaded for it. A load that is not urgent takes what can be had
-    /// now, for others wait behind it.
+    /// now, or as soon as the processes have gone that were told to, for others wait behind it.
     pub(super) async fn room(
         self: &Arc<Self>,
         name: &str,
         bytes: u64,
         urgency: &Urgency,
     ) -> Result<Reservation, Fault> {
-        let _turn = self.queue.lock().await;
-        let _waiting = Waiting::new(&self.waiting);
+        let mut turn = Some(self.queue.lock().await);
+        let asking = Asking::new(self, bytes);
         let begun = self.now();
+        let give_up = begun + self.patience;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            let patience = if urgency.is_raised() { self.patience } else { Duration::ZERO };
-            let patience = patience.saturating_sub(self.now() - begun);
-            match self.plan(bytes, patience) {
+            let now = self.now();
+            let left = give_up.saturating_sub(now);
+            let patience = if urgency.is_raised() { left } else { Duration::ZERO };
+            let until = match self.plan(&asking, patience, now) {
                 Room::Free => return Ok(Reservation { keeper: Arc::clone(self), bytes }),
                 // Some of them may have been taken in this very moment: look again.
-                Room::Evict(_) => {}
+                Room::Evict(_) => continue,
                 Room::Refuse(refusal) => return Err(refused(name, &refusal)),
-                Room::Wait { .. } if patience.is_zero() => return Err(self.full(name)),
-                Room::Wait { until } => {
-                    let until = until.unwrap_or(Duration::MAX).min(begun + self.patience);
-                    tokio::select! {
-                        () = &mut changed => {}
-                        () = sleep_until(self.since + until.max(self.now() + Duration::from_millis(1))) => {}
-                    }
+                Room::Coming if left.is_zero() => return Err(self.full(name)),
+                Room::Coming => {
+                    // It has its promise, so the next one need not wait for processes to go.
+                    drop(turn.take());
+                    give_up
                 }
+                Room::Wait { .. } if patience.is_zero() => return Err(self.full(name)),
+                Room::Wait { until } => until.unwrap_or(give_up).min(give_up),
+            };
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(self.since + until.max(now + Duration::from_millis(1))) => {}
             }
         }
     }
 
     /// Decides, and carries it out in the same moment.
-    fn plan(self: &Arc<Self>, bytes: u64, patience: Duration) -> Room<u64> {
-        let now = self.now();
+    fn plan(self: &Arc<Self>, asking: &Asking<'_>, patience: Duration, now: Duration) -> Room<u64> {
+        let &Asking { place, bytes, .. } = asking;
         let mut house = self.house();
-        let room = self.rules.room(&house.view(now), house.claims, Wanted { memory: bytes, patience }, now);
+        let wanted = Wanted { memory: bytes, patience };
+        let room = self.rules.room(&house.view(now), house.claims_before(place), wanted, now);
         match &room {
-            Room::Free => house.claims.loading += bytes,
+            Room::Free => {
+                house.promised.remove(&place);
+                house.loading += bytes;
+            }
+            Room::Coming => {
+                house.promised.insert(place, bytes);
+            }
             Room::Evict(keys) => {
                 for key in keys {
                     self.evict(&mut house, *key, Leaving::Memory);
@@ -223,7 +246,7 @@ impl Keeper {
         let bytes = loaded.memory.load(Ordering::Relaxed);
         // While it still has callers, nobody can tell when its room will come.
         let is_called = loaded.leases.held() > 0;
-        let claim = if is_called { &mut house.claims.loading } else { &mut house.claims.leaving };
+        let claim = if is_called { &mut house.loading } else { &mut house.leaving };
         *claim += bytes;
         let age = self.now().saturating_sub(loaded.loaded_at);
         version.history.evictions.fetch_add(1, Ordering::Relaxed);
@@ -237,14 +260,14 @@ impl Keeper {
                 if is_called {
                     loaded.leases.drained().await;
                     let mut house = keeper.house();
-                    house.claims.loading -= bytes;
-                    house.claims.leaving += bytes;
+                    house.loading -= bytes;
+                    house.leaving += bytes;
                     drop(house);
                     keeper.changed.notify_waiters();
                 }
                 loaded.stop().await;
                 let mut house = keeper.house();
-                house.claims.leaving -= bytes;
+                house.leaving -= bytes;
                 keeper.show(&house);
                 drop(house);
                 keeper.changed.notify_waiters();
@@ -253,7 +276,7 @@ impl Keeper {
         );
     }
 
-    /// Somebody gave the last lease of a version back.
+    /// Somebody gave the last lease of a version back, or else there may be room where there was none.
     pub(super) fn unused(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.changed.notify_waiters();
@@ -282,12 +305,14 @@ impl Keeper {
             for tenant in broken {
                 self.abandon(&tenant.version, &tenant.loaded);
             }
+            // What was measured may hold less than before, and a request may never have come for what it had loaded.
+            self.unused();
         }
     }
 
     /// Brings memory back within its limit.
     fn enforce(self: &Arc<Self>, house: &mut House, now: Duration) {
-        let excess = self.rules.excess(&house.view(now), house.claims, now);
+        let excess = self.rules.excess(&house.view(now), house.claims_before(u64::MAX), now);
         for key in excess.evict {
             self.evict(house, key, Leaving::Memory);
         }
@@ -350,7 +375,7 @@ impl Keeper {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.metrics.models_loaded.set(i64::try_from(house.residents.len()).unwrap_or(i64::MAX));
         let held: u64 = house.residents.values().map(Tenant::memory).sum();
-        self.metrics.models_memory.set(bytes(held + house.claims.leaving));
+        self.metrics.models_memory.set(bytes(held + house.leaving));
     }
 
     fn house(&self) -> MutexGuard<'_, House> {
@@ -362,6 +387,12 @@ impl Keeper {
 impl House {
     fn view(&self, now: Duration) -> Vec<Resident<u64>> {
         self.residents.values().map(|tenant| tenant.view(now)).collect()
+    }
+
+    /// What counts for whoever asked at this place: of what is promised, only what was before.
+    fn claims_before(&self, place: u64) -> Claims {
+        let promised = self.promised.range(..place).map(|(_, bytes)| bytes).sum();
+        Claims { leaving: self.leaving, loading: self.loading, promised }
     }
 }
 
@@ -391,6 +422,23 @@ impl Tenant {
     }
 }
 
+impl<'a> Asking<'a> {
+    fn new(keeper: &'a Keeper, bytes: u64) -> Self {
+        keeper.waiting.fetch_add(1, Ordering::SeqCst);
+        let place = keeper.asked.fetch_add(1, Ordering::Relaxed);
+        Self { keeper, place, bytes }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.keeper.waiting.fetch_sub(1, Ordering::Relaxed);
+        if self.keeper.house().promised.remove(&self.place).is_some() {
+            self.keeper.changed.notify_waiters();
+        }
+    }
+}
+
 impl Reservation {
     /// It is loaded: what was set aside becomes what it holds, and whoever waits for it gets it, in one step.
     pub(super) fn settle(mut self, version: &Arc<Version>, loaded: Arc<Loaded>, loading: Loading<Loaded>) {
@@ -399,66 +447,22 @@ impl Reservation {
         let tenant = Tenant { version: Arc::clone(version), loaded: Arc::clone(&loaded), measured_at: 0 };
         keeper.show_memory(version, loaded.memory.load(Ordering::Relaxed));
         house.residents.insert(version.key, tenant);
-        house.claims.loading -= std::mem::take(&mut self.bytes);
+        house.loading -= std::mem::take(&mut self.bytes);
         version.history.loads.fetch_add(1, Ordering::Relaxed);
         *version.history.left() = None;
         loading.finish(loaded);
         let now = keeper.now();
         keeper.enforce(&mut house, now);
         keeper.show(&house);
+        drop(house);
+        keeper.unused();
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.keeper.house().claims.loading -= self.bytes;
+        self.keeper.house().loading -= self.bytes;
         self.keeper.changed.notify_waiters();
-    }
-}
-
-impl Leaving {
-    const ALL: [Self; 7] =
-        [Self::Idle, Self::Memory, Self::Operator, Self::Replaced, Self::Rejected, Self::Recycled, Self::Broken];
-
-    /// The label of metrics.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Memory => "memory",
-            Self::Operator => "operator",
-            Self::Replaced => "replaced",
-            Self::Rejected => "rejected",
-            Self::Recycled => "recycled",
-            Self::Broken => "broken",
-        }
-    }
-
-    pub(super) fn in_words(self) -> &'static str {
-        match self {
-            Self::Idle => "nobody has called it for models.idle_timeout",
-            Self::Memory => "memory was short, and it was the least valuable",
-            Self::Operator => "an operator asked for it",
-            Self::Replaced => "another version has taken its place",
-            Self::Rejected => "it does not answer its own example",
-            Self::Recycled => "it had grown, and memory was short",
-            Self::Broken => "its processes ended",
-        }
-    }
-}
-
-/// Counts one who waits, for as long as it does.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

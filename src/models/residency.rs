@@ -47,13 +47,15 @@ pub(super) struct Resident<K> {
     pub(super) pinned: bool,
 }
 
-/// Memory that is taken and belongs to no resident.
+/// Memory that is taken, or spoken for, and belongs to no resident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Claims {
     /// Of processes that were told to go and are not yet gone.
     pub(super) leaving: u64,
     /// Of loads that are under way.
     pub(super) loading: u64,
+    /// Of loads that asked before, and begin when enough of what is leaving has gone.
+    pub(super) promised: u64,
 }
 
 /// A load that wants room.
@@ -70,10 +72,12 @@ pub(super) struct Wanted {
 pub(super) enum Room<K> {
     /// There is.
     Free,
-    /// There will be when all of these have gone. None of them is superfluous.
+    /// There will be when what is leaving has gone: it may be promised.
+    Coming,
+    /// It will be coming when all of these have been told to go. None of them is superfluous.
     Evict(Vec<K>),
-    /// There may be soon: something is leaving, loading, in use or too new to go. Ask again at this time, and whenever
-    /// a process has gone, a load has ended, or something is no longer in use.
+    /// There may be soon: something is loading, in use or too new to go. Ask again at this time, and whenever a load has
+    /// ended, or something is no longer in use.
     Wait {
         until: Option<Duration>,
     },
@@ -107,8 +111,11 @@ pub(super) struct Excess<K> {
 }
 
 impl Rules {
-    /// Whether a load may begin. Loads ask one after the other: the next only when this one may begin, or has given up;
-    /// else two would wait for the same room.
+    /// Whether a load may begin. Loads ask one after the other: the next only when this one may begin, has a promise, or
+    /// has given up; else two would wait for the same room.
+    ///
+    /// One with a promise asks again whenever a process has gone, and counts the promises made before its own: those
+    /// made later take nothing from it, so however many come, it may begin when what was leaving has gone.
     pub(super) fn room<K: Copy + Ord>(
         &self,
         residents: &[Resident<K>],
@@ -131,7 +138,7 @@ impl Rules {
         }
         let missing = missing.saturating_sub(claims.leaving);
         if missing == 0 {
-            return Room::Wait { until: None };
+            return Room::Coming;
         }
         if let Some(evicted) = least_valuable(residents, |resident| self.may_go(resident, now), missing, now) {
             return Room::Evict(evicted);
@@ -282,7 +289,7 @@ fn least_valuable<K: Copy + Ord>(
 }
 
 fn taken<K>(residents: &[Resident<K>], claims: Claims) -> u64 {
-    sum(residents.iter()) + claims.leaving + claims.loading
+    sum(residents.iter()) + claims.leaving + claims.loading + claims.promised
 }
 
 fn sum<'a, K: 'a>(residents: impl Iterator<Item = &'a Resident<K>>) -> u64 {

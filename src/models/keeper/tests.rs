@@ -80,6 +80,99 @@ async fn no_more_go_than_must() {
     assert_eq!((evicted, keeper.memory().1), (1, 100 * MIB));
 }
 
+/// Has a process leave that takes its time.
+fn leave(keeper: &Keeper, bytes: u64) {
+    keeper.house().leaving += bytes;
+}
+
+fn gone(keeper: &Keeper, bytes: u64) {
+    keeper.house().leaving -= bytes;
+    keeper.changed.notify_waiters();
+}
+
+fn promised(keeper: &Keeper) -> Vec<u64> {
+    keeper.house().promised.values().copied().collect()
+}
+
+fn spawn_room(keeper: &Arc<Keeper>, bytes: u64) -> tokio::task::JoinHandle<Result<Reservation, Fault>> {
+    let keeper = Arc::clone(keeper);
+    tokio::spawn(async move { keeper.room("model/9", bytes, &Urgency::default()).await })
+}
+
+/// Lets every task go on as far as it can.
+async fn all_have_looked() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_coming_is_promised_and_given_in_turn() {
+    let keeper = keeper(100 * MIB);
+    leave(&keeper, 100 * MIB);
+    let [first, second, third] = [60, 30, 10].map(|bytes| spawn_room(&keeper, bytes * MIB));
+    all_have_looked().await;
+    assert_eq!(promised(&keeper), [60 * MIB, 30 * MIB, 10 * MIB]);
+    // Enough for the others, but the first has waited longest.
+    gone(&keeper, 40 * MIB);
+    all_have_looked().await;
+    assert!(!first.is_finished() && !second.is_finished() && !third.is_finished());
+    gone(&keeper, 20 * MIB);
+    let first = first.await.unwrap().unwrap();
+    assert_eq!((keeper.memory().1, promised(&keeper)), (100 * MIB, vec![30 * MIB, 10 * MIB]));
+    // Who no longer waits needs nothing.
+    second.abort();
+    assert!(second.await.is_err());
+    gone(&keeper, 10 * MIB);
+    let third = third.await.unwrap().unwrap();
+    assert_eq!((keeper.memory().1, promised(&keeper)), (100 * MIB, vec![]));
+    drop((first, third));
+    assert_eq!(keeper.memory().1, 30 * MIB);
+}
+
+#[tokio::test]
+async fn a_load_chooses_who_goes_while_another_waits_for_a_process() {
+    let keeper = keeper(100 * MIB);
+    let (first, second) = (version(1), version(2));
+    load(&keeper, &first, 30 * MIB).await.unwrap();
+    leave(&keeper, 60 * MIB);
+    let rooms = [60 * MIB, 40 * MIB].map(|bytes| spawn_room(&keeper, bytes));
+    all_have_looked().await;
+    assert!(first.slot.get().is_none() && rooms.iter().all(|room| !room.is_finished()));
+    assert_eq!(promised(&keeper), [60 * MIB, 40 * MIB]);
+    gone(&keeper, 60 * MIB);
+    for room in rooms {
+        room.await.unwrap().unwrap();
+    }
+    load(&keeper, &second, 100 * MIB).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_grew_after_a_promise_is_made_good() {
+    let keeper = keeper(100 * MIB);
+    let version = version(1);
+    let grows = load(&keeper, &version, 40 * MIB).await.unwrap();
+    leave(&keeper, 60 * MIB);
+    let room = spawn_room(&keeper, 60 * MIB);
+    all_have_looked().await;
+    grows.memory.store(50 * MIB, Ordering::Relaxed);
+    assert!(version.slot.get().is_some() && promised(&keeper) == [60 * MIB]);
+    let now = keeper.now();
+    keeper.enforce(&mut keeper.house(), now);
+    assert!(version.slot.get().is_none());
+    gone(&keeper, 60 * MIB);
+    room.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_go_is_not_waited_for_for_ever() {
+    let keeper = keeper(100 * MIB);
+    leave(&keeper, 60 * MIB);
+    let fault = keeper.room("model/1", 60 * MIB, &Urgency::default()).await.unwrap_err();
+    assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
+    assert!(promised(&keeper).is_empty());
+}
+
 #[tokio::test]
 async fn what_is_leased_stays_and_a_load_waits_for_its_end() {
     let keeper = Arc::new(Keeper { patience: PATIENCE, ..Arc::into_inner(keeper(100 * MIB)).unwrap() });

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::super::usage::Pace;
 use super::*;
 
+mod pipeline;
 mod simulation;
 
 const MB: u64 = 1 << 20;
@@ -77,14 +78,29 @@ fn what_a_large_one_makes_superfluous_is_spared() {
 fn room_is_not_there_before_a_process_is_gone() {
     let rules = rules(20 * MB);
     let room = |leaving| {
-        let claims = Claims { leaving: leaving * MB, loading: 0 };
+        let claims = Claims { leaving: leaving * MB, ..Claims::default() };
         rules.room(&[resident(1)], claims, wanted(10), NOW)
     };
-    assert_eq!(room(10), Room::Wait { until: None });
+    assert_eq!(room(10), Room::Coming);
     assert_eq!(room(0), Room::Free);
     // What leaves is not enough here.
-    let claims = Claims { leaving: 10 * MB, loading: 0 };
+    let claims = Claims { leaving: 10 * MB, ..Claims::default() };
     assert_eq!(rules.room(&[resident(1)], claims, wanted(15), NOW), Room::Evict(vec![1]));
+}
+
+#[test]
+fn what_is_promised_is_promised_once() {
+    let rules = rules(30 * MB);
+    let room = |promised| {
+        let claims = Claims { leaving: 10 * MB, promised: promised * MB, ..Claims::default() };
+        rules.room(&[resident(1), resident(2)], claims, wanted(5), NOW)
+    };
+    assert_eq!(room(0), Room::Coming);
+    assert_eq!(room(5), Room::Coming);
+    assert_eq!(room(6), Room::Evict(vec![1]));
+    // It is no longer there to be taken, either.
+    let promised = Claims { promised: 6 * MB, ..Claims::default() };
+    assert_eq!(rules.room(&[resident(1), resident(2)], promised, wanted(5), NOW), Room::Evict(vec![1]));
 }
 
 #[test]
@@ -113,7 +129,7 @@ fn what_is_in_use_or_loading_is_waited_for() {
     let in_use = Resident { in_use: true, ..resident(1) };
     let rules = rules(10 * MB);
     assert_eq!(rules.room(&[in_use], Claims::default(), wanted(10), NOW), Room::Wait { until: None });
-    let loading = Claims { leaving: 0, loading: 10 * MB };
+    let loading = Claims { loading: 10 * MB, ..Claims::default() };
     assert_eq!(rules.room::<u32>(&[], loading, wanted(10), NOW), Room::Wait { until: None });
 }
 
@@ -215,12 +231,12 @@ proptest! {
     #[test]
     fn room_keeps_its_word(
         residents in any_house(), limit in 0..600_u64, leaving in 0..80_u64, loading in 0..80_u64,
-        needed in 0..150_u64, patience in 0..20_u64, now in 200..220_u64,
+        promised in 0..80_u64, needed in 0..150_u64, patience in 0..20_u64, now in 200..220_u64,
     ) {
         let (rules, now) = (rules(limit), seconds(now));
-        let claims = Claims { leaving, loading };
+        let claims = Claims { leaving, loading, promised };
         let wanted = Wanted { memory: needed, patience: seconds(patience) };
-        let used = total(&residents) + leaving + loading;
+        let used = total(&residents) + leaving + loading + promised;
         let guests = || residents.iter().filter(|resident| !resident.pinned);
         let gone_by = |time| move |resident: &&Resident<u32>| rules.stay_ends(resident) <= time;
         let enough = |bytes: u64| used + needed <= limit + leaving + bytes;
@@ -229,6 +245,10 @@ proptest! {
         prop_assert_eq!(&room, &rules.room(&residents, claims, wanted, now));
         match room {
             Room::Free => {}
+            Room::Coming => {
+                prop_assert!(enough(0));
+                prop_assert_eq!(rules.room(&residents, Claims { leaving: 0, ..claims }, wanted, now), Room::Free);
+            }
             Room::Evict(keys) => {
                 let evicted = of(&residents, &keys);
                 let mut distinct = keys.clone();
@@ -242,9 +262,9 @@ proptest! {
                 prop_assert!(enough(freed));
                 prop_assert!(evicted.iter().all(|resident| resident.memory == 0 || !enough(freed - resident.memory)));
                 let after: Vec<_> = residents.iter().filter(|resident| !keys.contains(&resident.key)).copied().collect();
-                prop_assert_eq!(rules.room(&after, Claims { leaving: 0, loading }, wanted, now), Room::Free);
-                let going = Claims { leaving: leaving + freed, loading };
-                prop_assert_eq!(rules.room(&after, going, wanted, now), Room::Wait { until: None });
+                prop_assert_eq!(rules.room(&after, Claims { leaving: 0, ..claims }, wanted, now), Room::Free);
+                let going = Claims { leaving: leaving + freed, ..claims };
+                prop_assert_eq!(rules.room(&after, going, wanted, now), Room::Coming);
             }
             Room::Wait { until: Some(time) } => {
                 prop_assert!(now < time && time <= now + wanted.patience);
@@ -256,8 +276,9 @@ proptest! {
             Room::Wait { until: None } => {
                 let in_time = total(guests().filter(gone_by(now + wanted.patience)));
                 let all = total(guests());
-                prop_assert!(enough(0) || enough(in_time) || !enough(all));
-                prop_assert!(!enough(total(guests().filter(|resident| !resident.in_use).filter(gone_by(now)))) || enough(0));
+                prop_assert!(!enough(0));
+                prop_assert!(enough(in_time) || !enough(all));
+                prop_assert!(!enough(total(guests().filter(|resident| !resident.in_use).filter(gone_by(now)))));
             }
             Room::Refuse(Refusal::TooLarge { .. }) => prop_assert!(needed > limit),
             Room::Refuse(Refusal::Pinned { left, .. }) => {
@@ -284,11 +305,12 @@ proptest! {
 
     #[test]
     fn excess_takes_no_more_than_it_must(
-        residents in any_house(), limit in 0..600_u64, leaving in 0..80_u64, now in 200..220_u64,
+        residents in any_house(), limit in 0..600_u64, leaving in 0..80_u64, promised in 0..80_u64,
+        now in 200..220_u64,
     ) {
         let (rules, now) = (rules(limit), seconds(now));
-        let claims = Claims { leaving, loading: 0 };
-        let over = total(&residents).saturating_sub(limit);
+        let claims = Claims { leaving, loading: 0, promised };
+        let over = (total(&residents) + promised).saturating_sub(limit);
         let Excess { evict, recycle } = rules.excess(&residents, claims, now);
         let evicted = of(&residents, &evict);
         prop_assert!(evicted.iter().all(|resident| rules.may_go(resident, now)));

@@ -143,7 +143,7 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
                 Room::Free => break,
                 Room::Evict(keys) => loaded_at.retain(|key, _| !keys.contains(key)),
                 Room::Wait { until: Some(time) } => now = time,
-                Room::Wait { until: None } | Room::Refuse(_) => panic!("{room:?}"),
+                Room::Coming | Room::Wait { until: None } | Room::Refuse(_) => panic!("{room:?}"),
             }
         }
         now += kinds[model].load_cost;
