@@ -14,17 +14,18 @@ use tokio_util::task::TaskTracker;
 
 use super::backoff::Step;
 use super::memory;
-use super::residency::{Claims, Refusal, Resident, Room, Rules, Wanted};
+use super::residency::{Claims, Resident, Room, Rules, Wanted};
 use super::slot::Loading;
 use super::turns::Urgency;
 use super::version::{Loaded, Version};
-use crate::invocation::in_words;
-use crate::message::{Code, Fault, Stage};
+use crate::message::Fault;
 use crate::telemetry::Metrics;
 
 mod leaving;
+mod no_room;
 
 pub(super) use leaving::Leaving;
+use no_room::{full, refused};
 
 /// How often idle versions are looked for, and those that were called are measured.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,6 +38,9 @@ const SOUND: Duration = Duration::from_secs(300);
 
 /// How long a load waits for room, before whoever waits for it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Memory is short when something had to go for another twice within so long.
+const SHORTAGE: Duration = Duration::from_secs(10);
 
 /// Keeps what is loaded within its bounds.
 #[derive(Debug)]
@@ -67,6 +71,9 @@ struct House {
     loading: u64,
     /// Of loads that wait for what is leaving, by the order in which they asked.
     promised: BTreeMap<u64, u64>,
+    /// When something last went for another, and until when memory counts as short for it.
+    last_taken: Option<Duration>,
+    short_until: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -159,13 +166,13 @@ impl Keeper {
                 // Some of them may have been taken in this very moment: look again.
                 Room::Evict(_) => continue,
                 Room::Refuse(refusal) => return Err(refused(name, &refusal)),
-                Room::Coming if left.is_zero() => return Err(self.full(name)),
+                Room::Coming if left.is_zero() => return Err(full(name, self.patience)),
                 Room::Coming => {
                     // It has its promise, so the next one need not wait for processes to go.
                     drop(turn.take());
                     give_up
                 }
-                Room::Wait { .. } if patience.is_zero() => return Err(self.full(name)),
+                Room::Wait { .. } if patience.is_zero() => return Err(full(name, self.patience)),
                 Room::Wait { until } => until.unwrap_or(give_up).min(give_up),
             };
             tokio::select! {
@@ -203,6 +210,9 @@ impl Keeper {
     fn evict(self: &Arc<Self>, house: &mut House, key: u64, why: Leaving) {
         let unused = house.residents.get(&key).is_some_and(|tenant| tenant.loaded.leases.close_if_unused());
         if unused {
+            if why == Leaving::Memory {
+                house.taken_for_another(self.now());
+            }
             self.let_go(house, key, why);
         }
     }
@@ -330,6 +340,16 @@ impl Keeper {
         }
     }
 
+    /// Where memory is short, the next load is likely to be like the last, and to come before whoever goes for it is
+    /// called: it finds room at once.
+    fn make_headroom(self: &Arc<Self>, house: &mut House, bytes: u64, now: Duration) {
+        if now < house.short_until {
+            for key in self.rules.headroom(&house.view(now), house.claims_before(u64::MAX), bytes, now) {
+                self.evict(house, key, Leaving::Memory);
+            }
+        }
+    }
+
     /// Measures those that were called since they were measured.
     async fn measure(&self) {
         let due: Vec<(Tenant, Vec<u32>)> = {
@@ -357,15 +377,6 @@ impl Keeper {
         self.show(&house);
     }
 
-    fn full(&self, name: &str) -> Fault {
-        let message = format!(
-            "there is no room for {name}: for {} every model that is loaded has been in use, being loaded, or too new to go; come back \
-             later, or raise models.memory_limit",
-            in_words(self.patience)
-        );
-        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message).with_retry_after(Duration::from_secs(2))
-    }
-
     fn show_memory(&self, version: &Version, bytes: u64) {
         self.metrics.model_memory.with_label_values(&version.labels()).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
@@ -385,6 +396,12 @@ impl Keeper {
 }
 
 impl House {
+    fn taken_for_another(&mut self, now: Duration) {
+        if self.last_taken.replace(now).is_some_and(|last| now.saturating_sub(last) < SHORTAGE) {
+            self.short_until = now + SHORTAGE;
+        }
+    }
+
     fn view(&self, now: Duration) -> Vec<Resident<u64>> {
         self.residents.values().map(|tenant| tenant.view(now)).collect()
     }
@@ -447,12 +464,14 @@ impl Reservation {
         let tenant = Tenant { version: Arc::clone(version), loaded: Arc::clone(&loaded), measured_at: 0 };
         keeper.show_memory(version, loaded.memory.load(Ordering::Relaxed));
         house.residents.insert(version.key, tenant);
-        house.loading -= std::mem::take(&mut self.bytes);
+        let bytes = std::mem::take(&mut self.bytes);
+        house.loading -= bytes;
         version.history.loads.fetch_add(1, Ordering::Relaxed);
         *version.history.left() = None;
         loading.finish(loaded);
         let now = keeper.now();
         keeper.enforce(&mut house, now);
+        keeper.make_headroom(&mut house, bytes, now);
         keeper.show(&house);
         drop(house);
         keeper.unused();
@@ -475,20 +494,6 @@ pub(super) async fn memory_of(pids: Vec<u32>) -> Option<u64> {
 async fn memories_of(pids: Vec<u32>) -> Vec<Option<u64>> {
     // Reading it walks the process's page tables in the kernel.
     tokio::task::spawn_blocking(move || memory::group_private_memories(&pids)).await.unwrap_or_default()
-}
-
-fn refused(name: &str, refusal: &Refusal) -> Fault {
-    let message = format!("there is no room for {name}: {refusal}");
-    match refusal {
-        Refusal::TooLarge { .. } | Refusal::Pinned { .. } => {
-            Fault::passing(Code::TemporarilyUnavailable, Stage::Load, format!("{message}; raise models.memory_limit"))
-                .with_retry_after(Duration::from_secs(60))
-        }
-        Refusal::Thrash { retry_after } => {
-            Fault::passing(Code::TemporarilyUnavailable, Stage::Load, format!("{message}; come back later"))
-                .with_retry_after((*retry_after).max(Duration::from_secs(1)))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,13 @@ const SOON: f32 = 0.001;
 /// A load that takes no longer than this earns no stay.
 const CHEAP: Duration = Duration::from_millis(500);
 
+/// What a model takes to load at most that is let go ahead of need: that it is missed after all, once in several times,
+/// costs no more than each time to wait for a process to end.
+const QUICK: Duration = Duration::from_millis(100);
+
+/// The part of the memory that is kept free at most.
+const LARGEST_HEADROOM: u64 = 8;
+
 /// The rules of the house, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rules {
@@ -154,6 +161,25 @@ impl Rules {
             Some(time) if time > patience_ends => Room::Refuse(Refusal::Thrash { retry_after: time - now }),
             Some(_) | None => Room::Wait { until: None },
         }
+    }
+
+    /// Who goes ahead of the next load, where memory is short, so that a load of so many bytes finds room and need not
+    /// wait for the end of a process. Only what is quick to have back.
+    pub(super) fn headroom<K: Copy + Ord>(
+        &self,
+        residents: &[Resident<K>],
+        claims: Claims,
+        bytes: u64,
+        now: Duration,
+    ) -> Vec<K> {
+        let Some(limit) = self.memory_limit.filter(|limit| bytes <= limit / LARGEST_HEADROOM) else {
+            return Vec::new();
+        };
+        let missing = taken(residents, claims).saturating_add(bytes).saturating_sub(limit);
+        let missing = missing.saturating_sub(claims.leaving);
+        let go = least_valuable(residents, |resident| self.may_go(resident, now), missing, now).unwrap_or_default();
+        let is_dear = |resident: &Resident<K>| resident.load_cost > QUICK && go.contains(&resident.key);
+        if residents.iter().any(is_dear) { Vec::new() } else { go }
     }
 
     /// Who has been unused for so long that they must go.

@@ -1,5 +1,6 @@
 use crate::config::{EnvManager, Runtime};
 use crate::invocation::{Concern, HttpBackend};
+use crate::message::{Code, Stage};
 use crate::models::host::{LoadReport, Phases, Proof};
 use crate::models::leases::Leases;
 use crate::models::slot::Found;
@@ -171,6 +172,21 @@ async fn a_process_that_does_not_go_is_not_waited_for_for_ever() {
     let fault = keeper.room("model/1", 60 * MIB, &Urgency::default()).await.unwrap_err();
     assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
     assert!(promised(&keeper).is_empty());
+}
+
+#[tokio::test]
+async fn where_memory_stays_short_the_next_load_finds_room() {
+    let keeper = keeper(100 * MIB);
+    let versions: Vec<_> = (1..=12).map(version).collect();
+    for version in &versions {
+        load(&keeper, version, 10 * MIB).await.unwrap();
+    }
+    all_have_looked().await;
+    assert_eq!(keeper.memory().1, 90 * MIB);
+    // For one load, not for more than one.
+    let room = keeper.room("model/13", 10 * MIB, &Urgency::default()).await.unwrap();
+    assert_eq!((keeper.memory().1, keeper.house().residents.len()), (100 * MIB, 9));
+    drop(room);
 }
 
 #[tokio::test]

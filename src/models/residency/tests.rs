@@ -187,6 +187,22 @@ fn a_leak_costs_the_one_that_leaks() {
     assert_eq!(excess(&[busy(1), busy(2), busy(3)]), nothing);
 }
 
+#[test]
+fn ahead_of_a_load_only_what_is_quick_to_have_back_goes() {
+    let rules = rules(85 * MB);
+    let headroom = |cost, leaving, bytes: u64| {
+        let residents: Vec<_> = (1..=8).map(|key| Resident { load_cost: cost, ..resident(key) }).collect();
+        rules.headroom(&residents, Claims { leaving, ..Claims::default() }, bytes * MB, NOW)
+    };
+    assert_eq!(headroom(millis(50), 0, 10), [1]);
+    assert!(headroom(millis(150), 0, 10).is_empty());
+    // What is free, or will be, is enough.
+    assert!(headroom(millis(50), 0, 5).is_empty());
+    assert!(headroom(millis(50), 5 * MB, 5).is_empty());
+    // It would be too much to keep free.
+    assert!(headroom(millis(50), 0, 11).is_empty());
+}
+
 fn any_resident() -> impl Strategy<Value = Resident<u32>> {
     let times = (0..200_u64, 0..5000_u64, proptest::option::of(0..200_u64));
     let pace = proptest::option::of((0.0..100.0_f32, 0.0..50.0_f32));
@@ -290,6 +306,24 @@ proptest! {
                 prop_assert!(!enough(total(guests().filter(gone_by(now + wanted.patience)))));
                 prop_assert!(enough(total(guests().filter(gone_by(now + retry_after)))));
             }
+        }
+    }
+
+    #[test]
+    fn headroom_is_room_without_waiting(
+        residents in any_house(), limit in 0..600_u64, leaving in 0..80_u64, promised in 0..80_u64,
+        bytes in 0..80_u64, now in 200..220_u64,
+    ) {
+        let (rules, now) = (rules(limit), seconds(now));
+        let claims = Claims { leaving, loading: 0, promised };
+        let go = rules.headroom(&residents, claims, bytes, now);
+        prop_assert!(of(&residents, &go).iter().all(|resident| rules.may_go(resident, now) && resident.load_cost <= QUICK));
+        let wanted = Wanted { memory: bytes, patience: Duration::ZERO };
+        if !go.is_empty() {
+            prop_assert!(bytes <= limit / LARGEST_HEADROOM);
+            prop_assert_eq!(rules.room(&residents, claims, wanted, now), Room::Evict(go.clone()));
+            let after: Vec<_> = residents.iter().filter(|resident| !go.contains(&resident.key)).copied().collect();
+            prop_assert_eq!(rules.room(&after, Claims { leaving: 0, ..claims }, wanted, now), Room::Free);
         }
     }
 
