@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::broker::{BrokerError, Cluster};
 use crate::canary::Canaries;
-use crate::config::{Config, ConfigFile};
+use crate::config::{Config, ConfigFile, Kafka};
 use crate::intake::Intake;
 use crate::models::{Models, ModelsError};
 use crate::pipeline::{Pipeline, Shadows};
@@ -74,13 +74,15 @@ struct App {
     door: Door,
     router: Option<Router>,
     cluster: Arc<Cluster>,
+    /// As it was at the start: that does not change.
+    kafka: Kafka,
     metrics: Metrics,
 }
 
 /// The HTTP side of each role.
 enum Door {
     /// Takes calls.
-    Shim(Shim),
+    Shim(Box<Shim>),
     /// Only shows the state of a router.
     Status(HttpServer),
 }
@@ -143,7 +145,7 @@ impl App {
         failed: &CancellationToken,
     ) -> Result<Self, AppError> {
         let metrics = Metrics::new().map_err(|error| AppError::Failed(error.to_string()))?;
-        let cluster = connect(&config, role).await?;
+        let cluster = connect(config, role).await?;
         let router = match role {
             Role::All | Role::Router => Some(Router::start(config, &cluster, &metrics, readiness, failed).await?),
             Role::Shim => None,
@@ -153,26 +155,37 @@ impl App {
         });
         let door = match role {
             Role::All | Role::Shim => {
-                Door::Shim(Shim::start(shim_parts(config, &cluster, readiness, &metrics, operations)).await?)
+                let parts = shim_parts(config, &cluster, readiness, &metrics, operations);
+                Door::Shim(Box::new(Shim::start(parts).await?))
             }
             Role::Router => {
                 let routes = status_routes(readiness.clone(), metrics.clone()).merge(operations);
                 Door::Status(HttpServer::bind(&config.server, routes).await?)
             }
         };
-        Ok(Self { door, router, cluster, metrics })
+        Ok(Self { door, router, cluster, kafka: config.kafka.clone(), metrics })
     }
 
     /// Puts the endpoints of another checked config to use, from the models outwards: whatever the door lets in finds its
     /// route.
     async fn reload(&self, config: &Config) -> Result<(), String> {
         if let Some(router) = &self.router {
+            self.ensure_topics(config).await;
             router.reload(config, &self.metrics).await.map_err(|error| error.to_string())?;
         }
         if let Door::Shim(shim) = &self.door {
             shim.set_endpoints(config.model_endpoints.iter().map(Into::into).collect());
         }
         Ok(())
+    }
+
+    /// The first shadow needs its topic. Without it nothing but its records is lost.
+    async fn ensure_topics(&self, config: &Config) {
+        let (cluster, config) = (Arc::clone(&self.cluster), Config { kafka: self.kafka.clone(), ..config.clone() });
+        let ensured = blocking(move || cluster.ensure_topics(&config.kafka, &config.topics())).await;
+        if let Err(error) = ensured.and_then(|ensured| ensured.map_err(AppError::from)) {
+            warn!(%error, "not all topics of the new configuration are there");
+        }
     }
 
     fn addresses(&self) -> Addresses {

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::support::{Caller, Kafka, Reaction, Reply, Scrape, Setup, Signalbox, StubModel, eventually, wait_until};
+use crate::support::{
+    Caller, Kafka, Reaction, Reply, Scrape, Setup, Signalbox, StubModel, eventually, unique, wait_until,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
@@ -276,4 +278,31 @@ fn what_passes_is_tried_again_and_what_does_not_gets_no_storm() {
     assert!(retries <= all as f64 / 5.0 && retries > FLAKY as f64, "{retries}");
     assert_eq!(model.calls(), all + retries as usize);
     assert!(scrape.sum("retries_refused_total", &["route=\"main\""]) > 0.0);
+}
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn a_canary_is_taken_back_although_its_fallback_makes_good_what_it_fails() {
+    let kafka = Kafka::shared();
+    let setup = Setup::new(kafka);
+    let (stable, candidate) =
+        (StubModel::start(|_, _| Reaction::Answer), StubModel::start(|_, _| Reaction::Status(500)));
+    let canary = ", fallback: stable, canary: {steps: [50, 100], every: 10m, abort_if: {minimum_calls: 20}}";
+    let routes = [route("stable", stable.url(), ""), route("candidate", candidate.url(), canary)];
+    let state_topic = format!("  state_topic: {}", unique("state"));
+    let config = setup.config(&endpoint("only", &routes), &state_topic, "http://127.0.0.1:9");
+    let signalbox = Signalbox::start(&config);
+    let mut sent = 0;
+    wait_until("the way back", LIMIT, || {
+        for _ in 0..10 {
+            kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{sent}"))], PAYLOAD);
+            sent += 1;
+        }
+        kafka.flush();
+        (Scrape::of(&signalbox).sum("canary_aborts_total", &["route=\"candidate\""]) == 1.0).then_some(())
+    });
+    let replies = setup.replies(sent, LIMIT);
+    assert_eq!(by_key(&replies).len(), sent);
+    assert!(replies.iter().all(|reply| reply.status() == 200 && reply.header("route") == "stable"));
+    assert!(replies.iter().any(|reply| reply.header("fallback-from") == "candidate"));
 }
