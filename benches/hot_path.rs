@@ -103,6 +103,36 @@ fn with_conditions(criterion: &mut Criterion) {
     });
 }
 
+/// A thousand routes, and the condition that holds is the first, the tenth, the hundredth or the last: a decision takes as
+/// long as the conditions that are evaluated for it. Those that read the same place of the payload read it once.
+fn with_a_thousand_routes(criterion: &mut Criterion) {
+    let small = request(1 << 10);
+    let large = request(1 << 20);
+    for at in [1, 10, 100, 1000] {
+        let routes = |condition: &dyn Fn(usize) -> String| {
+            let routes = (1..=1000).map(|n| {
+                let holds = "request.headers['x-tier'] == 'gold'".to_owned();
+                let condition = if n == at { holds } else { condition(n) };
+                route(&format!("route-{n}"), Some(&condition))
+            });
+            table(routes.collect())
+        };
+        let first_cell = "request.json()['dataframe_split']['data'][0][0]";
+        let shared = routes(&|n| format!("{first_cell}.startswith('Domain {n}')"));
+        let apart =
+            routes(&|n| format!("request.json()['dataframe_split']['columns'][0] == request.json().get('{n}', {n})"));
+        for (name, table, request) in [
+            ("one place, 1 KB", &shared, &small),
+            ("one place, 1 MB", &shared, &large),
+            ("a place each, 1 KB", &apart, &small),
+        ] {
+            criterion.bench_function(&format!("thousand routes/{name}, condition {at} holds"), |bencher| {
+                bencher.iter(|| table_decides(table, black_box(request)));
+            });
+        }
+    }
+}
+
 fn with_shares(criterion: &mut Criterion) {
     let request = request(1 << 10);
     for (name, strategy, sticky_by) in [
@@ -124,5 +154,5 @@ fn table_decides(table: &RoutingTable, request: &Arc<Request>) -> usize {
     decision.map_or(usize::MAX, |decision| decision.route)
 }
 
-criterion_group!(benches, without_conditions, with_conditions, with_shares);
+criterion_group!(benches, without_conditions, with_conditions, with_a_thousand_routes, with_shares);
 criterion_main!(benches);

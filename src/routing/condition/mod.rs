@@ -9,7 +9,7 @@
 //!
 //! **Where it differs from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
 //! `keys()`, `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars only;
-//! `isdigit()` and `int()` know ASCII digits only. All that fails, it never gives another answer. Another answer is only
+//! `isdigit()`, `int()` and `float()` know ASCII digits only. All that fails, it never gives another answer. Another answer is only
 //! possible for a JSON key that is written twice (the first counts), for a body whose text is broken after the leaf that
 //! was asked for, and for `isalpha()` on combining marks. `NaN` is not JSON here, and 127 levels are the most. Whatever
 //! else is not known is refused when the condition is loaded.

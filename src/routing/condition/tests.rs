@@ -165,6 +165,8 @@ fn operators_mean_what_they_mean_in_python() {
         "'a,b,,c'.split(',') == ['a', 'b', '', 'c'] and ' a  b '.split() == ['a', 'b'] and 'a b c'.split(' ', 1) == ['a', 'b c']",
         "'-'.join(['a', 'b']) == 'a-b' and 'hello world'.title() == 'Hello World' and 'aXa'.count('a') == 2",
         "'x'.isalpha() and '12'.isdigit() and not ''.isdigit() and 'AB'.isupper() and 'xyx'.strip('x') == 'y'",
+        "'ǆ ǅx ŉ თბილისი ᾳ ΑΣ σΣ'.title() == 'ǅ ǅx ʼN თბილისი ᾼ Ας Σς' and 'ἀᾀ'.title() == 'Ἀᾀ' and 'ᾴᾷ'.capitalize() == 'Άͅᾷ'",
+        "not 'ǅa'.islower() and not 'ǅA'.isupper() and not 'ǅ'.isupper()",
         "'straße'.upper() == 'STRASSE' and 'abc'.find('c') == 2 and 'ünï'.find('ï') == 2 and 'abc'.replace('', '-') == '-a-b-c-'",
     ] {
         holds(source);
@@ -338,6 +340,28 @@ proptest::proptest! {
         for source in [source.clone(), format!("rhai:{source}"), format!("request.json(){source}")] {
             if let Ok((conditions, id)) = add(&source) {
                 let _ = conditions.evaluation(&request).holds(id);
+            }
+        }
+    }
+
+    /// Conditions that are nearly right: with something cut out, repeated, or put in.
+    #[test]
+    fn no_damaged_condition_makes_it_panic(
+        source in proptest::sample::select(vec![
+            "request.json()['dataframe_split']['data'][0][0].startswith('Domain') and not request.headers.get('x', 'y') == 'z'",
+            "any(row[1] * 2 ** 3 > -1.5e3 for row in request.json().get('data', [])[::2] if isinstance(row, (list, tuple)))",
+            "{'a': [1, (2,), {3}]}['a'][0:1] + [None] < [\"ü\\n\\x41\"] if 1 < 2 <= 3 else 'x' not in ('x' * 3).split('x')",
+        ]),
+        cut in 0..120usize, length in 0..8usize, put in ".{0,4}", body in "[\\[\\]{}:,0-9a\" .eNTrunl-]{0,40}",
+    ) {
+        let characters: Vec<char> = source.chars().collect();
+        let at = cut.min(characters.len());
+        let end = (at + length).min(characters.len());
+        let before: String = characters[..at].iter().collect();
+        for rest in [&characters[end..], &characters[at.saturating_sub(length)..]] {
+            let source = format!("{before}{put}{}", rest.iter().collect::<String>());
+            if let Ok((conditions, id)) = add(&source) {
+                let _ = conditions.evaluation(&request(&body)).holds(id);
             }
         }
     }

@@ -62,12 +62,20 @@ pub(super) fn int(arguments: &[Value]) -> Result<Value> {
                 {
                     Err(ConditionError::overflow())
                 }
-                _ => Err(ConditionError::wrong_value("the text is not a whole number")),
+                _ => Err(unreadable("int", text, "the text is not a whole number")),
             }
         }
         Value::Beyond => Err(ConditionError::overflow()),
         other => Err(not_a_number("int", other)),
     }
+}
+
+/// Why a text gives no number. Numerals outside ASCII, which Python may read, are told apart.
+fn unreadable(function: &str, text: &str, message: &str) -> ConditionError {
+    if text.chars().any(|character| !character.is_ascii() && character.is_numeric()) {
+        return ConditionError::wrong_value(format!("{function}() knows only the digits 0 to 9"));
+    }
+    ConditionError::wrong_value(message)
 }
 
 /// `float(x)`
@@ -81,7 +89,7 @@ pub(super) fn float(arguments: &[Value]) -> Result<Value> {
             without_underscores(text.trim_matches(is_space))
                 .and_then(|text| text.parse().ok())
                 .map(Value::Float)
-                .ok_or_else(|| ConditionError::wrong_value("the text is not a number"))
+                .ok_or_else(|| unreadable("float", text, "the text is not a number"))
         }
         Value::Beyond => Err(ConditionError::overflow()),
         other => Err(not_a_number("float", other)),

@@ -102,14 +102,19 @@ pub(super) fn capitalize(receiver: &Value, _: &[Value]) -> Result<Value> {
 pub(super) fn title(receiver: &Value, _: &[Value]) -> Result<Value> {
     made_from(receiver, "title", |text| {
         let mut titled = String::with_capacity(text.len());
+        // Lowered as a whole: what a final sigma becomes depends on what stands around it.
+        let lowered = text.to_lowercase();
+        let mut lowered = lowered.chars();
         let mut inside_word = false;
         for character in text.chars() {
+            let lower = lowered.by_ref().take(character.to_lowercase().count());
             if inside_word {
-                titled.extend(character.to_lowercase());
+                titled.extend(lower);
             } else {
+                lower.for_each(drop);
                 titled.push_str(&title_case(character));
             }
-            inside_word = character.is_lowercase() || character.is_uppercase();
+            inside_word = character.is_lowercase() || character.is_uppercase() || is_title_case(character);
         }
         titled
     })
@@ -281,12 +286,12 @@ pub(super) fn isspace(receiver: &Value, _: &[Value]) -> Result<Value> {
 
 /// `str.isupper()`
 pub(super) fn isupper(receiver: &Value, _: &[Value]) -> Result<Value> {
-    cased(receiver, "isupper", char::is_uppercase, char::is_lowercase)
+    cased(receiver, "isupper", char::is_uppercase, |it| it.is_lowercase() || is_title_case(it))
 }
 
 /// `str.islower()`
 pub(super) fn islower(receiver: &Value, _: &[Value]) -> Result<Value> {
-    cased(receiver, "islower", char::is_lowercase, char::is_uppercase)
+    cased(receiver, "islower", char::is_lowercase, |it| it.is_uppercase() || is_title_case(it))
 }
 
 fn all_characters(receiver: &Value, name: &str, holds: fn(char) -> bool) -> Result<Value> {
@@ -339,11 +344,43 @@ pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }
 
-/// The first letter of a title-cased word: `ß` becomes `Ss`.
+/// Whether it is one letter for a large and a small one, such as `ǅ`: neither upper case nor lower case.
+fn is_title_case(character: char) -> bool {
+    let has_cases = || !character.to_lowercase().eq([character]) && !character.to_uppercase().eq([character]);
+    !character.is_lowercase() && !character.is_uppercase() && has_cases()
+}
+
+/// The first letter of a title-cased word: `ß` becomes `Ss`. The standard library knows upper case only, and these are
+/// the letters with a title case of their own.
 fn title_case(character: char) -> String {
-    let mut upper = character.to_uppercase();
-    let first = upper.next().unwrap_or(character);
-    std::iter::once(first).chain(upper.flat_map(char::to_lowercase)).collect()
+    let own = match character {
+        'ŉ' => "ʼN",
+        'Ǆ'..='ǆ' => "ǅ",
+        'Ǉ'..='ǉ' => "ǈ",
+        'Ǌ'..='ǌ' => "ǋ",
+        'Ǳ'..='ǳ' => "ǲ",
+        'ᾳ' | 'ᾼ' => "ᾼ",
+        'ῃ' | 'ῌ' => "ῌ",
+        'ῳ' | 'ῼ' => "ῼ",
+        'ᾷ' => "ᾼ\u{342}",
+        'ῇ' => "ῌ\u{342}",
+        'ῷ' => "ῼ\u{342}",
+        // Georgian capitals are for whole words.
+        'ა'..='ჺ' | 'ჽ'..='ჿ' => return character.to_string(),
+        // Greek with an iota below: eight small letters, then the same eight in title case.
+        '\u{1f80}'..='\u{1faf}' => {
+            return char::from_u32(u32::from(character) | 8).unwrap_or(character).to_string();
+        }
+        'ᾲ' | 'ᾴ' | 'ῂ' | 'ῄ' | 'ῲ' | 'ῴ' => {
+            return character.to_uppercase().take(1).chain(['\u{345}']).collect();
+        }
+        _ => {
+            let mut upper = character.to_uppercase();
+            let first = upper.next().unwrap_or(character);
+            return std::iter::once(first).chain(upper.flat_map(char::to_lowercase)).collect();
+        }
+    };
+    own.to_owned()
 }
 
 /// `str(float)`: the shortest text that reads back as the same number, with an exponent where Python writes one.

@@ -43,14 +43,27 @@ class Request:
         return self._body
 
 
-TEXTS = ["", "a", "abc", "Hello World", "ünïcödé", " pad ", "12", "-3", "1.5", "a,b,,c", "x", "ΑΣ", "ß", "日本", "\t\n", "gold", "True", "nan", "1e3", "_1", "1_0", "aXbX"]
+TEXTS = ["", "a", "abc", "Hello World", "ünïcödé", " pad ", "12", "-3", "1.5", "a,b,,c", "x", "ΑΣ", "ß", "日本", "\t\n", "gold", "True", "nan", "1e3", "_1", "1_0", "aXbX", "😀🎉x", "İstanbul", "ﬁ", "ŉ", "a\u00a0b", "\u2028", "\x1c \x85", "ǅ ǆ", "Ǆ", "თბილისი", "ᾳᾷ ᾐ", "aΣ ΑΣ.x", "\x00", "0x1F", "+5", "٣", "½", "\"q'\\"]
 KEYS = ["a", "b", "data", "n", "s", "list", "d", "é"]
 FLOATS = [rng.random() * 10.0 ** rng.randrange(-30, 18) for _ in range(20)] + [0.0, 0.5, 1.0, 1.5, -2.5, 0.1, 1e16, 1e-5, 123456.789, 2.675, 0.30000000000000004, 5e-324, 1e300, 0.1234567890123456, 9007199254740992.0]
 INTS = [0, 1, 2, 3, -1, -2, 7, 10, 100, 2**53 + 1, 2**31, 2**62, 2**63 - 1, -(2**63) + 1]
 
 
+# Of any script, and beyond the first 65,536. No combining marks, of which `isalpha()` is known to think otherwise.
+RANGES = [
+    lambda rng: rng.randrange(0x20, 0x7F),
+    lambda rng: rng.randrange(0xA0, 0x250),
+    lambda rng: rng.randrange(0x391, 0x3CA),
+    lambda rng: rng.randrange(0x410, 0x450),
+    lambda rng: rng.randrange(0x4E00, 0x4F00),
+    lambda rng: rng.randrange(0x1F600, 0x1F640),
+]
+
+
 def scalar():
     kind = rng.randrange(6)
+    if rng.random() < 0.05:
+        return "".join(chr(rng.choice(RANGES)(rng)) for _ in range(rng.randrange(1, 6)))
     if kind == 0:
         return rng.choice(TEXTS)
     if kind == 1:
@@ -70,9 +83,16 @@ def tree(depth):
     return {key: tree(depth - 1) for key in rng.sample(KEYS, rng.randrange(1, 6))}
 
 
+# What is no JSON, or beyond what a condition computes with; never in a literal.
+ODD = [float("nan"), float("inf"), float("-inf"), 2**63, -(2**63), -(2**63) - 1, 2**64, 10**40, 1e308, -0.0]
+
+
 def body():
     if rng.random() < 0.05:
         return tree(2)
+    if rng.random() < 0.1:
+        odd = tree(2)
+        return {"data": odd, "n": rng.choice(ODD), "s": [rng.choice(ODD), odd], "list": [[[[odd]]]], "a": {"a": {"a": odd}}}
     return {key: tree(2) for key in rng.sample(KEYS, 6)}
 
 

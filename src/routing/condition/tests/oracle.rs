@@ -1,6 +1,7 @@
 //! The same conditions on the same payloads, here and in CPython.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -13,7 +14,7 @@ const NARROWER: [&str; 9] = [
     "are not ordered here",
     "'dict view'",
     "is not supported in conditions",
-    "isdigit() knows only",
+    "knows only the digits 0 to 9",
     "fewer than 0 digits",
     "a complex number",
     "cannot be read as JSON",
@@ -33,14 +34,18 @@ enum Outcome {
     Raised(#[expect(dead_code, reason = "shown when outcomes differ")] String),
 }
 
+/// How long one evaluation may take, compiled without optimisation and on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(2);
+
 /// `SIGNALBOX_ORACLE_SEED` and `SIGNALBOX_ORACLE_CASES` choose others.
 #[test]
 #[ignore = "needs python3"]
 fn conditions_agree_with_cpython() {
     let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let (seed, cases) = (setting("SIGNALBOX_ORACLE_SEED", "1"), setting("SIGNALBOX_ORACLE_CASES", "10000"));
     let output = Command::new("python3")
         .args(["-c", include_str!("oracle.py")])
-        .args([setting("SIGNALBOX_ORACLE_SEED", "1"), setting("SIGNALBOX_ORACLE_CASES", "5000")])
+        .args([&seed, &cases])
         .stderr(Stdio::inherit())
         .output()
         .unwrap();
@@ -50,7 +55,12 @@ fn conditions_agree_with_cpython() {
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let case: Case = serde_json::from_slice(line).unwrap();
         let ours = match add(&case.condition) {
-            Ok((conditions, id)) => conditions.evaluation(&oracle_request(&case.body)).holds(id),
+            Ok((conditions, id)) => {
+                let (begun, request) = (Instant::now(), oracle_request(&case.body));
+                let ours = conditions.evaluation(&request).holds(id);
+                assert!(begun.elapsed() < LIMIT, "{:?}: {} on {}", begun.elapsed(), case.condition, case.body);
+                ours
+            }
             Err(problem) => {
                 assert!(!problem.message.contains("defect"), "{problem}: {}", case.condition);
                 refused.push(format!("{problem}\n    {}\n    {:?}", case.condition, case.outcome));
@@ -75,13 +85,16 @@ fn conditions_agree_with_cpython() {
     for refused in refused.iter().take(15) {
         println!("refused: {refused}");
     }
+    // The shortest say best what is wrong.
+    differences.sort_by_key(String::len);
     assert!(
         differences.is_empty(),
-        "{} differ:\n{}",
+        "with SIGNALBOX_ORACLE_SEED={seed} SIGNALBOX_ORACLE_CASES={cases}, {} differ, the shortest first:\n{}",
         differences.len(),
         differences[..differences.len().min(25)].join("\n")
     );
     assert!(refused.len() * 20 < agreed + raised, "too many were refused");
+    assert!(agreed * 3 > raised, "too few give an answer at all");
 }
 
 fn oracle_request(body: &str) -> Arc<Request> {
