@@ -94,7 +94,7 @@ fn conditions_agree_with_cpython() {
         differences[..differences.len().min(25)].join("\n")
     );
     assert!(refused.len() * 20 < agreed + raised, "too many were refused");
-    assert!(agreed * 3 > raised, "too few give an answer at all");
+    assert!(agreed > raised, "too few give an answer at all");
 }
 
 fn oracle_request(body: &str) -> Arc<Request> {
