@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::ledger::{Ledger, News};
 use super::policy::{Phase, Standing, Verdict, judge};
-use super::statistics::{Mark, Sample};
+use super::statistics::{Mark, Sample, Statistics};
 use super::{CanaryReport, Subject, Wish};
 use crate::broker::Cluster;
 use crate::config::Kafka;
@@ -55,6 +55,8 @@ struct Watched {
     marks: Vec<Mark>,
     marked_at: Instant,
     written: Option<(Standing, Instant)>,
+    /// Where it stands, once its share is what it is there.
+    held: Option<Standing>,
 }
 
 impl Watch {
@@ -111,13 +113,11 @@ impl Watch {
         for subject in subjects {
             let key = key(&subject);
             let known = before.remove(&key).filter(|known| Arc::ptr_eq(&known.subject.own, &subject.own));
-            let (marks, marked_at, written) = match known {
-                Some(known) if known.subject.others.len() == subject.others.len() => {
-                    (known.marks, known.marked_at, known.written)
-                }
-                _ => (marks(&subject), Instant::now(), None),
+            let watched = match known {
+                Some(known) if are_same(&known.subject.others, &subject.others) => Watched { subject, ..known },
+                _ => Watched { marks: marks(&subject), marked_at: Instant::now(), written: None, held: None, subject },
             };
-            self.watched.insert(key, Watched { subject, marks, marked_at, written });
+            self.watched.insert(key, watched);
         }
         for gone in before.into_values() {
             let labels = [&*gone.subject.endpoint, &*gone.subject.route];
@@ -173,9 +173,14 @@ impl Watch {
         let Subject { endpoint, route, canary, share: held, .. } = &watched.subject;
         let (before, share) = (held.get(), standing.share(canary));
         held.set(share);
+        if watched.held.as_ref() == Some(standing) {
+            // Only the configuration around it has changed.
+            return;
+        }
         watched.marks = marks(&watched.subject);
         watched.marked_at = Instant::now();
         watched.written = None;
+        watched.held = Some(standing.clone());
         self.metrics.canary_share.with_label_values(&[endpoint, route]).set(share);
         let (from, to) = (100.0 * before, 100.0 * share);
         match standing.phase {
@@ -268,6 +273,10 @@ impl Watched {
 
 fn marks(subject: &Subject) -> Vec<Mark> {
     std::iter::once(&subject.own).chain(&subject.others).map(|statistics| statistics.mark()).collect()
+}
+
+fn are_same(one: &[Arc<Statistics>], other: &[Arc<Statistics>]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 /// What a canary is called in the topic: another model or other steps make it another one.

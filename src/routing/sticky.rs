@@ -47,7 +47,7 @@ fn some_hash_of(value: &Value) -> Result<u64, ConditionError> {
                 items.iter().map(|item| some_hash_of(item).map(u64::to_le_bytes)).collect();
             xxh3_64_with_seed(hashes?.as_flattened(), LIST)
         }
-        Value::Set(_) | Value::View(_) | Value::Dict(_) | Value::Beyond => {
+        Value::Set(_) | Value::View(..) | Value::Dict(_) | Value::Beyond => {
             let message = format!("TypeError: sticky_by must give text or numbers, not {}", value.type_name());
             return Err(ConditionError::Failed(message));
         }

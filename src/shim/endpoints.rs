@@ -60,9 +60,12 @@ pub(super) struct Endpoint {
 
 /// The endpoints that there are now. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Directory {
-    current: Arc<ArcSwap<Endpoints>>,
-    pub(super) metrics: Metrics,
+pub(super) struct Directory(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<Endpoints>,
+    metrics: Metrics,
 }
 
 /// All endpoints.
@@ -75,22 +78,27 @@ struct Endpoints {
 impl Directory {
     pub(super) fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
         let current = ArcSwap::from_pointee(Endpoints::new(endpoints, metrics));
-        Self { current: Arc::new(current), metrics: metrics.clone() }
+        Self(Arc::new(Shared { current, metrics: metrics.clone() }))
     }
 
     /// From now on there are these. Calls under way go on as they began.
     pub(super) fn set(&self, endpoints: Vec<ShimEndpoint>) {
-        self.current.store(Arc::new(Endpoints::new(endpoints, &self.metrics)));
+        self.0.current.store(Arc::new(Endpoints::new(endpoints, &self.0.metrics)));
+    }
+
+    /// Where its calls are counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// The body of `GET /api/2.0/endpoints/`.
     pub(super) fn listing(&self) -> Bytes {
-        self.current.load().listing.clone()
+        self.0.current.load().listing.clone()
     }
 
     /// The endpoint a caller named, or the only one.
     pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
-        self.current.load().find(named)
+        self.0.current.load().find(named)
     }
 }
 

@@ -64,7 +64,7 @@ impl Door {
             Ok(endpoint) => endpoint,
             Err(fault) => return answer::of_fault(correlation, None, &fault),
         };
-        let tally = Tally::start(endpoint.clone(), self.endpoints.metrics.clone());
+        let tally = Tally::start(endpoint.clone(), self.endpoints.metrics().clone());
         let answer = match self.exchange(correlation, &endpoint, request).await {
             Ok(reply) => answer::of_reply(correlation, &endpoint.name, reply),
             Err(fault) => {

@@ -58,3 +58,20 @@ async fn what_a_reload_concerns_is_made_anew() {
         assert_eq!(kept(&before, &after), [None, Some(1)], "{changed}");
     }
 }
+
+#[tokio::test]
+async fn a_canary_that_goes_on_keeps_its_share() {
+    let world = World::new();
+    let routes = |steps: &str| {
+        format!("{FAST}, {{model_uri: builtin:noop, alias: next, canary: {{steps: [{steps}], every: 10m}}}}")
+    };
+    let snapshot = |steps: &str, before: Option<&Snapshot>| world.snapshot(&routes(steps), FAST, before);
+    let share = |snapshot: &Snapshot| Arc::clone(snapshot.table.named("a").unwrap().canary().unwrap().1);
+    let before = snapshot("1, 50", None);
+    share(&before).set(0.5);
+    assert_eq!(share(&snapshot("1, 50", Some(&before))).get(), 0.5);
+    assert_eq!(share(&snapshot("2, 50", Some(&before))).get(), 0.0);
+    // Those that it is compared with are no longer the same without it.
+    let after = world.snapshot(FAST, FAST, Some(&before));
+    assert_eq!(kept(&before, &after), [None]);
+}

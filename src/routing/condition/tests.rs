@@ -178,6 +178,9 @@ fn operators_mean_what_they_mean_in_python() {
     fails("1 / 0 == 1", "ZeroDivisionError");
     fails("(1).startswith('x')", "'int' object has no attribute 'startswith'");
     fails("[] in {1: 2}", "unhashable");
+    fails("[] in request.json().keys()", "unhashable");
+    fails("([], 1) in request.json().items()", "unhashable");
+    holds("[] not in request.json().values() and ([],) not in request.json().items()");
     // What is not reached is not evaluated.
     holds("3 < 2 < 1 / 0 or True");
     holds("True or request.json()['nope']");

@@ -22,7 +22,7 @@ pub(in crate::routing) enum Value {
     Tuple(Arc<[Value]>),
     Set(Arc<[Value]>),
     /// What `keys()`, `values()` and `items()` give: something to look through, not a list.
-    View(Arc<[Value]>),
+    View(Arc<[Value]>, ViewOf),
     Dict(Arc<Dict>),
     /// A number whose size is beyond 64 bits. JSON does not tell whether it was a whole one, so nothing is computed
     /// with it: whatever touches it fails.
@@ -39,6 +39,17 @@ pub(in crate::routing) struct Dict {
 
 /// More entries than this are looked up by hash.
 const INDEXED_FROM: usize = 16;
+
+/// What of a dictionary a view shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::routing) enum ViewOf {
+    /// `keys()`
+    Keys,
+    /// `values()`
+    Values,
+    /// `items()`
+    Items,
+}
 
 impl Value {
     /// Text.
@@ -57,7 +68,7 @@ impl Value {
             Self::List(_) => "list",
             Self::Tuple(_) => "tuple",
             Self::Set(_) => "set",
-            Self::View(_) => "dict view",
+            Self::View(..) => "dict view",
             Self::Dict(_) => "dict",
             Self::Beyond => "number beyond 64 bits",
         }
@@ -165,7 +176,7 @@ impl Serialize for Value {
             Self::Int(int) => serializer.serialize_i64(*int),
             Self::Float(float) => serializer.serialize_f64(*float),
             Self::Str(text) => serializer.serialize_str(text),
-            Self::List(items) | Self::Tuple(items) | Self::Set(items) | Self::View(items) => {
+            Self::List(items) | Self::Tuple(items) | Self::Set(items) | Self::View(items, _) => {
                 serializer.collect_seq(items.iter())
             }
             Self::Dict(dict) => serializer.collect_map(dict.entries.iter().map(|(key, value)| (key, value))),

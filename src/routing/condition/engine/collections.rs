@@ -4,7 +4,7 @@ use super::operators::{compare, equal};
 use super::strings;
 use crate::routing::condition::budget::charge;
 use crate::routing::condition::error::{ConditionError, Result};
-use crate::routing::condition::value::{Dict, Value};
+use crate::routing::condition::value::{Dict, Value, ViewOf};
 
 /// Python's `IndexError` for a sequence of this type.
 pub(in crate::routing::condition) fn index_error(type_name: &str) -> ConditionError {
@@ -70,7 +70,16 @@ pub(super) fn contains(container: &Value, needle: &Value) -> Result<bool> {
             require_hashable(key)?;
             any_equal(items, key)
         }
-        (Value::List(items) | Value::Tuple(items) | Value::View(items), needle) => any_equal(items, needle),
+        (Value::View(items, of), needle) => {
+            // Python looks these up by the hash of the key.
+            match (of, needle) {
+                (ViewOf::Keys, key) => require_hashable(key)?,
+                (ViewOf::Items, Value::Tuple(pair)) if pair.len() == 2 => require_hashable(&pair[0])?,
+                (ViewOf::Items | ViewOf::Values, _) => {}
+            }
+            any_equal(items, needle)
+        }
+        (Value::List(items) | Value::Tuple(items), needle) => any_equal(items, needle),
         (other, _) => {
             Err(ConditionError::wrong_type(format!("argument of type '{}' is not iterable", other.type_name())))
         }
@@ -80,7 +89,7 @@ pub(super) fn contains(container: &Value, needle: &Value) -> Result<bool> {
 /// What a loop over the value sees.
 pub(super) fn elements(value: &Value) -> Result<Vec<Value>> {
     match value {
-        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items) => {
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items, _) => {
             charge(items.len())?;
             Ok(items.to_vec())
         }
@@ -97,7 +106,7 @@ pub(super) fn elements(value: &Value) -> Result<Vec<Value>> {
 pub(super) fn length(value: &Value) -> Result<Value> {
     let length = match value {
         Value::Str(text) => strings::length(text)?,
-        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items) => items.len(),
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items, _) => items.len(),
         Value::Dict(dict) => dict.entries().len(),
         other => {
             return Err(ConditionError::wrong_type(format!("object of type '{}' has no len()", other.type_name())));
@@ -121,17 +130,17 @@ pub(super) fn int(count: usize) -> Result<Value> {
 
 /// `dict.keys()`
 pub(super) fn keys(receiver: &Value, _: &[Value]) -> Result<Value> {
-    view(receiver, "keys", |(key, _)| key.clone())
+    view(receiver, "keys", ViewOf::Keys, |(key, _)| key.clone())
 }
 
 /// `dict.values()`
 pub(super) fn values(receiver: &Value, _: &[Value]) -> Result<Value> {
-    view(receiver, "values", |(_, value)| value.clone())
+    view(receiver, "values", ViewOf::Values, |(_, value)| value.clone())
 }
 
 /// `dict.items()`
 pub(super) fn items(receiver: &Value, _: &[Value]) -> Result<Value> {
-    view(receiver, "items", |(key, value)| Value::Tuple([key.clone(), value.clone()].into()))
+    view(receiver, "items", ViewOf::Items, |(key, value)| Value::Tuple([key.clone(), value.clone()].into()))
 }
 
 /// `list.count(x)`, `tuple.count(x)` and `str.count(x)`
@@ -224,7 +233,7 @@ pub(super) fn look_up<'a>(dict: &'a Dict, key: &Value) -> Result<Option<&'a Valu
 
 fn require_hashable(key: &Value) -> Result<()> {
     match key {
-        Value::List(_) | Value::Set(_) | Value::Dict(_) | Value::View(_) => {
+        Value::List(_) | Value::Set(_) | Value::Dict(_) | Value::View(..) => {
             Err(ConditionError::wrong_type(format!("unhashable type: '{}'", key.type_name())))
         }
         Value::Beyond => Err(ConditionError::overflow()),
@@ -233,10 +242,10 @@ fn require_hashable(key: &Value) -> Result<()> {
     }
 }
 
-fn view(receiver: &Value, name: &str, of: impl Fn(&(Value, Value)) -> Value) -> Result<Value> {
+fn view(receiver: &Value, name: &str, what: ViewOf, of: impl Fn(&(Value, Value)) -> Value) -> Result<Value> {
     let Value::Dict(dict) = receiver else { return Err(no_attribute(receiver, name)) };
     charge(dict.entries().len())?;
-    Ok(Value::View(dict.entries().iter().map(of).collect()))
+    Ok(Value::View(dict.entries().iter().map(of).collect(), what))
 }
 
 /// The key as an error shows it; text that came with the request could be private, so only numbers are shown whole.

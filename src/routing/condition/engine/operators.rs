@@ -22,7 +22,7 @@ pub(super) fn truth(value: &Value) -> bool {
         Value::Int(int) => *int != 0,
         Value::Float(float) => *float != 0.0,
         Value::Str(text) => !text.is_empty(),
-        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items) => !items.is_empty(),
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items, _) => !items.is_empty(),
         Value::Dict(dict) => !dict.entries().is_empty(),
         Value::Beyond => true,
     }
@@ -71,7 +71,7 @@ pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
             }
             Ok(true)
         }
-        (Value::View(_), _) | (_, Value::View(_)) => Err(ConditionError::wrong_type(
+        (Value::View(..), _) | (_, Value::View(..)) => Err(ConditionError::wrong_type(
             "keys(), values() and items() are not compared here; use `in`, len(), any() or all()",
         )),
         (Value::Beyond, _) | (_, Value::Beyond) => Err(ConditionError::overflow()),
@@ -97,7 +97,7 @@ pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<
             Ok(Some(left.len().cmp(&right.len())))
         }
         (Value::Beyond, _) | (_, Value::Beyond) => Err(ConditionError::overflow()),
-        (Value::Set(_) | Value::View(_), Value::Set(_) | Value::View(_)) => {
+        (Value::Set(_) | Value::View(..), Value::Set(_) | Value::View(..)) => {
             Err(ConditionError::wrong_type("sets are not ordered here; use `in` or =="))
         }
         _ => match numbers(left, right) {
