@@ -8,8 +8,11 @@ use super::*;
 use crate::routing::condition::{ConditionProblem, Language};
 
 mod canary;
+mod decision;
 mod properties;
+mod recovery;
 mod route_tests;
+mod shares;
 
 const GATEWAY: &str = include_str!("../../config/gateway.yaml");
 const CONDITIONAL: &str = include_str!("../../config/gateway-conditional.yaml");
@@ -259,74 +262,6 @@ fn keys_of_later_features_are_refused_by_name() {
 }
 
 #[test]
-fn routes_that_nothing_reaches_are_warned_of() {
-    let text = "\
-model_endpoints:
-  - name: a
-    routes:
-      - {model_uri: 'models:/m/1', alias: one, model_request_condition: 'request.key'}
-      - {model_uri: 'models:/m/2', alias: two}
-      - {model_uri: 'models:/m/3', alias: three}
-      - {model_uri: 'models:/m/4', alias: four, model_request_condition: 'request.key'}
-      - {model_uri: 'models:/m/5', alias: five, model_request_condition: 'request.topic'}
-";
-    insta::assert_snapshot!(loaded(text).warnings, @r#"
-    gateway.yaml:6:9: warning: model_endpoints[0].routes[2]: no request can take this route: model_endpoints[0].routes[1] has no condition either and comes first; give it a model_request_condition, or remove it
-    gateway.yaml:7:9: warning: model_endpoints[0].routes[3]: no request can take this route: model_endpoints[0].routes[0] has the same condition and comes first; change its condition, or remove it
-    "#);
-}
-
-#[test]
-fn shares_that_cannot_be_meant() {
-    let text = "\
-model_endpoints:
-  - name: a
-    strategy: weighted
-    sticky_by: request.headers['x-user'] and usr
-    routes:
-      - {model_uri: 'models:/m/1', alias: one, weight: 0}
-      - {model_uri: 'models:/m/2', alias: two, weight: 0.0}
-      - {model_uri: 'models:/m/3', alias: three, weight: 0, model_request_condition: 'request.key'}
-      - {model_uri: 'models:/m/4', alias: four, weight: 0, model_request_condition: 'request.topic'}
-      - {model_uri: 'models:/m/5', alias: five, model_request_condition: 'request.topic'}
-  - name: b
-    sticky_by: request.key
-    routes:
-      - {model_uri: 'models:/m/1', alias: one, weight: -1}
-      - {model_uri: 'models:/m/2', alias: two, weight: .inf, model_request_condition: 'request.key'}
-      - {model_uri: 'models:/m/3', alias: three, weight: 9, model_request_condition: 'request.topic'}
-  - name: c
-    strategy: least_loaded
-    sticky_by: 'rhai: request.key +'
-    routes: [{model_uri: 'models:/m/1', alias: one, weight: much}]
-";
-    insta::assert_snapshot!(report(text), @r#"
-    gateway.yaml:4:46: model_endpoints[0].sticky_by: the expression does not compile: `usr` is not a value here; only `request` is known; text needs quotes around it
-    gateway.yaml:6:56: model_endpoints[0].routes[0].weight: every route without a condition has weight 0, so that no route takes those requests; give one of them a weight of more than 0
-    gateway.yaml:8:58: model_endpoints[0].routes[2].weight: every route with this condition has weight 0, so that no route takes those requests; give one of them a weight of more than 0
-    gateway.yaml:12:16: warning: model_endpoints[1].sticky_by: it counts for nothing without `strategy: weighted`: only shares are kept for a caller; add that, or leave it out
-    gateway.yaml:14:56: model_endpoints[1].routes[0].weight: must be 0 or more
-    gateway.yaml:15:56: model_endpoints[1].routes[1].weight: must be 0 or more
-    gateway.yaml:16:58: warning: model_endpoints[1].routes[2].weight: a weight counts for nothing without `strategy: weighted`; add that to the endpoint, or leave the weight out
-    gateway.yaml:19:16: warning: model_endpoints[2].sticky_by: it counts for nothing without `strategy: weighted`: only shares are kept for a caller; add that, or leave it out
-    gateway.yaml:19:36: model_endpoints[2].sticky_by: the expression does not compile: not a Rhai expression: Script is incomplete
-    gateway.yaml:20:61: model_endpoints[2].routes[0].weight: expected a number, found 'much'
-    "#);
-    let fine = "\
-model_endpoints:
-  - name: a
-    strategy: weighted
-    sticky_by: request.json()['user']
-    route_override: true
-    routes:
-      - {model_uri: 'models:/m/1', alias: one, weight: 0.5}
-      - {model_uri: 'models:/m/2', alias: two, weight: 0}
-      - {model_uri: 'models:/m/3', alias: three}
-";
-    assert_eq!(loaded(fine).warnings.problems, []);
-}
-
-#[test]
 fn dangling_aliases_and_own_properties() {
     let text = "\
 model_endpoints:
@@ -345,71 +280,6 @@ kafka:
     gateway.yaml:7:52: kafka.properties.security.protocol: librdkafka does not take this property: Invalid value "SSLL" for configuration property "security.protocol"
     gateway.yaml:7:69: kafka.properties.linger.ms: librdkafka does not take this property: Invalid value for configuration property "queue.buffering.max.ms"
     "#);
-}
-
-#[test]
-fn fallbacks_breakers_and_retries_are_checked() {
-    let text = "\
-model_endpoints:
-  - name: a
-    routes:
-      - {model_uri: 'models:/m/1', alias: one, fallback: two, fallback_on: [timeout, slow]}
-      - {model_uri: 'models:/m/2', alias: two, fallback: three, timeout: 20s}
-      - {model_uri: 'models:/m/3', alias: three, fallback: two, fallback_on: []}
-      - {model_uri: 'models:/m/4', alias: four, fallback_on: [timeout], timeout: 0s}
-      - {model_uri: 'models:/m/5', alias: five, fallback: five, breaker: {error_share: 0, slow_share: 1.1, slow_call: 0s}}
-      - {model_uri: 'models:/m/6', alias: six, breaker: {window: 0s, minimum_calls: 0, open_for: 0s, probes: 0, error_share: .nan}}
-      - {model_uri: 'models:/m/7', alias: seven, retries: {max_attempts: 1, backoff: 2s}}
-";
-    insta::assert_snapshot!(report(text), @r"
-    gateway.yaml:4:86: model_endpoints[0].routes[0].fallback_on[1]: unknown value 'slow'; valid values: load_failure, server_error, timeout, breaker_open, overload
-    gateway.yaml:5:58: model_endpoints[0].routes[1].fallback: the fallbacks go in a circle: two → three → two; let one of them have no fallback
-    gateway.yaml:5:74: model_endpoints[0].routes[1].timeout: must not be longer than the timeout of the endpoint
-    gateway.yaml:6:78: model_endpoints[0].routes[2].fallback_on: must name a cause; all of them count without this key
-    gateway.yaml:7:62: model_endpoints[0].routes[3].fallback_on: there is nothing to fall back to; name a route with `fallback`, or leave it out
-    gateway.yaml:7:82: model_endpoints[0].routes[3].timeout: must be more than nothing
-    gateway.yaml:8:59: model_endpoints[0].routes[4].fallback: a route cannot be its own; name another route of this endpoint
-    gateway.yaml:8:88: model_endpoints[0].routes[4].breaker.error_share: must be more than 0, and 1 at most
-    gateway.yaml:8:103: model_endpoints[0].routes[4].breaker.slow_share: must be more than 0, and 1 at most
-    gateway.yaml:8:119: model_endpoints[0].routes[4].breaker.slow_call: must be more than nothing
-    gateway.yaml:9:66: model_endpoints[0].routes[5].breaker.window: must be more than nothing
-    gateway.yaml:9:85: model_endpoints[0].routes[5].breaker.minimum_calls: must be at least 1
-    gateway.yaml:9:98: model_endpoints[0].routes[5].breaker.open_for: must be more than nothing
-    gateway.yaml:9:110: model_endpoints[0].routes[5].breaker.probes: must be at least 1
-    gateway.yaml:9:126: model_endpoints[0].routes[5].breaker.error_share: must be more than 0, and 1 at most
-    gateway.yaml:10:59: model_endpoints[0].routes[6].retries.max_backoff: must not be shorter than backoff
-    gateway.yaml:10:74: model_endpoints[0].routes[6].retries.max_attempts: must be at least 2: the first call is one of them
-    ");
-}
-
-#[test]
-fn an_outside_decision_is_checked_where_it_stands() {
-    let text = "\
-model_endpoints:
-  - name: a
-    decision:
-      url: someone:secret@h/v1
-      timeout: 0s
-      cache: 0s
-      headers: [x-tier, '']
-      values:
-        fine: request.json['a']
-        flawed: request.json['a'] +
-    routes:
-      - {model_uri: 'models:/m/1', alias: one, shadow: two}
-      - {model_uri: 'models:/m/2', alias: two, shadow: nobody}
-kafka: {shadow_topic: inference-replies}
-";
-    insta::assert_snapshot!(report(text), @r"
-    gateway.yaml:4:12: model_endpoints[0].decision.url: not an http(s):// address; such as http://127.0.0.1:8181/v1/data/routing/route
-    gateway.yaml:5:16: model_endpoints[0].decision.timeout: must be more than nothing
-    gateway.yaml:6:14: model_endpoints[0].decision.cache: must be more than nothing
-    gateway.yaml:7:25: model_endpoints[0].decision.headers[1]: must name a header
-    gateway.yaml:10:36: model_endpoints[0].decision.values.flawed: the expression does not compile: not a Python expression: Expected an expression
-    gateway.yaml:13:56: model_endpoints[0].routes[1].shadow: no route has the alias 'nobody'; routes of this endpoint: one, two
-    gateway.yaml:14:23: kafka.shadow_topic: 'inference-replies' is replies_topic already; each of the topics needs a name of its own
-    ");
-    assert!(!report(text).contains("secret"));
 }
 
 #[test]

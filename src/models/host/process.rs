@@ -26,10 +26,13 @@ use super::control::{Receiver, Report, Request};
 use super::output::{self, Output, cut};
 use super::template::{Task, TemplateError, TemplateSpec};
 
-/// The template's text, and those of the programs that its children run.
+/// The template's text, and those of the programs that it and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
-const PROGRAMS: [(&str, &str); 2] =
-    [("model", include_str!("python/host.py")), ("clerk", include_str!("python/clerk.py"))];
+const PROGRAMS: [(&str, &str); 3] = [
+    ("dry_run", include_str!("python/dry_run.py")),
+    ("model", include_str!("python/host.py")),
+    ("clerk", include_str!("python/clerk.py")),
+];
 
 /// What the interpreter is started with: it reads the template's text, whose length comes first, and runs it. As an
 /// argument of its own that would be in every list of processes.

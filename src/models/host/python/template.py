@@ -110,6 +110,7 @@ class Template:
         self.to_learn = []
         self.refused = set()
         self.libraries, self.exclude, self.programs, self.data_limit = [], set(), {}, None
+        self.dry_run = {}
         self.installed, self.modules = {}, 0
         # A child that ends wakes `select` by a byte in a pipe.
         self.wakeup, wake = os.pipe()
@@ -192,15 +193,12 @@ class Template:
         self.report("warmed", seconds=time.monotonic() - begun)
 
     def fork(self, id, kind, arguments, environment):
-        child = self.spare if kind == "model" else None
-        if child:
-            self.spare = None
-        else:
-            try:
-                child = self.make_child(kind, arguments, environment)
-            except OSError as error:
-                self.report("refused", id=id, reason=str(error))
-                return
+        child, self.spare = (self.spare, None) if kind == "model" else (None, self.spare)
+        try:
+            child = child or self.make_child(kind, arguments, environment)
+        except OSError as error:
+            self.report("refused", id=id, reason=str(error))
+            return
         self.report("forked", (child.connection.fileno(), child.output), id=id, pid=child.pid)
         child.close()
         self.wants_spare |= kind == "model"
@@ -220,9 +218,10 @@ class Template:
 
         for library in self.libraries:
             self.import_library(library)
-        dry_run(SIGNATURES, BODIES)
+        self.dry_run = self.execute("dry_run")
+        self.dry_run["run"]()
         if "sklearn" in sys.modules:
-            dry_run_of_sklearn()
+            self.dry_run["run_sklearn"]()
         self.versions()
 
     def import_library(self, library):
@@ -363,13 +362,18 @@ class Template:
             limit_data(self.data_limit)
         # Not their names: to look at each would be to copy the memory it is in.
         self.modules = len(sys.modules)
-        namespace = {"__name__": f"signalbox_{kind}", "TEMPLATE": self}
-        exec(self.programs[kind], namespace)
+        program = self.execute(kind)
         if kind == "model":
             # What every load and call writes to is copied now, while nobody waits for it.
-            dry_run(SIGNATURES[1:], BODIES[:1])
-        namespace["main"](Channel(connection))
+            self.dry_run["run_short"]()
+        program["main"](Channel(connection))
         os._exit(0)
+
+    def execute(self, program):
+        """What a program defines."""
+        namespace = {"__name__": f"signalbox_{program}", "TEMPLATE": self}
+        exec(self.programs[program], namespace)
+        return namespace
 
     def reap(self):
         """Sees to every child that has ended, whose own children have become ours."""
@@ -470,64 +474,6 @@ def limit_data(own):
         inherited = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData:"))
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (inherited + own, hard))
-
-
-BODIES = [
-    ("application/json", b'{"dataframe_split": {"columns": ["a", "b"], "data": [["x", 1.5], ["y", 2.0]]}}'),
-    ("application/json", b'{"dataframe_records": [{"a": "x", "b": 1.5}]}'),
-    ("application/json", b'{"inputs": {"a": ["x"], "b": [1.5]}}'),
-    ("application/json", b'{"instances": [{"a": "x", "b": 1.5}]}'),
-    ("application/json", b'{"inputs": {"c": ["x"]}}'),
-    ("text/csv", b"a,b\nx,1.5\n"),
-]
-INPUTS = '[{"type": "string", "name": "a", "required": true}, {"type": "double", "name": "b", "required": true}]'
-SIGNATURES = ["", f"signature:\n  inputs: '{INPUTS}'\n"]
-
-
-def dry_run(signatures, bodies):
-    """Loads and calls a model that does nothing, since much is imported only then."""
-    import tempfile
-    import types
-
-    import mlflow.pyfunc
-    from mlflow.pyfunc import scoring_server
-
-    class Nothing:
-        def predict(self, model_input, params=None):
-            return model_input
-
-    loader = types.ModuleType("signalbox_dry_run")
-    loader._load_pyfunc = lambda *_, **__: Nothing()
-    sys.modules[loader.__name__] = loader
-    try:
-        for signature in signatures:
-            with tempfile.TemporaryDirectory() as directory:
-                with open(os.path.join(directory, "requirements.txt"), "w") as file:
-                    file.write(f"mlflow=={mlflow.__version__}\n")
-                with open(os.path.join(directory, "MLmodel"), "w") as file:
-                    version = ".".join(map(str, sys.version_info[:3]))
-                    file.write(
-                        f"flavors:\n  python_function:\n    loader_module: {loader.__name__}\n    env: "
-                        f"{{virtualenv: python_env.yaml}}\n    python_version: {version}\n{signature}"
-                    )
-                model = mlflow.pyfunc.load_model(directory)
-                schema = model.metadata.get_input_schema()
-                for content_type, body in bodies:
-                    with contextlib.suppress(mlflow.exceptions.MlflowException):
-                        scoring_server.invocations(body, content_type, model, schema)
-    finally:
-        del sys.modules[loader.__name__]
-
-
-def dry_run_of_sklearn():
-    """Its checks of what it is given look for plugins, once. No parallel code: that would not survive a fork."""
-    import pandas
-    from scipy.sparse import csr_matrix
-    from sklearn.preprocessing import MaxAbsScaler
-
-    # The second is what texts are turned into: only for what is no table is every plugin asked.
-    for table in (pandas.DataFrame({"a": [1.0, 2.0]}), csr_matrix([[1.0], [2.0]])):
-        MaxAbsScaler().fit(table).transform(table)
 
 
 def main():

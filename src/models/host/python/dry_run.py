@@ -1,0 +1,70 @@
+"""What a model's load and call import and touch, done beforehand without a model.
+
+Runs in the template once everything is imported, and in a host that waits for its model, which then has copied what
+every load and call writes to, while nobody waits for it.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import types
+
+import mlflow.pyfunc
+from mlflow.pyfunc import scoring_server
+
+BODIES = [
+    ("application/json", b'{"dataframe_split": {"columns": ["a", "b"], "data": [["x", 1.5], ["y", 2.0]]}}'),
+    ("application/json", b'{"dataframe_records": [{"a": "x", "b": 1.5}]}'),
+    ("application/json", b'{"inputs": {"a": ["x"], "b": [1.5]}}'),
+    ("application/json", b'{"instances": [{"a": "x", "b": 1.5}]}'),
+    ("application/json", b'{"inputs": {"c": ["x"]}}'),
+    ("text/csv", b"a,b\nx,1.5\n"),
+]
+INPUTS = '[{"type": "string", "name": "a", "required": true}, {"type": "double", "name": "b", "required": true}]'
+SIGNATURES = ["", f"signature:\n  inputs: '{INPUTS}'\n"]
+
+
+def run(signatures=SIGNATURES, bodies=BODIES):
+    """Loads and calls a model that does nothing, since much is imported only then."""
+    class Nothing:
+        def predict(self, model_input, params=None):
+            return model_input
+
+    loader = types.ModuleType("signalbox_dry_run")
+    loader._load_pyfunc = lambda *_, **__: Nothing()
+    sys.modules[loader.__name__] = loader
+    try:
+        for signature in signatures:
+            with tempfile.TemporaryDirectory() as directory:
+                with open(os.path.join(directory, "requirements.txt"), "w") as file:
+                    file.write(f"mlflow=={mlflow.__version__}\n")
+                with open(os.path.join(directory, "MLmodel"), "w") as file:
+                    version = ".".join(map(str, sys.version_info[:3]))
+                    file.write(
+                        f"flavors:\n  python_function:\n    loader_module: {loader.__name__}\n    env: "
+                        f"{{virtualenv: python_env.yaml}}\n    python_version: {version}\n{signature}"
+                    )
+                model = mlflow.pyfunc.load_model(directory)
+                schema = model.metadata.get_input_schema()
+                for content_type, body in bodies:
+                    with contextlib.suppress(mlflow.exceptions.MlflowException):
+                        scoring_server.invocations(body, content_type, model, schema)
+    finally:
+        del sys.modules[loader.__name__]
+
+
+def run_sklearn():
+    """Its checks of what it is given look for plugins, once. No parallel code: that would not survive a fork."""
+    import pandas
+    from scipy.sparse import csr_matrix
+    from sklearn.preprocessing import MaxAbsScaler
+
+    # The second is what texts are turned into: only for what is no table is every plugin asked.
+    for table in (pandas.DataFrame({"a": [1.0, 2.0]}), csr_matrix([[1.0], [2.0]])):
+        MaxAbsScaler().fit(table).transform(table)
+
+
+def run_short():
+    """One load and one call."""
+    run(SIGNATURES[1:], BODIES[:1])
