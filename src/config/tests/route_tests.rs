@@ -109,3 +109,14 @@ tests: [{body: {}, route: other}]"#;
     let report = report(text);
     assert!(!report.contains("hunter2") && report.contains("takes `${SECRET}`"), "{report}");
 }
+
+#[test]
+fn nobody_outside_is_asked() {
+    let text = r#"model_endpoints:
+  - name: a
+    decision: {url: 'http://127.0.0.1:9'}
+    routes: [{model_uri: builtin:noop, alias: b}, {model_uri: builtin:noop, alias: c}]
+tests: [{route: c}]"#;
+    let warnings = loaded(text).warnings.to_string();
+    assert!(warnings.contains("5:9: warning: tests[0]: not tried: an outside service is asked first"), "{warnings}");
+}
