@@ -112,7 +112,7 @@ pub(super) fn judge(abort_if: &AbortIf, canary: &Sample, others: &Sample) -> Ver
             100.0 * usual
         ));
     }
-    // Nothing to compare with when it takes everything.
+    // An instance that has just started may have nothing to compare with.
     let comparable = others.calls >= abort_if.minimum_calls as u64;
     let limit = others.p95.mul_f64(abort_if.p95_ratio).max(others.p95 + SAME);
     if comparable && canary.p95 > limit {

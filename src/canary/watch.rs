@@ -55,6 +55,8 @@ struct Watched {
     marks: Vec<Mark>,
     marked_at: Instant,
     written: Option<(Standing, Instant)>,
+    /// What the others did when they last had enough requests to be compared with: at 100 % they have none.
+    usual: Option<Sample>,
     /// Where it stands, once its share is what it is there.
     held: Option<Standing>,
 }
@@ -115,7 +117,14 @@ impl Watch {
             let known = before.remove(&key).filter(|known| Arc::ptr_eq(&known.subject.own, &subject.own));
             let watched = match known {
                 Some(known) if are_same(&known.subject.others, &subject.others) => Watched { subject, ..known },
-                _ => Watched { marks: marks(&subject), marked_at: Instant::now(), written: None, held: None, subject },
+                _ => Watched {
+                    marks: marks(&subject),
+                    marked_at: Instant::now(),
+                    written: None,
+                    usual: None,
+                    held: None,
+                    subject,
+                },
             };
             self.watched.insert(key, watched);
         }
@@ -203,7 +212,10 @@ impl Watch {
             let (Some(watched), Some(standing)) = (self.watched.get_mut(&key), self.held.get(&key)) else { continue };
             let (own, others) = watched.samples();
             let canary = &watched.subject.canary;
-            let verdict = judge(&canary.abort_if, &own, &others);
+            if others.calls >= canary.abort_if.minimum_calls as u64 {
+                watched.usual = Some(others);
+            }
+            let verdict = judge(&canary.abort_if, &own, &watched.usual.unwrap_or(others));
             let is_good = verdict == Verdict::Good;
             if let Some(next) = standing.next(canary, verdict, now()) {
                 self.write(&key, next);

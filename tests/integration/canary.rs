@@ -77,12 +77,13 @@ async fn a_canary_that_becomes_slow_is_taken_back_by_whoever_is_left() {
     let story = async {
         // Both see the same step, and the requests it takes.
         for instance in [&first, &second] {
-            until_canary(instance, "the second step", |canary| canary["standing"]["step"] == 1).await;
+            let moved = |canary: &Value| canary["standing"]["step"].as_u64() >= Some(1);
+            until_canary(instance, "the second step", moved).await;
         }
         let before = canary(&second).await.unwrap();
         first.kill();
         // It becomes slow, and answers well all the same.
-        its_own.store(60, Ordering::Relaxed);
+        its_own.store(250, Ordering::Relaxed);
         let after = canary(&second).await.unwrap();
         assert!(after["standing"]["step"].as_u64() >= before["standing"]["step"].as_u64(), "{before} {after}");
         let back = until_canary(&second, "the way back", |canary| canary["standing"]["phase"] == "aborted").await;
@@ -128,5 +129,5 @@ async fn a_canary_that_becomes_slow_is_taken_back_by_whoever_is_left() {
     let by = |alias: &str| replies.iter().filter(|reply| reply.header("route") == alias).count();
     assert!(replies.iter().all(|reply| reply.status() == 200));
     println!("{sent} requests, {} of them by the canary", by("candidate"));
-    assert!(by("candidate") > 20 && by("stable") > by("candidate"), "{} {}", by("candidate"), by("stable"));
+    assert!(by("candidate") > 20 && by("stable") > 20, "{} {}", by("candidate"), by("stable"));
 }
