@@ -203,6 +203,9 @@ impl Poller {
             Step::Resume => self.pause_all(false),
             Step::Read | Step::Idle => {}
         }
+        if std::mem::take(&mut self.consumer.context().state().has_new_lanes) {
+            self.set_paused(self.pressure.is_paused());
+        }
         match self.consumer.poll(POLL) {
             None => Ok(()),
             Some(Ok(message)) => {
@@ -308,6 +311,13 @@ impl Poller {
     }
 
     fn pause_all(&self, pause: bool) {
+        if self.set_paused(pause) {
+            info!("{}", if pause { "partitions are paused" } else { "partitions are read again" });
+        }
+    }
+
+    /// Pauses or resumes every partition but those that wait for their oldest request. True when that went well.
+    fn set_paused(&self, pause: bool) -> bool {
         let mut list = TopicPartitionList::new();
         for (partition, lane) in self.consumer.context().state().lanes.iter() {
             if !lane.held {
@@ -315,12 +325,11 @@ impl Poller {
             }
         }
         let result = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
-        match result {
-            Ok(()) if pause => info!("partitions are paused"),
-            Ok(()) => info!("partitions are read again"),
-            Err(error) => warn!(%error, "partitions could not be paused or resumed"),
+        if let Err(error) = &result {
+            warn!(%error, "partitions could not be paused or resumed");
         }
         self.metrics.intake_paused.set(i64::from(pause));
+        result.is_ok()
     }
 
     /// Stops reading, goes on polling while requests end, commits, and leaves.

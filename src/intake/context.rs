@@ -23,6 +23,8 @@ use crate::telemetry::{Metrics, Part};
 pub(super) struct State {
     pub(super) lanes: Lanes,
     pub(super) budget: Budget,
+    /// Partitions have come: librdkafka remembers of each whether it was paused when we last had it.
+    pub(super) has_new_lanes: bool,
     completions: Receiver<Completion>,
 }
 
@@ -39,7 +41,7 @@ pub(super) struct IntakeContext {
 
 impl State {
     pub(super) fn new(budget: Budget, completions: Receiver<Completion>) -> Self {
-        Self { lanes: Lanes::default(), budget, completions }
+        Self { lanes: Lanes::default(), budget, has_new_lanes: false, completions }
     }
 
     /// Takes in the ends of requests that have arrived.
@@ -127,6 +129,7 @@ impl IntakeContext {
     fn assigned(&self, partitions: &[i32]) {
         let mut state = self.state();
         partitions.iter().for_each(|partition| state.lanes.open(*partition));
+        state.has_new_lanes = true;
         self.metrics.rebalances.with_label_values(&["assigned"]).inc();
         info!(topic = %self.topic, ?partitions, owned = state.lanes.partitions().len(), "partitions assigned");
         self.readiness.ready();

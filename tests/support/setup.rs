@@ -24,6 +24,7 @@ class Model(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *_): pass
+ThreadingHTTPServer.request_queue_size = 256
 server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
 server.daemon_threads = True
 print(f"listening on {server.server_address[1]}", flush=True)
