@@ -112,13 +112,18 @@ impl Keeper {
                 Some(Err(error)) => debug!(%error, "reading where canaries stand"),
                 None => {}
             }
-            for (key, standing) in self.entries.try_iter() {
-                open.write(&self.config.state_topic, &key, &standing);
-            }
+            self.write_entries(&open);
             open.producer.poll(Duration::ZERO);
         }
-        // What was decided last is worth a moment.
+        // What was decided last, an operator may have been told of already.
+        self.write_entries(&open);
         let _ = open.producer.flush(Duration::from_secs(2));
+    }
+
+    fn write_entries(&self, open: &Open) {
+        for (key, standing) in self.entries.try_iter() {
+            open.write(&self.config.state_topic, &key, &standing);
+        }
     }
 
     fn is_stopped(&self) -> bool {
