@@ -14,67 +14,102 @@ use tracing::{debug, info, warn};
 
 use super::budget::Budget;
 use super::lanes::Lanes;
-use super::ticket::Completion;
+use super::position::Position;
+use super::ticket::{Completion, LaneId};
 use crate::broker::BrokerContext;
 use crate::telemetry::{Metrics, Part};
 
-/// What the polling thread remembers. Only that thread touches it: in its loop, and in the callbacks that librdkafka
-/// makes while it polls. The mutex says so to the compiler; nobody ever waits for it.
+/// What is remembered of the requests under way. The polling thread holds it for moments, in its loop and in the
+/// callbacks that librdkafka makes while it polls; where replies go in transactions, their thread asks for it once in
+/// each.
 pub(super) struct State {
     pub(super) lanes: Lanes,
     pub(super) budget: Budget,
     /// Partitions have come: librdkafka remembers of each whether it was paused when we last had it.
     pub(super) has_new_lanes: bool,
-    completions: Receiver<Completion>,
 }
 
 /// The consumer's callbacks.
 pub(super) struct IntakeContext {
     broker: BrokerContext,
-    topic: Arc<str>,
+    topics: Topics,
     /// How long a revoked partition's requests are waited for before they are given back.
     drain: Duration,
+    /// Whether offsets are committed here, rather than with the replies in a transaction.
+    commits: bool,
     state: Mutex<State>,
+    /// Only the polling thread takes from it; the mutex says so to the compiler.
+    completions: Mutex<Receiver<Completion>>,
     metrics: Metrics,
     readiness: Part,
 }
 
+/// The topics that requests are read from; the requests topic is the first.
+#[derive(Debug, Clone)]
+pub(super) struct Topics(Arc<[Arc<str>]>);
+
+/// What a context is made of.
+pub(super) struct ContextParts {
+    pub(super) broker: BrokerContext,
+    pub(super) topics: Topics,
+    pub(super) drain: Duration,
+    pub(super) commits: bool,
+    pub(super) budget: Budget,
+    pub(super) completions: Receiver<Completion>,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Part,
+}
+
+impl Topics {
+    pub(super) fn new(topics: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self(topics.into_iter().collect())
+    }
+
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|name| &**name).collect()
+    }
+
+    /// The requests topic.
+    pub(super) fn requests(&self) -> &Arc<str> {
+        &self.0[0]
+    }
+
+    pub(super) fn name(&self, lane: LaneId) -> &Arc<str> {
+        &self.0[lane.topic]
+    }
+
+    pub(super) fn lane(&self, topic: &str, partition: i32) -> Option<LaneId> {
+        let topic = self.0.iter().position(|name| **name == *topic)?;
+        Some(LaneId { topic, partition })
+    }
+
+    /// The lanes that a list names.
+    pub(super) fn lanes(&self, list: &TopicPartitionList) -> Vec<LaneId> {
+        list.elements().iter().filter_map(|element| self.lane(element.topic(), element.partition())).collect()
+    }
+
+    pub(super) fn list(&self, lanes: impl IntoIterator<Item = LaneId>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for lane in lanes {
+            list.add_partition(self.name(lane), lane.partition);
+        }
+        list
+    }
+
+    /// Positions as librdkafka wants them.
+    pub(super) fn offsets(&self, positions: &[(LaneId, Position)]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for (lane, position) in positions {
+            let mut element = list.add_partition(self.name(*lane), lane.partition);
+            // Only an offset below zero is refused, and there are none.
+            let _ = element.set_offset(Offset::Offset(position.offset));
+            element.set_metadata(position.metadata());
+        }
+        list
+    }
+}
+
 impl State {
-    pub(super) fn new(budget: Budget, completions: Receiver<Completion>) -> Self {
-        Self { lanes: Lanes::default(), budget, has_new_lanes: false, completions }
-    }
-
-    /// Takes in the ends of requests that have arrived.
-    pub(super) fn settle(&mut self) {
-        while let Ok(completion) = self.completions.try_recv() {
-            self.complete(&completion);
-        }
-    }
-
-    /// Waits for one end, this long at most, and takes in all that have arrived. False when none came.
-    pub(super) fn settle_within(&mut self, timeout: Duration) -> bool {
-        match self.completions.recv_timeout(timeout) {
-            Ok(completion) => {
-                self.complete(&completion);
-                self.settle();
-                true
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => false,
-        }
-    }
-
-    /// Waits until no request of these partitions is under way, this long at most. True when all have ended.
-    pub(super) fn drain(&mut self, partitions: &[i32], timeout: Duration) -> bool {
-        let until = Instant::now() + timeout;
-        while self.lanes.in_flight(partitions) > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || !self.settle_within(left) {
-                return false;
-            }
-        }
-        true
-    }
-
     fn complete(&mut self, completion: &Completion) {
         self.budget.give_back(completion.bytes);
         if !self.lanes.complete(completion) {
@@ -84,15 +119,19 @@ impl State {
 }
 
 impl IntakeContext {
-    pub(super) fn new(
-        broker: BrokerContext,
-        topic: Arc<str>,
-        drain: Duration,
-        state: State,
-        metrics: Metrics,
-        readiness: Part,
-    ) -> Self {
-        Self { broker, topic, drain, state: Mutex::new(state), metrics, readiness }
+    pub(super) fn new(parts: ContextParts) -> Self {
+        let ContextParts { broker, topics, drain, commits, budget, completions, metrics, readiness } = parts;
+        let state = State { lanes: Lanes::default(), budget, has_new_lanes: false };
+        Self {
+            broker,
+            topics,
+            drain,
+            commits,
+            state: Mutex::new(state),
+            completions: Mutex::new(completions),
+            metrics,
+            readiness,
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -103,60 +142,116 @@ impl IntakeContext {
         &self.broker
     }
 
-    /// The commits that are due, as librdkafka wants them; of all partitions, or of some.
-    pub(super) fn take_commits(&self, partitions: Option<&[i32]>) -> Option<TopicPartitionList> {
-        let due = self.state().lanes.take_commits(partitions);
-        let mut list = TopicPartitionList::with_capacity(due.len());
-        for (partition, offset) in due {
-            // Only a name with a null byte is refused, and such a topic was never subscribed to.
-            let _ = list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
-        }
-        (list.count() > 0).then_some(list)
+    pub(super) fn topics(&self) -> &Topics {
+        &self.topics
     }
 
-    /// Commits what is due of some partitions and waits for the broker's answer. False when it did not take place, so
-    /// that it is still due.
-    pub(super) fn commit_now(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> bool {
-        let Some(list) = self.take_commits(Some(partitions)) else { return true };
-        let Err(error) = consumer.commit(&list, CommitMode::Sync) else { return true };
+    /// Whether offsets are committed here, rather than with the replies in a transaction.
+    pub(super) fn commits(&self) -> bool {
+        self.commits
+    }
+
+    /// Takes in the ends of requests that have arrived.
+    pub(super) fn settle(&self) {
+        let completions = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(first) = completions.try_recv() else { return };
+        let mut state = self.state();
+        state.complete(&first);
+        while let Ok(completion) = completions.try_recv() {
+            state.complete(&completion);
+        }
+    }
+
+    /// Waits for one end, this long at most, and takes in all that have arrived. False when none came.
+    pub(super) fn settle_within(&self, timeout: Duration) -> bool {
+        let waited = self.completions.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(timeout);
+        match waited {
+            Ok(completion) => {
+                self.state().complete(&completion);
+                self.settle();
+                true
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => false,
+        }
+    }
+
+    /// Waits until no request of these partitions is under way, this long at most. True when all have ended.
+    fn drain(&self, lanes: &[LaneId], timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
+        loop {
+            if self.state().lanes.in_flight(lanes) == 0 {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.settle_within(left) {
+                return false;
+            }
+        }
+    }
+
+    /// Commits what is due of some partitions that go, and waits for the broker's answer. False when it did not take
+    /// place, so that it is still due.
+    pub(super) fn commit_now(&self, consumer: &BaseConsumer<Self>, lanes: &[LaneId]) -> bool {
+        let due = {
+            let mut state = self.state();
+            let chosen: Vec<LaneId> = match self.commits {
+                true => lanes.to_vec(),
+                // All that is finished is committed already. What is not is given back, so that nobody takes its owner
+                // for dead; where a transaction may still say otherwise, it has the last word.
+                false => lanes.iter().copied().filter(|lane| state.lanes.is_given_back(*lane)).collect(),
+            };
+            state.lanes.take_commits(Some(&chosen), true)
+        };
+        if due.is_empty() {
+            return true;
+        }
+        let Err(error) = consumer.commit(&self.topics.offsets(&due), CommitMode::Sync) else { return true };
         debug!(%error, "offsets could not be committed");
         self.metrics.commits.with_label_values(&["error"]).inc();
         let mut state = self.state();
-        partitions.iter().for_each(|partition| state.lanes.commit_failed(*partition));
+        due.iter().for_each(|(lane, _)| state.lanes.commit_failed(*lane));
         false
     }
 
-    fn assigned(&self, partitions: &[i32]) {
+    fn assigned(&self, lanes: &[LaneId]) {
         let mut state = self.state();
-        partitions.iter().for_each(|partition| state.lanes.open(*partition));
+        lanes.iter().for_each(|lane| state.lanes.take(*lane));
         state.has_new_lanes = true;
         self.metrics.rebalances.with_label_values(&["assigned"]).inc();
-        info!(topic = %self.topic, ?partitions, owned = state.lanes.partitions().len(), "partitions assigned");
+        info!(partitions = %names(lanes), owned = state.lanes.ids().len(), "partitions assigned");
         self.readiness.ready();
     }
 
     /// Publishes what is finished, gives back the rest.
-    fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+    fn revoked(&self, consumer: &BaseConsumer<Self>, lanes: &[LaneId]) {
         let lost = consumer.assignment_lost();
         self.metrics.rebalances.with_label_values(&[if lost { "lost" } else { "revoked" }]).inc();
+        let partitions = names(lanes);
         if lost {
             // Another owner may have them already: its word holds, and a commit of ours would be wrong.
-            warn!(topic = %self.topic, ?partitions, "partitions lost; requests under way will be answered by their new owner");
+            warn!(%partitions, "partitions lost; requests under way will be answered by their new owner");
         } else {
-            let drained = self.state().drain(partitions, self.drain);
-            let committed = self.commit_now(consumer, partitions);
-            info!(topic = %self.topic, ?partitions, drained, committed, "partitions revoked");
+            let drained = self.drain(lanes, self.drain);
+            let committed = self.commit_now(consumer, lanes);
+            info!(%partitions, drained, committed, "partitions revoked");
         }
         let mut state = self.state();
-        for partition in partitions {
-            state.lanes.close(*partition);
-            let _ = self.metrics.consumer_lag.remove_label_values(&[&partition.to_string()]);
+        for lane in lanes {
+            state.lanes.close(*lane);
+            if lane.topic == 0 {
+                let _ = self.metrics.consumer_lag.remove_label_values(&[&lane.partition.to_string()]);
+            }
         }
     }
+}
 
-    fn partitions_in(&self, list: &TopicPartitionList) -> Vec<i32> {
-        list.elements_for_topic(&self.topic).iter().map(|element| element.partition()).collect()
-    }
+/// Such as `0, 3, 7`; those of other topics than the requests topic with their number, as `1/0`.
+fn names(lanes: &[LaneId]) -> String {
+    let name = |lane: &LaneId| match lane.topic {
+        0 => lane.partition.to_string(),
+        topic => format!("{topic}/{}", lane.partition),
+    };
+    lanes.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 impl ClientContext for IntakeContext {
@@ -170,11 +265,11 @@ impl ClientContext for IntakeContext {
 
     /// Keeps the lag up to date: what the broker has, less what is answered for good.
     fn stats(&self, statistics: Statistics) {
-        let Some(topic) = statistics.topics.get(&*self.topic) else { return };
-        for (partition, lane) in self.state().lanes.iter() {
-            let Some(end) = topic.partitions.get(&partition).map(|partition| partition.hi_offset) else { continue };
-            let Some(answered) = lane.window.committable() else { continue };
-            let lag = self.metrics.consumer_lag.with_label_values(&[&partition.to_string()]);
+        let Some(topic) = statistics.topics.get(&**self.topics.requests()) else { return };
+        for (id, lane) in self.state().lanes.iter().filter(|(id, _)| id.topic == 0) {
+            let Some(end) = topic.partitions.get(&id.partition).map(|partition| partition.hi_offset) else { continue };
+            let Some(answered) = lane.window.first_unfinished() else { continue };
+            let lag = self.metrics.consumer_lag.with_label_values(&[&id.partition.to_string()]);
             lag.set((end - answered).max(0));
         }
     }
@@ -183,8 +278,8 @@ impl ClientContext for IntakeContext {
 impl ConsumerContext for IntakeContext {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
-            Rebalance::Assign(list) => self.assigned(&self.partitions_in(list)),
-            Rebalance::Revoke(list) => self.revoked(consumer, &self.partitions_in(list)),
+            Rebalance::Assign(list) => self.assigned(&self.topics.lanes(list)),
+            Rebalance::Revoke(list) => self.revoked(consumer, &self.topics.lanes(list)),
             Rebalance::Error(error) => warn!(%error, "the group could not be rebalanced"),
         }
     }
@@ -201,7 +296,7 @@ impl ConsumerContext for IntakeContext {
                 debug!(%error, "a commit failed and will be made again");
                 self.metrics.commits.with_label_values(&["error"]).inc();
                 let mut state = self.state();
-                self.partitions_in(offsets).into_iter().for_each(|partition| state.lanes.commit_failed(partition));
+                self.topics.lanes(offsets).into_iter().for_each(|lane| state.lanes.commit_failed(lane));
             }
         }
     }

@@ -1,101 +1,272 @@
 //! The partitions this process owns, each with the window of its requests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::ticket::{Assignment, Completion};
+use super::position::Position;
+use super::ticket::{Assignment, Claim, Completion, LaneId};
 use super::window::Window;
+use crate::message::Request;
 
-/// The widest a window may grow before its partition is held back: as many offsets as a commit's metadata can describe.
-pub(super) const MAX_WINDOW: usize = 16_384;
+/// So many owners may end without an answer to the same first request; after that it is run alone.
+const LIVES: u8 = 3;
+/// So many of those that ran it alone may end by it; after that it is a dead letter.
+const TRIALS: u8 = 2;
 
 /// One partition's requests.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) assignment: Arc<Assignment>,
     pub(super) window: Window,
-    /// The offset that was last handed to the broker; `None` when the last attempt failed or there was none.
-    committed: Option<i64>,
-    /// Whether this lane alone is paused, because its window is too wide.
-    pub(super) held: bool,
+    /// Whether what an earlier owner has committed is known, and that we go on from there. Nothing is run before.
+    is_open: bool,
+    /// Where we go on from.
+    opened_at: Position,
+    /// Whether the first request was the end of too many owners, and has not ended yet.
+    is_suspect: bool,
+    /// What the window was like when it was last handed to the broker; `None` when the last attempt failed or there was
+    /// none.
+    committed: Option<u64>,
+    /// Records that were read and may not be run yet, in their order: the first, for which the partition was paused,
+    /// and what was on its way to us.
+    held: VecDeque<Held>,
+}
+
+/// A record that waits for its lane.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) request: Request,
+    /// Whether its headers could be read.
+    pub(super) readable: bool,
+}
+
+/// How a request that nobody survived is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// Alone.
+    Alone,
+    /// Not at all: it was run alone, and that was the end of the process each time.
+    Never,
 }
 
 /// All lanes, by partition.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<i32, Lane>,
+    lanes: BTreeMap<LaneId, Lane>,
     epoch: u64,
+    held: usize,
+    suspects: usize,
+}
+
+impl Lane {
+    /// What to commit. One that is `closing` gives back what is under way: nobody has ended by it.
+    pub(super) fn position(&self, closing: bool) -> Option<Position> {
+        let position = self.window.position()?;
+        let (lives, trials) = match position.offset == self.opened_at.offset {
+            _ if closing => (0, 0),
+            true => (self.opened_at.lives, self.opened_at.trials),
+            false => (position.lives, position.trials),
+        };
+        Some(Position { lives, trials, ..position })
+    }
 }
 
 impl Lanes {
     /// A partition has become ours.
-    pub(super) fn open(&mut self, partition: i32) {
-        self.close(partition);
+    pub(super) fn take(&mut self, id: LaneId) {
+        self.close(id);
         self.epoch += 1;
-        let assignment = Arc::new(Assignment { partition, epoch: self.epoch, revoked: AtomicBool::new(false) });
-        let lane = Lane { assignment, window: Window::default(), committed: None, held: false };
-        self.lanes.insert(partition, lane);
+        let assignment = Arc::new(Assignment { lane: id, epoch: self.epoch, revoked: AtomicBool::new(false) });
+        let lane = Lane {
+            assignment,
+            window: Window::default(),
+            is_open: false,
+            opened_at: Position::default(),
+            is_suspect: false,
+            committed: None,
+            held: VecDeque::new(),
+        };
+        self.lanes.insert(id, lane);
+    }
+
+    /// What an earlier owner has left is known: requests are run from now on.
+    pub(super) fn open(&mut self, id: LaneId, position: Position) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.window = Window::resume(&position);
+        lane.committed = Some(lane.window.changes());
+        lane.is_open = true;
+        lane.is_suspect = position.lives > LIVES;
+        lane.opened_at = position;
+        self.suspects += usize::from(lane.is_suspect);
     }
 
     /// A partition is no longer ours; results that come late are dropped.
-    pub(super) fn close(&mut self, partition: i32) {
-        if let Some(lane) = self.lanes.remove(&partition) {
+    pub(super) fn close(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.remove(&id) {
             lane.assignment.revoked.store(true, Ordering::Release);
+            self.held -= usize::from(!lane.held.is_empty());
+            self.suspects -= usize::from(lane.is_suspect);
         }
     }
 
-    pub(super) fn get_mut(&mut self, partition: i32) -> Option<&mut Lane> {
-        self.lanes.get_mut(&partition)
+    pub(super) fn get(&self, id: LaneId) -> Option<&Lane> {
+        self.lanes.get(&id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (i32, &Lane)> {
-        self.lanes.iter().map(|(partition, lane)| (*partition, lane))
+    /// The lane that a request is still of: the one of the assignment by which it was read.
+    pub(super) fn of(&mut self, claim: Claim) -> Option<&mut Lane> {
+        self.lanes.get_mut(&claim.lane).filter(|lane| lane.assignment.epoch == claim.epoch)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (i32, &mut Lane)> {
-        self.lanes.iter_mut().map(|(partition, lane)| (*partition, lane))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LaneId, &Lane)> {
+        self.lanes.iter().map(|(id, lane)| (*id, lane))
     }
 
-    pub(super) fn partitions(&self) -> Vec<i32> {
+    pub(super) fn ids(&self) -> Vec<LaneId> {
         self.lanes.keys().copied().collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// The lane, if its requests may be run now: not before it is open, and not beside a request that is run alone.
+    pub(super) fn running(&mut self, id: LaneId) -> Option<&mut Lane> {
+        let alone = self.suspects > 0;
+        self.lanes.get_mut(&id).filter(|lane| lane.is_open && !alone)
+    }
+
+    /// The lane whose first request is run alone, and is begun now.
+    pub(super) fn tried(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.lanes.get_mut(&id).filter(|lane| lane.is_suspect)
+    }
+
+    /// A record waits for its lane, behind those that wait there already.
+    pub(super) fn hold(&mut self, id: LaneId, held: Held) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            self.held += usize::from(lane.held.is_empty());
+            lane.held.push_back(held);
+        }
+    }
+
+    /// Takes the first record that waits for a lane.
+    pub(super) fn release(&mut self, id: LaneId) -> Option<Held> {
+        let lane = self.lanes.get_mut(&id)?;
+        let held = lane.held.pop_front()?;
+        self.held -= usize::from(lane.held.is_empty());
+        Some(held)
+    }
+
+    /// A record that was taken has to wait on, before all others.
+    pub(super) fn put_back(&mut self, id: LaneId, held: Held) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            self.held += usize::from(lane.held.is_empty());
+            lane.held.push_front(held);
+        }
+    }
+
+    /// Whether records wait for their lane, so that its partition is paused.
+    pub(super) fn is_held(&self, id: LaneId) -> bool {
+        self.lanes.get(&id).is_some_and(|lane| !lane.held.is_empty())
+    }
+
+    /// The lanes that records wait for.
+    pub(super) fn held(&self) -> Vec<LaneId> {
+        self.lanes.iter().filter(|(_, lane)| !lane.held.is_empty()).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a record waits for any lane.
+    pub(super) fn any_held(&self) -> bool {
+        self.held > 0
+    }
+
+    /// The lanes that are not open yet, with the offset of the record that waits there.
+    pub(super) fn unopened(&self) -> Vec<(LaneId, i64)> {
+        let waiting = |(id, lane): (&LaneId, &Lane)| {
+            let held = lane.held.front().filter(|_| !lane.is_open)?;
+            Some((*id, held.request.source.offset))
+        };
+        self.lanes.iter().filter_map(waiting).collect()
+    }
+
+    /// The lane whose first request is to be run alone next. None while anything else is under way.
+    pub(super) fn next_trial(&self) -> Option<LaneId> {
+        if self.suspects == 0 || self.lanes.values().any(|lane| lane.window.in_flight() > 0) {
+            return None;
+        }
+        self.lanes.iter().find(|(_, lane)| lane.is_suspect && !lane.held.is_empty()).map(|(id, _)| *id)
+    }
+
+    /// One more owner runs a lane's first request alone; what to commit before that.
+    pub(super) fn begin_trial(&mut self, id: LaneId) -> Option<(Trial, Position)> {
+        let lane = self.lanes.get_mut(&id)?;
+        let trial = if lane.opened_at.trials < TRIALS { Trial::Alone } else { Trial::Never };
+        lane.opened_at.trials = lane.opened_at.trials.saturating_add(1);
+        Some((trial, lane.position(false)?))
+    }
+
+    /// It was not committed, so it has not begun.
+    pub(super) fn revoke_trial(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.opened_at.trials = lane.opened_at.trials.saturating_sub(1);
+        }
     }
 
     /// A request has ended. Returns false when its lane is not ours any more.
     pub(super) fn complete(&mut self, completion: &Completion) -> bool {
-        match self.lanes.get_mut(&completion.partition) {
-            Some(lane) if lane.assignment.epoch == completion.epoch => {
-                completion.finished && lane.window.finish(completion.offset)
-            }
-            Some(_) | None => false,
+        let Some(lane) = self.of(completion.claim) else { return false };
+        let finished = completion.finished && lane.window.finish(completion.claim.offset);
+        if lane.is_suspect && finished {
+            self.acquit(completion.claim.lane);
+        }
+        finished
+    }
+
+    /// A lane's first request has ended, and nobody by it.
+    pub(super) fn acquit(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            self.suspects -= usize::from(std::mem::take(&mut lane.is_suspect));
+        }
+    }
+
+    /// The transaction that a request's end lay in came to nothing.
+    pub(super) fn unstage(&mut self, claim: Claim) {
+        if let Some(lane) = self.of(claim) {
+            lane.window.unstage(claim.offset);
         }
     }
 
     /// The commits that are due, and remembers that they were made.
-    pub(super) fn take_commits(&mut self, partitions: Option<&[i32]>) -> Vec<(i32, i64)> {
-        let chosen = |partition: &i32| partitions.is_none_or(|partitions| partitions.contains(partition));
+    pub(super) fn take_commits(&mut self, chosen: Option<&[LaneId]>, closing: bool) -> Vec<(LaneId, Position)> {
+        let is_chosen = |id: &LaneId| chosen.is_none_or(|chosen| chosen.contains(id));
         let mut due = Vec::new();
-        for (partition, lane) in &mut self.lanes {
-            let committable = lane.window.committable();
-            if chosen(partition) && committable != lane.committed {
-                lane.committed = committable;
-                due.extend(committable.map(|offset| (*partition, offset)));
+        for (id, lane) in self.lanes.iter_mut().filter(|(id, lane)| is_chosen(id) && lane.is_open) {
+            let gives_back = closing && lane.window.in_flight() > 0;
+            if gives_back || lane.committed != Some(lane.window.changes()) {
+                lane.committed = Some(lane.window.changes());
+                due.extend(lane.position(closing).map(|position| (*id, position)));
             }
         }
         due
     }
 
     /// A commit did not succeed, so it is due again.
-    pub(super) fn commit_failed(&mut self, partition: i32) {
-        if let Some(lane) = self.lanes.get_mut(&partition) {
+    pub(super) fn commit_failed(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
             lane.committed = None;
         }
     }
 
     /// How many requests of these partitions are under way.
-    pub(super) fn in_flight(&self, partitions: &[i32]) -> usize {
-        partitions.iter().filter_map(|partition| self.lanes.get(partition)).map(|lane| lane.window.in_flight()).sum()
+    pub(super) fn in_flight(&self, ids: &[LaneId]) -> usize {
+        ids.iter().filter_map(|id| self.lanes.get(id)).map(|lane| lane.window.in_flight()).sum()
+    }
+
+    /// Whether a lane that goes has requests under way, and no transaction that may end them.
+    pub(super) fn is_given_back(&self, id: LaneId) -> bool {
+        self.lanes.get(&id).is_some_and(|lane| lane.window.in_flight() > 0 && !lane.window.is_staged())
     }
 
     /// Since when the oldest request of all has been under way.
@@ -105,50 +276,4 @@ impl Lanes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn completion(lanes: &Lanes, partition: i32, offset: i64) -> Completion {
-        let epoch = lanes.lanes[&partition].assignment.epoch;
-        Completion { partition, epoch, offset, bytes: 0, finished: true }
-    }
-
-    #[test]
-    fn late_results_of_a_lost_lane_are_ignored() {
-        let mut lanes = Lanes::default();
-        lanes.open(0);
-        lanes.get_mut(0).unwrap().window.begin(5, Instant::now());
-        let late = completion(&lanes, 0, 5);
-        lanes.close(0);
-        assert!(!lanes.complete(&late));
-        lanes.open(0);
-        lanes.get_mut(0).unwrap().window.begin(5, Instant::now());
-        assert!(!lanes.complete(&late), "the offset is the same, the assignment is not");
-        assert_eq!(lanes.in_flight(&[0]), 1);
-    }
-
-    #[test]
-    fn commits_what_moved_and_repeats_what_failed() {
-        let mut lanes = Lanes::default();
-        lanes.open(0);
-        lanes.open(1);
-        assert_eq!(lanes.take_commits(None), [], "an idle partition is never committed");
-        lanes.get_mut(0).unwrap().window.begin(5, Instant::now());
-        assert!(lanes.complete(&completion(&lanes, 0, 5)));
-        assert_eq!(lanes.take_commits(None), [(0, 6)]);
-        assert_eq!(lanes.take_commits(None), []);
-        lanes.commit_failed(0);
-        assert_eq!(lanes.take_commits(Some(&[1])), []);
-        assert_eq!(lanes.take_commits(Some(&[0])), [(0, 6)]);
-    }
-
-    #[test]
-    fn an_abandoned_request_holds_the_commit() {
-        let mut lanes = Lanes::default();
-        lanes.open(0);
-        lanes.get_mut(0).unwrap().window.begin(5, Instant::now());
-        let abandoned = Completion { finished: false, ..completion(&lanes, 0, 5) };
-        assert!(!lanes.complete(&abandoned));
-        assert_eq!(lanes.get_mut(0).unwrap().window.committable(), Some(5));
-    }
-}
+mod tests;

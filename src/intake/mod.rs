@@ -8,6 +8,10 @@ mod budget;
 mod consumer;
 mod context;
 mod lanes;
+mod offsets;
+mod opening;
+mod poller;
+mod position;
 mod pressure;
 mod record;
 mod ticket;
@@ -15,8 +19,10 @@ mod window;
 
 pub use budget::Budget;
 pub use consumer::{Intake, IntakeError};
-pub use ticket::Ticket;
-pub use window::Window;
+pub use offsets::{Gone, Offsets, Staged};
+pub use position::{Position, Unreadable};
+pub use ticket::{Claim, LaneId, Ticket};
+pub use window::{Begun, MAX_WINDOW, Window};
 
 use crate::message::Request;
 
@@ -36,4 +42,6 @@ pub enum Refusal {
     NoRoom,
     /// Its headers cannot be read, so nobody knows what it asks for.
     UnreadableHeaders,
+    /// It was the end of each process that ran it, alone at last.
+    Deadly,
 }

@@ -5,20 +5,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
+/// One partition of one of the topics that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId {
+    /// Which of the topics, in the order of their subscription.
+    pub topic: usize,
+    /// Its partition.
+    pub partition: i32,
+}
+
 /// One assignment of one partition to this process. A partition that is lost and comes back is another assignment.
 #[derive(Debug)]
 pub(super) struct Assignment {
-    pub(super) partition: i32,
+    pub(super) lane: LaneId,
     pub(super) epoch: u64,
     pub(super) revoked: AtomicBool,
+}
+
+/// Which request a [`Ticket`] is of, and by which assignment it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    pub(super) lane: LaneId,
+    pub(super) epoch: u64,
+    pub(super) offset: i64,
 }
 
 /// The news of a request's end, on its way to the polling thread.
 #[derive(Debug)]
 pub(super) struct Completion {
-    pub(super) partition: i32,
-    pub(super) epoch: u64,
-    pub(super) offset: i64,
+    pub(super) claim: Claim,
     pub(super) bytes: usize,
     /// False when the ticket was dropped without a terminal record: the offset must not be committed.
     pub(super) finished: bool,
@@ -47,7 +62,7 @@ impl Ticket {
         Self { assignment, offset, bytes, received, completions, finished: false }
     }
 
-    /// The request's terminal record is acknowledged.
+    /// The request's terminal record is acknowledged, or its transaction committed.
     pub fn finish(mut self) {
         self.finished = true;
     }
@@ -61,17 +76,16 @@ impl Ticket {
     pub fn received(&self) -> Instant {
         self.received
     }
+
+    /// Which request this is of.
+    pub fn claim(&self) -> Claim {
+        Claim { lane: self.assignment.lane, epoch: self.assignment.epoch, offset: self.offset }
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let completion = Completion {
-            partition: self.assignment.partition,
-            epoch: self.assignment.epoch,
-            offset: self.offset,
-            bytes: self.bytes,
-            finished: self.finished,
-        };
+        let completion = Completion { claim: self.claim(), bytes: self.bytes, finished: self.finished };
         // The polling thread is gone only when the process is about to be.
         let _ = self.completions.send(completion);
     }

@@ -3,64 +3,166 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::position::Position;
+
+/// The widest a window may grow: as many offsets as a commit's metadata can describe.
+pub const MAX_WINDOW: usize = 16_384;
+
 /// The offsets of one partition from the first unfinished one on.
 ///
-/// Requests finish in any order; a commit may only move to the first offset that is not finished. Offsets that never
-/// arrive (transaction markers, compaction) count as finished.
+/// Requests finish in any order; a commit may only move to the first offset that is not finished, and says which of
+/// the later ones are finished as well. Offsets that never arrive (transaction markers, compaction) count as finished.
 #[derive(Debug, Default)]
 pub struct Window {
     /// The offset of the first slot.
     base: i64,
     slots: VecDeque<Slot>,
-    in_flight: usize,
-    /// Whether any offset was begun; before that there is nothing to commit.
+    /// One past the last offset that was read; no record below it is still to come.
+    read: i64,
+    /// Whether any offset is known; before that there is nothing to commit.
     begun: bool,
+    in_flight: usize,
+    /// Grows with everything that a commit would say differently.
+    changes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Slot {
+    /// Unfinished when its last owner committed; to be read again, unless it never arrives.
+    Unread,
+    InFlight {
+        since: Instant,
+    },
+    /// Its end lies in a transaction that is not committed yet.
+    Staged {
+        since: Instant,
+    },
     Finished,
-    InFlight { since: Instant },
+}
+
+/// What became of an offset that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It is under way from now on.
+    New,
+    /// It is under way or finished already.
+    Seen,
+    /// It is too far from the first unfinished one, and has to wait. Nothing has changed.
+    TooFar,
 }
 
 impl Window {
-    /// A request was read. Offsets come in rising order; one that was seen already is ignored and `false` is returned.
-    pub fn begin(&mut self, offset: i64, now: Instant) -> bool {
+    /// Takes up what an earlier owner of the partition has left.
+    pub fn resume(position: &Position) -> Self {
+        let slots: VecDeque<Slot> = position.finished.iter().map(|finished| Slot::of(*finished)).collect();
+        let (base, read) = (position.offset, position.offset);
+        let mut window = Self { base, slots, read, begun: true, ..Self::default() };
+        window.slide();
+        window
+    }
+
+    /// A request was read. Offsets come in rising order.
+    pub fn begin(&mut self, offset: i64, now: Instant) -> Begun {
         if !self.begun {
-            self.begun = true;
-            self.base = offset;
+            *self = Self { base: offset, read: offset, begun: true, ..Self::default() };
         }
-        let next = self.next();
-        if offset < next {
-            return false;
+        if offset < self.read {
+            return Begun::Seen;
         }
-        for _ in next..offset {
+        self.skip_to(offset);
+        let Some(index) = index(offset - self.base) else {
+            // An earlier owner has finished it, and all before it.
+            self.read = offset + 1;
+            return Begun::Seen;
+        };
+        if index >= MAX_WINDOW {
+            return Begun::TooFar;
+        }
+        self.read = offset + 1;
+        while self.slots.len() < index {
             self.slots.push_back(Slot::Finished);
         }
-        self.slots.push_back(Slot::InFlight { since: now });
+        match self.slots.get_mut(index) {
+            None => self.slots.push_back(Slot::InFlight { since: now }),
+            Some(slot @ Slot::Unread) => *slot = Slot::InFlight { since: now },
+            Some(Slot::InFlight { .. } | Slot::Staged { .. } | Slot::Finished) => return Begun::Seen,
+        }
         self.in_flight += 1;
+        Begun::New
+    }
+
+    /// What was not read before `offset` never will be.
+    fn skip_to(&mut self, offset: i64) {
+        let from = index(self.read - self.base).unwrap_or_default();
+        let until = index(offset - self.base).unwrap_or_default().min(self.slots.len());
+        for slot in self.slots.range_mut(from.min(until)..until) {
+            if matches!(slot, Slot::Unread) {
+                *slot = Slot::Finished;
+                self.changes += 1;
+            }
+        }
+        self.read = offset;
         self.slide();
-        true
+        if self.slots.is_empty() {
+            self.base = self.base.max(offset);
+        }
     }
 
     /// A request is finished. One that is not under way here is ignored and `false` is returned.
     pub fn finish(&mut self, offset: i64) -> bool {
-        let slot = usize::try_from(offset - self.base).ok().and_then(|index| self.slots.get_mut(index));
-        match slot {
-            Some(slot @ Slot::InFlight { .. }) => *slot = Slot::Finished,
-            Some(Slot::Finished) | None => return false,
+        match self.slot(offset) {
+            Some(slot @ (Slot::InFlight { .. } | Slot::Staged { .. })) => *slot = Slot::Finished,
+            Some(Slot::Finished | Slot::Unread) | None => return false,
         }
         self.in_flight -= 1;
+        self.changes += 1;
         self.slide();
         true
     }
 
-    /// The offset to commit: that of the first request that is not finished. `None` before anything was read.
-    pub fn committable(&self) -> Option<i64> {
+    /// A request's end is in a transaction: [`position`](Self::position) takes it as finished. False when it is not
+    /// under way here.
+    pub fn stage(&mut self, offset: i64) -> bool {
+        match self.slot(offset) {
+            Some(slot @ (Slot::InFlight { .. } | Slot::Staged { .. })) => {
+                *slot = Slot::Staged { since: slot.since().unwrap_or_else(Instant::now) };
+                true
+            }
+            Some(Slot::Finished | Slot::Unread) | None => false,
+        }
+    }
+
+    /// The transaction has come to nothing: the request is under way as before.
+    pub fn unstage(&mut self, offset: i64) {
+        if let Some(slot @ Slot::Staged { .. }) = self.slot(offset) {
+            *slot = Slot::InFlight { since: slot.since().unwrap_or_else(Instant::now) };
+        }
+    }
+
+    /// What to commit: the offset of the first request that is not finished, and which later ones are. Those whose ends
+    /// are staged count as finished. A request that is under way there has its first owner in us. `None` before anything
+    /// was read.
+    pub fn position(&self) -> Option<Position> {
+        let done = |slot: &Slot| matches!(slot, Slot::Finished | Slot::Staged { .. });
+        let prefix = self.slots.iter().take_while(|slot| done(slot)).count();
+        let last = self.slots.iter().rposition(done).map_or(0, |last| last + 1);
+        let finished = self.slots.range(prefix..last.max(prefix)).map(done).collect();
+        let offset = self.base + i64::try_from(prefix).unwrap_or(i64::MAX);
+        let lives = u8::from(prefix < self.slots.len());
+        self.begun.then_some(Position { offset, lives, trials: 0, finished })
+    }
+
+    /// The offset of the first request that is not finished. `None` before anything was read.
+    pub fn first_unfinished(&self) -> Option<i64> {
         self.begun.then_some(self.base)
     }
 
-    /// How many offsets lie between the first unfinished one and the last that was read.
+    /// Grows with everything that a commit would say differently.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// How many offsets lie between the first unfinished one and the last that is known.
     pub fn width(&self) -> usize {
         self.slots.len()
     }
@@ -70,16 +172,18 @@ impl Window {
         self.in_flight
     }
 
-    /// Since when the first unfinished request has been under way.
-    pub fn oldest(&self) -> Option<Instant> {
-        match self.slots.front() {
-            Some(Slot::InFlight { since }) => Some(*since),
-            Some(Slot::Finished) | None => None,
-        }
+    /// Whether the ends of some requests are in a transaction.
+    pub fn is_staged(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Staged { .. }))
     }
 
-    fn next(&self) -> i64 {
-        self.base + i64::try_from(self.slots.len()).unwrap_or(i64::MAX)
+    /// Since when the first unfinished request has been under way.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.slots.front().and_then(Slot::since)
+    }
+
+    fn slot(&mut self, offset: i64) -> Option<&mut Slot> {
+        self.slots.get_mut(index(offset - self.base)?)
     }
 
     fn slide(&mut self) {
@@ -90,85 +194,23 @@ impl Window {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn commits_only_the_contiguous_finished_prefix() {
-        let now = Instant::now();
-        let mut window = Window::default();
-        assert_eq!(window.committable(), None);
-        for offset in 10..14 {
-            assert!(window.begin(offset, now));
-        }
-        assert!(window.finish(11));
-        assert!(window.finish(13));
-        assert_eq!(window.committable(), Some(10));
-        assert!(window.finish(10));
-        assert_eq!(window.committable(), Some(12));
-        assert!(window.finish(12));
-        assert_eq!((window.committable(), window.width(), window.in_flight()), (Some(14), 0, 0));
+impl Slot {
+    fn of(finished: bool) -> Self {
+        if finished { Self::Finished } else { Self::Unread }
     }
 
-    #[test]
-    fn offsets_that_never_arrive_count_as_finished() {
-        let now = Instant::now();
-        let mut window = Window::default();
-        window.begin(5, now);
-        window.begin(9, now);
-        window.finish(5);
-        assert_eq!(window.committable(), Some(9));
-        window.finish(9);
-        window.begin(20, now);
-        assert_eq!(window.committable(), Some(20));
-    }
-
-    #[test]
-    fn what_is_not_under_way_is_ignored() {
-        let now = Instant::now();
-        let mut window = Window::default();
-        assert!(!window.finish(0));
-        window.begin(3, now);
-        assert!(!window.begin(3, now));
-        assert!(!window.begin(2, now));
-        assert!(window.finish(3));
-        assert!(!window.finish(3));
-        assert!(!window.finish(100));
-    }
-
-    proptest! {
-        /// Against the plain definition: the first offset read and not finished, else the one after the last read.
-        #[test]
-        fn never_moves_past_an_unfinished_request(
-            start in 0i64..1000,
-            gaps in prop::collection::vec(1i64..4, 1..200),
-            order in prop::collection::vec(any::<prop::sample::Index>(), 0..400),
-        ) {
-            let now = Instant::now();
-            let mut window = Window::default();
-            let mut read = Vec::new();
-            let mut unfinished = BTreeSet::new();
-            let mut next = start;
-            let mut order = order.into_iter();
-            for gap in gaps {
-                window.begin(next, now);
-                read.push(next);
-                unfinished.insert(next);
-                next += gap;
-                for index in order.by_ref().take(2) {
-                    let offset = *index.get(&read);
-                    prop_assert_eq!(window.finish(offset), unfinished.remove(&offset));
-                }
-                let last = read.last().copied().unwrap_or(start);
-                let expected = unfinished.first().copied().unwrap_or(last + 1);
-                prop_assert_eq!(window.committable(), Some(expected));
-                prop_assert_eq!(window.in_flight(), unfinished.len());
-            }
+    fn since(&self) -> Option<Instant> {
+        match self {
+            Self::InFlight { since } | Self::Staged { since } => Some(*since),
+            Self::Unread | Self::Finished => None,
         }
     }
 }
+
+/// Nothing for what lies before the first slot.
+fn index(distance: i64) -> Option<usize> {
+    usize::try_from(distance).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,11 @@ fn refused(refusal: Refusal) -> Fault {
              come back later, or use a real Kafka",
         )
         .with_retry_after(Duration::from_secs(1)),
+        Refusal::Deadly => Fault::permanent(
+            Code::InternalError,
+            Stage::Invoke,
+            "every process that ran this request has ended by it, the last ones while they ran nothing else",
+        ),
         Refusal::UnreadableHeaders => Fault::permanent(
             Code::BadRequest,
             Stage::Route,

@@ -1,0 +1,98 @@
+//! The offsets of requests under way, as transactions take them along.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::context::IntakeContext;
+use super::position::Position;
+use super::ticket::{Claim, LaneId};
+
+/// The offsets of the requests under way. Cheap to clone.
+#[derive(Clone)]
+pub struct Offsets {
+    /// The polling thread closes the consumer, so it is not kept alive from here.
+    consumer: Weak<BaseConsumer<IntakeContext>>,
+}
+
+/// What a transaction says of offsets: everything whose end lies in it is finished.
+pub struct Staged {
+    /// The positions.
+    pub offsets: TopicPartitionList,
+    /// By which membership of the group; the broker refuses another.
+    pub group: ConsumerGroupMetadata,
+}
+
+/// The end of one of the requests is not ours to tell any more: its partition has gone.
+#[derive(Debug)]
+pub struct Gone;
+
+impl Offsets {
+    pub(super) fn new(consumer: &Arc<BaseConsumer<IntakeContext>>) -> Self {
+        Self { consumer: Arc::downgrade(consumer) }
+    }
+
+    /// Takes these requests as finished until they are [put back](Self::unstage), or their tickets finished.
+    ///
+    /// # Errors
+    /// When the partition of one of them has gone; then none is staged.
+    pub fn stage(&self, claims: &[Claim]) -> Result<Staged, Gone> {
+        let consumer = self.consumer.upgrade().ok_or(Gone)?;
+        // In this order: librdkafka's own thread forgets its membership and marks the assignment as lost in one step,
+        // and answers us in another. So whoever is told of no membership, which the broker would let pass, sees the loss.
+        let group = consumer.group_metadata().ok_or(Gone)?;
+        if consumer.assignment_lost() {
+            return Err(Gone);
+        }
+        let mut state = consumer.context().state();
+        for (index, claim) in claims.iter().enumerate() {
+            if !state.lanes.of(*claim).is_some_and(|lane| lane.window.stage(claim.offset)) {
+                for claim in &claims[..index] {
+                    state.lanes.unstage(*claim);
+                }
+                return Err(Gone);
+            }
+        }
+        let lanes: BTreeSet<LaneId> = claims.iter().map(|claim| claim.lane).collect();
+        let position = |id: &LaneId| Some((*id, state.lanes.get(*id)?.position(false)?));
+        let positions: Vec<_> = lanes.iter().filter_map(position).collect();
+        Ok(Staged { offsets: consumer.context().topics().offsets(&positions), group })
+    }
+
+    /// The transaction came to nothing: these requests are under way as before.
+    pub fn unstage(&self, claims: &[Claim]) {
+        let Some(consumer) = self.consumer.upgrade() else { return };
+        let mut state = consumer.context().state();
+        claims.iter().for_each(|claim| state.lanes.unstage(*claim));
+    }
+
+    /// Whether the partitions have gone to another owner without a word.
+    pub fn are_lost(&self) -> bool {
+        self.consumer.upgrade().is_none_or(|consumer| consumer.assignment_lost())
+    }
+
+    /// Which of these requests the broker has as finished. Waits for transactions that are not decided yet.
+    ///
+    /// # Errors
+    /// When it does not answer in this time.
+    pub fn recall(&self, claims: &[Claim], timeout: Duration) -> Result<Vec<bool>, KafkaError> {
+        let Some(consumer) = self.consumer.upgrade() else { return Ok(vec![false; claims.len()]) };
+        let topics = consumer.context().topics();
+        let lanes: BTreeSet<LaneId> = claims.iter().map(|claim| claim.lane).collect();
+        let committed = consumer.committed_offsets(topics.list(lanes), timeout)?;
+        let position = |lane: LaneId| {
+            let element = committed.find_partition(topics.name(lane), lane.partition);
+            let element = element.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition))?;
+            element.error()?;
+            match element.offset() {
+                Offset::Offset(offset) => Ok(Position::read(offset, element.metadata()).unwrap_or_default()),
+                _ => Ok(Position::default()),
+            }
+        };
+        claims.iter().map(|claim| position(claim.lane).map(|position| position.has_finished(claim.offset))).collect()
+    }
+}

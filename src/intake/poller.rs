@@ -1,0 +1,309 @@
+//! The polling thread: reads, hands over, commits, and never stops polling.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use tracing::{debug, error, info, warn};
+
+use super::consumer::IntakeError;
+use super::context::{IntakeContext, Topics};
+use super::lanes::Held;
+use super::opening::Opening;
+use super::pressure::{Pressure, Step};
+use super::record::request_from;
+use super::ticket::{Completion, LaneId, Ticket};
+use super::window::Begun;
+use super::{Handler, Refusal};
+use crate::telemetry::{Metrics, Part};
+
+/// How long one poll waits for a record. Ends of requests are taken in between polls.
+const POLL: Duration = Duration::from_millis(20);
+/// How often gauges are brought up to date.
+const OBSERVE: Duration = Duration::from_secs(1);
+
+/// What the polling thread works with.
+pub(super) struct Poller {
+    pub(super) topics: Topics,
+    pub(super) embedded: bool,
+    pub(super) consumer: Arc<BaseConsumer<IntakeContext>>,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) completions: Sender<Completion>,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) pressure: Pressure,
+    pub(super) opening: Opening,
+    pub(super) commit_interval: Duration,
+    pub(super) drain_timeout: Duration,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Part,
+    /// Polling errors since the last record, so that each streak is logged once.
+    pub(super) errors: u64,
+}
+
+impl Poller {
+    pub(super) fn run(mut self) -> Result<(), IntakeError> {
+        info!(topic = %self.topics.requests(), "reading requests");
+        let (mut committed, mut observed) = (Instant::now(), Instant::now());
+        while !self.stop.load(Ordering::Acquire) {
+            self.read()?;
+            let now = Instant::now();
+            if now.duration_since(committed) >= self.commit_interval {
+                committed = now;
+                self.commit();
+            }
+            if now.duration_since(observed) >= OBSERVE {
+                observed = now;
+                self.observe(now);
+            }
+        }
+        self.drain();
+        Ok(())
+    }
+
+    /// One step: takes in the ends of requests, then reads a record if there is room for it.
+    fn read(&mut self) -> Result<(), IntakeError> {
+        let context = self.consumer.context();
+        context.settle();
+        let step = {
+            let state = context.state();
+            // On the embedded broker what is not read is lost, so there everything is read, and refused if need be.
+            let full = state.budget.is_full() && !self.embedded;
+            self.pressure.step(full, state.budget.is_relieved(), Instant::now())
+        };
+        match step {
+            Step::Wait => {
+                context.settle_within(POLL);
+                return Ok(());
+            }
+            Step::Pause => self.pause_all(true),
+            Step::Resume => self.pause_all(false),
+            Step::Read | Step::Idle => {}
+        }
+        if std::mem::take(&mut self.consumer.context().state().has_new_lanes) {
+            self.set_paused(self.pressure.is_paused());
+        }
+        if matches!(step, Step::Read | Step::Resume) && self.consumer.context().state().lanes.any_held() {
+            self.release();
+        }
+        match self.consumer.poll(POLL) {
+            None => Ok(()),
+            Some(Ok(message)) => {
+                self.dispatch(&message);
+                self.errors = 0;
+                Ok(())
+            }
+            Some(Err(error)) => self.survive(error),
+        }
+    }
+
+    fn dispatch(&self, message: &BorrowedMessage<'_>) {
+        let context = self.consumer.context();
+        context.broker().health().answered();
+        let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
+        let (request, readable) = request_from(message, self.topics.name(lane));
+        let held = Held { request, readable };
+        if context.state().lanes.is_held(lane) {
+            // It was on its way when the partition was paused.
+            return context.state().lanes.hold(lane, held);
+        }
+        if let Some(held) = self.hand_over(lane, held) {
+            self.hold(lane, held);
+        }
+    }
+
+    /// Gives a record to the pipeline. Comes back with it when it has to wait.
+    fn hand_over(&self, id: LaneId, held: Held) -> Option<Held> {
+        let offset = held.request.source.offset;
+        let now = Instant::now();
+        let mut state = self.consumer.context().state();
+        let Some(lane) = state.lanes.running(id) else { return Some(held) };
+        match lane.window.begin(offset, now) {
+            Begun::TooFar => return Some(held),
+            Begun::Seen => return None,
+            Begun::New => {}
+        }
+        let assignment = lane.assignment.clone();
+        let full = state.budget.is_full();
+        let bytes = held.request.size();
+        state.budget.take(bytes);
+        drop(state);
+        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone());
+        let Held { request, readable } = held;
+        if !readable {
+            self.handler.refuse(request, ticket, Refusal::UnreadableHeaders);
+        } else if full && self.embedded {
+            self.handler.refuse(request, ticket, Refusal::NoRoom);
+        } else {
+            self.handler.accept(request, ticket);
+        }
+        None
+    }
+
+    /// Keeps a record until its lane may run it, and reads no more of that partition.
+    fn hold(&self, lane: LaneId, held: Held) {
+        debug!(source = %held.request.source, "a record waits for its lane");
+        self.consumer.context().state().lanes.hold(lane, held);
+        if let Err(error) = self.consumer.pause(&self.topics.list([lane])) {
+            warn!(%error, "a partition could not be paused");
+        }
+    }
+
+    /// Gives the records that wait for their lanes to the pipeline, as far as they may run now.
+    fn release(&mut self) {
+        self.open();
+        self.try_suspects();
+        let context = self.consumer.context();
+        let lanes = context.state().lanes.held();
+        let mut resumed = Vec::new();
+        for lane in lanes {
+            while let Some(held) = { context.state().lanes.release(lane) } {
+                if let Some(held) = self.hand_over(lane, held) {
+                    context.state().lanes.put_back(lane, held);
+                    break;
+                }
+            }
+            if !context.state().lanes.is_held(lane) {
+                resumed.push(lane);
+            }
+        }
+        self.resume(resumed);
+    }
+
+    /// Reads on where a record was held.
+    pub(super) fn resume(&self, lanes: Vec<LaneId>) {
+        if !lanes.is_empty()
+            && let Err(error) = self.consumer.resume(&self.topics.list(lanes))
+        {
+            warn!(%error, "a partition could not be resumed");
+        }
+    }
+
+    /// Most errors pass; the streak is logged once.
+    fn survive(&mut self, error: KafkaError) -> Result<(), IntakeError> {
+        if let KafkaError::MessageConsumptionFatal(_) = error {
+            error!(%error, "the consumer cannot go on");
+            self.readiness.waits_for(format!("a restart: {error}"));
+            return Err(IntakeError::Fatal { topic: self.topics.requests().clone(), source: error });
+        }
+        let code = error.rdkafka_error_code();
+        if code.is_some_and(crate::broker::is_connection_trouble) {
+            return Ok(());
+        }
+        self.errors += 1;
+        if self.errors == 1 {
+            warn!(topic = %self.topics.requests(), %error, advice = advice(code), "requests cannot be read for now");
+        }
+        Ok(())
+    }
+
+    fn commit(&self) {
+        let context = self.consumer.context();
+        if !context.commits() {
+            return;
+        }
+        let due = context.state().lanes.take_commits(None, false);
+        if due.is_empty() {
+            return;
+        }
+        if let Err(error) = self.consumer.commit(&self.topics.offsets(&due), CommitMode::Async) {
+            warn!(%error, "offsets could not be committed; trying again");
+            let mut state = context.state();
+            due.iter().for_each(|(lane, _)| state.lanes.commit_failed(*lane));
+        }
+    }
+
+    fn observe(&self, now: Instant) {
+        let context = self.consumer.context();
+        let state = context.state();
+        self.metrics.in_flight_requests.set(gauge(state.budget.requests()));
+        self.metrics.in_flight_bytes.set(gauge(state.budget.bytes()));
+        self.metrics.intake_paused.set(i64::from(self.pressure.is_paused()));
+        let age = state.lanes.oldest().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.metrics.oldest_in_flight.set(age.as_secs_f64());
+        drop(state);
+        match context.broker().health().is_unreachable() {
+            true => self.readiness.waits_for("the broker, which cannot be reached"),
+            false => self.readiness_of_assignment(),
+        }
+    }
+
+    fn readiness_of_assignment(&self) {
+        // Before the first assignment the part says so itself; afterwards an instance may well own nothing.
+        if !self.consumer.context().state().lanes.is_empty() {
+            self.readiness.ready();
+        }
+    }
+
+    fn pause_all(&self, pause: bool) {
+        if self.set_paused(pause) {
+            info!("{}", if pause { "partitions are paused" } else { "partitions are read again" });
+        }
+    }
+
+    /// Pauses or resumes every partition but those where a record is held. True when that went well.
+    fn set_paused(&self, pause: bool) -> bool {
+        let list = {
+            let state = self.consumer.context().state();
+            self.topics.list(state.lanes.ids().into_iter().filter(|lane| !state.lanes.is_held(*lane)))
+        };
+        let result = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        if let Err(error) = &result {
+            warn!(%error, "partitions could not be paused or resumed");
+        }
+        self.metrics.intake_paused.set(i64::from(pause));
+        result.is_ok()
+    }
+
+    /// Stops reading, goes on polling while requests end, commits, and leaves.
+    fn drain(self) {
+        self.readiness.waits_for("nothing any more: it is shutting down");
+        self.pause_all(true);
+        let context = self.consumer.context();
+        let lanes = context.state().lanes.ids();
+        let in_flight = || context.state().lanes.in_flight(&lanes);
+        let until = Instant::now() + self.drain_timeout;
+        let mut left = in_flight();
+        info!(in_flight = left, "no more requests are read; those under way are waited for");
+        while left > 0 && Instant::now() < until {
+            // A record that was fetched before the pause is dropped here: nothing commits past it, so it is read again.
+            drop(self.consumer.poll(Duration::ZERO));
+            context.settle_within(POLL);
+            left = in_flight();
+        }
+        if left > 0 {
+            warn!(in_flight = left, "not all requests have ended in time; they will be read again");
+        }
+        // While the group is being rebalanced a commit is refused; polling lets that go on, and then it is taken.
+        while !context.commit_now(&self.consumer, &lanes) {
+            if Instant::now() >= until {
+                warn!("offsets could not be committed in time; their requests will be answered again");
+                break;
+            }
+            drop(self.consumer.poll(POLL));
+        }
+        if left > 0 {
+            // Leaving would wait for them once more.
+            let mut state = context.state();
+            lanes.iter().for_each(|lane| state.lanes.close(*lane));
+        }
+        // Dropping the consumer leaves the group.
+    }
+}
+
+/// What a person can do about an error of reading.
+fn advice(code: Option<RDKafkaErrorCode>) -> &'static str {
+    match code {
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => "create the requests topic, or correct kafka.requests_topic",
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => "let this client read the requests topic",
+        Some(RDKafkaErrorCode::GroupAuthorizationFailed) => "let this client join kafka.group_id",
+        _ => "it is tried again",
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,154 @@
+//! What a commit says of a partition: an offset, and in its metadata which of the later offsets are finished too.
+//!
+//! The metadata is `sb1.` and then, in base64, four bytes of XXH3-64 over the rest and the offset, the number of
+//! [`lives`](Position::lives), that of [`trials`](Position::trials), and one bit for each offset from the committed one
+//! on, lowest bit first, up to the last that is finished. A window of 16,384 offsets takes 2,743 of the 4,096 bytes
+//! that a broker stores.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::window::MAX_WINDOW;
+
+/// Names the format, and its version.
+const MARK: &str = "sb1.";
+const CHECK: usize = 4;
+/// The check, then the two counts.
+const HEAD: usize = CHECK + 2;
+
+/// How far a partition is answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The offset of the first request that is not finished.
+    pub offset: i64,
+    /// How many owners of the partition have begun the request at `offset`, without giving it back or finishing it.
+    pub lives: u8,
+    /// How many of them have run it alone.
+    pub trials: u8,
+    /// Of `offset` and those after it, up to the last that is finished: whether it is.
+    pub finished: Vec<bool>,
+}
+
+/// Why metadata is not to be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Something else has committed, or another version of Signalbox.
+    #[error("it was not written by this version of signalbox")]
+    Foreign,
+    /// It was, and is not what was written, or belongs to another offset.
+    #[error("it is damaged, or belongs to another offset")]
+    Damaged,
+}
+
+impl Position {
+    /// Whether a request is finished.
+    pub fn has_finished(&self, offset: i64) -> bool {
+        let index = offset.checked_sub(self.offset).map(usize::try_from);
+        match index {
+            Some(Ok(index)) => self.finished.get(index).copied().unwrap_or(false),
+            Some(Err(_)) | None => offset < self.offset,
+        }
+    }
+
+    /// The commit's metadata.
+    pub fn metadata(&self) -> String {
+        let mut bytes = vec![0; HEAD + self.finished.len().div_ceil(8)];
+        bytes[CHECK] = self.lives;
+        bytes[CHECK + 1] = self.trials;
+        for index in (0..self.finished.len()).filter(|index| self.finished[*index]) {
+            bytes[HEAD + index / 8] |= 1 << (index % 8);
+        }
+        let check = check(self.offset, &bytes[CHECK..]);
+        bytes[..CHECK].copy_from_slice(&check);
+        format!("{MARK}{}", STANDARD_NO_PAD.encode(bytes))
+    }
+
+    /// Reads what was committed. Without metadata nothing but the offset is known.
+    ///
+    /// # Errors
+    /// When there is metadata that cannot be relied on: then the offset alone holds, and what is finished after it is
+    /// answered again.
+    pub fn read(offset: i64, metadata: &str) -> Result<Self, Unreadable> {
+        if metadata.is_empty() {
+            return Ok(Self { offset, ..Self::default() });
+        }
+        let text = metadata.strip_prefix(MARK).ok_or(Unreadable::Foreign)?;
+        let bytes = STANDARD_NO_PAD.decode(text).map_err(|_| Unreadable::Damaged)?;
+        if bytes.len() < HEAD || bytes.len() > HEAD + MAX_WINDOW / 8 || bytes[..CHECK] != check(offset, &bytes[CHECK..])
+        {
+            return Err(Unreadable::Damaged);
+        }
+        let bits = bytes[HEAD..].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+        let mut finished: Vec<bool> = bits.collect();
+        finished.truncate(finished.iter().rposition(|finished| *finished).map_or(0, |last| last + 1));
+        Ok(Self { offset, lives: bytes[CHECK], trials: bytes[CHECK + 1], finished })
+    }
+}
+
+/// Bound to the offset, so that metadata which somebody has put beside another one is not believed.
+fn check(offset: i64, bytes: &[u8]) -> [u8; CHECK] {
+    let hash = xxh3_64(&[&offset.to_be_bytes(), bytes].concat()).to_be_bytes();
+    [hash[0], hash[1], hash[2], hash[3]]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_widest_window_fits_what_a_broker_stores() {
+        let widest = Position { offset: i64::MAX, lives: 255, trials: 255, finished: vec![true; MAX_WINDOW] };
+        assert_eq!(widest.metadata().len(), 2743);
+        assert_eq!(Position::read(i64::MAX, &widest.metadata()), Ok(widest));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_not_believed() {
+        let position = Position { offset: 7, lives: 1, trials: 0, finished: vec![false, true] };
+        let metadata = position.metadata();
+        assert_eq!(Position::read(7, ""), Ok(Position { offset: 7, ..Position::default() }));
+        assert_eq!(Position::read(7, "somebody's note"), Err(Unreadable::Foreign));
+        assert_eq!(Position::read(7, "sb2.AAAA"), Err(Unreadable::Foreign));
+        assert_eq!(Position::read(8, &metadata), Err(Unreadable::Damaged));
+        assert_eq!(Position::read(7, &metadata[..metadata.len() - 1]), Err(Unreadable::Damaged));
+        assert_eq!(Position::read(7, "sb1."), Err(Unreadable::Damaged));
+        assert_eq!(Position::read(7, "sb1.\u{e9}"), Err(Unreadable::Damaged));
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_it_wrote(
+            offset in 0..i64::MAX,
+            lives in any::<u8>(),
+            trials in any::<u8>(),
+            mut finished in prop::collection::vec(any::<bool>(), 0..MAX_WINDOW),
+        ) {
+            if let Some(last) = finished.last_mut() {
+                *last = true;
+            }
+            let position = Position { offset, lives, trials, finished };
+            let metadata = position.metadata();
+            prop_assert!(metadata.len() <= 4096);
+            prop_assert_eq!(Position::read(offset, &metadata), Ok(position));
+        }
+
+        #[test]
+        fn one_byte_that_is_wrong_is_seen(
+            finished in prop::collection::vec(any::<bool>(), 0..200),
+            at in any::<prop::sample::Index>(),
+            other in "[A-Za-z0-9+/]",
+        ) {
+            let position = Position { offset: 100, lives: 1, trials: 0, finished };
+            let mut metadata = position.metadata();
+            let written = Position::read(100, &metadata);
+            let at = MARK.len() + at.index(metadata.len() - MARK.len());
+            metadata.replace_range(at..=at, &other);
+            if let Ok(read) = Position::read(100, &metadata) {
+                prop_assert_eq!(Ok(read), written);
+            }
+        }
+    }
+}
