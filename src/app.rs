@@ -242,7 +242,11 @@ impl Router {
         let table = routing_table(config)?;
         let models = Models::start(&config.models, &config.registry, metrics)?;
         let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
-        let publisher = Publisher::start(&config.kafka, cluster, allowed, metrics, failed.clone())?;
+        let publisher = {
+            let (kafka, cluster, metrics, failed) =
+                (config.kafka.clone(), cluster.clone(), metrics.clone(), failed.clone());
+            blocking(move || Publisher::start(&kafka, &cluster, allowed, &metrics, failed)).await??
+        };
         let canaries = Canaries::start(cluster, &config.kafka, metrics);
         let shadows = Shadows::new(ShadowPublisher::start(&config.kafka, cluster)?);
         let pipeline = Pipeline::new(config, table, &models, &canaries, publisher.clone(), shadows.clone(), metrics)
@@ -254,6 +258,7 @@ impl Router {
         let handler = Arc::new(pipeline.clone());
         let start = move || Intake::start(&kafka, &cluster, handler, &metrics, &readiness, move || failed.cancel());
         let intake = blocking(start).await??;
+        publisher.begin(intake.offsets())?;
         Ok(Self { intake, pipeline, models, canaries, publisher, shadows, drain: config.kafka.drain_timeout })
     }
 

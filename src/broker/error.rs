@@ -49,6 +49,32 @@ pub enum BrokerError {
         /// librdkafka's words.
         source: KafkaError,
     },
+    /// Transactions do not work with this broker, or not for this client.
+    #[error(
+        "kafka.delivery: exactly_once needs transactions, and the broker does not give them: {source}; let this client \
+         write with a transactional id, or use delivery: at_least_once"
+    )]
+    Transactions {
+        /// librdkafka's words.
+        source: KafkaError,
+    },
+    /// The broker takes transactions and does not keep to them.
+    #[error(
+        "kafka.delivery: exactly_once needs transactions, and those of this broker are not real: {finding}; use Apache \
+         Kafka 2.5 or newer, or delivery: at_least_once"
+    )]
+    FalseTransactions {
+        /// What was seen.
+        finding: &'static str,
+    },
+    /// The instance cannot be given a name.
+    #[error("{path}: an instance's name cannot be reserved here: {source}; name this instance with kafka.instance_id")]
+    Identity {
+        /// The file.
+        path: String,
+        /// The system's words.
+        source: std::io::Error,
+    },
     /// The work was cut short by the end of the process.
     #[error("interrupted")]
     Interrupted,

@@ -4,9 +4,12 @@ mod cluster;
 mod context;
 mod embedded;
 mod error;
+mod identity;
+mod probe;
 mod topics;
 
 pub use cluster::Cluster;
 pub(crate) use context::is_connection_trouble;
 pub use context::{BrokerContext, BrokerHealth};
 pub use error::BrokerError;
+pub use identity::Identity;

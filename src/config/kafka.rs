@@ -34,6 +34,11 @@ pub struct Kafka {
     pub group_id: String,
     /// What is promised about replies when something crashes.
     pub delivery: Delivery,
+    /// How long a transaction gathers replies, with [`Delivery::ExactlyOnce`].
+    #[serde(with = "humantime_serde")]
+    pub transaction_interval: Duration,
+    /// What the instance's transactions are known by. Default: the host's name and the first number that is free there.
+    pub instance_id: Option<String>,
     /// In which order replies leave.
     pub ordering: Ordering,
     /// Whether topics that are missing are created at the start.
@@ -100,6 +105,8 @@ impl Default for Kafka {
             allowed_reply_topics: Vec::new(),
             group_id: "signalbox".to_owned(),
             delivery: Delivery::default(),
+            transaction_interval: Duration::from_millis(50),
+            instance_id: None,
             ordering: Ordering::default(),
             create_topics: true,
             partitions: 8,

@@ -32,6 +32,8 @@ impl Config {
                 allowed_reply_topics,
                 group_id,
                 delivery,
+                transaction_interval,
+                instance_id,
                 ordering,
                 create_topics,
                 partitions,

@@ -245,7 +245,6 @@ fn keys_of_later_features_are_refused_by_name() {
     let endpoint = GATEWAY.trim_end();
     for (text, what) in [
         (format!("{endpoint}\n        batch: {{max_rows: 8}}"), "`batch`"),
-        (format!("{endpoint}\nkafka: {{delivery: exactly_once}}"), "`delivery: exactly_once`"),
         (format!("{endpoint}\nkafka: {{ordering: key}}"), "`ordering: key`"),
         (format!("{endpoint}\nkafka: {{ordering: partition}}"), "`ordering: partition`"),
         (format!("{endpoint}\nserver: {{auth: {{a: b}}}}"), "`auth`"),

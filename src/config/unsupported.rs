@@ -7,7 +7,6 @@ use super::report::{Position, Problem};
 /// The keys, and the values of a key, that are not supported yet. A feature that arrives deletes its line.
 pub(super) const NOT_YET: &[(&str, &[&str])] = &[
     ("model_endpoints[].routes[].batch", ANY),
-    ("kafka.delivery", &["exactly_once"]),
     ("kafka.ordering", &["key", "partition"]),
     ("server.auth", ANY),
     ("server.tls", ANY),

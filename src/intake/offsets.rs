@@ -70,6 +70,11 @@ impl Offsets {
         claims.iter().for_each(|claim| state.lanes.unstage(*claim));
     }
 
+    /// How many requests are under way.
+    pub fn under_way(&self) -> usize {
+        self.consumer.upgrade().map_or(0, |consumer| consumer.context().state().budget.requests())
+    }
+
     /// Whether the partitions have gone to another owner without a word.
     pub fn are_lost(&self) -> bool {
         self.consumer.upgrade().is_none_or(|consumer| consumer.assignment_lost())

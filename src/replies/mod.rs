@@ -1,12 +1,16 @@
 //! Results out: replies, faults and dead letters, each acknowledged by the broker before its request counts as done.
 
+mod acknowledged;
 mod address;
+mod counts;
 mod dead_letter;
-mod delivery;
+mod job;
+mod outgoing;
 mod publisher;
 mod record;
 mod recourse;
 mod shadow;
+mod transaction;
 
 pub(crate) use address::topic_pattern;
 pub use address::{Address, AllowedTopics};

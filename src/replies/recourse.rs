@@ -11,9 +11,9 @@ pub(super) enum Attempted {
         partition: bool,
         /// Whether the topic is `kafka.replies_topic` anyway.
         default_topic: bool,
+        /// Whether it goes with a dead letter.
+        after_letter: bool,
     },
-    /// A fault to `kafka.replies_topic`, since the caller's topic does not work.
-    Default,
     /// A dead letter, with or without the request's value.
     DeadLetter {
         /// Whether it carried the value.
@@ -32,6 +32,8 @@ pub(super) enum Recourse {
     TooLarge,
     /// Nobody can be answered there: a dead letter, and then a fault to the default topic.
     DeadLetter,
+    /// The same record to the default topic.
+    DefaultAddress,
     /// The dead letter without the request's value, which is too large.
     Stripped,
     /// Everything that could be tried was.
@@ -40,14 +42,19 @@ pub(super) enum Recourse {
 
 /// Chooses by the error and by what was tried.
 pub(super) fn recourse(code: Option<RDKafkaErrorCode>, attempted: Attempted) -> Recourse {
-    use Attempted::{Caller, DeadLetter, Default};
+    use Attempted::{Caller, DeadLetter};
     use RDKafkaErrorCode as E;
     match (code, attempted) {
         (Some(E::UnknownPartition), Caller { partition: true, .. } | DeadLetter { .. }) => Recourse::AnyPartition,
-        (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), Caller { .. } | Default) => Recourse::TooLarge,
+        (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), Caller { .. }) => Recourse::TooLarge,
         (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), DeadLetter { whole: true }) => Recourse::Stripped,
         (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), DeadLetter { whole: false }) => Recourse::GiveUp,
-        (Some(code), Caller { default_topic: false, .. }) if topic_is_unusable(code) => Recourse::DeadLetter,
+        (Some(code), Caller { default_topic: false, after_letter, .. }) if topic_is_unusable(code) => {
+            match after_letter {
+                true => Recourse::DefaultAddress,
+                false => Recourse::DeadLetter,
+            }
+        }
         // The default topic was there at the start; that it is gone, or forbidden, is for an operator to mend. Until
         // then the request waits, and its offset with it.
         _ => Recourse::Again,
@@ -74,7 +81,8 @@ mod tests {
     #[test]
     fn each_failure_has_its_way_out() {
         use RDKafkaErrorCode as E;
-        let caller = |partition, default_topic| Attempted::Caller { partition, default_topic };
+        let caller = |partition, default_topic| Attempted::Caller { partition, default_topic, after_letter: false };
+        let lettered = |default_topic| Attempted::Caller { partition: false, default_topic, after_letter: true };
         let cases = [
             (E::MessageSizeTooLarge, caller(false, true), Recourse::TooLarge),
             (E::UnknownPartition, caller(true, true), Recourse::AnyPartition),
@@ -82,7 +90,9 @@ mod tests {
             (E::UnknownTopic, caller(false, false), Recourse::DeadLetter),
             (E::TopicAuthorizationFailed, caller(true, false), Recourse::DeadLetter),
             (E::TopicAuthorizationFailed, caller(false, true), Recourse::Again),
-            (E::UnknownTopic, Attempted::Default, Recourse::Again),
+            (E::UnknownTopic, caller(false, true), Recourse::Again),
+            (E::UnknownTopic, lettered(false), Recourse::DefaultAddress),
+            (E::UnknownTopic, lettered(true), Recourse::Again),
             (E::BrokerTransportFailure, caller(false, false), Recourse::Again),
             (E::MessageSizeTooLarge, Attempted::DeadLetter { whole: true }, Recourse::Stripped),
             (E::MessageSizeTooLarge, Attempted::DeadLetter { whole: false }, Recourse::GiveUp),

@@ -100,6 +100,12 @@ pub struct Metrics {
     pub publish_failures: IntCounterVec,
     /// `signalbox_publish_duration_seconds`: from handing a reply to the client until the broker acknowledges it.
     pub publish_duration: Histogram,
+    /// `signalbox_transactions_total{result}`: committed, aborted, unknown (the broker was asked afterwards), fenced.
+    pub transactions: IntCounterVec,
+    /// `signalbox_transaction_requests`: how many requests ended by one.
+    pub transaction_requests: Histogram,
+    /// `signalbox_transaction_commit_seconds`: from the last record to the coordinator's word.
+    pub transaction_commit: Histogram,
     /// `signalbox_dead_letters_total{reason}`
     pub dead_letters: IntCounterVec,
     /// `signalbox_shadows_total{endpoint,route,result}`: copies for a shadow route: sent, and then answered or failed (its
@@ -276,6 +282,17 @@ impl Metrics {
             publish_duration: f.histogram(
                 "publish_duration_seconds",
                 "From publishing a reply to its acknowledgement",
+                SECONDS,
+            )?,
+            transactions: f.counters("transactions_total", "Transactions of replies and offsets", &["result"])?,
+            transaction_requests: f.histogram(
+                "transaction_requests",
+                "Requests that ended by one transaction",
+                &[1., 2., 5., 10., 20., 50., 100., 200., 500., 1000., 2000., 5000., 10000.],
+            )?,
+            transaction_commit: f.histogram(
+                "transaction_commit_seconds",
+                "From a transaction's last record to the coordinator's word",
                 SECONDS,
             )?,
             dead_letters: f.counters("dead_letters_total", "Requests that could not be answered", &["reason"])?,

@@ -26,5 +26,6 @@ mod topics; // those that are missing
 mod recovery; // routes that cannot answer, and those that take their place
 mod faults; // bad requests get one clear fault each
 mod crash; // kill -9
+mod exactly_once; // kill -9, and each reply once
 mod rebalance; // instances come and go
 mod outage; // the broker stops and comes back

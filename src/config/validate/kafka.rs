@@ -1,10 +1,12 @@
 //! What is checked of the broker, its topics and its properties.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 
 use super::{At, Validator, is_name};
 use crate::config::report::Severity;
-use crate::config::{EMBEDDED, Kafka};
+use crate::config::{Delivery, EMBEDDED, Kafka};
 use crate::replies::topic_pattern;
 
 /// Properties that Signalbox sets for its own promises, and what to use instead.
@@ -14,6 +16,8 @@ const OWN_PROPERTIES: &[(&str, &str)] = &[
     ("group.id", "use kafka.group_id"),
     ("enable.auto.commit", "an offset is committed once its reply is acknowledged"),
     ("enable.auto.offset.store", "an offset is committed once its reply is acknowledged"),
+    ("transactional.id", "use kafka.instance_id"),
+    ("isolation.level", "requests are read once they are committed"),
 ];
 
 impl Validator<'_> {
@@ -35,7 +39,30 @@ impl Validator<'_> {
         self.require(kafka.max_in_flight >= 1, &at.key("max_in_flight"), "must be at least 1");
         self.require(kafka.max_in_flight_bytes.as_u64() >= 1, &at.key("max_in_flight_bytes"), "must be at least 1");
         self.positive(kafka.commit_interval, &at.key("commit_interval"));
+        self.delivery(kafka, &at);
         self.properties(kafka, &at.key("properties"));
+    }
+
+    fn delivery(&mut self, kafka: &Kafka, at: &At) {
+        let is_named = kafka.instance_id.as_deref().is_none_or(|name| is_name(name) && name.len() <= 128);
+        let characters = "must be up to 128 letters, digits, '.', '_' and '-'";
+        self.require(is_named, &at.key("instance_id"), characters);
+        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(5));
+        let fits = (shortest..=longest).contains(&kafka.transaction_interval);
+        self.require(
+            fits,
+            &at.key("transaction_interval"),
+            "must be from 1ms to 5s: readers of replies wait that long",
+        );
+        if kafka.delivery == Delivery::ExactlyOnce && kafka.is_embedded() {
+            let message = "exactly_once is not to be had on the embedded broker: its transactions are not real, an \
+                           aborted record stays visible and offsets in a transaction are not kept";
+            self.error(
+                &at.key("delivery"),
+                message.to_owned(),
+                "name a real Kafka in kafka.bootstrap_servers, or use at_least_once",
+            );
+        }
     }
 
     /// A topic that serves two ends would feed Signalbox with what it writes itself.

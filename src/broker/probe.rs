@@ -1,0 +1,113 @@
+//! Whether a broker's transactions are real. Some take all the calls, and keep nothing of what they promise.
+
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::cluster::Cluster;
+use super::context::BrokerContext;
+use super::error::BrokerError;
+use crate::config::Kafka;
+
+/// How long each step may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The producer wants a delivery callback; it never produces.
+struct ProbeContext(BrokerContext);
+
+type ProbeProducer = ThreadedProducer<ProbeContext>;
+
+impl Cluster {
+    /// Sees that an aborted transaction leaves nothing behind, that a committed one is kept, and that whoever comes
+    /// later under the same name shuts the earlier one out. It writes offsets of a group of its own, named after ours,
+    /// and no record. Blocks; not for the runtime's workers.
+    ///
+    /// # Errors
+    /// When one of these is not so, or the broker has no transactions.
+    pub fn probe_transactions(&self, config: &Kafka, instance: &str) -> Result<(), BrokerError> {
+        let group = format!("{}-probe", config.group_id);
+        let settings = [("group.id", group.as_str()), ("isolation.level", "read_committed")];
+        let consumer: BaseConsumer<BrokerContext> = self.client("probe", &settings, self.context("probe"))?;
+        let name = format!("{instance}-probe");
+        let earlier = self.probe_producer(&name)?;
+        let transactions = |source| BrokerError::Transactions { source };
+        let before = committed(&consumer, &config.requests_topic).map_err(transactions)?;
+        let (aborted, kept) = (before.unwrap_or_default() + 1, before.unwrap_or_default() + 2);
+
+        stage(&earlier, &consumer, &config.requests_topic, aborted).map_err(transactions)?;
+        earlier.abort_transaction(PATIENCE).map_err(transactions)?;
+        if committed(&consumer, &config.requests_topic).map_err(transactions)? != before {
+            return Err(BrokerError::FalseTransactions { finding: "an aborted one was kept" });
+        }
+        stage(&earlier, &consumer, &config.requests_topic, kept).map_err(transactions)?;
+        earlier.commit_transaction(PATIENCE).map_err(transactions)?;
+        if committed(&consumer, &config.requests_topic).map_err(transactions)? != Some(kept) {
+            return Err(BrokerError::FalseTransactions { finding: "a committed one was not kept" });
+        }
+        let later = self.probe_producer(&name)?;
+        let beside = stage(&earlier, &consumer, &config.requests_topic, aborted)
+            .and_then(|()| earlier.commit_transaction(PATIENCE));
+        drop(later);
+        match beside {
+            Ok(()) => Err(BrokerError::FalseTransactions { finding: "two of one name were let in side by side" }),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn probe_producer(&self, name: &str) -> Result<ProbeProducer, BrokerError> {
+        let settings = [("transactional.id", name), ("enable.idempotence", "true"), ("acks", "all")];
+        let producer: ProbeProducer = self.client("probe", &settings, ProbeContext(self.context("probe")))?;
+        producer.init_transactions(PATIENCE).map_err(|source| BrokerError::Transactions { source })?;
+        Ok(producer)
+    }
+}
+
+/// Begins a transaction with one offset in it.
+fn stage(
+    producer: &ProbeProducer,
+    consumer: &BaseConsumer<BrokerContext>,
+    topic: &str,
+    offset: i64,
+) -> Result<(), KafkaError> {
+    producer.begin_transaction()?;
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, 0, Offset::Offset(offset))?;
+    // One that has not joined stands for any of its group.
+    let group = consumer.group_metadata().ok_or(KafkaError::Canceled)?;
+    producer.send_offsets_to_transaction(&offsets, &group, PATIENCE)
+}
+
+fn committed(consumer: &BaseConsumer<BrokerContext>, topic: &str) -> Result<Option<i64>, KafkaError> {
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition(topic, 0);
+    let committed = consumer.committed_offsets(partitions, PATIENCE)?;
+    let element = committed.find_partition(topic, 0);
+    Ok(element.and_then(|element| match element.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }))
+}
+
+impl ClientContext for ProbeContext {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        // That the earlier producer is shut out is what is wanted.
+        tracing::debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match &error {
+            KafkaError::Global(code) if super::is_connection_trouble(*code) => self.0.error(error, reason),
+            _ => tracing::debug!(%error, reason, "the probe of transactions"),
+        }
+    }
+}
+
+impl ProducerContext for ProbeContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}

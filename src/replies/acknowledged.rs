@@ -1,0 +1,186 @@
+//! `delivery: at_least_once`: each record by itself, and a request is finished when the broker has acknowledged it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::address::AllowedTopics;
+use super::counts::Counts;
+use super::job::{Job, Part};
+use super::outgoing::Graveyard;
+use crate::broker::{BrokerContext, BrokerError, Cluster};
+
+/// How long a full producer queue is left to drain.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+
+/// The producer's settings; `kafka.properties` win over them.
+const SETTINGS: &[(&str, &str)] = &[
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    // A reply waits for the broker as long as it takes; what is in flight is bounded, so nothing piles up.
+    ("message.timeout.ms", "0"),
+    // Replies leave at once: under load they gather while the broker is busy with the ones before.
+    ("linger.ms", "0"),
+    ("sticky.partitioning.linger.ms", "0"),
+    // As Java's clients partition.
+    ("partitioner", "murmur2_random"),
+];
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Acknowledged {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    producer: ThreadedProducer<DeliveryContext>,
+    allowed: Arc<AllowedTopics>,
+    graveyard: Graveyard,
+    counts: Counts,
+    runtime: Handle,
+    /// Pulled when the producer cannot go on, so that the process ends rather than stand still.
+    failed: CancellationToken,
+}
+
+/// A job that needs another record. Few ever do, so the channel is unbounded in name only: it never holds more than is
+/// in flight.
+enum Unsettled {
+    /// The broker did not take the record.
+    Failed(Box<Job>, KafkaError),
+    /// The dead letter is acknowledged; its caller is still to be told.
+    Lettered(Box<Job>),
+}
+
+/// The producer's callbacks.
+struct DeliveryContext {
+    broker: BrokerContext,
+    unsettled: UnboundedSender<Unsettled>,
+    counts: Counts,
+}
+
+impl Acknowledged {
+    pub(super) fn start(
+        cluster: &Cluster,
+        allowed: Arc<AllowedTopics>,
+        graveyard: Graveyard,
+        counts: Counts,
+        failed: CancellationToken,
+    ) -> Result<Self, BrokerError> {
+        let (unsettled, receiver) = unbounded_channel();
+        let context = DeliveryContext { broker: cluster.context("replies"), unsettled, counts: counts.clone() };
+        let producer = cluster.client("replies", SETTINGS, context)?;
+        let runtime = Handle::current();
+        let acknowledged = Self { shared: Arc::new(Shared { producer, allowed, graveyard, counts, runtime, failed }) };
+        acknowledged.shared.runtime.spawn(acknowledged.clone().settle(receiver));
+        Ok(acknowledged)
+    }
+
+    pub(super) fn flush(&self, timeout: Duration) {
+        if let Err(error) = self.shared.producer.flush(timeout) {
+            warn!(%error, "not every reply was acknowledged; their requests will be answered again");
+        }
+    }
+
+    /// Sends the record of a job whose turn it is.
+    pub(super) async fn send(&self, mut job: Box<Job>) {
+        loop {
+            if job.ending.ticket.is_revoked() {
+                debug!(source = %job.ending.request.source, "a late result is dropped; its partition has a new owner");
+                return;
+            }
+            job.sent = Instant::now();
+            let Err((error, returned)) = self.hand_over(job) else { return };
+            job = returned;
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                self.reroute(job, &error);
+                return;
+            }
+            tokio::time::sleep(QUEUE_FULL_WAIT).await;
+        }
+    }
+
+    fn hand_over(&self, job: Box<Job>) -> Result<(), (KafkaError, Box<Job>)> {
+        let Shared { producer, graveyard, .. } = &*self.shared;
+        let outgoing = match (job.part, job.letter()) {
+            (Part::Letter, Some(letter)) => job.dead_letter(letter, graveyard),
+            (Part::Letter | Part::Reply, _) => job.reply(),
+        };
+        outgoing.send(producer, job)
+    }
+
+    /// Takes up what the producer's thread reports.
+    async fn settle(self, mut unsettled: UnboundedReceiver<Unsettled>) {
+        while let Some(unsettled) = unsettled.recv().await {
+            match unsettled {
+                Unsettled::Failed(job, error) => self.reroute(job, &error),
+                Unsettled::Lettered(mut job) => {
+                    job.part = Part::Reply;
+                    self.spawn_send(job, Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// A record was not taken: sends what should go in its place.
+    fn reroute(&self, mut job: Box<Job>, error: &KafkaError) {
+        let shared = &self.shared;
+        shared.counts.refused(error.rdkafka_error_code());
+        if let Some((fatal, why)) = shared.producer.client().fatal_error() {
+            error!(%fatal, why, "the producer of replies cannot go on");
+            shared.failed.cancel();
+            return;
+        }
+        let pause = job.reroute(job.part, error, &shared.allowed);
+        self.spawn_send(job, pause);
+    }
+
+    fn spawn_send(&self, job: Box<Job>, pause: Duration) {
+        let acknowledged = self.clone();
+        self.shared.runtime.spawn(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            acknowledged.send(job).await;
+        });
+    }
+}
+
+impl ClientContext for DeliveryContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.broker.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.broker.error(error, reason);
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<Job>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, job: Box<Job>) {
+        if let Err((error, _)) = result {
+            // The receiver is gone only after everything in flight has ended or was given up.
+            let _ = self.unsettled.send(Unsettled::Failed(job, error.clone()));
+            return;
+        }
+        self.broker.health().answered();
+        match job.part {
+            Part::Letter => {
+                let _ = self.unsettled.send(Unsettled::Lettered(job));
+            }
+            Part::Reply => {
+                self.counts.ended(&job);
+                job.ending.ticket.finish();
+            }
+        }
+    }
+}

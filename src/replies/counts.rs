@@ -1,0 +1,69 @@
+//! What is counted of requests that have ended.
+
+use std::sync::Arc;
+
+use prometheus::{Histogram, IntCounter};
+
+use super::job::{Job, reason};
+use super::publisher::Ending;
+use crate::telemetry::Metrics;
+use rdkafka::error::RDKafkaErrorCode;
+
+/// Handles with their labels bound.
+#[derive(Clone)]
+pub(super) struct Counts {
+    replies: IntCounter,
+    faults: IntCounter,
+    dead_letters: IntCounter,
+    duration: Histogram,
+    all: Metrics,
+}
+
+impl Counts {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            replies: metrics.published.with_label_values(&["reply"]),
+            faults: metrics.published.with_label_values(&["fault"]),
+            dead_letters: metrics.published.with_label_values(&["dead_letter"]),
+            duration: metrics.publish_duration.clone(),
+            all: metrics.clone(),
+        }
+    }
+
+    /// All records of a request are there for good.
+    pub(super) fn ended(&self, job: &Job) {
+        self.duration.observe(job.sent.elapsed().as_secs_f64());
+        if let Some(letter) = job.letter() {
+            self.dead_letters.inc();
+            self.all.dead_letters.with_label_values(&[letter.fault.code.name()]).inc();
+        }
+        self.ending(&job.ending);
+    }
+
+    fn ending(&self, ending: &Ending) {
+        let outcome = &ending.outcome;
+        let received = ending.ticket.received();
+        match (&outcome.result, &ending.metrics) {
+            (Ok(_), Some(route)) => {
+                self.replies.inc();
+                route.answered.inc();
+                route.request_duration.observe(received.elapsed().as_secs_f64());
+            }
+            (Ok(_), None) => self.replies.inc(),
+            (Err(fault), route) => {
+                self.faults.inc();
+                let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or("").to_owned();
+                let (endpoint, alias) = (name(&outcome.served_by.endpoint), name(&outcome.served_by.route));
+                self.all.requests.with_label_values(&[&*endpoint, &*alias, &*fault.code.status().to_string()]).inc();
+                if let Some(route) = route {
+                    route.request_duration.observe(received.elapsed().as_secs_f64());
+                }
+            }
+        }
+    }
+
+    /// The broker did not take a record.
+    pub(super) fn refused(&self, code: Option<RDKafkaErrorCode>) {
+        self.all.publish_failures.with_label_values(&[&reason(code)]).inc();
+    }
+}

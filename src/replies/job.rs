@@ -1,0 +1,168 @@
+//! What a request ends in, on its way out, and the other way that it takes when the first is barred.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::{debug, error, warn};
+
+use super::address::{Address, AllowedTopics};
+use super::publisher::Ending;
+use super::recourse::{Attempted, Recourse, recourse};
+use crate::message::{Code, Correlation, Fault, Outcome, Stage};
+
+/// How long a record that was not taken waits before it is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// One ending on its way.
+pub(super) struct Job {
+    pub(super) ending: Ending,
+    pub(super) correlation: Correlation,
+    pub(super) destination: Destination,
+    /// Which of its records is on its way.
+    pub(super) part: Part,
+    pub(super) sent: Instant,
+}
+
+/// Which records it takes.
+#[derive(Debug, Clone)]
+pub(super) enum Destination {
+    /// The reply or fault, to where the caller wants it.
+    Caller(Address),
+    /// The dead letter, and then its fault to this address.
+    DeadLetter(DeadLetter, Address),
+}
+
+/// A request that cannot be answered as its caller wants it.
+#[derive(Debug, Clone)]
+pub(super) struct DeadLetter {
+    pub(super) fault: Fault,
+    /// Whether it carries the request's value.
+    pub(super) whole: bool,
+    /// Whether it may go to another partition than the request's.
+    pub(super) any_partition: bool,
+}
+
+/// Which of a job's records it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Letter,
+    Reply,
+}
+
+impl Part {
+    fn first_of(destination: &Destination) -> Self {
+        match destination {
+            Destination::Caller(_) => Self::Reply,
+            Destination::DeadLetter(..) => Self::Letter,
+        }
+    }
+}
+
+impl DeadLetter {
+    pub(super) fn new(fault: Fault) -> Self {
+        Self { fault, whole: true, any_partition: false }
+    }
+}
+
+impl Job {
+    pub(super) fn new(mut ending: Ending, correlation: Correlation, destination: Destination) -> Self {
+        if let Destination::DeadLetter(letter, _) = &destination {
+            ending.outcome.result = Err(letter.fault.clone());
+        }
+        let part = Part::first_of(&destination);
+        Self { ending, correlation, destination, part, sent: Instant::now() }
+    }
+
+    /// Where the reply or fault goes.
+    pub(super) fn address(&self) -> &Address {
+        match &self.destination {
+            Destination::Caller(address) | Destination::DeadLetter(_, address) => address,
+        }
+    }
+
+    /// The dead letter, if there has to be one.
+    pub(super) fn letter(&self) -> Option<&DeadLetter> {
+        match &self.destination {
+            Destination::Caller(_) => None,
+            Destination::DeadLetter(letter, _) => Some(letter),
+        }
+    }
+
+    /// One of its records was not taken: changes it into what should go in its place, and says how long to wait.
+    pub(super) fn reroute(&mut self, part: Part, error: &KafkaError, allowed: &AllowedTopics) -> Duration {
+        self.part = part;
+        let code = error.rdkafka_error_code();
+        let source = &self.ending.request.source;
+        match recourse(code, self.attempted(part, allowed)) {
+            Recourse::Again => {
+                debug!(%source, %error, "a record was not taken; trying again");
+                return AGAIN_AFTER;
+            }
+            Recourse::AnyPartition => match (&mut self.destination, part) {
+                (Destination::DeadLetter(letter, _), Part::Letter) => letter.any_partition = true,
+                (Destination::Caller(address) | Destination::DeadLetter(_, address), _) => address.partition = None,
+            },
+            Recourse::TooLarge => self.ending.outcome.result = Err(too_large(&self.ending.outcome)),
+            Recourse::DeadLetter => {
+                warn!(%source, %error, "a reply cannot be published; the request is a dead letter");
+                let fault = unreachable_topic(self.address(), error);
+                self.ending.outcome.result = Err(fault.clone());
+                self.destination = Destination::DeadLetter(DeadLetter::new(fault), allowed.default_address());
+                self.part = Part::Letter;
+            }
+            Recourse::DefaultAddress => {
+                if let Destination::DeadLetter(_, address) = &mut self.destination {
+                    *address = allowed.default_address();
+                }
+            }
+            Recourse::Stripped => {
+                warn!(%source, "a dead letter is too large and goes without its value");
+                if let Destination::DeadLetter(letter, _) = &mut self.destination {
+                    letter.whole = false;
+                }
+            }
+            Recourse::GiveUp => {
+                error!(%source, %error, "a dead letter cannot be published; its fault goes out alone");
+                self.destination = Destination::Caller(self.address().clone());
+                self.part = Part::Reply;
+            }
+        }
+        Duration::ZERO
+    }
+
+    fn attempted(&self, part: Part, allowed: &AllowedTopics) -> Attempted {
+        match (&self.destination, part) {
+            (Destination::DeadLetter(letter, _), Part::Letter) => Attempted::DeadLetter { whole: letter.whole },
+            (Destination::Caller(address) | Destination::DeadLetter(_, address), _) => Attempted::Caller {
+                partition: address.partition.is_some(),
+                default_topic: address.topic == allowed.default_address().topic,
+                after_letter: self.letter().is_some(),
+            },
+        }
+    }
+}
+
+fn too_large(outcome: &Outcome) -> Fault {
+    match &outcome.result {
+        Ok(reply) => Fault::permanent(
+            Code::PayloadTooLarge,
+            Stage::Publish,
+            format!(
+                "the model's answer of {} bytes is larger than the broker takes; ask for fewer rows, or raise \
+                 message.max.bytes of the broker and of kafka.properties",
+                reply.body.len()
+            ),
+        ),
+        Err(fault) => Fault { message: "the fault is larger than the broker takes".to_owned(), ..fault.clone() },
+    }
+}
+
+fn unreachable_topic(address: &Address, error: &KafkaError) -> Fault {
+    let message = format!("the reply cannot be written to topic '{}': {error}", address.topic);
+    Fault::permanent(Code::PermissionDenied, Stage::Publish, message)
+}
+
+/// As the label of a metric.
+pub(super) fn reason(code: Option<RDKafkaErrorCode>) -> String {
+    code.map_or_else(|| "other".to_owned(), |code| format!("{code:?}"))
+}

@@ -1,0 +1,127 @@
+//! `delivery: exactly_once`: records, and the offsets of the requests that they end, in one transaction after another.
+//!
+//! A record is produced as soon as it is there, so whoever reads uncommitted (the shim) has it at once; the transaction
+//! is committed a short interval after its first record, or as soon as nothing else is under way. A request is finished
+//! when its transaction is committed; if that comes to nothing, its record goes into the next one.
+
+mod batch;
+mod session;
+mod transactor;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::address::AllowedTopics;
+use super::counts::Counts;
+use super::job::Job;
+use super::outgoing::Graveyard;
+use crate::broker::{BrokerError, Cluster, Identity};
+use crate::config::Kafka;
+use crate::intake::Offsets;
+use crate::telemetry::Metrics;
+use session::{Session, Sessions};
+use transactor::Transactor;
+
+/// Takes jobs to the thread that puts them into transactions. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Transactions {
+    jobs: Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    /// Until it begins.
+    prepared: Mutex<Option<Prepared>>,
+    /// Closed when the thread has ended.
+    ended: Mutex<Option<Receiver<()>>>,
+}
+
+/// All that the thread needs but the offsets, which come with the intake.
+struct Prepared {
+    jobs: Receiver<Job>,
+    sessions: Sessions,
+    session: Option<Session>,
+    interval: Duration,
+    allowed: Arc<AllowedTopics>,
+    graveyard: Graveyard,
+    counts: Counts,
+    metrics: Metrics,
+    failed: CancellationToken,
+}
+
+impl Transactions {
+    /// Sees that the broker's transactions are real, and closes what an earlier process of this name has left open.
+    /// Blocks; not for the runtime's workers.
+    pub(super) fn prepare(
+        config: &Kafka,
+        cluster: &Arc<Cluster>,
+        allowed: Arc<AllowedTopics>,
+        graveyard: Graveyard,
+        counts: Counts,
+        metrics: &Metrics,
+        failed: CancellationToken,
+    ) -> Result<Self, BrokerError> {
+        let identity = Identity::of(config)?;
+        cluster.probe_transactions(config, identity.name())?;
+        let sessions = Sessions::new(cluster.clone(), identity);
+        let session = Some(sessions.open()?);
+        let (sender, jobs) = channel();
+        let prepared = Prepared {
+            jobs,
+            sessions,
+            session,
+            interval: config.transaction_interval,
+            allowed,
+            graveyard,
+            counts,
+            metrics: metrics.clone(),
+            failed,
+        };
+        let shared =
+            Shared { stop: AtomicBool::new(false), prepared: Mutex::new(Some(prepared)), ended: Mutex::new(None) };
+        Ok(Self { jobs: sender, shared: Arc::new(shared) })
+    }
+
+    /// Starts the thread.
+    pub(super) fn begin(&self, offsets: Offsets) -> Result<(), BrokerError> {
+        let Some(prepared) = self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        let (alive, ended) = channel();
+        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        let shared = self.shared.clone();
+        let run = move || {
+            Transactor::new(prepared, offsets, move || shared.stop.load(Ordering::Acquire)).run();
+            drop::<Sender<()>>(alive);
+        };
+        thread::Builder::new()
+            .name("transactions".to_owned())
+            .spawn(run)
+            .map(drop)
+            .map_err(|_| BrokerError::Interrupted)
+    }
+
+    /// What is sent is bounded by what is under way, so this never waits.
+    pub(super) fn send(&self, job: Job) {
+        // The receiver is gone only when the process is about to be.
+        let _ = self.jobs.send(job);
+    }
+
+    /// Ends the thread once everything that was handed over is committed, and waits for that, this long at most.
+    pub(super) fn finish(&self, timeout: Duration) {
+        self.shared.stop.store(true, Ordering::Release);
+        let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let in_time =
+            ended.is_none_or(|ended| ended.recv_timeout(timeout) != Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+        if !in_time {
+            warn!("the last transaction is not decided; its requests will be answered again, unless it was committed");
+        }
+    }
+}

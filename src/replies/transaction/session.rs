@@ -1,0 +1,194 @@
+//! One transactional producer, from its introduction to the coordinator to the error that ends it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+
+use super::batch::Slot;
+use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
+use crate::intake::Staged;
+
+/// How long one attempt of a step may take. After it the process may have been told to end.
+const TRY: Duration = Duration::from_secs(5);
+/// How long a step is tried again. After that another producer of the same name finds out.
+const PERSIST: Duration = Duration::from_secs(30);
+
+/// The producer's settings; `kafka.properties` win over them.
+const SETTINGS: &[(&str, &str)] = &[
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    // So long may a transaction of a process that is gone hold up readers of committed records, unless it comes back.
+    ("transaction.timeout.ms", "10000"),
+    // Records leave at once, so that whoever reads uncommitted has them.
+    ("linger.ms", "0"),
+    ("sticky.partitioning.linger.ms", "0"),
+    // As Java's clients partition.
+    ("partitioner", "murmur2_random"),
+];
+
+/// Makes sessions, all under one name.
+pub(super) struct Sessions {
+    cluster: Arc<Cluster>,
+    identity: Identity,
+}
+
+/// One transactional producer.
+pub(super) struct Session {
+    producer: ThreadedProducer<SessionContext>,
+}
+
+/// Why a step did not succeed.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The transaction has to be aborted; the session goes on.
+    Transaction(KafkaError),
+    /// The session is of no use any more. Whether a commit took place is not known.
+    Session(KafkaError),
+}
+
+/// The producer's callbacks.
+pub(super) struct SessionContext {
+    broker: BrokerContext,
+    /// The records of the transaction that the broker did not take.
+    refused: Mutex<Vec<(Slot, KafkaError)>>,
+}
+
+impl Sessions {
+    pub(super) fn new(cluster: Arc<Cluster>, identity: Identity) -> Self {
+        Self { cluster, identity }
+    }
+
+    /// Whose transactions these are, for a person.
+    pub(super) fn name(&self) -> &str {
+        self.identity.name()
+    }
+
+    /// Introduces a producer to the coordinator, which decides what an earlier one of this name has left open, and takes
+    /// nothing from that one any more.
+    pub(super) fn open(&self) -> Result<Session, BrokerError> {
+        let context = SessionContext { broker: self.cluster.context("replies"), refused: Mutex::new(Vec::new()) };
+        let settings: Vec<_> = SETTINGS.iter().copied().chain([("transactional.id", self.identity.name())]).collect();
+        let producer: ThreadedProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
+        let session = Session { producer };
+        let opened = session.persist(|producer| producer.init_transactions(TRY));
+        opened.map_err(|broken| BrokerError::Transactions { source: broken.into_error() })?;
+        Ok(session)
+    }
+}
+
+impl Session {
+    pub(super) fn producer(&self) -> &ThreadedProducer<SessionContext> {
+        &self.producer
+    }
+
+    pub(super) fn begin(&self) -> Result<(), Broken> {
+        self.take_refused();
+        self.producer.begin_transaction().map_err(classify)
+    }
+
+    /// Waits until the broker has all records of the transaction.
+    pub(super) fn flush(&self) -> Result<(), Broken> {
+        self.persist(|producer| producer.flush(TRY))
+    }
+
+    /// Adds offsets to the transaction.
+    pub(super) fn add_offsets(&self, staged: &Staged) -> Result<(), Broken> {
+        self.persist(|producer| producer.send_offsets_to_transaction(&staged.offsets, &staged.group, TRY))
+    }
+
+    pub(super) fn commit(&self) -> Result<(), Broken> {
+        self.persist(|producer| producer.commit_transaction(TRY))
+    }
+
+    pub(super) fn abort(&self) -> Result<(), Broken> {
+        self.persist(|producer| producer.abort_transaction(TRY))
+    }
+
+    /// The records of the transaction that the broker did not take.
+    pub(super) fn take_refused(&self) -> Vec<(Slot, KafkaError)> {
+        std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn has_refused(&self) -> bool {
+        !self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Takes a step, again and again while only time is lacking. librdkafka goes on with the same step each time.
+    fn persist(
+        &self,
+        step: impl Fn(&ThreadedProducer<SessionContext>) -> Result<(), KafkaError>,
+    ) -> Result<(), Broken> {
+        let until = Instant::now() + PERSIST;
+        loop {
+            let Err(error) = step(&self.producer) else { return Ok(()) };
+            if !is_for_want_of_time(&error) || Instant::now() >= until {
+                return Err(classify(error));
+            }
+        }
+    }
+}
+
+impl Broken {
+    pub(super) fn into_error(self) -> KafkaError {
+        match self {
+            Self::Transaction(error) | Self::Session(error) => error,
+        }
+    }
+
+    pub(super) fn error(&self) -> &KafkaError {
+        match self {
+            Self::Transaction(error) | Self::Session(error) => error,
+        }
+    }
+
+    /// Whether another producer of the same name has taken over, or the coordinator has given this one up.
+    pub(super) fn is_fenced(&self) -> bool {
+        matches!(
+            self.error().rdkafka_error_code(),
+            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+        )
+    }
+}
+
+fn is_for_want_of_time(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
+        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+        _ => false,
+    }
+}
+
+fn classify(error: KafkaError) -> Broken {
+    match &error {
+        KafkaError::Transaction(cause) if cause.txn_requires_abort() && !cause.is_fatal() => Broken::Transaction(error),
+        _ => Broken::Session(error),
+    }
+}
+
+impl ClientContext for SessionContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.broker.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.broker.error(error, reason);
+    }
+}
+
+impl ProducerContext for SessionContext {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        match result {
+            Ok(_) => self.broker.health().answered(),
+            Err((error, _)) => {
+                let refused = (Slot::from_opaque(opaque), error.clone());
+                self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
+            }
+        }
+    }
+}
