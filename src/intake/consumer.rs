@@ -10,6 +10,7 @@ use rdkafka::error::KafkaError;
 
 use super::Handler;
 use super::budget::Budget;
+use super::committer::Committer;
 use super::context::{ContextParts, IntakeContext, Topics};
 use super::offsets::Offsets;
 use super::opening::Opening;
@@ -78,6 +79,7 @@ impl Intake {
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
         let offsets = Offsets::new(&consumer);
+        let committer = Committer::start(&consumer)?;
 
         let stop = Arc::new(AtomicBool::new(false));
         let poller = Poller {
@@ -89,6 +91,7 @@ impl Intake {
             stop: stop.clone(),
             pressure: Pressure::default(),
             opening: Opening::default(),
+            committer,
             commit_interval: config.commit_interval,
             drain_timeout: config.drain_timeout,
             metrics: metrics.clone(),
@@ -134,19 +137,23 @@ fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a 
         ("auto.offset.reset", "earliest"),
         // What a transaction may still say of an offset is waited for.
         ("isolation.level", "read_committed"),
-        // A crashed instance's partitions move after this long.
-        ("session.timeout.ms", "10000"),
         // An empty queue is refilled at once, not after a second.
         ("fetch.queue.backoff.ms", "10"),
         ("queued.max.messages.kbytes", "16384"),
         ("statistics.interval.ms", "5000"),
     ];
-    if cluster.is_embedded() {
-        // Its fetches are not woken by a produce, and its classic groups take seconds to form.
-        settings.extend([("fetch.wait.max.ms", "5"), ("group.protocol", "consumer")]);
-        settings.retain(|(key, _)| *key != "session.timeout.ms");
-    } else {
-        settings.extend([("fetch.wait.max.ms", "100"), ("partition.assignment.strategy", "cooperative-sticky")]);
+    // The embedded broker's fetches are not woken by a produce, and its classic groups take seconds to form.
+    let embedded = cluster.is_embedded();
+    settings.push(("fetch.wait.max.ms", if embedded { "5" } else { "100" }));
+    if embedded {
+        settings.push(("group.protocol", "consumer"));
+    }
+    // With Kafka 4's own protocol the broker decides about the rest.
+    let brokers_protocol = config.properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer");
+    if !embedded && !brokers_protocol {
+        settings.push(("partition.assignment.strategy", "cooperative-sticky"));
+        // A crashed instance's partitions move after this long.
+        settings.push(("session.timeout.ms", "10000"));
     }
     settings
 }

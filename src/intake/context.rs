@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
@@ -281,23 +281,6 @@ impl ConsumerContext for IntakeContext {
             Rebalance::Assign(list) => self.assigned(&self.topics.lanes(list)),
             Rebalance::Revoke(list) => self.revoked(consumer, &self.topics.lanes(list)),
             Rebalance::Error(error) => warn!(%error, "the group could not be rebalanced"),
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        match result {
-            Ok(()) => {
-                self.broker.health().answered();
-                self.metrics.commits.with_label_values(&["ok"]).inc();
-            }
-            // A commit of nothing is no failure.
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
-            Err(error) => {
-                debug!(%error, "a commit failed and will be made again");
-                self.metrics.commits.with_label_values(&["error"]).inc();
-                let mut state = self.state();
-                self.topics.lanes(offsets).into_iter().for_each(|lane| state.lanes.commit_failed(lane));
-            }
         }
     }
 }

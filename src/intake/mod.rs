@@ -5,6 +5,7 @@
 //! with a [`Ticket`]; finishing the ticket is what lets the lane's commit move past the request, and nothing else does.
 
 mod budget;
+mod committer;
 mod consumer;
 mod context;
 mod lanes;

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use tracing::{debug, error, info, warn};
 
+use super::committer::Committer;
 use super::consumer::IntakeError;
 use super::context::{IntakeContext, Topics};
 use super::lanes::Held;
@@ -36,6 +37,7 @@ pub(super) struct Poller {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) pressure: Pressure,
     pub(super) opening: Opening,
+    pub(super) committer: Committer,
     pub(super) commit_interval: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) metrics: Metrics,
@@ -200,19 +202,25 @@ impl Poller {
         Ok(())
     }
 
-    fn commit(&self) {
+    /// Has what is due committed, unless the last commit is still under way.
+    fn commit(&mut self) {
         let context = self.consumer.context();
-        if !context.commits() {
+        if let Some(done) = self.committer.take_done() {
+            let result = if done.succeeded { "ok" } else { "error" };
+            self.metrics.commits.with_label_values(&[result]).inc();
+            if done.succeeded {
+                context.broker().health().answered();
+            } else {
+                let mut state = context.state();
+                done.lanes.into_iter().for_each(|lane| state.lanes.commit_failed(lane));
+            }
+        }
+        if !context.commits() || self.committer.is_busy() {
             return;
         }
         let due = context.state().lanes.take_commits(None, false);
-        if due.is_empty() {
-            return;
-        }
-        if let Err(error) = self.consumer.commit(&self.topics.offsets(&due), CommitMode::Async) {
-            warn!(%error, "offsets could not be committed; trying again");
-            let mut state = context.state();
-            due.iter().for_each(|(lane, _)| state.lanes.commit_failed(*lane));
+        if !due.is_empty() {
+            self.committer.commit(due);
         }
     }
 

@@ -1,0 +1,89 @@
+//! Commits in the background, so that nobody polls later for it.
+//!
+//! librdkafka can commit without waiting, but then nobody is told when the broker refuses, as it does for whatever was
+//! still on its way when the group was rebalanced. So a thread waits for each commit, and says what became of it.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::debug;
+
+use super::context::IntakeContext;
+use super::position::Position;
+use super::ticket::LaneId;
+use crate::broker::BrokerError;
+
+/// One commit is under way at a time.
+#[derive(Debug)]
+pub(super) struct Committer {
+    due: Sender<Vec<(LaneId, Position)>>,
+    done: Receiver<Done>,
+    is_busy: bool,
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) lanes: Vec<LaneId>,
+    pub(super) succeeded: bool,
+}
+
+impl Committer {
+    /// Starts the thread, which ends when this is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn start(consumer: &Arc<BaseConsumer<IntakeContext>>) -> Result<Self, BrokerError> {
+        let (due, commits) = channel();
+        let (results, done) = channel();
+        // The polling thread closes the consumer, so it is not kept alive from here.
+        let consumer = Arc::downgrade(consumer);
+        thread::Builder::new()
+            .name("commits".to_owned())
+            .spawn(move || run(&consumer, &commits, &results))
+            .map_err(|_| BrokerError::Interrupted)?;
+        Ok(Self { due, done, is_busy: false })
+    }
+
+    /// What became of the last commit, once that is known.
+    pub(super) fn take_done(&mut self) -> Option<Done> {
+        let done = self.done.try_recv().ok()?;
+        self.is_busy = false;
+        Some(done)
+    }
+
+    /// Whether a commit is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
+    pub(super) fn commit(&mut self, due: Vec<(LaneId, Position)>) {
+        self.is_busy = self.due.send(due).is_ok();
+    }
+}
+
+fn run(
+    consumer: &Weak<BaseConsumer<IntakeContext>>,
+    commits: &Receiver<Vec<(LaneId, Position)>>,
+    results: &Sender<Done>,
+) {
+    while let Ok(due) = commits.recv() {
+        let Some(consumer) = consumer.upgrade() else { return };
+        let offsets = consumer.context().topics().offsets(&due);
+        let succeeded = match consumer.commit(&offsets, CommitMode::Sync) {
+            // Whatever was to be committed has been already.
+            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => true,
+            Err(error) => {
+                debug!(%error, "a commit failed and will be made again");
+                false
+            }
+        };
+        let lanes = due.into_iter().map(|(lane, _)| lane).collect();
+        if results.send(Done { lanes, succeeded }).is_err() {
+            return;
+        }
+    }
+}
