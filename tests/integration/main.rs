@@ -29,3 +29,4 @@ mod crash; // kill -9
 mod exactly_once; // kill -9, and each reply once
 mod rebalance; // instances come and go
 mod outage; // the broker stops and comes back
+mod fire; // everything at once, and a checker that counts what it cost

@@ -1,7 +1,6 @@
 //! Apache Kafka itself: one broker in KRaft mode, on the jars that `tests/run` installs.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -13,16 +12,14 @@ use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Process, free_port, fresh_directory, installed, unique};
+use super::{Broker, Disk, Proxy, free_port, fresh_directory, unique};
 
-const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
 /// A broker, and the plain clients that tests look at it with.
 pub(crate) struct Kafka {
-    directory: PathBuf,
     port: u16,
-    process: Option<Process>,
+    broker: Broker,
     producer: BaseProducer,
 }
 
@@ -40,45 +37,52 @@ impl Kafka {
 
     /// A broker of one's own, with more lines of `server.properties`.
     pub(crate) fn start_with(properties: &str) -> Self {
-        let directory = fresh_directory("kafka");
+        Self::launch(properties, None, None)
+    }
+
+    /// A broker of one's own that can also be reached through a proxy, and which those that come that way reach in no
+    /// other.
+    pub(crate) fn start_behind(proxy: &Proxy) -> Self {
+        Self::launch("", Some(proxy), None)
+    }
+
+    /// A broker of one's own whose records are on that disk.
+    pub(crate) fn start_on(disk: &Disk) -> Self {
+        // Small segments, which are made in full at the start.
+        Self::launch("log.index.size.max.bytes=65536", None, Some(disk))
+    }
+
+    fn launch(properties: &str, proxy: Option<&Proxy>, disk: Option<&Disk>) -> Self {
+        let directory = disk.map_or_else(|| fresh_directory("kafka"), |disk| disk.directory().to_owned());
         let (port, controller) = (free_port(), free_port());
-        let data = directory.join("data");
+        let (mut listeners, mut advertised, mut protocols) = (String::new(), String::new(), String::new());
+        if let Some(proxy) = proxy {
+            listeners = format!(",PROXIED://127.0.0.1:{}", proxy.target());
+            advertised = format!(",PROXIED://127.0.0.1:{}", proxy.port());
+            protocols = ",PROXIED:PLAINTEXT".to_owned();
+        }
         let settings = format!(
-            "process.roles=broker,controller
-node.id=1
+            "node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={}
-auto.create.topics.enable=false
-group.initial.rebalance.delay.ms=0
-offsets.topic.num.partitions=4
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
+inter.broker.listener.name=PLAINTEXT
 offsets.topic.replication.factor=1
-transaction.state.log.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-num.network.threads=2
-num.io.threads=4
-log.cleaner.enable=false
-{properties}
-",
-            data.display()
+{properties}"
         );
-        std::fs::write(directory.join("server.properties"), settings).unwrap();
-        let format = ["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config", "server.properties"];
-        let formatted = Command::new("java").args(java(&format)).current_dir(&directory).output().unwrap();
-        assert!(formatted.status.success(), "the broker's storage cannot be formatted: {formatted:?}");
-
+        let prefix = disk.map(Disk::prefix).unwrap_or_default();
+        let broker = Broker::format(directory, prefix, "-Xmx512m", &settings);
         let producer = ClientConfig::new()
             .set("bootstrap.servers", format!("127.0.0.1:{port}"))
             .set("linger.ms", "1")
             .create()
             .unwrap();
-        let mut kafka = Self { directory, port, process: None, producer };
+        let mut kafka = Self { port, broker, producer };
         kafka.start_again();
         kafka
     }
@@ -90,28 +94,26 @@ log.cleaner.enable=false
 
     /// What the broker has written.
     pub(crate) fn log(&self) -> String {
-        self.process.as_ref().map(Process::log).unwrap_or_default()
+        self.broker.log()
     }
 
     /// Stops it as an operator would.
     pub(crate) fn stop(&mut self) {
-        self.process.take().expect("the broker runs").terminate();
+        self.broker.stop();
     }
 
     /// Stops it as a power cut would.
     pub(crate) fn kill(&mut self) {
-        self.process.take().expect("the broker runs").kill();
+        self.broker.kill();
     }
 
     /// Starts it again after [`Self::stop`] or [`Self::kill`], on its port and with its records.
     pub(crate) fn start_again(&mut self) {
-        assert!(self.process.is_none(), "the broker runs already");
-        let command = ["java".to_owned()].into_iter().chain(java(&["kafka.Kafka", "server.properties"]));
-        self.process = Some(Process::start("kafka", &self.directory, &[], command));
+        self.broker.start();
         let began = Instant::now();
         while let Err(error) = self.producer.client().fetch_metadata(None, Duration::from_millis(250)) {
             let log = self.log();
-            let ended = self.process.as_mut().and_then(Process::ended);
+            let ended = self.broker.ended();
             assert!(ended.is_none() && began.elapsed() < READY_WITHIN, "the broker does not answer ({error}):\n{log}");
         }
     }
@@ -123,20 +125,12 @@ log.cleaner.enable=false
 
     /// The same with settings of the topic, such as `max.message.bytes`.
     pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
-        let name = unique(name);
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
-        let topic = settings
-            .iter()
-            .fold(NewTopic::new(&name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| {
-                topic.set(key, value)
-            });
-        let topics = [topic];
-        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
-        let creation = admin.create_topics(&topics, &options);
-        let created = wait_for_future(creation).unwrap();
-        assert!(created.iter().all(Result::is_ok), "{created:?}");
-        name
+        create_topic(&self.bootstrap(), name, partitions, 1, settings)
+    }
+
+    /// How it ended, if it has by itself.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.broker.ended()
     }
 
     /// Writes one record and waits until the broker has it.
@@ -202,14 +196,23 @@ log.cleaner.enable=false
     }
 }
 
-fn java(command: &[&str]) -> Vec<String> {
-    let libs = installed("SIGNALBOX_TEST_KAFKA_LIBS", "kafka/libs");
-    let logging = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/log4j2.properties");
-    let mut words = vec!["-Xmx512m".to_owned(), "-XX:+UseSerialGC".to_owned(), "-XX:TieredStopAtLevel=1".to_owned()];
-    words.push(format!("-Dlog4j2.configurationFile={logging}"));
-    words.extend(["-cp".to_owned(), format!("{}/*", libs.display())]);
-    words.extend(command.iter().map(|word| (*word).to_owned()));
-    words
+/// Creates a topic whose name starts with `name` and that no other test has; returns the name.
+pub(super) fn create_topic(
+    bootstrap: &str,
+    name: &str,
+    partitions: i32,
+    replication: i32,
+    settings: &[(&str, &str)],
+) -> String {
+    let name = unique(name);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
+    let topics = [settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))];
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let created = wait_for_future(admin.create_topics(&topics, &options)).unwrap();
+    assert!(created.iter().all(Result::is_ok), "{created:?}");
+    name
 }
 
 /// Waits for a future on a thread of its own, so that it can be called from inside and outside of a runtime.

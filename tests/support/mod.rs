@@ -9,30 +9,39 @@
 //! let replies = kafka.consume(&replies, 1, Duration::from_secs(10));
 //! ```
 
+mod broker;
 mod bystander;
 mod caller;
+mod cluster;
 mod dice;
+mod disk;
+pub(crate) mod fire;
 mod hosting;
 mod kafka;
 mod mlflow;
 mod opa;
 mod proc;
 mod process;
+mod proxy;
 mod reply;
 mod scrape;
 mod setup;
 mod signalbox;
 mod stub;
 
+pub(crate) use broker::Broker;
 pub(crate) use bystander::{Bystander, Latencies};
 pub(crate) use caller::{Answer, Caller};
+pub(crate) use cluster::Cluster;
 pub(crate) use dice::{Dice, Pattern};
+pub(crate) use disk::Disk;
 pub(crate) use hosting::Hosting;
 pub(crate) use kafka::Kafka;
 pub(crate) use mlflow::{Mlflow, mlflow_environment, python};
 pub(crate) use opa::Opa;
 pub(crate) use proc::{MARK, Mark, is_alive, kill, signal, wait_for_end};
 pub(crate) use process::Process;
+pub(crate) use proxy::{Proxy, Way};
 pub(crate) use reply::Reply;
 pub(crate) use scrape::Scrape;
 pub(crate) use setup::{Setup, http_model, http_model_of_size};

@@ -1,0 +1,22 @@
+//! Under fire: processes are killed, brokers die, wires are cut, and the checker counts what that has cost.
+//!
+//! Each scenario has a short version for `tests/run`, and a long one for `tests/fire`, which sets
+//! `SIGNALBOX_TEST_FIRE_MINUTES`.
+
+mod brokers; // killed, away, out of space
+mod instances; // killed, paused, come and gone
+mod models; // in trouble
+mod network; // cut, both ways and one way
+mod run; // one scenario at one delivery
+
+use run::{Ground, Length, Run};
+
+/// What is promised, as `kafka.delivery` names it. Each scenario runs at all of them.
+const DELIVERIES: &[&str] = &["at_least_once"];
+
+/// Runs a scenario at each delivery. All of them are judged, whatever the first says.
+fn at_each_delivery(scenario: impl Fn(&'static str) -> Result<(), String>) {
+    let verdicts: Vec<_> = DELIVERIES.iter().map(|delivery| scenario(delivery)).collect();
+    let failures: Vec<_> = verdicts.into_iter().filter_map(Result::err).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

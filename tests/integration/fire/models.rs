@@ -1,0 +1,21 @@
+//! A model that fails and hangs: each request still ends, and once.
+
+use super::{Ground, Length, Run, at_each_delivery};
+use crate::support::Kafka;
+use crate::support::fire::Conduct;
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn a_model_fails_one_request_in_ten_and_hangs_on_one_in_a_hundred() {
+    at_each_delivery(|delivery| {
+        let (ground, length) = (Ground::on(Kafka::shared()), Length::of(10, 1, 20));
+        let mut run = Run::start("model in trouble, kill -9", delivery, length, ground, 2, Conduct::Troubled);
+        // Calls that hang are under way whenever it comes.
+        run.strike(|run, blow| {
+            let victim = &mut run.instances[usize::try_from(blow % 2).unwrap()];
+            victim.kill();
+            victim.start_again();
+        });
+        run.finish()
+    });
+}

@@ -1,0 +1,91 @@
+//! One Apache Kafka process: its directory, its settings, its life.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use super::{Process, installed};
+
+const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
+
+/// What is the same for all brokers of the tests.
+const COMMON: &str = "process.roles=broker,controller
+controller.listener.names=CONTROLLER
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+num.network.threads=2
+num.io.threads=4
+log.cleaner.enable=false
+";
+
+/// A broker that can be stopped, killed and started again on its records.
+pub(crate) struct Broker {
+    directory: PathBuf,
+    /// What comes before `java`, such as a program that shows it another disk.
+    prefix: Vec<String>,
+    heap: &'static str,
+    process: Option<Process>,
+}
+
+impl Broker {
+    /// Writes the settings and formats the storage in `<directory>/data`; does not start.
+    pub(crate) fn format(directory: PathBuf, prefix: Vec<String>, heap: &'static str, settings: &str) -> Self {
+        let settings = format!("{COMMON}log.dirs={}\n{settings}\n", directory.join("data").display());
+        std::fs::write(directory.join("server.properties"), settings).unwrap();
+        let broker = Self { directory, prefix, heap, process: None };
+        let format = ["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config", "server.properties"];
+        let words = broker.java(&format);
+        let formatted = Command::new(&words[0]).args(&words[1..]).current_dir(&broker.directory).output().unwrap();
+        assert!(formatted.status.success(), "the broker's storage cannot be formatted: {formatted:?}");
+        broker
+    }
+
+    /// Starts the process, and does not wait until it answers.
+    pub(crate) fn start(&mut self) {
+        assert!(self.process.is_none(), "the broker runs already");
+        let command = self.java(&["kafka.Kafka", "server.properties"]);
+        self.process = Some(Process::start("kafka", &self.directory, &[], command));
+    }
+
+    /// Stops it as an operator would.
+    pub(crate) fn stop(&mut self) {
+        self.process.take().expect("the broker runs").terminate();
+    }
+
+    /// Stops it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("the broker runs").kill();
+    }
+
+    /// How it ended, if it has by itself.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(Process::ended)
+    }
+
+    /// Whether it was started, and not stopped since.
+    pub(crate) fn is_started(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// What it has written.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("kafka.log")).unwrap_or_default()
+    }
+
+    /// Where its records and its log are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn java(&self, command: &[&str]) -> Vec<String> {
+        let libs = installed("SIGNALBOX_TEST_KAFKA_LIBS", "kafka/libs");
+        let logging = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/log4j2.properties");
+        let mut words = self.prefix.clone();
+        words.extend(["java", self.heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(str::to_owned));
+        words.push(format!("-Dlog4j2.configurationFile={logging}"));
+        words.extend(["-cp".to_owned(), format!("{}/*", libs.display())]);
+        words.extend(command.iter().map(|word| (*word).to_owned()));
+        words
+    }
+}

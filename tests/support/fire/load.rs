@@ -1,0 +1,113 @@
+//! Sends the requests of a plan, so many a second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+
+use super::plan::Plan;
+
+/// As long as the broker may be away while the last requests are on their way.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(180);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Requests on their way to the broker.
+pub(crate) struct Load {
+    sent: Arc<AtomicU64>,
+    thread: JoinHandle<u64>,
+}
+
+/// Sees each request through until the broker has it.
+struct Receipts {
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Load {
+    /// Starts to send. The pace is kept on average: what a slow broker holds up is caught up with.
+    pub(crate) fn start(plan: Plan, bootstrap: &str, topic: &str, per_second: u64) -> Self {
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let producer: ThreadedProducer<Receipts> = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("client.id", "checker-load")
+            // Twice in the topic would be twice answered, and rightly so.
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", "0")
+            .set("queue.buffering.max.messages", "2000000")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("linger.ms", "2")
+            .create_with_context(Receipts { acknowledged: Arc::clone(&acknowledged) })
+            .unwrap();
+        let sent = Arc::new(AtomicU64::new(0));
+        let (counted, topic) = (Arc::clone(&sent), topic.to_owned());
+        let thread = std::thread::spawn(move || {
+            let begun = Instant::now();
+            let mut number = 0;
+            while number < plan.requests {
+                let due = (begun.elapsed().as_secs_f64() * per_second as f64) as u64;
+                while number < due.min(plan.requests) {
+                    send(&producer, &plan, &topic, number);
+                    number += 1;
+                }
+                counted.store(number, Ordering::Relaxed);
+                std::thread::sleep(PAUSE);
+            }
+            producer.flush(ACKNOWLEDGED_WITHIN).unwrap();
+            acknowledged.load(Ordering::SeqCst)
+        });
+        Self { sent, thread }
+    }
+
+    /// How many requests have been handed to the producer.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the broker has all of them. How many that are.
+    pub(crate) fn finish(self) -> u64 {
+        self.thread.join().unwrap()
+    }
+}
+
+fn send(producer: &ThreadedProducer<Receipts>, plan: &Plan, topic: &str, number: u64) {
+    let (id, key, text) = (plan.id(number), format!("key-{}", plan.key(number)), number.to_string());
+    let partition = plan.reply_partition(number).to_be_bytes();
+    let values = [
+        ("kafka_correlationId", id.as_bytes()),
+        ("kafka_replyPartition", &partition[..]),
+        ("endpoint", plan.endpoint(number).as_bytes()),
+        ("x-tier", plan.tier(number).as_bytes()),
+        ("x-number", text.as_bytes()),
+    ];
+    let headers = values.iter().fold(OwnedHeaders::new_with_capacity(values.len()), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(*value) })
+    });
+    let payload = plan.payload(number);
+    let mut record = BaseRecord::to(topic).key(&key).payload(&payload).headers(headers);
+    while let Err((error, refused)) = producer.send(record) {
+        assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "request {number} cannot be sent");
+        std::thread::sleep(PAUSE);
+        record = refused;
+    }
+}
+
+impl ClientContext for Receipts {
+    // What the brokers go through is done to them on purpose.
+    fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, _facility: &str, _message: &str) {}
+    fn error(&self, _error: rdkafka::error::KafkaError, _reason: &str) {}
+}
+
+impl ProducerContext for Receipts {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if result.is_ok() {
+            self.acknowledged.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The checker: it produces numbered requests, reads what comes of them, and says what went wrong. It knows the wire
+//! contract and nothing else of Signalbox.
+
+mod checker;
+mod load;
+mod model;
+mod plan;
+mod reader;
+mod report;
+
+pub(crate) use load::Load;
+pub(crate) use model::{ComputedModel, Conduct};
+pub(crate) use plan::Plan;
+pub(crate) use reader::{Reader, lag_vanishes};
+pub(crate) use report::{Kind, Report};

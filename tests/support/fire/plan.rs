@@ -1,0 +1,124 @@
+//! What each request says and how it must be answered, all from its number.
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// How many answers of a model that computes differ for one and the same number: one for each of its routes.
+const ROUTES: [&str; 2] = ["gold", "plain"];
+
+/// All requests of one run. Two plans with different seeds share no correlation id.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// How many there are.
+    pub(crate) requests: u64,
+    /// How many keys they have.
+    pub(crate) keys: u64,
+    /// Of the replies topic. Each request names one, the same for all of its key, so that the order of a key's replies
+    /// is the order of their offsets.
+    pub(crate) reply_partitions: i32,
+    /// How many in a thousand go to the model that computes its answer, and takes its time.
+    pub(crate) computed_per_mille: u64,
+}
+
+/// How a request must be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) endpoint: &'static str,
+    pub(crate) route: &'static str,
+    pub(crate) partition: i32,
+    pub(crate) answer: Vec<u8>,
+}
+
+impl Plan {
+    /// A thousand keys; one request in ten is computed.
+    pub(crate) fn new(seed: u64, requests: u64, reply_partitions: i32) -> Self {
+        Self { seed, requests, keys: 1_009, reply_partitions, computed_per_mille: 100 }
+    }
+
+    /// The correlation id.
+    pub(crate) fn id(&self, number: u64) -> String {
+        format!("{:016x}-{number}", self.seed)
+    }
+
+    /// The number that an id was made from. `None` for an id of somebody else.
+    pub(crate) fn number(&self, id: &[u8]) -> Option<u64> {
+        let (seed, number) = std::str::from_utf8(id).ok()?.split_once('-')?;
+        let number = number.parse().ok()?;
+        (u64::from_str_radix(seed, 16) == Ok(self.seed) && number < self.requests).then_some(number)
+    }
+
+    /// Which of the keys it has.
+    pub(crate) fn key(&self, number: u64) -> u64 {
+        self.chance(number, "key") % self.keys
+    }
+
+    /// The header `endpoint`.
+    pub(crate) fn endpoint(&self, number: u64) -> &'static str {
+        let chance = self.chance(number, "endpoint");
+        match chance % 1_000 < self.computed_per_mille {
+            true => "computed",
+            false => ["north", "south"][usize::from((chance / 1_000).is_multiple_of(2))],
+        }
+    }
+
+    /// The header `x-tier`, which the routes have conditions on; it is the alias of the route as well.
+    pub(crate) fn tier(&self, number: u64) -> &'static str {
+        ROUTES[usize::from(self.chance(number, "tier").is_multiple_of(2))]
+    }
+
+    /// The value.
+    pub(crate) fn payload(&self, number: u64) -> Vec<u8> {
+        format!("{{\"inputs\": [{number}]}}").into_bytes()
+    }
+
+    /// The partition of the replies topic that it asks for.
+    pub(crate) fn reply_partition(&self, number: u64) -> i32 {
+        i32::try_from(self.key(number) % u64::from(self.reply_partitions.unsigned_abs())).unwrap()
+    }
+
+    /// How it must be answered.
+    pub(crate) fn due(&self, number: u64) -> Due {
+        let (endpoint, route) = (self.endpoint(number), self.tier(number));
+        let answer = match endpoint {
+            "computed" => Self::computed(number, route),
+            _ => b"{\"predictions\": []}".to_vec(),
+        };
+        Due { endpoint, route, partition: self.reply_partition(number), answer }
+    }
+
+    /// What a model that computes says to a number.
+    pub(crate) fn computed(number: u64, route: &str) -> Vec<u8> {
+        format!("{{\"predictions\": [\"{route}\", {}]}}", number * 3 + 1).into_bytes()
+    }
+
+    fn chance(&self, number: u64, of_what: &str) -> u64 {
+        xxh3_64_with_seed(of_what.as_bytes(), self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_back_and_those_of_others_are_not() {
+        let (plan, other) = (Plan::new(7, 100, 4), Plan::new(8, 100, 4));
+        assert!((0..100).all(|number| plan.number(plan.id(number).as_bytes()) == Some(number)));
+        for foreign in [other.id(1), plan.id(100), "requests-3-17".to_owned(), String::new()] {
+            assert_eq!(plan.number(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn requests_spread_over_endpoints_routes_and_partitions() {
+        let plan = Plan::new(7, 10_000, 4);
+        let share = |of: &dyn Fn(u64) -> bool| (0..10_000).filter(|number| of(*number)).count();
+        for (endpoint, least) in [("north", 4_000), ("south", 4_000), ("computed", 800)] {
+            for route in ROUTES {
+                let count = share(&|number| plan.endpoint(number) == endpoint && plan.tier(number) == route);
+                assert!(count > least / 2, "{endpoint}/{route}: {count}");
+            }
+        }
+        assert!((0..4).all(|partition| share(&|number| plan.reply_partition(number) == partition) > 2_000));
+    }
+}
