@@ -102,7 +102,11 @@ impl Run {
             plan.computed_per_mille = 300;
         }
         let model = ComputedModel::start(conduct);
-        let config = config(&ground, delivery, &group, &model);
+        let mut config = config(&ground, delivery, &group, &model);
+        if instances == 1 {
+            // Known by name, it need not wait after a kill until the group has given up its former self.
+            config = config.replace("properties: {", "properties: {group.instance.id: alone, ");
+        }
         let [requests, replies, dead_letters] = &ground.topics;
         let reader = Reader::start(plan.clone(), &ground.checkers, replies, dead_letters);
         let instances: Vec<_> = (0..instances).map(|_| Signalbox::start(&config)).collect();

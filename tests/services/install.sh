@@ -1,0 +1,71 @@
+# What the tests of services stand on, installed under $services and kept. Sourced by tests/run and tests/fire, which
+# define `step` and `fail`.
+
+# A stamp holds the pins that a directory was filled from; other pins fill it again.
+is_current() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+
+install_kafka() {
+    local home="$services/kafka" pins
+    pins="$(cat tests/services/pom.xml)"
+    if is_current "$home/stamp" "$pins"; then
+        echo "Apache Kafka: $home/libs (installed already)"
+        return
+    fi
+    command -v mvn >/dev/null || fail "Apache Kafka cannot be had: there is no Maven (mvn). Install it, or run tests/run --fast."
+    step "installing Apache Kafka from Maven"
+    rm -rf "$home" && mkdir -p "$home"
+    mvn --batch-mode --quiet --file tests/services/pom.xml dependency:copy-dependencies \
+        -DoutputDirectory="$home/libs" -DincludeScope=runtime >"$home/mvn.log" 2>&1 ||
+        { tail -n 20 "$home/mvn.log" >&2; fail "Apache Kafka cannot be had: Maven failed, see $home/mvn.log"; }
+    printf '%s' "$pins" >"$home/stamp"
+}
+
+install_mlflow() {
+    local home="$services/mlflow" pins python
+    pins="$(cat tests/services/requirements.txt src/cli/quickstart/requirements.txt)"
+    if is_current "$home/stamp" "$pins" && "$home/venv/bin/python" -c '' 2>/dev/null; then
+        echo "MLflow: $home/venv (installed already)"
+        return
+    fi
+    python="${PYTHON:-python3}"
+    "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        fail "MLflow cannot be had: '$python' is missing, older than 3.11, or without venv. Name another with PYTHON=…, or run tests/run --fast."
+    step "installing MLflow, the libraries of models and a Kafka client for Python (a few minutes)"
+    rm -rf "$home" && mkdir -p "$home"
+    { "$python" -m venv "$home/venv" &&
+        "$home/venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+            --requirement tests/services/requirements.txt; } >"$home/pip.log" 2>&1 ||
+        { tail -n 20 "$home/pip.log" >&2; fail "MLflow cannot be had: pip failed, see $home/pip.log"; }
+    printf '%s' "$pins" >"$home/stamp"
+}
+
+install_opa() {
+    local home="$services/opa" pins
+    pins="$(cat tests/services/opa.txt)"
+    if is_current "$home/stamp" "$pins" && [ -x "$home/bin/opa" ]; then
+        echo "Open Policy Agent: $home/bin/opa (installed already)"
+        return
+    fi
+    command -v go >/dev/null || fail "Open Policy Agent cannot be had: there is no Go. Install it, or run tests/run --fast."
+    step "building Open Policy Agent from its Go module (a few minutes)"
+    rm -rf "$home" && mkdir -p "$home"
+    GOBIN="$home/bin" go install "$pins" >"$home/go.log" 2>&1 ||
+        { tail -n 20 "$home/go.log" >&2; fail "Open Policy Agent cannot be had: Go failed, see $home/go.log"; }
+    printf '%s' "$pins" >"$home/stamp"
+}
+
+# Installs what is named. Two runs at once: one installs, the other waits and finds it installed. The lock is the
+# kernel's, and goes with us.
+install_services() {
+    local java version each
+    java="$(command -v java)" || fail "Apache Kafka cannot be run: there is no Java. Install Java 17, or run tests/run --fast."
+    version="$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')"
+    [ "${version:-0}" -ge 17 ] || fail "Apache Kafka needs Java 17 or newer; $java is version ${version:-unknown}."
+    mkdir -p "$services"
+    exec 9>"$services/lock"
+    if command -v flock >/dev/null; then
+        flock --nonblock 9 || { echo "another run is installing them; waiting" && flock 9; }
+    fi
+    for each in "$@"; do "install_$each"; done
+    exec 9>&-
+}
