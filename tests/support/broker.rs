@@ -78,6 +78,11 @@ impl Broker {
         &self.directory
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the broker runs").pid()
+    }
+
     fn java(&self, command: &[&str]) -> Vec<String> {
         let libs = installed("SIGNALBOX_TEST_KAFKA_LIBS", "kafka/libs");
         let logging = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/log4j2.properties");

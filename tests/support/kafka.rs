@@ -133,6 +133,11 @@ share.coordinator.state.topic.min.isr=1
         self.broker.ended()
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.broker.pid()
+    }
+
     /// Writes one record and waits until the broker has it.
     pub(crate) fn produce(&self, topic: &str, key: Option<&str>, headers: &[(&str, &str)], value: &[u8]) {
         self.send(topic, key, headers, value);

@@ -46,12 +46,12 @@ fn one_of_three_brokers_is_away() {
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn the_brokers_disk_is_full() {
     at_each_delivery(|delivery| {
-        let disk = Disk::mount(400).unwrap();
+        let disk = Disk::mount(400);
         let mut kafka = Kafka::start_on(&disk);
         let (ground, length) = (Ground::on(&kafka), Length::of(10, 1, 30));
         let mut run = Run::start("broker's disk full", delivery, length, ground, 1, Conduct::Steady);
         run.strike(|_, _| {
-            disk.fill();
+            disk.fill(kafka.pid());
             // It gives up its only directory of records, and with it itself.
             wait_until("the broker to give up", Duration::from_secs(60), || kafka.ended());
             disk.empty();

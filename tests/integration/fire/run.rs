@@ -123,7 +123,6 @@ impl Run {
             let limit = Duration::from_secs(self.length.seconds) + PATIENCE;
             wait_until("the load to go on", limit, || (self.load.sent() >= due).then_some(()));
             if !self.flows() {
-                println!("{}: all is answered after {} blows", self.name, self.blows);
                 return;
             }
             blow(self, number);
@@ -146,6 +145,7 @@ impl Run {
     }
 
     /// Waits until all is answered and committed, ends the instances, and judges.
+    #[expect(clippy::print_stdout, reason = "what it cost is told of a run that went well, too")]
     pub(super) fn finish(mut self) -> Result<(), String> {
         let sent = self.load.finish();
         let all_answered = await_answers(&self.reader, sent);
@@ -161,6 +161,7 @@ impl Run {
         write_row(self.name, self.delivery, self.blows, seconds, &report);
 
         let mut wrong: Vec<_> = committed.err().into_iter().collect();
+        wrong.extend((self.blows == 0).then(|| "all was answered before the first blow, which proves nothing".into()));
         wrong.extend(ends.iter().filter(|end| !end.success()).map(|end| format!("an instance ended with {end}")));
         let judged = [Kind::Lost, Kind::Foreign, Kind::Misrouted].into_iter();
         let judged = judged.chain((self.delivery == "exactly_once").then_some(Kind::Repeated));

@@ -346,7 +346,8 @@ mod tests {
 
     #[test]
     fn every_part_of_a_reply_that_is_another_s_is_misrouted() {
-        let forgeries: [(&str, fn(&mut Forged)); 7] = [
+        type Forgery = fn(&mut Forged);
+        let forgeries: [(&str, Forgery); 7] = [
             ("endpoint", |it| it.endpoint = Some("elsewhere")),
             ("endpoint", |it| it.endpoint = None),
             ("route", |it| it.route = it.route.map(|route| if route == "gold" { "plain" } else { "gold" })),

@@ -133,7 +133,9 @@ pub(crate) fn lag_vanishes(
 /// The requests that are not committed, and all there are.
 fn lag(consumer: &BaseConsumer<Silent>, topic: &str, partitions: &[i32]) -> Result<(u64, u64), KafkaError> {
     let mut list = TopicPartitionList::new();
-    partitions.iter().for_each(|partition| drop(list.add_partition(topic, *partition)));
+    for partition in partitions {
+        list.add_partition(topic, *partition);
+    }
     let committed = consumer.committed_offsets(list, ASK)?;
     let (mut lag, mut all) = (0, 0);
     for element in committed.elements() {
