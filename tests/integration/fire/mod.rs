@@ -12,7 +12,7 @@ mod run; // one scenario at one delivery
 use run::{Ground, Length, Run};
 
 /// What is promised, as `kafka.delivery` names it. Each scenario runs at all of them.
-const DELIVERIES: &[&str] = &["at_least_once"];
+const DELIVERIES: &[&str] = &["at_least_once", "exactly_once"];
 
 /// Runs a scenario at each delivery. All of them are judged, whatever the first says.
 fn at_each_delivery(scenario: impl Fn(&'static str) -> Result<(), String>) {
