@@ -55,6 +55,11 @@ impl<'a> Setup<'a> {
         }
     }
 
+    /// Its consumer group.
+    pub(crate) fn group(&self) -> &str {
+        &self.group
+    }
+
     /// The two sentiment models by the condition of the example.
     pub(crate) fn sentiment_config(&self, mlflow: &Mlflow) -> String {
         let routes = r#"

@@ -121,6 +121,11 @@ impl Signalbox {
         self.process.pid()
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
     /// Ends it on the spot, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
