@@ -3,8 +3,11 @@
 //! A record is produced as soon as it is there, so whoever reads uncommitted (the shim) has it at once; the transaction
 //! is committed a short interval after its first record, or as soon as nothing else is under way. A request is finished
 //! when its transaction is committed; if that comes to nothing, its record goes into the next one.
+//!
+//! Two producers take turns, so nothing waits for a commit: one gathers while the other's transaction is concluded.
 
 mod batch;
+mod concluder;
 mod session;
 mod transactor;
 
@@ -25,7 +28,7 @@ use crate::broker::{BrokerError, Cluster, Identity};
 use crate::config::Kafka;
 use crate::intake::Offsets;
 use crate::telemetry::Metrics;
-use session::{Session, Sessions};
+use session::{Maker, SESSIONS, Session};
 use transactor::Transactor;
 
 /// Takes jobs to the thread that puts them into transactions. Cheap to clone.
@@ -46,8 +49,8 @@ struct Shared {
 /// All that the thread needs but the offsets, which come with the intake.
 struct Prepared {
     jobs: Receiver<Job>,
-    sessions: Sessions,
-    session: Option<Session>,
+    maker: Maker,
+    opened: [Option<Session>; SESSIONS],
     interval: Duration,
     allowed: Arc<AllowedTopics>,
     graveyard: Graveyard,
@@ -70,13 +73,13 @@ impl Transactions {
     ) -> Result<Self, BrokerError> {
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
-        let sessions = Sessions::new(cluster.clone(), identity);
-        let session = Some(sessions.open()?);
+        let maker = Maker::new(cluster.clone(), identity);
+        let opened = [Some(maker.open(0)?), Some(maker.open(1)?)];
         let (sender, jobs) = channel();
         let prepared = Prepared {
             jobs,
-            sessions,
-            session,
+            maker,
+            opened,
             interval: config.transaction_interval,
             allowed,
             graveyard,
@@ -97,8 +100,9 @@ impl Transactions {
         let (alive, ended) = channel();
         *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
         let shared = self.shared.clone();
+        let transactor = Transactor::new(prepared, offsets, move || shared.stop.load(Ordering::Acquire))?;
         let run = move || {
-            Transactor::new(prepared, offsets, move || shared.stop.load(Ordering::Acquire)).run();
+            transactor.run();
             drop::<Sender<()>>(alive);
         };
         thread::Builder::new()

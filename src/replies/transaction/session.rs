@@ -30,14 +30,18 @@ const SETTINGS: &[(&str, &str)] = &[
     ("partitioner", "murmur2_random"),
 ];
 
-/// Makes sessions, all under one name.
-pub(super) struct Sessions {
+/// While one is at its commit, and the broker still writes down what came of it, another takes what comes.
+pub(super) const SESSIONS: usize = 2;
+
+/// Makes sessions, by the instance's name and their index.
+pub(super) struct Maker {
     cluster: Arc<Cluster>,
     identity: Identity,
 }
 
 /// One transactional producer.
 pub(super) struct Session {
+    index: usize,
     producer: ThreadedProducer<SessionContext>,
 }
 
@@ -57,7 +61,7 @@ pub(super) struct SessionContext {
     refused: Mutex<Vec<(Slot, KafkaError)>>,
 }
 
-impl Sessions {
+impl Maker {
     pub(super) fn new(cluster: Arc<Cluster>, identity: Identity) -> Self {
         Self { cluster, identity }
     }
@@ -69,11 +73,12 @@ impl Sessions {
 
     /// Introduces a producer to the coordinator, which decides what an earlier one of this name has left open, and takes
     /// nothing from that one any more.
-    pub(super) fn open(&self) -> Result<Session, BrokerError> {
+    pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
         let context = SessionContext { broker: self.cluster.context("replies"), refused: Mutex::new(Vec::new()) };
-        let settings: Vec<_> = SETTINGS.iter().copied().chain([("transactional.id", self.identity.name())]).collect();
+        let name = format!("{}.{index}", self.identity.name());
+        let settings: Vec<_> = SETTINGS.iter().copied().chain([("transactional.id", name.as_str())]).collect();
         let producer: ThreadedProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
-        let session = Session { producer };
+        let session = Session { index, producer };
         let opened = session.persist(|producer| producer.init_transactions(TRY));
         opened.map_err(|broken| BrokerError::Transactions { source: broken.into_error() })?;
         Ok(session)
@@ -81,6 +86,10 @@ impl Sessions {
 }
 
 impl Session {
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
     pub(super) fn producer(&self) -> &ThreadedProducer<SessionContext> {
         &self.producer
     }

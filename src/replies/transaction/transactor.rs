@@ -5,18 +5,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, IntCounter};
-use rdkafka::error::KafkaError;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::Prepared;
 use super::batch::Batch;
-use super::session::{Broken, Session};
+use super::concluder::{Concluded, Concluder, Outcome};
+use super::session::{Broken, SESSIONS, Session};
+use crate::broker::BrokerError;
 use crate::intake::{Claim, Offsets};
 use crate::replies::job::Job;
 
 /// How long to wait for a first job before looking whether to end.
 const POLL: Duration = Duration::from_millis(100);
-/// So long nothing may come before it is asked whether anything can.
+/// So long nothing may come before it is asked whether anything can; and how soon the end of the transaction before is
+/// seen.
 const IDLE: Duration = Duration::from_millis(2);
 /// Between a transaction that came to nothing and the next.
 const AFTER_ABORT: Duration = Duration::from_millis(100);
@@ -30,9 +32,12 @@ const MAX_JOBS: usize = 10_000;
 const MAX_FENCED: usize = 3;
 const FENCED_WITHIN: Duration = Duration::from_secs(60);
 
+/// Gathers the jobs of one transaction while the one before is concluded, by two sessions in turn.
 pub(super) struct Transactor<S> {
     parts: Prepared,
-    session: Option<Session>,
+    /// Those that are at rest, by their index.
+    sessions: [Option<Session>; SESSIONS],
+    concluder: Concluder,
     offsets: Offsets,
     stopping: S,
     fenced: Vec<Instant>,
@@ -49,17 +54,8 @@ struct Tally {
     commit: Histogram,
 }
 
-/// What became of a transaction.
-enum Outcome {
-    Committed,
-    /// It came to nothing.
-    Aborted,
-    /// Its commit was under way when the session broke.
-    Unknown,
-}
-
 impl<S: Fn() -> bool> Transactor<S> {
-    pub(super) fn new(mut parts: Prepared, offsets: Offsets, stopping: S) -> Self {
+    pub(super) fn new(mut parts: Prepared, offsets: Offsets, stopping: S) -> Result<Self, BrokerError> {
         let results = &parts.metrics.transactions;
         let tally = Tally {
             committed: results.with_label_values(&["committed"]),
@@ -69,126 +65,126 @@ impl<S: Fn() -> bool> Transactor<S> {
             requests: parts.metrics.transaction_requests.clone(),
             commit: parts.metrics.transaction_commit.clone(),
         };
-        let session = parts.session.take();
-        Self { parts, session, offsets, stopping, fenced: Vec::new(), tally }
+        let sessions = std::mem::take(&mut parts.opened);
+        let concluder = Concluder::start(offsets.clone())?;
+        Ok(Self { parts, sessions, concluder, offsets, stopping, fenced: Vec::new(), tally })
     }
 
     pub(super) fn run(mut self) {
         let mut jobs = Vec::new();
         loop {
-            if jobs.is_empty() {
-                match self.parts.jobs.recv_timeout(POLL) {
+            while jobs.is_empty() {
+                let waits = if self.concluder.session().is_some() { IDLE } else { POLL };
+                match self.parts.jobs.recv_timeout(waits) {
                     Ok(job) => jobs.push(job),
-                    Err(RecvTimeoutError::Timeout) if !(self.stopping)() => continue,
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                if let Some(concluded) = self.concluder.take() {
+                    jobs.splice(0..0, self.settle(concluded));
+                }
+                if jobs.is_empty() && self.concluder.session().is_none() && (self.stopping)() {
+                    return;
                 }
             }
-            if !self.has_session() {
-                return;
-            }
-            jobs = self.transact(jobs);
+            let Some(session) = self.session() else { return };
+            jobs = self.transact(session, jobs);
         }
     }
 
-    /// One transaction. What it could not end comes back.
-    fn transact(&mut self, jobs: Vec<Job>) -> Vec<Job> {
-        let Some(session) = &self.session else { return jobs };
+    /// Gathers one transaction and has it concluded. What has to go into another comes back.
+    fn transact(&mut self, session: Session, jobs: Vec<Job>) -> Vec<Job> {
         if let Err(broken) = session.begin() {
-            self.end_session(&broken);
+            self.ended(&broken);
             return jobs;
         }
-        let mut batch = self.gather(jobs);
+        let mut batch = Batch::default();
+        for job in jobs {
+            batch.send(&session, &self.parts.graveyard, job);
+        }
+        let until = Instant::now() + self.parts.interval;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let full = batch.len() >= MAX_JOBS || batch.is_spoilt();
+            let idle = match full {
+                true => true,
+                false => match self.parts.jobs.recv_timeout(left.clamp(Duration::from_millis(1), IDLE)) {
+                    Ok(job) => {
+                        batch.send(&session, &self.parts.graveyard, job);
+                        false
+                    }
+                    Err(_) => true,
+                },
+            };
+            let before = if full { self.concluder.wait() } else { self.concluder.take() };
+            if let Some(concluded) = before {
+                let mut earlier = self.settle(concluded);
+                if !earlier.is_empty() {
+                    // What comes later must not leave before.
+                    earlier.extend(self.give_up(session, batch));
+                    return earlier;
+                }
+            }
+            let nothing_comes = || idle && self.offsets.under_way() <= batch.len();
+            if self.concluder.session().is_none() && (full || left.is_zero() || nothing_comes()) {
+                self.concluder.conclude(session, batch);
+                return Vec::new();
+            }
+        }
+    }
+
+    /// Aborts a transaction that is being gathered; its jobs.
+    fn give_up(&mut self, session: Session, batch: Batch) -> Vec<Job> {
+        self.tally.aborted.inc();
+        let aborted = session.abort();
+        let (jobs, _) = batch.again(Some(&session), &self.parts.allowed, &self.parts.counts);
+        match aborted {
+            Ok(()) => self.rest(session),
+            Err(broken) => self.ended(&broken),
+        }
+        jobs
+    }
+
+    /// Takes in what became of a transaction. What it could not end comes back.
+    fn settle(&mut self, concluded: Concluded) -> Vec<Job> {
+        let Concluded { mut batch, outcome, index, session, took } = concluded;
         let claims = batch.claims();
-        let outcome = self.conclude(&batch, &claims);
         match outcome {
             Outcome::Committed => {
                 self.tally.committed.inc();
-                self.tally.requests.observe(batch.len() as f64);
+                self.tally.requests.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+                self.tally.commit.observe(took.as_secs_f64());
                 batch.finish(&self.parts.counts);
+                session.into_iter().for_each(|session| self.rest(session));
                 return Vec::new();
             }
             Outcome::Aborted => self.tally.aborted.inc(),
             Outcome::Unknown => {
                 self.tally.unknown.inc();
-                let Some(finished) = self.recall(&claims) else { return Vec::new() };
+                session.as_ref().err().into_iter().for_each(|broken| self.ended(broken));
+                let Some(finished) = self.recall(index, &claims) else { return Vec::new() };
                 batch.settle(&finished, &self.parts.counts);
+                self.offsets.unstage(&batch.claims());
+                return batch.again(None, &self.parts.allowed, &self.parts.counts).0;
             }
         }
-        self.offsets.unstage(&batch.claims());
-        let (jobs, pause) = batch.again(self.session.as_ref(), &self.parts.allowed, &self.parts.counts);
+        self.offsets.unstage(&claims);
+        let (jobs, pause) = batch.again(session.as_ref().ok(), &self.parts.allowed, &self.parts.counts);
+        match session {
+            Ok(session) => self.rest(session),
+            Err(broken) => self.ended(&broken),
+        }
         thread::sleep(pause.max(AFTER_ABORT));
         jobs
     }
 
-    /// Sends records until the interval is over, or nothing is under way that could bring another.
-    fn gather(&self, jobs: Vec<Job>) -> Batch {
-        let mut batch = Batch::default();
-        let Some(session) = &self.session else { return batch };
-        let until = Instant::now() + self.parts.interval;
-        for job in jobs {
-            batch.send(session, &self.parts.graveyard, job);
-        }
-        while batch.len() < MAX_JOBS && !batch.is_spoilt() {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.parts.jobs.recv_timeout(left.min(IDLE)) {
-                Ok(job) => batch.send(session, &self.parts.graveyard, job),
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => break,
-                Err(RecvTimeoutError::Timeout) if self.offsets.under_way() <= batch.len() => break,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        batch
+    fn rest(&mut self, session: Session) {
+        let index = session.index();
+        self.sessions[index] = Some(session);
     }
 
-    /// Commits the transaction, or aborts it.
-    fn conclude(&mut self, batch: &Batch, claims: &[Claim]) -> Outcome {
-        let Some(session) = &self.session else { return Outcome::Aborted };
-        let began = Instant::now();
-        let broken = match self.commit(session, batch, claims) {
-            Ok(true) => {
-                self.tally.commit.observe(began.elapsed().as_secs_f64());
-                return Outcome::Committed;
-            }
-            Ok(false) => None,
-            Err((broken, committing)) => Some((broken, committing)),
-        };
-        match broken {
-            Some((broken @ Broken::Session(_), committing)) => {
-                self.end_session(&broken);
-                return if committing { Outcome::Unknown } else { Outcome::Aborted };
-            }
-            Some((Broken::Transaction(error), _)) => {
-                info!(%error, "a transaction is aborted; its replies go into the next")
-            }
-            None => debug!("a transaction is aborted; its replies go into the next"),
-        }
-        if let Err(broken) = session.abort() {
-            self.end_session(&broken);
-        }
-        Outcome::Aborted
-    }
-
-    /// True when it is committed, false when it has to be aborted. An error tells whether the commit was under way.
-    fn commit(&self, session: &Session, batch: &Batch, claims: &[Claim]) -> Result<bool, (Broken, bool)> {
-        if batch.is_empty() || batch.is_spoilt() {
-            return Ok(false);
-        }
-        session.flush().map_err(|broken| (broken, false))?;
-        if session.has_refused() {
-            return Ok(false);
-        }
-        let Ok(staged) = self.offsets.stage(claims) else { return Ok(false) };
-        session.add_offsets(&staged).map_err(|broken| (broken, false))?;
-        if self.offsets.are_lost() {
-            return Ok(false);
-        }
-        session.commit().map_err(|broken| (broken, true))?;
-        Ok(true)
-    }
-
-    /// The session is of no use any more.
-    fn end_session(&mut self, broken: &Broken) {
+    /// A session is of no use any more.
+    fn ended(&mut self, broken: &Broken) {
         if broken.is_fenced() {
             let now = Instant::now();
             self.fenced.retain(|then| now.duration_since(*then) < FENCED_WITHIN);
@@ -196,42 +192,48 @@ impl<S: Fn() -> bool> Transactor<S> {
             self.tally.fenced.inc();
         }
         warn!(error = %broken.error(), "the producer of replies is replaced by another of its name");
-        self.session = None;
     }
 
-    /// Makes a session if there is none. False when that is over.
-    fn has_session(&mut self) -> bool {
-        while self.session.is_none() {
+    /// A session for the next transaction. None when that is over.
+    fn session(&mut self) -> Option<Session> {
+        let busy = self.concluder.session();
+        let index = (0..SESSIONS).find(|index| self.sessions[*index].is_some());
+        let index = index.or_else(|| (0..SESSIONS).find(|index| Some(*index) != busy))?;
+        match self.sessions[index].take() {
+            Some(session) => Some(session),
+            None => self.open(index),
+        }
+    }
+
+    /// Makes a session. None when that is over.
+    fn open(&mut self, index: usize) -> Option<Session> {
+        loop {
             if self.fenced.len() >= MAX_FENCED {
                 error!(
-                    instance = self.parts.sessions.name(),
+                    instance = self.parts.maker.name(),
                     "another instance has the same name and takes this one's transactions; give each a kafka.instance_id \
                      of its own"
                 );
                 self.parts.failed.cancel();
-                return false;
+                return None;
             }
-            match self.parts.sessions.open() {
-                Ok(session) => self.session = Some(session),
-                Err(error) => {
-                    warn!(%error, "transactions cannot go on yet");
-                    if (self.stopping)() {
-                        return false;
-                    }
-                    thread::sleep(AFTER_SESSION);
-                }
+            match self.parts.maker.open(index) {
+                Ok(session) => return Some(session),
+                Err(error) => warn!(%error, "transactions cannot go on yet"),
             }
+            if (self.stopping)() {
+                return None;
+            }
+            thread::sleep(AFTER_SESSION);
         }
-        true
     }
 
     /// Which requests the broker has as finished, once a new session has had the transaction decided. None when that
     /// is over before it is known.
-    fn recall(&mut self, claims: &[Claim]) -> Option<Vec<bool>> {
+    fn recall(&mut self, index: usize, claims: &[Claim]) -> Option<Vec<bool>> {
+        let session = self.open(index)?;
+        self.rest(session);
         loop {
-            if !self.has_session() {
-                return None;
-            }
             match self.offsets.recall(claims, RECALL) {
                 Ok(finished) => {
                     let committed = finished.iter().filter(|finished| **finished).count();
@@ -241,14 +243,12 @@ impl<S: Fn() -> bool> Transactor<S> {
                     );
                     return Some(finished);
                 }
-                Err(error) => self.recall_failed(&error)?,
+                Err(error) => warn!(%error, "it is not known yet what became of the last transaction"),
             }
+            if (self.stopping)() {
+                return None;
+            }
+            thread::sleep(AFTER_SESSION);
         }
-    }
-
-    fn recall_failed(&self, error: &KafkaError) -> Option<()> {
-        warn!(%error, "it is not known yet what became of the last transaction");
-        thread::sleep(AFTER_SESSION);
-        (!(self.stopping)()).then_some(())
     }
 }
