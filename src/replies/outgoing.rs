@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::util::IntoOpaque;
 
 use super::dead_letter::dead_letter_headers;
 use super::job::{DeadLetter, Job};
@@ -55,16 +56,39 @@ impl Job {
     }
 }
 
+/// What a record is given to.
+pub(super) trait Sink {
+    /// What comes back with the broker's word.
+    type Opaque: IntoOpaque;
+
+    #[expect(clippy::result_large_err, reason = "librdkafka's binding gives the record back with its refusal")]
+    fn take<'a>(&self, record: Borrowed<'a, Self::Opaque>) -> Result<(), (KafkaError, Borrowed<'a, Self::Opaque>)>;
+}
+
+pub(super) type Borrowed<'a, O> = BaseRecord<'a, [u8], [u8], O>;
+
+impl<C: ProducerContext + 'static> Sink for ThreadedProducer<C> {
+    type Opaque = C::DeliveryOpaque;
+
+    fn take<'a>(&self, record: Borrowed<'a, Self::Opaque>) -> Result<(), (KafkaError, Borrowed<'a, Self::Opaque>)> {
+        self.send(record)
+    }
+}
+
+impl<C: ProducerContext> Sink for BaseProducer<C> {
+    type Opaque = C::DeliveryOpaque;
+
+    fn take<'a>(&self, record: Borrowed<'a, Self::Opaque>) -> Result<(), (KafkaError, Borrowed<'a, Self::Opaque>)> {
+        self.send(record)
+    }
+}
+
 impl Outgoing {
     /// Gives it to librdkafka, which copies it.
     ///
     /// # Errors
     /// When librdkafka has no room for it, or knows already that it cannot be delivered; with what came along.
-    pub(super) fn send<C: ProducerContext + 'static>(
-        self,
-        producer: &ThreadedProducer<C>,
-        opaque: C::DeliveryOpaque,
-    ) -> Result<(), (KafkaError, C::DeliveryOpaque)> {
+    pub(super) fn send<S: Sink>(self, sink: &S, opaque: S::Opaque) -> Result<(), (KafkaError, S::Opaque)> {
         let base = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, opaque).headers(self.headers);
         let record = BaseRecord {
             partition: self.partition,
@@ -72,6 +96,6 @@ impl Outgoing {
             payload: self.payload.as_deref(),
             ..base
         };
-        producer.send(record).map_err(|(error, record)| (error, record.delivery_opaque))
+        sink.take(record).map_err(|(error, record)| (error, record.delivery_opaque))
     }
 }

@@ -76,8 +76,9 @@ impl Batch {
                 self.refused.push((slot, error));
                 return;
             }
-            std::thread::sleep(QUEUE_FULL_WAIT);
+            session.producer().poll(QUEUE_FULL_WAIT);
         }
+        session.poll();
     }
 
     /// Which requests end by it.

@@ -4,7 +4,7 @@
 //! is committed a short interval after its first record, or as soon as nothing else is under way. A request is finished
 //! when its transaction is committed; if that comes to nothing, its record goes into the next one.
 //!
-//! Two producers take turns, so nothing waits for a commit: one gathers while the other's transaction is concluded.
+//! Several producers take turns, so nothing waits for a commit: one gathers while another's transaction is concluded.
 
 mod batch;
 mod concluder;
@@ -50,7 +50,7 @@ struct Shared {
 struct Prepared {
     jobs: Receiver<Job>,
     maker: Maker,
-    opened: [Option<Session>; SESSIONS],
+    opened: Vec<Session>,
     interval: Duration,
     allowed: Arc<AllowedTopics>,
     graveyard: Graveyard,
@@ -74,7 +74,7 @@ impl Transactions {
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
         let maker = Maker::new(cluster.clone(), identity);
-        let opened = [Some(maker.open(0)?), Some(maker.open(1)?)];
+        let opened = (0..SESSIONS).map(|index| maker.open(index)).collect::<Result<_, _>>()?;
         let (sender, jobs) = channel();
         let prepared = Prepared {
             jobs,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 
 use super::batch::Slot;
 use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
@@ -14,6 +14,8 @@ use crate::intake::Staged;
 
 /// How long one attempt of a step may take. After it the process may have been told to end.
 const TRY: Duration = Duration::from_secs(5);
+/// How often it is looked whether the broker has all records.
+const LOOK: Duration = Duration::from_micros(500);
 /// How long a step is tried again. After that another producer of the same name finds out.
 const PERSIST: Duration = Duration::from_secs(30);
 
@@ -30,8 +32,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("partitioner", "murmur2_random"),
 ];
 
-/// While one is at its commit, and the broker still writes down what came of it, another takes what comes.
-pub(super) const SESSIONS: usize = 2;
+/// While one gathers and another is at its commit, the broker still writes down what became of the third's, and would
+/// have its next transaction wait.
+pub(super) const SESSIONS: usize = 3;
 
 /// Makes sessions, by the instance's name and their index.
 pub(super) struct Maker {
@@ -42,7 +45,7 @@ pub(super) struct Maker {
 /// One transactional producer.
 pub(super) struct Session {
     index: usize,
-    producer: ThreadedProducer<SessionContext>,
+    producer: BaseProducer<SessionContext>,
 }
 
 /// Why a step did not succeed.
@@ -77,7 +80,7 @@ impl Maker {
         let context = SessionContext { broker: self.cluster.context("replies"), refused: Mutex::new(Vec::new()) };
         let name = format!("{}.{index}", self.identity.name());
         let settings: Vec<_> = SETTINGS.iter().copied().chain([("transactional.id", name.as_str())]).collect();
-        let producer: ThreadedProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
+        let producer: BaseProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
         let session = Session { index, producer };
         let opened = session.persist(|producer| producer.init_transactions(TRY));
         opened.map_err(|broken| BrokerError::Transactions { source: broken.into_error() })?;
@@ -90,8 +93,14 @@ impl Session {
         self.index
     }
 
-    pub(super) fn producer(&self) -> &ThreadedProducer<SessionContext> {
+    pub(super) fn producer(&self) -> &BaseProducer<SessionContext> {
         &self.producer
+    }
+
+    /// Takes in what librdkafka has to say. Only whoever has the session does: another beside would take from a step of
+    /// the transaction what that waits for.
+    pub(super) fn poll(&self) {
+        self.producer.poll(Duration::ZERO);
     }
 
     pub(super) fn begin(&self) -> Result<(), Broken> {
@@ -101,7 +110,7 @@ impl Session {
 
     /// Waits until the broker has all records of the transaction.
     pub(super) fn flush(&self) -> Result<(), Broken> {
-        self.persist(|producer| producer.flush(TRY))
+        self.persist(flush)
     }
 
     /// Adds offsets to the transaction.
@@ -114,7 +123,12 @@ impl Session {
     }
 
     pub(super) fn abort(&self) -> Result<(), Broken> {
-        self.persist(|producer| producer.abort_transaction(TRY))
+        self.persist(|producer| {
+            // librdkafka waits for the records under way, and leaves it to us to take in what became of them.
+            producer.purge(PurgeConfig::default().queue());
+            flush(producer)?;
+            producer.abort_transaction(TRY)
+        })
     }
 
     /// The records of the transaction that the broker did not take.
@@ -127,10 +141,7 @@ impl Session {
     }
 
     /// Takes a step, again and again while only time is lacking. librdkafka goes on with the same step each time.
-    fn persist(
-        &self,
-        step: impl Fn(&ThreadedProducer<SessionContext>) -> Result<(), KafkaError>,
-    ) -> Result<(), Broken> {
+    fn persist(&self, step: impl Fn(&BaseProducer<SessionContext>) -> Result<(), KafkaError>) -> Result<(), Broken> {
         let until = Instant::now() + PERSIST;
         loop {
             let Err(error) = step(&self.producer) else { return Ok(()) };
@@ -161,6 +172,18 @@ impl Broken {
             Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
         )
     }
+}
+
+/// The library's own way looks ten times a second.
+fn flush(producer: &BaseProducer<SessionContext>) -> Result<(), KafkaError> {
+    let until = Instant::now() + TRY;
+    while producer.in_flight_count() > 0 {
+        if Instant::now() >= until {
+            return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+        }
+        producer.poll(LOOK);
+    }
+    Ok(())
 }
 
 fn is_for_want_of_time(error: &KafkaError) -> bool {

@@ -1,5 +1,6 @@
 //! The thread that puts what requests end in into transactions.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,15 +29,15 @@ const AFTER_SESSION: Duration = Duration::from_millis(500);
 const RECALL: Duration = Duration::from_secs(5);
 /// Jobs in one transaction.
 const MAX_JOBS: usize = 10_000;
-/// A session that is fenced this often in [`FENCED_WITHIN`] has a twin.
-const MAX_FENCED: usize = 3;
+/// Sessions that are fenced this often in [`FENCED_WITHIN`] have twins. A process that stood still loses each of its own once.
+const MAX_FENCED: usize = 2 * SESSIONS;
 const FENCED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Gathers the jobs of one transaction while the one before is concluded, by two sessions in turn.
+/// Gathers the jobs of one transaction while the one before is concluded, by several sessions in turn.
 pub(super) struct Transactor<S> {
     parts: Prepared,
-    /// Those that are at rest, by their index.
-    sessions: [Option<Session>; SESSIONS],
+    /// Those that are at rest, the longest first: the broker may still write down what became of their transactions.
+    resting: VecDeque<Session>,
     concluder: Concluder,
     offsets: Offsets,
     stopping: S,
@@ -65,9 +66,9 @@ impl<S: Fn() -> bool> Transactor<S> {
             requests: parts.metrics.transaction_requests.clone(),
             commit: parts.metrics.transaction_commit.clone(),
         };
-        let sessions = std::mem::take(&mut parts.opened);
+        let resting = std::mem::take(&mut parts.opened).into();
         let concluder = Concluder::start(offsets.clone())?;
-        Ok(Self { parts, sessions, concluder, offsets, stopping, fenced: Vec::new(), tally })
+        Ok(Self { parts, resting, concluder, offsets, stopping, fenced: Vec::new(), tally })
     }
 
     pub(super) fn run(mut self) {
@@ -77,7 +78,7 @@ impl<S: Fn() -> bool> Transactor<S> {
                 let waits = if self.concluder.session().is_some() { IDLE } else { POLL };
                 match self.parts.jobs.recv_timeout(waits) {
                     Ok(job) => jobs.push(job),
-                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Timeout) => self.resting.iter().for_each(Session::poll),
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
                 if let Some(concluded) = self.concluder.take() {
@@ -139,7 +140,7 @@ impl<S: Fn() -> bool> Transactor<S> {
         let aborted = session.abort();
         let (jobs, _) = batch.again(Some(&session), &self.parts.allowed, &self.parts.counts);
         match aborted {
-            Ok(()) => self.rest(session),
+            Ok(()) => self.resting.push_back(session),
             Err(broken) => self.ended(&broken),
         }
         jobs
@@ -155,7 +156,7 @@ impl<S: Fn() -> bool> Transactor<S> {
                 self.tally.requests.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
                 self.tally.commit.observe(took.as_secs_f64());
                 batch.finish(&self.parts.counts);
-                session.into_iter().for_each(|session| self.rest(session));
+                session.into_iter().for_each(|session| self.resting.push_back(session));
                 return Vec::new();
             }
             Outcome::Aborted => self.tally.aborted.inc(),
@@ -171,16 +172,11 @@ impl<S: Fn() -> bool> Transactor<S> {
         self.offsets.unstage(&claims);
         let (jobs, pause) = batch.again(session.as_ref().ok(), &self.parts.allowed, &self.parts.counts);
         match session {
-            Ok(session) => self.rest(session),
+            Ok(session) => self.resting.push_back(session),
             Err(broken) => self.ended(&broken),
         }
         thread::sleep(pause.max(AFTER_ABORT));
         jobs
-    }
-
-    fn rest(&mut self, session: Session) {
-        let index = session.index();
-        self.sessions[index] = Some(session);
     }
 
     /// A session is of no use any more.
@@ -197,11 +193,10 @@ impl<S: Fn() -> bool> Transactor<S> {
     /// A session for the next transaction. None when that is over.
     fn session(&mut self) -> Option<Session> {
         let busy = self.concluder.session();
-        let index = (0..SESSIONS).find(|index| self.sessions[*index].is_some());
-        let index = index.or_else(|| (0..SESSIONS).find(|index| Some(*index) != busy))?;
-        match self.sessions[index].take() {
-            Some(session) => Some(session),
-            None => self.open(index),
+        let is_there = |index: &usize| Some(*index) == busy || self.resting.iter().any(|it| it.index() == *index);
+        match (0..SESSIONS).find(|index| !is_there(index)) {
+            Some(missing) => self.open(missing),
+            None => self.resting.pop_front(),
         }
     }
 
@@ -232,7 +227,7 @@ impl<S: Fn() -> bool> Transactor<S> {
     /// is over before it is known.
     fn recall(&mut self, index: usize, claims: &[Claim]) -> Option<Vec<bool>> {
         let session = self.open(index)?;
-        self.rest(session);
+        self.resting.push_back(session);
         loop {
             match self.offsets.recall(claims, RECALL) {
                 Ok(finished) => {
