@@ -1,12 +1,15 @@
 //! One transactional producer, from its introduction to the coordinator to the error that ends it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+
+use tracing::debug;
 
 use super::batch::Slot;
 use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
@@ -131,6 +134,14 @@ impl Session {
         })
     }
 
+    /// Drops it beside: librdkafka may wait for brokers that are away, and the next of its name must not.
+    pub(super) fn discard(self) {
+        let dropped = thread::Builder::new().name("discarded".to_owned()).spawn(move || drop(self));
+        if let Err(error) = dropped {
+            debug!(%error, "a producer was dropped on the spot");
+        }
+    }
+
     /// The records of the transaction that the broker did not take.
     pub(super) fn take_refused(&self) -> Vec<(Slot, KafkaError)> {
         std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
@@ -224,3 +235,6 @@ impl ProducerContext for SessionContext {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

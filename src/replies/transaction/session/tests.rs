@@ -1,0 +1,115 @@
+//! Against librdkafka's own mock cluster, which can be told to refuse what a real broker refuses now and then. What it
+//! makes of transactions is not real, so only our side of each refusal is looked at.
+
+use std::sync::mpsc::channel;
+use std::thread;
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use super::*;
+use crate::config::Kafka;
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+const TOPIC: &str = "replies";
+
+fn maker(mock: &Mock) -> Maker {
+    let config = Kafka {
+        bootstrap_servers: mock.bootstrap_servers(),
+        instance_id: Some("a".to_owned()),
+        ..Kafka::default()
+    };
+    mock.create_topic(TOPIC, 1, 1).unwrap();
+    Maker::new(Arc::new(Cluster::new(&config).unwrap()), Identity::of(&config).unwrap())
+}
+
+fn send(session: &Session) {
+    session.producer().send(BaseRecord::<(), str, usize>::with_opaque_to(TOPIC, 0).payload("x")).unwrap();
+}
+
+/// Whether a transaction is committed or what it needs, when the coordinator answers its end so.
+fn commit_refused_with(errors: &[RDKafkaRespErr]) -> Result<(), Broken> {
+    let mock = Mock::new(1).unwrap();
+    let session = maker(&mock).open(0).unwrap();
+    session.begin().unwrap();
+    send(&session);
+    session.flush().unwrap();
+    mock.request_errors(RDKafkaApiKey::EndTxn, errors);
+    let committed = session.commit();
+    drop_in_time(session);
+    committed
+}
+
+/// A session that is of no use must not hold up the one that takes its place.
+fn drop_in_time(session: Session) {
+    let (dropped, done) = channel();
+    thread::spawn(move || {
+        drop(session);
+        dropped.send(()).unwrap();
+    });
+    done.recv_timeout(Duration::from_secs(10)).expect("the session is dropped in time");
+}
+
+#[test]
+fn a_refusal_that_passes_is_waited_out() {
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS as CONCURRENT, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS as LOADS,
+        RD_KAFKA_RESP_ERR_NOT_COORDINATOR as MOVED,
+    };
+    assert!(commit_refused_with(&[CONCURRENT, LOADS, MOVED]).is_ok());
+}
+
+#[test]
+fn one_that_was_taken_over_is_known_as_such() {
+    let broken = commit_refused_with(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]).unwrap_err();
+    assert!(matches!(broken, Broken::Session(_)) && broken.is_fenced(), "{broken:?}");
+}
+
+#[test]
+fn a_record_that_is_refused_spoils_its_transaction() {
+    let mock = Mock::new(1).unwrap();
+    let session = maker(&mock).open(0).unwrap();
+    session.begin().unwrap();
+    mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+    send(&session);
+    session.flush().unwrap();
+    assert!(session.has_refused());
+    assert!(matches!(session.commit().unwrap_err(), Broken::Transaction(_)));
+    session.abort().unwrap();
+    let refused = session.take_refused();
+    assert_eq!(refused[0].1.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge));
+    drop_in_time(session);
+}
+
+#[test]
+fn one_that_is_fenced_while_it_gives_up_does_not_hold_up_the_next() {
+    let mock = Mock::new(1).unwrap();
+    let maker = maker(&mock);
+    let session = maker.open(0).unwrap();
+    session.begin().unwrap();
+    send(&session);
+    session.flush().unwrap();
+    mock.request_errors(RDKafkaApiKey::EndTxn, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+    assert!(session.abort().is_err());
+    drop_in_time(session);
+    let next = maker.open(0).unwrap();
+    next.begin().unwrap();
+    send(&next);
+    next.flush().unwrap();
+    next.commit().unwrap();
+    drop_in_time(next);
+}
+
+#[test]
+fn one_with_records_under_way_that_the_broker_never_takes_ends_in_time() {
+    let mock = Mock::new(1).unwrap();
+    let session = maker(&mock).open(0).unwrap();
+    session.begin().unwrap();
+    send(&session);
+    session.flush().unwrap();
+    mock.broker_down(1).unwrap();
+    send(&session);
+    drop_in_time(session);
+}
