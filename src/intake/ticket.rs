@@ -30,6 +30,13 @@ pub struct Claim {
     pub(super) offset: i64,
 }
 
+impl Claim {
+    /// The assignment by which it was read. A partition that is lost and comes back is another.
+    pub fn assignment(&self) -> (LaneId, u64) {
+        (self.lane, self.epoch)
+    }
+}
+
 /// The news of a request's end, on its way to the polling thread.
 #[derive(Debug)]
 pub(super) struct Completion {

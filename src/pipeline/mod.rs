@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::intake::{Handler, Refusal, Ticket};
 use crate::message::{Code, Correlation, Fault, Outcome, Reply, Request, Stage};
 use crate::models::{ModelUriError, Models};
-use crate::replies::{Ending, Publisher};
+use crate::replies::{Ending, Place, Publisher};
 use crate::routing::RoutingTable;
 use crate::telemetry::Metrics;
 use journey::{Journey, Progress};
@@ -91,18 +91,22 @@ impl Pipeline {
 impl Handler for Pipeline {
     fn accept(&self, request: Request, ticket: Ticket) {
         let shared = self.shared.clone();
-        self.runtime.spawn(async move { shared.serve(request, ticket).await });
+        let place = shared.publisher.place(&request, &ticket);
+        self.runtime.spawn(async move { shared.serve(request, ticket, place).await });
     }
 
     fn refuse(&self, request: Request, ticket: Ticket, refusal: Refusal) {
         let fault = refused(refusal);
         let shared = self.shared.clone();
-        self.runtime.spawn(async move { shared.end(Arc::new(request), ticket, Progress::default(), Err(fault)).await });
+        let place = shared.publisher.place(&request, &ticket);
+        let end =
+            async move { shared.end(Arc::new(request), ticket, place, Progress::default(), Err(fault)).await };
+        self.runtime.spawn(end);
     }
 }
 
 impl Shared {
-    async fn serve(&self, request: Request, ticket: Ticket) {
+    async fn serve(&self, request: Request, ticket: Ticket, place: Option<Place>) {
         let request = Arc::new(request);
         let mut progress = Progress::default();
         let snapshot = self.snapshot.load_full();
@@ -112,18 +116,25 @@ impl Shared {
         let answer = AssertUnwindSafe(journey.answer()).catch_unwind().await;
         let result = answer.unwrap_or_else(|_| Err(defect(&request)));
         let copy = snapshot.copy(&request, &progress, &result);
-        self.end(request, ticket, progress, result).await;
+        self.end(request, ticket, place, progress, result).await;
         if let Some(copy) = copy {
             self.shadows.send(copy);
         }
     }
 
     /// Publishes what a request ended in, or makes a dead letter of it when its caller may not be answered there.
-    async fn end(&self, request: Arc<Request>, ticket: Ticket, progress: Progress, result: Result<Reply, Fault>) {
+    async fn end(
+        &self,
+        request: Arc<Request>,
+        ticket: Ticket,
+        place: Option<Place>,
+        progress: Progress,
+        result: Result<Reply, Fault>,
+    ) {
         let correlation = Correlation::of(&request);
         let address = self.publisher.address(&correlation);
         let outcome = Outcome { served_by: progress.served_by, result };
-        let ending = Ending { request, outcome, ticket, metrics: progress.metrics };
+        let ending = Ending { request, outcome, ticket, metrics: progress.metrics, place };
         match address {
             Ok(address) => self.publisher.publish(ending, correlation, address).await,
             Err(fault) => self.publisher.dead_letter(ending, correlation, fault).await,

@@ -89,7 +89,7 @@ impl Acknowledged {
         }
     }
 
-    /// Sends the record of a job whose turn it is.
+    /// Sends the record of a job whose turn it is. What librdkafka does not take it sends another way, within its turn.
     pub(super) async fn send(&self, mut job: Box<Job>) {
         loop {
             if job.ending.ticket.is_revoked() {
@@ -99,28 +99,40 @@ impl Acknowledged {
             job.sent = Instant::now();
             let Err((error, returned)) = self.hand_over(job) else { return };
             job = returned;
-            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                self.reroute(job, &error);
-                return;
-            }
-            tokio::time::sleep(QUEUE_FULL_WAIT).await;
+            let pause = match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) => QUEUE_FULL_WAIT,
+                _ => match self.reroute(&mut job, &error) {
+                    Some(pause) => pause,
+                    None => return,
+                },
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
-    fn hand_over(&self, job: Box<Job>) -> Result<(), (KafkaError, Box<Job>)> {
+    /// Whoever waits behind the job may leave once librdkafka has its last record; a dead letter is followed by another.
+    fn hand_over(&self, mut job: Box<Job>) -> Result<(), (KafkaError, Box<Job>)> {
         let Shared { producer, graveyard, .. } = &*self.shared;
+        let place = job.ending.place.take_if(|_| job.part == Part::Reply);
         let outgoing = match (job.part, job.letter()) {
             (Part::Letter, Some(letter)) => job.dead_letter(letter, graveyard),
             (Part::Letter | Part::Reply, _) => job.reply(),
         };
-        outgoing.send(producer, job)
+        outgoing.send(producer, job).map_err(|(error, mut job)| {
+            job.ending.place = job.ending.place.take().or(place);
+            (error, job)
+        })
     }
 
     /// Takes up what the producer's thread reports.
     async fn settle(self, mut unsettled: UnboundedReceiver<Unsettled>) {
         while let Some(unsettled) = unsettled.recv().await {
             match unsettled {
-                Unsettled::Failed(job, error) => self.reroute(job, &error),
+                Unsettled::Failed(mut job, error) => {
+                    if let Some(pause) = self.reroute(&mut job, &error) {
+                        self.spawn_send(job, pause);
+                    }
+                }
                 Unsettled::Lettered(mut job) => {
                     job.part = Part::Reply;
                     self.spawn_send(job, Duration::ZERO);
@@ -129,17 +141,17 @@ impl Acknowledged {
         }
     }
 
-    /// A record was not taken: sends what should go in its place.
-    fn reroute(&self, mut job: Box<Job>, error: &KafkaError) {
+    /// A record was not taken: changes the job into what should go in its place, and says how long to wait. None when
+    /// nothing can go any more.
+    fn reroute(&self, job: &mut Job, error: &KafkaError) -> Option<Duration> {
         let shared = &self.shared;
         shared.counts.refused(error.rdkafka_error_code());
         if let Some((fatal, why)) = shared.producer.client().fatal_error() {
             error!(%fatal, why, "the producer of replies cannot go on");
             shared.failed.cancel();
-            return;
+            return None;
         }
-        let pause = job.reroute(job.part, error, &shared.allowed);
-        self.spawn_send(job, pause);
+        Some(job.reroute(job.part, error, &shared.allowed))
     }
 
     fn spawn_send(&self, job: Box<Job>, pause: Duration) {

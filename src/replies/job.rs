@@ -18,6 +18,8 @@ pub(super) struct Job {
     pub(super) ending: Ending,
     pub(super) correlation: Correlation,
     pub(super) destination: Destination,
+    /// Which partition of the default topic it goes to when it cannot go where it should.
+    pub(super) fallback_partition: Option<i32>,
     /// Which of its records is on its way.
     pub(super) part: Part,
     pub(super) sent: Instant,
@@ -70,7 +72,7 @@ impl Job {
             ending.outcome.result = Err(letter.fault.clone());
         }
         let part = Part::first_of(&destination);
-        Self { ending, correlation, destination, part, sent: Instant::now() }
+        Self { ending, correlation, destination, fallback_partition: None, part, sent: Instant::now() }
     }
 
     /// Where the reply or fault goes.
@@ -78,6 +80,16 @@ impl Job {
         match &self.destination {
             Destination::Caller(address) | Destination::DeadLetter(_, address) => address,
         }
+    }
+
+    pub(super) fn address_mut(&mut self) -> &mut Address {
+        match &mut self.destination {
+            Destination::Caller(address) | Destination::DeadLetter(_, address) => address,
+        }
+    }
+
+    fn fallback_address(&self, allowed: &AllowedTopics) -> Address {
+        Address { partition: self.fallback_partition, ..allowed.default_address() }
     }
 
     /// The dead letter, if there has to be one.
@@ -107,13 +119,11 @@ impl Job {
                 warn!(%source, %error, "a reply cannot be published; the request is a dead letter");
                 let fault = unreachable_topic(self.address(), error);
                 self.ending.outcome.result = Err(fault.clone());
-                self.destination = Destination::DeadLetter(DeadLetter::new(fault), allowed.default_address());
+                self.destination = Destination::DeadLetter(DeadLetter::new(fault), self.fallback_address(allowed));
                 self.part = Part::Letter;
             }
             Recourse::DefaultAddress => {
-                if let Destination::DeadLetter(_, address) = &mut self.destination {
-                    *address = allowed.default_address();
-                }
+                *self.address_mut() = self.fallback_address(allowed);
             }
             Recourse::Stripped => {
                 warn!(%source, "a dead letter is too large and goes without its value");

@@ -5,6 +5,7 @@ mod address;
 mod counts;
 mod dead_letter;
 mod job;
+mod order;
 mod outgoing;
 mod publisher;
 mod record;
@@ -14,5 +15,6 @@ mod transaction;
 
 pub(crate) use address::topic_pattern;
 pub use address::{Address, AllowedTopics};
+pub use order::Place;
 pub use publisher::{Ending, Publisher};
 pub use shadow::{Primary, ShadowAnswer, ShadowPublisher};

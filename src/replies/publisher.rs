@@ -9,6 +9,7 @@ use super::acknowledged::Acknowledged;
 use super::address::{Address, AllowedTopics};
 use super::counts::Counts;
 use super::job::{DeadLetter, Destination, Job};
+use super::order::{Order, Place};
 use super::outgoing::Graveyard;
 use super::transaction::Transactions;
 use crate::broker::{BrokerError, Cluster};
@@ -27,12 +28,16 @@ pub struct Ending {
     pub ticket: Ticket,
     /// The route's counters, when a route was chosen.
     pub metrics: Option<Arc<RouteMetrics>>,
+    /// Its place among those that leave in order, until it has left.
+    pub place: Option<Place>,
 }
 
 /// Publishes what requests end in. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
     allowed: Arc<AllowedTopics>,
+    /// None when replies leave as they are finished.
+    order: Option<Order>,
     way: Way,
 }
 
@@ -59,6 +64,7 @@ impl Publisher {
         failed: CancellationToken,
     ) -> Result<Self, BrokerError> {
         let allowed = Arc::new(allowed);
+        let order = Order::start(config, cluster, metrics)?;
         let graveyard = Graveyard { topic: config.dead_letter_topic.as_str().into(), group: config.group_id.clone() };
         let counts = Counts::new(metrics);
         let way = match config.delivery {
@@ -75,7 +81,7 @@ impl Publisher {
                 failed,
             )?),
         };
-        Ok(Self { allowed, way })
+        Ok(Self { allowed, order, way })
     }
 
     /// Takes the offsets of requests into transactions from now on. Without that nothing is committed.
@@ -87,6 +93,11 @@ impl Publisher {
             Way::Acknowledged(_) => Ok(()),
             Way::Transactions(transactions) => transactions.begin(offsets),
         }
+    }
+
+    /// A request's place in the order of leaving, which is that in which places are taken. None when it has none.
+    pub fn place(&self, request: &Request, ticket: &Ticket) -> Option<Place> {
+        self.order.as_ref()?.place(request, ticket)
     }
 
     /// Where the reply to a request goes.
@@ -108,10 +119,17 @@ impl Publisher {
         self.send(Job::new(ending, correlation, Destination::DeadLetter(DeadLetter::new(fault), address))).await;
     }
 
-    async fn send(&self, job: Job) {
+    async fn send(&self, mut job: Job) {
+        if let Some(order) = &self.order {
+            order.turn(&mut job).await;
+        }
         match &self.way {
             Way::Acknowledged(acknowledged) => acknowledged.send(Box::new(job)).await,
-            Way::Transactions(transactions) => transactions.send(job),
+            Way::Transactions(transactions) => {
+                let place = job.ending.place.take();
+                transactions.send(job);
+                drop(place);
+            }
         }
     }
 

@@ -100,6 +100,10 @@ pub struct Metrics {
     pub publish_failures: IntCounterVec,
     /// `signalbox_publish_duration_seconds`: from handing a reply to the client until the broker acknowledges it.
     pub publish_duration: Histogram,
+    /// `signalbox_order_waiting`: answers that wait for an earlier one of their key or partition to leave.
+    pub order_waiting: IntGauge,
+    /// `signalbox_order_wait_seconds`: how long each waited; 0 when it was the first.
+    pub order_wait: Histogram,
     /// `signalbox_transactions_total{result}`: committed, aborted, unknown (the broker was asked afterwards), fenced.
     pub transactions: IntCounterVec,
     /// `signalbox_transaction_requests`: how many requests ended by one.
@@ -282,6 +286,12 @@ impl Metrics {
             publish_duration: f.histogram(
                 "publish_duration_seconds",
                 "From publishing a reply to its acknowledgement",
+                SECONDS,
+            )?,
+            order_waiting: f.gauge("order_waiting", "Answers that wait for an earlier one to leave")?,
+            order_wait: f.histogram(
+                "order_wait_seconds",
+                "From an answer until all before it in its order have left",
                 SECONDS,
             )?,
             transactions: f.counters("transactions_total", "Transactions of replies and offsets", &["result"])?,

@@ -1,0 +1,92 @@
+//! `kafka.ordering`: replies leave in the order of their requests.
+//!
+//! Models are called in parallel all the same: what is finished early waits for those of its key (or partition) that
+//! were read before it. Each request takes its [`Place`] when it is read, and keeps it until librdkafka, or the thread
+//! of the transactions, has its last record; both keep the order of what they are given.
+
+mod partitions;
+mod place;
+mod queues;
+
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::address::Address;
+use super::job::Job;
+use crate::broker::{BrokerError, Cluster};
+use crate::config::{Kafka, Ordering};
+use crate::intake::Ticket;
+use crate::message::Request;
+use crate::telemetry::Metrics;
+use partitions::{Partitions, partition_of};
+pub use place::Place;
+use place::Sequencer;
+use queues::QueueId;
+
+/// The order of leaving. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Order {
+    by: By,
+    default_topic: Arc<str>,
+    sequencer: Arc<Sequencer>,
+    partitions: Arc<Partitions>,
+}
+
+/// Which requests have an order.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Key,
+    Partition,
+}
+
+impl Order {
+    /// None when replies leave as they are finished. Blocks; not for the runtime's workers.
+    pub(super) fn start(
+        config: &Kafka,
+        cluster: &Arc<Cluster>,
+        metrics: &Metrics,
+    ) -> Result<Option<Self>, BrokerError> {
+        let by = match config.ordering {
+            Ordering::Unordered => return Ok(None),
+            Ordering::Key => By::Key,
+            Ordering::Partition => By::Partition,
+        };
+        let sequencer = Arc::new(Sequencer::new(metrics.order_waiting.clone(), metrics.order_wait.clone()));
+        let partitions = Arc::new(Partitions::of_default(cluster.clone(), &config.replies_topic)?);
+        Ok(Some(Self { by, default_topic: Arc::from(config.replies_topic.as_str()), sequencer, partitions }))
+    }
+
+    /// A place behind all that were taken before it. None when there is nothing to be in order with.
+    pub(super) fn place(&self, request: &Request, ticket: &Ticket) -> Option<Place> {
+        let key = match self.by {
+            By::Key => xxh3_64(request.key.as_deref()?),
+            By::Partition => 0,
+        };
+        let (lane, epoch) = ticket.claim().assignment();
+        Some(self.sequencer.join(QueueId { lane, epoch, key }))
+    }
+
+    /// Gives a job the partition in which its order can be seen, and waits for its turn.
+    pub(super) async fn turn(&self, job: &mut Job) {
+        let Some(place) = job.ending.place.take() else { return };
+        let request = job.ending.request.clone();
+        let partition = |count| self.partition(&request, count);
+        job.fallback_partition = self.partitions.known(&self.default_topic).and_then(partition);
+        let Address { topic, partition: named } = job.address();
+        if named.is_none() {
+            let is_futile = || job.ending.ticket.is_revoked();
+            let count = self.partitions.count(topic, is_futile).await;
+            job.address_mut().partition = count.and_then(partition);
+        }
+        place.turn().await;
+        job.ending.place = Some(place);
+    }
+
+    fn partition(&self, request: &Request, count: i32) -> Option<i32> {
+        match self.by {
+            By::Key => Some(partition_of(request.key.as_deref()?, count)),
+            By::Partition => Some(request.source.partition % count.max(1)),
+        }
+    }
+}

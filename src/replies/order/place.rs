@@ -1,0 +1,149 @@
+//! A request's place among those that leave in order.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use prometheus::{Histogram, IntGauge};
+use tokio::sync::oneshot::{Sender, channel};
+
+use super::queues::{QueueId, Queues};
+
+/// All queues, and what is measured of them. Locked for moments.
+#[derive(Debug)]
+pub(super) struct Sequencer {
+    queues: Mutex<Queues<Sender<()>>>,
+    waiting: IntGauge,
+    wait: Histogram,
+}
+
+/// A request's place, from its reading until its record has left. Dropping it gives it up, however that comes about, so
+/// that nobody waits for one who is gone.
+#[derive(Debug)]
+pub struct Place {
+    sequencer: Arc<Sequencer>,
+    queue: QueueId,
+    number: u64,
+}
+
+/// Counts one that waits, for as long as it does.
+struct Waiting<'a>(&'a IntGauge);
+
+impl Sequencer {
+    pub(super) fn new(waiting: IntGauge, wait: Histogram) -> Self {
+        Self { queues: Mutex::default(), waiting, wait }
+    }
+
+    /// Takes the last place of a queue.
+    pub(super) fn join(self: &Arc<Self>, queue: QueueId) -> Place {
+        let number = self.queues().join(queue);
+        Place { sequencer: self.clone(), queue, number }
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues<Sender<()>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Waits until all before it have left.
+    pub(super) async fn turn(&self) {
+        let Sequencer { waiting, wait, .. } = &*self.sequencer;
+        let (waker, woken) = channel();
+        if self.sequencer.queues().is_first(self.queue, self.number, || waker) {
+            return wait.observe(0.0);
+        }
+        let (began, _counted) = (Instant::now(), Waiting::new(waiting));
+        // The waker goes with the place alone, which is still there.
+        let _ = woken.await;
+        wait.observe(began.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let next = self.sequencer.queues().leave(self.queue, self.number);
+        if let Some(next) = next {
+            // Whoever waited may be gone just now, and then gives its own place up.
+            let _ = next.send(());
+        }
+    }
+}
+
+impl<'a> Waiting<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::intake::LaneId;
+    use crate::telemetry::Metrics;
+
+    fn sequencer() -> Arc<Sequencer> {
+        let metrics = Metrics::new().unwrap();
+        Arc::new(Sequencer::new(metrics.order_waiting, metrics.order_wait))
+    }
+
+    fn queue(key: u64) -> QueueId {
+        QueueId { lane: LaneId { topic: 0, partition: 0 }, epoch: 1, key }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_finish_early_wait_and_leave_in_order_and_one_that_panics_holds_up_nobody() {
+        let sequencer = sequencer();
+        let (left, mut leaving) = unbounded_channel();
+        for number in 0..20_u64 {
+            let (place, left) = (sequencer.join(queue(0)), left.clone());
+            tokio::spawn(async move {
+                // The later it was read, the sooner it is finished.
+                tokio::time::sleep(Duration::from_millis(100 - number)).await;
+                if number % 5 == 3 {
+                    return;
+                }
+                place.turn().await;
+                left.send(number).unwrap();
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(95)).await;
+        assert_eq!(sequencer.waiting.get(), 12);
+        // Others are not held up.
+        let other = sequencer.join(queue(1));
+        other.turn().await;
+        drop((left, other));
+        let mut order = Vec::new();
+        while let Some(number) = leaving.recv().await {
+            order.push(number);
+        }
+        assert_eq!(order, (0..20).filter(|number| number % 5 != 3).collect::<Vec<_>>());
+        assert_eq!((sequencer.waiting.get(), sequencer.wait.get_sample_count()), (0, 17));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_dropped_while_it_waits_is_passed_over() {
+        let sequencer = sequencer();
+        let places: Vec<_> = (0..3).map(|_| sequencer.join(queue(0))).collect();
+        let [first, second, third] = <[Place; 3]>::try_from(places).unwrap();
+        let waiting = tokio::spawn(async move { second.turn().await });
+        while sequencer.waiting.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        drop(first);
+        third.turn().await;
+        assert_eq!(sequencer.waiting.get(), 0);
+    }
+}
