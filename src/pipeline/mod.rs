@@ -99,8 +99,7 @@ impl Handler for Pipeline {
         let fault = refused(refusal);
         let shared = self.shared.clone();
         let place = shared.publisher.place(&request, &ticket);
-        let end =
-            async move { shared.end(Arc::new(request), ticket, place, Progress::default(), Err(fault)).await };
+        let end = async move { shared.end(Arc::new(request), ticket, place, Progress::default(), Err(fault)).await };
         self.runtime.spawn(end);
     }
 }

@@ -27,6 +27,7 @@ mod recovery; // routes that cannot answer, and those that take their place
 mod faults; // bad requests get one clear fault each
 mod crash; // kill -9
 mod exactly_once; // kill -9, and each reply once
+mod order; // replies in the order of their requests
 mod rebalance; // instances come and go
 mod outage; // the broker stops and comes back
 mod fire; // everything at once, and a checker that counts what it cost

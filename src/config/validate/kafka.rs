@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 
 use super::{At, Validator, is_name};
 use crate::config::report::Severity;
-use crate::config::{Delivery, EMBEDDED, Kafka};
+use crate::config::{Delivery, EMBEDDED, Kafka, Ordering};
 use crate::replies::topic_pattern;
 
 /// Properties that Signalbox sets for its own promises, and what to use instead.
@@ -112,6 +112,9 @@ impl Validator<'_> {
             let at = at.key(name);
             if let Some((_, instead)) = OWN_PROPERTIES.iter().find(|(own, _)| own == name) {
                 self.error(&at, "Signalbox sets this property itself", instead);
+            } else if name == "enable.idempotence" && value != "true" && kafka.ordering != Ordering::Unordered {
+                let message = "without it a reply that is sent again would come after later ones";
+                self.error(&at, message, "leave it out, or use kafka.ordering: unordered");
             } else if let Err(error) = ClientConfig::new().set(name, value).create_native_config() {
                 let words = match &error {
                     rdkafka::error::KafkaError::ClientConfig(_, words, _, _) => words.clone(),

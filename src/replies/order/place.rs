@@ -84,8 +84,6 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
@@ -101,15 +99,23 @@ mod tests {
         QueueId { lane: LaneId { topic: 0, partition: 0 }, epoch: 1, key }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn those_that_finish_early_wait_and_leave_in_order_and_one_that_panics_holds_up_nobody() {
+    async fn until(done: impl Fn() -> bool) {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn those_that_finish_early_wait_and_one_that_never_asks_for_its_turn_holds_up_nobody() {
         let sequencer = sequencer();
         let (left, mut leaving) = unbounded_channel();
-        for number in 0..20_u64 {
+        let mut models = Vec::new();
+        for number in 0..20 {
             let (place, left) = (sequencer.join(queue(0)), left.clone());
+            let (answer, answered) = channel();
+            models.push(answer);
             tokio::spawn(async move {
-                // The later it was read, the sooner it is finished.
-                tokio::time::sleep(Duration::from_millis(100 - number)).await;
+                answered.await.unwrap();
                 if number % 5 == 3 {
                     return;
                 }
@@ -117,12 +123,15 @@ mod tests {
                 left.send(number).unwrap();
             });
         }
-        tokio::time::sleep(Duration::from_millis(95)).await;
-        assert_eq!(sequencer.waiting.get(), 12);
+        drop(left);
+        let first = models.remove(0);
+        // The later it was read, the sooner it is answered.
+        models.into_iter().rev().for_each(|answer| answer.send(()).unwrap());
+        until(|| sequencer.waiting.get() == 15).await;
         // Others are not held up.
-        let other = sequencer.join(queue(1));
-        other.turn().await;
-        drop((left, other));
+        sequencer.join(queue(1)).turn().await;
+        assert!(leaving.is_empty());
+        first.send(()).unwrap();
         let mut order = Vec::new();
         while let Some(number) = leaving.recv().await {
             order.push(number);
@@ -137,9 +146,7 @@ mod tests {
         let places: Vec<_> = (0..3).map(|_| sequencer.join(queue(0))).collect();
         let [first, second, third] = <[Place; 3]>::try_from(places).unwrap();
         let waiting = tokio::spawn(async move { second.turn().await });
-        while sequencer.waiting.get() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until(|| sequencer.waiting.get() == 1).await;
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
         drop(first);

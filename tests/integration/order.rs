@@ -1,0 +1,188 @@
+//! `kafka.ordering`: replies leave in the order of their requests, while models are called in parallel.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use rdkafka::Message;
+use rdkafka::consumer::BaseConsumer;
+
+use crate::support::{Dice, Kafka, Reaction, Reply, Setup, Signalbox, StubModel, wait_until};
+
+const REQUESTS: usize = 3_000;
+const KEYS: usize = 50;
+const LATEST: Duration = Duration::from_millis(40);
+const IN_TIME: Duration = Duration::from_secs(120);
+/// No topic that replies may go to, so that the request becomes a dead letter and its fault takes another way.
+const FORBIDDEN: &str = "somewhere-else";
+
+/// Answers after up to [`LATEST`], by chance.
+fn model() -> StubModel {
+    StubModel::start(|call, _| Reaction::Late(Dice::new(call as u64).moment(LATEST)))
+}
+
+fn key_of(request: usize) -> String {
+    format!("key-{}", Dice::new(request as u64 + 1_000_000).below(KEYS))
+}
+
+/// The config; many instances' worth of requests may be under way.
+fn config(setup: &Setup<'_>, model: &StubModel, delivery: &str, ordering: &str) -> String {
+    let keys = format!("  max_in_flight: 256\n  commit_interval: 50ms\n  delivery: {delivery}\n  ordering: {ordering}");
+    setup.single_config(model.url(), &keys)
+}
+
+/// Sends requests whose correlation ids are their numbers; every hundredth asks for a topic that is not allowed.
+fn send(kafka: &Kafka, setup: &Setup<'_>, count: usize, key: impl Fn(usize) -> String) {
+    for request in 0..count {
+        let id = request.to_string();
+        let mut headers = vec![("kafka_correlationId", id.as_str())];
+        if request % 100 == 99 {
+            headers.push(("kafka_replyTopic", FORBIDDEN));
+        }
+        kafka.send(&setup.requests, Some(&key(request)), &headers, b"{\"inputs\": [1]}");
+    }
+    kafka.flush();
+}
+
+/// What has an order of its own.
+#[derive(Clone, Copy)]
+enum By {
+    Key,
+    Partition,
+}
+
+/// Looks at replies as they come.
+struct Watch {
+    by: By,
+    replies: BaseConsumer,
+    /// Of each key or partition: in which partition its replies are, and the offsets of their requests.
+    seen: HashMap<String, (i32, Vec<i64>)>,
+    ids: HashSet<String>,
+    repeats: usize,
+    first: Option<Instant>,
+}
+
+impl Watch {
+    fn new(kafka: &Kafka, setup: &Setup<'_>, by: By) -> Self {
+        let replies = kafka.reader(&setup.replies);
+        Self { by, replies, seen: HashMap::new(), ids: HashSet::new(), repeats: 0, first: None }
+    }
+
+    /// Takes in what has come.
+    fn look(&mut self) {
+        while let Some(record) = self.replies.poll(Duration::from_millis(50)) {
+            let Ok(record) = record else { continue };
+            self.first.get_or_insert_with(Instant::now);
+            self.count(record.partition(), &Reply::of(&record.detach()));
+        }
+    }
+
+    fn count(&mut self, partition: i32, reply: &Reply) {
+        let (source, offset) = reply.header("source").rsplit_once('/').unwrap();
+        let offset = offset.parse().unwrap();
+        if !self.ids.insert(reply.key.clone()) {
+            self.repeats += 1;
+            return;
+        }
+        let group = match self.by {
+            By::Key => key_of(reply.key.parse().unwrap()),
+            By::Partition => source.to_owned(),
+        };
+        let (home, offsets) = self.seen.entry(group.clone()).or_insert((partition, Vec::new()));
+        assert_eq!(*home, partition, "{group} is in two partitions");
+        let before = offsets.last().copied().unwrap_or(-1);
+        assert!(before < offset, "{group}: {offset} comes after {before}");
+        offsets.push(offset);
+    }
+
+    fn wait_for(&mut self, count: usize) {
+        wait_until("replies in order", IN_TIME, || {
+            self.look();
+            (self.ids.len() >= count).then_some(())
+        });
+    }
+}
+
+/// Sends all, kills it half-way if told so, and sees that the replies are complete and in order.
+fn run(delivery: &str, ordering: &str, by: By, killed: bool) -> Watch {
+    let kafka = Kafka::shared();
+    let (setup, model) = (Setup::new(kafka), model());
+    let mut watch = Watch::new(kafka, &setup, by);
+    send(kafka, &setup, REQUESTS, key_of);
+    let mut signalbox = Signalbox::start(&config(&setup, &model, delivery, ordering));
+    let began = Instant::now();
+    if killed {
+        watch.wait_for(REQUESTS / 4);
+        signalbox.kill();
+        watch.look();
+        assert!(watch.ids.len() < REQUESTS, "all was answered before the kill, which proves nothing");
+        signalbox.start_again();
+    }
+    watch.wait_for(REQUESTS);
+    let one_by_one = LATEST / 2 * REQUESTS as u32;
+    println!("{delivery}, {ordering}: {:?}; one by one {one_by_one:?}; {} repeats", began.elapsed(), watch.repeats);
+    if !killed {
+        let took = watch.first.unwrap().elapsed();
+        assert!(took < one_by_one / 8, "{took:?} is hardly faster than one by one, {one_by_one:?}");
+        let waited = signalbox.metric("signalbox_order_wait_seconds_sum").unwrap();
+        assert!(waited > 1.0, "{waited}");
+    }
+    assert_eq!(signalbox.metric("signalbox_order_waiting"), Some(0.0));
+    assert!(signalbox.terminate().success(), "{}", signalbox.log());
+    watch.look();
+    watch
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn replies_of_a_key_leave_in_the_order_of_their_requests() {
+    assert_eq!(run("at_least_once", "key", By::Key, false).repeats, 0);
+    assert_eq!(run("exactly_once", "key", By::Key, false).repeats, 0);
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn replies_of_a_partition_leave_in_the_order_of_their_requests() {
+    assert_eq!(run("at_least_once", "partition", By::Partition, false).repeats, 0);
+    assert_eq!(run("exactly_once", "partition", By::Partition, false).repeats, 0);
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn killed_half_way_the_order_holds() {
+    run("at_least_once", "key", By::Key, true);
+    assert_eq!(run("exactly_once", "key", By::Key, true).repeats, 0);
+    assert_eq!(run("exactly_once", "partition", By::Partition, true).repeats, 0);
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn a_slow_request_holds_up_its_own_key_and_nothing_else() {
+    let kafka = Kafka::shared();
+    let setup = Setup::new(kafka);
+    let slow = Duration::from_secs(3);
+    let model = StubModel::start(move |_, headers: &HeaderMap| match headers.contains_key("x-slow") {
+        true => Reaction::Late(slow),
+        false => Reaction::Answer,
+    });
+    let signalbox = Signalbox::start(&config(&setup, &model, "at_least_once", "key"));
+    let mut watch = Watch::new(kafka, &setup, By::Key);
+    let stuck = key_of(0);
+    let behind = (1..500).filter(|request| key_of(*request) == stuck).count();
+    assert!(behind > 0);
+    kafka.send(&setup.requests, Some(&stuck), &[("kafka_correlationId", "0"), ("x-slow", "1")], b"{\"inputs\": [1]}");
+    for request in 1..500 {
+        let id = request.to_string();
+        kafka.send(&setup.requests, Some(&key_of(request)), &[("kafka_correlationId", &id)], b"{\"inputs\": [1]}");
+    }
+    kafka.flush();
+    watch.wait_for(499 - behind);
+    assert!(!watch.seen.contains_key(&stuck), "an answer has not waited for the one before it");
+    wait_until("those behind it to be answered", Duration::from_secs(2), || {
+        (signalbox.metric("signalbox_order_waiting") == Some(behind as f64)).then_some(())
+    });
+    assert_eq!(model.calls(), 500, "models are called in parallel");
+    watch.wait_for(500);
+    assert_eq!(signalbox.metric("signalbox_order_waiting"), Some(0.0));
+    assert!(signalbox.metric("signalbox_order_wait_seconds_sum").unwrap() > behind as f64 * 0.5);
+}
