@@ -267,7 +267,8 @@ model_endpoints:
       - {model_uri: 'models:/m/1', alias: one, fallback: nobody, shadow: one}
 kafka:
   allowed_reply_topics: ['.*']
-  properties: {group.id: other, security.protocol: SSLL, linger.ms: true}
+  properties: {group.id: other, security.protocol: SSLL, linger.ms: true, enable.idempotence: false}
+  ordering: key
 ";
     insta::assert_snapshot!(report(text), @r#"
     gateway.yaml:4:58: model_endpoints[0].routes[0].fallback: no route has the alias 'nobody'; routes of this endpoint: one
@@ -276,6 +277,7 @@ kafka:
     gateway.yaml:7:26: kafka.properties.group.id: Signalbox sets this property itself; use kafka.group_id
     gateway.yaml:7:52: kafka.properties.security.protocol: librdkafka does not take this property: Invalid value "SSLL" for configuration property "security.protocol"
     gateway.yaml:7:69: kafka.properties.linger.ms: librdkafka does not take this property: Invalid value for configuration property "queue.buffering.max.ms"
+    gateway.yaml:7:87: kafka.properties.enable.idempotence: without it a reply that is sent again would come after later ones; leave it out, or use kafka.ordering: unordered
     "#);
 }
 

@@ -17,6 +17,8 @@ pub(crate) enum Reaction {
     Answer,
     /// Answers with this status.
     Status(u16),
+    /// Answers with so many characters.
+    Large(usize),
     /// Answers only after so long.
     Late(Duration),
 }
@@ -56,10 +58,12 @@ impl StubModel {
 }
 
 async fn answer(reaction: Reaction) -> Response {
+    let mut text = String::new();
     match reaction {
         Reaction::Answer => {}
+        Reaction::Large(characters) => text = "x".repeat(characters),
         Reaction::Status(status) => return StatusCode::from_u16(status).unwrap().into_response(),
         Reaction::Late(after) => tokio::time::sleep(after).await,
     }
-    ([("content-type", "application/json")], r#"{"predictions": [1]}"#).into_response()
+    ([("content-type", "application/json")], format!(r#"{{"predictions": [1, "{text}"]}}"#)).into_response()
 }
