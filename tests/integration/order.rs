@@ -1,6 +1,7 @@
 //! `kafka.ordering`: replies leave in the order of their requests, while models are called in parallel.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -25,21 +26,20 @@ fn key_of(request: usize) -> String {
     format!("key-{}", Dice::new(request as u64 + 1_000_000).below(KEYS))
 }
 
-/// The config; many instances' worth of requests may be under way.
 fn config(setup: &Setup<'_>, model: &StubModel, delivery: &str, ordering: &str) -> String {
     let keys = format!("  max_in_flight: 256\n  commit_interval: 50ms\n  delivery: {delivery}\n  ordering: {ordering}");
     setup.single_config(model.url(), &keys)
 }
 
 /// Sends requests whose correlation ids are their numbers; every hundredth asks for a topic that is not allowed.
-fn send(kafka: &Kafka, setup: &Setup<'_>, count: usize, key: impl Fn(usize) -> String) {
-    for request in 0..count {
+fn send(kafka: &Kafka, setup: &Setup<'_>, requests: Range<usize>) {
+    for request in requests {
         let id = request.to_string();
         let mut headers = vec![("kafka_correlationId", id.as_str())];
         if request % 100 == 99 {
             headers.push(("kafka_replyTopic", FORBIDDEN));
         }
-        kafka.send(&setup.requests, Some(&key(request)), &headers, b"{\"inputs\": [1]}");
+        kafka.send(&setup.requests, Some(&key_of(request)), &headers, b"{\"inputs\": [1]}");
     }
     kafka.flush();
 }
@@ -118,29 +118,30 @@ fn run(delivery: &str, ordering: &str, by: By, event: Event) -> Watch {
     let kafka = Kafka::shared();
     let (setup, model) = (Setup::new(kafka), model());
     let mut watch = Watch::new(kafka, &setup, by);
-    send(kafka, &setup, REQUESTS, key_of);
+    send(kafka, &setup, 0..REQUESTS);
     let config = config(&setup, &model, delivery, ordering);
     let mut signalbox = Signalbox::start(&config);
     let began = Instant::now();
-    if event != Event::Nothing {
-        watch.wait_for(REQUESTS / 4);
-    }
+    let mut count = REQUESTS;
     match event {
         Event::Nothing => {}
         Event::Kill => {
+            watch.wait_for(REQUESTS / 4);
             signalbox.kill();
             watch.look();
+            assert!(watch.ids.len() < REQUESTS, "all was answered before the kill, which proves nothing");
             signalbox.start_again();
         }
         Event::Relay => {
             let second = Signalbox::start(&config);
-            watch.wait_for(watch.ids.len() + REQUESTS / 8);
+            send(kafka, &setup, REQUESTS..2 * REQUESTS);
+            count = 2 * REQUESTS;
+            watch.wait_for(REQUESTS + REQUESTS / 8);
             assert!(signalbox.terminate().success(), "{}", signalbox.log());
             signalbox = second;
         }
     }
-    assert!(event == Event::Nothing || watch.ids.len() < REQUESTS, "all was answered before, which proves nothing");
-    watch.wait_for(REQUESTS);
+    watch.wait_for(count);
     let one_by_one = LATEST / 2 * REQUESTS as u32;
     println!("{delivery}, {ordering}: {:?}; one by one {one_by_one:?}; {} repeats", began.elapsed(), watch.repeats);
     if event == Event::Nothing {
@@ -191,12 +192,14 @@ fn what_the_broker_refuses_is_replaced_in_its_turn() {
     let mut setup = Setup::new(kafka);
     // librdkafka does not know of that limit, so the broker says it.
     setup.replies = kafka.create_topic_with("small-replies", 4, &[("max.message.bytes", "20000")]);
+    // Nor would it of a batch of small ones.
+    let keys = "  delivery: exactly_once\n  ordering: key\n  properties: {batch.size: 15000}";
     let model = StubModel::start(|call, _| match call % 60 {
         30 => Reaction::Large(50_000),
         _ => Reaction::Late(Dice::new(call as u64).moment(LATEST)),
     });
-    let mut signalbox = Signalbox::start(&config(&setup, &model, "exactly_once", "key"));
-    send(kafka, &setup, 300, key_of);
+    let mut signalbox = Signalbox::start(&setup.single_config(model.url(), keys));
+    send(kafka, &setup, 0..300);
     let mut watch = Watch::new(kafka, &setup, By::Key);
     watch.wait_for(300);
     assert!(signalbox.metric("signalbox_transactions_total{result=\"aborted\"}") > Some(0.0));
