@@ -28,7 +28,9 @@ fn key_of(request: usize) -> String {
 }
 
 fn config(setup: &Setup<'_>, model: &StubModel, delivery: &str, ordering: &str) -> String {
-    let keys = format!("  max_in_flight: 256\n  commit_interval: 50ms\n  delivery: {delivery}\n  ordering: {ordering}");
+    // Many transactions, one after the other.
+    let intervals = "  commit_interval: 50ms\n  transaction_interval: 5ms";
+    let keys = format!("  max_in_flight: 256\n{intervals}\n  delivery: {delivery}\n  ordering: {ordering}");
     setup.single_config(model.url(), &keys)
 }
 

@@ -5,6 +5,7 @@
 //! when its transaction is committed; if that comes to nothing, its record goes into the next one.
 //!
 //! Several producers take turns, so nothing waits for a commit: one gathers while another's transaction is concluded.
+//! Where replies leave in order, the next begins once the broker has all that the one before has written.
 
 mod batch;
 mod concluder;
@@ -25,7 +26,7 @@ use super::counts::Counts;
 use super::job::Job;
 use super::outgoing::Graveyard;
 use crate::broker::{BrokerError, Cluster, Identity};
-use crate::config::Kafka;
+use crate::config::{Kafka, Ordering as Order};
 use crate::intake::Offsets;
 use crate::telemetry::Metrics;
 use session::{Maker, SESSIONS, Session};
@@ -52,6 +53,7 @@ struct Prepared {
     maker: Maker,
     opened: Vec<Session>,
     interval: Duration,
+    ordered: bool,
     allowed: Arc<AllowedTopics>,
     graveyard: Graveyard,
     counts: Counts,
@@ -81,6 +83,7 @@ impl Transactions {
             maker,
             opened,
             interval: config.transaction_interval,
+            ordered: config.ordering != Order::Unordered,
             allowed,
             graveyard,
             counts,

@@ -42,6 +42,8 @@ pub(super) struct Transactor<S> {
     offsets: Offsets,
     stopping: S,
     fenced: Vec<Instant>,
+    /// Nobody will know what became of a transaction, so none of those after it may be committed.
+    is_over: bool,
     tally: Tally,
 }
 
@@ -68,7 +70,7 @@ impl<S: Fn() -> bool> Transactor<S> {
         };
         let resting = std::mem::take(&mut parts.opened).into();
         let concluder = Concluder::start(offsets.clone())?;
-        Ok(Self { parts, resting, concluder, offsets, stopping, fenced: Vec::new(), tally })
+        Ok(Self { parts, resting, concluder, offsets, stopping, fenced: Vec::new(), is_over: false, tally })
     }
 
     pub(super) fn run(mut self) {
@@ -87,6 +89,9 @@ impl<S: Fn() -> bool> Transactor<S> {
                 if jobs.is_empty() && self.concluder.session().is_none() && (self.stopping)() {
                     return;
                 }
+            }
+            if self.is_over {
+                return;
             }
             let Some(session) = self.session() else { return };
             jobs = self.transact(session, jobs);
@@ -120,7 +125,7 @@ impl<S: Fn() -> bool> Transactor<S> {
             let before = if full { self.concluder.wait() } else { self.concluder.take() };
             if let Some(concluded) = before {
                 let mut earlier = self.settle(concluded);
-                if !earlier.is_empty() {
+                if !earlier.is_empty() || self.is_over {
                     // What comes later must not leave before.
                     earlier.extend(self.give_up(session, batch));
                     return earlier;
@@ -128,8 +133,13 @@ impl<S: Fn() -> bool> Transactor<S> {
             }
             let nothing_comes = || idle && self.offsets.under_way() <= batch.len();
             if self.concluder.session().is_none() && (full || left.is_zero() || nothing_comes()) {
+                // The next transaction's records take another way, and must not come before these.
+                let is_written = !self.parts.ordered || session.flush().is_ok();
                 self.concluder.conclude(session, batch);
-                return Vec::new();
+                if is_written {
+                    return Vec::new();
+                }
+                return self.concluder.wait().map(|concluded| self.settle(concluded)).unwrap_or_default();
             }
         }
     }
@@ -163,7 +173,10 @@ impl<S: Fn() -> bool> Transactor<S> {
             Outcome::Unknown => {
                 self.tally.unknown.inc();
                 session.as_ref().err().into_iter().for_each(|broken| self.ended(broken));
-                let Some(finished) = self.recall(index, &claims) else { return Vec::new() };
+                let Some(finished) = self.recall(index, &claims) else {
+                    self.is_over = true;
+                    return Vec::new();
+                };
                 batch.settle(&finished, &self.parts.counts);
                 self.offsets.unstage(&batch.claims());
                 return batch.again(None, &self.parts.allowed, &self.parts.counts).0;
