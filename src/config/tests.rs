@@ -277,7 +277,7 @@ kafka:
     gateway.yaml:7:26: kafka.properties.group.id: Signalbox sets this property itself; use kafka.group_id
     gateway.yaml:7:52: kafka.properties.security.protocol: librdkafka does not take this property: Invalid value "SSLL" for configuration property "security.protocol"
     gateway.yaml:7:69: kafka.properties.linger.ms: librdkafka does not take this property: Invalid value for configuration property "queue.buffering.max.ms"
-    gateway.yaml:7:87: kafka.properties.enable.idempotence: without it a reply that is sent again would come after later ones; leave it out, or use kafka.ordering: unordered
+    gateway.yaml:7:95: kafka.properties.enable.idempotence: without it a reply that is sent again would come after later ones; leave it out, or use kafka.ordering: unordered
     "#);
 }
 
