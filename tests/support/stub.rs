@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
 /// What such a model does with a call.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +22,8 @@ pub(crate) enum Reaction {
     Large(usize),
     /// Answers only after so long.
     Late(Duration),
+    /// Answers only once it is told to.
+    When(&'static Notify),
 }
 
 /// A model that reacts as it is told. It ends with the test.
@@ -64,6 +67,7 @@ async fn answer(reaction: Reaction) -> Response {
         Reaction::Large(characters) => text = "x".repeat(characters),
         Reaction::Status(status) => return StatusCode::from_u16(status).unwrap().into_response(),
         Reaction::Late(after) => tokio::time::sleep(after).await,
+        Reaction::When(told) => told.notified().await,
     }
     ([("content-type", "application/json")], format!(r#"{{"predictions": [1, "{text}"]}}"#)).into_response()
 }
