@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, info};
+use tracing::info;
 
 use super::batch::Batch;
 use super::session::{Broken, Session};
@@ -85,9 +85,9 @@ fn conclude(session: Session, batch: Batch, offsets: &Offsets) -> Concluded {
     let began = Instant::now();
     let index = session.index();
     let (outcome, broken) = match commit(&session, &batch, offsets) {
-        Ok(true) => (Outcome::Committed, None),
-        Ok(false) => {
-            debug!("a transaction is aborted; its replies go into the next");
+        Ok(None) => (Outcome::Committed, None),
+        Ok(Some(reason)) => {
+            info!(reason, "a transaction is aborted; its replies go into the next");
             (Outcome::Aborted, session.abort().err())
         }
         Err((Broken::Transaction(error), _)) => {
@@ -97,24 +97,35 @@ fn conclude(session: Session, batch: Batch, offsets: &Offsets) -> Concluded {
         Err((broken, true)) => (Outcome::Unknown, Some(broken)),
         Err((broken, false)) => (Outcome::Aborted, Some(broken)),
     };
-    let session = broken.map_or(Ok(session), Err);
+    let session = match broken {
+        None => Ok(session),
+        Some(broken) => {
+            session.discard();
+            Err(broken)
+        }
+    };
     Concluded { batch, outcome, index, session, took: began.elapsed() }
 }
 
-/// True when it is committed, false when it has to be aborted. An error tells whether the commit was under way.
-fn commit(session: &Session, batch: &Batch, offsets: &Offsets) -> Result<bool, (Broken, bool)> {
-    if batch.is_empty() || batch.is_spoilt() {
-        return Ok(false);
+/// Why it has to be aborted, or nothing when it is committed. An error tells whether the commit was under way.
+fn commit(session: &Session, batch: &Batch, offsets: &Offsets) -> Result<Option<&'static str>, (Broken, bool)> {
+    if batch.is_empty() {
+        return Ok(Some("its requests have gone to another owner"));
+    }
+    if batch.is_spoilt() {
+        return Ok(Some("a record was refused"));
     }
     session.flush().map_err(|broken| (broken, false))?;
     if session.has_refused() {
-        return Ok(false);
+        return Ok(Some("the broker has refused a record"));
     }
-    let Ok(staged) = offsets.stage(&batch.claims()) else { return Ok(false) };
+    let Ok(staged) = offsets.stage(&batch.claims()) else {
+        return Ok(Some("a partition has gone to another owner"));
+    };
     session.add_offsets(&staged).map_err(|broken| (broken, false))?;
     if offsets.are_lost() {
-        return Ok(false);
+        return Ok(Some("the partitions are lost"));
     }
     session.commit().map_err(|broken| (broken, true))?;
-    Ok(true)
+    Ok(None)
 }

@@ -101,6 +101,7 @@ impl<S: Fn() -> bool> Transactor<S> {
     /// Gathers one transaction and has it concluded. What has to go into another comes back.
     fn transact(&mut self, session: Session, jobs: Vec<Job>) -> Vec<Job> {
         if let Err(broken) = session.begin() {
+            session.discard();
             self.ended(&broken);
             return jobs;
         }
@@ -151,7 +152,10 @@ impl<S: Fn() -> bool> Transactor<S> {
         let (jobs, _) = batch.again(Some(&session), &self.parts.allowed, &self.parts.counts);
         match aborted {
             Ok(()) => self.resting.push_back(session),
-            Err(broken) => self.ended(&broken),
+            Err(broken) => {
+                session.discard();
+                self.ended(&broken);
+            }
         }
         jobs
     }

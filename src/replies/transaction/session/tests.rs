@@ -16,11 +16,8 @@ type Mock = MockCluster<'static, DefaultProducerContext>;
 const TOPIC: &str = "replies";
 
 fn maker(mock: &Mock) -> Maker {
-    let config = Kafka {
-        bootstrap_servers: mock.bootstrap_servers(),
-        instance_id: Some("a".to_owned()),
-        ..Kafka::default()
-    };
+    let config =
+        Kafka { bootstrap_servers: mock.bootstrap_servers(), instance_id: Some("a".to_owned()), ..Kafka::default() };
     mock.create_topic(TOPIC, 1, 1).unwrap();
     Maker::new(Arc::new(Cluster::new(&config).unwrap()), Identity::of(&config).unwrap())
 }
@@ -55,8 +52,8 @@ fn drop_in_time(session: Session) {
 #[test]
 fn a_refusal_that_passes_is_waited_out() {
     use RDKafkaRespErr::{
-        RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS as CONCURRENT, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS as LOADS,
-        RD_KAFKA_RESP_ERR_NOT_COORDINATOR as MOVED,
+        RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS as CONCURRENT,
+        RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS as LOADS, RD_KAFKA_RESP_ERR_NOT_COORDINATOR as MOVED,
     };
     assert!(commit_refused_with(&[CONCURRENT, LOADS, MOVED]).is_ok());
 }
