@@ -1,6 +1,7 @@
 //! Calling a model: one request, or later a batch of them, and what its answer means.
 
 mod answer;
+pub mod body;
 pub mod breaker;
 mod exceptions;
 mod http;

@@ -1,0 +1,70 @@
+//! Comma-separated values, as pandas reads them, where that is plain enough.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::columns::{Cell, Kind};
+use super::payload::{Format, Payload};
+
+/// Words that pandas takes for something else, in lower case.
+const NO_WORDS: &[&str] = &["na", "n/a", "nan", "nat", "null", "none", "true", "false", "inf", "infinity"];
+
+/// Understands a table: a line of names, and lines with as many fields, each column of which is all whole numbers, all
+/// plain decimals, or all words. No quotation marks, so that a line is a row; nothing missing, so that nothing is guessed.
+pub(super) fn read(bytes: &Bytes, text: &str) -> Option<Payload> {
+    if text.contains(['"', '\r', '\0', '\u{feff}']) {
+        return None;
+    }
+    let content = text.strip_suffix('\n').unwrap_or(text);
+    let (header, lines) = content.split_once('\n')?;
+    let start = header.len() + 1;
+    let mut columns: Vec<Cell> = Vec::new();
+    let mut rows = 0;
+    let width = header.split(',').count();
+    for line in lines.split('\n') {
+        let mut fields = 0;
+        for (column, field) in line.split(',').enumerate() {
+            let cell = kind_of(field)?.into();
+            match columns.get(column) {
+                Some(known) if *known == cell => {}
+                None if rows == 0 => columns.push(cell),
+                _ => return None,
+            }
+            fields += 1;
+        }
+        if fields != width {
+            return None;
+        }
+        rows += 1;
+    }
+    let place: Range<usize> = start..content.len();
+    Some(Payload {
+        bytes: bytes.clone(),
+        format: Format::Csv,
+        places: vec![place],
+        rows,
+        numbers: None,
+        names: std::iter::once(0..header.len()).collect(),
+        columns,
+        params: None,
+    })
+}
+
+fn kind_of(field: &str) -> Option<Kind> {
+    let unsigned = field.strip_prefix('-').unwrap_or(field);
+    let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if are_digits(unsigned) && unsigned.len() <= 15 {
+        return Some(Kind::Integer);
+    }
+    if let Some((whole, fraction)) = unsigned.split_once('.')
+        && are_digits(whole)
+        && are_digits(fraction)
+    {
+        return Some(Kind::Float);
+    }
+    let is_word = field.starts_with(|first: char| first.is_alphabetic())
+        && field.chars().all(|character| character.is_alphanumeric() || " _-.:;!?'()/".contains(character))
+        && !NO_WORDS.contains(&field.trim().to_ascii_lowercase().as_str());
+    is_word.then_some(Kind::Text)
+}
