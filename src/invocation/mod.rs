@@ -1,12 +1,15 @@
 //! Calling a model: one request, or later a batch of them, and what its answer means.
 
 mod answer;
+pub mod batch_size;
 pub mod body;
 pub mod breaker;
 mod exceptions;
 mod http;
 pub mod retry;
+pub mod suspicion;
 mod traceback;
+pub mod trust;
 
 use std::time::Duration;
 

@@ -120,6 +120,11 @@ impl Payload {
         self.rows
     }
 
+    /// In which of eight forms it is written, by number.
+    pub fn form(&self) -> usize {
+        self.format as usize
+    }
+
     /// How many bytes it has.
     pub fn size(&self) -> usize {
         self.bytes.len()

@@ -1,0 +1,145 @@
+//! How many rows go into one call: as many as keep its latency within a target. More by addition while calls are full and
+//! quick, fewer by multiplication as soon as one is not.
+
+use std::time::Duration;
+
+/// Rows to begin with.
+const FIRST: f64 = 16.0;
+
+/// How many more there may be after a call that was full and quick.
+const MORE: f64 = 4.0;
+
+/// What is left of them after one that was slow.
+const FEWER: f64 = 0.7;
+
+/// A model that takes longer than the target for a single row may take so many times that for more: fewer rows would not
+/// make it quicker.
+const SLOW_MODEL: f64 = 2.0;
+
+/// How much the latest call counts for what is typical.
+const LATEST: f64 = 0.2;
+
+/// How many rows go into one call.
+#[derive(Debug)]
+pub struct BatchSize {
+    most: f64,
+    target: f64,
+    limit: f64,
+    /// Seconds for a single row, as far as is known.
+    single: Option<f64>,
+    /// Seconds of any call.
+    typical: Option<f64>,
+}
+
+impl BatchSize {
+    /// At most so many rows, and fewer where a call takes longer than the target.
+    pub fn new(max_rows: usize, target: Duration) -> Self {
+        let most = max_rows.max(1) as f64;
+        Self { most, target: target.as_secs_f64(), limit: FIRST.min(most), single: None, typical: None }
+    }
+
+    /// How many rows may go into a call: at least one.
+    pub fn rows(&self) -> usize {
+        self.limit as usize
+    }
+
+    /// How long a call takes; none before the first.
+    pub fn typical(&self) -> Option<Duration> {
+        self.typical.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+
+    /// Takes account of a call with so many rows, which was answered or ran out of time.
+    pub fn took(&mut self, rows: usize, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let blend = |known: Option<f64>| Some(known.map_or(seconds, |known| known + LATEST * (seconds - known)));
+        self.typical = blend(self.typical);
+        if rows <= 1 {
+            self.single = blend(self.single);
+        }
+        let target = self.single.map_or(self.target, |single| self.target.max(SLOW_MODEL * single));
+        let rows = rows as f64;
+        if seconds > target {
+            // A request may have more rows than that on its own, which tells nothing of fewer.
+            if rows <= self.limit {
+                self.limit = (rows * FEWER).max(1.0);
+            }
+        } else if rows >= self.limit.floor() {
+            self.limit = (self.limit + MORE).min(self.most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TARGET: Duration = Duration::from_millis(100);
+
+    /// Calls a model that takes `fixed` and `row` microseconds, with as many rows as there may be.
+    fn settle(size: &mut BatchSize, fixed: u64, row: u64) -> Duration {
+        let mut took = Duration::ZERO;
+        for _ in 0..400 {
+            let rows = size.rows();
+            took = Duration::from_micros(fixed + row * rows as u64);
+            size.took(rows, took);
+        }
+        took
+    }
+
+    #[test]
+    fn a_quick_model_gets_all_there_may_be() {
+        let mut size = BatchSize::new(64, TARGET);
+        assert_eq!((size.rows(), size.typical()), (16, None));
+        settle(&mut size, 3_000, 30);
+        assert_eq!(size.rows(), 64);
+        let typical = size.typical().unwrap();
+        assert!((4_910..=4_930).contains(&typical.as_micros()), "{typical:?}");
+        // Few rows, since there is little to do, change nothing.
+        (0..100).for_each(|_| size.took(3, Duration::from_millis(4)));
+        assert_eq!(size.rows(), 64);
+    }
+
+    #[test]
+    fn a_model_that_is_slow_by_itself_is_not_called_more_often_for_that() {
+        let mut size = BatchSize::new(64, TARGET);
+        settle(&mut size, 300_000, 100);
+        assert_eq!(size.rows(), 64);
+        // One that takes its time for each row goes one by one.
+        let mut size = BatchSize::new(64, TARGET);
+        settle(&mut size, 0, 300_000);
+        assert!(size.rows() <= 6, "{}", size.rows());
+    }
+
+    #[test]
+    fn a_large_request_says_nothing_of_small_ones() {
+        let mut size = BatchSize::new(64, TARGET);
+        size.took(100_000, Duration::from_secs(3));
+        assert_eq!(size.rows(), 16);
+    }
+
+    proptest! {
+        #[test]
+        fn it_stays_within_its_bounds_whatever_happens(
+            most in 0usize..200, calls in prop::collection::vec((0usize..300, 0u64..2_000_000), 0..200)
+        ) {
+            let mut size = BatchSize::new(most, TARGET);
+            for (rows, micros) in calls {
+                size.took(rows, Duration::from_micros(micros));
+                prop_assert!((1..=most.max(1)).contains(&size.rows()));
+            }
+        }
+
+        #[test]
+        fn it_finds_what_keeps_to_the_target(fixed in 0u64..50_000, row in 100u64..20_000) {
+            let mut size = BatchSize::new(1_000, TARGET);
+            settle(&mut size, fixed, row);
+            let ideal = (100_000 - fixed) as f64 / row as f64;
+            // Between what is left after a call that was too slow, and one step too many.
+            let (least, most) = ((ideal * FEWER - 1.0).max(1.0).floor(), ideal + MORE);
+            let rows = size.rows() as f64;
+            prop_assert!((least.min(1_000.0)..=most).contains(&rows) || ideal >= 1_000.0 * FEWER, "{} of {}", rows, ideal);
+        }
+    }
+}
