@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::Batching;
 use super::canary::Canary;
 use super::recovery::{Breaker, FallbackOn, Retries};
 
@@ -62,8 +63,9 @@ pub struct Route {
     pub shadow: Option<String>,
     /// How this route's share moves up by itself, or back to nothing.
     pub canary: Option<Canary>,
-    /// How requests are joined into one call.
-    pub batch: Option<Batch>,
+    /// How requests are joined into one call, or that they are not. Default: they are, with the defaults, for hosts that
+    /// are forked.
+    pub batch: Option<Batching>,
     /// The interpreter for this route's model, when it is not `models.python`.
     pub python: Option<String>,
     /// What serves this route's model.
@@ -180,17 +182,6 @@ pub enum OnDecisionError {
     Ignore,
     /// The request gets a fault.
     Fail,
-}
-
-/// How requests are joined into one call.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Batch {
-    /// Rows in one call.
-    pub max_rows: Option<usize>,
-    /// How long a request may wait for company.
-    #[serde(default, with = "humantime_serde")]
-    pub max_wait: Option<Duration>,
 }
 
 fn default_timeout() -> Duration {

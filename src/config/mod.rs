@@ -3,6 +3,7 @@
 //! These structs are the file, key by key; `config/reference.yaml` documents each one for the person who writes it.
 //! They are plain (no `tag`, `untagged` or `flatten`), because anything else costs `serde_yaml` its line numbers.
 
+mod batch;
 mod canary;
 mod document;
 mod endpoint;
@@ -24,10 +25,9 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{Batch, Batching};
 pub use canary::{AbortIf, Canary};
-pub use endpoint::{
-    Batch, Decision, Endpoint, EnvManager, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
-};
+pub use endpoint::{Decision, Endpoint, EnvManager, OnConditionError, OnDecisionError, Route, Runtime, Strategy};
 pub use file::ConfigFile;
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use load::{Loaded, load, parse};

@@ -244,7 +244,6 @@ fn aliases_cannot_blow_up() {
 fn keys_of_later_features_are_refused_by_name() {
     let endpoint = GATEWAY.trim_end();
     for (text, what) in [
-        (format!("{endpoint}\n        batch: {{max_rows: 8}}"), "`batch`"),
         (format!("{endpoint}\nserver: {{auth: {{a: b}}}}"), "`auth`"),
         (format!("{endpoint}\nserver: {{tls: x}}"), "`tls`"),
     ] {
@@ -412,6 +411,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(shown.routes[0].on_condition_error, default.routes[0].on_condition_error);
     let breaker = Breaker { slow_call: Some(Duration::from_secs(2)), ..Breaker::default() };
     assert_eq!((&shown.routes[0].breaker, &shown.routes[0].retries), (&Some(breaker), &Some(Retries::default())));
+    assert_eq!(shown.routes[0].batch, Some(Batching::On(Batch::default())));
     assert_eq!(shown.routes[0].fallback_on.as_deref(), Some(&FallbackOn::ALL[..]));
 }
 
@@ -427,6 +427,7 @@ fn the_reference_has_every_key_in_the_order_of_the_structs() {
         include_str!("registry.rs"),
         include_str!("models.rs"),
         include_str!("recovery.rs"),
+        include_str!("batch.rs"),
         include_str!("canary.rs"),
         include_str!("route_test.rs"),
     ];
@@ -442,7 +443,7 @@ fn the_reference_has_every_key_in_the_order_of_the_structs() {
             "Endpoint" => "model_endpoints:",
             "Route" => "routes:",
             "Decision" => "decision:",
-            "Batch" => "# batch:",
+            "Batch" => "batch:",
             "Canary" => "# canary:",
             "AbortIf" => "abort_if:",
             "RouteTest" => "# tests:",

@@ -1,5 +1,6 @@
 //! What the types cannot say: names that are taken, lists that are empty, patterns and conditions that do not compile.
 
+mod batch;
 mod canary;
 mod decision;
 mod kafka;
@@ -204,9 +205,7 @@ impl Validator<'_> {
             self.hosting(route, at);
         }
         self.canary(endpoint, route, at);
-        if let Some(batch) = &route.batch {
-            self.require(batch.max_rows != Some(0), &at.key("batch").key("max_rows"), "must be at least 1");
-        }
+        self.batching(route, &at.key("batch"));
         let (alias, model_uri) = (self.written(&alias_at, &route.alias), self.written(&uri_at, &route.model_uri));
         RouteOutline { alias, model_uri, condition }
     }

@@ -67,6 +67,11 @@ impl Trust {
         }
     }
 
+    /// Whether answers to this form have had one entry for each row.
+    pub fn is_by_row(&self, form: usize) -> bool {
+        self.evidence().get(form).is_some_and(|evidence| evidence.objection != Some(Objection::NotByRow))
+    }
+
     /// It came to the same.
     pub fn agreed(&self, form: usize, differ: bool) {
         if let Some(evidence) = self.evidence().get_mut(form) {

@@ -13,6 +13,9 @@ use super::pool::{self, NoSeat};
 use super::uri::ModelUri;
 use super::version::{Loaded, Seats, ServerSeats, Version};
 use super::{Inner, until};
+use crate::config::Runtime;
+use crate::invocation::body::Signature;
+use crate::invocation::trust::Trust;
 use crate::invocation::{self, Call};
 use crate::message::{Code, Fault, Reply, Stage};
 
@@ -22,6 +25,9 @@ static BUILTIN: LazyLock<Arc<str>> = LazyLock::new(|| "builtin".into());
 /// The version of what serves at an address, where nobody knows which it is.
 static EXTERNAL: LazyLock<Arc<str>> = LazyLock::new(|| "external".into());
 
+/// What is part of Signalbox is called singly, so there is nothing to trust.
+static NOBODY: LazyLock<Arc<Trust>> = LazyLock::new(Arc::default);
+
 /// A model that can be called. Cheap to clone; nothing is loaded for its sake.
 #[derive(Debug, Clone)]
 pub struct ModelHandle {
@@ -29,13 +35,14 @@ pub struct ModelHandle {
     pub(super) models: Arc<Inner>,
 }
 
-/// The right to make one call of a model. While it is held the model stays loaded, and what answers it is its own.
+/// The right to call a model, once at a time. While it is held the model stays loaded, and what answers it is its own.
 #[derive(Debug)]
 pub struct Lease {
     version: Arc<str>,
     // Given back before the hold ends: whoever waits for the end of all holds finds every host idle.
     seat: Seat,
     hold: Option<Hold>,
+    trust: Arc<Trust>,
 }
 
 #[derive(Debug)]
@@ -95,6 +102,20 @@ impl ModelHandle {
         &self.model.uri
     }
 
+    /// How many calls of it run at once.
+    pub fn places(&self) -> usize {
+        match &self.model.standing {
+            Standing::Noop => usize::MAX,
+            Standing::Address(seats) => seats.as_ref().map_or(1, |seats| seats.concurrency),
+            Standing::Hosted(hosted) => hosted.hosting.concurrency,
+        }
+    }
+
+    /// Whether its processes are forked here.
+    pub fn is_forked(&self) -> bool {
+        matches!(&self.model.standing, Standing::Hosted(hosted) if hosted.hosting.runtime == Runtime::Forked)
+    }
+
     /// Waits until the model is loaded and something is free to answer, and takes that. The first who asks has it
     /// loaded. Without a deadline this waits for as long as loading, and then the calls of others, may take.
     pub async fn lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
@@ -109,11 +130,14 @@ impl ModelHandle {
 
     async fn lease_as(&self, claim: Claim, deadline: Option<Instant>) -> Result<Lease, Fault> {
         match &self.model.standing {
-            Standing::Noop => Ok(Lease { version: Arc::clone(&BUILTIN), seat: Seat::Noop, hold: None }),
+            Standing::Noop => {
+                let trust = Arc::clone(&NOBODY);
+                Ok(Lease { version: Arc::clone(&BUILTIN), seat: Seat::Noop, hold: None, trust })
+            }
             Standing::Address(at_hand) => {
                 let seats = at_hand.as_ref().map_err(Clone::clone)?;
                 let seat = self.server_seat(seats, claim, deadline).await?;
-                Ok(Lease { version: Arc::clone(&EXTERNAL), seat, hold: None })
+                Ok(Lease { version: Arc::clone(&EXTERNAL), seat, hold: None, trust: Arc::clone(&seats.trust) })
             }
             Standing::Hosted(hosted) => self.hosted_lease(hosted, claim, deadline).await,
         }
@@ -158,7 +182,8 @@ impl ModelHandle {
         if hold.loaded.broken().is_some() {
             return Ok(None);
         }
-        Ok(Some(Lease { version: Arc::clone(&version.version), seat, hold: Some(hold) }))
+        let trust = Arc::clone(&version.trust);
+        Ok(Some(Lease { version: Arc::clone(&version.version), seat, hold: Some(hold), trust }))
     }
 
     async fn server_seat(
@@ -196,6 +221,21 @@ impl Lease {
     /// Whether the model is in a process of ours, which is ended when it does not answer in time.
     pub fn is_hosted(&self) -> bool {
         self.hold.is_some()
+    }
+
+    /// Whether what answers can be called once more.
+    pub fn is_usable(&self) -> bool {
+        !matches!(&self.seat, Seat::Host(seat) if seat.is_lost())
+    }
+
+    /// What the model says of its input, if that is known.
+    pub fn signature(&self) -> Option<&Arc<Signature>> {
+        self.hold.as_ref().and_then(|hold| hold.loaded.report.signature.as_ref())
+    }
+
+    /// Whether this version answers each row as if it were alone.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// Calls the model, and waits for its answer.

@@ -194,7 +194,7 @@ impl Inner {
                 let begun = Instant::now();
                 let (server, backend) = Server::start(&template, &spec).await?;
                 let phases = Phases { load: begun.elapsed(), ..Phases::default() };
-                let report = LoadReport { phases, proof: Proof::default() };
+                let report = LoadReport { phases, proof: Proof::default(), signature: None };
                 let seats = ServerSeats::new(backend, hosting.concurrency, Some(server));
                 Ok((Seats::Server(Arc::new(seats)), report))
             }
@@ -204,7 +204,7 @@ impl Inner {
 
 /// Tells the log what there is to know about a load.
 fn report(version: &Version, loaded: &Loaded, seconds: f64) {
-    let LoadReport { phases, proof: Proof { example, unmet } } = &loaded.report;
+    let LoadReport { phases, proof: Proof { example, unmet }, .. } = &loaded.report;
     tracing::info!(
         model = &*version.name,
         seconds,

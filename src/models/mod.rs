@@ -370,7 +370,7 @@ fn default_memory_limit() -> Option<u64> {
 }
 
 /// What comes of something before the deadline, if there is one.
-async fn until<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn until<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
     match deadline {
         Some(deadline) => timeout_at(deadline, what).await.ok(),
         None => Some(what.await),

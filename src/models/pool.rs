@@ -267,7 +267,8 @@ impl Seat {
         self.pool.starter.metrics.model_hosts_lost.with_label_values(&[reason]).inc();
     }
 
-    fn is_lost(&self) -> bool {
+    /// Whether the host is gone, or about to be.
+    pub(super) fn is_lost(&self) -> bool {
         self.host.as_ref().is_none_or(ModelHost::is_gone)
     }
 }

@@ -72,6 +72,8 @@ pub struct VersionReport {
     pub serves: Vec<String>,
     /// Whether it stays whatever happens.
     pub pinned: bool,
+    /// Why its requests are not joined into batches.
+    pub singly: Option<String>,
     /// Each requirement that the interpreter does not meet.
     pub unmet: Vec<String>,
 }
@@ -203,6 +205,7 @@ impl Inner {
             load_seconds: loaded.as_ref().map(|loaded| loaded.load_cost.as_secs_f64()),
             serves: serves.collect(),
             pinned: version.pinned.load(Ordering::Relaxed),
+            singly: version.trust.objection().map(|objection| objection.to_string()),
             unmet: loaded.map(|loaded| loaded.report.proof.unmet.clone()).unwrap_or_default(),
         }
     }

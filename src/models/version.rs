@@ -20,6 +20,7 @@ use super::turns::Urgency;
 use super::usage::Usage;
 use super::{Inner, until};
 use crate::config::{EnvManager, Runtime};
+use crate::invocation::trust::Trust;
 use crate::invocation::{Call, HttpBackend};
 use crate::message::{Code, Fault, Reply, Stage};
 
@@ -60,6 +61,8 @@ pub(super) struct Version {
     /// Whether it is to stay loaded whatever happens.
     pub(super) pinned: AtomicBool,
     pub(super) history: History,
+    /// Whether it answers each row as if it were alone.
+    pub(super) trust: Arc<Trust>,
     /// What it showed of itself when it was last loaded with care, if that was good.
     pub(super) proof: OnceLock<Proof>,
     /// Of the load that is under way, if one is.
@@ -117,6 +120,8 @@ pub(super) struct ServerSeats {
     timeouts: AtomicUsize,
     /// How many places there are.
     pub(super) concurrency: usize,
+    /// Whether it answers each row as if it were alone, when nobody knows which version that is.
+    pub(super) trust: Arc<Trust>,
     /// Why it is not to be called any more.
     pub(super) broken: OnceLock<Fault>,
 }
@@ -133,6 +138,7 @@ impl Version {
             usage: Usage::default(),
             pinned: AtomicBool::new(false),
             history: History::default(),
+            trust: Arc::default(),
             proof: OnceLock::new(),
             urgency: Mutex::default(),
         }
@@ -282,6 +288,7 @@ impl ServerSeats {
             server,
             timeouts: AtomicUsize::new(0),
             concurrency,
+            trust: Arc::default(),
             broken: OnceLock::new(),
         }
     }

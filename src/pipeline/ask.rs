@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
+use super::batch::{Company, Turn};
 use super::breaker::{Passage, RouteBreaker};
 use super::call::call;
 use super::cause::{Step, cause_of};
@@ -14,6 +15,7 @@ use super::target::Target;
 use crate::config::FallbackOn;
 use crate::invocation::breaker::Ended;
 use crate::message::{Code, Fault, Reply, Stage};
+use crate::models::{CallFailure, Lease, until};
 use crate::routing::Endpoint;
 
 /// How often a request is given to a model whose process crashes on the way.
@@ -26,6 +28,8 @@ pub(super) struct Unanswered {
     pub(super) cause: Option<FallbackOn>,
     /// Whether the process that was to answer is gone.
     crashed: bool,
+    /// Whether other requests were in the same call, one of which may be at fault.
+    in_company: bool,
 }
 
 /// The time that there is for an answer.
@@ -59,9 +63,9 @@ impl Journey<'_> {
         let _in_flight = target.load.enter();
         let time = Time::new(endpoint.timeout, target.timeout, deadline);
         let retries = target.retries.as_ref().inspect(|retries| retries.earn());
-        let (mut calls, mut earlier) = (0, None);
+        let (mut calls, mut earlier, mut alone) = (0, None, false);
         loop {
-            let unanswered = match self.call(target, payload, time).await {
+            let unanswered = match self.call(target, payload, time, alone).await {
                 Ok(reply) => return Ok(reply),
                 Err(unanswered) => unanswered,
             };
@@ -69,8 +73,10 @@ impl Journey<'_> {
                 return Err(earlier.unwrap_or(unanswered));
             }
             calls += 1;
+            if unanswered.in_company && !is_over(time.route) {
+                alone = true;
             // It may be this request that its process does not survive: a third would be one too many.
-            if !(unanswered.crashed && calls < MAX_CALLS_WHEN_IT_CRASHES) {
+            } else if !(unanswered.crashed && calls < MAX_CALLS_WHEN_IT_CRASHES) {
                 let retry_after = unanswered.fault.retry_after;
                 let retries = retries.filter(|_| unanswered.may_pass());
                 match retries.and_then(|retries| retries.pause(calls, retry_after, time.left())) {
@@ -82,11 +88,21 @@ impl Journey<'_> {
         }
     }
 
-    /// Calls the model of a route once, if its breaker lets it.
-    async fn call(&mut self, target: &Target, payload: &Bytes, time: Time) -> Result<Reply, Unanswered> {
+    /// Calls the model of a route once, if its breaker lets it; together with others, unless it is to be `alone`.
+    async fn call(
+        &mut self,
+        target: &Arc<Target>,
+        payload: &Bytes,
+        time: Time,
+        alone: bool,
+    ) -> Result<Reply, Unanswered> {
+        let hopeless = target.batcher.as_ref().and_then(|it| it.hopeless(time.route, target.model.places()));
+        if let Some(fault) = hopeless {
+            return Err(Unanswered::of(fault, Step::Wait, time));
+        }
         let mut passage = target.breaker.as_ref().map(RouteBreaker::admit).transpose().map_err(Unanswered::unasked)?;
-        let lease = match target.model.lease(time.route).await {
-            Ok(lease) => lease,
+        let turn = match target.turn(self.request, payload, time.call, time.route, alone).await {
+            Ok(turn) => turn,
             Err(fault) => {
                 target.load.failed(&fault, time.call);
                 let unanswered = Unanswered::of(fault, Step::Wait, time);
@@ -96,17 +112,16 @@ impl Journey<'_> {
         };
         // It may have opened while this request waited for its turn, with many others.
         passage = passage.map(Passage::renew).transpose().map_err(Unanswered::unasked)?;
-        let served_by = &mut self.progress.served_by;
-        served_by.model_version = Some(lease.version().clone());
-        served_by.attempts += 1;
-        let timer = target.metrics.invocation_duration.start_timer();
-        let answer = call(lease, Arc::clone(self.request), payload.clone(), time.call, time.route).await;
-        let seconds = timer.stop_and_record();
-        match &answer {
-            Some(Err(failure)) => target.load.failed(&failure.fault, time.call),
-            None | Some(Ok(_)) => target.load.took(seconds),
-        }
-        let took = Duration::from_secs_f64(seconds);
+        let (answer, took, in_company) = match turn {
+            Turn::Own(lease, rows) => {
+                let (answer, took) = self.call_alone(target, lease, payload, time).await;
+                if let (Some(batcher), Some(rows), Some(Ok(_))) = (&target.batcher, rows, &answer) {
+                    batcher.took(rows, took);
+                }
+                (answer, took, false)
+            }
+            Turn::Company(company) => self.call_together(company, time).await,
+        };
         self.progress.took = Some(took);
         let unanswered = match answer {
             Some(Ok(reply)) => {
@@ -119,10 +134,54 @@ impl Journey<'_> {
             }
             None => Unanswered::of(late(target), Step::Call { disconnected: false }, time),
         };
-        // A request that was short of time itself says nothing of a model that had not enough of it.
-        let failed = unanswered.cause.is_some() || (unanswered.is_late() && took >= time.enough);
+        // A request that was short of time itself says nothing of a model that had not enough of it; and one call that
+        // was lost is not as many as there were requests in it, each of which is going to be called alone.
+        let failed = !in_company && (unanswered.cause.is_some() || (unanswered.is_late() && took >= time.enough));
         end(passage, failed.then_some(Ended { failed, took }));
-        Err(unanswered)
+        Err(Unanswered { in_company, ..unanswered })
+    }
+
+    async fn call_alone(
+        &mut self,
+        target: &Target,
+        lease: Lease,
+        payload: &Bytes,
+        time: Time,
+    ) -> (Option<Result<Reply, CallFailure>>, Duration) {
+        let served_by = &mut self.progress.served_by;
+        served_by.model_version = Some(lease.version().clone());
+        served_by.attempts += 1;
+        let timer = target.metrics.invocation_duration.start_timer();
+        let answer = call(lease, Arc::clone(self.request), payload.clone(), time.call, time.route).await;
+        let seconds = timer.stop_and_record();
+        match &answer {
+            Some(Err(failure)) => target.load.failed(&failure.fault, time.call),
+            None | Some(Ok(_)) => target.load.took(seconds),
+        }
+        (answer, Duration::from_secs_f64(seconds))
+    }
+
+    /// Waits for what somebody else, who calls the model for several, is told. It goes on without us when time is up.
+    async fn call_together(
+        &mut self,
+        company: Company,
+        time: Time,
+    ) -> (Option<Result<Reply, CallFailure>>, Duration, bool) {
+        let served_by = &mut self.progress.served_by;
+        served_by.model_version = Some(company.version);
+        let begun = Instant::now();
+        match until(time.route, company.answer).await {
+            Some(Ok(answered)) => {
+                served_by.attempts += answered.calls;
+                (Some(answered.result), answered.took, answered.in_company)
+            }
+            // Whoever called is lost.
+            Some(Err(_)) => (None, begun.elapsed(), true),
+            None => {
+                served_by.attempts += 1;
+                (None, begun.elapsed(), false)
+            }
+        }
     }
 }
 
@@ -137,11 +196,11 @@ impl Unanswered {
     fn of(fault: Fault, step: Step, time: Time) -> Self {
         let out_of_time = fault.code == Code::DeadlineExceeded && is_over(time.request);
         let cause = if out_of_time { None } else { cause_of(&fault, step) };
-        Self { fault, cause, crashed: false }
+        Self { fault, cause, crashed: false, in_company: false }
     }
 
     fn unasked(fault: Fault) -> Self {
-        Self { fault, cause: Some(FallbackOn::BreakerOpen), crashed: false }
+        Self { fault, cause: Some(FallbackOn::BreakerOpen), crashed: false, in_company: false }
     }
 
     fn is_late(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The path of one request, from the record that was read to the ending that is published.
 
 mod ask;
+mod batch;
 mod breaker;
 mod call;
 mod cause;

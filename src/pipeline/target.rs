@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 
+use super::batch::Batcher;
 use super::breaker::RouteBreaker;
 use super::fallback::Fallbacks;
 use super::load::Load;
 use super::retries::RouteRetries;
 use super::shadow::Shadow;
 use crate::canary::Statistics;
-use crate::config;
+use crate::config::{self, Batching};
 use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
 use crate::routing::Reason;
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -32,6 +33,8 @@ pub(super) struct Target {
     pub(super) condition_skips: IntCounter,
     /// How often it was drawn by chance since `sticky_by` gave nothing.
     pub(super) sticky_failures: IntCounter,
+    /// Those of its requests that wait at the same time, if they are joined.
+    pub(super) batcher: Option<Batcher>,
     /// How long a request may take here.
     pub(super) timeout: Option<Duration>,
     pub(super) breaker: Option<RouteBreaker>,
@@ -63,6 +66,11 @@ impl Target {
             let index = endpoint.routes.iter().position(|route| route.alias == *alias)?;
             Some(Shadow::new(&endpoint.name, alias, index, metrics))
         });
+        let batch = match &route.batch {
+            Some(Batching::Off) => None,
+            Some(Batching::On(batch)) => Some(batch.clone()),
+            None => model.is_forked().then(config::Batch::default),
+        };
         let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
         let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
         Ok(Self {
@@ -74,6 +82,7 @@ impl Target {
             shadow,
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
             sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
+            batcher: batch.map(|batch| Batcher::new(batch, metrics.batch(endpoint, alias))),
             timeout: route.timeout,
             breaker: route.breaker.clone().map(|policy| RouteBreaker::new(policy, endpoint, alias, metrics)),
             retries: route.retries.clone().map(|policy| RouteRetries::new(policy, endpoint, alias, metrics)),

@@ -13,6 +13,9 @@ const SECONDS: &[f64] = &[
     120.0,
 ];
 
+/// Up to a large batch.
+const ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
 /// From a second, where memory is far too short, to the weeks that a model may stay.
 const AGES: &[f64] =
     &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0, 1_814_400.0];
@@ -52,6 +55,15 @@ pub struct Metrics {
     pub retries_refused: IntCounterVec,
     /// `signalbox_invocation_duration_seconds{endpoint,route}`
     pub invocation_duration: HistogramVec,
+    /// `signalbox_batch_rows{endpoint,route}`: of calls of models whose requests may be joined.
+    pub batch_rows: HistogramVec,
+    /// `signalbox_batch_singles_total{endpoint,route,reason}`: requests that waited and were called alone: payload (it cannot
+    /// be joined), company (there was none), model (it is called singly), refused (a batch with it was).
+    pub batch_singles: IntCounterVec,
+    /// `signalbox_batch_splits_total{endpoint,route}`: batches that were refused, and split to find whom for.
+    pub batch_splits: IntCounterVec,
+    /// `signalbox_batch_hopeless_total{endpoint,route}`: requests refused since there was too much before them.
+    pub batch_hopeless: IntCounterVec,
     /// `signalbox_model_loads_total{model,result}`
     pub model_loads: IntCounterVec,
     /// `signalbox_model_load_duration_seconds{model}`
@@ -142,6 +154,25 @@ pub struct RouteMetrics {
     pub invocation_duration: Histogram,
 }
 
+/// The metrics of one route's batches, with their labels bound.
+#[derive(Debug, Clone)]
+pub struct BatchMetrics {
+    /// In a call.
+    pub rows: Histogram,
+    /// Called alone, since the payload cannot be joined.
+    pub payload: IntCounter,
+    /// Called alone, since there was no company.
+    pub company: IntCounter,
+    /// Called alone, since the model is.
+    pub model: IntCounter,
+    /// Called alone, since a batch with it was refused, or lost.
+    pub refused: IntCounter,
+    /// Batches that were split.
+    pub splits: IntCounter,
+    /// Requests that had no chance.
+    pub hopeless: IntCounter,
+}
+
 /// The metrics of the copies for one shadow route, with their labels bound.
 #[derive(Debug, Clone)]
 pub struct ShadowMetrics {
@@ -227,6 +258,25 @@ impl Metrics {
             invocation_duration: f.histograms(
                 "invocation_duration_seconds",
                 "Calls of a model",
+                &["endpoint", "route"],
+            )?,
+            batch_rows: f.register(HistogramVec::new(
+                HistogramOpts::new("batch_rows", "Rows in a call of a model").buckets(ROWS.to_vec()),
+                &["endpoint", "route"],
+            )?)?,
+            batch_singles: f.counters(
+                "batch_singles_total",
+                "Requests that waited and were then called alone, by reason",
+                &["endpoint", "route", "reason"],
+            )?,
+            batch_splits: f.counters(
+                "batch_splits_total",
+                "Batches that were refused, and split to find whom for",
+                &["endpoint", "route"],
+            )?,
+            batch_hopeless: f.counters(
+                "batch_hopeless_total",
+                "Requests refused since there was too much before them",
                 &["endpoint", "route"],
             )?,
             model_loads: f.counters("model_loads_total", "Models loaded, or not", &["model", "result"])?,
@@ -333,6 +383,20 @@ impl Metrics {
             answered: self.requests.with_label_values(&[endpoint, route, "200"]),
             request_duration: self.request_duration.with_label_values(&[endpoint, route]),
             invocation_duration: self.invocation_duration.with_label_values(&[endpoint, route]),
+        }
+    }
+
+    /// The handles of one route's batches.
+    pub fn batch(&self, endpoint: &str, route: &str) -> BatchMetrics {
+        let singles = |reason| self.batch_singles.with_label_values(&[endpoint, route, reason]);
+        BatchMetrics {
+            rows: self.batch_rows.with_label_values(&[endpoint, route]),
+            payload: singles("payload"),
+            company: singles("company"),
+            model: singles("model"),
+            refused: singles("refused"),
+            splits: self.batch_splits.with_label_values(&[endpoint, route]),
+            hopeless: self.batch_hopeless.with_label_values(&[endpoint, route]),
         }
     }
 

@@ -7,5 +7,5 @@ mod readiness;
 
 pub(crate) use log_gate::LogGate;
 pub use logging::{LogFormat, init_logging};
-pub use metrics::{Metrics, RouteMetrics, ShadowMetrics};
+pub use metrics::{BatchMetrics, Metrics, RouteMetrics, ShadowMetrics};
 pub use readiness::{Part, Readiness};

@@ -101,9 +101,15 @@ impl<'a> Scanner<'a> {
     pub(super) fn skip(&mut self) -> Option<Range<usize>> {
         let start = self.here();
         match self.peek()? {
-            b'[' => drop(self.array(|scanner, _| scanner.skip().map(drop))?),
-            b'{' => drop(self.object(|scanner, _, _| scanner.skip().map(drop))?),
-            _ => drop(self.scalar()?),
+            b'[' => {
+                self.array(|scanner, _| scanner.skip().map(drop))?;
+            }
+            b'{' => {
+                self.object(|scanner, _, _| scanner.skip().map(drop))?;
+            }
+            _ => {
+                self.scalar()?;
+            }
         }
         Some(start..self.at)
     }
@@ -202,12 +208,12 @@ impl<'a> Scanner<'a> {
             self.digits()?;
             is_float = true;
         }
-        match digits {
-            _ if is_float => Some(Kind::Float),
-            ..=LONGEST_EXACT_INTEGER => Some(Kind::Integer),
-            ..=LONGEST_INTEGER => Some(Kind::LargeInteger),
-            _ => Some(Kind::HugeInteger),
-        }
+        Some(match digits {
+            _ if is_float => Kind::Float,
+            digits if digits <= LONGEST_EXACT_INTEGER => Kind::Integer,
+            digits if digits <= LONGEST_INTEGER => Kind::LargeInteger,
+            _ => Kind::HugeInteger,
+        })
     }
 
     /// At least one.

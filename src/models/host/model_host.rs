@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::child::{Child, Exit, Lost};
 use super::frame::Answer;
 use super::template::{Task, Template, TemplateError};
+use crate::invocation::body::Signature;
 use crate::invocation::{Call, ExceptionLog, LARGEST_REPLY, Meaning, in_words, meaning_of, too_large};
 use crate::message::{Code, Fault, Reply, Stage};
 
@@ -49,6 +50,8 @@ pub(crate) struct LoadReport {
     pub(crate) phases: Phases,
     /// What the model showed of itself.
     pub(crate) proof: Proof,
+    /// What it says of its input, if anything.
+    pub(crate) signature: Option<Arc<Signature>>,
 }
 
 /// What a model showed of itself when it was loaded.
@@ -109,6 +112,8 @@ enum Loaded {
         example: Option<(u16, String)>,
         unmet: Vec<String>,
         imported: Vec<String>,
+        /// The columns that its signature makes floats of, and whether it makes them of all it is given.
+        signature: Option<(Vec<String>, bool)>,
     },
     Failed {
         exception: String,
@@ -169,11 +174,12 @@ impl ModelHost {
             Err(lost) => return Err(spec.fault(&with_reason(&lost))),
         };
         match serde_json::from_slice(&answer.head) {
-            Ok(Loaded::Loaded { load, warm, example, unmet, imported }) => {
+            Ok(Loaded::Loaded { load, warm, example, unmet, imported, signature }) => {
                 template.learn(&imported).await;
                 let phases = Phases { load: seconds(load), warm: seconds(warm), ..Phases::default() };
                 let shown = || Proof { example: example.map(Example::of), unmet };
-                Ok(LoadReport { phases, proof: spec.proof.clone().unwrap_or_else(shown) })
+                let signature = signature.map(|(floats, all)| Arc::new(Signature::new(floats, all)));
+                Ok(LoadReport { phases, proof: spec.proof.clone().unwrap_or_else(shown), signature })
             }
             Ok(Loaded::Failed { exception, traceback, unmet }) => {
                 tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");

@@ -41,7 +41,7 @@ fn loaded(keeper: &Keeper, bytes: u64) -> Arc<Loaded> {
         taken: true.into(),
         memory: bytes.into(),
         memory_when_loaded: bytes,
-        report: LoadReport { phases: Phases::default(), proof: Proof::default() },
+        report: LoadReport { phases: Phases::default(), proof: Proof::default(), signature: None },
         _cached: None,
     })
 }

@@ -39,6 +39,7 @@ def main(channel):
     report["loaded"]["example"] = None if is_proven else try_example(directory, model, schema)
     report["loaded"]["warm"] = time.monotonic() - begun
     report["loaded"]["imported"] = missing_modules()
+    report["loaded"]["signature"] = floats(schema)
     channel.answer(report)
     while (question := channel.receive()) is not None:
         head, body = question
@@ -72,6 +73,16 @@ def load(directory, is_proven):
 def load_input_example(model, path=None, original=Model.load_input_example):
     """As MLflow's, for the only models that ever look at it again. Parsing it takes a third of a small model's load."""
     return original(model, path) if model._is_type_hint_from_example() else None
+
+
+def floats(schema):
+    """The columns that the model's signature makes floats of, and whether it makes them of all it is given."""
+    if schema is None:
+        return None
+    are_floats = [getattr(kind, "name", "") in ("float", "double", "float32", "float64") for kind in schema.input_types()]
+    if not schema.has_input_names():
+        return [], all(are_floats)
+    return [name for name, is_float in zip(schema.input_names(), are_floats) if is_float], False
 
 
 def try_example(directory, model, schema):

@@ -1,0 +1,80 @@
+//! `batch`: how requests are joined into one call of a model.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Whether requests are joined, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Batching {
+    /// `off`: each is a call of its own.
+    Off,
+    /// They are.
+    On(Batch),
+}
+
+/// How requests are joined into one call.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    /// Rows in one call.
+    pub max_rows: usize,
+    /// Bytes in one call.
+    pub max_bytes: ByteSize,
+    /// How long a request may wait for company.
+    #[serde(with = "humantime_serde")]
+    pub max_wait: Duration,
+    /// How long a call may take: beyond that it gets fewer rows.
+    #[serde(with = "humantime_serde")]
+    pub target_latency: Duration,
+    /// Whether it is seen to that a row gets the same answer in company as it gets alone.
+    pub verify: bool,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            max_rows: 64,
+            max_bytes: ByteSize::mib(4),
+            max_wait: Duration::ZERO,
+            target_latency: Duration::from_millis(100),
+            verify: true,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Batching {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OffOrOn;
+
+        impl<'de> Visitor<'de> for OffOrOn {
+            type Value = Batching;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("off, or keys such as max_rows")
+            }
+
+            fn visit_bool<E: Error>(self, is_on: bool) -> Result<Batching, E> {
+                Ok(if is_on { Batching::On(Batch::default()) } else { Batching::Off })
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Batching, E> {
+                match text {
+                    "off" => Ok(Batching::Off),
+                    "on" => Ok(Batching::On(Batch::default())),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Batching, A::Error> {
+                Batch::deserialize(MapAccessDeserializer::new(map)).map(Batching::On)
+            }
+        }
+
+        deserializer.deserialize_any(OffOrOn)
+    }
+}

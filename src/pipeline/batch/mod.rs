@@ -1,0 +1,186 @@
+//! Requests of one route that wait for its model at the same time, and go together. Whoever gets a place takes along those
+//! that can be joined with it; a request that finds a place free goes at once, and alone.
+
+mod queue;
+mod run;
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::poll;
+use std::task::Poll;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::target::Target;
+use crate::config;
+use crate::invocation::body::Payload;
+use crate::message::{Code, Fault, Reply, Request, Stage};
+use crate::models::{CallFailure, Lease};
+use crate::telemetry::BatchMetrics;
+use queue::{Queue, Taken, Waiting};
+use run::Batch;
+
+/// The requests of one route that wait for its model.
+#[derive(Debug)]
+pub(super) struct Batcher {
+    settings: config::Batch,
+    /// Held for the moment that it takes to enter or to leave, never over a call.
+    queue: Mutex<Queue>,
+    /// Told whenever a request has entered.
+    entered: Notify,
+    metrics: BatchMetrics,
+}
+
+/// What a request gets when its turn has come.
+pub(super) enum Turn {
+    /// A place of its own; and how many rows it has, if somebody has looked.
+    Own(Lease, Option<usize>),
+    /// It has been taken along.
+    Company(Company),
+}
+
+/// Somebody who has a place, and calls the model for several.
+#[derive(Debug)]
+pub(super) struct Company {
+    /// Which version of the model answers.
+    pub(super) version: Arc<str>,
+    /// None comes when it was lost.
+    pub(super) answer: oneshot::Receiver<Answered>,
+}
+
+/// What became of a request that was taken along.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) result: Result<Reply, CallFailure>,
+    /// How many calls it was part of.
+    pub(super) calls: u32,
+    /// How long the last of them took.
+    pub(super) took: Duration,
+    /// Whether the failure may be another's doing, so that it has to be called alone.
+    pub(super) in_company: bool,
+}
+
+/// A request's place in the queue, until its turn comes or it goes away.
+struct Place<'a> {
+    batcher: &'a Batcher,
+    number: u64,
+    taken: oneshot::Receiver<Company>,
+}
+
+impl Target {
+    /// Waits for a turn; alone, or with whoever is there.
+    pub(super) async fn turn(
+        self: &Arc<Self>,
+        request: &Arc<Request>,
+        payload: &Bytes,
+        timeout: Duration,
+        deadline: Option<Instant>,
+        alone: bool,
+    ) -> Result<Turn, Fault> {
+        let own = |lease| Turn::Own(lease, None);
+        let mut leasing = pin!(self.model.lease(deadline));
+        let Some(batcher) = self.batcher.as_ref().filter(|_| !alone) else { return leasing.await.map(own) };
+        if batcher.settings.max_wait.is_zero()
+            && let Poll::Ready(lease) = poll!(leasing.as_mut())
+        {
+            return lease.map(own);
+        }
+        let begun = Instant::now();
+        let Some(mut place) = batcher.enter(request, payload, deadline) else {
+            batcher.metrics.payload.inc();
+            return leasing.await.map(own);
+        };
+        let lease = tokio::select! {
+            biased;
+            Ok(company) = &mut place.taken => return Ok(Turn::Company(company)),
+            lease = leasing => lease?,
+        };
+        batcher.wait_for_company(&place, begun).await;
+        match batcher.take(&place, &lease) {
+            Taken::Along => match (&mut place.taken).await {
+                Ok(company) => Ok(Turn::Company(company)),
+                Err(_) => Ok(own(lease)),
+            },
+            Taken::Alone(rows) => Ok(Turn::Own(lease, Some(rows))),
+            Taken::Several(group) => {
+                let (batch, company) = Batch::of(group, lease, Arc::clone(self), timeout);
+                tokio::spawn(batch.run());
+                Ok(Turn::Company(company))
+            }
+        }
+    }
+}
+
+impl Batcher {
+    pub(super) fn new(settings: config::Batch, metrics: BatchMetrics) -> Self {
+        let queue = Queue::new(settings.max_rows, settings.target_latency);
+        Self { queue: Mutex::new(queue), entered: Notify::new(), settings, metrics }
+    }
+
+    /// Why a request with this deadline need not wait, if that is so: what is before it takes far longer. `places` are
+    /// those of its model.
+    pub(super) fn hopeless(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
+        let left = deadline?.saturating_duration_since(Instant::now());
+        let expected = self.queue().expected_wait(places)?;
+        // What was measured may be twice too much, and the request still has a chance.
+        if expected / 2 <= left {
+            return None;
+        }
+        self.metrics.hopeless.inc();
+        let message = format!(
+            "about {expected:.0?} of calls are waiting before this request, which has {left:.0?} left; give the route more \
+             `workers`, or come back later"
+        );
+        Some(Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message).with_retry_after(expected))
+    }
+
+    /// None when the payload cannot be joined with any.
+    fn enter(&self, request: &Arc<Request>, payload: &Bytes, deadline: Option<Instant>) -> Option<Place<'_>> {
+        let payload = Payload::read(request.content_type(), payload)?;
+        let fits =
+            payload.rows() < self.settings.max_rows && payload.size() < self.settings.max_bytes.as_u64() as usize;
+        let (tell, taken) = oneshot::channel();
+        let waiting = Waiting { payload, request: Arc::clone(request), deadline, key: None, taken: tell };
+        let number = fits.then(|| self.queue().enter(waiting))?;
+        self.entered.notify_waiters();
+        Some(Place { batcher: self, number, taken })
+    }
+
+    /// Waits for as long as the settings say, unless there is company enough.
+    async fn wait_for_company(&self, place: &Place<'_>, begun: Instant) {
+        let until = begun + self.settings.max_wait;
+        while Instant::now() < until {
+            let entered = self.entered.notified();
+            if self.queue().is_complete(place.number) || timeout_at(until, entered).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    fn take(&self, place: &Place<'_>, lease: &Lease) -> Taken {
+        let taken = self.queue().take(place.number, lease, &self.settings, &self.metrics);
+        if let Taken::Alone(rows) = taken {
+            self.metrics.rows.observe(rows as f64);
+        }
+        taken
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it is held.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes account of a call with so many rows.
+    pub(super) fn took(&self, rows: usize, took: Duration) {
+        self.queue().size.took(rows, took);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.batcher.queue().leave(self.number);
+    }
+}

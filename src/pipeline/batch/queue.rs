@@ -1,0 +1,198 @@
+//! Who waits, in the order of their coming, and who goes together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Company;
+use crate::config;
+use crate::invocation::batch_size::BatchSize;
+use crate::invocation::body::{Key, Payload, Signature};
+use crate::invocation::suspicion::Suspicion;
+use crate::invocation::trust::{Joining, Trust};
+use crate::message::Request;
+use crate::models::Lease;
+use crate::pipeline::ask::is_over;
+use crate::telemetry::BatchMetrics;
+
+/// So many requests are called both ways when it is found out whether they may be called together.
+const PROOF: usize = 4;
+
+/// Requests that wait.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: BTreeMap<u64, Waiting>,
+    next: u64,
+    /// Rows of all who wait.
+    rows: usize,
+    /// Of the version that was called last.
+    signature: Option<Arc<Signature>>,
+    pub(super) size: BatchSize,
+    pub(super) suspicion: Suspicion<Key>,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) payload: Payload,
+    pub(super) request: Arc<Request>,
+    pub(super) deadline: Option<Instant>,
+    /// What it must have in common with others.
+    pub(super) key: Option<Key>,
+    pub(super) taken: oneshot::Sender<Company>,
+}
+
+/// Who goes when somebody has a place.
+pub(super) enum Taken {
+    /// Nobody, since another has taken it along.
+    Along,
+    /// That one, which has so many rows.
+    Alone(usize),
+    /// That one and others.
+    Several(Group),
+}
+
+/// Requests that go together: at least two, the first of which has the place.
+pub(super) struct Group {
+    pub(super) members: Vec<Waiting>,
+    pub(super) joining: Joining,
+    pub(super) key: Key,
+    /// Unless they all ask the same.
+    pub(super) differ: bool,
+}
+
+impl Queue {
+    pub(super) fn new(max_rows: usize, target: Duration) -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            next: 0,
+            rows: 0,
+            signature: None,
+            size: BatchSize::new(max_rows, target),
+            suspicion: Suspicion::default(),
+        }
+    }
+
+    /// The number of the one that has entered.
+    pub(super) fn enter(&mut self, mut waiting: Waiting) -> u64 {
+        waiting.key = waiting.key_for(self.signature.as_deref());
+        self.rows += waiting.payload.rows();
+        self.next += 1;
+        self.waiting.insert(self.next, waiting);
+        self.next
+    }
+
+    /// The one with this number does not wait any longer.
+    pub(super) fn leave(&mut self, number: u64) -> Option<Waiting> {
+        let left = self.waiting.remove(&number)?;
+        self.rows -= left.payload.rows();
+        Some(left)
+    }
+
+    /// How long it takes until those who wait have been called, with calls as full as they may be; none when they do not
+    /// even fill two, or nothing was measured yet.
+    pub(super) fn expected_wait(&self, places: usize) -> Option<Duration> {
+        let calls = self.rows / self.size.rows();
+        if calls < 2 {
+            return None;
+        }
+        Some(self.size.typical()?.mul_f64(calls as f64 / places.max(1) as f64))
+    }
+
+    /// Whether there are as many rows as may go with the one of this number, or it has gone already.
+    pub(super) fn is_complete(&self, number: u64) -> bool {
+        let Some(own) = self.waiting.get(&number) else { return true };
+        let rows: usize = self.waiting.values().filter(|it| it.key == own.key).map(|it| it.payload.rows()).sum();
+        own.key.is_none() || rows >= self.size.rows()
+    }
+
+    /// Takes the one with this number, and those that go with it.
+    pub(super) fn take(
+        &mut self,
+        number: u64,
+        lease: &Lease,
+        settings: &config::Batch,
+        metrics: &BatchMetrics,
+    ) -> Taken {
+        self.learn(lease.signature());
+        let Some(own) = self.leave(number) else { return Taken::Along };
+        let Some(key) = own.key.clone() else {
+            metrics.payload.inc();
+            return Taken::Alone(own.payload.rows());
+        };
+        let suspected = self.suspicion.most(&key);
+        let others = self.company(&own, &key, self.size.rows().min(suspected), settings.max_bytes.as_u64());
+        if others.is_empty() {
+            if suspected <= 1 {
+                // It is forgiven in the end.
+                self.suspicion.saw(&key, own.payload.rows(), 0);
+                metrics.refused.inc();
+            } else {
+                metrics.company.inc();
+            }
+            return Taken::Alone(own.payload.rows());
+        }
+        let differ = others
+            .iter()
+            .any(|other| self.waiting.get(other).is_some_and(|other| !other.payload.has_rows_of(&own.payload)));
+        let joining = joining(lease.trust(), own.payload.form(), differ, settings.verify);
+        let count = match joining {
+            Joining::No => {
+                metrics.model.inc();
+                return Taken::Alone(own.payload.rows());
+            }
+            Joining::Proven => PROOF - 1,
+            Joining::Sampled | Joining::Trusted => others.len(),
+        };
+        let mut members = vec![own];
+        members.extend(others.into_iter().take(count).filter_map(|other| self.leave(other)));
+        Taken::Several(Group { members, joining, key, differ })
+    }
+
+    /// Those that can go with one, and fit in.
+    fn company(&self, own: &Waiting, key: &Key, most_rows: usize, most_bytes: u64) -> Vec<u64> {
+        let (mut rows, mut bytes) = (own.payload.rows(), own.payload.size());
+        let mut others = Vec::new();
+        for (number, other) in &self.waiting {
+            if rows >= most_rows {
+                break;
+            }
+            let (more_rows, more_bytes) = (rows + other.payload.rows(), bytes + other.payload.size());
+            let fits = more_rows <= most_rows && more_bytes as u64 <= most_bytes;
+            // Nobody wants what is over; it tells its caller itself.
+            if fits && other.key.as_ref() == Some(key) && !is_over(other.deadline) && !other.taken.is_closed() {
+                (rows, bytes) = (more_rows, more_bytes);
+                others.push(*number);
+            }
+        }
+        others
+    }
+
+    /// What has to be the same depends on the model.
+    fn learn(&mut self, signature: Option<&Arc<Signature>>) {
+        if self.signature.as_ref() == signature {
+            return;
+        }
+        self.signature = signature.cloned();
+        for waiting in self.waiting.values_mut() {
+            waiting.key = waiting.key_for(self.signature.as_deref());
+        }
+    }
+}
+
+impl Waiting {
+    fn key_for(&self, signature: Option<&Signature>) -> Option<Key> {
+        self.payload.key(self.request.content_type(), signature)
+    }
+}
+
+fn joining(trust: &Trust, form: usize, differ: bool, verify: bool) -> Joining {
+    match verify {
+        true => trust.joining(form, differ),
+        false if trust.is_by_row(form) => Joining::Trusted,
+        false => Joining::No,
+    }
+}

@@ -1,0 +1,340 @@
+//! The calls that are made for requests that go together.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::queue::{Group, Waiting};
+use super::{Answered, Company};
+use crate::invocation::Call;
+use crate::invocation::body::{Answer, Key, Payload};
+use crate::invocation::trust::{Joining, Objection};
+use crate::message::{Code, Headers, Reply, Request};
+use crate::models::{CallFailure, Lease};
+use crate::pipeline::ask::is_over;
+use crate::pipeline::target::Target;
+use crate::telemetry::BatchMetrics;
+
+/// Requests that go together, and the place that they have.
+pub(super) struct Batch {
+    lease: Lease,
+    target: Arc<Target>,
+    timeout: Duration,
+    members: Vec<Member>,
+    joining: Joining,
+    key: Key,
+    differ: bool,
+    /// Rows that were called, and those that were refused on their own account.
+    rows: usize,
+    refused: usize,
+    /// How long the last call took.
+    took: Duration,
+}
+
+/// One of them.
+struct Member {
+    payload: Payload,
+    request: Arc<Request>,
+    deadline: Option<Instant>,
+    answer: oneshot::Sender<Answered>,
+    calls: u32,
+}
+
+/// Some of them, who are called at once.
+struct Part {
+    members: Vec<Member>,
+    number: usize,
+    /// The other half of what was refused. If nothing was wrong with that, it is this.
+    other: Option<usize>,
+}
+
+/// What came of a call for several.
+enum Together {
+    /// An answer for each.
+    Answered(Answer, String),
+    /// One of them is at fault, perhaps.
+    Refused,
+    /// The answer is not one for each.
+    NotByRow,
+    /// It says nothing of the requests.
+    Failed(CallFailure),
+    /// What answers is gone; who is at fault, is not known.
+    Lost(CallFailure),
+}
+
+impl Batch {
+    /// Tells each of them. What the first of them waits for is given back.
+    pub(super) fn of(group: Group, lease: Lease, target: Arc<Target>, timeout: Duration) -> (Self, Company) {
+        let Group { members, joining, key, differ } = group;
+        let mut companies = Vec::with_capacity(members.len());
+        let members = members.into_iter().map(|waiting| {
+            let Waiting { payload, request, deadline, taken, .. } = waiting;
+            let (answer, receiver) = oneshot::channel();
+            companies.push((taken, Company { version: Arc::clone(lease.version()), answer: receiver }));
+            Member { payload, request, deadline, answer, calls: 0 }
+        });
+        let members = members.collect();
+        let mut own = None;
+        for (taken, company) in companies {
+            match own {
+                None => own = Some(company),
+                // Who has gone away meanwhile is noticed before the call.
+                Some(_) => drop(taken.send(company)),
+            }
+        }
+        let own = own.unwrap_or_else(|| Company { version: Arc::clone(lease.version()), answer: oneshot::channel().1 });
+        (Self { lease, target, timeout, members, joining, key, differ, rows: 0, refused: 0, took: Duration::ZERO }, own)
+    }
+
+    /// Calls the model until each has an answer.
+    pub(super) async fn run(mut self) {
+        let members = std::mem::take(&mut self.members);
+        match self.joining {
+            Joining::Proven => self.prove(members).await,
+            Joining::Sampled | Joining::Trusted | Joining::No => self.together(members).await,
+        }
+        if let Some(batcher) = &self.target.batcher {
+            batcher.queue().suspicion.saw(&self.key, self.rows, self.refused);
+        }
+    }
+
+    /// Each alone; and then, for nobody, all at once.
+    async fn prove(&mut self, members: Vec<Member>) {
+        let (mut alone, mut members) = (Vec::new(), members.into_iter());
+        let Some(request) = members.as_slice().first().map(|member| Arc::clone(&member.request)) else { return };
+        while let Some(member) = members.next() {
+            let payload = member.payload.clone();
+            match self.alone(member).await {
+                ControlFlow::Continue(Some(reply)) if Answer::read(&reply.body, payload.rows()).is_none() => {
+                    self.object(&payload, Objection::NotByRow);
+                }
+                ControlFlow::Continue(reply) => alone.extend(reply.map(|reply| (payload, reply.body))),
+                ControlFlow::Break(failure) => return self.abandon(members, &failure),
+            }
+        }
+        let [(first, _), _, ..] = &alone[..] else { return };
+        let first = first.clone();
+        let payloads: Vec<_> = alone.iter().map(|(payload, _)| payload).collect();
+        let (rows, joined) = (payloads.iter().map(|payload| payload.rows()).sum(), Payload::join(&payloads));
+        let answer = self.call(&request, &Headers::default(), joined, rows, None).await;
+        let objection = match answer.map(|reply| Answer::read(&reply.body, rows)) {
+            Err(failure) if self.lease.is_usable() && failure.fault.retryable => return,
+            Err(_) => Some(Objection::NotAlone),
+            Ok(None) => Some(Objection::NotByRow),
+            Ok(Some(answer)) => {
+                let parts = parts(&answer, payloads.iter().map(|payload| payload.rows()));
+                let same = parts.zip(&alone).all(|(part, (_, alone))| part == *alone);
+                (!same).then_some(Objection::NotAlone)
+            }
+        };
+        match objection {
+            Some(objection) => self.object(&first, objection),
+            None => self.lease.trust().agreed(first.form(), self.differ),
+        }
+    }
+
+    /// All at once. When that is refused, halves of them, until who is at fault stands alone.
+    async fn together(&mut self, members: Vec<Member>) {
+        let mut is_sound = vec![false];
+        let mut parts = vec![Part { members, number: 0, other: None }];
+        while let Some(Part { mut members, number, other }) = parts.pop() {
+            members.retain(Member::waits);
+            if members.len() <= 1 {
+                let Some(member) = members.pop() else { continue };
+                if let ControlFlow::Break(failure) = self.alone(member).await {
+                    return self.abandon(parts.into_iter().flat_map(|part| part.members), &failure);
+                }
+                continue;
+            }
+            let is_known = other.is_some_and(|other| is_sound.get(other) == Some(&true));
+            let result = if is_known { Together::Refused } else { self.call_together(&mut members).await };
+            match result {
+                Together::Answered(answer, content_type) => {
+                    self.deliver(members, &answer, &content_type);
+                    if let Some(is_sound) = is_sound.get_mut(number) {
+                        *is_sound = true;
+                    }
+                }
+                Together::Refused => {
+                    self.count(|metrics| metrics.splits.inc());
+                    let second = members.split_off(members.len() / 2);
+                    let number = is_sound.len();
+                    is_sound.extend([false, false]);
+                    parts.push(Part { members: second, number: number + 1, other: Some(number) });
+                    parts.push(Part { members, number, other: None });
+                }
+                Together::NotByRow => {
+                    // Each in a part of its own.
+                    for member in members {
+                        parts.push(Part { members: vec![member], number: 0, other: None });
+                    }
+                }
+                Together::Failed(failure) => members.into_iter().for_each(|member| {
+                    member.answered(Err(failure.clone()), self.took, false);
+                }),
+                Together::Lost(failure) => {
+                    let others = parts.into_iter().flat_map(|part| part.members);
+                    return self.abandon(members.into_iter().chain(others), &failure);
+                }
+            }
+        }
+    }
+
+    async fn call_together(&mut self, members: &mut [Member]) -> Together {
+        let payloads: Vec<_> = members.iter().map(|member| &member.payload).collect();
+        let rows = payloads.iter().map(|payload| payload.rows()).sum();
+        let joined = Payload::join(&payloads);
+        members.iter_mut().for_each(|member| member.calls += 1);
+        let Some(Member { request, payload: first, .. }) = members.first() else { return Together::NotByRow };
+        let (request, first) = (Arc::clone(request), first.clone());
+        // As long as one of them waits.
+        let deadlines: Option<Vec<_>> = members.iter().map(|member| member.deadline).collect();
+        let latest = deadlines.and_then(|deadlines| deadlines.into_iter().max());
+        let reply = match self.call(&request, &Headers::default(), joined, rows, latest).await {
+            Ok(reply) => reply,
+            Err(failure) if !self.lease.is_usable() || failure.crashed || failure.disconnected => {
+                return Together::Lost(failure);
+            }
+            Err(failure) => {
+                return match failure.fault.code {
+                    Code::TemporarilyUnavailable | Code::ResourceExhausted => Together::Failed(failure),
+                    Code::DeadlineExceeded => Together::Lost(failure),
+                    _ => Together::Refused,
+                };
+            }
+        };
+        let Some(answer) = Answer::read(&reply.body, rows) else {
+            self.object(&first, Objection::NotByRow);
+            return Together::NotByRow;
+        };
+        if self.joining == Joining::Sampled {
+            self.joining = Joining::Trusted;
+            if !self.sample(members, &answer).await {
+                self.object(&first, Objection::NotAlone);
+                return Together::NotByRow;
+            }
+        }
+        Together::Answered(answer, reply.content_type)
+    }
+
+    /// Whether one of them gets the same answer alone.
+    async fn sample(&mut self, members: &[Member], answer: &Answer) -> bool {
+        let chosen = fastrand::usize(..members.len());
+        let Some(member) = members.get(chosen) else { return true };
+        let (request, payload) = (Arc::clone(&member.request), member.payload.clone());
+        match self.call(&request, &request.headers, payload.bytes().clone(), payload.rows(), None).await {
+            Ok(reply) => {
+                let mut parts = parts(answer, members.iter().map(|member| member.payload.rows()));
+                parts.nth(chosen).is_some_and(|part| part == reply.body)
+            }
+            Err(failure) => failure.fault.retryable,
+        }
+    }
+
+    fn deliver(&mut self, members: Vec<Member>, answer: &Answer, content_type: &str) {
+        let rows: Vec<_> = members.iter().map(|member| member.payload.rows()).collect();
+        self.rows += rows.iter().sum::<usize>();
+        let parts = parts(answer, rows.into_iter());
+        for (member, body) in members.into_iter().zip(parts) {
+            let reply = Reply { content_type: content_type.to_owned(), body };
+            member.answered(Ok(reply), self.took, false);
+        }
+    }
+
+    /// One by itself. Gives its answer, or why nobody else can be called.
+    async fn alone(&mut self, mut member: Member) -> ControlFlow<CallFailure, Option<Reply>> {
+        if !member.waits() {
+            return ControlFlow::Continue(None);
+        }
+        member.calls += 1;
+        self.rows += member.payload.rows();
+        if self.joining != Joining::Proven {
+            self.count(|metrics| metrics.refused.inc());
+        }
+        let (request, payload) = (Arc::clone(&member.request), member.payload.bytes().clone());
+        let rows = member.payload.rows();
+        let result = self.call(&request, &request.headers, payload, rows, member.deadline).await;
+        if result.as_ref().is_err_and(|failure| !failure.fault.retryable) {
+            self.refused += member.payload.rows();
+        }
+        let gone = result.as_ref().err().filter(|_| !self.lease.is_usable()).cloned();
+        let reply = result.as_ref().ok().cloned();
+        member.answered(result, self.took, false);
+        gone.map_or(ControlFlow::Continue(reply), ControlFlow::Break)
+    }
+
+    /// One call of the model, with one payload.
+    async fn call(
+        &mut self,
+        request: &Request,
+        headers: &Headers,
+        payload: Bytes,
+        rows: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, CallFailure> {
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        // A host is not ended because its callers are in a hurry.
+        let timeout = if self.lease.is_hosted() { self.timeout } else { self.timeout.min(left) };
+        let begun = Instant::now();
+        let result = self.lease.invoke(&Call { content_type: request.content_type(), payload, headers, timeout }).await;
+        self.took = begun.elapsed();
+        self.target.metrics.invocation_duration.observe(self.took.as_secs_f64());
+        let is_late = result.as_ref().is_err_and(|failure| failure.fault.code == Code::DeadlineExceeded);
+        match &result {
+            Ok(_) => self.target.load.took(self.took.as_secs_f64()),
+            Err(failure) => self.target.load.failed(&failure.fault, self.timeout),
+        }
+        if let Some(batcher) = &self.target.batcher {
+            batcher.metrics.rows.observe(rows as f64);
+            if result.is_ok() || is_late {
+                batcher.took(rows, self.took);
+            }
+        }
+        result
+    }
+
+    /// What they were called with is lost, or what they were to be called with. Each is to be called alone.
+    fn abandon(&self, members: impl IntoIterator<Item = Member>, failure: &CallFailure) {
+        for member in members {
+            member.answered(Err(failure.clone()), self.took, true);
+        }
+    }
+
+    fn count(&self, count: impl FnOnce(&BatchMetrics)) {
+        if let Some(batcher) = &self.target.batcher {
+            count(&batcher.metrics);
+        }
+    }
+
+    fn object(&self, payload: &Payload, objection: Objection) {
+        if self.lease.trust().object(payload.form(), objection) {
+            let (model, version) = (&**self.target.model.uri().text(), &**self.lease.version());
+            tracing::warn!(model, version, why = %objection, "model is called singly from now on");
+        }
+    }
+}
+
+fn parts(answer: &Answer, rows: impl Iterator<Item = usize>) -> impl Iterator<Item = Bytes> {
+    let mut from = 0;
+    rows.map(move |rows| {
+        from += rows;
+        answer.part(from - rows..from)
+    })
+}
+
+impl Member {
+    /// Whether its answer is still waited for.
+    fn waits(&self) -> bool {
+        !self.answer.is_closed() && !is_over(self.deadline)
+    }
+
+    fn answered(self, result: Result<Reply, CallFailure>, took: Duration, in_company: bool) {
+        let calls = self.calls;
+        // Whoever does not wait any longer does not want to know.
+        let _ = self.answer.send(Answered { result, calls, took, in_company });
+    }
+}
