@@ -15,6 +15,7 @@ mod reload; // the config file changes under load
 mod shares; // routes that share, and a route that is asked for
 mod models; // found in a real registry, loaded, called
 mod zoo; // every kind of model answers as `mlflow models serve` does
+mod batching; // requests that go together are answered as if each had gone alone
 mod hostile; // models that hurt nobody but themselves
 mod following; // stages and aliases that move
 mod shelf; // more models than there is memory for

@@ -1,0 +1,90 @@
+//! Requests that their company has to suffer for: not longer than it takes to find them.
+
+use super::*;
+use std::time::Duration;
+
+const PICKY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/picky.py");
+
+fn picky() -> (Mlflow, Signalbox) {
+    let mlflow = Mlflow::empty();
+    mlflow.register(PICKY, &[]);
+    let uri = "models:/picky-model/1";
+    let hosting = Hosting::of(&mlflow)
+        .endpoint("picky", uri)
+        .endpoint_with("alone", uri, "60s", ", batch: off")
+        .endpoint_with("vouched", uri, "60s", ", batch: {verify: false, max_rows: 16}")
+        .endpoint_with("short", uri, "700ms", "");
+    let signalbox = hosting.start();
+    (mlflow, signalbox)
+}
+
+fn says(says: &str, milliseconds: f64) -> Value {
+    json!({"dataframe_records": [{"says": says, "ms": milliseconds}]})
+}
+
+async fn sum(caller: &Caller, name: &str, endpoint: &str) -> f64 {
+    metric(caller, name, &format!("{{endpoint=\"{endpoint}\",route=\"only\"}}")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn one_bad_request_harms_nobody_else() {
+    let (_mlflow, signalbox) = picky();
+    let caller = Caller::of(&signalbox);
+    caller.ask("alone", &says("warm", 0.5)).await;
+    for endpoint in ["picky", "vouched"] {
+        for bad in ["poison", "crash"] {
+            let payloads: Vec<_> = (0..200)
+                .map(|number| match number % 50 {
+                    17 => says(&format!("{bad} {number}"), 0.5),
+                    _ => says(&format!("fine {number}"), 0.5 + f64::from(number) / 1000.0),
+                })
+                .collect();
+            let answers = join_all(payloads.iter().map(|payload| caller.ask(endpoint, payload))).await;
+            for (number, answer) in answers.iter().enumerate() {
+                if number % 50 == 17 {
+                    let (code, message) = answer.fault();
+                    let why =
+                        if bad == "poison" { "ValueError: something in there is poisoned" } else { "exit status: 7" };
+                    assert!(code == "MODEL_ERROR" && message.contains(why), "{message}");
+                } else {
+                    assert_eq!(answer.text(), format!(r#"{{"predictions": [{{"heard": "fine {number}"}}]}}"#));
+                    assert_eq!(answer.version(), "1");
+                    let attempts: u32 = answer.header("x-attempts").parse().unwrap();
+                    assert!((1..=10).contains(&attempts), "{attempts}");
+                }
+            }
+        }
+        let (rows, calls) = (sum(&caller, "rows_sum", endpoint).await, sum(&caller, "rows_count", endpoint).await);
+        let splits = sum(&caller, "splits_total", endpoint).await;
+        println!("{endpoint}: {rows} rows in {calls} calls, {splits} splits");
+        assert!(rows / calls > 2.0 && splits >= 1.0, "{rows} rows in {calls} calls, {splits} splits");
+    }
+    assert_eq!(caller.model("picky-model/1").await.unwrap().singly, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn who_has_no_chance_is_told_at_once_and_nobody_else_is() {
+    let (_mlflow, signalbox) = picky();
+    let caller = Caller::of(&signalbox);
+    // One at a time there is nothing before anybody.
+    for number in 0..30 {
+        assert_eq!(caller.ask("short", &says(&format!("{number}"), 50.0)).await.status, 200);
+    }
+    // Half a second of work for 300 ms of time each, however full the calls are; and still some of it is done.
+    let answers = join_all((0..600).map(|number| {
+        let payload = says(&format!("{number}"), 150.0);
+        let caller = caller.clone();
+        async move { caller.ask("short", &payload).await }
+    }))
+    .await;
+    let (answered, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+    let at_once = refused.iter().filter(|answer| answer.status == 503 && answer.text().contains("are waiting before"));
+    println!("{} answered, {} refused, {} of them at once", answered.len(), refused.len(), at_once.clone().count());
+    assert!(!answered.is_empty());
+    assert!(refused.iter().all(|answer| [503, 504].contains(&answer.status)));
+    for answer in at_once {
+        assert!(answer.took < Duration::from_millis(600) && !answer.header("retry-after").is_empty(), "{answer:?}");
+    }
+}
