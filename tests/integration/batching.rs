@@ -4,21 +4,18 @@ mod oracle;
 mod poison;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Caller, Dice, Hosting, Mlflow, Signalbox, fresh_directory};
+use crate::support::{Answer, Caller, Dice, Hosting, Mlflow, Signalbox, zoo};
 
-const ZOO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/zoo.py");
-
-/// Rounds in which all payloads of a model are asked at once, each in another order.
-const ROUNDS: usize = 3;
-
-/// How often the rows of each payload are dealt to requests.
-const SPLITS: usize = 6;
+/// How often the rows of each payload are dealt to requests, and how many of these a model is asked at once, twice. With
+/// `SIGNALBOX_TEST_LONG` ten times as many.
+const SPLITS: usize = 3;
+const REQUESTS: usize = 120;
+const ROUNDS: usize = 2;
 
 /// One model of the zoo, and what it is asked; see `payloads.py`.
 #[derive(Debug, Deserialize)]
@@ -34,24 +31,11 @@ struct Payload {
     text: Option<String>,
 }
 
-fn zoo(mlflow: &Mlflow) -> Vec<Animal> {
-    let written = fresh_directory("batching").join("payloads.json");
-    let only = std::env::var("SIGNALBOX_TEST_ZOO").unwrap_or_default();
-    let mut arguments = vec!["--payloads", written.to_str().unwrap()];
-    if !only.is_empty() {
-        arguments.push("--only");
-        arguments.extend(only.split(','));
-    }
-    mlflow.register(ZOO, &arguments);
-    serde_json::from_slice(&std::fs::read(written).unwrap()).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn together_each_gets_the_answer_that_it_gets_alone() {
-    let mlflow = Mlflow::empty();
-    let animals = zoo(&mlflow);
-    let mut hosting = Hosting::of(&mlflow);
+    let animals: Vec<Animal> = serde_json::from_slice(&std::fs::read(zoo()).unwrap()).unwrap();
+    let mut hosting = Hosting::of(Mlflow::shared());
     for Animal { name, .. } in &animals {
         let uri = format!("models:/{name}/1");
         hosting = hosting.endpoint_with(&format!("alone-{name}"), &uri, "60s", ", batch: off");
@@ -62,22 +46,22 @@ async fn together_each_gets_the_answer_that_it_gets_alone() {
     let mut dice = Dice::new(11);
     let (mut asked, mut differences) = (0, Vec::new());
     for animal in &animals {
-        let requests: Vec<Payload> = animal.requests(&mut dice);
+        let mut requests: Vec<Payload> = animal.requests(&mut dice);
+        shuffle(&mut requests, &mut dice);
+        requests.truncate(REQUESTS * length());
         let (alone, together) = (format!("alone-{}", animal.name), format!("together-{}", animal.name));
-        let mut expected: HashMap<&str, Answer> = HashMap::new();
+        let mut expected: HashMap<_, Answer> = HashMap::new();
         for request in &requests {
-            let text = request.text.as_deref().unwrap();
-            if !expected.contains_key(text) {
-                expected.insert(text, request.ask(&caller, &alone).await);
+            if !expected.contains_key(&request.asks()) {
+                expected.insert(request.asks(), request.ask(&caller, &alone).await);
             }
         }
-        let expected = Arc::new(expected);
         for _ in 0..ROUNDS {
             let mut order: Vec<&Payload> = requests.iter().collect();
-            (1..order.len()).rev().for_each(|last| order.swap(last, dice.below(last + 1)));
+            shuffle(&mut order, &mut dice);
             let answers = join_all(order.iter().map(|request| request.ask(&caller, &together))).await;
             for (request, answer) in order.iter().zip(answers) {
-                let expected = &expected[request.text.as_deref().unwrap()];
+                let expected = &expected[&request.asks()];
                 if said(&answer) != said(expected) {
                     let (what, text) = (&request.what, request.text.as_deref().unwrap());
                     let (alone, together) = (said(expected), said(&answer));
@@ -120,7 +104,7 @@ impl Animal {
         let (long, mut requests): (Vec<_>, Vec<_>) =
             texts.cloned().partition(|payload| payload.what == "two hundred rows");
         for payload in requests.clone().iter().chain(&long) {
-            for _ in 0..SPLITS {
+            for _ in 0..SPLITS * length() {
                 let parts = payload.parts(dice).into_iter().take(12);
                 requests.extend(parts.map(|text| Payload { text: Some(text), ..payload.clone() }));
             }
@@ -130,6 +114,10 @@ impl Animal {
 }
 
 impl Payload {
+    fn asks(&self) -> (&str, &str) {
+        (&self.content_type, self.text.as_deref().unwrap())
+    }
+
     async fn ask(&self, caller: &Caller, endpoint: &str) -> Answer {
         caller.send(endpoint, &self.content_type, self.text.clone().unwrap().into_bytes()).await.unwrap()
     }
@@ -170,6 +158,14 @@ impl Payload {
         }
         Vec::new()
     }
+}
+
+fn length() -> usize {
+    if std::env::var_os("SIGNALBOX_TEST_LONG").is_some() { 10 } else { 1 }
+}
+
+fn shuffle<T>(items: &mut [T], dice: &mut Dice) {
+    (1..items.len()).rev().for_each(|last| items.swap(last, dice.below(last + 1)));
 }
 
 fn dealt<T: Copy>(rows: &[T], dice: &mut Dice) -> Vec<Vec<T>> {

@@ -7,10 +7,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::support::{
-    Answer, Caller, Hosting, Mlflow, Process, eventually, free_port, fresh_directory, mlflow_environment,
+    Answer, Caller, Hosting, Mlflow, Process, eventually, free_port, fresh_directory, mlflow_environment, zoo,
 };
 
-const REGISTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/zoo.py");
 const SERVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/served.py");
 
 /// One model, what it is asked, and where MLflow's own server of it listens.
@@ -32,17 +31,9 @@ struct Payload {
     answered: Option<bool>,
 }
 
-/// Registers the models, all of them or those that `SIGNALBOX_TEST_ZOO` names.
-fn zoo(mlflow: &Mlflow, directory: &std::path::Path) -> Vec<Animal> {
-    let written = directory.join("payloads.json");
-    let only = std::env::var("SIGNALBOX_TEST_ZOO").unwrap_or_default();
-    let mut arguments = vec!["--payloads", written.to_str().unwrap()];
-    if !only.is_empty() {
-        arguments.push("--only");
-        arguments.extend(only.split(','));
-    }
-    mlflow.register(REGISTER, &arguments);
-    let mut animals: Vec<Animal> = serde_json::from_slice(&std::fs::read(written).unwrap()).unwrap();
+/// The models, each with a port for MLflow's own server of it.
+fn animals() -> Vec<Animal> {
+    let mut animals: Vec<Animal> = serde_json::from_slice(&std::fs::read(zoo()).unwrap()).unwrap();
     animals.iter_mut().for_each(|animal| animal.port = free_port());
     animals
 }
@@ -66,7 +57,7 @@ fn serve(mlflow: &Mlflow, animals: &[Animal], directory: &std::path::Path) -> (P
 async fn every_model_answers_as_mlflow_models_serve_does() {
     let mlflow = Mlflow::shared();
     let directory = fresh_directory("zoo");
-    let animals = zoo(mlflow, &directory);
+    let animals = animals();
     let mut hosting = Hosting::of(mlflow);
     for Animal { name, port, .. } in &animals {
         hosting = hosting.endpoint(&format!("own-{name}"), &format!("models:/{name}/1"));

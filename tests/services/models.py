@@ -7,6 +7,8 @@ Version 1 of each is in stage Production:
 - `raises-model` raises on every call.
 - `slow-model` takes rows of one column, `seconds`, sleeps for their sum, and answers the number of rows it was given,
   once a row.
+- `picky-model` answers each row with what its column `says`; it raises when one says `poison`, and ends when one says
+  `crash`. A call takes the milliseconds of its dearest row.
 - `hostile-model` does what the column `do` says, with the column `amount`; see `Hostile`. `leaking-model` is the same.
 - `raises-at-load-model`, `exits-at-load-model`, `hangs-at-load-model`, `slow-at-load-model` (20 seconds) do so.
 - `unmet-model` asks for libraries that nobody has, and works without them.
@@ -56,6 +58,19 @@ class Slow(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         time.sleep(float(model_input["seconds"].sum()))
         return [len(model_input)] * len(model_input)
+
+
+class Picky(mlflow.pyfunc.PythonModel):
+    """Answers rows one by one, and minds some of them."""
+
+    def predict(self, context, model_input, params=None):
+        says = list(model_input["says"])
+        time.sleep(model_input["ms"].max() / 1000)
+        if any(text.startswith("crash") for text in says):
+            os._exit(7)
+        if any(text.startswith("poison") for text in says):
+            raise ValueError("something in there is poisoned")
+        return [{"heard": text} for text in says]
 
 
 class Hostile(mlflow.pyfunc.PythonModel):
@@ -197,6 +212,7 @@ def main():
     text, seconds, deed = {"text": "string"}, {"seconds": "double"}, {"do": "string", "amount": "double"}
     register("raises-model", Raises(), text)
     register("slow-model", Slow(), seconds)
+    register("picky-model", Picky(), {"says": "string", "ms": "double"})
     harmless = {"do": ["nothing"], "amount": [0.0]}
     register("hostile-model", Hostile(), deed, harmless)
     register("leaking-model", Hostile(), deed, harmless)

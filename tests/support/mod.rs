@@ -28,6 +28,7 @@ mod scrape;
 mod setup;
 mod signalbox;
 mod stub;
+mod zoo;
 
 pub(crate) use broker::Broker;
 pub(crate) use bystander::{Bystander, Latencies};
@@ -47,6 +48,7 @@ pub(crate) use scrape::Scrape;
 pub(crate) use setup::{Setup, http_model, http_model_of_size};
 pub(crate) use signalbox::Signalbox;
 pub(crate) use stub::{Reaction, StubModel};
+pub(crate) use zoo::zoo;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};

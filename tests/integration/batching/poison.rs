@@ -3,19 +3,14 @@
 use super::*;
 use std::time::Duration;
 
-const PICKY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/picky.py");
-
-fn picky() -> (Mlflow, Signalbox) {
-    let mlflow = Mlflow::empty();
-    mlflow.register(PICKY, &[]);
+fn picky() -> Signalbox {
     let uri = "models:/picky-model/1";
-    let hosting = Hosting::of(&mlflow)
+    let hosting = Hosting::of(Mlflow::shared())
         .endpoint("picky", uri)
         .endpoint_with("alone", uri, "60s", ", batch: off")
         .endpoint_with("vouched", uri, "60s", ", batch: {verify: false, max_rows: 16}")
         .endpoint_with("short", uri, "700ms", "");
-    let signalbox = hosting.start();
-    (mlflow, signalbox)
+    hosting.start()
 }
 
 fn says(says: &str, milliseconds: f64) -> Value {
@@ -29,7 +24,7 @@ async fn sum(caller: &Caller, name: &str, endpoint: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn one_bad_request_harms_nobody_else() {
-    let (_mlflow, signalbox) = picky();
+    let signalbox = picky();
     let caller = Caller::of(&signalbox);
     caller.ask("alone", &says("warm", 0.5)).await;
     for endpoint in ["picky", "vouched"] {
@@ -66,8 +61,9 @@ async fn one_bad_request_harms_nobody_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn who_has_no_chance_is_told_at_once_and_nobody_else_is() {
-    let (_mlflow, signalbox) = picky();
+    let signalbox = picky();
     let caller = Caller::of(&signalbox);
+    caller.ask("alone", &says("warm", 0.5)).await;
     // One at a time there is nothing before anybody.
     for number in 0..30 {
         assert_eq!(caller.ask("short", &says(&format!("{number}"), 50.0)).await.status, 200);
