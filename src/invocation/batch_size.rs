@@ -16,8 +16,11 @@ const FEWER: f64 = 0.7;
 /// make it quicker.
 const SLOW_MODEL: f64 = 2.0;
 
-/// How much the latest call counts for what is typical.
+/// How much the latest call counts for what a single row takes.
 const LATEST: f64 = 0.2;
+
+/// So many calls tell how long one takes at least. One alone may have had to import something first.
+const RECENT: usize = 8;
 
 /// How many rows go into one call.
 #[derive(Debug)]
@@ -27,15 +30,23 @@ pub struct BatchSize {
     limit: f64,
     /// Seconds for a single row, as far as is known.
     single: Option<f64>,
-    /// Seconds of any call.
-    typical: Option<f64>,
+    /// Seconds of the latest calls, each at its number modulo their count.
+    recent: [f64; RECENT],
+    calls: usize,
 }
 
 impl BatchSize {
     /// At most so many rows, and fewer where a call takes longer than the target.
     pub fn new(max_rows: usize, target: Duration) -> Self {
         let most = max_rows.max(1) as f64;
-        Self { most, target: target.as_secs_f64(), limit: FIRST.min(most), single: None, typical: None }
+        Self {
+            most,
+            target: target.as_secs_f64(),
+            limit: FIRST.min(most),
+            single: None,
+            recent: [0.0; RECENT],
+            calls: 0,
+        }
     }
 
     /// How many rows may go into a call: at least one.
@@ -43,18 +54,24 @@ impl BatchSize {
         self.limit as usize
     }
 
-    /// How long a call takes; none before the first.
-    pub fn typical(&self) -> Option<Duration> {
-        self.typical.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    /// How long the quickest of the latest calls took; none before there were a few.
+    pub fn quickest(&self) -> Option<Duration> {
+        let seconds = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
+        (self.calls >= RECENT).then(|| Duration::try_from_secs_f64(seconds).ok())?
+    }
+
+    /// Takes account of a call of whose rows nobody knows the number.
+    pub fn saw(&mut self, took: Duration) {
+        self.recent[self.calls % RECENT] = took.as_secs_f64();
+        self.calls += 1;
     }
 
     /// Takes account of a call with so many rows, which was answered or ran out of time.
     pub fn took(&mut self, rows: usize, took: Duration) {
         let seconds = took.as_secs_f64();
-        let blend = |known: Option<f64>| Some(known.map_or(seconds, |known| known + LATEST * (seconds - known)));
-        self.typical = blend(self.typical);
+        self.saw(took);
         if rows <= 1 {
-            self.single = blend(self.single);
+            self.single = Some(self.single.map_or(seconds, |single| single + LATEST * (seconds - single)));
         }
         let target = self.single.map_or(self.target, |single| self.target.max(SLOW_MODEL * single));
         let rows = rows as f64;
@@ -91,11 +108,12 @@ mod tests {
     #[test]
     fn a_quick_model_gets_all_there_may_be() {
         let mut size = BatchSize::new(64, TARGET);
-        assert_eq!((size.rows(), size.typical()), (16, None));
+        assert_eq!((size.rows(), size.quickest()), (16, None));
         settle(&mut size, 3_000, 30);
         assert_eq!(size.rows(), 64);
-        let typical = size.typical().unwrap();
-        assert!((4_910..=4_930).contains(&typical.as_micros()), "{typical:?}");
+        assert_eq!(size.quickest(), Some(Duration::from_micros(4_920)));
+        (1..RECENT).for_each(|_| size.saw(Duration::from_secs(10)));
+        assert_eq!(size.quickest(), Some(Duration::from_micros(4_920)));
         // Few rows, since there is little to do, change nothing.
         (0..100).for_each(|_| size.took(3, Duration::from_millis(4)));
         assert_eq!(size.rows(), 64);

@@ -115,7 +115,7 @@ impl Journey<'_> {
         let (answer, took, in_company) = match turn {
             Turn::Own(lease, rows) => {
                 let (answer, took) = self.call_alone(target, lease, payload, time).await;
-                if let (Some(batcher), Some(rows), Some(Ok(_))) = (&target.batcher, rows, &answer) {
+                if let (Some(batcher), Some(Ok(_))) = (&target.batcher, &answer) {
                     batcher.took(rows, took);
                 }
                 (answer, took, false)

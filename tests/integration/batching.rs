@@ -4,6 +4,7 @@ mod oracle;
 mod poison;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use futures_util::future::join_all;
 use serde::Deserialize;
@@ -11,11 +12,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Caller, Dice, Hosting, Mlflow, Signalbox, zoo};
 
-/// How often the rows of each payload are dealt to requests, and how many of these a model is asked at once, twice. With
+/// How many requests a model is asked at once, and how many more that are its rows in other combinations. With
 /// `SIGNALBOX_TEST_LONG` ten times as many.
-const SPLITS: usize = 3;
-const REQUESTS: usize = 120;
-const ROUNDS: usize = 2;
+const REQUESTS: usize = 60;
+const COMBINED: usize = 300;
 
 /// One model of the zoo, and what it is asked; see `payloads.py`.
 #[derive(Debug, Deserialize)]
@@ -29,6 +29,7 @@ struct Payload {
     what: String,
     content_type: String,
     text: Option<String>,
+    answered: Option<bool>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,29 +47,23 @@ async fn together_each_gets_the_answer_that_it_gets_alone() {
     let mut dice = Dice::new(11);
     let (mut asked, mut differences) = (0, Vec::new());
     for animal in &animals {
-        let mut requests: Vec<Payload> = animal.requests(&mut dice);
-        shuffle(&mut requests, &mut dice);
-        requests.truncate(REQUESTS * length());
+        let requests: Vec<Payload> = animal.requests(&mut dice);
         let (alone, together) = (format!("alone-{}", animal.name), format!("together-{}", animal.name));
         let mut expected: HashMap<_, Answer> = HashMap::new();
         for request in &requests {
-            if !expected.contains_key(&request.asks()) {
-                expected.insert(request.asks(), request.ask(&caller, &alone).await);
+            if let Entry::Vacant(unknown) = expected.entry(request.asks()) {
+                unknown.insert(request.ask(&caller, &alone).await);
             }
         }
-        for _ in 0..ROUNDS {
-            let mut order: Vec<&Payload> = requests.iter().collect();
-            shuffle(&mut order, &mut dice);
-            let answers = join_all(order.iter().map(|request| request.ask(&caller, &together))).await;
-            for (request, answer) in order.iter().zip(answers) {
-                let expected = &expected[&request.asks()];
-                if said(&answer) != said(expected) {
-                    let (what, text) = (&request.what, request.text.as_deref().unwrap());
-                    let (alone, together) = (said(expected), said(&answer));
-                    differences.push(format!("{}, {what}: {text}\n  {alone:?}\n  {together:?}", animal.name));
-                }
-                asked += 1;
+        let answers = join_all(requests.iter().map(|request| request.ask(&caller, &together))).await;
+        for (request, answer) in requests.iter().zip(answers) {
+            let expected = &expected[&request.asks()];
+            if said(&answer) != said(expected) {
+                let (what, text) = (&request.what, request.text.as_deref().unwrap());
+                let (alone, together) = (said(expected), said(&answer));
+                differences.push(format!("{}, {what}: {text}\n  {alone:?}\n  {together:?}", animal.name));
             }
+            asked += 1;
         }
     }
     let mut summary = Vec::new();
@@ -98,17 +93,26 @@ fn said(answer: &Answer) -> (u16, String) {
 }
 
 impl Animal {
-    /// Its payloads, as far as they are text, and each of those again in parts.
+    /// Some of its payloads, as far as they are text, and of their parts; and many that are combined of the rows of one.
     fn requests(&self, dice: &mut Dice) -> Vec<Payload> {
-        let texts = self.payloads.iter().filter(|payload| payload.text.is_some());
-        let (long, mut requests): (Vec<_>, Vec<_>) =
-            texts.cloned().partition(|payload| payload.what == "two hundred rows");
-        for payload in requests.clone().iter().chain(&long) {
-            for _ in 0..SPLITS * length() {
-                let parts = payload.parts(dice).into_iter().take(12);
-                requests.extend(parts.map(|text| Payload { text: Some(text), ..payload.clone() }));
+        let mut requests: Vec<_> = self.payloads.iter().filter(|payload| payload.text.is_some()).cloned().collect();
+        let whole: Vec<_> =
+            requests.iter().filter(|it| it.answered == Some(true) && it.rows().len() > 1).cloned().collect();
+        for payload in requests.clone() {
+            let parts = payload.rows().chunks(2).map(|rows| payload.with(rows)).collect::<Vec<_>>();
+            requests.extend(parts.into_iter().take(8));
+        }
+        shuffle(&mut requests, dice);
+        requests.truncate(REQUESTS * length());
+        if !whole.is_empty() {
+            let payload = &whole[dice.below(whole.len())];
+            let rows = payload.rows();
+            for _ in 0..COMBINED * length() {
+                let some: Vec<_> = (0..1 + dice.below(3)).map(|_| rows[dice.below(rows.len())].clone()).collect();
+                requests.push(payload.with(&some));
             }
         }
+        shuffle(&mut requests, dice);
         requests
     }
 }
@@ -122,43 +126,65 @@ impl Payload {
         caller.send(endpoint, &self.content_type, self.text.clone().unwrap().into_bytes()).await.unwrap()
     }
 
-    /// Its rows, dealt to several payloads of the same kind, some of which get several.
-    fn parts(&self, dice: &mut Dice) -> Vec<String> {
+    /// Its rows, each as a payload with that alone has it; none when it is not one of rows.
+    fn rows(&self) -> Vec<Row> {
         let text = self.text.as_deref().unwrap();
         if self.content_type == "text/csv" {
-            let Some((header, lines)) = text.split_once('\n') else { return Vec::new() };
-            let lines: Vec<&str> = lines.lines().collect();
-            return dealt(&lines, dice).iter().map(|lines| format!("{header}\n{}\n", lines.join("\n"))).collect();
+            return text.lines().skip(1).map(|line| Row::Line(line.to_owned())).collect();
         }
-        let Ok(document) = serde_json::from_str::<Value>(text) else { return Vec::new() };
-        for pointer in ["/dataframe_split/data", "/dataframe_records", "/inputs", "/instances"] {
-            match document.pointer(pointer) {
-                Some(Value::Array(rows)) => {
-                    let part = |rows: &Vec<&Value>| {
-                        let mut part = document.clone();
-                        *part.pointer_mut(pointer).unwrap() = json!(rows);
-                        if let Some(index) = part.pointer_mut("/dataframe_split/index") {
-                            *index = json!((0..rows.len()).collect::<Vec<_>>());
-                        }
-                        part.to_string()
-                    };
-                    return dealt(&rows.iter().collect::<Vec<_>>(), dice).iter().map(part).collect();
-                }
-                Some(Value::Object(columns)) if columns.values().all(Value::is_array) => {
-                    let rows = columns.values().map(|column| column.as_array().unwrap().len()).min().unwrap_or(0);
-                    let part = |rows: &Vec<usize>| {
-                        let pick = |column: &Value| rows.iter().map(|row| column[*row].clone()).collect::<Value>();
-                        let columns = columns.iter().map(|(name, column)| (name.clone(), pick(column)));
-                        json!({"inputs": columns.collect::<Value>()}).to_string()
-                    };
-                    return dealt(&(0..rows).collect::<Vec<_>>(), dice).iter().map(part).collect();
-                }
-                _ => {}
+        let Some(document) = serde_json::from_str::<Value>(text).ok().filter(Value::is_object) else {
+            return Vec::new();
+        };
+        match PLACES.iter().find_map(|place| document.pointer(place)) {
+            Some(Value::Array(rows)) => rows.iter().cloned().map(Row::Value).collect(),
+            Some(Value::Object(columns)) if columns.values().all(Value::is_array) => {
+                let length = columns.values().map(|column| column.as_array().unwrap().len()).min().unwrap_or(0);
+                let row = |row| columns.values().map(|column| column[row].clone()).collect();
+                (0..length).map(|index| Row::Value(row(index))).collect()
             }
+            _ => Vec::new(),
         }
-        Vec::new()
+    }
+
+    /// The same with other rows.
+    fn with(&self, rows: &[Row]) -> Self {
+        let text = self.text.as_deref().unwrap();
+        let values: Vec<&Value> =
+            rows.iter().filter_map(|row| if let Row::Value(value) = row { Some(value) } else { None }).collect();
+        let text = if values.is_empty() {
+            let lines: Vec<&str> = rows
+                .iter()
+                .filter_map(|row| if let Row::Line(line) = row { Some(line.as_str()) } else { None })
+                .collect();
+            format!("{}\n{}\n", text.lines().next().unwrap_or_default(), lines.join("\n"))
+        } else {
+            let mut document: Value = serde_json::from_str(text).unwrap();
+            let place = PLACES.iter().find(|place| document.pointer(place).is_some()).unwrap();
+            match document.pointer_mut(place).unwrap() {
+                Value::Object(columns) => {
+                    for (index, column) in columns.values_mut().enumerate() {
+                        *column = values.iter().map(|row| row[index].clone()).collect();
+                    }
+                }
+                all => *all = json!(values),
+            }
+            if let Some(index) = document.pointer_mut("/dataframe_split/index") {
+                *index = json!((0..rows.len()).collect::<Vec<_>>());
+            }
+            document.to_string()
+        };
+        Self { text: Some(text), ..self.clone() }
     }
 }
+
+#[derive(Debug, Clone)]
+enum Row {
+    Value(Value),
+    Line(String),
+}
+
+/// Where rows are in the formats of MLflow.
+const PLACES: [&str; 4] = ["/dataframe_split/data", "/dataframe_records", "/inputs", "/instances"];
 
 fn length() -> usize {
     if std::env::var_os("SIGNALBOX_TEST_LONG").is_some() { 10 } else { 1 }
@@ -166,15 +192,4 @@ fn length() -> usize {
 
 fn shuffle<T>(items: &mut [T], dice: &mut Dice) {
     (1..items.len()).rev().for_each(|last| items.swap(last, dice.below(last + 1)));
-}
-
-fn dealt<T: Copy>(rows: &[T], dice: &mut Dice) -> Vec<Vec<T>> {
-    let mut parts = Vec::new();
-    let mut left = rows;
-    while !left.is_empty() {
-        let (part, rest) = left.split_at((1 + dice.below(3)).min(left.len()));
-        parts.push(part.to_vec());
-        left = rest;
-    }
-    parts
 }

@@ -125,13 +125,12 @@ impl Batcher {
     pub(super) fn hopeless(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
         let left = deadline?.saturating_duration_since(Instant::now());
         let expected = self.queue().expected_wait(places)?;
-        // What was measured may be twice too much, and the request still has a chance.
-        if expected / 2 <= left {
+        if expected <= left {
             return None;
         }
         self.metrics.hopeless.inc();
         let message = format!(
-            "about {expected:.0?} of calls are waiting before this request, which has {left:.0?} left; give the route more \
+            "at least {expected:.1?} of calls are waiting before this request, which has {left:.0?} left; give the route more \
              `workers`, or come back later"
         );
         Some(Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message).with_retry_after(expected))
@@ -173,9 +172,13 @@ impl Batcher {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes account of a call with so many rows.
-    pub(super) fn took(&self, rows: usize, took: Duration) {
-        self.queue().size.took(rows, took);
+    /// Takes account of a call with so many rows, if their number is known.
+    pub(super) fn took(&self, rows: Option<usize>, took: Duration) {
+        let mut queue = self.queue();
+        match rows {
+            Some(rows) => queue.size.took(rows, took),
+            None => queue.size.saw(took),
+        }
     }
 }
 

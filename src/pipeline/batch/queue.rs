@@ -18,9 +18,6 @@ use crate::models::Lease;
 use crate::pipeline::ask::is_over;
 use crate::telemetry::BatchMetrics;
 
-/// So many requests are called both ways when it is found out whether they may be called together.
-const PROOF: usize = 4;
-
 /// Requests that wait.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -60,8 +57,6 @@ pub(super) struct Group {
     pub(super) members: Vec<Waiting>,
     pub(super) joining: Joining,
     pub(super) key: Key,
-    /// Unless they all ask the same.
-    pub(super) differ: bool,
 }
 
 impl Queue {
@@ -92,14 +87,14 @@ impl Queue {
         Some(left)
     }
 
-    /// How long it takes until those who wait have been called, with calls as full as they may be; none when they do not
-    /// even fill two, or nothing was measured yet.
+    /// How long it takes at least until those who wait have been called, with calls as full as they may be; none when they
+    /// do not even fill two, or too little was measured yet.
     pub(super) fn expected_wait(&self, places: usize) -> Option<Duration> {
         let calls = self.rows / self.size.rows();
         if calls < 2 {
             return None;
         }
-        Some(self.size.typical()?.mul_f64(calls as f64 / places.max(1) as f64))
+        Some(self.size.quickest()?.mul_f64(calls as f64 / places.max(1) as f64))
     }
 
     /// Whether there are as many rows as may go with the one of this number, or it has gone already.
@@ -144,12 +139,12 @@ impl Queue {
                 metrics.model.inc();
                 return Taken::Alone(own.payload.rows());
             }
-            Joining::Proven => PROOF - 1,
+            Joining::Proven(most) => most - 1,
             Joining::Sampled | Joining::Trusted => others.len(),
         };
         let mut members = vec![own];
         members.extend(others.into_iter().take(count).filter_map(|other| self.leave(other)));
-        Taken::Several(Group { members, joining, key, differ })
+        Taken::Several(Group { members, joining, key })
     }
 
     /// Those that can go with one, and fit in.

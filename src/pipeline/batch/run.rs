@@ -27,7 +27,6 @@ pub(super) struct Batch {
     members: Vec<Member>,
     joining: Joining,
     key: Key,
-    differ: bool,
     /// Rows that were called, and those that were refused on their own account.
     rows: usize,
     refused: usize,
@@ -69,7 +68,7 @@ enum Together {
 impl Batch {
     /// Tells each of them. What the first of them waits for is given back.
     pub(super) fn of(group: Group, lease: Lease, target: Arc<Target>, timeout: Duration) -> (Self, Company) {
-        let Group { members, joining, key, differ } = group;
+        let Group { members, joining, key } = group;
         let mut companies = Vec::with_capacity(members.len());
         let members = members.into_iter().map(|waiting| {
             let Waiting { payload, request, deadline, taken, .. } = waiting;
@@ -87,14 +86,14 @@ impl Batch {
             }
         }
         let own = own.unwrap_or_else(|| Company { version: Arc::clone(lease.version()), answer: oneshot::channel().1 });
-        (Self { lease, target, timeout, members, joining, key, differ, rows: 0, refused: 0, took: Duration::ZERO }, own)
+        (Self { lease, target, timeout, members, joining, key, rows: 0, refused: 0, took: Duration::ZERO }, own)
     }
 
     /// Calls the model until each has an answer.
     pub(super) async fn run(mut self) {
         let members = std::mem::take(&mut self.members);
         match self.joining {
-            Joining::Proven => self.prove(members).await,
+            Joining::Proven(_) => self.prove(members).await,
             Joining::Sampled | Joining::Trusted | Joining::No => self.together(members).await,
         }
         if let Some(batcher) = &self.target.batcher {
@@ -133,7 +132,12 @@ impl Batch {
         };
         match objection {
             Some(objection) => self.object(&first, objection),
-            None => self.lease.trust().agreed(first.form(), self.differ),
+            None => {
+                let is_new =
+                    |(index, it): &(usize, &&Payload)| payloads[..*index].iter().all(|other| !it.has_rows_of(other));
+                let different = payloads.iter().enumerate().filter(is_new).count();
+                self.lease.trust().agreed(first.form(), different);
+            }
         }
     }
 
@@ -252,7 +256,7 @@ impl Batch {
         }
         member.calls += 1;
         self.rows += member.payload.rows();
-        if self.joining != Joining::Proven {
+        if !matches!(self.joining, Joining::Proven(_)) {
             self.count(|metrics| metrics.refused.inc());
         }
         let (request, payload) = (Arc::clone(&member.request), member.payload.bytes().clone());
@@ -291,7 +295,7 @@ impl Batch {
         if let Some(batcher) = &self.target.batcher {
             batcher.metrics.rows.observe(rows as f64);
             if result.is_ok() || is_late {
-                batcher.took(rows, self.took);
+                batcher.took(Some(rows), self.took);
             }
         }
         result

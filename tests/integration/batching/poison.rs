@@ -1,7 +1,6 @@
 //! Requests that their company has to suffer for: not longer than it takes to find them.
 
 use super::*;
-use std::time::Duration;
 
 fn picky() -> Signalbox {
     let uri = "models:/picky-model/1";
@@ -9,7 +8,7 @@ fn picky() -> Signalbox {
         .endpoint("picky", uri)
         .endpoint_with("alone", uri, "60s", ", batch: off")
         .endpoint_with("vouched", uri, "60s", ", batch: {verify: false, max_rows: 16}")
-        .endpoint_with("short", uri, "700ms", "");
+        .endpoint_with("short", uri, "700ms", ", batch: {verify: false}");
     hosting.start()
 }
 
@@ -69,7 +68,7 @@ async fn who_has_no_chance_is_told_at_once_and_nobody_else_is() {
         assert_eq!(caller.ask("short", &says(&format!("{number}"), 50.0)).await.status, 200);
     }
     // Half a second of work for 300 ms of time each, however full the calls are; and still some of it is done.
-    let answers = join_all((0..600).map(|number| {
+    let answers = join_all((0..1_000).map(|number| {
         let payload = says(&format!("{number}"), 150.0);
         let caller = caller.clone();
         async move { caller.ask("short", &payload).await }
@@ -78,9 +77,9 @@ async fn who_has_no_chance_is_told_at_once_and_nobody_else_is() {
     let (answered, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
     let at_once = refused.iter().filter(|answer| answer.status == 503 && answer.text().contains("are waiting before"));
     println!("{} answered, {} refused, {} of them at once", answered.len(), refused.len(), at_once.clone().count());
-    assert!(!answered.is_empty());
+    assert!(answered.len() >= 16 && at_once.clone().count() > refused.len() / 2);
     assert!(refused.iter().all(|answer| [503, 504].contains(&answer.status)));
     for answer in at_once {
-        assert!(answer.took < Duration::from_millis(600) && !answer.header("retry-after").is_empty(), "{answer:?}");
+        assert!(!answer.header("retry-after").is_empty(), "{}", answer.text());
     }
 }
