@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use signalbox::config::{Config, Endpoint, OnConditionError, Route, Runtime, Strategy};
+use signalbox::invocation::body::{Answer, Payload};
 use signalbox::message::{Headers, Request, Source};
 use signalbox::routing::RoutingTable;
 
@@ -149,10 +150,36 @@ fn with_shares(criterion: &mut Criterion) {
     }
 }
 
+/// What a batch costs besides the model: 64 payloads are understood and joined, and the answer is cut again.
+fn batches(criterion: &mut Criterion) {
+    let one = |n: usize| {
+        format!(r#"{{"dataframe_split": {{"columns": ["text", "score"], "data": [["some text, {n}", 0.{n}]]}}}}"#)
+    };
+    let payloads: Vec<Bytes> = (0..64).map(|n| one(n).into()).collect();
+    let read = |bytes: &Bytes| Payload::read("application/json", bytes).expect("it is plain JSON");
+    let understood: Vec<_> = payloads.iter().map(read).collect();
+    let predictions: Vec<_> = (0..64).map(|n| format!(r#"{{"label": "positive", "score": 0.{n}}}"#)).collect();
+    let body = Bytes::from(format!(r#"{{"predictions": [{}]}}"#, predictions.join(", ")));
+    criterion.bench_function("batch/understand a payload of 100 B, and its key", |bencher| {
+        bencher.iter(|| read(black_box(&payloads[7])).key("application/json", None));
+    });
+    let large = request(1 << 20).payload.clone().expect("it has one");
+    criterion.bench_function("batch/understand a payload of 1 MB", |bencher| bencher.iter(|| read(black_box(&large))));
+    criterion.bench_function("batch/splice 64 payloads", |bencher| {
+        bencher.iter(|| Payload::join(&understood.iter().collect::<Vec<_>>()));
+    });
+    criterion.bench_function("batch/split an answer for 64", |bencher| {
+        bencher.iter(|| {
+            let answer = Answer::read(black_box(&body), 64).expect("it has 64 rows");
+            (0..64).map(|row| answer.part(row..row + 1)).collect::<Vec<_>>()
+        });
+    });
+}
+
 fn table_decides(table: &RoutingTable, request: &Arc<Request>) -> usize {
     let decision = table.endpoint(request).and_then(|endpoint| endpoint.decide(request));
     decision.map_or(usize::MAX, |decision| decision.route)
 }
 
-criterion_group!(benches, without_conditions, with_conditions, with_a_thousand_routes, with_shares);
+criterion_group!(benches, without_conditions, with_conditions, with_a_thousand_routes, with_shares, batches);
 criterion_main!(benches);

@@ -36,6 +36,7 @@
 #[expect(dead_code, unused_imports, reason = "the tests use the rest")]
 mod support;
 
+mod batch;
 mod cold;
 mod memory;
 mod phases;
@@ -45,6 +46,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use batch::batch;
 use cold::{COLD, cold};
 use residency::{MODELS, residency};
 use support::{Caller, Hosting, Mlflow, is_alive, python};
@@ -69,15 +71,24 @@ const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/quickstar
 #[tokio::main]
 async fn main() {
     let parts: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    if let Some(unknown) = parts.iter().find(|part| !["cold", "residency"].contains(&part.as_str())) {
-        panic!("there is no part {unknown}: cold or residency");
+    if let Some(unknown) = parts.iter().find(|part| !["batch", "cold", "residency"].contains(&part.as_str())) {
+        panic!("there is no part {unknown}: batch, cold or residency");
     }
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|it| it == part);
 
     println!("{}, load average {}", machine(), load_average());
     let mlflow = Mlflow::empty();
-    let count = if wanted("cold") { COLD + 1 } else { MODELS };
+    let count = if wanted("cold") {
+        COLD + 1
+    } else if wanted("residency") {
+        MODELS
+    } else {
+        1
+    };
     python(REGISTER, &[QUICKSTART, &mlflow.tracking_uri(), &count.to_string()]);
+    if wanted("batch") {
+        batch(&mlflow).await;
+    }
     if wanted("cold") {
         cold(&mlflow).await;
     }
