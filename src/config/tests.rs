@@ -7,6 +7,7 @@ use super::validate::Checks;
 use super::*;
 use crate::routing::condition::{ConditionProblem, Language};
 
+mod batch;
 mod canary;
 mod decision;
 mod properties;
@@ -97,11 +98,11 @@ registry:
 ";
     insta::assert_snapshot!(report(text), @r#"
     gateway.yaml:3:14: model_endpoints[0].timeout: expected a duration such as 250ms, 10s or 5m, found '10'
-    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, shadow, canary, python, runtime, env_manager, workers, max_concurrency
+    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, shadow, canary, batch, python, runtime, env_manager, workers, max_concurrency
     gateway.yaml:8:29: model_endpoints[0].routes[0].on_condition_error: unknown value 'skp'; did you mean 'skip'? valid values: skip, fail
     gateway.yaml:9:9: model_endpoints[0].routes[1].alias: missing key 'alias'
     gateway.yaml:9:20: model_endpoints[0].routes[1].model_uri: expected text (put it in quotes if it looks like a number), found a list
-    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, shadow, canary, python, runtime, env_manager, workers, max_concurrency
+    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, shadow, canary, batch, python, runtime, env_manager, workers, max_concurrency
     gateway.yaml:11:9: model_endpoints[0].routes[2]: expected a mapping of keys, found 'just some text'
     gateway.yaml:12:11: model_endpoints[1].name: duplicate name 'sentiment-router'; model_endpoints[0].name in line 2 has it already
     gateway.yaml:14:13: model_endpoints[1].routes: at least one route is needed

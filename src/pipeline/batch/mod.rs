@@ -160,7 +160,7 @@ impl Batcher {
     }
 
     fn take(&self, place: &Place<'_>, lease: &Lease) -> Taken {
-        let taken = self.queue().take(place.number, lease, &self.settings, &self.metrics);
+        let taken = self.queue().take(place.number, lease.signature(), lease.trust(), &self.settings, &self.metrics);
         if let Taken::Alone(rows) = taken {
             self.metrics.rows.observe(rows as f64);
         }

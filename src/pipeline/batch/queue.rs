@@ -14,7 +14,6 @@ use crate::invocation::body::{Key, Payload, Signature};
 use crate::invocation::suspicion::Suspicion;
 use crate::invocation::trust::{Joining, Trust};
 use crate::message::Request;
-use crate::models::Lease;
 use crate::pipeline::ask::is_over;
 use crate::telemetry::BatchMetrics;
 
@@ -108,11 +107,12 @@ impl Queue {
     pub(super) fn take(
         &mut self,
         number: u64,
-        lease: &Lease,
+        signature: Option<&Arc<Signature>>,
+        trust: &Trust,
         settings: &config::Batch,
         metrics: &BatchMetrics,
     ) -> Taken {
-        self.learn(lease.signature());
+        self.learn(signature);
         let Some(own) = self.leave(number) else { return Taken::Along };
         let Some(key) = own.key.clone() else {
             metrics.payload.inc();
@@ -133,7 +133,7 @@ impl Queue {
         let differ = others
             .iter()
             .any(|other| self.waiting.get(other).is_some_and(|other| !other.payload.has_rows_of(&own.payload)));
-        let joining = joining(lease.trust(), own.payload.form(), differ, settings.verify);
+        let joining = joining(trust, own.payload.form(), differ, settings.verify);
         let count = match joining {
             Joining::No => {
                 metrics.model.inc();
@@ -191,3 +191,6 @@ fn joining(trust: &Trust, form: usize, differ: bool, verify: bool) -> Joining {
         false => Joining::No,
     }
 }
+
+#[cfg(test)]
+mod tests;
