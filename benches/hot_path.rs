@@ -1,5 +1,5 @@
 //! One routing decision: without conditions, with one over the body, whose size should not matter, and among routes that
-//! share.
+//! share. Payloads that are joined, and answers that are cut. A partition's window, and what a commit says of it.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use signalbox::config::{Config, Endpoint, OnConditionError, Route, Runtime, Strategy};
+use signalbox::intake::{MAX_WINDOW, Position, Window};
 use signalbox::invocation::body::{Answer, Payload};
 use signalbox::message::{Headers, Request, Source};
 use signalbox::routing::RoutingTable;
@@ -176,10 +177,45 @@ fn batches(criterion: &mut Criterion) {
     });
 }
 
+/// Requests of a window, by so many under way, and the metadata of a commit where every other one is finished.
+fn windows(criterion: &mut Criterion) {
+    let now = std::time::Instant::now();
+    for width in [64, 1024, MAX_WINDOW] {
+        let last = i64::try_from(width).expect("a width fits");
+        let mut window = Window::default();
+        for offset in 0..last {
+            window.begin(offset, now);
+        }
+        let mut next = last;
+        criterion.bench_function(&format!("window of {width}: one begins, the oldest finishes"), |bencher| {
+            bencher.iter(|| {
+                window.finish(next - last);
+                window.begin(next, now);
+                next += 1;
+            });
+        });
+        let mut window = Window::default();
+        for offset in 0..last {
+            window.begin(offset, now);
+            if offset % 2 == 1 {
+                window.finish(offset);
+            }
+        }
+        let metadata = |window: &Window| window.position().map(|position| position.metadata()).unwrap_or_default();
+        criterion.bench_function(&format!("commit metadata of {width} offsets: written"), |bencher| {
+            bencher.iter(|| metadata(black_box(&window)));
+        });
+        let written = metadata(&window);
+        criterion.bench_function(&format!("commit metadata of {width} offsets: read"), |bencher| {
+            bencher.iter(|| Position::read(0, black_box(&written)));
+        });
+    }
+}
+
 fn table_decides(table: &RoutingTable, request: &Arc<Request>) -> usize {
     let decision = table.endpoint(request).and_then(|endpoint| endpoint.decide(request));
     decision.map_or(usize::MAX, |decision| decision.route)
 }
 
-criterion_group!(benches, without_conditions, with_conditions, with_a_thousand_routes, with_shares, batches);
+criterion_group!(benches, without_conditions, with_conditions, with_a_thousand_routes, with_shares, batches, windows);
 criterion_main!(benches);
