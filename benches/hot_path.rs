@@ -79,6 +79,7 @@ fn request(size: usize) -> Arc<Request> {
         key: None,
         payload: Some(Bytes::from(body)),
         headers: Headers::from_pairs([("endpoint", &b"sentiment-router"[..]), ("x-tier", b"gold")]),
+        parked: None,
     })
 }
 

@@ -23,12 +23,12 @@ impl Cluster {
     ///
     /// # Errors
     /// When no broker answers, or a topic is missing and may not or cannot be created.
-    pub fn ensure_topics(&self, config: &Kafka, topics: &[&str]) -> Result<(), BrokerError> {
+    pub fn ensure_topics(&self, config: &Kafka, topics: &[impl AsRef<str>]) -> Result<(), BrokerError> {
         if let Some(embedded) = self.embedded() {
-            return topics.iter().try_for_each(|topic| embedded.create_topic(topic, config.partitions));
+            return topics.iter().map(AsRef::as_ref).try_for_each(|topic: &str| embedded.create_topic(topic, config.partitions));
         }
         let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
-        for topic in topics {
+        for topic in topics.iter().map(AsRef::as_ref) {
             if self.partitions_by(&consumer, topic)?.is_none() {
                 self.create(config, topic, config.partitions, &[])?;
             }

@@ -103,6 +103,7 @@ fn request(args: &Args) -> Result<Request, String> {
         key: args.key.clone().map(Bytes::from),
         payload: args.body.as_ref().map(read).transpose()?,
         headers: headers.finish(),
+        parked: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -41,6 +42,9 @@ pub struct Kafka {
     pub instance_id: Option<String>,
     /// In which order replies leave.
     pub ordering: Ordering,
+    /// How long a request that failed for a passing reason waits in a retry topic, after each failure. None: not at all.
+    #[serde(deserialize_with = "durations")]
+    pub retry_delays: Vec<Duration>,
     /// Whether topics that are missing are created at the start.
     pub create_topics: bool,
     /// Partitions of a topic that is created.
@@ -86,10 +90,35 @@ pub enum Ordering {
     Partition,
 }
 
+/// A topic in which requests are parked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryTopic {
+    /// `<requests_topic>-retry-<milliseconds>`
+    pub name: Arc<str>,
+    /// How long each request waits there.
+    pub delay: Duration,
+}
+
 impl Kafka {
     /// Whether the broker is the one inside this process.
     pub fn is_embedded(&self) -> bool {
         self.bootstrap_servers == EMBEDDED
+    }
+
+    /// Whether requests are parked: they lose their order by it, and the embedded broker drops what waits.
+    pub fn parks(&self) -> bool {
+        !self.retry_delays.is_empty() && self.ordering == Ordering::Unordered && !self.is_embedded()
+    }
+
+    /// The topics in which requests are parked: the first for those whose route has too much to do, and then one for
+    /// each delay.
+    pub fn retry_topics(&self) -> Vec<RetryTopic> {
+        let delays = [Duration::ZERO].into_iter().chain(self.retry_delays.iter().copied()).filter(|_| self.parks());
+        let topic = |delay: Duration| RetryTopic {
+            name: format!("{}-retry-{}", self.requests_topic, delay.as_millis()).into(),
+            delay,
+        };
+        delays.map(topic).collect()
     }
 }
 
@@ -108,6 +137,7 @@ impl Default for Kafka {
             transaction_interval: Duration::from_millis(50),
             instance_id: None,
             ordering: Ordering::default(),
+            retry_delays: [1, 10, 60].map(Duration::from_secs).to_vec(),
             create_topics: true,
             partitions: 8,
             replication_factor: -1,
@@ -118,6 +148,11 @@ impl Default for Kafka {
             properties: BTreeMap::new(),
         }
     }
+}
+
+fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+    let durations = Vec::<humantime_serde::Serde<Duration>>::deserialize(deserializer)?;
+    Ok(durations.into_iter().map(humantime_serde::Serde::into_inner).collect())
 }
 
 /// librdkafka's values are texts; in a file numbers and booleans need no quotes.

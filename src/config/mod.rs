@@ -29,7 +29,7 @@ pub use batch::{Batch, Batching};
 pub use canary::{AbortIf, Canary};
 pub use endpoint::{Decision, Endpoint, EnvManager, OnConditionError, OnDecisionError, Route, Runtime, Strategy};
 pub use file::ConfigFile;
-pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
+pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering, RetryTopic};
 pub use load::{Loaded, load, parse};
 pub use models::{Cache, Models, Template};
 pub use recovery::{Breaker, FallbackOn, Retries};
@@ -38,6 +38,8 @@ pub use report::{Position, Problem, Report, Severity};
 pub use route_test::RouteTest;
 pub use server::Server;
 pub use validate::{EndpointOutline, RouteOutline};
+
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -66,11 +68,13 @@ pub struct Config {
 
 impl Config {
     /// The topics that are written or read: each must be there before anything starts.
-    pub fn topics(&self) -> Vec<&str> {
+    pub fn topics(&self) -> Vec<Arc<str>> {
         let kafka = &self.kafka;
-        let mut topics = vec![&*kafka.requests_topic, &*kafka.replies_topic, &*kafka.dead_letter_topic];
+        let named = [&*kafka.requests_topic, &*kafka.replies_topic, &*kafka.dead_letter_topic].map(Arc::from);
+        let mut topics: Vec<Arc<str>> = named.into_iter().collect();
+        topics.extend(kafka.retry_topics().into_iter().map(|topic| topic.name));
         if self.model_endpoints.iter().flat_map(|endpoint| &endpoint.routes).any(|route| route.shadow.is_some()) {
-            topics.push(&kafka.shadow_topic);
+            topics.push(Arc::from(&*kafka.shadow_topic));
         }
         topics
     }

@@ -35,6 +35,7 @@ impl Config {
                 transaction_interval,
                 instance_id,
                 ordering,
+                retry_delays,
                 create_topics,
                 partitions,
                 replication_factor,

@@ -47,6 +47,7 @@ impl RouteTest {
             key: self.key.clone().map(Into::into),
             payload: body.map(Into::into),
             headers: headers.finish(),
+            parked: None,
         }
     }
 }

@@ -15,6 +15,11 @@ impl Budget {
         Self { max_requests, max_bytes, requests: 0, bytes: 0 }
     }
 
+    /// Room of its own, as large as this part of what there is here.
+    pub fn part(&self, part: usize) -> Self {
+        Self::new((self.max_requests / part).max(1), (self.max_bytes / part).max(1))
+    }
+
     /// Whether another request must wait. A single request that is larger than all the room there is still passes, alone.
     pub fn is_full(&self) -> bool {
         self.requests >= self.max_requests || self.bytes >= self.max_bytes

@@ -59,7 +59,7 @@ impl Intake {
     ) -> Result<Self, BrokerError> {
         let readiness = readiness.part("intake");
         readiness.waits_for(format!("partitions of '{}' to be assigned", config.requests_topic));
-        let topics = Topics::new([Arc::from(config.requests_topic.as_str())]);
+        let topics = Topics::of(config);
         let (completions, receiver) = channel();
         let context = IntakeContext::new(ContextParts {
             broker: cluster.context("intake"),
@@ -75,7 +75,8 @@ impl Intake {
             readiness: readiness.clone(),
         });
         let consumer: BaseConsumer<IntakeContext> = cluster.client("intake", &settings(config, cluster), context)?;
-        let subscribed = consumer.subscribe(&topics.names());
+        let names: Vec<&str> = topics.names().iter().map(|name| &**name).collect();
+        let subscribed = consumer.subscribe(&names);
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
         let offsets = Offsets::new(&consumer);

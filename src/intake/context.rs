@@ -17,7 +17,11 @@ use super::lanes::Lanes;
 use super::position::Position;
 use super::ticket::{Completion, LaneId};
 use crate::broker::BrokerContext;
+use crate::config::{Kafka, RetryTopic};
 use crate::telemetry::{Metrics, Part};
+
+/// This part of the window is for requests whose route had too much to do: the rest is for the others.
+const OVERFLOW_PART: usize = 4;
 
 /// What is remembered of the requests under way. The polling thread holds it for moments, in its loop and in the
 /// callbacks that librdkafka makes while it polls; where replies go in transactions, their thread asks for it once in
@@ -25,6 +29,8 @@ use crate::telemetry::{Metrics, Part};
 pub(super) struct State {
     pub(super) lanes: Lanes,
     pub(super) budget: Budget,
+    /// The share of it that those may take which were put aside since their route had too much to do.
+    pub(super) overflow: Budget,
     /// Partitions have come: librdkafka remembers of each whether it was paused when we last had it.
     pub(super) has_new_lanes: bool,
 }
@@ -44,9 +50,13 @@ pub(super) struct IntakeContext {
     readiness: Part,
 }
 
-/// The topics that requests are read from; the requests topic is the first.
+/// The topics that requests are read from; the requests topic is the first, and then come the retry topics.
 #[derive(Debug, Clone)]
-pub(super) struct Topics(Arc<[Arc<str>]>);
+pub(super) struct Topics {
+    names: Arc<[Arc<str>]>,
+    /// How long a request waits in each of them.
+    delays: Arc<[Duration]>,
+}
 
 /// What a context is made of.
 pub(super) struct ContextParts {
@@ -61,25 +71,33 @@ pub(super) struct ContextParts {
 }
 
 impl Topics {
-    pub(super) fn new(topics: impl IntoIterator<Item = Arc<str>>) -> Self {
-        Self(topics.into_iter().collect())
+    pub(super) fn of(config: &Kafka) -> Self {
+        let requests = RetryTopic { name: config.requests_topic.as_str().into(), delay: Duration::ZERO };
+        let (names, delays): (Vec<_>, Vec<_>) =
+            [requests].into_iter().chain(config.retry_topics()).map(|topic| (topic.name, topic.delay)).unzip();
+        Self { names: names.into(), delays: delays.into() }
     }
 
-    pub(super) fn names(&self) -> Vec<&str> {
-        self.0.iter().map(|name| &**name).collect()
+    pub(super) fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    /// How long a request waits there.
+    pub(super) fn delay(&self, lane: LaneId) -> Duration {
+        self.delays[lane.topic]
     }
 
     /// The requests topic.
     pub(super) fn requests(&self) -> &Arc<str> {
-        &self.0[0]
+        &self.names[0]
     }
 
     pub(super) fn name(&self, lane: LaneId) -> &Arc<str> {
-        &self.0[lane.topic]
+        &self.names[lane.topic]
     }
 
     pub(super) fn lane(&self, topic: &str, partition: i32) -> Option<LaneId> {
-        let topic = self.0.iter().position(|name| **name == *topic)?;
+        let topic = self.names.iter().position(|name| **name == *topic)?;
         Some(LaneId { topic, partition })
     }
 
@@ -110,8 +128,19 @@ impl Topics {
 }
 
 impl State {
+    /// A request is under way from now on.
+    pub(super) fn take(&mut self, lane: LaneId, bytes: usize) {
+        self.budget.take(bytes);
+        if lane.is_overflow() {
+            self.overflow.take(bytes);
+        }
+    }
+
     fn complete(&mut self, completion: &Completion) {
         self.budget.give_back(completion.bytes);
+        if completion.claim.lane.is_overflow() {
+            self.overflow.give_back(completion.bytes);
+        }
         if !self.lanes.complete(completion) {
             debug!(?completion, "a request ended whose partition is not ours any more, or without an answer");
         }
@@ -121,7 +150,8 @@ impl State {
 impl IntakeContext {
     pub(super) fn new(parts: ContextParts) -> Self {
         let ContextParts { broker, topics, drain, commits, budget, completions, metrics, readiness } = parts;
-        let state = State { lanes: Lanes::default(), budget, has_new_lanes: false };
+        let overflow = budget.part(OVERFLOW_PART);
+        let state = State { lanes: Lanes::default(), budget, overflow, has_new_lanes: false };
         Self {
             broker,
             topics,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::position::Position;
 use super::ticket::{Assignment, Claim, Completion, LaneId};
@@ -32,14 +32,28 @@ pub(super) struct Lane {
     /// Records that were read and may not be run yet, in their order: the first, for which the partition was paused,
     /// and what was on its way to us.
     held: VecDeque<Held>,
+    /// Until when it is known that the first of them may not be run.
+    rests_until: Option<Instant>,
 }
 
 /// A record that waits for its lane.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) request: Request,
+    /// The record's own: the request may be from elsewhere.
+    pub(super) offset: i64,
+    /// When it may be run, if not at once.
+    pub(super) due: Option<Due>,
     /// Whether its headers could be read.
     pub(super) readable: bool,
+}
+
+/// When a record that was parked may be run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    pub(super) at: Instant,
+    /// Its partition is left alone at least that long: what was fetched of it is thrown away whenever it is paused.
+    pub(super) rest: Duration,
 }
 
 /// How a request that nobody survived is run.
@@ -56,11 +70,21 @@ pub(super) enum Trial {
 pub(super) struct Lanes {
     lanes: BTreeMap<LaneId, Lane>,
     epoch: u64,
-    held: usize,
+    /// When the next held record may be run, or has to be looked at.
+    look_at: Option<Instant>,
     suspects: usize,
 }
 
 impl Lane {
+    fn is_due(&self, now: Instant) -> bool {
+        self.rests_until.is_none_or(|until| until <= now)
+    }
+
+    /// The offset of the first record that waits.
+    pub(super) fn first_held(&self) -> Option<i64> {
+        self.held.front().map(|held| held.offset)
+    }
+
     /// What to commit. One that is `closing` gives back what is under way: nobody has ended by it.
     pub(super) fn position(&self, closing: bool) -> Option<Position> {
         let position = self.window.position()?;
@@ -87,6 +111,7 @@ impl Lanes {
             is_suspect: false,
             committed: None,
             held: VecDeque::new(),
+            rests_until: None,
         };
         self.lanes.insert(id, lane);
     }
@@ -106,7 +131,6 @@ impl Lanes {
     pub(super) fn close(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.remove(&id) {
             lane.assignment.revoked.store(true, Ordering::Release);
-            self.held -= usize::from(!lane.held.is_empty());
             self.suspects -= usize::from(lane.is_suspect);
         }
     }
@@ -144,26 +168,34 @@ impl Lanes {
     }
 
     /// A record waits for its lane, behind those that wait there already.
-    pub(super) fn hold(&mut self, id: LaneId, held: Held) {
+    pub(super) fn hold(&mut self, id: LaneId, held: Held, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            self.held += usize::from(lane.held.is_empty());
             lane.held.push_back(held);
+            if lane.held.len() == 1 {
+                self.rest(id, now);
+            }
         }
+    }
+
+    /// Leaves the lane alone until the first record that waits there may be run.
+    fn rest(&mut self, id: LaneId, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let due = lane.held.front().and_then(|held| held.due);
+        lane.rests_until = due.filter(|due| due.at > now).map(|due| due.at.max(now + due.rest));
+        let at = lane.rests_until.unwrap_or(now);
+        self.look_at = Some(self.look_at.map_or(at, |look_at| look_at.min(at)));
     }
 
     /// Takes the first record that waits for a lane.
     pub(super) fn release(&mut self, id: LaneId) -> Option<Held> {
-        let lane = self.lanes.get_mut(&id)?;
-        let held = lane.held.pop_front()?;
-        self.held -= usize::from(lane.held.is_empty());
-        Some(held)
+        self.lanes.get_mut(&id)?.held.pop_front()
     }
 
     /// A record that was taken has to wait on, before all others.
-    pub(super) fn put_back(&mut self, id: LaneId, held: Held) {
+    pub(super) fn put_back(&mut self, id: LaneId, held: Held, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            self.held += usize::from(lane.held.is_empty());
             lane.held.push_front(held);
+            self.rest(id, now);
         }
     }
 
@@ -172,21 +204,25 @@ impl Lanes {
         self.lanes.get(&id).is_some_and(|lane| !lane.held.is_empty())
     }
 
-    /// The lanes that records wait for.
-    pub(super) fn held(&self) -> Vec<LaneId> {
-        self.lanes.iter().filter(|(_, lane)| !lane.held.is_empty()).map(|(id, _)| *id).collect()
+    /// Whether a record that waits for its lane may be run now.
+    pub(super) fn is_any_due(&self, now: Instant) -> bool {
+        self.look_at.is_some_and(|look_at| look_at <= now)
     }
 
-    /// Whether a record waits for any lane.
-    pub(super) fn any_held(&self) -> bool {
-        self.held > 0
+    /// The lanes whose first record may be run now. Whoever asks sees to them all.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<LaneId> {
+        let held = || self.lanes.iter().filter(|(_, lane)| !lane.held.is_empty());
+        let resting = held().filter(|(_, lane)| !lane.is_due(now));
+        self.look_at = resting.filter_map(|(_, lane)| lane.rests_until).min();
+        held().filter(|(_, lane)| lane.is_due(now)).map(|(id, _)| *id).collect()
     }
 
-    /// The lanes that are not open yet, with the offset of the record that waits there.
-    pub(super) fn unopened(&self) -> Vec<(LaneId, i64)> {
+    /// The lanes that are not open yet, with the offset of the record that waits there and may be run now. Until then
+    /// nobody has begun it, and nobody may be taken to have ended by it.
+    pub(super) fn unopened(&self, now: Instant) -> Vec<(LaneId, i64)> {
         let waiting = |(id, lane): (&LaneId, &Lane)| {
-            let held = lane.held.front().filter(|_| !lane.is_open)?;
-            Some((*id, held.request.source.offset))
+            let held = lane.held.front().filter(|_| !lane.is_open && lane.is_due(now))?;
+            Some((*id, held.offset))
         };
         self.lanes.iter().filter_map(waiting).collect()
     }

@@ -33,7 +33,7 @@ pub(super) struct Opening {
 impl Poller {
     /// Opens the lanes whose first record has come.
     pub(super) fn open(&mut self) {
-        let waiting = self.consumer.context().state().lanes.unopened();
+        let waiting = self.consumer.context().state().lanes.unopened(Instant::now());
         if waiting.is_empty() || !self.may_ask() {
             return;
         }
@@ -116,15 +116,15 @@ impl Poller {
     }
 
     fn run_alone(&self, id: LaneId, held: Held, trial: Trial) {
-        let Held { request, readable } = held;
-        let (offset, bytes, now) = (request.source.offset, request.size(), Instant::now());
+        let Held { request, offset, readable, .. } = held;
+        let (bytes, now) = (request.size(), Instant::now());
         let mut state = self.consumer.context().state();
         let Some(lane) = state.lanes.tried(id) else { return };
         if lane.window.begin(offset, now) != Begun::New {
             return state.lanes.acquit(id);
         }
         let assignment = lane.assignment.clone();
-        state.budget.take(bytes);
+        state.take(id, bytes);
         drop(state);
         let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone());
         match trial {

@@ -13,10 +13,10 @@ use tracing::{debug, error, info, warn};
 use super::committer::Committer;
 use super::consumer::IntakeError;
 use super::context::{IntakeContext, Topics};
-use super::lanes::Held;
+use super::lanes::{Due, Held};
 use super::opening::Opening;
 use super::pressure::{Pressure, Step};
-use super::record::request_from;
+use super::record::read;
 use super::ticket::{Completion, LaneId, Ticket};
 use super::window::Begun;
 use super::{Handler, Refusal};
@@ -24,6 +24,8 @@ use crate::telemetry::{Metrics, Part};
 
 /// How long one poll waits for a record. Ends of requests are taken in between polls.
 const POLL: Duration = Duration::from_millis(20);
+/// How long a lane rests whose requests have taken all of the window that is for them.
+const OVERFLOW_REST: Duration = Duration::from_millis(20);
 /// How often gauges are brought up to date.
 const OBSERVE: Duration = Duration::from_secs(1);
 
@@ -88,8 +90,9 @@ impl Poller {
         if std::mem::take(&mut self.consumer.context().state().has_new_lanes) {
             self.set_paused(self.pressure.is_paused());
         }
-        if matches!(step, Step::Read | Step::Resume) && self.consumer.context().state().lanes.any_held() {
-            self.release();
+        let now = Instant::now();
+        if matches!(step, Step::Read | Step::Resume) && self.consumer.context().state().lanes.is_any_due(now) {
+            self.release(now);
         }
         match self.consumer.poll(POLL) {
             None => Ok(()),
@@ -106,22 +109,28 @@ impl Poller {
         let context = self.consumer.context();
         context.broker().health().answered();
         let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
-        let (request, readable) = request_from(message, self.topics.name(lane));
-        let held = Held { request, readable };
+        let now = Instant::now();
+        let held = read(message, lane, &self.topics, now);
         if context.state().lanes.is_held(lane) {
             // It was on its way when the partition was paused.
-            return context.state().lanes.hold(lane, held);
+            return context.state().lanes.hold(lane, held, now);
         }
-        if let Some(held) = self.hand_over(lane, held) {
-            self.hold(lane, held);
+        if let Some(held) = self.hand_over(lane, held, now) {
+            self.hold(lane, held, now);
         }
     }
 
     /// Gives a record to the pipeline. Comes back with it when it has to wait.
-    fn hand_over(&self, id: LaneId, held: Held) -> Option<Held> {
-        let offset = held.request.source.offset;
-        let now = Instant::now();
+    fn hand_over(&self, id: LaneId, held: Held, now: Instant) -> Option<Held> {
+        if held.due.is_some_and(|due| due.at > now) {
+            return Some(held);
+        }
+        let offset = held.offset;
         let mut state = self.consumer.context().state();
+        if id.is_overflow() && state.overflow.is_full() {
+            // Its route is behind anyway.
+            return Some(Held { due: Some(Due { at: now + OVERFLOW_REST, rest: Duration::ZERO }), ..held });
+        }
         let Some(lane) = state.lanes.running(id) else { return Some(held) };
         match lane.window.begin(offset, now) {
             Begun::TooFar => return Some(held),
@@ -131,10 +140,10 @@ impl Poller {
         let assignment = lane.assignment.clone();
         let full = state.budget.is_full();
         let bytes = held.request.size();
-        state.budget.take(bytes);
+        state.take(id, bytes);
         drop(state);
         let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone());
-        let Held { request, readable } = held;
+        let Held { request, readable, .. } = held;
         if !readable {
             self.handler.refuse(request, ticket, Refusal::UnreadableHeaders);
         } else if full && self.embedded {
@@ -146,25 +155,25 @@ impl Poller {
     }
 
     /// Keeps a record until its lane may run it, and reads no more of that partition.
-    fn hold(&self, lane: LaneId, held: Held) {
+    fn hold(&self, lane: LaneId, held: Held, now: Instant) {
         debug!(source = %held.request.source, "a record waits for its lane");
-        self.consumer.context().state().lanes.hold(lane, held);
+        self.consumer.context().state().lanes.hold(lane, held, now);
         if let Err(error) = self.consumer.pause(&self.topics.list([lane])) {
             warn!(%error, "a partition could not be paused");
         }
     }
 
     /// Gives the records that wait for their lanes to the pipeline, as far as they may run now.
-    fn release(&mut self) {
+    fn release(&mut self, now: Instant) {
         self.open();
         self.try_suspects();
         let context = self.consumer.context();
-        let lanes = context.state().lanes.held();
+        let lanes = context.state().lanes.take_due(now);
         let mut resumed = Vec::new();
         for lane in lanes {
             while let Some(held) = { context.state().lanes.release(lane) } {
-                if let Some(held) = self.hand_over(lane, held) {
-                    context.state().lanes.put_back(lane, held);
+                if let Some(held) = self.hand_over(lane, held, now) {
+                    context.state().lanes.put_back(lane, held, now);
                     break;
                 }
             }

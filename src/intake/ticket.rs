@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
+/// The first of the retry topics.
+const OVERFLOW: usize = 1;
+
 /// One partition of one of the topics that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId {
@@ -12,6 +15,13 @@ pub struct LaneId {
     pub topic: usize,
     /// Its partition.
     pub partition: i32,
+}
+
+impl LaneId {
+    /// Whether it is of the topic for requests whose route had too much to do.
+    pub(super) fn is_overflow(self) -> bool {
+        self.topic == OVERFLOW
+    }
 }
 
 /// One assignment of one partition to this process. A partition that is lost and comes back is another assignment.

@@ -136,6 +136,7 @@ mod tests {
             key: key.map(Bytes::from),
             payload: None,
             headers: Headers::from_pairs(headers.iter().copied()),
+            parked: None,
         }
     }
 

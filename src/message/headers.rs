@@ -59,6 +59,13 @@ impl Headers {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
+    /// Takes away the last header with this exact name; its value, unless that is null.
+    pub fn remove_last(&mut self, name: &str) -> Option<Bytes> {
+        let index = self.entries.iter().rposition(|entry| self.name(entry) == name)?;
+        let entry = self.entries.remove(index);
+        entry.value.map(|range| self.buffer.slice(range))
+    }
+
     /// How many headers there are.
     pub fn len(&self) -> usize {
         self.entries.len()

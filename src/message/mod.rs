@@ -4,12 +4,14 @@
 mod correlation;
 mod fault;
 mod headers;
+mod parked;
 mod reply;
 mod request;
 
 pub use correlation::{Correlation, Dialect};
 pub use fault::{Code, Fault, Stage};
 pub use headers::{Headers, HeadersBuilder};
+pub use parked::{Added, Parked};
 pub use reply::{Outcome, Reply, ServedBy};
 pub use request::{Request, Source};
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::header;
 use super::headers::Headers;
+use super::parked::Parked;
 
 /// One record of the requests topic, copied once out of the consumer's memory and never again.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Request {
     pub payload: Option<Bytes>,
     /// The record's headers.
     pub headers: Headers,
+    /// What became of it before, if it was parked in a retry topic since.
+    pub parked: Option<Parked>,
 }
 
 /// Where a request was read.

@@ -20,6 +20,13 @@ const OWN_PROPERTIES: &[(&str, &str)] = &[
     ("isolation.level", "requests are read once they are committed"),
 ];
 
+/// What Kafka takes.
+const MAX_TOPIC: usize = 249;
+/// More would hardly differ.
+const MAX_RETRY_DELAYS: usize = 10;
+/// Topics do not keep their records for ever.
+const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Validator<'_> {
     /// Everything below `kafka`.
     pub(super) fn kafka(&mut self, kafka: &Kafka) {
@@ -40,6 +47,7 @@ impl Validator<'_> {
         self.require(kafka.max_in_flight_bytes.as_u64() >= 1, &at.key("max_in_flight_bytes"), "must be at least 1");
         self.positive(kafka.commit_interval, &at.key("commit_interval"));
         self.delivery(kafka, &at);
+        self.retry_delays(kafka, &at.key("retry_delays"));
         self.properties(kafka, &at.key("properties"));
     }
 
@@ -65,6 +73,24 @@ impl Validator<'_> {
         }
     }
 
+    /// Each delay is a topic's, and the next is longer: a request that has failed once more waits longer.
+    fn retry_delays(&mut self, kafka: &Kafka, at: &At) {
+        let delays = &kafka.retry_delays;
+        self.require(delays.len() <= MAX_RETRY_DELAYS, at, "must be at most 10: each is a topic");
+        for (index, delay) in delays.iter().enumerate() {
+            let at = at.index(index);
+            let fits = (Duration::from_millis(1)..=LONGEST_RETRY_DELAY).contains(delay);
+            self.require(fits, &at, "must be from 1ms to 1day");
+            let grows = index == 0 || delays[index - 1].as_millis() < delay.as_millis();
+            self.require(grows, &at, "must be longer than the one before");
+        }
+        let is_written = self.found(at).node.is_some();
+        if is_written && !delays.is_empty() && kafka.ordering != Ordering::Unordered {
+            let message = "a request that is parked loses its place, so nothing is parked with ordering: key or partition";
+            self.add(at, Severity::Warning, message, "leave it out, or use ordering: unordered");
+        }
+    }
+
     /// A topic that serves two ends would feed Signalbox with what it writes itself.
     fn topics(&mut self, kafka: &Kafka, at: &At) {
         let topics = [
@@ -84,6 +110,16 @@ impl Validator<'_> {
                 let message = format!("{} is {other} already", self.shown(&topic_at, topic));
                 self.error(&topic_at, message, "each of the topics needs a name of its own");
             }
+            if kafka.retry_topics().iter().any(|retry| *retry.name == **topic) {
+                let message = format!("{} is the name of a retry topic", self.shown(&topic_at, topic));
+                self.error(&topic_at, message, "each of the topics needs a name of its own");
+            }
+        }
+        let longest = kafka.retry_topics().iter().map(|topic| topic.name.len()).max();
+        if is_topic(&kafka.requests_topic) && longest.is_some_and(|longest| longest > MAX_TOPIC) {
+            let help = "a shorter one, or kafka.retry_delays: []";
+            let message = "too long: its retry topics are named after it, as <requests_topic>-retry-<milliseconds>";
+            self.error(&at.key("requests_topic"), message, help);
         }
     }
 
@@ -93,6 +129,10 @@ impl Validator<'_> {
             match topic_pattern(pattern) {
                 Ok(regex) if regex.is_match(&kafka.requests_topic) => {
                     let message = "this also allows requests_topic, where a reply would be read as a request";
+                    self.add(&at, Severity::Warning, message, "narrow the pattern");
+                }
+                Ok(regex) if kafka.retry_topics().iter().any(|topic| regex.is_match(&topic.name)) => {
+                    let message = "this also allows the retry topics, where a reply would be read as a request";
                     self.add(&at, Severity::Warning, message, "narrow the pattern");
                 }
                 Ok(_) => {}
@@ -128,7 +168,7 @@ impl Validator<'_> {
 }
 
 fn is_topic(text: &str) -> bool {
-    is_name(text) && text.len() <= 249
+    is_name(text) && text.len() <= MAX_TOPIC
 }
 
 /// `host`, `host:port`, `[::1]:port` or one of these after `protocol://`.

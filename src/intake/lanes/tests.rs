@@ -24,7 +24,7 @@ fn completion(lanes: &Lanes, id: LaneId, offset: i64) -> Completion {
 
 fn held(offset: i64) -> Held {
     let source = Source { topic: "requests".into(), partition: 0, offset };
-    let request = Request { source, timestamp: None, key: None, payload: None, headers: Headers::default() };
+    let request = Request { source, timestamp: None, key: None, payload: None, headers: Headers::default(), parked: None };
     Held { request, readable: true }
 }
 

@@ -20,6 +20,7 @@ fn request(body: &str) -> Arc<Request> {
             ("http-target", b"GET /endpoints/a%20b/invocations?a=1&b=x+y&a=2&empty="),
             ("raw", &[0xff]),
         ]),
+        parked: None,
     })
 }
 
@@ -131,6 +132,7 @@ fn the_request_line_headers_and_record_are_there() {
         key: None,
         payload: None,
         headers: Headers::default(),
+        parked: None,
     });
     let source = "request.method == 'POST' and request.path == '/invocations' and request.key is None and 'a' not in request.args";
     let (conditions, id) = add(source).unwrap();

@@ -34,6 +34,7 @@ fn request(headers: &[(&str, &str)], body: &str) -> Arc<Request> {
         key: None,
         payload: Some(Bytes::copy_from_slice(body.as_bytes())),
         headers: Headers::from_pairs(headers.iter().map(|(name, value)| (*name, value.as_bytes()))),
+        parked: None,
     })
 }
 

@@ -59,6 +59,7 @@ fn request(tier: &str, body: &str) -> Arc<Request> {
         key: None,
         payload: Some(Bytes::from(body.to_owned())),
         headers: Headers::from_pairs([("x-tier", tier.as_bytes())]),
+        parked: None,
     })
 }
 
