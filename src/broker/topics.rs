@@ -25,7 +25,10 @@ impl Cluster {
     /// When no broker answers, or a topic is missing and may not or cannot be created.
     pub fn ensure_topics(&self, config: &Kafka, topics: &[impl AsRef<str>]) -> Result<(), BrokerError> {
         if let Some(embedded) = self.embedded() {
-            return topics.iter().map(AsRef::as_ref).try_for_each(|topic: &str| embedded.create_topic(topic, config.partitions));
+            return topics
+                .iter()
+                .map(AsRef::as_ref)
+                .try_for_each(|topic: &str| embedded.create_topic(topic, config.partitions));
         }
         let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
         for topic in topics.iter().map(AsRef::as_ref) {

@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
 use super::budget::Budget;
-use super::lanes::Lanes;
+use super::lanes::{Lane, Lanes};
 use super::position::Position;
 use super::ticket::{Completion, LaneId};
 use crate::broker::BrokerContext;
@@ -243,6 +243,23 @@ impl IntakeContext {
         false
     }
 
+    /// Counts what waits in the retry topics, as far as they are ours.
+    fn count_parked(&self, statistics: &Statistics) {
+        let state = self.state();
+        for (index, name) in self.topics.names().iter().enumerate().skip(1) {
+            let Some(topic) = statistics.topics.get(&**name) else { continue };
+            let waiting = |(id, lane): (LaneId, &Lane)| {
+                let partition = topic.partitions.get(&id.partition)?;
+                let first = lane.window.first_unfinished().or(lane.first_held())?;
+                // What ends a transaction has an offset as well, and is no request.
+                let is_any = lane.first_held().is_some() || lane.window.in_flight() > 0 || partition.fetchq_cnt > 0;
+                is_any.then_some((partition.hi_offset - first).max(0))
+            };
+            let waiting = state.lanes.iter().filter(|(id, _)| id.topic == index).filter_map(waiting).sum();
+            self.metrics.parked_requests.with_label_values(&[&**name]).set(waiting);
+        }
+    }
+
     fn assigned(&self, lanes: &[LaneId]) {
         let mut state = self.state();
         lanes.iter().for_each(|lane| state.lanes.take(*lane));
@@ -295,6 +312,7 @@ impl ClientContext for IntakeContext {
 
     /// Keeps the lag up to date: what the broker has, less what is answered for good.
     fn stats(&self, statistics: Statistics) {
+        self.count_parked(&statistics);
         let Some(topic) = statistics.topics.get(&**self.topics.requests()) else { return };
         for (id, lane) in self.state().lanes.iter().filter(|(id, _)| id.topic == 0) {
             let Some(end) = topic.partitions.get(&id.partition).map(|partition| partition.hi_offset) else { continue };

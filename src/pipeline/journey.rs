@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::ask::{Unanswered, is_over};
 use super::deadline::deadline_of;
 use super::fallback::Fallbacks;
+use super::room::{Place, Room};
 use super::snapshot::Snapshot;
 use crate::message::{Code, Fault, Reply, Request, ServedBy, Stage};
 use crate::routing::{Decision, Endpoint, Reason};
@@ -23,6 +24,8 @@ pub(super) struct Progress {
     /// How long its last call of a model took.
     pub(super) took: Option<Duration>,
     pub(super) metrics: Option<Arc<RouteMetrics>>,
+    /// Whether its route had too much to do to begin with it.
+    pub(super) is_behind: bool,
 }
 
 /// A route, by its indices.
@@ -36,11 +39,20 @@ pub(super) struct Chosen {
 pub(super) struct Journey<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) metrics: &'a Metrics,
+    pub(super) room: &'a Room,
     pub(super) request: &'a Arc<Request>,
     pub(super) progress: &'a mut Progress,
 }
 
-impl Journey<'_> {
+impl Progress {
+    /// How far it was when it was put aside, if it was.
+    pub(super) fn of(request: &Request) -> Self {
+        let attempts = request.parked.map_or(0, |parked| parked.calls);
+        Self { served_by: ServedBy { attempts, ..ServedBy::default() }, ..Self::default() }
+    }
+}
+
+impl<'a> Journey<'a> {
     /// Which route, which model, and what the model says.
     pub(super) async fn answer(&mut self) -> Result<Reply, Fault> {
         let snapshot = self.snapshot;
@@ -53,8 +65,21 @@ impl Journey<'_> {
         })?;
         let route = self.decide(endpoint, deadline).await?;
         let payload = self.request.payload.clone().ok_or_else(no_payload)?;
+        let _place = self.enter(endpoint, route, deadline)?;
         self.progress.chosen = Some(Chosen { endpoint: endpoint.index, route });
         self.take(endpoint, route, payload, deadline).await
+    }
+
+    /// A place for the request at its route. Without a deadline it can as well wait outside, when the route has so much to
+    /// do that it would leave no room for others.
+    fn enter(&mut self, endpoint: &Endpoint, route: usize, deadline: Option<Instant>) -> Result<Place<'a>, Fault> {
+        let share = &self.snapshot.targets(endpoint)[route].share;
+        let may_wait = deadline.is_none() && !self.request.parked.is_some_and(|parked| parked.overflowed);
+        if may_wait && self.room.is_short_for(share) && self.snapshot.has_several_routes() {
+            self.progress.is_behind = true;
+            return Err(behind(endpoint, route));
+        }
+        Ok(self.room.enter(share, self.request.size()))
     }
 
     /// The route's index in the endpoint.
@@ -115,6 +140,12 @@ impl Journey<'_> {
             self.progress.served_by.fallback_from = Some(endpoint.routes[first].alias.clone());
         }
     }
+}
+
+fn behind(endpoint: &Endpoint, route: usize) -> Fault {
+    let message =
+        format!("route '{}' has too much to do, and the request cannot be put aside", endpoint.routes[route].alias);
+    Fault::passing(Code::ResourceExhausted, Stage::Route, message)
 }
 
 fn no_payload() -> Fault {

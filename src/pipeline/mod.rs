@@ -9,7 +9,9 @@ mod deadline;
 mod fallback;
 mod journey;
 mod load;
+mod parking;
 mod retries;
+mod room;
 mod shadow;
 mod snapshot;
 mod target;
@@ -32,6 +34,8 @@ use crate::replies::{Ending, Place, Publisher};
 use crate::routing::RoutingTable;
 use crate::telemetry::Metrics;
 use journey::{Journey, Progress};
+use parking::{Next, RetryTopics};
+use room::Room;
 pub use shadow::Shadows;
 use snapshot::Snapshot;
 
@@ -46,6 +50,8 @@ struct Shared {
     snapshot: ArcSwap<Snapshot>,
     publisher: Publisher,
     shadows: Shadows,
+    retry_topics: RetryTopics,
+    room: Room,
     metrics: Metrics,
 }
 
@@ -65,7 +71,14 @@ impl Pipeline {
     ) -> Result<Self, ModelUriError> {
         let snapshot = Snapshot::new(config, table, models, metrics, None)?;
         canaries.set(snapshot.canaries());
-        let shared = Shared { snapshot: ArcSwap::from_pointee(snapshot), publisher, shadows, metrics: metrics.clone() };
+        let shared = Shared {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            publisher,
+            shadows,
+            retry_topics: RetryTopics::new(&config.kafka),
+            room: Room::new(&config.kafka),
+            metrics: metrics.clone(),
+        };
         Ok(Self { shared: Arc::new(shared), runtime: Handle::current() })
     }
 
@@ -98,46 +111,63 @@ impl Handler for Pipeline {
 
     fn refuse(&self, request: Request, ticket: Ticket, refusal: Refusal) {
         let fault = refused(refusal);
+        let next = if refusal == Refusal::Deadly { Next::Bury } else { Next::Publish };
         let shared = self.shared.clone();
         let place = shared.publisher.place(&request, &ticket);
-        let end = async move { shared.end(Arc::new(request), ticket, place, Progress::default(), Err(fault)).await };
-        self.runtime.spawn(end);
+        let (progress, request) = (Progress::of(&request), Arc::new(request));
+        let outcome = Outcome { served_by: progress.served_by, result: Err(fault) };
+        let ending = Ending { request, outcome, ticket, metrics: None, place };
+        self.runtime.spawn(async move { shared.end(ending, next).await });
     }
 }
 
 impl Shared {
     async fn serve(&self, request: Request, ticket: Ticket, place: Option<Place>) {
         let request = Arc::new(request);
-        let mut progress = Progress::default();
+        let mut progress = Progress::of(&request);
         let snapshot = self.snapshot.load_full();
-        let mut journey =
-            Journey { snapshot: &snapshot, metrics: &self.metrics, request: &request, progress: &mut progress };
+        let mut journey = Journey {
+            snapshot: &snapshot,
+            metrics: &self.metrics,
+            room: &self.room,
+            request: &request,
+            progress: &mut progress,
+        };
         // A defect met by one request must not leave it unanswered, nor take others down.
         let answer = AssertUnwindSafe(journey.answer()).catch_unwind().await;
         let result = answer.unwrap_or_else(|_| Err(defect(&request)));
-        let copy = snapshot.copy(&request, &progress, &result);
-        self.end(request, ticket, place, progress, result).await;
+        let next = match &result {
+            Ok(_) => Next::Publish,
+            Err(_) if progress.is_behind => self.retry_topics.overflow(&request),
+            Err(fault) => self.retry_topics.failed(&request, fault),
+        };
+        let copy = match next {
+            Next::Publish | Next::Bury => snapshot.copy(&request, &progress, &result),
+            Next::Park(_) => None,
+        };
+        let outcome = Outcome { served_by: progress.served_by, result };
+        self.end(Ending { request, outcome, ticket, metrics: progress.metrics, place }, next).await;
         if let Some(copy) = copy {
             self.shadows.send(copy);
         }
     }
 
-    /// Publishes what a request ended in, or makes a dead letter of it when its caller may not be answered there.
-    async fn end(
-        &self,
-        request: Arc<Request>,
-        ticket: Ticket,
-        place: Option<Place>,
-        progress: Progress,
-        result: Result<Reply, Fault>,
-    ) {
-        let correlation = Correlation::of(&request);
-        let address = self.publisher.address(&correlation);
-        let outcome = Outcome { served_by: progress.served_by, result };
-        let ending = Ending { request, outcome, ticket, metrics: progress.metrics, place };
-        match address {
-            Ok(address) => self.publisher.publish(ending, correlation, address).await,
-            Err(fault) => self.publisher.dead_letter(ending, correlation, fault).await,
+    /// Publishes what a request ended in or puts it aside, or makes a dead letter of it when its caller may not be answered
+    /// there.
+    async fn end(&self, ending: Ending, next: Next) {
+        let correlation = Correlation::of(&ending.request);
+        let buried = match (&next, &ending.outcome.result) {
+            (Next::Bury, Err(fault)) => Some(fault.clone()),
+            _ => None,
+        };
+        match (self.publisher.address(&correlation), buried, next) {
+            (Err(fault), ..) | (_, Some(fault), _) => self.publisher.dead_letter(ending, correlation, fault).await,
+            (Ok(address), None, Next::Park(parking)) => {
+                self.publisher.park(ending, correlation, parking, address).await;
+            }
+            (Ok(address), None, Next::Publish | Next::Bury) => {
+                self.publisher.publish(ending, correlation, address).await;
+            }
         }
     }
 }

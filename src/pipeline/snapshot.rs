@@ -104,6 +104,11 @@ impl Snapshot {
         is_same.then(|| &self.targets[endpoint_at][route_at])
     }
 
+    /// Whether there is more than one route: else no other suffers when one has too much to do.
+    pub(super) fn has_several_routes(&self) -> bool {
+        self.targets.iter().map(Vec::len).sum::<usize>() > 1
+    }
+
     /// What stands behind the routes of an endpoint, in their order.
     pub(super) fn targets(&self, endpoint: &Endpoint) -> &[Arc<Target>] {
         &self.targets[endpoint.index]

@@ -10,6 +10,7 @@ use super::breaker::RouteBreaker;
 use super::fallback::Fallbacks;
 use super::load::Load;
 use super::retries::RouteRetries;
+use super::room::Share;
 use super::shadow::Shadow;
 use crate::canary::Statistics;
 use crate::config::{self, Batching};
@@ -23,6 +24,8 @@ pub(super) struct Target {
     pub(super) metrics: Arc<RouteMetrics>,
     /// What it has to do.
     pub(super) load: Load,
+    /// What its requests take of the room for all.
+    pub(super) share: Share,
     /// What became of its requests, where a canary is compared with others.
     pub(super) statistics: Option<Arc<Statistics>>,
     /// How often it was chosen, by [`Reason`].
@@ -76,6 +79,7 @@ impl Target {
         Ok(Self {
             model,
             load: Load::default(),
+            share: Share::default(),
             statistics: is_compared.then(Arc::default),
             metrics: Arc::new(metrics.route(endpoint, alias)),
             decisions: Reason::ALL.map(decided),

@@ -33,6 +33,10 @@ impl Counts {
     /// All records of a request are there for good.
     pub(super) fn ended(&self, job: &Job) {
         self.duration.observe(job.sent.elapsed().as_secs_f64());
+        if let Some(parking) = job.parking() {
+            self.all.parked.with_label_values(&[parking.reason]).inc();
+            return;
+        }
         if let Some(letter) = job.letter() {
             self.dead_letters.inc();
             self.all.dead_letters.with_label_values(&[letter.fault.code.name()]).inc();

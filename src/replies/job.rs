@@ -8,6 +8,7 @@ use tracing::{debug, error, warn};
 use super::address::{Address, AllowedTopics};
 use super::publisher::Ending;
 use super::recourse::{Attempted, Recourse, recourse};
+use crate::config::RetryTopic;
 use crate::message::{Code, Correlation, Fault, Outcome, Stage};
 
 /// How long a record that was not taken waits before it is tried again.
@@ -32,6 +33,19 @@ pub(super) enum Destination {
     Caller(Address),
     /// The dead letter, and then its fault to this address.
     DeadLetter(DeadLetter, Address),
+    /// A retry topic. If that does not take it, the reply or fault goes to this address after all.
+    Parked(Parking, Address),
+}
+
+/// In which retry topic a request is put aside, and why.
+#[derive(Debug, Clone)]
+pub struct Parking {
+    /// The topic.
+    pub topic: RetryTopic,
+    /// How often the request has failed for a passing reason, this time included.
+    pub failures: u32,
+    /// As the label of a metric: `failed` or `behind`.
+    pub reason: &'static str,
 }
 
 /// A request that cannot be answered as its caller wants it.
@@ -54,7 +68,7 @@ pub(super) enum Part {
 impl Part {
     fn first_of(destination: &Destination) -> Self {
         match destination {
-            Destination::Caller(_) => Self::Reply,
+            Destination::Caller(_) | Destination::Parked(..) => Self::Reply,
             Destination::DeadLetter(..) => Self::Letter,
         }
     }
@@ -78,7 +92,9 @@ impl Job {
     /// Where the reply or fault goes.
     pub(super) fn address(&self) -> &Address {
         match &self.destination {
-            Destination::Caller(address) | Destination::DeadLetter(_, address) => address,
+            Destination::Caller(address) | Destination::DeadLetter(_, address) | Destination::Parked(_, address) => {
+                address
+            }
         }
     }
 
@@ -95,8 +111,16 @@ impl Job {
     /// The dead letter, if there has to be one.
     pub(super) fn letter(&self) -> Option<&DeadLetter> {
         match &self.destination {
-            Destination::Caller(_) => None,
+            Destination::Caller(_) | Destination::Parked(..) => None,
             Destination::DeadLetter(letter, _) => Some(letter),
+        }
+    }
+
+    /// Where it is put aside, if it is.
+    pub(super) fn parking(&self) -> Option<&Parking> {
+        match &self.destination {
+            Destination::Parked(parking, _) => Some(parking),
+            Destination::Caller(_) | Destination::DeadLetter(..) => None,
         }
     }
 
@@ -113,7 +137,12 @@ impl Job {
             Recourse::AnyPartition => match (&mut self.destination, part) {
                 (Destination::DeadLetter(letter, _), Part::Letter) => letter.any_partition = true,
                 (Destination::Caller(address) | Destination::DeadLetter(_, address), _) => address.partition = None,
+                (Destination::Parked(..), _) => {}
             },
+            Recourse::NotParked => {
+                warn!(%source, %error, "a request cannot be put aside in its retry topic; its caller gets the fault");
+                self.destination = Destination::Caller(self.address().clone());
+            }
             Recourse::TooLarge => self.ending.outcome.result = Err(too_large(&self.ending.outcome)),
             Recourse::DeadLetter => {
                 warn!(%source, %error, "a reply cannot be published; the request is a dead letter");
@@ -142,6 +171,7 @@ impl Job {
 
     fn attempted(&self, part: Part, allowed: &AllowedTopics) -> Attempted {
         match (&self.destination, part) {
+            (Destination::Parked(..), _) => Attempted::Parked,
             (Destination::DeadLetter(letter, _), Part::Letter) => Attempted::DeadLetter { whole: letter.whole },
             (Destination::Caller(address) | Destination::DeadLetter(_, address), _) => Attempted::Caller {
                 partition: address.partition.is_some(),

@@ -7,6 +7,7 @@ mod dead_letter;
 mod job;
 mod order;
 mod outgoing;
+mod parked;
 mod publisher;
 mod record;
 mod recourse;
@@ -15,6 +16,7 @@ mod transaction;
 
 pub(crate) use address::topic_pattern;
 pub use address::{Address, AllowedTopics};
+pub use job::Parking;
 pub use order::Place;
 pub use publisher::{Ending, Publisher};
 pub use shadow::{Primary, ShadowAnswer, ShadowPublisher};

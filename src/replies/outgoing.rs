@@ -9,7 +9,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext, ThreadedProdu
 use rdkafka::util::IntoOpaque;
 
 use super::dead_letter::dead_letter_headers;
-use super::job::{DeadLetter, Job};
+use super::job::{DeadLetter, Job, Parking};
+use super::parked::parked_headers;
 use super::record::reply_record;
 
 /// One record.
@@ -29,8 +30,11 @@ pub(super) struct Graveyard {
 }
 
 impl Job {
-    /// The reply or fault, to its caller.
+    /// The reply or fault, to its caller; or the request, if it is put aside instead.
     pub(super) fn reply(&self) -> Outgoing {
+        if let Some(parking) = self.parking() {
+            return self.parked(parking);
+        }
         let address = self.address();
         let record = reply_record(&self.ending.request, &self.correlation, &self.ending.outcome);
         Outgoing {
@@ -39,6 +43,19 @@ impl Job {
             key: Some(self.correlation.id.clone()),
             payload: Some(record.payload),
             headers: record.headers,
+        }
+    }
+
+    /// The request as it came, with what has become of it so far.
+    fn parked(&self, parking: &Parking) -> Outgoing {
+        let request = &self.ending.request;
+        Outgoing {
+            topic: parking.topic.name.clone(),
+            // Its order is lost anyway.
+            partition: None,
+            key: request.key.clone(),
+            payload: request.payload.clone(),
+            headers: parked_headers(request, parking, self.ending.outcome.served_by.attempts),
         }
     }
 

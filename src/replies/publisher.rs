@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::acknowledged::Acknowledged;
 use super::address::{Address, AllowedTopics};
 use super::counts::Counts;
-use super::job::{DeadLetter, Destination, Job};
+use super::job::{DeadLetter, Destination, Job, Parking};
 use super::order::{Order, Place};
 use super::outgoing::Graveyard;
 use super::transaction::Transactions;
@@ -111,6 +111,12 @@ impl Publisher {
     /// Publishes an ending to where its caller wants it.
     pub async fn publish(&self, ending: Ending, correlation: Correlation, address: Address) {
         self.send(Job::new(ending, correlation, Destination::Caller(address))).await;
+    }
+
+    /// Puts a request aside in a retry topic, to be read again from there. What it would have ended in goes to the
+    /// address if the topic does not take it.
+    pub async fn park(&self, ending: Ending, correlation: Correlation, parking: Parking, address: Address) {
+        self.send(Job::new(ending, correlation, Destination::Parked(parking, address))).await;
     }
 
     /// Publishes a dead letter, and then its fault: to where the caller wants it, or else to the default topic.

@@ -19,6 +19,8 @@ pub(super) enum Attempted {
         /// Whether it carried the value.
         whole: bool,
     },
+    /// A request on its way into a retry topic.
+    Parked,
 }
 
 /// What to do next.
@@ -36,19 +38,23 @@ pub(super) enum Recourse {
     DefaultAddress,
     /// The dead letter without the request's value, which is too large.
     Stripped,
+    /// The reply or fault in place of the request, which the retry topic does not take.
+    NotParked,
     /// Everything that could be tried was.
     GiveUp,
 }
 
 /// Chooses by the error and by what was tried.
 pub(super) fn recourse(code: Option<RDKafkaErrorCode>, attempted: Attempted) -> Recourse {
-    use Attempted::{Caller, DeadLetter};
+    use Attempted::{Caller, DeadLetter, Parked};
     use RDKafkaErrorCode as E;
     match (code, attempted) {
         (Some(E::UnknownPartition), Caller { partition: true, .. } | DeadLetter { .. }) => Recourse::AnyPartition,
         (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), Caller { .. }) => Recourse::TooLarge,
         (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), DeadLetter { whole: true }) => Recourse::Stripped,
         (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), DeadLetter { whole: false }) => Recourse::GiveUp,
+        (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), Parked) => Recourse::NotParked,
+        (Some(code), Parked) if topic_is_unusable(code) => Recourse::NotParked,
         (Some(code), Caller { default_topic: false, after_letter, .. }) if topic_is_unusable(code) => {
             match after_letter {
                 true => Recourse::DefaultAddress,
@@ -96,6 +102,9 @@ mod tests {
             (E::BrokerTransportFailure, caller(false, false), Recourse::Again),
             (E::MessageSizeTooLarge, Attempted::DeadLetter { whole: true }, Recourse::Stripped),
             (E::MessageSizeTooLarge, Attempted::DeadLetter { whole: false }, Recourse::GiveUp),
+            (E::MessageSizeTooLarge, Attempted::Parked, Recourse::NotParked),
+            (E::UnknownTopic, Attempted::Parked, Recourse::NotParked),
+            (E::BrokerTransportFailure, Attempted::Parked, Recourse::Again),
             (E::MessageTimedOut, Attempted::DeadLetter { whole: true }, Recourse::Again),
         ];
         for (code, attempted, expected) in cases {

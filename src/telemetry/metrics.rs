@@ -124,6 +124,11 @@ pub struct Metrics {
     pub transaction_commit: Histogram,
     /// `signalbox_dead_letters_total{reason}`
     pub dead_letters: IntCounterVec,
+    /// `signalbox_parked_total{reason}`: requests put aside in a retry topic: failed, behind (their route has too much to
+    /// do).
+    pub parked: IntCounterVec,
+    /// `signalbox_parked_requests{topic}`: those that wait there, of the partitions of this instance.
+    pub parked_requests: IntGaugeVec,
     /// `signalbox_shadows_total{endpoint,route,result}`: copies for a shadow route: sent, and then answered or failed (its
     /// record is acknowledged) or dropped (there is no record of it).
     pub shadows: IntCounterVec,
@@ -356,6 +361,8 @@ impl Metrics {
                 SECONDS,
             )?,
             dead_letters: f.counters("dead_letters_total", "Requests that could not be answered", &["reason"])?,
+            parked: f.counters("parked_total", "Requests put aside in a retry topic, by reason", &["reason"])?,
+            parked_requests: f.gauges("parked_requests", "Requests that wait in a retry topic", &["topic"])?,
             shadows: f.counters(
                 "shadows_total",
                 "Copies of requests for shadow routes",

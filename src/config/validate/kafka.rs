@@ -86,7 +86,8 @@ impl Validator<'_> {
         }
         let is_written = self.found(at).node.is_some();
         if is_written && !delays.is_empty() && kafka.ordering != Ordering::Unordered {
-            let message = "a request that is parked loses its place, so nothing is parked with ordering: key or partition";
+            let message =
+                "a request that is parked loses its place, so nothing is parked with ordering: key or partition";
             self.add(at, Severity::Warning, message, "leave it out, or use ordering: unordered");
         }
     }

@@ -24,8 +24,9 @@ fn completion(lanes: &Lanes, id: LaneId, offset: i64) -> Completion {
 
 fn held(offset: i64) -> Held {
     let source = Source { topic: "requests".into(), partition: 0, offset };
-    let request = Request { source, timestamp: None, key: None, payload: None, headers: Headers::default(), parked: None };
-    Held { request, readable: true }
+    let request =
+        Request { source, timestamp: None, key: None, payload: None, headers: Headers::default(), parked: None };
+    Held { request, offset, due: None, readable: true }
 }
 
 fn offsets(due: Vec<(LaneId, Position)>) -> Vec<(LaneId, i64)> {
@@ -86,11 +87,12 @@ fn nothing_runs_before_it_is_known_what_is_finished() {
     let mut lanes = Lanes::default();
     lanes.take(ID);
     assert!(!begin(&mut lanes, ID, 5));
-    lanes.hold(ID, held(5));
-    assert_eq!(lanes.unopened(), [(ID, 5)]);
+    lanes.hold(ID, held(5), Instant::now());
+    assert_eq!(lanes.unopened(Instant::now()), [(ID, 5)]);
     lanes.open(ID, Position { offset: 5, ..Position::default() });
-    assert_eq!(lanes.unopened(), []);
-    assert!(lanes.any_held() && lanes.release(ID).is_some() && !lanes.any_held());
+    assert_eq!(lanes.unopened(Instant::now()), []);
+    assert!(lanes.is_any_due(Instant::now()) && lanes.take_due(Instant::now()) == [ID]);
+    assert!(lanes.release(ID).is_some() && !lanes.is_held(ID) && !lanes.is_any_due(Instant::now()));
     assert!(begin(&mut lanes, ID, 5));
 }
 
@@ -115,7 +117,7 @@ fn what_too_many_owners_have_ended_by_runs_alone() {
     open(&mut lanes, OTHER, 1, 1, 0);
     assert!(begin(&mut lanes, OTHER, 1));
     open(&mut lanes, ID, 5, LIVES + 1, 0);
-    lanes.hold(ID, held(5));
+    lanes.hold(ID, held(5), Instant::now());
     assert!(!begin(&mut lanes, OTHER, 2) && !begin(&mut lanes, ID, 5), "nothing else begins");
     assert_eq!(lanes.next_trial(), None, "what is under way is waited for");
     assert!(lanes.complete(&completion(&lanes, OTHER, 1)));
@@ -133,10 +135,35 @@ fn what_too_many_owners_have_ended_by_runs_alone() {
 fn what_nobody_survives_alone_does_not_run_again() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 9, TRIALS);
-    lanes.hold(ID, held(5));
+    lanes.hold(ID, held(5), Instant::now());
     assert_eq!(lanes.begin_trial(ID).unwrap().0, Trial::Never);
     lanes.revoke_trial(ID);
     lanes.close(ID);
     open(&mut lanes, OTHER, 1, 1, 0);
     assert!(begin(&mut lanes, OTHER, 1), "a lane that has gone holds nobody up");
+}
+
+#[test]
+fn a_record_that_is_not_due_costs_nothing_and_counts_against_nobody() {
+    let now = Instant::now();
+    let seconds = |seconds| now + Duration::from_secs(seconds);
+    let due = |at, rest| Some(Due { at: seconds(at), rest: Duration::from_secs(rest) });
+    let mut lanes = Lanes::default();
+    lanes.take(ID);
+    lanes.hold(ID, Held { due: due(10, 0), ..held(5) }, now);
+    lanes.hold(ID, Held { due: due(11, 0), ..held(6) }, now);
+    lanes.take(OTHER);
+    lanes.hold(OTHER, Held { due: due(1, 3), ..held(7) }, now);
+    assert!(!lanes.is_any_due(seconds(2)), "the other rests for a while");
+    assert_eq!(lanes.unopened(seconds(2)), [], "nobody has begun either");
+    assert!(lanes.is_any_due(seconds(3)));
+    assert_eq!(lanes.unopened(seconds(3)), [(OTHER, 7)]);
+    assert_eq!(lanes.take_due(seconds(3)), [OTHER]);
+    assert!(lanes.release(OTHER).is_some());
+    assert!(!lanes.is_any_due(seconds(9)) && lanes.is_any_due(seconds(10)));
+    assert_eq!(lanes.take_due(seconds(10)), [ID]);
+    assert!(lanes.release(ID).is_some());
+    let second = lanes.release(ID).unwrap();
+    lanes.put_back(ID, second, seconds(10));
+    assert!(!lanes.is_any_due(seconds(10)) && lanes.is_any_due(seconds(11)), "the second is due later");
 }
