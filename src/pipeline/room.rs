@@ -167,7 +167,8 @@ mod tests {
     fn whoever_answers_quickly_may_have_it_all() {
         let (room, share) = (room(100), Share::default());
         share.took_at(Duration::from_millis(200), NOW);
-        assert_eq!(fill(&room, &share, 0).len(), 1_000);
+        let places = fill(&room, &share, 0);
+        assert_eq!(places.len(), 1_000);
         assert!(room.is_short_at(&share, NOW + QUICK), "it has ended nothing since");
         (0..30).for_each(|_| share.took_at(Duration::from_secs(5), NOW));
         assert!(room.is_short_at(&share, NOW), "it has become slow");

@@ -29,6 +29,7 @@ mod faults; // bad requests get one clear fault each
 mod crash; // kill -9
 mod exactly_once; // kill -9, and each reply once
 mod order; // replies in the order of their requests
+mod park; // requests that are put aside, and what nobody survives
 mod rebalance; // instances come and go
 mod outage; // the broker stops and comes back
 mod fire; // everything at once, and a checker that counts what it cost

@@ -1,0 +1,286 @@
+//! Requests that are put aside, to be run later: nothing is lost, nothing is repeated, and nobody else waits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::Message;
+use rdkafka::message::{Headers, OwnedMessage};
+
+use crate::support::{Kafka, Reaction, Reply, Setup, Signalbox, StubModel, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
+const DELIVERIES: [&str; 2] = ["at_least_once", "exactly_once"];
+
+fn keys(delivery: &str, delays: &str) -> String {
+    // The next start takes the place of one that was killed at once, rather than after a time-out of the group.
+    format!("  delivery: {delivery}\n  retry_delays: {delays}\n  properties: {{group.instance.id: one}}")
+}
+
+/// A model that does not answer before it is told to.
+fn model_that_is_down() -> (StubModel, Arc<AtomicBool>) {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let model = {
+        let is_up = Arc::clone(&is_up);
+        StubModel::start(move |_, _| match is_up.load(Ordering::SeqCst) {
+            true => Reaction::Answer,
+            false => Reaction::Status(503),
+        })
+    };
+    (model, is_up)
+}
+
+fn in_a_minute() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    (now + Duration::from_secs(60)).as_millis().to_string()
+}
+
+fn header<'a>(record: &'a OwnedMessage, name: &str) -> &'a [u8] {
+    let headers = record.headers().unwrap();
+    headers.iter().filter(|header| header.key == name).last().and_then(|header| header.value).unwrap_or_default()
+}
+
+fn text(record: &OwnedMessage, name: &str) -> String {
+    String::from_utf8(header(record, name).to_vec()).unwrap()
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn what_has_no_deadline_waits_for_a_model_that_is_down_and_what_has_one_does_not() {
+    const REQUESTS: usize = 300;
+    for delivery in DELIVERIES {
+        let kafka = Kafka::shared();
+        let setup = Setup::new(kafka);
+        let (model, is_up) = model_that_is_down();
+        let keys = keys(delivery, "[300ms, 600ms, 1s, 30s]");
+        let mut signalbox = Signalbox::start(&setup.single_config(model.url(), &keys));
+        for (correlation, headers) in
+            [("deadline", ("deadline", &*in_a_minute())), ("waits", ("kafka_replyTopic", &*setup.replies))]
+        {
+            kafka.produce(&setup.requests, None, &[("kafka_correlationId", correlation), headers], PAYLOAD);
+        }
+        let told = setup.replies(2, LIMIT);
+        assert!(told.len() == 2 && told.iter().all(|reply| reply.status() == 503), "{told:?}");
+
+        kafka.send_orders(&setup.requests, REQUESTS, |_| PAYLOAD.to_vec());
+        // One that has neither an id nor a key is known by its place, whatever has become of it meanwhile.
+        kafka.produce(&setup.requests, None, &[], PAYLOAD);
+        wait_until("a second wait", LIMIT, || (model.calls() > 2 * REQUESTS).then_some(()));
+        assert_eq!(setup.replies(3, Duration::from_secs(1)).len(), 2, "nobody else is answered yet");
+        signalbox.kill();
+        is_up.store(true, Ordering::SeqCst);
+        signalbox.start_again();
+
+        let reader = setup.reply_reader();
+        let mut answered = HashMap::<String, usize>::new();
+        wait_until("a reply to every request", LIMIT, || {
+            reader.count_into(&mut answered);
+            (answered.len() == REQUESTS + 3).then_some(())
+        });
+        assert!(signalbox.terminate().success(), "{}", signalbox.log());
+        reader.count_rest_into(&mut answered);
+        let repeated: Vec<_> = answered.iter().filter(|(_, times)| **times > 1).collect();
+        assert!(delivery == "at_least_once" || repeated.is_empty(), "{repeated:?}\n{}", signalbox.log());
+        let replies = setup.replies(answered.values().sum(), LIMIT);
+        for reply in replies.iter().filter(|reply| !["deadline", "waits"].contains(&&*reply.key)) {
+            assert_eq!(reply.status(), 200, "{reply:?}");
+            let attempts: u32 = reply.header("attempts").parse().unwrap();
+            assert!((2..=4).contains(&attempts), "{reply:?}");
+            let source = reply.header("source");
+            assert!(source.starts_with(&format!("{}/", setup.requests)), "{reply:?}");
+            if !reply.key.starts_with("order-") {
+                assert_eq!(
+                    reply.key.replace(&setup.requests, ""),
+                    source.replace(&setup.requests, "").replace('/', "-")
+                );
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
+    for delivery in DELIVERIES {
+        let kafka = Kafka::shared();
+        let setup = Setup::new(kafka);
+        let (model, _) = model_that_is_down();
+        let signalbox = Signalbox::start(&setup.single_config(model.url(), &keys(delivery, "[200ms, 500ms]")));
+        let sent = [("kafka_correlationId", "order-0"), ("x-note", "mine"), ("retry_topic-attempts", "mine too")];
+        let began = Instant::now();
+        kafka.produce(&setup.requests, Some("key"), &sent, PAYLOAD);
+
+        // They can be read as Spring writes them.
+        let parked = kafka.consume(&format!("{}-retry-500", setup.requests), 1, LIMIT).pop().unwrap();
+        assert_eq!((parked.key(), parked.payload()), (Some(&b"key"[..]), Some(PAYLOAD)));
+        assert_eq!(text(&parked, "kafka_original-topic"), setup.requests);
+        assert_eq!(header(&parked, "retry_topic-attempts"), 3_i32.to_be_bytes());
+        assert_eq!(text(&parked, "attempts"), "2");
+        let due = header(&parked, "retry_topic-backoff-timestamp");
+        let due = due.iter().fold(0_i64, |number, byte| number << 8 | i64::from(*byte));
+        let until = due - parked.timestamp().to_millis().unwrap();
+        assert!((0..=500).contains(&until), "{until}");
+
+        let letter =
+            kafka.consume(&setup.dead_letters, 1, LIMIT).pop().unwrap_or_else(|| panic!("{}", signalbox.log()));
+        assert!(began.elapsed() > Duration::from_millis(700));
+        assert_eq!((letter.key(), letter.payload()), (Some(&b"key"[..]), Some(PAYLOAD)));
+        assert_eq!(text(&letter, "kafka_dlt-original-topic"), setup.requests);
+        assert_eq!(header(&letter, "kafka_dlt-original-offset"), 0_i64.to_be_bytes());
+        assert_eq!(header(&letter, "kafka_dlt-original-partition"), letter.partition().to_be_bytes());
+        assert_eq!(text(&letter, "kafka_dlt-exception-fqcn"), "TEMPORARILY_UNAVAILABLE");
+        assert_eq!((text(&letter, "attempts"), model.calls()), ("3".to_owned(), 3));
+        let own: Vec<_> = letter.headers().unwrap().iter().take(3).map(|header| header.key.to_owned()).collect();
+        assert_eq!(own, sent.map(|(name, _)| name), "what the producer sent stays untouched");
+        assert_eq!(text(&letter, "retry_topic-attempts"), "mine too");
+        let fault = &setup.replies(1, LIMIT)[0];
+        assert_eq!((fault.status(), fault.header("attempts"), fault.header("x-note")), (503, "3", "mine"), "{fault:?}");
+        let metric = |series: &str| signalbox.metric(series).unwrap_or_default();
+        assert_eq!(metric("signalbox_parked_total{reason=\"failed\"}"), 2.0);
+        assert_eq!(metric("signalbox_dead_letters_total{reason=\"TEMPORARILY_UNAVAILABLE\"}"), 1.0);
+    }
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() {
+    let kafka = Kafka::shared();
+    let setup = Setup::new(kafka);
+    let model = StubModel::start(|_, _| Reaction::Answer);
+    let signalbox = Signalbox::start(&setup.single_config(model.url(), &keys("at_least_once", "[500ms]")));
+    let topic = format!("{}-retry-500", setup.requests);
+    let forged = [
+        ("kafka_correlationId", "forged"),
+        // The year 584,554,019, a topic of somebody else's, and more calls than a number holds.
+        ("retry_topic-backoff-timestamp", "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}"),
+        ("kafka_original-topic", "elsewhere"),
+        ("attempts", "99999999999999999999"),
+    ];
+    kafka.produce(&topic, None, &forged, PAYLOAD);
+    let reply = &setup.replies(1, Duration::from_secs(10))[0];
+    assert_eq!((reply.status(), &*reply.key, reply.header("attempts")), (200, "forged", "1"), "{}", signalbox.log());
+    assert!(reply.header("source").starts_with(&format!("{topic}/")), "{reply:?}");
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn a_model_that_is_far_behind_holds_up_nobody_else() {
+    const FLOOD: usize = 600;
+    const PROBES: usize = 20;
+    for delivery in DELIVERIES {
+        let kafka = Kafka::shared();
+        let setup = Setup::new(kafka);
+        let slow = StubModel::start(|_, _| Reaction::Late(Duration::from_millis(500)));
+        let fast = StubModel::start(|_, _| Reaction::Answer);
+        let endpoints = format!(
+            "
+  - {{name: slow, timeout: 60s, routes: [{{alias: slow, model_uri: \"{}\", max_concurrency: 20}}]}}
+  - {{name: fast, routes: [{{alias: fast, model_uri: \"{}\"}}]}}
+",
+            slow.url(),
+            fast.url()
+        );
+        let keys = format!("{}\n  max_in_flight: 80", keys(delivery, "[100ms]"));
+        let mut signalbox = Signalbox::start(&setup.config(&endpoints, &keys, "http://127.0.0.1:9"));
+        for n in 0..FLOOD {
+            let id = format!("slow-{n}");
+            kafka.send(&setup.requests, None, &[("kafka_correlationId", &id), ("endpoint", "slow")], PAYLOAD);
+        }
+        kafka.flush();
+        let began = Instant::now();
+        wait_until("calls of the slow model", LIMIT, || (slow.calls() > 0).then_some(()));
+        let reader = setup.reply_reader();
+        let mut answered = HashMap::<String, usize>::new();
+        for n in 0..PROBES {
+            let id = format!("fast-{n}");
+            kafka.produce(&setup.requests, None, &[("kafka_correlationId", &id), ("endpoint", "fast")], PAYLOAD);
+        }
+        wait_until("the fast ones", LIMIT, || {
+            reader.count_into(&mut answered);
+            let fast = answered.keys().filter(|id| id.starts_with("fast-")).count();
+            (fast == PROBES).then_some(())
+        });
+        let (took, slow_ones) = (began.elapsed(), answered.len() - PROBES);
+        println!("{delivery}: the fast ones took {took:?}; of the slow ones {slow_ones} were answered by then");
+        assert!(slow_ones < FLOOD / 2, "{slow_ones} in {took:?}, which proves nothing");
+        wait_until("all others", LIMIT, || {
+            reader.count_into(&mut answered);
+            (answered.len() == FLOOD + PROBES).then_some(())
+        });
+        let took = began.elapsed();
+        let behind = signalbox.metric("signalbox_parked_total{reason=\"behind\"}").unwrap_or_default();
+        println!("{delivery}: all took {took:?}; {behind} were put aside");
+        assert!(behind > 0.0);
+        assert!(behind <= FLOOD as f64, "nobody is put aside twice for that");
+        assert!(signalbox.terminate().success());
+        reader.count_rest_into(&mut answered);
+        assert!(answered.values().all(|times| *times == 1), "{answered:?}");
+        let replies = setup.replies(FLOOD + PROBES, LIMIT);
+        assert!(replies.iter().all(|reply: &Reply| reply.status() == 200 && reply.header("attempts") == "1"));
+        assert_eq!(slow.calls(), FLOOD);
+    }
+}
+
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn a_request_that_ends_each_process_that_runs_it_is_found_out() {
+    const INNOCENT: usize = 40;
+    for delivery in DELIVERIES {
+        let kafka = Kafka::shared();
+        let setup = Setup::new(kafka);
+        let deadly = Arc::new(AtomicBool::new(false));
+        let model = {
+            let deadly = Arc::clone(&deadly);
+            StubModel::start(move |_, headers| match headers.contains_key("x-poison") {
+                true => {
+                    deadly.store(true, Ordering::SeqCst);
+                    Reaction::Late(Duration::from_secs(60))
+                }
+                false => Reaction::Late(Duration::from_millis(20)),
+            })
+        };
+        let mut signalbox = Signalbox::start(&setup.single_config(model.url(), &keys(delivery, "[100ms]")));
+        for n in 0..INNOCENT {
+            kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{n}"))], PAYLOAD);
+            if n == INNOCENT / 2 {
+                let poison = [("kafka_correlationId", "poison"), ("x-poison", "yes")];
+                kafka.send(&setup.requests, Some("poison"), &poison, PAYLOAD);
+            }
+        }
+        kafka.flush();
+        let reader = setup.reply_reader();
+        let mut answered = HashMap::<String, usize>::new();
+        let mut lives = 1;
+        wait_until("the end of it", Duration::from_secs(120), || {
+            if deadly.swap(false, Ordering::SeqCst) {
+                signalbox.kill();
+                signalbox.start_again();
+                lives += 1;
+            }
+            reader.count_into(&mut answered);
+            (answered.len() == INNOCENT + 1).then_some(())
+        });
+        println!("{delivery}: it took {lives} lives");
+        assert!(lives <= 8, "{lives}");
+        let letters = kafka.consume(&setup.dead_letters, 2, Duration::from_secs(3));
+        assert_eq!(letters.len(), 1);
+        assert_eq!(letters[0].key(), Some(&b"poison"[..]));
+        assert_eq!(text(&letters[0], "kafka_dlt-exception-fqcn"), "INTERNAL_ERROR");
+        let replies = setup.replies(answered.values().sum(), LIMIT);
+        for reply in &replies {
+            assert_eq!(reply.status(), if reply.key == "poison" { 500 } else { 200 }, "{reply:?}");
+        }
+        // It lives, and goes on.
+        kafka.produce(&setup.requests, None, &[("kafka_correlationId", "after")], PAYLOAD);
+        wait_until("one more", LIMIT, || {
+            reader.count_into(&mut answered);
+            answered.contains_key("after").then_some(())
+        });
+        assert!(!deadly.load(Ordering::SeqCst));
+        assert!(signalbox.terminate().success());
+        reader.count_rest_into(&mut answered);
+        assert!(delivery == "at_least_once" || answered.values().all(|times| *times == 1), "{answered:?}");
+    }
+}
