@@ -89,7 +89,7 @@ pub(super) fn now() -> Duration {
     START.elapsed()
 }
 
-pub(super) fn nanoseconds(time: Duration) -> u64 {
+fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 

@@ -2,18 +2,14 @@
 //!
 //! A route whose model is far behind would fill the whole window, and nothing else would be read any more. So it may
 //! hold no more than what it leaves free: one such route takes half, two take a third each, and there is always some
-//! room left. A route that answers quickly may hold what it likes: others get its room in a moment.
+//! room left. A route may hold more than that if it is no more than it has ended within the last second: others get
+//! its room in a moment.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::load::{nanoseconds, now};
+use super::load::now;
 use crate::config::Kafka;
-
-/// So long may its requests take, and the last of their ends be ago, of a route that answers quickly.
-const QUICK: Duration = Duration::from_secs(1);
-/// How much the latest request counts for the mean.
-const WEIGHT: f64 = 0.125;
 
 /// The room of all routes.
 #[derive(Debug)]
@@ -31,10 +27,11 @@ pub(super) struct Room {
 pub(super) struct Share {
     requests: AtomicUsize,
     bytes: AtomicUsize,
-    /// How long its requests have taken lately, in seconds: the bits of a float.
-    mean: AtomicU64,
-    /// When the last of them ended; 0 is never.
-    ended: AtomicU64,
+    /// The second in which the latest of them ended.
+    second: AtomicU64,
+    /// How many ended in that second so far, and in the one before.
+    ended: AtomicUsize,
+    ended_before: AtomicUsize,
 }
 
 /// The place of one request, until it is dropped.
@@ -43,7 +40,6 @@ pub(super) struct Place<'a> {
     room: &'a Room,
     share: &'a Share,
     bytes: usize,
-    since: Duration,
 }
 
 impl Room {
@@ -68,42 +64,39 @@ impl Room {
         };
         let is_large = exceeds(&share.requests, &self.requests, self.max_requests)
             || exceeds(&share.bytes, &self.bytes, self.max_bytes);
-        self.is_bounded && is_large && !share.is_quick(now)
+        self.is_bounded && is_large && share.requests.load(Ordering::Relaxed) as f64 > share.ended_lately(now)
     }
 
     /// Gives a request of a route its place.
     pub(super) fn enter<'a>(&'a self, share: &'a Share, bytes: usize) -> Place<'a> {
-        self.enter_at(share, bytes, now())
-    }
-
-    fn enter_at<'a>(&'a self, share: &'a Share, bytes: usize, since: Duration) -> Place<'a> {
         for (requests, of) in [(&self.requests, &self.bytes), (&share.requests, &share.bytes)] {
             requests.fetch_add(1, Ordering::Relaxed);
             of.fetch_add(bytes, Ordering::Relaxed);
         }
-        Place { room: self, share, bytes, since }
+        Place { room: self, share, bytes }
     }
 }
 
 impl Share {
-    fn took_at(&self, took: Duration, now: Duration) {
-        let seconds = took.as_secs_f64();
-        let mean = match self.is_recent(now) {
-            true => f64::from_bits(self.mean.load(Ordering::Relaxed)) * (1.0 - WEIGHT) + seconds * WEIGHT,
-            false => seconds,
-        };
-        self.mean.store(mean.to_bits(), Ordering::Relaxed);
-        self.ended.store(nanoseconds(now), Ordering::Relaxed);
+    fn end_at(&self, now: Duration) {
+        let second = now.as_secs();
+        let before = self.second.swap(second, Ordering::Relaxed);
+        if before != second {
+            let ended = self.ended.swap(0, Ordering::Relaxed);
+            self.ended_before.store(if before + 1 == second { ended } else { 0 }, Ordering::Relaxed);
+        }
+        self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn is_quick(&self, now: Duration) -> bool {
-        self.is_recent(now) && f64::from_bits(self.mean.load(Ordering::Relaxed)) < QUICK.as_secs_f64()
-    }
-
-    /// Whether what is known of it is of now.
-    fn is_recent(&self, now: Duration) -> bool {
-        let ended = self.ended.load(Ordering::Relaxed);
-        ended > 0 && nanoseconds(now).saturating_sub(ended) < nanoseconds(QUICK)
+    /// How many requests have ended within the last second, as if those of a second were spread over it.
+    fn ended_lately(&self, now: Duration) -> f64 {
+        let rest = 1.0 - f64::from(now.subsec_nanos()) / 1e9;
+        let ended = self.ended.load(Ordering::Relaxed) as f64;
+        match now.as_secs().saturating_sub(self.second.load(Ordering::Relaxed)) {
+            0 => ended + self.ended_before.load(Ordering::Relaxed) as f64 * rest,
+            1 => ended * rest,
+            _ => 0.0,
+        }
     }
 }
 
@@ -113,8 +106,7 @@ impl Drop for Place<'_> {
             requests.fetch_sub(1, Ordering::Relaxed);
             of.fetch_sub(self.bytes, Ordering::Relaxed);
         }
-        let now = now();
-        self.share.took_at(now.saturating_sub(self.since), now);
+        self.share.end_at(now());
     }
 }
 
@@ -139,7 +131,7 @@ mod tests {
     fn fill<'a>(room: &'a Room, share: &'a Share, bytes: usize) -> Vec<Place<'a>> {
         let mut places = Vec::new();
         while places.len() < 1_000 && !room.is_short_at(share, NOW) {
-            places.push(room.enter_at(share, bytes, NOW));
+            places.push(room.enter(share, bytes));
         }
         places
     }
@@ -164,14 +156,18 @@ mod tests {
     }
 
     #[test]
-    fn whoever_answers_quickly_may_have_it_all() {
+    fn what_ends_within_a_second_may_take_more() {
         let (room, share) = (room(100), Share::default());
-        share.took_at(Duration::from_millis(200), NOW);
+        (0..80).for_each(|_| share.end_at(NOW));
+        assert_eq!(share.ended_lately(NOW + Duration::from_millis(500)), 80.0);
+        assert_eq!(share.ended_lately(NOW + Duration::from_millis(1_500)), 40.0);
         let places = fill(&room, &share, 0);
-        assert_eq!(places.len(), 1_000);
-        assert!(room.is_short_at(&share, NOW + QUICK), "it has ended nothing since");
-        (0..30).for_each(|_| share.took_at(Duration::from_secs(5), NOW));
-        assert!(room.is_short_at(&share, NOW), "it has become slow");
+        assert_eq!(places.len(), 81);
+        assert!(room.is_short_at(&share, NOW + Duration::from_secs(2)), "it has ended nothing since");
+        share.end_at(NOW + Duration::from_secs(1));
+        assert_eq!(share.ended_lately(NOW + Duration::from_millis(1_250)), 61.0);
+        share.end_at(NOW + Duration::from_secs(3));
+        assert_eq!(share.ended_lately(NOW + Duration::from_secs(3)), 1.0);
     }
 
     #[test]
