@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::acknowledged::Acknowledged;
 use super::address::{Address, AllowedTopics};
@@ -116,6 +117,8 @@ impl Publisher {
     /// Puts a request aside in a retry topic, to be read again from there. What it would have ended in goes to the
     /// address if the topic does not take it.
     pub async fn park(&self, ending: Ending, correlation: Correlation, parking: Parking, address: Address) {
+        let Parking { topic, reason, failures } = &parking;
+        debug!(source = %ending.request.source, topic = %topic.name, reason, failures, "a request is put aside");
         self.send(Job::new(ending, correlation, Destination::Parked(parking, address))).await;
     }
 
