@@ -16,4 +16,5 @@ pub mod canary; // whose share moves by itself
 pub mod models; // what a route points at
 pub mod invocation; // calling it
 pub mod replies; // results out
+pub mod redrive; // dead letters back in
 pub mod telemetry; // what operators see

@@ -94,6 +94,8 @@ impl ClientContext for BrokerContext {
         let code = error.rdkafka_error_code();
         match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.health.lost(self.role, reason),
+            // Whoever wants to know is told so in its place among the records.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
             Some(code) if is_connection_trouble(code) => {
                 debug!(client = self.role, %code, reason, "a broker connection was lost");
             }

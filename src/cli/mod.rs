@@ -3,6 +3,7 @@
 mod check;
 mod exit;
 mod quickstart;
+mod redrive;
 mod route;
 mod start;
 
@@ -33,6 +34,8 @@ enum Command {
     Check(check::Args),
     /// Explain which route a request would take; nothing is called.
     Route(route::Args),
+    /// Send dead letters back to the topic that they came from, each once.
+    Redrive(redrive::Args),
 }
 
 impl Cli {
@@ -46,6 +49,7 @@ impl Cli {
             Command::Start(args) => start::run(args),
             Command::Check(args) => check::run(args),
             Command::Route(args) => route::run(args),
+            Command::Redrive(args) => redrive::run(args),
         }
     }
 }

@@ -22,6 +22,7 @@ pub use budget::Budget;
 pub use consumer::{Intake, IntakeError};
 pub use offsets::{Gone, Offsets, Staged};
 pub use position::{Position, Unreadable};
+pub(crate) use record::request_from;
 pub use ticket::{Claim, LaneId, Ticket};
 pub use window::{Begun, MAX_WINDOW, Window};
 

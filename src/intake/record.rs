@@ -51,7 +51,7 @@ fn unix_milliseconds() -> i64 {
 }
 
 /// Copies a record. The flag tells whether its headers could be read; if not, the request has none.
-fn request_from(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> (Request, bool) {
+pub(crate) fn request_from(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> (Request, bool) {
     // The library's header iterator panics on a name that is not UTF-8, which any producer can send.
     match catch_unwind(AssertUnwindSafe(|| copy(message, topic, message.headers()))) {
         Ok(request) => (request, true),

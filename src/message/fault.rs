@@ -107,6 +107,22 @@ impl Fault {
 }
 
 impl Code {
+    /// All there are.
+    pub const ALL: [Self; 12] = [
+        Self::BadRequest,
+        Self::Unauthenticated,
+        Self::PermissionDenied,
+        Self::ResourceDoesNotExist,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
+        Self::ConditionFailed,
+        Self::ResourceExhausted,
+        Self::InternalError,
+        Self::ModelError,
+        Self::TemporarilyUnavailable,
+        Self::DeadlineExceeded,
+    ];
+
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {

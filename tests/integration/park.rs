@@ -1,6 +1,7 @@
 //! Requests that are put aside, to be run later: nothing is lost, nothing is repeated, and nobody else waits.
 
 use std::collections::HashMap;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 
-use crate::support::{Kafka, Reaction, Reply, Setup, Signalbox, StubModel, wait_until};
+use crate::support::{Kafka, Reaction, Reply, Setup, Signalbox, StubModel, fresh_directory, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
@@ -44,6 +45,15 @@ fn header<'a>(record: &'a OwnedMessage, name: &str) -> &'a [u8] {
 
 fn text(record: &OwnedMessage, name: &str) -> String {
     String::from_utf8(header(record, name).to_vec()).unwrap()
+}
+
+/// `signalbox redrive`, on its way.
+fn redrive(config: &str, arguments: &[&str]) -> Child {
+    let file = fresh_directory("redrive").join("signalbox.yaml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox"));
+    command.args(["redrive", "--config", file.to_str().unwrap()]).args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
@@ -106,8 +116,9 @@ fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
         let setup = Setup::new(kafka);
-        let (model, _) = model_that_is_down();
-        let signalbox = Signalbox::start(&setup.single_config(model.url(), &keys(delivery, "[200ms, 500ms]")));
+        let (model, is_up) = model_that_is_down();
+        let config = setup.single_config(model.url(), &keys(delivery, "[200ms, 500ms]"));
+        let signalbox = Signalbox::start(&config);
         let sent = [("kafka_correlationId", "order-0"), ("x-note", "mine"), ("retry_topic-attempts", "mine too")];
         let began = Instant::now();
         kafka.produce(&setup.requests, Some("key"), &sent, PAYLOAD);
@@ -140,6 +151,17 @@ fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
         let metric = |series: &str| signalbox.metric(series).unwrap_or_default();
         assert_eq!(metric("signalbox_parked_total{reason=\"failed\"}"), 2.0);
         assert_eq!(metric("signalbox_dead_letters_total{reason=\"TEMPORARILY_UNAVAILABLE\"}"), 1.0);
+
+        // It is sent back when the model is there again, and answered like any other.
+        is_up.store(true, Ordering::SeqCst);
+        let redrive = redrive(&config, &[]).wait_with_output().unwrap();
+        assert!(redrive.status.success(), "{redrive:?}");
+        let reply = setup.replies(2, LIMIT).into_iter().find(|reply| reply.status() == 200).expect("an answer");
+        assert_eq!((&*reply.key, reply.header("attempts"), reply.header("x-note")), ("order-0", "1", "mine"));
+        let redrive = self::redrive(&config, &[]).wait_with_output().unwrap();
+        assert_eq!(redrive.status.code(), Some(1));
+        let said = String::from_utf8(redrive.stdout).unwrap();
+        assert!(said.starts_with("there are no dead letters"), "{said}");
     }
 }
 
@@ -283,4 +305,98 @@ fn a_request_that_ends_each_process_that_runs_it_is_found_out() {
         reader.count_rest_into(&mut answered);
         assert!(delivery == "at_least_once" || answered.values().all(|times| *times == 1), "{answered:?}");
     }
+}
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn dead_letters_are_sent_back_by_filter_and_each_once_although_it_is_killed() {
+    const LETTERS: usize = 8_000;
+    let kafka = Kafka::shared();
+    let setup = Setup::new(kafka);
+    let config = setup.single_config("builtin:noop", "");
+    for n in 0..LETTERS {
+        let code = if n % 4 == 0 { "INTERNAL_ERROR" } else { "MODEL_ERROR" };
+        let headers = [
+            ("kafka_correlationId", &*format!("order-{n}")),
+            ("deadline", "1"),
+            ("kafka_dlt-original-topic", &setup.requests),
+            ("kafka_dlt-original-partition", "\0\0\0\u{2}"),
+            ("kafka_dlt-original-offset", "\0\0\0\0\0\0\0\u{7}"),
+            ("kafka_dlt-exception-fqcn", code),
+            ("attempts", "3"),
+        ];
+        kafka.send(&setup.dead_letters, Some(&n.to_string()), &headers, PAYLOAD);
+    }
+    kafka.send(&setup.dead_letters, None, &[("kafka_dlt-original-topic", "elsewhere")], PAYLOAD);
+    kafka.flush();
+    let run = |arguments: &[&str]| {
+        let output = redrive(&config, arguments).wait_with_output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        println!("{arguments:?}: {} {said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap(), said)
+    };
+    let (code, said) = run(&["--code", "MODEL_ERROR", "--dry-run"]);
+    assert!(code == 0 && said.starts_with("6000 dead letters would be sent back"), "{said}");
+    assert_eq!(run(&["--endpoint", "another"]).0, 1);
+    assert_eq!(run(&["--until", "1h"]).0, 1);
+    let (code, said) = run(&["--code", "MODEL_ERROR", "--limit", "1"]);
+    assert!(code == 0 && said.starts_with("1 dead letter sent back"), "{said}");
+
+    let reader = kafka.reader(&setup.requests);
+    let mut sent = HashMap::<String, usize>::new();
+    let take = |sent: &mut HashMap<String, usize>, wait: Duration| {
+        while let Some(record) = reader.poll(wait) {
+            let Ok(record) = record else { continue };
+            let names: Vec<_> = record.headers().unwrap().iter().map(|header| header.key).collect();
+            assert_eq!((names, record.partition()), (vec!["kafka_correlationId"], 2));
+            *sent.entry(String::from_utf8(record.key().unwrap().to_vec()).unwrap()).or_default() += 1;
+        }
+    };
+    let mut kills = 0;
+    loop {
+        let mut redrive = redrive(&config, &["--code", "MODEL_ERROR"]);
+        let before = sent.len();
+        let ended = wait_until("a batch, or the end", LIMIT, || {
+            let ended = redrive.try_wait().unwrap();
+            take(&mut sent, Duration::from_millis(1));
+            (ended.is_some() || sent.len() > before).then_some(ended)
+        });
+        match ended {
+            Some(ended) => {
+                assert!(ended.success(), "{:?}", redrive.wait_with_output());
+                break;
+            }
+            None if kills < 3 => {
+                redrive.kill().unwrap();
+                redrive.wait().unwrap();
+                kills += 1;
+            }
+            None => {
+                assert!(redrive.wait().unwrap().success());
+                break;
+            }
+        }
+    }
+    assert!(kills > 0);
+    take(&mut sent, Duration::from_secs(3));
+    assert_eq!(sent.len(), LETTERS * 3 / 4, "after {kills} kills");
+    assert!(sent.values().all(|times| *times == 1), "after {kills} kills");
+    assert_eq!(run(&["--code", "MODEL_ERROR"]).0, 1);
+    // What the filter has left is there for another run.
+    let (code, said) = run(&["--since", "1h"]);
+    assert!(code == 0 && said.starts_with("2000 dead letters sent back"), "{said}");
+    assert!(said.contains("1 dead letter left, which did not come from that topic"), "{said}");
+    take(&mut sent, Duration::from_secs(3));
+    assert!(sent.len() == LETTERS && sent.values().all(|times| *times == 1));
+    let missing = config.replace(&setup.dead_letters, "no-such-topic");
+    let output = redrive(&missing, &[]).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(69)
+            && said.contains("topic 'no-such-topic' (kafka.dead_letter_topic) does not exist"),
+        "{said}"
+    );
+    let embedded = config.replace(&kafka.bootstrap(), "embedded");
+    let output = redrive(&embedded, &[]).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(64), "{}", String::from_utf8_lossy(&output.stderr));
 }
