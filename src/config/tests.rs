@@ -12,6 +12,7 @@ mod canary;
 mod decision;
 mod properties;
 mod recovery;
+mod retry_delays;
 mod route_tests;
 mod shares;
 
