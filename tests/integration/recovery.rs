@@ -13,7 +13,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
 
 fn config(setup: &Setup<'_>, endpoints: &str) -> String {
-    setup.config(endpoints, "", "http://127.0.0.1:9")
+    // It is the faults themselves that are looked at here.
+    setup.config(endpoints, "  retry_delays: []", "http://127.0.0.1:9")
 }
 
 /// One route with these keys, for a flow mapping.
