@@ -177,7 +177,9 @@ fn the_fastest_model_gets_the_most_and_one_that_is_gone_hardly_anything() {
       - {{model_uri: \"{NOWHERE}\", alias: gone}}
 "
     );
-    let signalbox = Signalbox::start(&setup.config(&endpoints, "  max_in_flight: 16", NOWHERE));
+    // Each request is to be answered where it went first.
+    let keys = "  max_in_flight: 16\n  retry_delays: []";
+    let signalbox = Signalbox::start(&setup.config(&endpoints, keys, NOWHERE));
     kafka.send_orders(&setup.requests, REQUESTS, |_| BODY.to_vec());
     let replies = setup.replies(REQUESTS, LIMIT);
     assert_eq!(replies.len(), REQUESTS, "{}", signalbox.log());
