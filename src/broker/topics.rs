@@ -14,6 +14,10 @@ use crate::config::Kafka;
 
 const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What is committed of a topic that the group does not subscribe to is forgotten after a week without a commit. By then
+/// there must be nothing left of what was committed.
+const RETRY_SETTINGS: [(&str, &str); 2] = [("retention.ms", "518400000"), ("segment.ms", "3600000")];
+
 /// What is decided is little, and is read in one order.
 const STATE_PARTITIONS: i32 = 1;
 
@@ -31,8 +35,16 @@ impl Cluster {
                 .try_for_each(|topic: &str| embedded.create_topic(topic, config.partitions));
         }
         let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        let retry_topics = config.retry_topics();
         for topic in topics.iter().map(AsRef::as_ref) {
-            if self.partitions_by(&consumer, topic)?.is_none() {
+            if self.partitions_by(&consumer, topic)?.is_some() {
+                continue;
+            }
+            if retry_topics.iter().any(|retry| *retry.name == *topic) {
+                // Each of its partitions goes with one of the requests topic.
+                let partitions = self.partitions_by(&consumer, &config.requests_topic)?.unwrap_or(config.partitions);
+                self.create(config, topic, partitions, &RETRY_SETTINGS)?;
+            } else {
                 self.create(config, topic, config.partitions, &[])?;
             }
         }

@@ -59,7 +59,8 @@ impl Intake {
     ) -> Result<Self, BrokerError> {
         let readiness = readiness.part("intake");
         readiness.waits_for(format!("partitions of '{}' to be assigned", config.requests_topic));
-        let topics = Topics::of(config);
+        let partitions = |topic: &str| cluster.partitions(topic).map(Option::unwrap_or_default);
+        let topics = Topics::of(config, partitions)?;
         let (completions, receiver) = channel();
         let context = IntakeContext::new(ContextParts {
             broker: cluster.context("intake"),
@@ -75,8 +76,7 @@ impl Intake {
             readiness: readiness.clone(),
         });
         let consumer: BaseConsumer<IntakeContext> = cluster.client("intake", &settings(config, cluster), context)?;
-        let names: Vec<&str> = topics.names().iter().map(|name| &**name).collect();
-        let subscribed = consumer.subscribe(&names);
+        let subscribed = consumer.subscribe(&[topics.requests()]);
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
         let offsets = Offsets::new(&consumer);

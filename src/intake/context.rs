@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
@@ -56,6 +57,8 @@ pub(super) struct Topics {
     names: Arc<[Arc<str>]>,
     /// How long a request waits in each of them.
     delays: Arc<[Duration]>,
+    /// How many partitions each of them has.
+    partitions: Arc<[i32]>,
 }
 
 /// What a context is made of.
@@ -71,13 +74,32 @@ pub(super) struct ContextParts {
 }
 
 impl Topics {
-    pub(super) fn of(config: &Kafka) -> Self {
+    /// Those of a config; `partitions` says how many a topic has.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub(super) fn of<E>(config: &Kafka, partitions: impl Fn(&str) -> Result<i32, E>) -> Result<Self, E> {
         let requests = RetryTopic { name: config.requests_topic.as_str().into(), delay: Duration::ZERO };
         let (names, delays): (Vec<_>, Vec<_>) =
             [requests].into_iter().chain(config.retry_topics()).map(|topic| (topic.name, topic.delay)).unzip();
-        Self { names: names.into(), delays: delays.into() }
+        let partitions = names.iter().map(|name| partitions(name)).collect::<Result<_, _>>()?;
+        Ok(Self { names: names.into(), delays: delays.into(), partitions })
     }
 
+    /// Adds to some partitions of the requests topic those of the same number of the retry topics. The group knows
+    /// nothing of these: it would share all partitions out alike, and one instance might have nothing but such as are
+    /// hardly ever used.
+    fn add_companions(&self, list: &mut TopicPartitionList) {
+        let of_requests: Vec<i32> =
+            self.lanes(list).iter().filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect();
+        for (name, partitions) in self.names.iter().zip(&*self.partitions).skip(1) {
+            for partition in of_requests.iter().filter(|partition| *partition < partitions) {
+                list.add_partition(name, *partition);
+            }
+        }
+    }
+
+    /// The requests topic, and the retry topics.
     pub(super) fn names(&self) -> &[Arc<str>] {
         &self.names
     }
@@ -324,11 +346,25 @@ impl ClientContext for IntakeContext {
 }
 
 impl ConsumerContext for IntakeContext {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(list) => self.assigned(&self.topics.lanes(list)),
-            Rebalance::Revoke(list) => self.revoked(consumer, &self.topics.lanes(list)),
-            Rebalance::Error(error) => warn!(%error, "the group could not be rebalanced"),
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let is_cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        self.topics.add_companions(list);
+        let lanes = self.topics.lanes(list);
+        let done = match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.assigned(&lanes);
+                if is_cooperative { consumer.incremental_assign(list) } else { consumer.assign(list) }
+            }
+            _ => {
+                match what {
+                    RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoked(consumer, &lanes),
+                    error => warn!(error = %RDKafkaErrorCode::from(error), "the group could not be rebalanced"),
+                }
+                if is_cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() }
+            }
+        };
+        if let Err(error) = done {
+            warn!(%error, "partitions could not be taken over or given back");
         }
     }
 }

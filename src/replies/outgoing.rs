@@ -51,8 +51,8 @@ impl Job {
         let request = &self.ending.request;
         Outgoing {
             topic: parking.topic.name.clone(),
-            // Its order is lost anyway.
-            partition: None,
+            // Whoever has that one of the requests topic reads this one, too.
+            partition: Some(self.ending.ticket.claim().assignment().0.partition),
             key: request.key.clone(),
             payload: request.payload.clone(),
             headers: parked_headers(request, parking, self.ending.outcome.served_by.attempts),

@@ -171,7 +171,7 @@ fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() 
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let model = StubModel::start(|_, _| Reaction::Answer);
-    let signalbox = Signalbox::start(&setup.single_config(model.url(), &keys("at_least_once", "[500ms]")));
+    let signalbox = Signalbox::start(&setup.single_config(model.url(), &keys("at_least_once", "[500ms, 60s]")));
     let topic = format!("{}-retry-500", setup.requests);
     let forged = [
         ("kafka_correlationId", "forged"),
@@ -184,6 +184,11 @@ fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() 
     let reply = &setup.replies(1, Duration::from_secs(10))[0];
     assert_eq!((reply.status(), &*reply.key, reply.header("attempts")), (200, "forged", "1"), "{}", signalbox.log());
     assert!(reply.header("source").starts_with(&format!("{topic}/")), "{reply:?}");
+    let waiting = format!("{}-retry-60000", setup.requests);
+    kafka.produce(&waiting, None, &[], PAYLOAD);
+    let series = format!("signalbox_parked_requests{{topic=\"{waiting}\"}}");
+    wait_until("word of what waits", LIMIT, || (signalbox.metric(&series) == Some(1.0)).then_some(()));
+    assert_eq!(model.calls(), 1, "it is not due yet");
 }
 
 #[test]
@@ -218,8 +223,9 @@ fn a_model_that_is_far_behind_holds_up_nobody_else() {
         let sent = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
         for n in 0..PROBES {
             let id = format!("fast-{n}");
-            kafka.produce(&setup.requests, None, &[("kafka_correlationId", &id), ("endpoint", "fast")], PAYLOAD);
+            kafka.send(&setup.requests, None, &[("kafka_correlationId", &id), ("endpoint", "fast")], PAYLOAD);
         }
+        kafka.flush();
         wait_until("all others", LIMIT, || {
             reader.count_into(&mut answered);
             (answered.len() == FLOOD + PROBES).then_some(())
