@@ -368,3 +368,24 @@ impl ConsumerContext for IntakeContext {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_of_retry_topics_go_with_those_of_the_requests_topic() {
+        let config = Kafka {
+            bootstrap_servers: "kafka:9092".to_owned(),
+            requests_topic: "requests".to_owned(),
+            retry_delays: vec![Duration::from_secs(1)],
+            ..Kafka::default()
+        };
+        let partitions = |topic: &str| Ok::<_, ()>(if topic == "requests-retry-1000" { 1 } else { 3 });
+        let topics = Topics::of(&config, partitions).unwrap();
+        let mut list = topics.list([0, 2].map(|partition| LaneId { topic: 0, partition }));
+        topics.add_companions(&mut list);
+        let lanes: Vec<_> = topics.lanes(&list).iter().map(|lane| (lane.topic, lane.partition)).collect();
+        assert_eq!(lanes, [(0, 0), (0, 2), (1, 0), (1, 2), (2, 0)]);
+    }
+}
