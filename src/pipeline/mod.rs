@@ -28,7 +28,7 @@ use tracing::error;
 use crate::canary::Canaries;
 use crate::config::Config;
 use crate::intake::{Handler, Refusal, Ticket};
-use crate::message::{Code, Correlation, Fault, Outcome, Reply, Request, Stage};
+use crate::message::{Code, Correlation, Fault, Outcome, Request, Stage};
 use crate::models::{ModelUriError, Models};
 use crate::replies::{Ending, Place, Publisher};
 use crate::routing::RoutingTable;

@@ -100,7 +100,9 @@ impl Job {
 
     pub(super) fn address_mut(&mut self) -> &mut Address {
         match &mut self.destination {
-            Destination::Caller(address) | Destination::DeadLetter(_, address) => address,
+            Destination::Caller(address) | Destination::DeadLetter(_, address) | Destination::Parked(_, address) => {
+                address
+            }
         }
     }
 
