@@ -34,6 +34,7 @@ impl World {
             key: None,
             payload: Some(bytes.clone()),
             headers: Headers::default(),
+            parked: None,
         };
         let payload = Payload::read("application/json", &bytes).unwrap();
         let (tell, place) = oneshot::channel();
