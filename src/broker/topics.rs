@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::cluster::Cluster;
 use super::context::BrokerContext;
@@ -17,6 +17,12 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
 /// What is committed of a topic that the group does not subscribe to is forgotten after a week without a commit. By then
 /// there must be nothing left of what was committed.
 const RETRY_SETTINGS: [(&str, &str); 2] = [("retention.ms", "518400000"), ("segment.ms", "3600000")];
+
+/// What librdkafka sends at once, unless it is told otherwise.
+const USUAL_BATCH: u64 = 1_000_000;
+
+/// What a batch has before its first record, and a little more.
+const BATCH_HEAD: u64 = 100;
 
 /// What is decided is little, and is read in one order.
 const STATE_PARTITIONS: i32 = 1;
@@ -65,6 +71,31 @@ impl Cluster {
             return Ok(());
         }
         self.create(config, topic, STATE_PARTITIONS, &[("cleanup.policy", "compact")])
+    }
+
+    /// The most bytes that may go to these topics at once, as `batch.size`: a topic refuses a batch that is larger than
+    /// what it takes as a whole, and every record with it. None when all take as much as librdkafka sends, or the broker
+    /// does not say. Blocks; not for the runtime's workers.
+    ///
+    /// # Errors
+    /// When no admin client can be made.
+    pub fn largest_batch(&self, topics: &[&str]) -> Result<Option<u64>, BrokerError> {
+        if self.embedded().is_some() {
+            return Ok(None);
+        }
+        let admin: AdminClient<BrokerContext> = self.client("admin", &[], self.context("admin"))?;
+        let options = AdminOptions::new().request_timeout(Some(CREATE_TIMEOUT));
+        let topics: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let described = match blocking(admin.describe_configs(&topics, &options))? {
+            Ok(described) => described,
+            Err(error) => {
+                debug!(%error, "the broker does not say how much its topics take");
+                return Ok(None);
+            }
+        };
+        let limit = |topic: &ConfigResource| topic.get("max.message.bytes")?.value.as_ref()?.parse::<u64>().ok();
+        let least = described.iter().flatten().filter_map(limit).min();
+        Ok(least.map(|limit| limit.saturating_sub(BATCH_HEAD).max(1)).filter(|batch| *batch < USUAL_BATCH))
     }
 
     fn create(

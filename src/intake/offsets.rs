@@ -94,7 +94,10 @@ impl Offsets {
             let element = element.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition))?;
             element.error()?;
             match element.offset() {
-                Offset::Offset(offset) => Ok(Position::read(offset, element.metadata()).unwrap_or_default()),
+                // It is what we have committed, or somebody has meanwhile what says no more than its offset.
+                Offset::Offset(offset) => {
+                    Ok(Position::read(offset, element.metadata()).unwrap_or(Position { offset, ..Position::default() }))
+                }
                 _ => Ok(Position::default()),
             }
         };

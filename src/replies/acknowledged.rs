@@ -9,14 +9,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::address::AllowedTopics;
 use super::counts::Counts;
 use super::job::{Job, Part};
-use super::outgoing::Graveyard;
-use crate::broker::{BrokerContext, BrokerError, Cluster};
+use super::publisher::Parts;
+use crate::broker::{BrokerContext, BrokerError};
 
 /// How long a full producer queue is left to drain.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
@@ -42,12 +40,8 @@ pub(super) struct Acknowledged {
 
 struct Shared {
     producer: ThreadedProducer<DeliveryContext>,
-    allowed: Arc<AllowedTopics>,
-    graveyard: Graveyard,
-    counts: Counts,
+    parts: Parts,
     runtime: Handle,
-    /// Pulled when the producer cannot go on, so that the process ends rather than stand still.
-    failed: CancellationToken,
 }
 
 /// A job that needs another record. Few ever do, so the channel is unbounded in name only: it never holds more than is
@@ -67,18 +61,12 @@ struct DeliveryContext {
 }
 
 impl Acknowledged {
-    pub(super) fn start(
-        cluster: &Cluster,
-        allowed: Arc<AllowedTopics>,
-        graveyard: Graveyard,
-        counts: Counts,
-        failed: CancellationToken,
-    ) -> Result<Self, BrokerError> {
+    pub(super) fn start(parts: Parts) -> Result<Self, BrokerError> {
         let (unsettled, receiver) = unbounded_channel();
-        let context = DeliveryContext { broker: cluster.context("replies"), unsettled, counts: counts.clone() };
-        let producer = cluster.client("replies", SETTINGS, context)?;
-        let runtime = Handle::current();
-        let acknowledged = Self { shared: Arc::new(Shared { producer, allowed, graveyard, counts, runtime, failed }) };
+        let broker = parts.cluster.context("replies");
+        let context = DeliveryContext { broker, unsettled, counts: parts.counts.clone() };
+        let producer = parts.cluster.client("replies", &parts.settings(SETTINGS), context)?;
+        let acknowledged = Self { shared: Arc::new(Shared { producer, parts, runtime: Handle::current() }) };
         acknowledged.shared.runtime.spawn(acknowledged.clone().settle(receiver));
         Ok(acknowledged)
     }
@@ -112,7 +100,7 @@ impl Acknowledged {
 
     /// Whoever waits behind the job may leave once librdkafka has its last record; a dead letter is followed by another.
     fn hand_over(&self, mut job: Box<Job>) -> Result<(), (KafkaError, Box<Job>)> {
-        let Shared { producer, graveyard, .. } = &*self.shared;
+        let Shared { producer, parts: Parts { graveyard, .. }, .. } = &*self.shared;
         let place = job.ending.place.take_if(|_| job.part == Part::Reply);
         let outgoing = match (job.part, job.letter()) {
             (Part::Letter, Some(letter)) => job.dead_letter(letter, graveyard),
@@ -145,13 +133,13 @@ impl Acknowledged {
     /// nothing can go any more.
     fn reroute(&self, job: &mut Job, error: &KafkaError) -> Option<Duration> {
         let shared = &self.shared;
-        shared.counts.refused(error.rdkafka_error_code());
+        shared.parts.counts.refused(error.rdkafka_error_code());
         if let Some((fatal, why)) = shared.producer.client().fatal_error() {
             error!(%fatal, why, "the producer of replies cannot go on");
-            shared.failed.cancel();
+            shared.parts.failed.cancel();
             return None;
         }
-        Some(job.reroute(job.part, error, &shared.allowed))
+        Some(job.reroute(job.part, error, &shared.parts.allowed))
     }
 
     fn spawn_send(&self, job: Box<Job>, pause: Duration) {

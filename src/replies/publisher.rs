@@ -42,6 +42,26 @@ pub struct Publisher {
     way: Way,
 }
 
+/// What either way needs.
+pub(super) struct Parts {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) allowed: Arc<AllowedTopics>,
+    pub(super) graveyard: Graveyard,
+    pub(super) counts: Counts,
+    /// What the topics take at once, if that is less than usual.
+    pub(super) batch_size: Option<String>,
+    /// Pulled when the producer cannot go on, so that the process ends rather than stand still.
+    pub(super) failed: CancellationToken,
+}
+
+impl Parts {
+    /// The producer's settings for these topics, besides its own.
+    pub(super) fn settings<'a>(&'a self, own: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+        let batch_size = self.batch_size.as_deref().map(|bytes| ("batch.size", bytes));
+        own.iter().copied().chain(batch_size).collect()
+    }
+}
+
 /// How records reach the broker.
 #[derive(Clone)]
 enum Way {
@@ -66,21 +86,18 @@ impl Publisher {
     ) -> Result<Self, BrokerError> {
         let allowed = Arc::new(allowed);
         let order = Order::start(config, cluster, metrics)?;
-        let graveyard = Graveyard { topic: config.dead_letter_topic.as_str().into(), group: config.group_id.clone() };
-        let counts = Counts::new(metrics);
+        let batch_size = cluster.largest_batch(&[&config.replies_topic, &config.dead_letter_topic])?;
+        let parts = Parts {
+            cluster: cluster.clone(),
+            allowed: allowed.clone(),
+            graveyard: Graveyard { topic: config.dead_letter_topic.as_str().into(), group: config.group_id.clone() },
+            counts: Counts::new(metrics),
+            batch_size: batch_size.map(|bytes| bytes.to_string()),
+            failed,
+        };
         let way = match config.delivery {
-            Delivery::AtLeastOnce => {
-                Way::Acknowledged(Acknowledged::start(cluster, allowed.clone(), graveyard, counts, failed)?)
-            }
-            Delivery::ExactlyOnce => Way::Transactions(Transactions::prepare(
-                config,
-                cluster,
-                allowed.clone(),
-                graveyard,
-                counts,
-                metrics,
-                failed,
-            )?),
+            Delivery::AtLeastOnce => Way::Acknowledged(Acknowledged::start(parts)?),
+            Delivery::ExactlyOnce => Way::Transactions(Transactions::prepare(config, parts, metrics)?),
         };
         Ok(Self { allowed, order, way })
     }

@@ -141,6 +141,21 @@ fn an_answer_larger_than_the_broker_takes_becomes_a_small_fault() {
     assert_eq!(replies[0].json()["error_code"], "PAYLOAD_TOO_LARGE");
 }
 
+/// The broker refuses a batch as a whole, so what goes together has to fit.
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn small_answers_do_not_suffer_from_a_topic_that_takes_little_at_once() {
+    let kafka = Kafka::shared();
+    let (_model, url) = crate::support::http_model_of_size(1_000);
+    for delivery in ["at_least_once", "exactly_once"] {
+        let setup = Setup::with_replies(kafka, &[("max.message.bytes", "4000")]);
+        let _signalbox = Signalbox::start(&setup.single_config(&url, &format!("  delivery: {delivery}")));
+        kafka.send_orders(&setup.requests, 1_000, |_| b"{\"inputs\": [1]}".to_vec());
+        let replies = setup.replies(1_000, LIMIT);
+        assert_eq!(replies.iter().filter(|reply| reply.status() == 200).count(), 1_000, "{delivery}");
+    }
+}
+
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
 fn a_body_of_five_megabytes_is_refused_at_the_door() {

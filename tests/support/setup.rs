@@ -55,6 +55,11 @@ impl<'a> Setup<'a> {
         }
     }
 
+    /// The same with settings of the replies topic.
+    pub(crate) fn with_replies(kafka: &'a Kafka, settings: &[(&str, &str)]) -> Self {
+        Self { replies: kafka.create_topic_with("replies", 4, settings), ..Self::new(kafka) }
+    }
+
     /// Its consumer group.
     pub(crate) fn group(&self) -> &str {
         &self.group

@@ -25,7 +25,8 @@ use super::address::AllowedTopics;
 use super::counts::Counts;
 use super::job::Job;
 use super::outgoing::Graveyard;
-use crate::broker::{BrokerError, Cluster, Identity};
+use super::publisher::Parts;
+use crate::broker::{BrokerError, Identity};
 use crate::config::{Kafka, Ordering as Order};
 use crate::intake::Offsets;
 use crate::telemetry::Metrics;
@@ -64,18 +65,11 @@ struct Prepared {
 impl Transactions {
     /// Sees that the broker's transactions are real, and closes what an earlier process of this name has left open.
     /// Blocks; not for the runtime's workers.
-    pub(super) fn prepare(
-        config: &Kafka,
-        cluster: &Arc<Cluster>,
-        allowed: Arc<AllowedTopics>,
-        graveyard: Graveyard,
-        counts: Counts,
-        metrics: &Metrics,
-        failed: CancellationToken,
-    ) -> Result<Self, BrokerError> {
+    pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
+        let Parts { cluster, allowed, graveyard, counts, batch_size, failed } = parts;
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
-        let maker = Maker::new(cluster.clone(), identity);
+        let maker = Maker::new(cluster, identity, batch_size);
         let opened = (0..SESSIONS).map(|index| maker.open(index)).collect::<Result<_, _>>()?;
         let (sender, jobs) = channel();
         let prepared = Prepared {

@@ -43,6 +43,8 @@ pub(super) const SESSIONS: usize = 3;
 pub(super) struct Maker {
     cluster: Arc<Cluster>,
     identity: Identity,
+    /// What the topics take at once, if that is less than usual.
+    batch_size: Option<String>,
 }
 
 /// One transactional producer.
@@ -68,8 +70,8 @@ pub(super) struct SessionContext {
 }
 
 impl Maker {
-    pub(super) fn new(cluster: Arc<Cluster>, identity: Identity) -> Self {
-        Self { cluster, identity }
+    pub(super) fn new(cluster: Arc<Cluster>, identity: Identity, batch_size: Option<String>) -> Self {
+        Self { cluster, identity, batch_size }
     }
 
     /// Whose transactions these are, for a person.
@@ -82,7 +84,9 @@ impl Maker {
     pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
         let context = SessionContext { broker: self.cluster.context("replies"), refused: Mutex::new(Vec::new()) };
         let name = format!("{}.{index}", self.identity.name());
-        let settings: Vec<_> = SETTINGS.iter().copied().chain([("transactional.id", name.as_str())]).collect();
+        let batch_size = self.batch_size.as_deref().map(|bytes| ("batch.size", bytes));
+        let own = [("transactional.id", name.as_str())];
+        let settings: Vec<_> = SETTINGS.iter().copied().chain(batch_size).chain(own).collect();
         let producer: BaseProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
         let session = Session { index, producer };
         let opened = session.persist(|producer| producer.init_transactions(TRY));

@@ -19,7 +19,7 @@ fn maker(mock: &Mock) -> Maker {
     let config =
         Kafka { bootstrap_servers: mock.bootstrap_servers(), instance_id: Some("a".to_owned()), ..Kafka::default() };
     mock.create_topic(TOPIC, 1, 1).unwrap();
-    Maker::new(Arc::new(Cluster::new(&config).unwrap()), Identity::of(&config).unwrap())
+    Maker::new(Arc::new(Cluster::new(&config).unwrap()), Identity::of(&config).unwrap(), None)
 }
 
 fn send(session: &Session) {
