@@ -287,7 +287,8 @@ impl IntakeContext {
         lanes.iter().for_each(|lane| state.lanes.take(*lane));
         state.has_new_lanes = true;
         self.metrics.rebalances.with_label_values(&["assigned"]).inc();
-        info!(partitions = %names(lanes), owned = state.lanes.ids().len(), "partitions assigned");
+        let owned = state.lanes.ids().iter().filter(|lane| lane.topic == 0).count();
+        info!(partitions = %names(lanes), owned, "partitions assigned");
         self.readiness.ready();
     }
 
@@ -314,13 +315,10 @@ impl IntakeContext {
     }
 }
 
-/// Such as `0, 3, 7`; those of other topics than the requests topic with their number, as `1/0`.
+/// The partitions of the requests topic, such as `0, 3, 7`. Those of the retry topics go with them.
 fn names(lanes: &[LaneId]) -> String {
-    let name = |lane: &LaneId| match lane.topic {
-        0 => lane.partition.to_string(),
-        topic => format!("{topic}/{}", lane.partition),
-    };
-    lanes.iter().map(name).collect::<Vec<_>>().join(", ")
+    let of_requests = lanes.iter().filter(|lane| lane.topic == 0);
+    of_requests.map(|lane| lane.partition.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 impl ClientContext for IntakeContext {
