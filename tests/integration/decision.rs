@@ -53,7 +53,7 @@ fn endpoints(opa: &Opa) -> String {
 }
 
 fn config(setup: &Setup<'_>, opa: &Opa) -> String {
-    setup.config(&endpoints(opa), "", "http://127.0.0.1:9")
+    setup.config(&endpoints(opa), "  retry_delays: []", "http://127.0.0.1:9")
 }
 
 /// A producer that has sent so many requests.
