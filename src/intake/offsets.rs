@@ -96,7 +96,7 @@ impl Offsets {
             match element.offset() {
                 // It is what we have committed, or somebody has meanwhile what says no more than its offset.
                 Offset::Offset(offset) => {
-                    Ok(Position::read(offset, element.metadata()).unwrap_or(Position { offset, ..Position::default() }))
+                    Ok(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() }))
                 }
                 _ => Ok(Position::default()),
             }

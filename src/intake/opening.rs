@@ -4,7 +4,6 @@
 //! that is the end of each of its owners is found out: it is run alone after three of them, and when two have ended by
 //! that as well, it is a dead letter.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
@@ -15,7 +14,7 @@ use tracing::{debug, error, warn};
 use super::Refusal;
 use super::lanes::{Held, Trial};
 use super::poller::Poller;
-use super::position::{Position, Unreadable};
+use super::position::Position;
 use super::ticket::{LaneId, Ticket};
 use super::window::Begun;
 
@@ -87,10 +86,7 @@ impl Poller {
                 return Some(Position { offset: first, ..Position::default() });
             }
         }
-        // The library panics on text that is not UTF-8, which any client may have committed.
-        let read = catch_unwind(AssertUnwindSafe(|| Position::read(offset, element.metadata())));
-        let read = read.unwrap_or(Err(Unreadable::Foreign));
-        Some(read.unwrap_or_else(|reason| {
+        Some(Position::of(offset, element).unwrap_or_else(|reason| {
             warn!(%topic, partition, offset, %reason, "the commit's metadata cannot be relied on; requests after the committed offset may be answered a second time");
             Position { offset, ..Position::default() }
         }))

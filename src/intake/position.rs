@@ -5,8 +5,11 @@
 //! on, lowest bit first, up to the last that is finished. A window of 16,384 offsets takes 2,743 of the 4,096 bytes
 //! that a broker stores.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::window::MAX_WINDOW;
@@ -62,6 +65,16 @@ impl Position {
         let check = check(self.offset, &bytes[CHECK..]);
         bytes[..CHECK].copy_from_slice(&check);
         format!("{MARK}{}", STANDARD_NO_PAD.encode(bytes))
+    }
+
+    /// Reads what was committed at this offset, as the broker gives it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of(offset: i64, element: &TopicPartitionListElem<'_>) -> Result<Self, Unreadable> {
+        // The library panics on text that is not UTF-8, which any client may have committed.
+        let read = catch_unwind(AssertUnwindSafe(|| Self::read(offset, element.metadata())));
+        read.unwrap_or(Err(Unreadable::Foreign))
     }
 
     /// Reads what was committed. Without metadata nothing but the offset is known.

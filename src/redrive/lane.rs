@@ -1,7 +1,6 @@
 //! One partition of the dead-letter topic: which of its letters were sent back.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -9,7 +8,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::PATIENCE;
 use super::error::RedriveError;
 use crate::broker::BrokerContext;
-use crate::intake::{Position, Unreadable, Window};
+use crate::intake::{Position, Window};
 
 /// One partition of the dead-letter topic.
 #[derive(Debug)]
@@ -56,10 +55,8 @@ pub(super) fn positions(
             // Beyond the end lies what was committed of another topic of the same name.
             Some((element, Offset::Offset(offset))) if offset <= end => {
                 element.error().map_err(RedriveError::Reading)?;
-                // The library panics on text that is not UTF-8, which any client may have committed.
-                let read = catch_unwind(AssertUnwindSafe(|| Position::read(offset, element.metadata())));
                 let unreadable = |reason| RedriveError::Unreadable { group: group.to_owned(), partition, reason };
-                read.unwrap_or(Err(Unreadable::Foreign)).map_err(unreadable)?
+                Position::of(offset, element).map_err(unreadable)?
             }
             _ => Position { offset: begin, ..Position::default() },
         };
