@@ -10,15 +10,18 @@ use rdkafka::message::{Headers, Message};
 use crate::backlog::{measure, payload, signalbox};
 use crate::plot::{Curve, draw};
 use crate::support::{Kafka, Setup};
+use crate::table::{Reach, Row};
 use crate::throughput::FOUR_ROUTES;
 
 const REQUESTS: usize = 150_000;
 const INTERVALS_MS: [u64; 6] = [5, 10, 20, 50, 100, 200];
+/// The one that holds when the config names none.
+const DEFAULT_MS: u64 = 50;
 /// For the latency: so many requests a second, for so long.
 const RATE: u32 = 500;
 const STEADY: u32 = 8;
 
-struct Row {
+struct Measured {
     name: String,
     per_second: f64,
     cpu_microseconds: f64,
@@ -26,10 +29,11 @@ struct Row {
     p99: f64,
 }
 
-pub(crate) fn run(kafka: &Kafka) {
+pub(crate) fn run() -> Vec<Row> {
+    let kafka = Kafka::shared();
     // Both ends of the run see the same side, so that a machine that tires does not favour one.
     let base = row(kafka, "at_least_once", "delivery: at_least_once");
-    let swept: Vec<Row> = INTERVALS_MS
+    let swept: Vec<Measured> = INTERVALS_MS
         .iter()
         .map(|interval| {
             let keys = format!("delivery: exactly_once\n  transaction_interval: {interval}ms");
@@ -54,7 +58,7 @@ pub(crate) fn run(kafka: &Kafka) {
             row.p99
         );
     }
-    let points = |value: fn(&Row) -> f64| -> Vec<(f64, f64)> {
+    let points = |value: fn(&Measured) -> f64| -> Vec<(f64, f64)> {
         INTERVALS_MS.iter().zip(&swept).map(|(interval, row)| (*interval as f64, value(row))).collect()
     };
     let level = |value: f64| vec![(5.0, value), (200.0, value)];
@@ -78,13 +82,22 @@ pub(crate) fn run(kafka: &Kafka) {
             Curve { name: "at_least_once, p99", points: level(f64::midpoint(base.p99, again.p99)) },
         ],
     );
+    let default = &swept[INTERVALS_MS.iter().position(|interval| *interval == DEFAULT_MS).unwrap()];
+    vec![Row {
+        what: "requests routed with exactly_once",
+        against: "at_least_once",
+        ours: default.per_second,
+        theirs: at_least_once,
+        unit: "requests/s",
+        reach: Reach::AtLeast(0.85),
+    }]
 }
 
-fn row(kafka: &Kafka, name: &str, keys: &str) -> Row {
+fn row(kafka: &Kafka, name: &str, keys: &str) -> Measured {
     let keys = format!("  max_in_flight: 4096\n  {keys}");
     let measured = measure(kafka, REQUESTS, |setup| signalbox(&setup.config(FOUR_ROUTES, &keys, "http://127.0.0.1:9")));
     let (p50, p99) = latency(kafka, &keys);
-    Row {
+    Measured {
         name: name.to_owned(),
         per_second: measured.per_second,
         cpu_microseconds: measured.cpu_microseconds,

@@ -1,13 +1,15 @@
-//! End to end on a real Apache Kafka: what Signalbox costs beside what it cannot do without.
+//! What Signalbox costs beside what does the same without it, on a real Apache Kafka and a real MLflow, as one table.
 //!
-//! `cargo bench --bench pipeline` runs every part, one after another, and prints a table for each; names of parts
-//! (`cargo bench --bench pipeline -- delivery`) run those alone. Curves are drawn into `benches/results/`.
+//! ```sh
+//! benches/run                                  # everything, from a fresh checkout on: installs, builds, measures
+//! cargo bench --bench pipeline                 # everything that is measured here
+//! cargo bench --bench pipeline -- cold batch   # some parts, by name
+//! ```
 //!
-//! | part | what |
-//! | --- | --- |
-//! | `throughput` | requests per second and CPU per request beside a bare consume→produce loop |
-//! | `delivery` | `exactly_once` beside `at_least_once`, over the transaction interval |
-//! | `memory` | resident memory with a million requests waiting beside a thousand |
+//! The parts are listed in [`PARTS`], and each says in its file what is compared. What is compared runs in turn in the
+//! same run, on the same machine: absolute times mean little on a machine that one shares, ratios more. Each part prints
+//! what it has seen; the rows with something to reach are gathered into one table in the end, which a whole run also
+//! writes to `benches/results/table.md`. Curves are drawn into `benches/results/`.
 //!
 //! It needs what `tests/run` installs.
 
@@ -24,28 +26,71 @@
 mod support;
 
 mod backlog; // requests that wait in a topic, and what it costs to answer them
-mod bare; // the floor
+mod bare; // the floor: consume and produce, and nothing else
+mod batch;
+mod cold;
 mod delivery;
-mod memory;
+mod host_memory; // what processes hold for themselves
+mod machine; // what all this runs on
+mod models; // copies of a real model in a real registry
+mod phases; // where the time of loads goes
 mod plot;
+mod residency;
+mod statistics;
+mod table; // what was reached
 mod throughput;
+mod waiting;
 
-use support::Kafka;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use machine::{Machine, Ticks};
+use table::{Row, Table};
+
+/// Measures something, and returns what it has to reach.
+type Part = fn() -> Vec<Row>;
+
+const PARTS: [(&str, &str, Part); 6] = [
+    ("throughput", "requests per second and CPU per request beside a bare consume→produce loop", throughput::run),
+    ("delivery", "exactly_once beside at_least_once, over the transaction interval", delivery::run),
+    ("waiting", "resident memory with a million requests waiting beside a thousand", waiting::run),
+    ("batch", "rows per second through a real model beside a bare loop that calls predict; poisoned rows", batch::run),
+    ("cold", "cold starts, warm calls and memory beside mlflow models serve", cold::run),
+    ("residency", "twenty models in room for ten, beside plain LRU and no limit", residency::run),
+];
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let [_, bare, bootstrap, requests, replies] = &arguments[..]
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [bare, bootstrap, requests, replies] = &arguments[..]
         && bare == "bare"
     {
         return bare::run(bootstrap, requests, replies);
     }
-    let wanted: Vec<&String> = arguments[1..].iter().filter(|argument| !argument.starts_with("--")).collect();
-    let kafka = Kafka::start();
-    for (name, part) in
-        [("throughput", throughput::run as fn(&Kafka)), ("delivery", delivery::run), ("memory", memory::run)]
-    {
-        if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == name) {
-            part(&kafka);
+    if let Some(unknown) = arguments.iter().find(|argument| PARTS.iter().all(|(name, ..)| name != argument)) {
+        let names = PARTS.map(|(name, what, _)| format!("  {name:<12} {what}\n")).concat();
+        panic!("there is no part {unknown}; there are\n{names}");
+    }
+    let wanted = PARTS.iter().filter(|(name, ..)| arguments.is_empty() || arguments.iter().any(|it| it == name));
+
+    let machine = Machine::here();
+    println!("{machine}");
+    let (begun, ticks) = (Instant::now(), Ticks::now());
+    let mut table = Table::new(machine);
+    for (name, what, part) in wanted {
+        println!("\n==> [{:>4}s] {name}: {what}", begun.elapsed().as_secs());
+        let (part_begun, part_ticks) = (Instant::now(), Ticks::now());
+        match catch_unwind(AssertUnwindSafe(part)) {
+            Ok(rows) => table.add(rows),
+            Err(_) => table.failed(name),
         }
+        println!("\n{name} took {} s, {}", part_begun.elapsed().as_secs(), part_ticks.since());
+    }
+    table.end(begun.elapsed(), &ticks);
+    println!("\n{table}");
+    if arguments.is_empty() {
+        table.write();
+    }
+    if table.has_failed() {
+        std::process::exit(1);
     }
 }

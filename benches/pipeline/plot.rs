@@ -1,8 +1,8 @@
 //! Curves, as SVG in `benches/results/`.
 
-use std::path::Path;
-
 use plotters::prelude::*;
+
+use crate::table::results;
 
 /// One curve, by its points.
 pub(crate) struct Curve {
@@ -14,8 +14,7 @@ const COLOURS: [RGBColor; 4] = [RGBColor(31, 119, 180), RGBColor(214, 39, 40), R
 
 /// Draws curves over a logarithmic axis, and says where.
 pub(crate) fn draw(file: &str, title: &str, (across, up): (&str, &str), curves: &[Curve]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(format!("{file}.svg"));
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let path = results(&format!("{file}.svg"));
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let span = |value: fn(&(f64, f64)) -> f64| {
         points().map(value).fold((f64::MAX, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)))
@@ -38,5 +37,5 @@ pub(crate) fn draw(file: &str, title: &str, (across, up): (&str, &str), curves: 
     }
     chart.configure_series_labels().border_style(BLACK).background_style(WHITE.mix(0.8)).draw().unwrap();
     area.present().unwrap();
-    println!("drawn: {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display());
+    println!("drawn: {}", path.display());
 }

@@ -2,6 +2,7 @@
 
 use crate::backlog::{measure, signalbox};
 use crate::support::{Kafka, Process, fresh_directory, http_model};
+use crate::table::{Reach, Row};
 
 const REQUESTS: usize = 200_000;
 /// A model behind Python's own HTTP server is slower, so it gets fewer.
@@ -17,7 +18,8 @@ pub(crate) const FOUR_ROUTES: &str = "
       - {model_uri: \"builtin:noop\", alias: d}
 ";
 
-pub(crate) fn run(kafka: &Kafka) {
+pub(crate) fn run() -> Vec<Row> {
+    let kafka = Kafka::shared();
     let own = std::env::current_exe().unwrap();
     let bare = measure(kafka, REQUESTS, |setup| {
         let command = [own.to_str().unwrap(), "bare", &kafka.bootstrap(), &setup.requests, &setup.replies];
@@ -44,4 +46,22 @@ pub(crate) fn run(kafka: &Kafka) {
             measured.cpu_microseconds / bare.cpu_microseconds,
         );
     }
+    vec![
+        Row {
+            what: "1 KB requests, 4 routes with conditions, no-op",
+            against: "a bare librdkafka consume→produce loop",
+            ours: noop.per_second,
+            theirs: bare.per_second,
+            unit: "requests/s",
+            reach: Reach::AtLeast(0.7),
+        },
+        Row {
+            what: "CPU of the same",
+            against: "CPU of the same",
+            ours: noop.cpu_microseconds,
+            theirs: bare.cpu_microseconds,
+            unit: "µs/request",
+            reach: Reach::AtMost(2.0),
+        },
+    ]
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::milliseconds;
+use super::statistics::milliseconds;
 use super::support::Signalbox;
 
 /// From `signalbox_model_load_phase_seconds`: the seconds of each phase, and how often it was gone through.

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::backlog::{fill, signalbox};
 use crate::support::{Kafka, Process, Setup, http_model, wait_until};
+use crate::table::{Reach, Row};
 
 const FEW: usize = 1_000;
 const MANY: usize = 1_000_000;
 /// The model takes this long, so that hardly any of them is answered meanwhile.
 const SLOW_MS: u32 = 2_000;
 
-pub(crate) fn run(kafka: &Kafka) {
+pub(crate) fn run() -> Vec<Row> {
+    let kafka = Kafka::shared();
     println!("\n{:<34} {:>14} {:>14}", "1 KiB, a model that takes 2 s", "at_least_once", "exactly_once");
     let deliveries = ["at_least_once", "exactly_once"];
     let few = deliveries.map(|delivery| resident(kafka, FEW, delivery));
@@ -21,6 +23,15 @@ pub(crate) fn run(kafka: &Kafka) {
     }
     let ratio = |index: usize| many[index] as f64 / few[index] as f64;
     println!("{:<34} {:>13.2}x {:>13.2}x", "ratio", ratio(0), ratio(1));
+    let row = |index: usize, what| Row {
+        what,
+        against: "the same with 1,000 waiting",
+        ours: mib(many[index]),
+        theirs: mib(few[index]),
+        unit: "MiB",
+        reach: Reach::AtMost(1.2),
+    };
+    vec![row(0, "resident memory, 1,000,000 waiting, a slow model"), row(1, "the same with exactly_once")]
 }
 
 /// Resident bytes once the in-flight limit has been reached for a while: after a hundred answers.

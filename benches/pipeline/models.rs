@@ -1,0 +1,69 @@
+//! Copies of a small scikit-learn text model, each logged and registered of its own in a real MLflow, and how they are
+//! asked.
+
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Caller, Hosting, Mlflow, is_alive, python};
+
+/// Logs and registers copies of the quickstart's fast model: `model-1` and so on, each with the alias `champion`.
+const REGISTER: &str = "
+import importlib.util, sys, warnings
+script, tracking_uri, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+found = importlib.util.spec_from_file_location('quickstart', script)
+quickstart = importlib.util.module_from_spec(found)
+found.loader.exec_module(quickstart)
+import mlflow
+warnings.filterwarnings('ignore')
+mlflow.set_tracking_uri(tracking_uri)
+train, example = quickstart.python_models()['sentiment-model-fast']
+model, outputs = train(), {'label': 'string', 'score': 'double'}
+for number in range(first, last + 1):
+    quickstart.register(mlflow.MlflowClient(), f'model-{number}', model, example, outputs)
+";
+const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/quickstart/models.py");
+
+/// The registry that all parts share, with this many copies at least.
+pub(crate) fn registry(count: usize) -> &'static Mlflow {
+    static REGISTRY: OnceLock<Mlflow> = OnceLock::new();
+    static REGISTERED: Mutex<usize> = Mutex::new(0);
+    let mlflow = REGISTRY.get_or_init(Mlflow::empty);
+    let mut registered = REGISTERED.lock().unwrap();
+    if *registered < count {
+        let (first, last) = ((*registered + 1).to_string(), count.to_string());
+        python(REGISTER, &[QUICKSTART, &mlflow.tracking_uri(), &first, &last]);
+        *registered = count;
+    }
+    mlflow
+}
+
+/// What they are asked.
+pub(crate) fn payload() -> Value {
+    json!({"dataframe_split": {"columns": ["text"], "data": [["This is a great product!"]]}})
+}
+
+/// A Signalbox with this many of the models.
+pub(crate) fn hosting(mlflow: &Mlflow, count: usize) -> Hosting {
+    (1..=count).fold(Hosting::of(mlflow), |hosting, number| {
+        hosting.endpoint(&format!("model-{number}"), &format!("models:/model-{number}@champion"))
+    })
+}
+
+/// How long a request took from here and back. Panics when it got no prediction.
+pub(crate) async fn ask(caller: &Caller, number: usize) -> Duration {
+    let answer = caller.ask(&format!("model-{number}"), &payload()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.took
+}
+
+/// Has a model unloaded, and waits until its process has gone.
+pub(crate) async fn unload(caller: &Caller, number: usize) {
+    let id = format!("model-{number}/1");
+    let pids = caller.model(&id).await.unwrap().pids;
+    caller.tell(&id, "unload").await;
+    while pids.iter().any(|pid| is_alive(*pid)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

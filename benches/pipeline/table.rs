@@ -1,0 +1,154 @@
+//! What was measured beside what, what it should come to, and whether it did.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::machine::{Machine, Ticks};
+
+/// Two sides that were measured in turn.
+pub(crate) struct Row {
+    pub(crate) what: &'static str,
+    pub(crate) against: &'static str,
+    pub(crate) ours: f64,
+    pub(crate) theirs: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) reach: Reach,
+}
+
+/// What the first side divided by the second should come to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reach {
+    AtLeast(f64),
+    AtMost(f64),
+    /// It is what it is.
+    Open,
+}
+
+/// All rows, and what they were measured on.
+pub(crate) struct Table {
+    machine: Machine,
+    rows: Vec<Row>,
+    failed: Vec<&'static str>,
+    end: String,
+}
+
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.ours / self.theirs
+    }
+
+    fn verdict(&self) -> &'static str {
+        let is_reached = match self.reach {
+            Reach::AtLeast(least) => self.ratio() >= least,
+            Reach::AtMost(most) => self.ratio() <= most,
+            Reach::Open => return "",
+        };
+        if is_reached { "reached" } else { "MISSED" }
+    }
+
+    fn cells(&self) -> [String; 7] {
+        [
+            self.what.to_owned(),
+            self.against.to_owned(),
+            format!("{} {}", number(self.ours), self.unit),
+            format!("{} {}", number(self.theirs), self.unit),
+            ratio(self.ratio()),
+            self.reach.to_string(),
+            self.verdict().to_owned(),
+        ]
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(formatter, "≥ {}", ratio(*least)),
+            Self::AtMost(most) => write!(formatter, "≤ {}", ratio(*most)),
+            Self::Open => Ok(()),
+        }
+    }
+}
+
+impl Table {
+    const HEAD: [&str; 7] = ["what", "against", "the first", "the second", "ratio", "to reach", ""];
+
+    pub(crate) fn new(machine: Machine) -> Self {
+        Self { machine, rows: Vec::new(), failed: Vec::new(), end: String::new() }
+    }
+
+    pub(crate) fn add(&mut self, rows: Vec<Row>) {
+        self.rows.extend(rows);
+    }
+
+    /// A part that has stopped somewhere.
+    pub(crate) fn failed(&mut self, part: &'static str) {
+        self.failed.push(part);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// How long all of it took.
+    pub(crate) fn end(&mut self, took: Duration, ticks: &Ticks) {
+        let minutes = took.as_secs_f64() / 60.0;
+        self.end = format!("{minutes:.1} minutes without the build; {} over all of it", ticks.since());
+    }
+
+    /// Keeps it beside the plots.
+    pub(crate) fn write(&self) {
+        let path = results("table.md");
+        std::fs::write(&path, self.to_string()).unwrap();
+        println!("written: {}", path.display());
+    }
+}
+
+impl fmt::Display for Table {
+    /// As Markdown whose columns also line up as plain text.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> =
+            [Self::HEAD.map(str::to_owned)].into_iter().chain(self.rows.iter().map(Row::cells)).collect();
+        let widths: [usize; 7] = std::array::from_fn(|column| {
+            rows.iter().map(|cells| cells[column].chars().count()).max().unwrap_or_default()
+        });
+        let is_number = |column: usize| (2..6).contains(&column);
+        for (index, cells) in rows.iter().enumerate() {
+            for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+                match is_number(column) {
+                    true => write!(formatter, "| {cell:>width$} ")?,
+                    false => write!(formatter, "| {cell:<width$} ")?,
+                }
+            }
+            writeln!(formatter, "|")?;
+            if index == 0 {
+                for (column, width) in widths.iter().enumerate() {
+                    write!(formatter, "| {}{} ", "-".repeat(width - 1), if is_number(column) { ":" } else { "-" })?;
+                }
+                writeln!(formatter, "|")?;
+            }
+        }
+        for part in &self.failed {
+            writeln!(formatter, "\nFAILED, and not in the table: the part {part}.")?;
+        }
+        writeln!(formatter, "\n{}.\n{}.", self.machine, self.end)
+    }
+}
+
+/// A file in `benches/results`.
+pub(crate) fn results(file: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
+    std::fs::create_dir_all(&directory).unwrap();
+    directory.join(file)
+}
+
+/// Three digits that count, and all before the point.
+fn number(value: f64) -> String {
+    let places = if value >= 100.0 { 0 } else { 2 - value.abs().max(0.01).log10().floor() as usize };
+    format!("{value:.places$}")
+}
+
+/// Small ones as a fraction of one.
+fn ratio(ratio: f64) -> String {
+    if ratio < 0.2 { format!("1/{:.0}", 1.0 / ratio) } else { format!("{ratio:.2}") }
+}
