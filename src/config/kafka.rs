@@ -32,8 +32,8 @@ pub struct Kafka {
     pub allowed_reply_topics: Vec<String>,
     /// The consumer group; all instances that share the work share it.
     pub group_id: String,
-    /// What is promised about replies when something crashes.
-    pub delivery: Delivery,
+    /// What is promised about replies when something crashes; see [`Kafka::delivery`].
+    pub delivery: Option<Delivery>,
     /// How long a transaction gathers replies, with [`Delivery::ExactlyOnce`].
     #[serde(with = "humantime_serde")]
     pub transaction_interval: Duration,
@@ -66,11 +66,10 @@ pub struct Kafka {
 }
 
 /// What is promised about replies when something crashes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
     /// Each request gets a reply; after a crash some get it twice.
-    #[default]
     AtLeastOnce,
     /// Replies and offsets move in one transaction.
     ExactlyOnce,
@@ -94,6 +93,13 @@ impl Kafka {
     pub fn is_embedded(&self) -> bool {
         self.bootstrap_servers == EMBEDDED
     }
+
+    /// What is promised about replies: what the file says, else as much as the broker can keep. Transactions of the
+    /// embedded one are not real.
+    pub fn delivery(&self) -> Delivery {
+        let most = if self.is_embedded() { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
+        self.delivery.unwrap_or(most)
+    }
 }
 
 impl Default for Kafka {
@@ -107,7 +113,7 @@ impl Default for Kafka {
             state_topic: "signalbox-state".to_owned(),
             allowed_reply_topics: Vec::new(),
             group_id: "signalbox".to_owned(),
-            delivery: Delivery::default(),
+            delivery: None,
             transaction_interval: Duration::from_millis(50),
             instance_id: None,
             ordering: Ordering::default(),

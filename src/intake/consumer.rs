@@ -66,7 +66,7 @@ impl Intake {
             broker: cluster.context("intake"),
             topics: topics.clone(),
             drain: config.drain_timeout,
-            commits: config.delivery == Delivery::AtLeastOnce,
+            commits: config.delivery() == Delivery::AtLeastOnce,
             budget: Budget::new(
                 config.max_in_flight,
                 usize::try_from(config.max_in_flight_bytes.as_u64()).unwrap_or(usize::MAX),

@@ -95,7 +95,7 @@ impl Publisher {
             batch_size: batch_size.map(|bytes| bytes.to_string()),
             failed,
         };
-        let way = match config.delivery {
+        let way = match config.delivery() {
             Delivery::AtLeastOnce => Way::Acknowledged(Acknowledged::start(parts)?),
             Delivery::ExactlyOnce => Way::Transactions(Transactions::prepare(config, parts, metrics)?),
         };

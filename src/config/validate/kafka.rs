@@ -62,7 +62,7 @@ impl Validator<'_> {
             &at.key("transaction_interval"),
             "must be from 1ms to 5s: readers of replies wait that long",
         );
-        if kafka.delivery == Delivery::ExactlyOnce && kafka.is_embedded() {
+        if kafka.delivery() == Delivery::ExactlyOnce && kafka.is_embedded() {
             let message = "exactly_once is not to be had on the embedded broker: its transactions are not real, an \
                            aborted record stays visible and offsets in a transaction are not kept";
             self.error(
