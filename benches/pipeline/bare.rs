@@ -15,7 +15,8 @@ pub(crate) fn run(bootstrap: &str, requests: &str, replies: &str) {
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "true")
         .set("fetch.queue.backoff.ms", "10")
-        .set("queued.max.messages.kbytes", "16384")
+        .set("queued.max.messages.kbytes", "2048")
+        .set("fetch.max.bytes", "4194304")
         .set("fetch.wait.max.ms", "100")
         .create()
         .unwrap();

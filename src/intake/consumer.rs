@@ -140,7 +140,9 @@ fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a 
         ("isolation.level", "read_committed"),
         // An empty queue is refilled at once, not after a second.
         ("fetch.queue.backoff.ms", "10"),
-        ("queued.max.messages.kbytes", "16384"),
+        // So much of a backlog is in memory, and a fetch on top of it, however long it is; more is not faster.
+        ("queued.max.messages.kbytes", "2048"),
+        ("fetch.max.bytes", "4194304"),
         ("statistics.interval.ms", "5000"),
     ];
     // The embedded broker's fetches are not woken by a produce, and its classic groups take seconds to form.
