@@ -13,13 +13,15 @@ use super::{Process, fresh_directory};
 /// for the end of the disk: what the program writes fails as well, with another number.
 pub(crate) struct Disk {
     directory: PathBuf,
+    mebibytes: usize,
     /// Holds the namespace that the file system is mounted in.
     holder: Option<Process>,
 }
 
 impl Disk {
-    pub(crate) fn mount(mebibytes: u32) -> Self {
-        let directory = fresh_directory("disk");
+    pub(crate) fn mount(mebibytes: usize) -> Self {
+        // A symbolic link on the way would lead out of the holder's world again.
+        let directory = fresh_directory("disk").canonicalize().unwrap();
         std::fs::create_dir(directory.join("data")).unwrap();
         // An unprivileged user may mount inside of a user namespace of his own.
         let namespaces = if is_root() { "--mount" } else { "--mount --map-root-user" };
@@ -37,7 +39,7 @@ impl Disk {
         if !mounted {
             println!("NO DISK of one's own can be mounted, a limit stands in for it: {}", holder.log());
         }
-        Self { directory, holder: mounted.then_some(holder) }
+        Self { directory, mebibytes, holder: mounted.then_some(holder) }
     }
 
     /// The directory whose `data` is on it, for those who see it.
@@ -63,9 +65,10 @@ impl Disk {
             assert!(std::process::Command::new("prlimit").args(limit).status().unwrap().success());
             return;
         };
-        let zeros = vec![0; 64 * 1024];
+        let zeros = vec![0; 1024 * 1024];
         let mut ballast = std::fs::File::create(self.ballast(holder)).unwrap();
-        let error = std::iter::repeat_with(|| ballast.write_all(&zeros)).find_map(Result::err);
+        // No more than the disk has, lest it be another's.
+        let error = (0..=self.mebibytes).find_map(|_| ballast.write_all(&zeros).err());
         assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::StorageFull));
     }
 
