@@ -3,85 +3,18 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 
+#[path = "common/routing.rs"]
+mod routing;
+
 use std::hint::black_box;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use signalbox::config::{Config, Endpoint, OnConditionError, Route, Runtime, Strategy};
+use signalbox::config::Strategy;
 use signalbox::intake::{MAX_WINDOW, Position, Window};
 use signalbox::invocation::body::{Answer, Payload};
-use signalbox::message::{Headers, Request, Source};
-use signalbox::routing::RoutingTable;
 
-const CONDITION: &str = "request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text')";
-
-fn route(alias: &str, condition: Option<&str>) -> Route {
-    Route {
-        model_uri: format!("models:/{alias}/production"),
-        alias: alias.to_owned(),
-        model_request_condition: condition.map(str::to_owned),
-        on_condition_error: OnConditionError::Skip,
-        weight: None,
-        timeout: None,
-        fallback: None,
-        fallback_on: None,
-        breaker: None,
-        retries: None,
-        shadow: None,
-        canary: None,
-        batch: None,
-        python: None,
-        runtime: Runtime::Forked,
-        env_manager: None,
-        workers: None,
-        max_concurrency: None,
-    }
-}
-
-fn table(routes: Vec<Route>) -> RoutingTable {
-    table_of(routes, Strategy::First, None)
-}
-
-fn table_of(routes: Vec<Route>, strategy: Strategy, sticky_by: Option<&str>) -> RoutingTable {
-    let endpoint = Endpoint {
-        name: "sentiment-router".to_owned(),
-        strategy,
-        sticky_by: sticky_by.map(str::to_owned),
-        decision: None,
-        route_override: false,
-        timeout: std::time::Duration::from_secs(10),
-        routes,
-    };
-    let config = Config {
-        tests: Vec::new(),
-        model_endpoints: vec![endpoint],
-        kafka: Default::default(),
-        server: Default::default(),
-        registry: Default::default(),
-        models: Default::default(),
-    };
-    RoutingTable::build(&config).expect("the conditions compile")
-}
-
-/// A payload of about this many bytes, with the text the condition wants in its first cell.
-fn request(size: usize) -> Arc<Request> {
-    let mut body = String::from(
-        r#"{"dataframe_split":{"columns":["text","score"],"data":[["Domain specific text, and more",0.5]"#,
-    );
-    while body.len() < size {
-        body.push_str(r#",["the rain in spain stays mainly in the plain",0.25]"#);
-    }
-    body.push_str("]}}");
-    Arc::new(Request {
-        source: Source { topic: "inference-requests".into(), partition: 0, offset: 0 },
-        timestamp: None,
-        key: None,
-        payload: Some(Bytes::from(body)),
-        headers: Headers::from_pairs([("endpoint", &b"sentiment-router"[..]), ("x-tier", b"gold")]),
-        parked: None,
-    })
-}
+use routing::{CONDITION, decide, request, route, table, table_of};
 
 fn without_conditions(criterion: &mut Criterion) {
     let table = table(vec![route("fast", None)]);
@@ -96,13 +29,13 @@ fn with_conditions(criterion: &mut Criterion) {
     for (name, size) in [("1 KB", 1 << 10), ("15 KB", 15 << 10), ("1 MB", 1 << 20)] {
         let request = request(size);
         criterion.bench_function(&format!("decide/body condition, {name}"), |bencher| {
-            bencher.iter(|| table_decides(&body, black_box(&request)));
+            bencher.iter(|| decide(&body, black_box(&request)));
         });
     }
     let header = table(vec![route("fast", None), route("gold", Some("request.headers.get('x-tier') == 'gold'"))]);
     let request = request(1 << 10);
     criterion.bench_function("decide/header condition", |bencher| {
-        bencher.iter(|| table_decides(&header, black_box(&request)));
+        bencher.iter(|| decide(&header, black_box(&request)));
     });
 }
 
@@ -130,7 +63,7 @@ fn with_a_thousand_routes(criterion: &mut Criterion) {
             ("a place each, 1 KB", &apart, &small),
         ] {
             criterion.bench_function(&format!("thousand routes/{name}, condition {at} holds"), |bencher| {
-                bencher.iter(|| table_decides(table, black_box(request)));
+                bencher.iter(|| decide(table, black_box(request)));
             });
         }
     }
@@ -147,7 +80,7 @@ fn with_shares(criterion: &mut Criterion) {
         let routes = ["one", "two", "three", "four"].map(|alias| route(alias, None)).into();
         let table = table_of(routes, strategy, sticky_by);
         criterion.bench_function(&format!("decide/four shares {name}"), |bencher| {
-            bencher.iter(|| table_decides(&table, black_box(&request)));
+            bencher.iter(|| decide(&table, black_box(&request)));
         });
     }
 }
@@ -211,11 +144,6 @@ fn windows(criterion: &mut Criterion) {
             bencher.iter(|| Position::read(0, black_box(&written)));
         });
     }
-}
-
-fn table_decides(table: &RoutingTable, request: &Arc<Request>) -> usize {
-    let decision = table.endpoint(request).and_then(|endpoint| endpoint.decide(request));
-    decision.map_or(usize::MAX, |decision| decision.route)
 }
 
 criterion_group!(benches, without_conditions, with_conditions, with_a_thousand_routes, with_shares, batches, windows);

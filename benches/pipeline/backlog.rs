@@ -1,39 +1,126 @@
 //! Requests that wait in a topic before a contender starts. It is measured from its first tenth of the replies to its
-//! last, by the ends of the replies topic, so that neither its start nor a reader counts.
+//! last, by the ends of the replies topic, so that neither its start nor a reader counts. Then the replies are looked at.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Headers, Message};
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use crate::processor::seconds_of_tree;
 use crate::support::{Kafka, Process, Setup, fresh_directory, wait_until};
 
-pub(crate) const PAYLOAD: usize = 1024;
-/// Clock ticks a second in /proc, which Linux fixes for user space.
-const TICKS: f64 = 100.0;
+/// Within which everything must have been answered.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backlog {
+    pub(crate) requests: usize,
+    pub(crate) partitions: i32,
+    /// The payload of each.
+    pub(crate) payload: fn(usize) -> Vec<u8>,
+}
 
 /// What a contender needed.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
+    /// Of the contender, and of what it has started.
     pub(crate) cpu_microseconds: f64,
 }
 
-/// A payload of [`PAYLOAD`] bytes.
-pub(crate) fn payload() -> Vec<u8> {
-    let head = br#"{"inputs": ["d", ""#;
-    [head, "x".repeat(PAYLOAD - head.len() - 3).as_bytes(), b"\"]}"].concat()
-}
+impl Backlog {
+    /// So many requests of 1 KiB over four partitions.
+    pub(crate) const fn of(requests: usize) -> Self {
+        Self { requests, partitions: 4, payload: kibibyte }
+    }
 
-/// Writes so many requests, and waits until the broker has them.
-pub(crate) fn fill(kafka: &Kafka, setup: &Setup<'_>, count: usize) {
-    let payload = payload();
-    for n in 0..count {
-        kafka.send(&setup.requests, Some(&n.to_string()), &[], &payload);
-        if n % 10_000 == 0 {
-            kafka.flush();
+    /// Lets a contender answer them.
+    pub(crate) fn measure(self, kafka: &Kafka, start: impl FnOnce(&Setup<'_>) -> Process) -> Measured {
+        let setup = Setup::with_partitions(kafka, self.partitions);
+        self.fill(kafka, &setup);
+        let consumer: BaseConsumer = client(kafka);
+        let mut ends = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            ends.add_partition_offset(&setup.replies, partition, Offset::End).unwrap();
+        }
+        let replies = || -> usize {
+            let ends = consumer.offsets_for_times(ends.clone(), Duration::from_secs(10)).unwrap();
+            let replies = ends.elements().iter().filter_map(|end| end.offset().to_raw()).sum::<i64>();
+            usize::try_from(replies).unwrap()
+        };
+        let process = start(&setup);
+        let at = |share: usize| {
+            let reached = || Some(replies()).filter(|replies| *replies >= share);
+            let replies = wait_until("the replies", PATIENCE, reached);
+            (Instant::now(), replies, seconds_of_tree(process.pid()))
+        };
+        let (begun, first, cpu_begun) = at(self.requests / 10);
+        let (ended, last, cpu_ended) = at(self.requests);
+        self.look_at_replies(kafka, &setup);
+        drop(process);
+        forget(kafka, &setup);
+        // Transactions leave marks between the records.
+        let done = (last - first) as f64 * self.requests as f64 / last as f64;
+        Measured {
+            per_second: done / ended.duration_since(begun).as_secs_f64(),
+            cpu_microseconds: (cpu_ended - cpu_begun) * 1e6 / done,
         }
     }
-    kafka.flush();
+
+    /// Writes them, and waits until the broker has them.
+    pub(crate) fn fill(self, kafka: &Kafka, setup: &Setup<'_>) {
+        static PRODUCER: OnceLock<ThreadedProducer<DefaultProducerContext>> = OnceLock::new();
+        let producer = PRODUCER.get_or_init(|| {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", kafka.bootstrap()).set("linger.ms", "20").set("batch.size", "500000");
+            config.set("message.max.bytes", "2000000").create().unwrap()
+        });
+        for n in 0..self.requests {
+            let (key, payload) = (n.to_string(), (self.payload)(n));
+            let mut record = BaseRecord::to(&setup.requests).key(&key).payload(&payload);
+            while let Err((error, refused)) = producer.send(record) {
+                assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), "{error}");
+                std::thread::sleep(Duration::from_millis(1));
+                record = refused;
+            }
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    /// One for each request, and no fault among them: faults are made faster than answers.
+    fn look_at_replies(self, kafka: &Kafka, setup: &Setup<'_>) {
+        let reader = kafka.reader(&setup.replies);
+        let begun = Instant::now();
+        let mut replies = 0;
+        while replies < self.requests {
+            assert!(begun.elapsed() < PATIENCE, "only {replies} of {} replies are there", self.requests);
+            let Some(Ok(record)) = reader.poll(Duration::from_millis(100)) else { continue };
+            let status = record.headers().and_then(|headers| headers.iter().find(|header| header.key == "status"));
+            if let Some(status) = status.and_then(|status| status.value) {
+                assert_eq!(status, b"200", "{}", String::from_utf8_lossy(record.payload().unwrap_or_default()));
+            }
+            replies += 1;
+        }
+    }
+}
+
+/// A payload of 1 KiB.
+pub(crate) fn kibibyte(_: usize) -> Vec<u8> {
+    payload(1024)
+}
+
+/// A payload of so many bytes.
+pub(crate) fn payload(size: usize) -> Vec<u8> {
+    let head = br#"{"inputs": ["d", ""#;
+    [head, "x".repeat(size - head.len() - 3).as_bytes(), b"\"]}"].concat()
 }
 
 /// A Signalbox with this configuration.
@@ -44,33 +131,18 @@ pub(crate) fn signalbox(config: &str) -> Process {
     Process::start("signalbox", &directory, &[], command)
 }
 
-/// Lets a contender answer so many requests.
-pub(crate) fn measure(kafka: &Kafka, count: usize, start: impl FnOnce(&Setup<'_>) -> Process) -> Measured {
-    let setup = Setup::new(kafka);
-    fill(kafka, &setup, count);
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
-    let replies = || -> usize {
-        let end = |partition| consumer.fetch_watermarks(&setup.replies, partition, Duration::from_secs(10)).unwrap().1;
-        usize::try_from((0..4).map(end).sum::<i64>()).unwrap()
-    };
-    let process = start(&setup);
-    let at = |share: usize| {
-        let reached = || Some(replies()).filter(|replies| *replies >= share);
-        let replies = wait_until("the replies", Duration::from_secs(600), reached);
-        (Instant::now(), replies, cpu_seconds(process.pid()))
-    };
-    let (begun, first, cpu_begun) = at(count / 10);
-    let (ended, last, cpu_ended) = at(count);
-    let done = f64::from(u32::try_from(last - first).unwrap());
-    Measured {
-        per_second: done / ended.duration_since(begun).as_secs_f64(),
-        cpu_microseconds: (cpu_ended - cpu_begun) * 1e6 / done,
-    }
+/// Has the broker delete the topics and those of retries, so that a whole run does not need room for all of them.
+pub(crate) fn forget(kafka: &Kafka, setup: &Setup<'_>) {
+    let admin: AdminClient<DefaultClientContext> = client(kafka);
+    let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(10)).unwrap();
+    let retries = format!("{}-retry-", setup.requests);
+    let own = [&*setup.requests, &*setup.replies, &*setup.dead_letters];
+    let names = metadata.topics().iter().map(MetadataTopic::name);
+    let topics: Vec<_> = names.filter(|name| own.contains(name) || name.starts_with(&retries)).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin.delete_topics(&topics, &AdminOptions::new())).unwrap();
 }
 
-/// User and system time of a process so far.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / TICKS
+fn client<C: rdkafka::config::FromClientConfig>(kafka: &Kafka) -> C {
+    ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap()
 }

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
 pub(crate) fn run(bootstrap: &str, requests: &str, replies: &str) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
-        .set("group.id", "bare")
+        .set("group.id", format!("bare-{requests}"))
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "true")
         .set("fetch.queue.backoff.ms", "10")

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::runtime::Runtime;
 
 use super::models::{payload, registry};
+use super::served::Served;
 use super::statistics::{at, milliseconds};
 use super::support::{Caller, Kafka, Mlflow, Setup, Signalbox, python, wait_until};
 use super::table::{Reach, Row};
@@ -17,9 +18,12 @@ const REQUESTS: usize = 40_000;
 const SINGLE_REQUESTS: usize = 4_000;
 /// How many of them are poisoned: one in so many.
 const ONE_IN: usize = 100;
+/// One by one, of `mlflow models serve`; as many before are not counted.
+const SERVED_CALLS: usize = 300;
 /// Requests one at a time, with batches and without in turn.
 const CALLS: usize = 400;
 
+const REACH_SERVED: Reach = Reach::AtLeast(40.0);
 const REACH: Reach = Reach::AtLeast(0.7);
 const REACH_POISONED: Reach = Reach::AtLeast(2.0 / 3.0);
 
@@ -81,6 +85,8 @@ pub(super) fn run() -> Vec<Row> {
     row("signalbox, 1 % of the rows lack their text", lacking, joined);
     row("signalbox, a model that minds what a row says", plain, bare[0]);
     row("signalbox, the same, and 1 % of the rows say it", poison, plain);
+    let served = Runtime::new().unwrap().block_on(one_by_one(mlflow));
+    row("mlflow models serve, one call after the other", served, bare[0]);
     Runtime::new().unwrap().block_on(one_at_a_time(mlflow));
 
     let unit = "rows/s";
@@ -92,6 +98,14 @@ pub(super) fn run() -> Vec<Row> {
             theirs: bare[0],
             unit,
             reach: REACH,
+        },
+        Row {
+            what: "the same",
+            against: "one-by-one calls of mlflow models serve",
+            ours: joined,
+            theirs: served,
+            unit,
+            reach: REACH_SERVED,
         },
         Row {
             what: "the same, 1 % of the rows lack their text",
@@ -143,6 +157,19 @@ fn rate(
     };
     let ((first, begun), (last, ended)) = (at(count / 10), at(count));
     (last - first) as f64 / ended.duration_since(begun).as_secs_f64()
+}
+
+/// Calls a second of `mlflow models serve`, each after the answer to the one before.
+async fn one_by_one(mlflow: &Mlflow) -> f64 {
+    let (served, _) = Served::start(mlflow, 1).await;
+    for _ in 0..SERVED_CALLS {
+        served.ask().await;
+    }
+    let begun = Instant::now();
+    for _ in 0..SERVED_CALLS {
+        served.ask().await;
+    }
+    SERVED_CALLS as f64 / begun.elapsed().as_secs_f64()
 }
 
 /// Whether there is a difference when nobody else waits.

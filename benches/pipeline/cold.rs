@@ -1,14 +1,15 @@
 //! Cold starts and warm calls beside `mlflow models serve`, and what each model holds in memory.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
 use super::host_memory::{Memory, memory_of, memory_of_tree};
-use super::models::{ask, hosting, payload, registry, unload};
+use super::models::{ask, hosting, registry, unload};
 use super::phases::Phases;
+use super::served::Served;
 use super::statistics::{at, milliseconds};
-use super::support::{Caller, Mlflow, Process, eventually, free_port, fresh_directory, mlflow_environment};
+use super::support::{Caller, Mlflow};
 use super::table::{Reach, Row};
 
 /// Cold starts, in as many rounds as `mlflow models serve` is started.
@@ -19,46 +20,6 @@ const WARM_CALLS: usize = 50;
 
 const COLD_TARGET: Reach = Reach::AtMost(1.0 / 40.0);
 const MEMORY_TARGET: Reach = Reach::AtMost(1.0 / 15.0);
-
-/// `mlflow models serve` of the last model.
-struct Served {
-    process: Process,
-    client: reqwest::Client,
-    url: String,
-}
-
-impl Served {
-    /// Starts it; how long it took from there to its first answer.
-    async fn start(mlflow: &Mlflow) -> (Self, Duration) {
-        let (port, directory) = (free_port().to_string(), fresh_directory("served"));
-        let mut environment = mlflow_environment();
-        environment.push(("MLFLOW_TRACKING_URI", mlflow.tracking_uri().into()));
-        let uri = format!("models:/model-{}@champion", COLD + 1);
-        let python = Mlflow::python();
-        let command =
-            [python.to_str().unwrap(), "-m", "mlflow", "models", "serve", "-m", &uri, "--env-manager", "local"];
-        let command = command.into_iter().chain(["--host", "127.0.0.1", "--port", &port]);
-        let process = Process::start("served", &directory, &environment, command);
-        let begun = Instant::now();
-        let url = format!("http://127.0.0.1:{port}/invocations");
-        let served = Self { process, client: reqwest::Client::new(), url };
-        let answered = async || served.try_ask().await;
-        eventually("an answer of mlflow models serve", Duration::from_secs(180), answered).await;
-        (served, begun.elapsed())
-    }
-
-    async fn ask(&self) -> Duration {
-        self.try_ask().await.expect("a server that has answered answers again")
-    }
-
-    async fn try_ask(&self) -> Option<Duration> {
-        let begun = Instant::now();
-        let answer = self.client.post(&self.url).json(&payload()).send().await.ok()?;
-        let is_success = answer.status().is_success();
-        answer.bytes().await.ok()?;
-        is_success.then(|| begun.elapsed())
-    }
-}
 
 pub(super) fn run() -> Vec<Row> {
     let mlflow = registry(COLD + 1);
@@ -80,7 +41,7 @@ async fn cold(mlflow: &Mlflow) -> Vec<Row> {
         for number in numbers.clone() {
             never_loaded.push(ask(&caller, number).await);
         }
-        let (server, took) = Served::start(mlflow).await;
+        let (server, took) = Served::start(mlflow, COLD + 1).await;
         served.push(took);
         for _ in 0..WARM_CALLS {
             served_warm.push(server.ask().await);

@@ -25,21 +25,41 @@
 #[expect(dead_code, unused_imports, reason = "the tests use the rest")]
 mod support;
 
-mod backlog; // requests that wait in a topic, and what it costs to answer them
-mod bare; // the floor: consume and produce, and nothing else
+#[path = "../common/routing.rs"]
+mod routing;
+
+// What is measured.
 mod batch;
 mod cold;
+mod decision;
 mod delivery;
-mod host_memory; // what processes hold for themselves
-mod machine; // what all this runs on
-mod models; // copies of a real model in a real registry
-mod phases; // where the time of loads goes
-mod plot;
+mod doors;
+mod http;
+mod latency;
+mod many;
 mod residency;
-mod statistics;
-mod table; // what was reached
+mod sweeps;
 mod throughput;
 mod waiting;
+mod worker;
+
+// What it is measured with.
+mod backlog; // requests that wait in a topic, and what it costs to answer them
+mod bare; // the floor: consume and produce, and nothing else
+mod callers; // those who call over HTTP
+mod host_memory; // what processes hold for themselves
+mod model; // one over HTTP that costs next to nothing
+mod models; // copies of a real one in a real registry
+mod phases; // where the time of loads goes
+mod processor; // processor time
+mod served; // mlflow models serve
+mod steady; // requests at a steady rate, and their latency
+
+// What is said of it.
+mod machine;
+mod plot;
+mod statistics;
+mod table;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -50,21 +70,30 @@ use table::{Row, Table};
 /// Measures something, and returns what it has to reach.
 type Part = fn() -> Vec<Row>;
 
-const PARTS: [(&str, &str, Part); 6] = [
+const PARTS: [(&str, &str, Part); 15] = [
     ("throughput", "requests per second and CPU per request beside a bare consume→produce loop", throughput::run),
-    ("delivery", "exactly_once beside at_least_once, over the transaction interval", delivery::run),
-    ("waiting", "resident memory with a million requests waiting beside a thousand", waiting::run),
+    ("http", "requests per second through a model over HTTP, beside a load generator straight at it", http::run),
     ("batch", "rows per second through a real model beside a bare loop that calls predict; poisoned rows", batch::run),
     ("cold", "cold starts, warm calls and memory beside mlflow models serve", cold::run),
+    ("latency", "POST /invocations beside two bare hops over the broker", latency::run),
+    ("decision", "one routing decision at 1 KB and at 1 MB", decision::run),
+    ("delivery", "exactly_once beside at_least_once, over the transaction interval", delivery::run),
+    ("waiting", "resident memory by how many requests wait, up to a million", waiting::run),
     ("residency", "twenty models in room for ten, beside plain LRU and no limit", residency::run),
+    ("worker", "a worker in Python before the same models", worker::run),
+    ("payloads", "payloads of 100 B to 1 MB", sweeps::payloads),
+    ("routes", "1 to 1,000 routes", sweeps::routes),
+    ("partitions", "1 to 64 partitions", sweeps::partitions),
+    ("callers", "1 to 256 callers over HTTP", doors::run),
+    ("models", "1 to 100 loaded models", many::run),
 ];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if let [bare, bootstrap, requests, replies] = &arguments[..]
-        && bare == "bare"
-    {
-        return bare::run(bootstrap, requests, replies);
+    match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["bare", bootstrap, requests, replies] => return bare::run(bootstrap, requests, replies),
+        ["model", microseconds] => return model::serve(microseconds),
+        _ => {}
     }
     if let Some(unknown) = arguments.iter().find(|argument| PARTS.iter().all(|(name, ..)| name != argument)) {
         let names = PARTS.map(|(name, what, _)| format!("  {name:<12} {what}\n")).concat();

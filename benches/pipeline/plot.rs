@@ -1,41 +1,112 @@
 //! Curves, as SVG in `benches/results/`.
 
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::table::results;
 
-/// One curve, by its points.
-pub(crate) struct Curve {
-    pub(crate) name: &'static str,
-    pub(crate) points: Vec<(f64, f64)>,
+/// What is drawn. Across the axis is always logarithmic.
+pub(crate) struct Plot {
+    /// Its name, without `.svg`.
+    pub(crate) file: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) across: &'static str,
+    pub(crate) up: &'static str,
+    pub(crate) curves: Vec<Curve>,
 }
 
-const COLOURS: [RGBColor; 4] = [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44), BLACK];
+/// One curve, by its points.
+pub(crate) struct Curve {
+    name: String,
+    points: Vec<(f64, f64)>,
+}
 
-/// Draws curves over a logarithmic axis, and says where.
-pub(crate) fn draw(file: &str, title: &str, (across, up): (&str, &str), curves: &[Curve]) {
-    let path = results(&format!("{file}.svg"));
-    let points = || curves.iter().flat_map(|curve| &curve.points);
-    let span = |value: fn(&(f64, f64)) -> f64| {
-        points().map(value).fold((f64::MAX, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)))
-    };
-    let ((left, right), (_, top)) = (span(|point| point.0), span(|point| point.1));
-    let area = SVGBackend::new(&path, (720, 420)).into_drawing_area();
-    area.fill(&WHITE).unwrap();
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(40)
-        .y_label_area_size(70)
-        .build_cartesian_2d((left..right).log_scale(), 0.0..top * 1.1)
-        .unwrap();
-    chart.configure_mesh().x_desc(across).y_desc(up).light_line_style(WHITE).draw().unwrap();
-    for (curve, colour) in curves.iter().zip(COLOURS) {
-        let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2)).point_size(3);
-        let series = chart.draw_series(line).unwrap().label(curve.name);
-        series.legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+const SIZE: (u32, u32) = (720, 440);
+/// What the title and the names of the curves take at the top.
+const HEAD: u32 = 64;
+const COLOURS: [RGBColor; 5] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(148, 103, 189),
+    RGBColor(255, 127, 14),
+];
+
+impl Curve {
+    pub(crate) fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { name: name.into(), points }
     }
-    chart.configure_series_labels().border_style(BLACK).background_style(WHITE.mix(0.8)).draw().unwrap();
-    area.present().unwrap();
-    println!("drawn: {}", path.display());
+}
+
+impl Plot {
+    /// Upwards from nothing.
+    pub(crate) fn draw(&self) {
+        let (_, top) = self.span(|point| point.1);
+        self.draw_over::<RangedCoordf64>(0.0..top * 1.1);
+    }
+
+    /// Upwards by powers of ten, for what spans several.
+    pub(crate) fn draw_logarithmic(&self) {
+        let (bottom, top) = self.span(|point| point.1);
+        let (bottom, top) = (10_f64.powf(bottom.log10().floor()), 10_f64.powf(top.log10().ceil()));
+        self.draw_over((bottom..top).log_scale());
+    }
+
+    fn span(&self, value: fn(&(f64, f64)) -> f64) -> (f64, f64) {
+        let values = self.curves.iter().flat_map(|curve| &curve.points).map(value);
+        values.fold((f64::MAX, 0.0), |(low, high), value| (low.min(value), high.max(value)))
+    }
+
+    fn draw_over<Y>(&self, up: impl AsRangedCoord<Value = f64, CoordDescType = Y>)
+    where
+        Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        let path = results(&format!("{}.svg", self.file));
+        let area = SVGBackend::new(&path, SIZE).into_drawing_area();
+        area.fill(&WHITE).unwrap();
+        let (head, body) = area.split_vertically(HEAD);
+        head.draw(&Text::new(self.title, (14, 10), ("sans-serif", 18))).unwrap();
+        let mut x = 14;
+        for (curve, colour) in self.curves.iter().zip(COLOURS) {
+            head.draw(&PathElement::new([(x, 48), (x + 18, 48)], colour.stroke_width(3))).unwrap();
+            head.draw(&Text::new(curve.name.as_str(), (x + 24, 40), ("sans-serif", 14))).unwrap();
+            x += 24 + i32::try_from(8 * curve.name.len()).unwrap() + 16;
+        }
+        let (left, right) = self.span(|point| point.0);
+        let mut chart = ChartBuilder::on(&body)
+            .margin(14)
+            .x_label_area_size(44)
+            .y_label_area_size(72)
+            .build_cartesian_2d((left..right).log_scale(), up)
+            .unwrap();
+        let short = |value: &f64| short(*value);
+        chart
+            .configure_mesh()
+            .x_desc(self.across)
+            .y_desc(self.up)
+            .x_label_formatter(&short)
+            .y_label_formatter(&short)
+            .label_style(("sans-serif", 13))
+            .light_line_style(WHITE)
+            .draw()
+            .unwrap();
+        for (curve, colour) in self.curves.iter().zip(COLOURS) {
+            chart.draw_series(LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2))).unwrap();
+            let dots = curve.points.iter().map(|point| Circle::new(*point, 3, colour.filled()));
+            chart.draw_series(dots).unwrap();
+        }
+        area.present().unwrap();
+        println!("drawn: {}", path.display());
+    }
+}
+
+/// 1000 as 1k.
+fn short(value: f64) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        1e6.. => format!("{}M", value / 1e6),
+        1e3.. => format!("{}k", value / 1e3),
+        _ => format!("{}", (value * 1e6).round() / 1e6),
+    }
 }

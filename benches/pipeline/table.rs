@@ -71,7 +71,7 @@ impl fmt::Display for Reach {
 }
 
 impl Table {
-    const HEAD: [&str; 7] = ["what", "against", "the first", "the second", "ratio", "to reach", ""];
+    const HEAD: [&str; 7] = ["what", "against", "the first", "the second", "ratio", "to reach", "outcome"];
 
     pub(crate) fn new(machine: Machine) -> Self {
         Self { machine, rows: Vec::new(), failed: Vec::new(), end: String::new() }

@@ -1,57 +1,74 @@
-//! Resident memory with a million requests waiting and a slow model, beside a thousand.
+//! Resident memory over how many requests wait for a slow model, up to a million of them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::backlog::{fill, signalbox};
+use crate::backlog::{Backlog, forget, signalbox};
+use crate::plot::{Curve, Plot};
 use crate::support::{Kafka, Process, Setup, http_model, wait_until};
 use crate::table::{Reach, Row};
 
-const FEW: usize = 1_000;
-const MANY: usize = 1_000_000;
+/// Of which the thousand and the million are compared.
+const WAITING: [usize; 5] = [1, 1_000, 10_000, 100_000, 1_000_000];
+const FEW: usize = 1;
+const MANY: usize = 4;
+const DELIVERIES: [&str; 2] = ["at_least_once", "exactly_once"];
 /// The model takes this long, so that hardly any of them is answered meanwhile.
 const SLOW_MS: u32 = 2_000;
+/// After so many answers the limit of requests in flight has been reached for a while.
+const ENOUGH: usize = 200;
 
 pub(crate) fn run() -> Vec<Row> {
-    let kafka = Kafka::shared();
-    println!("\n{:<34} {:>14} {:>14}", "1 KiB, a model that takes 2 s", "at_least_once", "exactly_once");
-    let deliveries = ["at_least_once", "exactly_once"];
-    let few = deliveries.map(|delivery| resident(kafka, FEW, delivery));
-    let many = deliveries.map(|delivery| resident(kafka, MANY, delivery));
-    let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
-    for (name, [first, second]) in [("a thousand waiting, MiB", few), ("a million waiting, MiB", many)] {
-        println!("{name:<34} {:>14.1} {:>14.1}", mib(first), mib(second));
+    let resident = WAITING.map(|waiting| DELIVERIES.map(|delivery| resident(waiting, delivery)));
+    println!("\n{:<34} {:>14} {:>14}", "1 KiB waiting, a model of 2 s; MiB", DELIVERIES[0], DELIVERIES[1]);
+    for (waiting, [first, second]) in WAITING.iter().zip(resident) {
+        println!("{waiting:<34} {first:>14.1} {second:>14.1}");
     }
-    let ratio = |index: usize| many[index] as f64 / few[index] as f64;
-    println!("{:<34} {:>13.2}x {:>13.2}x", "ratio", ratio(0), ratio(1));
-    let row = |index: usize, what| Row {
+    let curve = |delivery: usize| {
+        let points = WAITING.iter().zip(resident).map(|(waiting, resident)| (*waiting as f64, resident[delivery]));
+        Curve::new(DELIVERIES[delivery], points.collect())
+    };
+    Plot {
+        file: "waiting-memory",
+        title: "Memory by the number of requests that wait",
+        across: "requests of 1 KiB that wait",
+        up: "MiB, the most that was resident",
+        curves: vec![curve(0), curve(1)],
+    }
+    .draw();
+    let row = |delivery: usize, what| Row {
         what,
         against: "the same with 1,000 waiting",
-        ours: mib(many[index]),
-        theirs: mib(few[index]),
+        ours: resident[MANY][delivery],
+        theirs: resident[FEW][delivery],
         unit: "MiB",
         reach: Reach::AtMost(1.2),
     };
     vec![row(0, "resident memory, 1,000,000 waiting, a slow model"), row(1, "the same with exactly_once")]
 }
 
-/// Resident bytes once the in-flight limit has been reached for a while: after a hundred answers.
-fn resident(kafka: &Kafka, waiting: usize, delivery: &str) -> u64 {
+/// The most that was resident, in MiB.
+fn resident(waiting: usize, delivery: &str) -> f64 {
+    let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
-    fill(kafka, &setup, waiting);
+    Backlog::of(waiting).fill(kafka, &setup);
     let (_model, url) = http_model(SLOW_MS);
     let process = signalbox(&setup.single_config(&url, &format!("  max_in_flight: 500\n  delivery: {delivery}")));
     let reader = setup.reply_reader();
-    let mut answered = std::collections::HashMap::new();
-    wait_until("two hundred replies", Duration::from_secs(120), || {
+    let mut answered = HashMap::new();
+    wait_until("enough replies", Duration::from_secs(120), || {
         reader.count_into(&mut answered);
-        (answered.len() >= 200).then_some(())
+        (answered.len() >= ENOUGH.min(waiting)).then_some(())
     });
-    peak(&process)
+    let peak = peak(&process);
+    drop(process);
+    forget(kafka, &setup);
+    peak
 }
 
 /// The most that it has had.
-fn peak(process: &Process) -> u64 {
+fn peak(process: &Process) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }

@@ -45,7 +45,12 @@ pub(crate) struct ReplyReader(BaseConsumer);
 
 impl<'a> Setup<'a> {
     pub(crate) fn new(kafka: &'a Kafka) -> Self {
-        let topic = |name| kafka.create_topic(name, 4);
+        Self::with_partitions(kafka, 4)
+    }
+
+    /// The same with so many partitions of each topic.
+    pub(crate) fn with_partitions(kafka: &'a Kafka, partitions: i32) -> Self {
+        let topic = |name| kafka.create_topic(name, partitions);
         Self {
             kafka,
             requests: topic("requests"),

@@ -1,0 +1,136 @@
+//! `POST /invocations` with a model that answers at once, one call at a time, beside two bare hops over the same broker:
+//! a record to a process that only consumes and produces, and its record back. The hops' clients have the settings of
+//! the shim's and the intake's. All of them take turns, call by call.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use reqwest::Client;
+use reqwest::header::CONTENT_TYPE;
+use tokio::runtime::Runtime;
+
+use crate::backlog::{forget, kibibyte};
+use crate::statistics::{at, milliseconds};
+use crate::support::{Kafka, Process, Setup, Signalbox};
+use crate::table::{Reach, Row};
+use crate::throughput::{FOUR_ROUTES, bare};
+
+const CALLS: usize = 3_000;
+/// Before that, so that every connection is there.
+const WARM_UP: usize = 300;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whoever sends bare records and waits for them.
+struct Hops {
+    producer: ThreadedProducer<DefaultProducerContext>,
+    consumer: BaseConsumer,
+    requests: String,
+    payload: Vec<u8>,
+    _process: Process,
+}
+
+pub(crate) fn run() -> Vec<Row> {
+    let kafka = Kafka::shared();
+    let setups = [Setup::new(kafka), Setup::new(kafka), Setup::new(kafka)];
+    let hops = Hops::start(kafka, &setups[0]);
+    let signalbox = |setup: &Setup<'_>, delivery: &str| {
+        Signalbox::start(&setup.config(FOUR_ROUTES, &format!("  delivery: {delivery}"), "http://127.0.0.1:9"))
+    };
+    let doors = [signalbox(&setups[1], "at_least_once"), signalbox(&setups[2], "exactly_once")];
+    let client = Client::builder().tcp_nodelay(true).no_proxy().build().unwrap();
+    let runtime = Runtime::new().unwrap();
+
+    let mut took: [Vec<Duration>; 3] = Default::default();
+    for call in 0..WARM_UP + CALLS {
+        let calls = [
+            hops.there_and_back(call),
+            runtime.block_on(post(&client, doors[0].url())),
+            runtime.block_on(post(&client, doors[1].url())),
+        ];
+        if call >= WARM_UP {
+            took.iter_mut().zip(calls).for_each(|(all, took)| all.push(took));
+        }
+    }
+    drop((hops, doors));
+    setups.iter().for_each(|setup| forget(kafka, setup));
+
+    println!("\n{:<44} {:>8} {:>8} {:>8} {:>8}", "1 KiB, one call at a time, ms", "p10", "p50", "p90", "p99");
+    let names = ["two bare hops", "POST /invocations, at_least_once", "POST /invocations, exactly_once"];
+    let middles = took.map(|mut took| {
+        took.sort_unstable();
+        [0.1, 0.5, 0.9, 0.99].map(|share| milliseconds(at(&took, share)))
+    });
+    for (name, [p10, p50, p90, p99]) in names.iter().zip(middles) {
+        println!("{name:<44} {p10:>8.2} {p50:>8.2} {p90:>8.2} {p99:>8.2}");
+    }
+    let row = |what, door: usize| Row {
+        what,
+        against: "two bare produce→consume hops, same broker",
+        ours: middles[door][1],
+        theirs: middles[0][1],
+        unit: "ms",
+        reach: Reach::AtMost(1.3),
+    };
+    vec![row("POST /invocations p50, no-op model", 1), row("the same with exactly_once", 2)]
+}
+
+async fn post(client: &Client, url: &str) -> Duration {
+    let begun = Instant::now();
+    let post = client.post(format!("{url}/invocations")).header(CONTENT_TYPE, "application/json");
+    let answer = post.body(kibibyte(0)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.bytes().await.unwrap();
+    begun.elapsed()
+}
+
+impl Hops {
+    fn start(kafka: &Kafka, setup: &Setup<'_>) -> Self {
+        let config = |settings: &[(&str, &str)]| {
+            let mut config = ClientConfig::new();
+            for (key, value) in [("bootstrap.servers", &*kafka.bootstrap())].iter().chain(settings) {
+                config.set(*key, *value);
+            }
+            config
+        };
+        let linger = [("linger.ms", "0"), ("sticky.partitioning.linger.ms", "0")];
+        let producer = config(&[&linger[..], &[("acks", "all"), ("enable.idempotence", "true")]].concat());
+        let consumer: BaseConsumer = config(&[
+            ("group.id", "hops"),
+            ("enable.auto.commit", "false"),
+            ("isolation.level", "read_uncommitted"),
+            ("fetch.wait.max.ms", "100"),
+            ("fetch.queue.backoff.ms", "5"),
+            ("queued.max.messages.kbytes", "16384"),
+        ])
+        .create()
+        .unwrap();
+        let mut replies = TopicPartitionList::new();
+        for partition in 0..4 {
+            replies.add_partition_offset(&setup.replies, partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&replies).unwrap();
+        Self {
+            producer: producer.create().unwrap(),
+            consumer,
+            requests: setup.requests.clone(),
+            payload: kibibyte(0),
+            _process: bare(kafka, setup),
+        }
+    }
+
+    fn there_and_back(&self, call: usize) -> Duration {
+        let id = call.to_string();
+        let begun = Instant::now();
+        self.producer.send(BaseRecord::to(&self.requests).key(&id).payload(&self.payload)).map_err(|it| it.0).unwrap();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "no record came back");
+            let Some(record) = self.consumer.poll(Duration::from_millis(100)) else { continue };
+            if record.unwrap().key() == Some(id.as_bytes()) {
+                return begun.elapsed();
+            }
+        }
+    }
+}
