@@ -122,7 +122,7 @@ fn commit(session: &Session, batch: &Batch, offsets: &Offsets) -> Result<Option<
     let Ok(staged) = offsets.stage(&batch.claims()) else {
         return Ok(Some("a partition has gone to another owner"));
     };
-    session.add_offsets(&staged).map_err(|broken| (broken, false))?;
+    session.add_offsets(staged).map_err(|broken| (broken, false))?;
     if offsets.are_lost() {
         return Ok(Some("the partitions are lost"));
     }

@@ -1,5 +1,6 @@
 //! One transactional producer, from its introduction to the coordinator to the error that ends it.
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +22,9 @@ const TRY: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_micros(500);
 /// How long a step is tried again. After that another producer of the same name finds out.
 const PERSIST: Duration = Duration::from_secs(30);
+
+/// After this long without a word librdkafka is stuck in a step. The coordinator has given the transaction up by then.
+const STUCK: Duration = Duration::from_secs(10);
 
 /// The producer's settings; `kafka.properties` win over them.
 const SETTINGS: &[(&str, &str)] = &[
@@ -50,7 +54,7 @@ pub(super) struct Maker {
 /// One transactional producer.
 pub(super) struct Session {
     index: usize,
-    producer: BaseProducer<SessionContext>,
+    producer: Arc<BaseProducer<SessionContext>>,
 }
 
 /// Why a step did not succeed.
@@ -88,8 +92,8 @@ impl Maker {
         let own = [("transactional.id", name.as_str())];
         let settings: Vec<_> = SETTINGS.iter().copied().chain(batch_size).chain(own).collect();
         let producer: BaseProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
-        let session = Session { index, producer };
-        let opened = session.persist(|producer| producer.init_transactions(TRY));
+        let session = Session { index, producer: Arc::new(producer) };
+        let opened = persist(&session.producer, |producer| producer.init_transactions(TRY));
         opened.map_err(|broken| BrokerError::Transactions { source: broken.into_error() })?;
         Ok(session)
     }
@@ -117,20 +121,32 @@ impl Session {
 
     /// Waits until the broker has all records of the transaction.
     pub(super) fn flush(&self) -> Result<(), Broken> {
-        self.persist(flush)
+        persist(&self.producer, flush)
     }
 
-    /// Adds offsets to the transaction.
-    pub(super) fn add_offsets(&self, staged: &Staged) -> Result<(), Broken> {
-        self.persist(|producer| producer.send_offsets_to_transaction(&staged.offsets, &staged.group, TRY))
+    /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever time
+    /// it is given (its issues 5456 and 5511), so another thread waits for it: one that is stuck is left behind, and its
+    /// client with it, until a broker comes or goes. What it may still send then has been fenced.
+    pub(super) fn add_offsets(&self, staged: Staged) -> Result<(), Broken> {
+        let (tell, told) = channel();
+        let producer = self.producer.clone();
+        let add = move || {
+            let Staged { offsets, group } = staged;
+            let added = persist(&producer, |producer| producer.send_offsets_to_transaction(&offsets, &group, TRY));
+            // Nobody listens any more when it took too long.
+            let _ = tell.send(added);
+        };
+        let stuck = || Broken::Session(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
+        thread::Builder::new().name("offsets".to_owned()).spawn(add).map_err(|_| stuck())?;
+        told.recv_timeout(STUCK).unwrap_or_else(|_| Err(stuck()))
     }
 
     pub(super) fn commit(&self) -> Result<(), Broken> {
-        self.persist(|producer| producer.commit_transaction(TRY))
+        persist(&self.producer, |producer| producer.commit_transaction(TRY))
     }
 
     pub(super) fn abort(&self) -> Result<(), Broken> {
-        self.persist(|producer| {
+        persist(&self.producer, |producer| {
             // librdkafka waits for the records under way, and leaves it to us to take in what became of them.
             producer.purge(PurgeConfig::default().queue());
             flush(producer)?;
@@ -154,17 +170,6 @@ impl Session {
     pub(super) fn has_refused(&self) -> bool {
         !self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
-
-    /// Takes a step, again and again while only time is lacking. librdkafka goes on with the same step each time.
-    fn persist(&self, step: impl Fn(&BaseProducer<SessionContext>) -> Result<(), KafkaError>) -> Result<(), Broken> {
-        let until = Instant::now() + PERSIST;
-        loop {
-            let Err(error) = step(&self.producer) else { return Ok(()) };
-            if !is_for_want_of_time(&error) || Instant::now() >= until {
-                return Err(classify(error));
-            }
-        }
-    }
 }
 
 impl Broken {
@@ -186,6 +191,25 @@ impl Broken {
             self.error().rdkafka_error_code(),
             Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
         )
+    }
+
+    /// Whether librdkafka never came back from a step.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(self, Self::Session(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))
+    }
+}
+
+/// Takes a step, again and again while only time is lacking. librdkafka goes on with the same step each time.
+fn persist(
+    producer: &BaseProducer<SessionContext>,
+    step: impl Fn(&BaseProducer<SessionContext>) -> Result<(), KafkaError>,
+) -> Result<(), Broken> {
+    let until = Instant::now() + PERSIST;
+    loop {
+        let Err(error) = step(producer) else { return Ok(()) };
+        if !is_for_want_of_time(&error) || Instant::now() >= until {
+            return Err(classify(error));
+        }
     }
 }
 
@@ -222,7 +246,10 @@ impl ClientContext for SessionContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.broker.error(error, reason);
+        // What one at rest has to say is heard late, when it may long be otherwise. The other clients say this as well.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.broker.error(error, reason);
+        }
     }
 }
 

@@ -204,7 +204,11 @@ impl<S: Fn() -> bool> Transactor<S> {
             self.fenced.push(now);
             self.tally.fenced.inc();
         }
-        warn!(error = %broken.error(), "the producer of replies is replaced by another of its name");
+        if broken.is_stuck() {
+            // The others look for the coordinator where this one did.
+            self.resting.drain(..).for_each(Session::discard);
+        }
+        warn!(error = %broken.error(), "a transaction came to nothing, and with it its producer; another is made");
     }
 
     /// A session for the next transaction. None when that is over.

@@ -103,8 +103,8 @@ impl Run {
         }
         let model = ComputedModel::start(conduct);
         let mut config = config(&ground, delivery, &group, &model);
-        if instances == 1 {
-            // Known by name, it need not wait after a kill until the group has given up its former self.
+        if name == "kill -9" {
+            // Alone and known by name, it need not wait after each kill until the group has given up its former self.
             config = config.replace("properties: {", "properties: {group.instance.id: alone, ");
         }
         let [requests, replies, dead_letters] = &ground.topics;

@@ -4,9 +4,11 @@
 use std::sync::mpsc::channel;
 use std::thread;
 
-use rdkafka::mocking::MockCluster;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
 use crate::config::Kafka;
@@ -109,4 +111,25 @@ fn one_with_records_under_way_that_the_broker_never_takes_ends_in_time() {
     mock.broker_down(1).unwrap();
     send(&session);
     drop_in_time(session);
+}
+
+#[test]
+fn one_that_waits_for_ever_for_the_groups_coordinator_is_given_up() {
+    let mock = Mock::new(2).unwrap();
+    let session = maker(&mock).open(0).unwrap();
+    mock.coordinator(MockCoordinator::Transaction("a.0".to_owned()), 1).unwrap();
+    mock.coordinator(MockCoordinator::Group("g".to_owned()), 2).unwrap();
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).set("group.id", "g").create().unwrap();
+    session.begin().unwrap();
+    send(&session);
+    session.flush().unwrap();
+    mock.broker_down(2).unwrap();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(TOPIC, 0, Offset::Offset(1)).unwrap();
+    let began = Instant::now();
+    let broken = session.add_offsets(Staged { offsets, group: consumer.group_metadata().unwrap() }).unwrap_err();
+    assert!(matches!(broken, Broken::Session(_)), "{broken:?}");
+    assert!(began.elapsed() < STUCK * 2);
+    session.discard();
 }
