@@ -38,7 +38,7 @@ pub struct Batch {
 impl Default for Batch {
     fn default() -> Self {
         Self {
-            max_rows: 64,
+            max_rows: 256,
             max_bytes: ByteSize::mib(4),
             max_wait: Duration::ZERO,
             target_latency: Duration::from_millis(100),

@@ -1,12 +1,12 @@
-//! How many rows go into one call: as many as keep its latency within a target. More by addition while calls are full and
-//! quick, fewer by multiplication as soon as one is not.
+//! How many rows go into one call: as many as keep its latency within a target. More while calls are full and quick, fewer
+//! by multiplication as soon as one is not; twice as many until that has happened once, and then by addition.
 
 use std::time::Duration;
 
 /// Rows to begin with.
 const FIRST: f64 = 16.0;
 
-/// How many more there may be after a call that was full and quick.
+/// How many more there may be after a call that was full and quick, once it is known what is too many.
 const MORE: f64 = 4.0;
 
 /// What is left of them after one that was slow.
@@ -28,6 +28,8 @@ pub struct BatchSize {
     most: f64,
     target: f64,
     limit: f64,
+    /// Whether a call has ever been too slow.
+    knows_too_many: bool,
     /// Seconds for a single row, as far as is known.
     single: Option<f64>,
     /// Seconds of the latest calls, each at its number modulo their count.
@@ -43,6 +45,7 @@ impl BatchSize {
             most,
             target: target.as_secs_f64(),
             limit: FIRST.min(most),
+            knows_too_many: false,
             single: None,
             recent: [0.0; RECENT],
             calls: 0,
@@ -79,9 +82,11 @@ impl BatchSize {
             // A request may have more rows than that on its own, which tells nothing of fewer.
             if rows <= self.limit {
                 self.limit = (rows * FEWER).max(1.0);
+                self.knows_too_many = true;
             }
         } else if rows >= self.limit.floor() {
-            self.limit = (self.limit + MORE).min(self.most);
+            let more = if self.knows_too_many { MORE } else { self.limit };
+            self.limit = (self.limit + more).min(self.most);
         }
     }
 }
@@ -128,6 +133,16 @@ mod tests {
         let mut size = BatchSize::new(64, TARGET);
         settle(&mut size, 0, 300_000);
         assert!(size.rows() <= 6, "{}", size.rows());
+    }
+
+    #[test]
+    fn it_gets_there_at_once_as_long_as_nothing_was_too_many() {
+        let mut size = BatchSize::new(256, TARGET);
+        (0..4).for_each(|_| size.took(size.rows(), Duration::from_millis(5)));
+        assert_eq!(size.rows(), 256);
+        size.took(256, Duration::from_millis(101));
+        size.took(179, Duration::from_millis(80));
+        assert_eq!(size.rows(), 183);
     }
 
     #[test]

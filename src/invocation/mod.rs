@@ -37,6 +37,30 @@ pub struct Call<'a> {
     pub timeout: Duration,
 }
 
+/// Requests whose rows are in one call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Several<'a> {
+    /// The rows of each, in their order; none where the call is for one.
+    pub rows: &'a [usize],
+    /// How long what answers may look for those that it refuses.
+    pub patience: Duration,
+}
+
+/// What requests are answered that are in one call.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// As if those that were refused had not been there.
+    pub reply: Reply,
+    /// The numbers of the refused, in their order: never all.
+    pub refused: Vec<usize>,
+}
+
+impl From<Reply> for Answers {
+    fn from(reply: Reply) -> Self {
+        Self { reply, refused: Vec::new() }
+    }
+}
+
 /// Why a call got no prediction.
 #[derive(Debug, Clone)]
 pub struct Failure {

@@ -9,6 +9,9 @@ const FADING: f64 = 0.99;
 /// What is assumed to have been seen already, all of it well: with nothing known, nothing is suspected.
 const BENEFIT_OF_DOUBT: f64 = 4.0;
 
+/// How many rows of a call may be refused on average where it is told which.
+const BEARABLE_IF_TOLD: f64 = 2.5;
+
 /// More kinds are not remembered.
 const MOST: usize = 1024;
 
@@ -17,6 +20,8 @@ const MOST: usize = 1024;
 #[derive(Debug)]
 pub struct Suspicion<K> {
     seen: HashMap<K, Seen>,
+    /// How many of those that go together may be refused, on average.
+    bearable: f64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,12 +31,17 @@ struct Seen {
 }
 
 impl<K: Eq + Hash + Clone> Suspicion<K> {
+    /// Nothing is known yet. What answers tells which rows it refuses, or it does not.
+    pub fn new(tells: bool) -> Self {
+        Self { seen: HashMap::new(), bearable: if tells { BEARABLE_IF_TOLD } else { std::f64::consts::LN_2 } }
+    }
+
     /// How many rows of a kind may go together, as far as this goes: so many that a call is refused about every second
-    /// time.
+    /// time, or some more where finding the refused costs less.
     pub fn most(&self, kind: &K) -> usize {
         let Some(seen) = self.seen.get(kind) else { return usize::MAX };
         let share = seen.refused / (seen.rows + BENEFIT_OF_DOUBT);
-        if share > 0.0 { (std::f64::consts::LN_2 / share).max(1.0) as usize } else { usize::MAX }
+        if share > 0.0 { (self.bearable / share).max(1.0) as usize } else { usize::MAX }
     }
 
     /// Takes account of rows of a kind, of which some were refused on their own account.
@@ -52,12 +62,6 @@ impl<K: Eq + Hash + Clone> Suspicion<K> {
     }
 }
 
-impl<K> Default for Suspicion<K> {
-    fn default() -> Self {
-        Self { seen: HashMap::new() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -66,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_always_refused_goes_alone_and_others_are_not_affected() {
-        let mut suspicion = Suspicion::default();
+        let mut suspicion = Suspicion::new(false);
         assert_eq!(suspicion.most(&'a'), usize::MAX);
         suspicion.saw(&'a', 2, 2);
         assert_eq!(suspicion.most(&'a'), 2);
@@ -80,7 +84,7 @@ mod tests {
 
     #[test]
     fn one_in_a_hundred_is_no_reason_to_go_alone() {
-        let mut suspicion = Suspicion::default();
+        let mut suspicion = Suspicion::new(false);
         (0..100).for_each(|batch| suspicion.saw(&'a', 64, usize::from(batch % 3 != 0)));
         assert!((40..=160).contains(&suspicion.most(&'a')), "{}", suspicion.most(&'a'));
         (0..100).for_each(|_| suspicion.saw(&'a', 10, 2));
@@ -90,7 +94,7 @@ mod tests {
     proptest! {
         #[test]
         fn there_is_always_room_for_one_and_memory_is_bounded(seen in prop::collection::vec((0u16..3000, 1usize..100, 0usize..100), 0..3000)) {
-            let mut suspicion = Suspicion::default();
+            let mut suspicion = Suspicion::new(false);
             for (kind, rows, refused) in seen {
                 suspicion.saw(&kind, rows, refused.min(rows));
                 prop_assert!(suspicion.most(&kind) >= 1 && suspicion.seen.len() <= MOST);

@@ -16,7 +16,7 @@ use super::{Inner, until};
 use crate::config::Runtime;
 use crate::invocation::body::Signature;
 use crate::invocation::trust::Trust;
-use crate::invocation::{self, Call};
+use crate::invocation::{self, Answers, Call, Several};
 use crate::message::{Code, Fault, Reply, Stage};
 
 /// The version of what is part of Signalbox.
@@ -240,10 +240,16 @@ impl Lease {
 
     /// Calls the model, and waits for its answer.
     pub async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, CallFailure> {
+        self.invoke_for(call, Several::default()).await.map(|answers| answers.reply)
+    }
+
+    /// Calls the model for several requests. A host finds out which of them the model refuses, if any; what else answers
+    /// refuses all of them or none.
+    pub async fn invoke_for(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, CallFailure> {
         match &mut self.seat {
-            Seat::Host(seat) => seat.invoke(call).await,
-            Seat::Server { seats, .. } => seats.invoke(call).await,
-            Seat::Noop => Ok(invocation::noop()),
+            Seat::Host(seat) => seat.invoke(call, several).await,
+            Seat::Server { seats, .. } => seats.invoke(call).await.map(Answers::from),
+            Seat::Noop => Ok(invocation::noop().into()),
         }
     }
 }

@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 use super::host::{HostSpec, LoadReport, Lost, ModelHost, Template};
 use super::lease::{CallFailure, Claim};
 use super::until;
-use crate::invocation::Call;
-use crate::message::{Code, Fault, Reply, Stage};
+use crate::invocation::{Answers, Call, Several};
+use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
 /// A version whose hosts crash so often in a row, with no answer between, is not started again at once.
@@ -234,14 +234,14 @@ impl Pool {
 
 impl Seat {
     /// Calls the model. Dropped before the answer is there, the host is lost, for nothing else stops it.
-    pub(super) async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, CallFailure> {
+    pub(super) async fn invoke(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, CallFailure> {
         let Some(host) = &mut self.host else {
             return Err(CallFailure { fault: gone(), crashed: true, disconnected: true });
         };
-        let failure = match host.invoke(call).await {
-            Ok(reply) => {
+        let failure = match host.invoke(call, several).await {
+            Ok(answers) => {
                 self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
-                return Ok(reply);
+                return Ok(answers);
             }
             Err(failure) => failure,
         };

@@ -69,10 +69,11 @@ impl Target {
             let index = endpoint.routes.iter().position(|route| route.alias == *alias)?;
             Some(Shadow::new(&endpoint.name, alias, index, metrics))
         });
+        let tells = model.is_forked();
         let batch = match &route.batch {
             Some(Batching::Off) => None,
             Some(Batching::On(batch)) => Some(batch.clone()),
-            None => model.is_forked().then(config::Batch::default),
+            None => tells.then(config::Batch::default),
         };
         let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
         let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
@@ -86,7 +87,7 @@ impl Target {
             shadow,
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
             sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
-            batcher: batch.map(|batch| Batcher::new(batch, metrics.batch(endpoint, alias))),
+            batcher: batch.map(|batch| Batcher::new(batch, tells, metrics.batch(endpoint, alias))),
             timeout: route.timeout,
             breaker: route.breaker.clone().map(|policy| RouteBreaker::new(policy, endpoint, alias, metrics)),
             retries: route.retries.clone().map(|policy| RouteRetries::new(policy, endpoint, alias, metrics)),

@@ -1,6 +1,12 @@
 //! What travels on a child's socket: one question, one answer, and the next question.
 //!
 //! A frame is the length of its head and of its body (32 bits each, big-endian), the head (JSON), and the body (bytes).
+//!
+//! A question's head is `{"invoke": {"content_type", "rows", "patience"}}`, with a payload as the body; `rows` are those of
+//! each request in it, where it is of several. The answer's is `{"status", "content_type", "too_large", "exhausted",
+//! "refused"}`: the body is what the scoring server says to a payload without the requests whose numbers are in `refused`.
+//! Those are looked for once a call of several requests has failed, for as many seconds as `patience` says, and are none
+//! when they were not found. (`{"load": …}` is answered by a head alone.)
 
 use std::io::{Error, ErrorKind, Result};
 

@@ -11,7 +11,7 @@ use super::child::{Child, Exit, Lost};
 use super::frame::Answer;
 use super::template::{Task, Template, TemplateError};
 use crate::invocation::body::Signature;
-use crate::invocation::{Call, ExceptionLog, LARGEST_REPLY, Meaning, in_words, meaning_of, too_large};
+use crate::invocation::{Answers, Call, ExceptionLog, LARGEST_REPLY, Meaning, Several, in_words, meaning_of, too_large};
 use crate::message::{Code, Fault, Reply, Stage};
 
 /// More differences than these are not shown in one message.
@@ -99,7 +99,13 @@ pub(crate) struct Failure {
 #[serde(rename_all = "snake_case")]
 enum Question<'a> {
     Load { directory: &'a str, largest_answer: usize, is_proven: bool },
-    Invoke { content_type: &'a str },
+    Invoke {
+        content_type: &'a str,
+        /// The rows of each request, where there are several.
+        rows: &'a [usize],
+        /// Seconds for finding out who of them is refused.
+        patience: f64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -131,6 +137,9 @@ struct Invoked {
     /// Memory was refused to the model, which may hold on to what it has.
     #[serde(default)]
     exhausted: bool,
+    /// The requests that are left out of the answer.
+    #[serde(default)]
+    refused: Vec<usize>,
 }
 
 impl ModelHost {
@@ -191,11 +200,14 @@ impl ModelHost {
 
     /// Calls the model, and waits for its answer. A call that is not answered in time, or whose future is dropped, ends
     /// the process: nothing else stops a model that computes.
-    pub(crate) async fn invoke(&mut self, call: &Call<'_>) -> Result<Reply, Failure> {
-        let question = Question::Invoke { content_type: call.content_type };
+    ///
+    /// Of `several` requests, those that the model refuses are left out of the answer, where it was found out which they are.
+    pub(crate) async fn invoke(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, Failure> {
+        let patience = several.patience.as_secs_f64();
+        let question = Question::Invoke { content_type: call.content_type, rows: several.rows, patience };
         let answer = self.child.ask_until(&question, &call.payload, Instant::now() + call.timeout).await;
         let answer = answer.map_err(|lost| self.lost(lost, call.timeout))?;
-        self.reply(answer)
+        self.answers(answer, several.rows.len())
     }
 
     /// Its process id.
@@ -223,20 +235,23 @@ impl ModelHost {
         self.child.output()
     }
 
-    fn reply(&self, answer: Answer) -> Result<Reply, Failure> {
-        let Invoked { status, content_type, too_large: is_too_large, exhausted } =
-            match serde_json::from_slice(&answer.head) {
-                Ok(invoked) => invoked,
-                Err(error) => {
-                    self.child.kill();
-                    return Err(self.lost(Lost::Garbled(error.to_string()), Duration::ZERO));
-                }
-            };
+    fn answers(&self, answer: Answer, requests: usize) -> Result<Answers, Failure> {
+        let garbled = |why: String| {
+            self.child.kill();
+            self.lost(Lost::Garbled(why), Duration::ZERO)
+        };
+        let Invoked { status, content_type, too_large: is_too_large, exhausted, refused } =
+            serde_json::from_slice(&answer.head).map_err(|error| garbled(error.to_string()))?;
+        let are_some = refused.is_sorted_by(|one, next| one < next)
+            && refused.last().is_none_or(|last| *last < requests && refused.len() < requests);
+        if !are_some {
+            return Err(garbled(format!("of {requests} requests it refuses {refused:?}")));
+        }
         if is_too_large {
             return Err(too_large(&self.shown).into());
         }
         if (200..300).contains(&status) {
-            return Ok(Reply { content_type, body: answer.body });
+            return Ok(Answers { reply: Reply { content_type, body: answer.body }, refused });
         }
         let Meaning { fault, traceback } = meaning_of(status, None, &answer.body);
         if let Some(traceback) = &traceback {

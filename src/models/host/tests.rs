@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::model_host::Failure;
 use super::template::TemplateError;
 use super::*;
-use crate::invocation::Call;
+use crate::invocation::{Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Stage};
 
 mod spare;
@@ -98,7 +98,7 @@ async fn invoke(host: &mut ModelHost, body: impl Into<Bytes>) -> Result<Reply, F
 async fn invoke_within(host: &mut ModelHost, body: impl Into<Bytes>, timeout: Duration) -> Result<Reply, Failure> {
     let headers = Headers::default();
     let call = Call { content_type: "application/json", payload: body.into(), headers: &headers, timeout };
-    host.invoke(&call).await
+    host.invoke(&call, Several::default()).await.map(|answers| answers.reply)
 }
 
 async fn stunt(host: &mut ModelHost, name: &str) -> Result<Value, Failure> {

@@ -115,8 +115,9 @@ impl Target {
 }
 
 impl Batcher {
-    pub(super) fn new(settings: config::Batch, metrics: BatchMetrics) -> Self {
-        let queue = Queue::new(settings.max_rows, settings.target_latency);
+    /// `tells` whether what answers tells which requests of a call it refuses.
+    pub(super) fn new(settings: config::Batch, tells: bool, metrics: BatchMetrics) -> Self {
+        let queue = Queue::new(settings.max_rows, settings.target_latency, tells);
         Self { queue: Mutex::new(queue), entered: Notify::new(), settings, metrics }
     }
 

@@ -59,14 +59,15 @@ pub(super) struct Group {
 }
 
 impl Queue {
-    pub(super) fn new(max_rows: usize, target: Duration) -> Self {
+    /// `tells` whether what answers tells which requests of a call it refuses.
+    pub(super) fn new(max_rows: usize, target: Duration, tells: bool) -> Self {
         Self {
             waiting: BTreeMap::new(),
             next: 0,
             rows: 0,
             signature: None,
             size: BatchSize::new(max_rows, target),
-            suspicion: Suspicion::default(),
+            suspicion: Suspicion::new(tells),
         }
     }
 

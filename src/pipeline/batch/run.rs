@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::queue::{Group, Waiting};
 use super::{Answered, Company};
-use crate::invocation::Call;
+use crate::invocation::{Answers, Call, Several};
 use crate::invocation::body::{Answer, Key, Payload};
 use crate::invocation::trust::{Joining, Objection};
 use crate::message::{Code, Headers, Reply, Request};
@@ -27,6 +27,8 @@ pub(super) struct Batch {
     members: Vec<Member>,
     joining: Joining,
     key: Key,
+    /// Whether what answers is asked to find out who is refused.
+    asks: bool,
     /// Rows that were called, and those that were refused on their own account.
     rows: usize,
     refused: usize,
@@ -53,8 +55,8 @@ struct Part {
 
 /// What came of a call for several.
 enum Together {
-    /// An answer for each.
-    Answered(Answer, String),
+    /// An answer for each who was not refused, and those who were.
+    Answered(Answer, String, Vec<Member>),
     /// One of them is at fault, perhaps.
     Refused,
     /// The answer is not one for each.
@@ -86,7 +88,7 @@ impl Batch {
             }
         }
         let own = own.unwrap_or_else(|| Company { version: Arc::clone(lease.version()), answer: oneshot::channel().1 });
-        (Self { lease, target, timeout, members, joining, key, rows: 0, refused: 0, took: Duration::ZERO }, own)
+        (Self { lease, target, timeout, members, joining, key, asks: true, rows: 0, refused: 0, took: Duration::ZERO }, own)
     }
 
     /// Calls the model until each has an answer.
@@ -157,8 +159,10 @@ impl Batch {
             let is_known = other.is_some_and(|other| is_sound.get(other) == Some(&true));
             let result = if is_known { Together::Refused } else { self.call_together(&mut members).await };
             match result {
-                Together::Answered(answer, content_type) => {
+                Together::Answered(answer, content_type, refused) => {
                     self.deliver(members, &answer, &content_type);
+                    // Each in a part of its own, to be told what it would have been told alone.
+                    parts.extend(refused.into_iter().map(Part::of));
                     if let Some(is_sound) = is_sound.get_mut(number) {
                         *is_sound = true;
                     }
@@ -173,9 +177,7 @@ impl Batch {
                 }
                 Together::NotByRow => {
                     // Each in a part of its own.
-                    for member in members {
-                        parts.push(Part { members: vec![member], number: 0, other: None });
-                    }
+                    parts.extend(members.into_iter().map(Part::of));
                 }
                 Together::Failed(failure) => members.into_iter().for_each(|member| {
                     member.answered(Err(failure.clone()), self.took, false);
@@ -188,9 +190,10 @@ impl Batch {
         }
     }
 
-    async fn call_together(&mut self, members: &mut [Member]) -> Together {
+    /// Those who are refused are taken out.
+    async fn call_together(&mut self, members: &mut Vec<Member>) -> Together {
         let payloads: Vec<_> = members.iter().map(|member| &member.payload).collect();
-        let rows = payloads.iter().map(|payload| payload.rows()).sum();
+        let rows: Vec<_> = payloads.iter().map(|payload| payload.rows()).collect();
         let joined = Payload::join(&payloads);
         members.iter_mut().for_each(|member| member.calls += 1);
         let Some(Member { request, payload: first, .. }) = members.first() else { return Together::NotByRow };
@@ -198,8 +201,11 @@ impl Batch {
         // As long as one of them waits.
         let deadlines: Option<Vec<_>> = members.iter().map(|member| member.deadline).collect();
         let latest = deadlines.and_then(|deadlines| deadlines.into_iter().max());
-        let reply = match self.call(&request, &Headers::default(), joined, rows, latest).await {
-            Ok(reply) => reply,
+        let earliest = members.iter().filter_map(|member| member.deadline).min();
+        let several = Several { rows: if self.asks { &rows } else { &[] }, patience: self.patience(earliest) };
+        let called = self.call_for(&request, &Headers::default(), joined, &rows, several, latest).await;
+        let Answers { reply, refused } = match called {
+            Ok(answers) => answers,
             Err(failure) if !self.lease.is_usable() || failure.crashed || failure.disconnected => {
                 return Together::Lost(failure);
             }
@@ -207,22 +213,33 @@ impl Batch {
                 return match failure.fault.code {
                     Code::TemporarilyUnavailable | Code::ResourceExhausted => Together::Failed(failure),
                     Code::DeadlineExceeded => Together::Lost(failure),
-                    _ => Together::Refused,
+                    _ => {
+                        // What has not found them out once would not do so with half of them.
+                        self.asks = false;
+                        Together::Refused
+                    }
                 };
             }
         };
+        let refused = take_out(members, &refused);
+        if !refused.is_empty() {
+            self.count(|metrics| metrics.splits.inc());
+        }
+        let rows = members.iter().map(|member| member.payload.rows()).sum();
         let Some(answer) = Answer::read(&reply.body, rows) else {
             self.object(&first, Objection::NotByRow);
+            members.extend(refused);
             return Together::NotByRow;
         };
         if self.joining == Joining::Sampled {
             self.joining = Joining::Trusted;
             if !self.sample(members, &answer).await {
                 self.object(&first, Objection::NotAlone);
+                members.extend(refused);
                 return Together::NotByRow;
             }
         }
-        Together::Answered(answer, reply.content_type)
+        Together::Answered(answer, reply.content_type, refused)
     }
 
     /// Whether one of them gets the same answer alone.
@@ -271,6 +288,12 @@ impl Batch {
         gone.map_or(ControlFlow::Continue(reply), ControlFlow::Break)
     }
 
+    /// How long a host may look for those it refuses: it must not be taken for stuck, nor may anybody's time run out.
+    fn patience(&self, earliest: Option<Instant>) -> Duration {
+        let left = earliest.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        self.timeout.min(left.unwrap_or(Duration::MAX)) / 2
+    }
+
     /// One call of the model, with one payload.
     async fn call(
         &mut self,
@@ -280,11 +303,26 @@ impl Batch {
         rows: usize,
         deadline: Option<Instant>,
     ) -> Result<Reply, CallFailure> {
+        let answers = self.call_for(request, headers, payload, &[rows], Several::default(), deadline).await;
+        answers.map(|answers| answers.reply)
+    }
+
+    /// The same, for several.
+    async fn call_for(
+        &mut self,
+        request: &Request,
+        headers: &Headers,
+        payload: Bytes,
+        rows: &[usize],
+        several: Several<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Answers, CallFailure> {
         let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         // A host is not ended because its callers are in a hurry.
         let timeout = if self.lease.is_hosted() { self.timeout } else { self.timeout.min(left) };
         let begun = Instant::now();
-        let result = self.lease.invoke(&Call { content_type: request.content_type(), payload, headers, timeout }).await;
+        let call = Call { content_type: request.content_type(), payload, headers, timeout };
+        let result = self.lease.invoke_for(&call, several).await;
         self.took = begun.elapsed();
         self.target.metrics.invocation_duration.observe(self.took.as_secs_f64());
         let is_late = result.as_ref().is_err_and(|failure| failure.fault.code == Code::DeadlineExceeded);
@@ -293,8 +331,10 @@ impl Batch {
             Err(failure) => self.target.load.failed(&failure.fault, self.timeout),
         }
         if let Some(batcher) = &self.target.batcher {
+            let rows = rows.iter().sum::<usize>();
             batcher.metrics.rows.observe(rows as f64);
-            if result.is_ok() || is_late {
+            // What looking for the refused takes says nothing of how many rows there should be.
+            if result.as_ref().is_ok_and(|answers| answers.refused.is_empty()) || is_late {
                 batcher.took(Some(rows), self.took);
             }
         }
@@ -328,6 +368,21 @@ fn parts(answer: &Answer, rows: impl Iterator<Item = usize>) -> impl Iterator<It
         from += rows;
         answer.part(from - rows..from)
     })
+}
+
+/// Takes out those of these numbers, which are in their order.
+fn take_out(members: &mut Vec<Member>, numbers: &[usize]) -> Vec<Member> {
+    // From the end, so that no number changes.
+    let mut taken: Vec<_> = numbers.iter().rev().map(|number| members.remove(*number)).collect();
+    taken.reverse();
+    taken
+}
+
+impl Part {
+    /// One by itself.
+    fn of(member: Member) -> Self {
+        Self { members: vec![member], number: 0, other: None }
+    }
 }
 
 impl Member {

@@ -7,11 +7,14 @@ does under `mlflow models serve`.
 
 import functools
 import itertools
+import json
 import os
 import re
 import sys
 import time
 import traceback
+import types
+import typing
 
 import mlflow.pyfunc
 import yaml
@@ -28,6 +31,8 @@ def main(channel):
     (question, _) = channel.receive() or os._exit(0)
     directory, largest = question["load"]["directory"], question["load"]["largest_answer"]
     is_proven = question["load"]["is_proven"]
+    # It writes an answer piece by piece, in Python; the same in one piece is written in C.
+    scoring_server.json = types.SimpleNamespace(**{**vars(json), "dump": dump})
     model, report = load(directory, is_proven)
     if model is None:
         channel.answer(report)
@@ -43,10 +48,13 @@ def main(channel):
     channel.answer(report)
     while (question := channel.receive()) is not None:
         head, body = question
-        status, content_type, answer, exhausted = invoke(body, head["invoke"]["content_type"], model, schema)
-        too_large = len(answer) > largest
-        head = {"status": status, "content_type": content_type, "too_large": too_large, "exhausted": exhausted}
-        channel.answer(head, b"" if too_large else answer)
+        head, answer = respond(head["invoke"], body, model, schema)
+        head["too_large"] = len(answer) > largest
+        channel.answer(head, b"" if head["too_large"] else answer)
+
+
+def dump(value, file, **how):
+    file.write(json.dumps(value, **how))
 
 
 def load(directory, is_proven):
@@ -92,27 +100,69 @@ def try_example(directory, model, schema):
             example = file.read()
     except OSError:
         return None
-    status, _, answer, _ = invoke(example, JSON, model, schema)
-    return status, "" if status == 200 else answer.decode(errors="replace")
+    outcome = invoke(example, JSON, model, schema)
+    return outcome.status, "" if outcome.status == 200 else outcome.answer.decode(errors="replace")
+
+
+def respond(question, data, model, schema):
+    """The head and the body of the answer. Of several requests, those that fail are left out of it, if they can be found
+    out before patience ends; when not, or when none is left, all of them fail."""
+    content_type, rows, until = question["content_type"], question["rows"], time.monotonic() + question["patience"]
+    called = divided(model, rows, until) if len(rows) > 1 and has_divided() else model
+    outcome = invoke(data, content_type, called, schema)
+    if called is not model and called.gave_up:
+        called = model
+        outcome = invoke(data, content_type, model, schema)
+    exhausted = ran_out_of_memory(outcome.error)
+    if outcome.error is not None and len(rows) > 1 and not exhausted:
+        called = divided(model, rows, until, outcome.error)
+        second = invoke(data, content_type, called, schema)
+        exhausted = ran_out_of_memory(second.error)
+        outcome = outcome if second.error else second
+    refused = [] if called is model or outcome.error else sorted(called.refused)
+    head = {"status": outcome.status, "content_type": outcome.media_type, "exhausted": exhausted, "refused": refused}
+    return head, outcome.answer
+
+
+@functools.cache
+def divide():
+    return TEMPLATE.execute("divide")  # noqa: F821
+
+
+def has_divided():
+    """Whether some requests are known to be refused."""
+    return divide.cache_info().currsize > 0 and divide()["RESEMBLANCE"].telling
+
+
+def divided(model, rows, until, error=None):
+    return divide()["Divided"](model, rows, error, ran_out_of_memory, until)
+
+
+class Outcome(typing.NamedTuple):
+    status: int
+    media_type: str
+    answer: bytes
+    # What was raised.
+    error: BaseException | None = None
 
 
 def invoke(data, content_type, model, schema):
-    """What the scoring server answers: status, media type and body; and whether memory was refused over it."""
+    """What the scoring server answers."""
     try:
         answer = scoring_server.invocations(data, content_type, model, schema)
         media_type = TEXT if answer.mimetype == "text/plain" else answer.mimetype
-        return answer.status, media_type, answer.response.encode(), False
+        return Outcome(answer.status, media_type, answer.response.encode())
     except MlflowException as error:
-        return error.get_http_status_code(), JSON, error.serialize_as_json().encode(), ran_out_of_memory(error)
+        return Outcome(error.get_http_status_code(), JSON, error.serialize_as_json().encode(), error)
     except Exception as error:
         # Such as predictions that cannot be written as JSON: the reason is for the log.
         traceback.print_exc()
-        return 500, TEXT, b"Internal Server Error", ran_out_of_memory(error)
-    except BaseException as error:
+        return Outcome(500, TEXT, b"Internal Server Error", error)
+    except BaseException as raised:
         # The model wants to end its process, which would end the scoring server as well.
-        message = f"the model raised {type(error).__name__}"
+        message = f"the model raised {type(raised).__name__}"
         error = MlflowException(message, stack_trace=traceback.format_exc())
-        return 500, JSON, error.serialize_as_json().encode(), False
+        return Outcome(500, JSON, error.serialize_as_json().encode(), raised)
 
 
 def ran_out_of_memory(error):

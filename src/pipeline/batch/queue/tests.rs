@@ -18,7 +18,7 @@ impl World {
         (0..8).for_each(|form| trust.agreed(form, 1_000));
         let settings = config::Batch { max_bytes: bytesize::ByteSize::b(2_000), ..config::Batch::default() };
         let metrics = Metrics::new().unwrap().batch("e", "main");
-        let queue = Queue::new(settings.max_rows, settings.target_latency);
+        let queue = Queue::new(settings.max_rows, settings.target_latency, false);
         Self { queue, trust, settings, metrics, places: Vec::new() }
     }
 

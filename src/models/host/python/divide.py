@@ -1,0 +1,287 @@
+"""Finds the requests that a model refuses among those of one call, and has it answer the others.
+
+Runs in a host once a call for several requests has failed. MLflow parses the payload anew, so that nothing is left of what
+that call did to its rows, and is given a `Divided` model, whose `predict` finds out. What the others are answered comes of
+one call of the model with all their rows and no more. Whoever is refused is called alone in the end, so nobody gets a wrong
+answer by a wrong guess.
+
+Each probe is a call as well. So those are probed first whom the exception names: by a value that stands in its message, or
+in a variable of the code that raised. Otherwise the rows are halved until one request is left. And those who are like the
+refused are left out of the next calls before these fail.
+"""
+
+import itertools
+import math
+import re
+import time
+
+import numpy
+import pandas
+
+# So many cells are looked at.
+CELLS = 4096
+# So many who are like the refused must have been refused as well, in a row, before not each of them is probed.
+PROOFS = 16
+# So many in a row who are only like them are enough.
+MISTAKEN = 3
+# As many of the others are compared with the refused of a call.
+OTHERS = 32
+# So many requests that one exception names are probed one by one.
+MOST_NAMED = 8
+# So many functions, the innermost ones, are asked for what they were at, and their lists of up to so many values.
+FRAMES, VALUES = 8, 64
+# So many words of a text are looked at.
+WORDS = 8
+# After so many, what was seen counts half.
+FORGETFUL = 256
+# Shorter texts stand in any message.
+SHORTEST_NAME = 3
+
+
+class GaveUp(BaseException):
+    """It would take too long, or cannot be found out."""
+
+
+class Divided:
+    """A model, of which `predict` answers as a call without the refused does, and tells their numbers. `rows` are those of
+    each request, and `error` is why it is asked: none when there was no call yet. What is fatal is raised, and so is what
+    leaves the question open."""
+
+    def __init__(self, model, rows, error, is_fatal, until):
+        self.model, self.error, self.is_fatal, self.until = model, error, is_fatal, until
+        ends = list(itertools.accumulate(rows))
+        self.rows = [range(end - count, end) for count, end in zip(rows, ends)]
+        self.waiting, self.refused = list(range(len(rows))), []
+        self.longest, self.misled, self.gave_up = 0.0, False, False
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def predict(self, data, params=None):
+        try:
+            return self.divide(data, params)
+        except GaveUp:
+            self.gave_up = True
+            raise
+        finally:
+            # Its traceback leads back here.
+            self.error = None
+
+    def divide(self, data, params):
+        if not is_by_row(data, self.rows[-1].stop):
+            raise GaveUp
+        self.data, self.params, self.requests = data, params, None
+        self.table = list(zip(*columns(data)[: max(1, CELLS // len(data))]))
+        refused = self.alike()
+        if self.error is None and not refused:
+            return self.model.predict(data, params=params)
+        while True:
+            refused = refused or self.named() or [self.search()]
+            self.refused += refused
+            gone = set(refused)
+            self.waiting = [request for request in self.waiting if request not in gone]
+            if not self.waiting:
+                raise GaveUp
+            answer, failed = self.call(self.waiting)
+            if not failed:
+                self.learn(self.refused, self.waiting[:OTHERS])
+                return answer
+            refused = []
+
+    def call(self, requests):
+        """The answer, and whether it is none."""
+        begun = time.monotonic()
+        if begun + self.longest > self.until:
+            raise GaveUp
+        rows = [row for request in requests for row in self.rows[request]]
+        try:
+            return self.model.predict(taken(self.data, rows), params=self.params), False
+        except BaseException as error:
+            if self.is_fatal(error):
+                raise
+            self.error = error
+            return None, True
+        finally:
+            self.longest = max(self.longest, time.monotonic() - begun)
+
+    def alike(self):
+        """Those who are like the refused, as far as they are refused alone as well; when that has always been so, one of them
+        is probed for all."""
+        refused, mistaken = [], 0
+        for request in RESEMBLANCE.suspects(self.table, self.rows):
+            if refused and RESEMBLANCE.proofs >= PROOFS:
+                refused.append(request)
+            elif self.call([request])[1]:
+                RESEMBLANCE.proofs += 1
+                refused.append(request)
+            else:
+                RESEMBLANCE.proofs = 0
+                self.learn([], [request])
+                mistaken += 1
+                if mistaken >= MISTAKEN:
+                    break
+        return refused
+
+    def learn(self, refused, others):
+        for requests, are_others in ((refused, False), (others, True)):
+            for request in requests:
+                RESEMBLANCE.learn((self.table[row] for row in self.rows[request]), are_others)
+
+    def search(self):
+        """One that is refused."""
+        suspects = self.waiting
+        while len(suspects) > 1:
+            half = suspects[: len(suspects) // 2]
+            _, failed = self.call(half)
+            suspects = half if failed else suspects[len(half) :]
+        return suspects[0]
+
+    def named(self):
+        """Those whom the exception names, as far as they are refused alone as well. Whoever names others by mistake is not
+        listened to again."""
+        if self.misled:
+            return []
+        if self.requests is None:
+            self.requests = self.by_value()
+        waiting = set(self.waiting)
+        for values in names(self.error, self.requests):
+            named = waiting.intersection(itertools.chain(*(self.requests.get(value, ()) for value in values)))
+            if 0 < len(named) <= MOST_NAMED:
+                named = [request for request in sorted(named) if self.call([request])[1]]
+                self.misled = not named
+                return named
+        return []
+
+    def by_value(self):
+        """The requests that have a value in one of their rows."""
+        requests = {}
+        for request, rows in enumerate(self.rows):
+            for value in itertools.chain(*self.table[rows.start : rows.stop]):
+                if is_name(value):
+                    requests.setdefault(value, set()).add(request)
+        return requests
+
+
+class Resemblance:
+    """How many of the refused, and of others in their company, have had a trait: a word, or the magnitude of a number."""
+
+    def __init__(self):
+        self.seen, self.telling, self.proofs = {}, set(), 0
+
+    def suspects(self, table, requests):
+        """Those with a trait that more of the refused have had than of the others."""
+        if self.telling:
+            for request, rows in enumerate(requests):
+                if any(not self.telling.isdisjoint(traits(table[row])) for row in rows):
+                    yield request
+
+    def learn(self, rows, are_others):
+        if len(self.seen) > CELLS:
+            self.seen.clear()
+            self.telling.clear()
+        for trait in {trait for row in rows for trait in traits(row)}:
+            counts = self.seen.setdefault(trait, [0, 0])
+            counts[are_others] += 1
+            if sum(counts) > FORGETFUL:
+                # What the refused are like may change.
+                counts[:] = counts[0] / 2, counts[1] / 2
+            if counts[0] > max(counts[1], 1):
+                self.telling.add(trait)
+            else:
+                self.telling.discard(trait)
+
+
+RESEMBLANCE = Resemblance()
+
+
+def traits(row):
+    found = []
+    for value in row:
+        if isinstance(value, str):
+            found += value.split(None, WORDS)[:WORDS] or [""]
+        elif isinstance(value, float) and math.isfinite(value):
+            found.append((value > 0, math.frexp(value)[1]))
+        elif isinstance(value, int):
+            found.append((value > 0, value.bit_length()))
+        else:
+            found.append(repr(value) if isinstance(value, float) else type(value))
+    return found
+
+
+# What MLflow makes of a payload is a table, or NumPy's arrays, or lists, or one of those for each column.
+
+
+def is_by_row(data, count):
+    if isinstance(data, dict):
+        return bool(data) and all(is_by_row(column, count) for column in data.values())
+    has_rows = isinstance(data, (pandas.DataFrame, list)) or isinstance(data, numpy.ndarray) and data.ndim > 0
+    return has_rows and len(data) == count
+
+
+def taken(data, rows):
+    """These rows, as if they were all."""
+    if isinstance(data, pandas.DataFrame):
+        part = data.iloc[rows]
+        part.index = data.index[: len(rows)]
+        return part
+    if isinstance(data, dict):
+        return {name: taken(column, rows) for name, column in data.items()}
+    return data[rows] if isinstance(data, numpy.ndarray) else [data[row] for row in rows]
+
+
+def columns(data):
+    if isinstance(data, pandas.DataFrame):
+        return [data.iloc[:, column].tolist() for column in range(data.shape[1])]
+    if isinstance(data, dict):
+        return [column for part in data.values() for column in columns(part)]
+    rows = data.tolist() if isinstance(data, numpy.ndarray) else data
+    if all(isinstance(row, dict) for row in rows):
+        rows = [list(row.values()) for row in rows]
+    return list(zip(*rows)) if all(isinstance(row, list) for row in rows) else [rows]
+
+
+# What an exception names.
+
+
+def is_name(value):
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
+def names(error, known):
+    """Values that may have led to it, the likeliest first, some at a time; of the message those that are known."""
+    chain = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    for error in reversed(chain):
+        message = str(error)
+        words = set(re.findall(r"[\w.+-]+", message))
+        yield [value for value in known if stands_in(value, message, words)]
+        frames, trace = [], error.__traceback__
+        while trace is not None:
+            frames.append(trace.tb_frame)
+            trace = trace.tb_next
+        for frame in reversed(frames[-FRAMES:]):
+            for variable in list(frame.f_locals.values()):
+                yield list(filter(is_name, scalars(variable)))
+
+
+def stands_in(value, message, words):
+    """As words of their own."""
+    if not isinstance(value, str):
+        return str(value) in words
+    begin = message.find(value) if len(value) >= SHORTEST_NAME else -1
+    around = message[max(begin - 1, 0) : begin] + message[begin + len(value) :][:1]
+    return begin >= 0 and not any(character.isalnum() for character in around)
+
+
+def scalars(variable):
+    if isinstance(variable, numpy.generic):
+        return [variable.item()]
+    if isinstance(variable, pandas.Series):
+        return variable.tolist() if len(variable) <= VALUES else []
+    if isinstance(variable, dict):
+        variable = list(variable.values()) if len(variable) <= VALUES else []
+    if isinstance(variable, (list, tuple)):
+        return variable if len(variable) <= VALUES else []
+    return [variable]
