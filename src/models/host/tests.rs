@@ -19,6 +19,7 @@ use super::*;
 use crate::invocation::{Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Stage};
 
+mod several;
 mod spare;
 
 /// A template, and the directories of models.

@@ -1,0 +1,102 @@
+//! Calls for several requests, some of which the model refuses.
+
+use super::*;
+use crate::invocation::Answers;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks for requests of one row each.
+async fn ask(host: &mut ModelHost, says: &[&str], patience: Duration) -> Result<Answers, Failure> {
+    let rows: Vec<Value> = says.iter().map(|says| json!([says])).collect();
+    let body = json!({"dataframe_split": {"columns": ["says"], "data": rows}});
+    ask_for(host, &body, &vec![1; says.len()], patience).await
+}
+
+async fn ask_for(host: &mut ModelHost, body: &Value, rows: &[usize], patience: Duration) -> Result<Answers, Failure> {
+    let headers = Headers::default();
+    let payload = body.to_string().into();
+    let call = Call { content_type: "application/json", payload, headers: &headers, timeout: PATIENCE };
+    host.invoke(&call, Several { rows, patience }).await
+}
+
+/// Who is refused. The others are answered as they are without those.
+async fn refused(host: &mut ModelHost, says: &[&str]) -> Vec<usize> {
+    let answers = ask(host, says, PATIENCE).await.unwrap();
+    let others = says.iter().enumerate().filter(|(number, _)| !answers.refused.contains(number));
+    let others: Vec<&str> = others.map(|(_, says)| *says).collect();
+    assert_eq!(answers.reply.body, ask(host, &others, PATIENCE).await.unwrap().reply.body);
+    answers.refused
+}
+
+async fn calls(host: &mut ModelHost) -> u64 {
+    let answers = ask(host, &["calls"], PATIENCE).await.unwrap();
+    let body: Value = serde_json::from_slice(&answers.reply.body).unwrap();
+    body["predictions"][0].as_u64().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn who_is_refused_is_left_out_and_the_others_are_answered() {
+    let world = World::bare();
+    let (mut host, _) = world.start(&world.stunts("rows")).await.unwrap();
+    let fine: Vec<String> = (0..100).map(|number| format!("fine {number}")).collect();
+    let with = |bad: &[(usize, &'static str)]| {
+        let mut says: Vec<&str> = fine.iter().map(String::as_str).collect();
+        bad.iter().for_each(|(number, bad)| says[*number] = bad);
+        says
+    };
+    assert_eq!(refused(&mut host, &with(&[])).await, [0; 0]);
+    for (number, bad) in [(0, "poison"), (57, "poisonous"), (99, "exit")] {
+        assert_eq!(refused(&mut host, &with(&[(number, bad)])).await, [number]);
+    }
+    let three = with(&[(3, "named d"), (4, "poisoned e"), (90, "exits f")]);
+    assert_eq!(refused(&mut host, &three).await, [3, 4, 90]);
+
+    // Who is named is found at once: it fails, is probed, and left out. Then the others once more, without it, and the call
+    // that counts.
+    let begun = calls(&mut host).await;
+    assert_eq!(refused(&mut host, &with(&[(70, "named g")])).await, [70]);
+    assert_eq!(calls(&mut host).await - begun, 5);
+    // And so is, by and by, who is like those before, without a call that fails as a whole.
+    for number in 0..10 {
+        let bad = with(&[(number, "poison"), (number + 50, "poison")]);
+        assert_eq!(refused(&mut host, &bad).await, [number, number + 50]);
+    }
+    let begun = calls(&mut host).await;
+    let bad = with(&[(1, "poison"), (2, "poison"), (60, "poison")]);
+    assert_eq!(refused(&mut host, &bad).await, [1, 2, 60]);
+    assert_eq!(calls(&mut host).await - begun, 4);
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn requests_of_several_rows_and_what_is_no_table() {
+    let world = World::bare();
+    let (mut host, _) = world.start(&world.stunts("rows")).await.unwrap();
+    let table = json!({"dataframe_records": [{"says": "a"}, {"says": "b"}, {"says": "poison"}, {"says": "c"}]});
+    let answers = ask_for(&mut host, &table, &[2, 2], PATIENCE).await.unwrap();
+    assert_eq!(&answers.reply.body[..], br#"{"predictions": [["a", 2, 0], ["b", 2, 1]]}"#);
+    assert_eq!(answers.refused, [1]);
+    let columns = json!({"inputs": {"number": [5, 13, 7]}});
+    let answers = ask_for(&mut host, &columns, &[1, 1, 1], PATIENCE).await.unwrap();
+    assert_eq!((&answers.reply.body[..], &answers.refused[..]), (&br#"{"predictions": [5, 7]}"#[..], &[1][..]));
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn what_cannot_be_found_out_fails_as_a_whole() {
+    let world = World::bare();
+    let (mut host, _) = world.start(&world.stunts("rows")).await.unwrap();
+    // All of them are refused, or it would take too long.
+    for (says, patience) in [(&["poison", "poison"][..], PATIENCE), (&["slow", "a", "named b"], Duration::ZERO)] {
+        let failure = ask(&mut host, says, patience).await.unwrap_err();
+        assert_eq!((failure.fault.code, failure.lost), (Code::ModelError, None));
+    }
+    assert_eq!(refused(&mut host, &["slow", "a", "named b"]).await, [2]);
+    // Whatever took the memory may still have it.
+    let failure = ask(&mut host, &["a", "leak", "named b"], PATIENCE).await.unwrap_err();
+    assert!(failure.fault.message.contains("its process is replaced"), "{}", failure.fault.message);
+    world.end().await;
+}
