@@ -11,7 +11,9 @@ use super::child::{Child, Exit, Lost};
 use super::frame::Answer;
 use super::template::{Task, Template, TemplateError};
 use crate::invocation::body::Signature;
-use crate::invocation::{Answers, Call, ExceptionLog, LARGEST_REPLY, Meaning, Several, in_words, meaning_of, too_large};
+use crate::invocation::{
+    Answers, Call, ExceptionLog, LARGEST_REPLY, Meaning, Several, in_words, meaning_of, too_large,
+};
 use crate::message::{Code, Fault, Reply, Stage};
 
 /// More differences than these are not shown in one message.
@@ -98,7 +100,11 @@ pub(crate) struct Failure {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Question<'a> {
-    Load { directory: &'a str, largest_answer: usize, is_proven: bool },
+    Load {
+        directory: &'a str,
+        largest_answer: usize,
+        is_proven: bool,
+    },
     Invoke {
         content_type: &'a str,
         /// The rows of each request, where there are several.

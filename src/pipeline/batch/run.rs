@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::queue::{Group, Waiting};
 use super::{Answered, Company};
-use crate::invocation::{Answers, Call, Several};
 use crate::invocation::body::{Answer, Key, Payload};
 use crate::invocation::trust::{Joining, Objection};
+use crate::invocation::{Answers, Call, Several};
 use crate::message::{Code, Headers, Reply, Request};
 use crate::models::{CallFailure, Lease};
 use crate::pipeline::ask::is_over;
@@ -88,7 +88,21 @@ impl Batch {
             }
         }
         let own = own.unwrap_or_else(|| Company { version: Arc::clone(lease.version()), answer: oneshot::channel().1 });
-        (Self { lease, target, timeout, members, joining, key, asks: true, rows: 0, refused: 0, took: Duration::ZERO }, own)
+        (
+            Self {
+                lease,
+                target,
+                timeout,
+                members,
+                joining,
+                key,
+                asks: true,
+                rows: 0,
+                refused: 0,
+                took: Duration::ZERO,
+            },
+            own,
+        )
     }
 
     /// Calls the model until each has an answer.

@@ -107,7 +107,8 @@ def try_example(directory, model, schema):
 def respond(question, data, model, schema):
     """The head and the body of the answer. Of several requests, those that fail are left out of it, if they can be found
     out before patience ends; when not, or when none is left, all of them fail."""
-    content_type, rows, until = question["content_type"], question["rows"], time.monotonic() + question["patience"]
+    content_type, rows = question["content_type"], question.get("rows", ())
+    until = time.monotonic() + question.get("patience", 0)
     called = divided(model, rows, until) if len(rows) > 1 and has_divided() else model
     outcome = invoke(data, content_type, called, schema)
     if called is not model and called.gave_up:
