@@ -10,7 +10,7 @@ const FADING: f64 = 0.99;
 const BENEFIT_OF_DOUBT: f64 = 4.0;
 
 /// How many rows of a call may be refused on average where it is told which.
-const BEARABLE_IF_TOLD: f64 = 2.5;
+const BEARABLE_IF_TOLD: f64 = 8.0;
 
 /// More kinds are not remembered.
 const MOST: usize = 1024;
