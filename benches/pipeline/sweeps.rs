@@ -59,8 +59,8 @@ pub(crate) fn partitions() -> Vec<Row> {
 
 /// The condition of every route is looked at, and none of them holds.
 pub(crate) fn routes() -> Vec<Row> {
-    let points = [1, 10, 100, 1_000].map(|routes| {
-        let measured = Backlog::of(60_000).measure(Kafka::shared(), |setup| {
+    let points = [(1, 60_000), (10, 60_000), (100, 30_000), (1_000, 8_000)].map(|(routes, requests)| {
+        let measured = Backlog::of(requests).measure(Kafka::shared(), |setup| {
             signalbox(&setup.config(&endpoint(routes), AT_LEAST_ONCE, "http://127.0.0.1:9"))
         });
         (f64::from(routes), measured)

@@ -53,18 +53,28 @@ impl Row {
             self.against.to_owned(),
             format!("{} {}", number(self.ours), self.unit),
             format!("{} {}", number(self.theirs), self.unit),
-            ratio(self.ratio()),
+            self.reach.ratio(self.ratio()),
             self.reach.to_string(),
             self.verdict().to_owned(),
         ]
     }
 }
 
+impl Reach {
+    /// As it is written beside this: a fraction of one where that is what to reach.
+    fn ratio(self, ratio: f64) -> String {
+        match self {
+            Self::AtMost(..0.2) => format!("1/{:.0}", 1.0 / ratio),
+            _ => format!("{ratio:.2}"),
+        }
+    }
+}
+
 impl fmt::Display for Reach {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AtLeast(least) => write!(formatter, "≥ {}", ratio(*least)),
-            Self::AtMost(most) => write!(formatter, "≤ {}", ratio(*most)),
+            Self::AtLeast(least) => write!(formatter, "≥ {}", self.ratio(*least)),
+            Self::AtMost(most) => write!(formatter, "≤ {}", self.ratio(*most)),
             Self::Open => Ok(()),
         }
     }
@@ -146,9 +156,4 @@ pub(crate) fn results(file: &str) -> PathBuf {
 fn number(value: f64) -> String {
     let places = if value >= 100.0 { 0 } else { 2 - value.abs().max(0.01).log10().floor() as usize };
     format!("{value:.places$}")
-}
-
-/// Small ones as a fraction of one.
-fn ratio(ratio: f64) -> String {
-    if ratio < 0.2 { format!("1/{:.0}", 1.0 / ratio) } else { format!("{ratio:.2}") }
 }
