@@ -13,7 +13,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::processor::seconds_of_tree;
+use crate::processor::{seconds_of, seconds_of_tree};
 use crate::support::{Kafka, Process, Setup, fresh_directory, wait_until};
 
 /// Within which everything must have been answered.
@@ -32,8 +32,9 @@ pub(crate) struct Backlog {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
-    /// Of the contender, and of what it has started.
     pub(crate) cpu_microseconds: f64,
+    /// With what it has started: its models.
+    pub(crate) cpu_of_all_microseconds: f64,
 }
 
 impl Backlog {
@@ -60,10 +61,10 @@ impl Backlog {
         let at = |share: usize| {
             let reached = || Some(replies()).filter(|replies| *replies >= share);
             let replies = wait_until("the replies", PATIENCE, reached);
-            (Instant::now(), replies, seconds_of_tree(process.pid()))
+            (Instant::now(), replies, seconds_of(process.pid()), seconds_of_tree(process.pid()))
         };
-        let (begun, first, cpu_begun) = at(self.requests / 10);
-        let (ended, last, cpu_ended) = at(self.requests);
+        let (begun, first, cpu_begun, all_begun) = at(self.requests / 10);
+        let (ended, last, cpu_ended, all_ended) = at(self.requests);
         self.look_at_replies(kafka, &setup);
         drop(process);
         forget(kafka, &setup);
@@ -72,6 +73,7 @@ impl Backlog {
         Measured {
             per_second: done / ended.duration_since(begun).as_secs_f64(),
             cpu_microseconds: (cpu_ended - cpu_begun) * 1e6 / done,
+            cpu_of_all_microseconds: (all_ended - all_begun) * 1e6 / done,
         }
     }
 
