@@ -25,7 +25,7 @@ INPUTS = '[{"type": "string", "name": "a", "required": true}, {"type": "double",
 SIGNATURES = ["", f"signature:\n  inputs: '{INPUTS}'\n"]
 
 
-def run(signatures=SIGNATURES, bodies=BODIES):
+def run(signatures=SIGNATURES, bodies=BODIES, load=mlflow.pyfunc.load_model):
     """Loads and calls a model that does nothing, since much is imported only then."""
     class Nothing:
         def predict(self, model_input, params=None):
@@ -45,7 +45,7 @@ def run(signatures=SIGNATURES, bodies=BODIES):
                         f"flavors:\n  python_function:\n    loader_module: {loader.__name__}\n    env: "
                         f"{{virtualenv: python_env.yaml}}\n    python_version: {version}\n{signature}"
                     )
-                model = mlflow.pyfunc.load_model(directory)
+                model = load(directory)
                 schema = model.metadata.get_input_schema()
                 for content_type, body in bodies:
                     with contextlib.suppress(mlflow.exceptions.MlflowException):
@@ -65,6 +65,6 @@ def run_sklearn():
         MaxAbsScaler().fit(table).transform(table)
 
 
-def run_short():
-    """One load and one call."""
-    run(SIGNATURES[1:], BODIES[:1])
+def run_short(load):
+    """One load and one call, as a host does them."""
+    run(SIGNATURES[1:], BODIES[:1], lambda directory: load(directory, True)[0])

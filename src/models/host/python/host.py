@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 import os
+import pickle
 import re
 import sys
 import time
@@ -60,9 +61,9 @@ def dump(value, file, **how):
 def load(directory, is_proven):
     """The model, and what there is to say about loading it."""
     begun = time.monotonic()
-    python_loader = yaml.SafeLoader
-    # MLflow reads `MLmodel` three times; in C that takes no time.
-    yaml.SafeLoader = getattr(yaml, "CSafeLoader", python_loader)
+    python_loader, read_description = yaml.SafeLoader, vars(Model)["load"]
+    # MLflow reads `MLmodel` three times: that takes longer than everything else, even in C.
+    yaml.SafeLoader, Model.load = getattr(yaml, "CSafeLoader", python_loader), reading_once(Model.load)
     # Its warnings are about other versions than required. To find those takes it a quarter of the load; see `unmet`.
     scoring_server.load_model = functools.partial(mlflow.pyfunc.load_model, suppress_warnings=True)
     Model.load_input_example = load_input_example
@@ -74,8 +75,21 @@ def load(directory, is_proven):
             "failed": {"exception": exception, "traceback": traceback.format_exc(), "unmet": unmet(directory)}
         }
     finally:
-        yaml.SafeLoader = python_loader
+        yaml.SafeLoader, Model.load = python_loader, read_description
     return model, {"loaded": {"load": time.monotonic() - begun, "unmet": [] if is_proven else unmet(directory)}}
+
+
+def reading_once(load):
+    """As `Model.load`, but what is read a second time is a copy of what was read first."""
+    known = {}
+
+    def load_once(path):
+        directory = str(path).rstrip(os.path.sep).removesuffix(os.path.sep + "MLmodel")
+        if directory not in known:
+            known[directory] = pickle.dumps(load(path))
+        return pickle.loads(known[directory])
+
+    return load_once
 
 
 def load_input_example(model, path=None, original=Model.load_input_example):

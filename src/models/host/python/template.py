@@ -26,8 +26,12 @@ import time
 import typing
 
 SET_PARENT_DEATH_SIGNAL, SET_NAME, SET_CHILD_SUBREAPER = 1, 15, 36
-LARGE_PAGE, COLLAPSE = 2 << 20, 25
 ENDED_BADLY = 70
+# Children forked ahead: one for the next model, and one for a model that is asked for before that is replaced.
+SPARES = 2
+# For so many seconds after one was taken, while its model is loaded and answers for the first time, it needs the
+# processor more than those that are forked ahead.
+HEAD_START = 0.05
 
 
 def prctl(option, value):
@@ -104,8 +108,8 @@ class Template:
         self.received = b""
         self.pid = os.getpid()
         self.children = set()
-        # A child for the next model, forked before it is asked for, once models are asked for at all.
-        self.spare, self.wants_spare = None, False
+        # Children for the next models, forked before they are asked for, once models are asked for at all.
+        self.spares, self.wants_spares, self.spare_due = [], False, 0.0
         self.is_warm = False
         self.to_learn = []
         self.refused = set()
@@ -136,9 +140,9 @@ class Template:
     def notice(self, message, warning=True):
         self.report("noticed", warning=warning, message=message)
 
-    def requests(self, wait):
-        """The requests that have come, and children that have ended meanwhile are seen to."""
-        ready, _, _ = select.select([self.control, self.wakeup], [], [], None if wait else 0)
+    def requests(self, limit):
+        """The requests that come within so many seconds, and children that have ended meanwhile are seen to."""
+        ready, _, _ = select.select([self.control, self.wakeup], [], [], limit)
         if self.wakeup in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wakeup, 4096)
@@ -158,14 +162,19 @@ class Template:
 
     def run(self):
         while True:
-            lacks_spare = self.wants_spare and self.spare is None
-            for request in self.requests(wait=not self.to_learn and not lacks_spare):
+            for request in self.requests(0 if self.to_learn else self.until_spare()):
                 for kind, details in request.items():
                     getattr(self, kind)(**details)
             if self.to_learn:
                 self.learn_one(self.to_learn.pop(0))
-            elif self.wants_spare and self.spare is None:
+            elif self.until_spare() == 0:
                 self.make_spare()
+
+    def until_spare(self):
+        """In how many seconds a child is forked ahead; none when there are enough, or nobody wants one."""
+        if not self.wants_spares or len(self.spares) == SPARES:
+            return None
+        return max(0, self.spare_due - time.monotonic())
 
     # What it is asked.
 
@@ -189,19 +198,23 @@ class Template:
                 self.end(ENDED_BADLY)
         self.is_warm = True
         self.look_around(frozenset())
-        use_large_pages()
+        self.execute("large_pages")["use_large_pages"]()
         self.report("warmed", seconds=time.monotonic() - begun)
 
     def fork(self, id, kind, arguments, environment):
-        child, self.spare = (self.spare, None) if kind == "model" else (None, self.spare)
+        is_model = kind == "model"
         try:
-            child = child or self.make_child(kind, arguments, environment)
+            # The one that has had the most time to get ready.
+            child = self.spares.pop(0) if is_model and self.spares else self.make_child(kind, arguments, environment)
         except OSError as error:
             self.report("refused", id=id, reason=str(error))
             return
         self.report("forked", (child.connection.fileno(), child.output), id=id, pid=child.pid)
         child.close()
-        self.wants_spare |= kind == "model"
+        if is_model:
+            now = time.monotonic()
+            # However many follow, those that were taken first are replaced.
+            self.wants_spares, self.spare_due = True, self.spare_due if self.spare_due > now else now + HEAD_START
 
     def learn(self, modules):
         self.to_learn += [module for module in modules if self.may_learn(module)]
@@ -260,9 +273,9 @@ class Template:
         with self.ending_at_once():
             self.try_import(module)
         self.look_around(before)
-        if self.spare:
+        for spare in list(self.spares):
             # It lacks what was learnt.
-            self.drop_spare()
+            self.drop_spare(spare)
 
     def look_around(self, before):
         """Says what must not be inherited and is there all the same, and shelters the rest from the collector."""
@@ -294,7 +307,7 @@ class Template:
 
     # Children.
 
-    def make_child(self, kind, arguments=(), environment=()):
+    def make_child(self, kind, arguments=(), environment=(), ahead=False):
         ours, theirs = socket.socketpair()
         reading, writing = os.pipe()
         try:
@@ -303,9 +316,9 @@ class Template:
                 # Nothing of this frame's callers is ever returned to.
                 try:
                     Child(0, ours, reading).close()
-                    if self.spare:
-                        self.spare.close()
-                    self.become_child(kind, theirs, writing, arguments, dict(environment))
+                    for spare in self.spares:
+                        spare.close()
+                    self.become_child(kind, theirs, writing, arguments, dict(environment), ahead)
                 except BaseException:
                     import traceback
 
@@ -323,17 +336,17 @@ class Template:
 
     def make_spare(self):
         try:
-            self.spare = self.make_child("model")
+            self.spares.append(self.make_child("model", ahead=True))
         except OSError:
             # Whoever asks for one is told; until then nothing is lost.
-            self.wants_spare = False
+            self.wants_spares = False
 
-    def drop_spare(self):
+    def drop_spare(self, spare):
         # It ends when it finds that nobody will ask it anything.
-        self.spare.close()
-        self.spare = None
+        spare.close()
+        self.spares.remove(spare)
 
-    def become_child(self, kind, connection, output, arguments, environment):
+    def become_child(self, kind, connection, output, arguments, environment, ahead):
         os.setsid()
         prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
         prctl(SET_NAME, f"signalbox-{kind}".encode())
@@ -363,9 +376,9 @@ class Template:
         # Not their names: to look at each would be to copy the memory it is in.
         self.modules = len(sys.modules)
         program = self.execute(kind)
-        if kind == "model":
+        if ahead:
             # What every load and call writes to is copied now, while nobody waits for it.
-            self.dry_run["run_short"]()
+            self.dry_run["run_short"](program["load"])
         program["main"](Channel(connection))
         os._exit(0)
 
@@ -387,8 +400,8 @@ class Template:
             if pid in self.children:
                 kill_group(pid)
                 self.children.discard(pid)
-                if self.spare and pid == self.spare.pid:
-                    self.drop_spare()
+                for spare in [spare for spare in self.spares if spare.pid == pid]:
+                    self.drop_spare(spare)
                 self.report("exited", pid=pid, status=status)
             self.kill_adopted()
 
@@ -439,26 +452,6 @@ class Template:
         finally:
             fcntl.fcntl(self.control, fcntl.F_SETFL, flags)
             signal.signal(signal.SIGIO, signal.SIG_IGN)
-
-
-def use_large_pages():
-    """Has what children share lie in large pages, where Linux can: a fork copies an entry for each page, and the end of
-    a child takes each of them apart. What a child writes to is its own in small ones all the same."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    advise = ctypes.CDLL(None).madvise
-    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    with open("/proc/self/maps") as file:
-        mappings = [line.split() for line in file]
-    for range_, permissions, _, _, inode, *name in mappings:
-        if inode != "0" or not permissions.startswith("rw") or name not in ([], ["[heap]"]):
-            continue
-        start, end = (int(address, 16) // LARGE_PAGE for address in range_.split("-"))
-        for page in range(start + 1, end):
-            # Where it cannot, for lack of memory or of support, nothing changes.
-            advise(page * LARGE_PAGE, LARGE_PAGE, COLLAPSE)
 
 
 def become_mlflow(arguments, environment):

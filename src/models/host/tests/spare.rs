@@ -1,4 +1,4 @@
-//! The child that is forked before it is asked for, and loads that take an earlier one's word.
+//! Children that are forked before they are asked for, and loads that take an earlier one's word.
 
 use super::*;
 
@@ -11,13 +11,13 @@ impl World {
         pids.filter(|pid| others.iter().all(|child| child.pid() != *pid)).collect()
     }
 
-    /// Waits for the one child of the template that is none of these.
-    pub(super) async fn spare(&self, others: &[&Child]) -> u32 {
+    /// Waits for the two children of the template that are none of these, the older one first.
+    pub(super) async fn spares(&self, others: &[&Child]) -> [u32; 2] {
         let give_up = Instant::now() + Duration::from_secs(30);
         loop {
             let children = self.children(others).await;
-            if let [spare] = children[..] {
-                return spare;
+            if let [older, newer] = children[..] {
+                return [older, newer];
             }
             assert!(Instant::now() < give_up, "{children:?}");
             sleep(Duration::from_millis(2)).await;
@@ -30,28 +30,29 @@ impl World {
 async fn the_next_model_gets_a_child_that_is_there_already() {
     let world = World::bare();
     let first = world.template.fork(&Task::Model).await.unwrap();
-    let spare = world.spare(&[&first]).await;
+    let [older, newer] = world.spares(&[&first]).await;
     // A clerk is something else.
     let clerk = world.template.fork(&Task::Clerk).await.unwrap();
-    assert_ne!(clerk.pid(), spare);
+    assert!(![older, newer].contains(&clerk.pid()));
     let second = world.template.fork(&Task::Model).await.unwrap();
-    assert_eq!(second.pid(), spare);
+    assert_eq!(second.pid(), older);
 
     // One that has ended in the meantime is nobody's.
-    let killed = world.spare(&[&first, &clerk, &second]).await;
+    let [killed, left] = world.spares(&[&first, &clerk, &second]).await;
+    assert_eq!(killed, newer);
     rustix::process::kill_process(pid(killed.into()), rustix::process::Signal::KILL).unwrap();
     while world.children(&[]).await.contains(&killed) {
         sleep(Duration::from_millis(2)).await;
     }
     let mut third = world.template.fork(&Task::Model).await.unwrap();
-    assert_ne!(third.pid(), killed);
+    assert_eq!(third.pid(), left);
     let load = json!({"load": {"directory": world.stunts("nothing"), "largest_answer": 1 << 20, "is_proven": false}});
     let answer = third.ask(&load, b"").await.unwrap();
     assert!(answer.head.starts_with(b"{\"loaded\""), "{:?}", answer.head);
 
-    let last = world.spare(&[&first, &clerk, &second, &third]).await;
+    let last = world.spares(&[&first, &clerk, &second, &third]).await;
     world.end().await;
-    vanish(&[last.into()]).await;
+    vanish(&last.map(u64::from)).await;
 }
 
 #[tokio::test]
