@@ -1,7 +1,6 @@
 //! Carries out what residency decides: makes room for what is loaded, and unloads what idles, outgrows its room, or is
 //! told to go.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,33 +13,29 @@ use tokio_util::task::TaskTracker;
 
 use super::backoff::Step;
 use super::memory;
-use super::residency::{Claims, Resident, Room, Rules, Wanted};
+use super::residency::{Room, Rules, Wanted};
 use super::slot::Loading;
 use super::turns::Urgency;
 use super::version::{Loaded, Version};
 use crate::message::Fault;
 use crate::telemetry::Metrics;
 
+mod house;
 mod leaving;
 mod no_room;
 
+use house::{House, Tenant};
 pub(super) use leaving::Leaving;
 use no_room::{full, refused};
 
 /// How often idle versions are looked for, and those that were called are measured.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a request that waited for a load has to take what was loaded, before that may go for others.
-const TAKEN_WITHIN: Duration = Duration::from_secs(1);
-
 /// A version that was loaded for so long is not one that always crashes.
 const SOUND: Duration = Duration::from_secs(300);
 
 /// How long a load waits for room, before whoever waits for it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Memory is short when something had to go for another twice within so long.
-const SHORTAGE: Duration = Duration::from_secs(10);
 
 /// Keeps what is loaded within its bounds.
 #[derive(Debug)]
@@ -56,32 +51,14 @@ pub(super) struct Keeper {
     waiting: AtomicUsize,
     /// How many have asked for room.
     asked: AtomicU64,
+    /// How many calls have begun, of whatever version.
+    calls: AtomicU64,
+    /// For how many bytes headroom is to be made, as soon as somebody has his answer; 0 for none.
+    headroom: AtomicU64,
     changed: Notify,
     tasks: TaskTracker,
     runtime: Handle,
     metrics: Metrics,
-}
-
-#[derive(Debug, Default)]
-struct House {
-    residents: BTreeMap<u64, Tenant>,
-    /// Of processes that were told to go and are not yet gone, in bytes.
-    leaving: u64,
-    /// Of loads that are under way.
-    loading: u64,
-    /// Of loads that wait for what is leaving, by the order in which they asked.
-    promised: BTreeMap<u64, u64>,
-    /// When something last went for another, and until when memory counts as short for it.
-    last_taken: Option<Duration>,
-    short_until: Duration,
-}
-
-#[derive(Debug, Clone)]
-struct Tenant {
-    version: Arc<Version>,
-    loaded: Arc<Loaded>,
-    /// How many calls there had been when its memory was measured.
-    measured_at: u64,
 }
 
 /// A load that waits for room. Dropped, what was promised to it is free again.
@@ -122,6 +99,8 @@ impl Keeper {
             queue: tokio::sync::Mutex::default(),
             waiting: AtomicUsize::new(0),
             asked: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            headroom: AtomicU64::new(0),
             changed: Notify::new(),
             tasks,
             runtime: Handle::current(),
@@ -132,6 +111,16 @@ impl Keeper {
     /// The time since the start.
     pub(super) fn now(&self) -> Duration {
         self.since.elapsed()
+    }
+
+    /// A call of some version begins. Tells which of all calls it is.
+    pub(super) fn count_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many calls have begun, of whatever version.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// The memory that hosts may hold, and what they do hold, those included that are on their way in or out.
@@ -187,7 +176,7 @@ impl Keeper {
         let &Asking { place, bytes, .. } = asking;
         let mut house = self.house();
         let wanted = Wanted { memory: bytes, patience };
-        let room = self.rules.room(&house.view(now), house.claims_before(place), wanted, now);
+        let room = self.rules.room(&house.view(now, self.calls()), house.claims_before(place), wanted, now);
         match &room {
             Room::Free => {
                 house.promised.remove(&place);
@@ -287,7 +276,16 @@ impl Keeper {
     }
 
     /// Somebody gave the last lease of a version back, or else there may be room where there was none.
-    pub(super) fn unused(&self) {
+    pub(super) fn unused(self: &Arc<Self>) {
+        let bytes = self.headroom.swap(0, Ordering::Relaxed);
+        if bytes > 0 {
+            self.make_headroom(&mut self.house(), bytes, self.now());
+        }
+        self.look_again();
+    }
+
+    /// Has those look who wait for room.
+    fn look_again(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.changed.notify_waiters();
         }
@@ -307,7 +305,7 @@ impl Keeper {
             let mut house = self.house();
             let broken = |tenant: &&Tenant| tenant.loaded.broken().is_some();
             let broken: Vec<_> = house.residents.values().filter(broken).map(Tenant::clone).collect();
-            for key in self.rules.idle(&house.view(now), now) {
+            for key in self.rules.idle(&house.view(now, self.calls()), now) {
                 self.evict(&mut house, key, Leaving::Idle);
             }
             self.enforce(&mut house, now);
@@ -322,7 +320,7 @@ impl Keeper {
 
     /// Brings memory back within its limit.
     fn enforce(self: &Arc<Self>, house: &mut House, now: Duration) {
-        let excess = self.rules.excess(&house.view(now), house.claims_before(u64::MAX), now);
+        let excess = self.rules.excess(&house.view(now, self.calls()), house.claims_before(u64::MAX), now);
         for key in excess.evict {
             self.evict(house, key, Leaving::Memory);
         }
@@ -344,7 +342,7 @@ impl Keeper {
     /// called: it finds room at once.
     fn make_headroom(self: &Arc<Self>, house: &mut House, bytes: u64, now: Duration) {
         if now < house.short_until {
-            for key in self.rules.headroom(&house.view(now), house.claims_before(u64::MAX), bytes, now) {
+            for key in self.rules.headroom(&house.view(now, self.calls()), house.claims_before(u64::MAX), bytes, now) {
                 self.evict(house, key, Leaving::Memory);
             }
         }
@@ -355,7 +353,7 @@ impl Keeper {
         let due: Vec<(Tenant, Vec<u32>)> = {
             let mut house = self.house();
             let called = house.residents.values_mut().filter_map(|tenant| {
-                let calls = tenant.version.usage.habit().uses;
+                let calls = tenant.version.usage.habit(0).uses;
                 let due = calls != tenant.measured_at || tenant.loaded.leases.held() > 0;
                 tenant.measured_at = calls;
                 due.then(|| (tenant.clone(), tenant.loaded.seats.pids()))
@@ -395,50 +393,6 @@ impl Keeper {
     }
 }
 
-impl House {
-    fn taken_for_another(&mut self, now: Duration) {
-        if self.last_taken.replace(now).is_some_and(|last| now.saturating_sub(last) < SHORTAGE) {
-            self.short_until = now + SHORTAGE;
-        }
-    }
-
-    fn view(&self, now: Duration) -> Vec<Resident<u64>> {
-        self.residents.values().map(|tenant| tenant.view(now)).collect()
-    }
-
-    /// What counts for whoever asked at this place: of what is promised, only what was before.
-    fn claims_before(&self, place: u64) -> Claims {
-        let promised = self.promised.range(..place).map(|(_, bytes)| bytes).sum();
-        Claims { leaving: self.leaving, loading: self.loading, promised }
-    }
-}
-
-impl Tenant {
-    fn memory(&self) -> u64 {
-        self.loaded.memory.load(Ordering::Relaxed)
-    }
-
-    /// Whether the request that it was loaded for has yet to take it.
-    fn is_awaited(&self, now: Duration) -> bool {
-        let Loaded { preloaded, taken, loaded_at, .. } = &*self.loaded;
-        !preloaded && !taken.load(Ordering::Relaxed) && now.saturating_sub(*loaded_at) < TAKEN_WITHIN
-    }
-
-    fn view(&self, now: Duration) -> Resident<u64> {
-        Resident {
-            key: self.version.key,
-            memory: self.memory(),
-            memory_when_loaded: self.loaded.memory_when_loaded,
-            loaded_at: self.loaded.loaded_at,
-            load_cost: self.loaded.load_cost,
-            habit: self.version.usage.habit(),
-            preloaded: self.loaded.preloaded,
-            in_use: self.loaded.leases.held() > 0 || self.is_awaited(now),
-            pinned: self.version.pinned.load(Ordering::Relaxed),
-        }
-    }
-}
-
 impl<'a> Asking<'a> {
     fn new(keeper: &'a Keeper, bytes: u64) -> Self {
         keeper.waiting.fetch_add(1, Ordering::SeqCst);
@@ -471,10 +425,11 @@ impl Reservation {
         loading.finish(loaded);
         let now = keeper.now();
         keeper.enforce(&mut house, now);
-        keeper.make_headroom(&mut house, bytes, now);
         keeper.show(&house);
         drop(house);
-        keeper.unused();
+        // Not yet: the end of a process would take from the processor what the first answer needs.
+        keeper.headroom.store(bytes, Ordering::Relaxed);
+        keeper.look_again();
     }
 }
 

@@ -148,7 +148,8 @@ impl ModelHandle {
         loop {
             let version = hosted.version(&self.model, &self.models, deadline).await?;
             if asked.replace(version.key) != Some(version.key) {
-                version.usage.used(self.models.keeper.now());
+                let keeper = &self.models.keeper;
+                version.usage.used(keeper.now(), keeper.count_call());
             }
             let loaded = version.loaded(&self.models, claim == Claim::Request, deadline).await;
             if !hosted.has(&version) {

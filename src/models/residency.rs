@@ -10,8 +10,8 @@ use super::usage::Habit;
 /// The longest that a version may stay for having been dear to load.
 const LONGEST_STAY: Duration = Duration::from_secs(120);
 
-/// A wait, in seconds, below which no two differ: a load is longer than that.
-const SOON: f32 = 0.001;
+/// A wait, in calls, below which no two differ.
+const SOON: f32 = 1.0;
 
 /// A load that takes no longer than this earns no stay.
 const CHEAP: Duration = Duration::from_millis(500);
@@ -147,7 +147,7 @@ impl Rules {
         if missing == 0 {
             return Room::Coming;
         }
-        if let Some(evicted) = least_valuable(residents, |resident| self.may_go(resident, now), missing, now) {
+        if let Some(evicted) = least_valuable(residents, |resident| self.may_go(resident, now), missing) {
             return Room::Evict(evicted);
         }
         let patience_ends = now.saturating_add(wanted.patience);
@@ -177,7 +177,7 @@ impl Rules {
         };
         let missing = taken(residents, claims).saturating_add(bytes).saturating_sub(limit);
         let missing = missing.saturating_sub(claims.leaving);
-        let go = least_valuable(residents, |resident| self.may_go(resident, now), missing, now).unwrap_or_default();
+        let go = least_valuable(residents, |resident| self.may_go(resident, now), missing).unwrap_or_default();
         let is_dear = |resident: &Resident<K>| resident.load_cost > QUICK && go.contains(&resident.key);
         if residents.iter().any(is_dear) { Vec::new() } else { go }
     }
@@ -196,7 +196,7 @@ impl Rules {
         let limit = self.memory_limit.unwrap_or(u64::MAX);
         let missing = taken(residents, claims).saturating_sub(limit).saturating_sub(claims.leaving);
         let may_go = |resident: &Resident<K>| self.may_go(resident, now);
-        if let Some(evict) = least_valuable(residents, may_go, missing, now) {
+        if let Some(evict) = least_valuable(residents, may_go, missing) {
             return Excess { evict, recycle: None };
         }
         let leaks = residents.iter().filter(|resident| resident.leaks() && self.stay_ends(resident) <= now);
@@ -204,7 +204,7 @@ impl Rules {
         let missing = missing.saturating_sub(leak.map_or(0, Resident::growth));
         let all = || residents.iter().filter(|resident| may_go(resident)).map(|resident| resident.key).collect();
         Excess {
-            evict: least_valuable(residents, may_go, missing, now).unwrap_or_else(all),
+            evict: least_valuable(residents, may_go, missing).unwrap_or_else(all),
             recycle: leak.map(|resident| resident.key),
         }
     }
@@ -264,13 +264,10 @@ impl<K> Resident<K> {
         self.growth() > self.memory_when_loaded / 4
     }
 
-    /// Seconds of loading that each byte saves in each second, if it stays.
-    fn value(&self, wait_of_strangers: f32, now: Duration) -> f64 {
-        let silence = now.saturating_sub(self.quiet_since()).as_secs_f32();
-        let wait = match self.habit.pace {
-            Some(pace) => pace.expected_wait(silence),
-            None => silence.max(wait_of_strangers),
-        };
+    /// Seconds of loading that each byte saves with each call of whatever version, if it stays.
+    fn value(&self, wait_of_strangers: f32) -> f64 {
+        let Habit { silence, pace, .. } = self.habit;
+        let wait = pace.map_or(silence.max(wait_of_strangers), |pace| pace.expected_wait(silence));
         self.load_cost.as_secs_f64() / (self.memory.max(1) as f64 * f64::from(wait.max(SOON)))
     }
 }
@@ -281,7 +278,6 @@ fn least_valuable<K: Copy + Ord>(
     residents: &[Resident<K>],
     may_go: impl Fn(&Resident<K>) -> bool,
     bytes: u64,
-    now: Duration,
 ) -> Option<Vec<K>> {
     // Whoever was used only once has to prove itself: it is taken for the one that is used most seldom.
     let intervals = residents.iter().filter_map(|resident| resident.habit.pace).map(|pace| pace.interval);
@@ -289,7 +285,7 @@ fn least_valuable<K: Copy + Ord>(
     let mut ranked: Vec<_> = residents
         .iter()
         .filter(|resident| may_go(resident))
-        .map(|resident| (resident.value(wait_of_strangers, now), resident))
+        .map(|resident| (resident.value(wait_of_strangers), resident))
         .collect();
     ranked.sort_by(|(value, one), (other, two)| value.total_cmp(other).then(one.key.cmp(&two.key)));
 

@@ -172,7 +172,7 @@ impl Inner {
                 ("unloaded", Some(why.to_owned()))
             }
         };
-        let habit = version.usage.habit();
+        let habit = version.usage.habit(self.keeper.calls());
         let serves = models.iter().filter_map(|model| match &model.standing {
             Standing::Hosted(hosted) if hosted.has(version) => Some(model.uri.to_string()),
             _ => None,

@@ -1,4 +1,7 @@
 //! How often a version is used, and when it will be used next.
+//!
+//! That is counted in calls, of whatever version, and not in time: when nothing is called, as at night, nobody's habits
+//! change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +24,8 @@ pub(super) struct Usage {
     uses: AtomicU64,
     /// Microseconds since the start, plus one; 0 before the first use.
     last_use: AtomicU64,
+    /// Which of all calls that was; 0 before the first.
+    last_call: AtomicU64,
     /// A [`Pace`], in one word so that both halves belong together.
     pace: AtomicU64,
 }
@@ -32,11 +37,13 @@ pub(super) struct Habit {
     pub(super) uses: u64,
     /// When the last one was.
     pub(super) last_use: Option<Duration>,
+    /// How many calls there have been of others since; of all, when there was none of it.
+    pub(super) silence: f32,
     /// How long it is from one call to the next. Nothing is known of that before the second.
     pub(super) pace: Option<Pace>,
 }
 
-/// How long it is from one call to the next, in seconds: moving averages.
+/// How long it is from one call to the next, in calls of whatever version: moving averages.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pace {
     pub(super) interval: f32,
@@ -45,25 +52,27 @@ pub(super) struct Pace {
 }
 
 impl Usage {
-    /// A call begins, at this time since the start.
-    pub(super) fn used(&self, now: Duration) {
+    /// A call begins, at this time since the start. It is the `call`th of all.
+    pub(super) fn used(&self, now: Duration, call: u64) {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX - 1) + 1;
-        let before = self.last_use.fetch_max(now, Ordering::Relaxed);
+        self.last_use.fetch_max(now, Ordering::Relaxed);
+        let before = self.last_call.fetch_max(call, Ordering::Relaxed);
         let intervals = self.uses.fetch_add(1, Ordering::Relaxed);
         if before == 0 {
             return;
         }
-        let interval = Duration::from_micros(now.saturating_sub(before)).as_secs_f32();
+        let interval = call.saturating_sub(before) as f32;
         let pace = Pace::unpack(self.pace.load(Ordering::Relaxed)).after(interval, intervals);
         self.pace.store(pace.pack(), Ordering::Relaxed);
     }
 
-    /// What is known now.
-    pub(super) fn habit(&self) -> Habit {
+    /// What is known after so many calls of all versions together.
+    pub(super) fn habit(&self, calls: u64) -> Habit {
         let uses = self.uses.load(Ordering::Relaxed);
         let last_use = self.last_use.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros);
         let pace = Pace::unpack(self.pace.load(Ordering::Relaxed));
-        Habit { uses, last_use, pace: (uses > 1).then_some(pace) }
+        let silence = calls.saturating_sub(self.last_call.load(Ordering::Relaxed)) as f32;
+        Habit { uses, last_use, silence, pace: (uses > 1).then_some(pace) }
     }
 }
 
@@ -81,7 +90,7 @@ impl Pace {
         }
     }
 
-    /// How many seconds it will be until the next use, after `silence` seconds without one.
+    /// How many calls it will be until the next use, after a `silence` of so many.
     ///
     /// Uses that follow each other by chance can be expected after the mean interval, however long the last is ago;
     /// regular ones after what is left of it. How regular they are decides between the two. When nothing has come for
@@ -112,9 +121,9 @@ mod tests {
 
     use super::*;
 
-    fn used_at(millis: impl IntoIterator<Item = u64>) -> Usage {
+    fn used_at(calls: impl IntoIterator<Item = u64>) -> Usage {
         let usage = Usage::default();
-        millis.into_iter().for_each(|time| usage.used(Duration::from_millis(time)));
+        calls.into_iter().for_each(|call| usage.used(Duration::from_secs(call), call));
         usage
     }
 
@@ -124,16 +133,17 @@ mod tests {
 
     #[test]
     fn nothing_is_known_of_intervals_before_the_second_use() {
-        assert_eq!(Usage::default().habit(), Habit::default());
-        let first = Habit { uses: 1, last_use: Some(Duration::ZERO), pace: None };
-        assert_eq!(used_at([0]).habit(), first);
+        assert_eq!(Usage::default().habit(5), Habit { silence: 5.0, ..Habit::default() });
+        let first = Habit { uses: 1, last_use: Some(Duration::from_secs(1)), silence: 4.0, pace: None };
+        assert_eq!(used_at([1]).habit(5), first);
         let pace = Some(Pace { interval: 3.0, deviation: 3.0 });
-        assert_eq!(used_at([0, 3000]).habit(), Habit { uses: 2, last_use: Some(Duration::from_secs(3)), pace });
+        let second = Habit { uses: 2, last_use: Some(Duration::from_secs(4)), silence: 1.0, pace };
+        assert_eq!(used_at([1, 4]).habit(5), second);
     }
 
     #[test]
     fn regular_use_is_expected_after_what_is_left_of_the_interval() {
-        let pace = used_at((0..200).map(|n| n * 10_000)).habit().pace.unwrap();
+        let pace = used_at((1..200).map(|n| n * 10)).habit(2000).pace.unwrap();
         assert!(near(pace.interval, 10.0) && pace.deviation < 0.01, "{pace:?}");
         assert!(near(pace.expected_wait(0.0), 10.0));
         assert!(near(pace.expected_wait(8.0), 2.0));
@@ -158,15 +168,15 @@ mod tests {
 
     #[test]
     fn a_new_habit_replaces_the_old_one() {
-        let seldom = (0..100).map(|n| n * 60_000);
-        let often = (0..60).map(|n| 100 * 60_000 + n * 1000);
-        let pace = used_at(seldom.chain(often)).habit().pace.unwrap();
+        let seldom = (1..100).map(|n| n * 60);
+        let often = (0..60).map(|n| 100 * 60 + n);
+        let pace = used_at(seldom.chain(often)).habit(6060).pace.unwrap();
         assert!(pace.interval < 3.0, "{pace:?}");
     }
 
     #[test]
     fn calls_at_once_and_out_of_order_do_no_harm() {
-        let habit = used_at([5000, 5000, 4000, 6000]).habit();
+        let habit = used_at([5, 5, 4, 6]).habit(6);
         assert_eq!((habit.uses, habit.last_use), (4, Some(Duration::from_secs(6))));
     }
 
@@ -176,10 +186,11 @@ mod tests {
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let usage = &usage;
-                scope.spawn(move || (0..1000).for_each(|n| usage.used(Duration::from_millis(n * 4 + thread))));
+                let calls = (0..1000).map(move |n| n * 4 + thread);
+                scope.spawn(move || calls.for_each(|call| usage.used(Duration::from_millis(call), call)));
             }
         });
-        let habit = usage.habit();
+        let habit = usage.habit(4000);
         assert_eq!((habit.uses, habit.last_use), (4000, Some(Duration::from_millis(3999))));
         assert!(habit.pace.is_some_and(|pace| pace.interval.is_finite() && pace.interval >= 0.0), "{habit:?}");
     }
@@ -187,10 +198,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_wait_is_never_negative_nor_beyond_reason(
-            mut times in proptest::collection::vec(0..10_000_000_u64, 2..40), silence in 0.0..1e6_f32,
+            mut calls in proptest::collection::vec(1..10_000_000_u64, 2..40), silence in 0.0..1e6_f32,
         ) {
-            times.sort_unstable();
-            let pace = used_at(times).habit().pace.unwrap();
+            calls.sort_unstable();
+            let pace = used_at(calls).habit(10_000_000).pace.unwrap();
             let wait = pace.expected_wait(silence);
             prop_assert!(wait >= 0.0 && wait.is_finite());
             prop_assert!(wait <= silence.max(pace.interval).max(pace.deviation) * 1.001, "{} {:?}", wait, pace);

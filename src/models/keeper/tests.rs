@@ -53,7 +53,7 @@ async fn load(keeper: &Arc<Keeper>, version: &Arc<Version>, bytes: u64) -> Resul
     let loaded = loaded(keeper, bytes);
     let Found::Missing(loading, _) = version.slot.find(Instant::now()) else { panic!("it is loaded already") };
     room.settle(version, Arc::clone(&loaded), loading);
-    version.usage.used(keeper.now());
+    version.usage.used(keeper.now(), keeper.count_call());
     Ok(loaded)
 }
 
@@ -181,6 +181,9 @@ async fn where_memory_stays_short_the_next_load_finds_room() {
     for version in &versions {
         load(&keeper, version, 10 * MIB).await.unwrap();
     }
+    assert_eq!(keeper.memory().1, 100 * MIB);
+    // The request that the last one was loaded for has its answer.
+    keeper.unused();
     all_have_looked().await;
     assert_eq!(keeper.memory().1, 90 * MIB);
     // For one load, not for more than one.

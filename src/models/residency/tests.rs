@@ -37,7 +37,8 @@ fn resident(key: u32) -> Resident<u32> {
 
 fn habit(interval: f32, last_use: u64) -> Habit {
     let pace = Some(Pace { interval, deviation: interval });
-    Habit { uses: 9, last_use: Some(seconds(last_use)), pace }
+    let silence = NOW.saturating_sub(seconds(last_use)).as_secs_f32();
+    Habit { uses: 9, last_use: Some(seconds(last_use)), silence, pace }
 }
 
 fn wanted(megabytes: u64) -> Wanted {
@@ -204,24 +205,27 @@ fn ahead_of_a_load_only_what_is_quick_to_have_back_goes() {
 }
 
 fn any_resident() -> impl Strategy<Value = Resident<u32>> {
-    let times = (0..200_u64, 0..5000_u64, proptest::option::of(0..200_u64));
+    let times = (0..200_u64, 0..5000_u64, proptest::option::of(0..200_u64), 0.0..200.0_f32);
     let pace = proptest::option::of((0.0..100.0_f32, 0.0..50.0_f32));
     let flags = (any::<bool>(), proptest::bool::weighted(0.3), proptest::bool::weighted(0.2));
     (0..100_u64, 1..100_u64, times, pace, flags).prop_map(
-        |(memory, memory_when_loaded, (loaded_at, load_cost, last_use), pace, (preloaded, in_use, pinned))| Resident {
-            key: 0,
-            memory,
-            memory_when_loaded,
-            loaded_at: seconds(loaded_at),
-            load_cost: millis(load_cost),
-            habit: Habit {
-                uses: 3,
-                last_use: last_use.map(seconds),
-                pace: pace.map(|(interval, deviation)| Pace { interval, deviation }),
-            },
-            preloaded,
-            in_use,
-            pinned,
+        |(memory, memory_when_loaded, (loaded_at, load_cost, last_use, silence), pace, (preloaded, in_use, pinned))| {
+            Resident {
+                key: 0,
+                memory,
+                memory_when_loaded,
+                loaded_at: seconds(loaded_at),
+                load_cost: millis(load_cost),
+                habit: Habit {
+                    uses: 3,
+                    last_use: last_use.map(seconds),
+                    silence,
+                    pace: pace.map(|(interval, deviation)| Pace { interval, deviation }),
+                },
+                preloaded,
+                in_use,
+                pinned,
+            }
         },
     )
 }

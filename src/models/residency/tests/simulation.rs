@@ -108,9 +108,9 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
     let mut loaded_at: BTreeMap<usize, Duration> = BTreeMap::new();
     let mut now = Duration::ZERO;
     let (mut hits, mut waited) = (0, Duration::ZERO);
-    for (gap, model) in pattern.requests() {
+    for (call, (gap, model)) in (1..).zip(pattern.requests()) {
         now += Duration::from_secs_f64(gap / per_second);
-        usage[model].used(now);
+        usage[model].used(now, call);
         if loaded_at.contains_key(&model) {
             hits += 1;
             continue;
@@ -120,7 +120,7 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
         loop {
             let resident = |(&key, &loaded_at): (&usize, &Duration)| {
                 let Kind { memory, load_cost } = kinds[key];
-                let habit = usage[key].habit();
+                let habit = usage[key].habit(call);
                 let (preloaded, in_use, pinned) = (false, false, false);
                 Resident {
                     key,
