@@ -45,6 +45,16 @@ fn killed_again_and_again_each_request_has_one_reply() {
     assert!(repeated.is_empty(), "{repeated:?}\n{}", signalbox.log());
 }
 
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn instances_that_start_at_once_do_not_mistake_each_other_for_a_false_broker() {
+    const INSTANCES: usize = 8;
+    let setup = Setup::new(Kafka::shared());
+    let config = setup.single_config("builtin:noop", KEYS);
+    // Each is looked at by its start: one that ends in place of being ready is told of with its log.
+    std::thread::scope(|scope| (0..INSTANCES).for_each(|_| drop(scope.spawn(|| Signalbox::start(&config)))));
+}
+
 /// Two that share a name would take each other's transactions for ever.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
