@@ -15,8 +15,9 @@ use crate::broker::{BrokerError, Cluster};
 use crate::canary::Canaries;
 use crate::config::{Config, ConfigFile, Kafka};
 use crate::intake::Intake;
+use crate::message::Callers;
 use crate::models::{Models, ModelsError};
-use crate::pipeline::{Pipeline, Shadows};
+use crate::pipeline::{Pipeline, PipelineParts, Shadows};
 use crate::reload::Reload;
 use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
@@ -145,9 +146,11 @@ impl App {
         failed: &CancellationToken,
     ) -> Result<Self, AppError> {
         let metrics = Metrics::new().map_err(|error| AppError::Failed(error.to_string()))?;
-        let cluster = connect(config, role).await?;
+        let (cluster, callers) = (connect(config, role).await?, Callers::default());
         let router = match role {
-            Role::All | Role::Router => Some(Router::start(config, &cluster, &metrics, readiness, failed).await?),
+            Role::All | Role::Router => {
+                Some(Router::start(config, &cluster, &callers, &metrics, readiness, failed).await?)
+            }
             Role::Shim => None,
         };
         let operations = router.as_ref().map_or_else(Routes::new, |router| {
@@ -155,7 +158,7 @@ impl App {
         });
         let door = match role {
             Role::All | Role::Shim => {
-                let parts = shim_parts(config, &cluster, readiness, &metrics, operations);
+                let parts = shim_parts(config, &cluster, readiness, &metrics, operations, callers);
                 Door::Shim(Box::new(Shim::start(parts).await?))
             }
             Role::Router => {
@@ -235,6 +238,7 @@ impl Router {
     async fn start(
         config: &Config,
         cluster: &Arc<Cluster>,
+        callers: &Callers,
         metrics: &Metrics,
         readiness: &Readiness,
         failed: &CancellationToken,
@@ -249,8 +253,15 @@ impl Router {
         };
         let canaries = Canaries::start(cluster, &config.kafka, metrics);
         let shadows = Shadows::new(ShadowPublisher::start(&config.kafka, cluster)?);
-        let pipeline = Pipeline::new(config, table, &models, &canaries, publisher.clone(), shadows.clone(), metrics)
-            .map_err(|error| AppError::Config(error.to_string()))?;
+        let parts = PipelineParts {
+            models: &models,
+            canaries: &canaries,
+            publisher: publisher.clone(),
+            shadows: shadows.clone(),
+            callers: callers.clone(),
+        };
+        let pipeline =
+            Pipeline::new(config, table, parts, metrics).map_err(|error| AppError::Config(error.to_string()))?;
         models.preload();
 
         let (kafka, cluster, metrics) = (config.kafka.clone(), cluster.clone(), metrics.clone());
@@ -314,6 +325,7 @@ fn shim_parts(
     readiness: &Readiness,
     metrics: &Metrics,
     operations: Routes,
+    callers: Callers,
 ) -> ShimParts {
     ShimParts {
         server: config.server.clone(),
@@ -323,6 +335,7 @@ fn shim_parts(
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         operations,
+        callers,
     }
 }
 

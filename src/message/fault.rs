@@ -41,6 +41,8 @@ pub enum Code {
     ConditionFailed,
     /// 429: more than may wait is waiting already.
     ResourceExhausted,
+    /// 499: the caller hung up before a model was called.
+    Cancelled,
     /// 500: a defect of Signalbox itself.
     InternalError,
     /// 502: the model failed.
@@ -108,7 +110,7 @@ impl Fault {
 
 impl Code {
     /// All there are.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::PermissionDenied,
@@ -117,6 +119,7 @@ impl Code {
         Self::UnsupportedMediaType,
         Self::ConditionFailed,
         Self::ResourceExhausted,
+        Self::Cancelled,
         Self::InternalError,
         Self::ModelError,
         Self::TemporarilyUnavailable,
@@ -134,6 +137,7 @@ impl Code {
             Self::UnsupportedMediaType => 415,
             Self::ConditionFailed => 422,
             Self::ResourceExhausted => 429,
+            Self::Cancelled => 499,
             Self::InternalError => 500,
             Self::ModelError => 502,
             Self::TemporarilyUnavailable => 503,
@@ -152,6 +156,7 @@ impl Code {
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::ConditionFailed => "CONDITION_FAILED",
             Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::Cancelled => "CANCELLED",
             Self::InternalError => "INTERNAL_ERROR",
             Self::ModelError => "MODEL_ERROR",
             Self::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",

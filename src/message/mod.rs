@@ -1,6 +1,7 @@
 //! What travels: requests in, replies and faults out, and the headers that say which is which. No behaviour beyond
-//! reading and writing them.
+//! reading and writing them; and word of callers who wait no longer, which goes the same way on a shorter path.
 
+mod callers;
 mod correlation;
 mod fault;
 mod headers;
@@ -8,6 +9,7 @@ mod parked;
 mod reply;
 mod request;
 
+pub use callers::{Caller, Callers};
 pub use correlation::{Correlation, Dialect};
 pub use fault::{Code, Fault, Stage};
 pub use headers::{Headers, HeadersBuilder};

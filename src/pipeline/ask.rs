@@ -80,7 +80,8 @@ impl Journey<'_> {
                 let retry_after = unanswered.fault.retry_after;
                 let retries = retries.filter(|_| unanswered.may_pass());
                 match retries.and_then(|retries| retries.pause(calls, retry_after, time.left())) {
-                    Some(pause) => sleep(pause).await,
+                    // Who hangs up meanwhile is noticed before the call.
+                    Some(pause) => drop(self.while_wanted(sleep(pause)).await),
                     None => return Err(unanswered),
                 }
             }
@@ -96,12 +97,14 @@ impl Journey<'_> {
         time: Time,
         alone: bool,
     ) -> Result<Reply, Unanswered> {
-        let hopeless = target.batcher.as_ref().and_then(|it| it.hopeless(time.route, target.model.places()));
-        if let Some(fault) = hopeless {
+        self.wanted(Stage::Invoke).map_err(|fault| Unanswered::of(fault, Step::Wait, time))?;
+        if let Some(fault) = target.hopeless(time.route) {
+            target.metrics.hopeless.inc();
             return Err(Unanswered::of(fault, Step::Wait, time));
         }
         let mut passage = target.breaker.as_ref().map(RouteBreaker::admit).transpose().map_err(Unanswered::unasked)?;
-        let turn = match target.turn(self.request, payload, time.call, time.route, alone).await {
+        let turn = target.turn(self.request, payload, time.call, time.route, alone);
+        let turn = match self.while_wanted(turn).await.flatten() {
             Ok(turn) => turn,
             Err(fault) => {
                 target.load.failed(&fault, time.call);
@@ -110,7 +113,8 @@ impl Journey<'_> {
                 return Err(unanswered);
             }
         };
-        // It may have opened while this request waited for its turn, with many others.
+        self.wanted(Stage::Invoke).map_err(|fault| Unanswered::of(fault, Step::Wait, time))?;
+        // The breaker may have opened while this request waited for its turn, with many others.
         passage = passage.map(Passage::renew).transpose().map_err(Unanswered::unasked)?;
         let (answer, took, in_company) = match turn {
             Turn::Own(lease, rows) => {
@@ -154,11 +158,15 @@ impl Journey<'_> {
         let timer = target.metrics.invocation_duration.start_timer();
         let answer = call(lease, Arc::clone(self.request), payload.clone(), time.call, time.route).await;
         let seconds = timer.stop_and_record();
+        let took = Duration::from_secs_f64(seconds);
+        if answer.is_some() {
+            target.line.took(took);
+        }
         match &answer {
             Some(Err(failure)) => target.load.failed(&failure.fault, time.call),
             None | Some(Ok(_)) => target.load.took(seconds),
         }
-        (answer, Duration::from_secs_f64(seconds))
+        (answer, took)
     }
 
     /// Waits for what somebody else, who calls the model for several, is told. It goes on without us when time is up.
@@ -167,17 +175,22 @@ impl Journey<'_> {
         company: Company,
         time: Time,
     ) -> (Option<Result<Reply, CallFailure>>, Duration, bool) {
-        let served_by = &mut self.progress.served_by;
-        served_by.model_version = Some(company.version);
+        self.progress.served_by.model_version = Some(company.version);
         let begun = Instant::now();
-        match until(time.route, company.answer).await {
-            Some(Ok(answered)) => {
+        let answer = self.while_wanted(until(time.route, company.answer)).await;
+        let served_by = &mut self.progress.served_by;
+        match answer {
+            Err(fault) => {
+                let failure = CallFailure { fault, crashed: false, disconnected: false };
+                (Some(Err(failure)), begun.elapsed(), false)
+            }
+            Ok(Some(Ok(answered))) => {
                 served_by.attempts += answered.calls;
                 (Some(answered.result), answered.took, answered.in_company)
             }
             // Whoever called is lost.
-            Some(Err(_)) => (None, begun.elapsed(), true),
-            None => {
+            Ok(Some(Err(_))) => (None, begun.elapsed(), true),
+            Ok(None) => {
                 served_by.attempts += 1;
                 (None, begun.elapsed(), false)
             }

@@ -37,7 +37,8 @@ pub(super) fn cause_of(fault: &Fault, step: Step) -> Option<FallbackOn> {
             | Code::ResourceDoesNotExist
             | Code::PayloadTooLarge
             | Code::UnsupportedMediaType
-            | Code::ConditionFailed,
+            | Code::ConditionFailed
+            | Code::Cancelled,
             _,
         ) => None,
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::select;
 use tokio::time::Instant;
 
 use super::ask::{Unanswered, is_over};
@@ -11,9 +12,12 @@ use super::deadline::deadline_of;
 use super::fallback::Fallbacks;
 use super::room::{Place, Room};
 use super::snapshot::Snapshot;
-use crate::message::{Code, Fault, Reply, Request, ServedBy, Stage};
+use crate::message::{Caller, Code, Fault, Reply, Request, ServedBy, Stage};
 use crate::routing::{Decision, Endpoint, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
+
+/// A request with less time than this is not put aside: the way there and back, over the broker, takes some of it.
+const WORTH_A_DETOUR: Duration = Duration::from_millis(500);
 
 /// How far a request has come, for the headers of its ending.
 #[derive(Default)]
@@ -41,6 +45,8 @@ pub(super) struct Journey<'a> {
     pub(super) metrics: &'a Metrics,
     pub(super) room: &'a Room,
     pub(super) request: &'a Arc<Request>,
+    /// Who waits for the answer, if that is somebody at a door.
+    pub(super) caller: Option<Caller<'a>>,
     pub(super) progress: &'a mut Progress,
 }
 
@@ -63,6 +69,7 @@ impl<'a> Journey<'a> {
                 self.metrics.expired.inc();
             }
         })?;
+        self.wanted(Stage::Route)?;
         let route = self.decide(endpoint, deadline).await?;
         let payload = self.request.payload.clone().ok_or_else(no_payload)?;
         let _place = self.enter(endpoint, route, deadline)?;
@@ -70,16 +77,45 @@ impl<'a> Journey<'a> {
         self.take(endpoint, route, payload, deadline).await
     }
 
-    /// A place for the request at its route. Without a deadline it can as well wait outside, when the route has so much to
-    /// do that it would leave no room for others.
+    /// A place for the request at its route. It can as well wait outside, when the route has so much to do that it would
+    /// leave no room for others; unless its deadline is near, or no place comes free before that anyway.
     fn enter(&mut self, endpoint: &Endpoint, route: usize, deadline: Option<Instant>) -> Result<Place<'a>, Fault> {
-        let share = &self.snapshot.targets(endpoint)[route].share;
-        let may_wait = deadline.is_none() && !self.request.parked.is_some_and(|parked| parked.overflowed);
-        if may_wait && self.room.is_short_for(share) && self.snapshot.has_several_routes() {
+        let target = &self.snapshot.targets(endpoint)[route];
+        let may_wait = !self.request.parked.is_some_and(|parked| parked.overflowed)
+            && deadline.is_none_or(|deadline| deadline > Instant::now() + WORTH_A_DETOUR);
+        if may_wait
+            && self.room.is_short_for(&target.share)
+            && self.snapshot.has_several_routes()
+            && target.hopeless(deadline).is_none()
+        {
             self.progress.is_behind = true;
             return Err(behind(endpoint, route));
         }
-        Ok(self.room.enter(share, self.request.size()))
+        Ok(self.room.enter(&target.share, self.request.size()))
+    }
+
+    /// Whether the request's caller still waits.
+    ///
+    /// # Errors
+    /// `CANCELLED`, when the caller has hung up.
+    pub(super) fn wanted(&self, stage: Stage) -> Result<(), Fault> {
+        match self.caller.is_some_and(|caller| caller.has_gone()) {
+            true => Err(abandoned(stage)),
+            false => Ok(()),
+        }
+    }
+
+    /// What comes of something, if the request's caller waits for as long as that takes.
+    ///
+    /// # Errors
+    /// `CANCELLED`, when the caller hangs up before.
+    pub(super) async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        let Some(caller) = self.caller else { return Ok(work.await) };
+        select! {
+            biased;
+            done = work => Ok(done),
+            () = caller.gone() => Err(abandoned(Stage::Invoke)),
+        }
     }
 
     /// The route's index in the endpoint.
@@ -122,7 +158,8 @@ impl<'a> Journey<'a> {
         loop {
             let begun = Instant::now();
             let answer = self.ask(endpoint, route, &payload, deadline).await;
-            if let Some(statistics) = &targets[route].statistics {
+            let is_abandoned = answer.as_ref().is_err_and(|unanswered| unanswered.fault.code == Code::Cancelled);
+            if let Some(statistics) = targets[route].statistics.as_ref().filter(|_| !is_abandoned) {
                 let failed = |unanswered: &Unanswered| unanswered.cause.is_some();
                 statistics.count(begun.elapsed(), answer.as_ref().is_err_and(failed));
             }
@@ -146,6 +183,10 @@ fn behind(endpoint: &Endpoint, route: usize) -> Fault {
     let message =
         format!("route '{}' has too much to do, and the request cannot be put aside", endpoint.routes[route].alias);
     Fault::passing(Code::ResourceExhausted, Stage::Route, message)
+}
+
+fn abandoned(stage: Stage) -> Fault {
+    Fault::permanent(Code::Cancelled, stage, "the caller has hung up, so no model is called for this request any more")
 }
 
 fn no_payload() -> Fault {

@@ -8,6 +8,7 @@ mod cause;
 mod deadline;
 mod fallback;
 mod journey;
+mod line;
 mod load;
 mod parking;
 mod retries;
@@ -28,7 +29,7 @@ use tracing::error;
 use crate::canary::Canaries;
 use crate::config::Config;
 use crate::intake::{Handler, Refusal, Ticket};
-use crate::message::{Code, Correlation, Fault, Outcome, Request, Stage};
+use crate::message::{Callers, Code, Correlation, Fault, Outcome, Request, Stage};
 use crate::models::{ModelUriError, Models};
 use crate::replies::{Ending, Place, Publisher};
 use crate::routing::RoutingTable;
@@ -46,12 +47,27 @@ pub struct Pipeline {
     runtime: Handle,
 }
 
+/// What a pipeline stands between.
+pub struct PipelineParts<'a> {
+    /// What its routes point at.
+    pub models: &'a Models,
+    /// Which of its routes have shares that move.
+    pub canaries: &'a Canaries,
+    /// Where requests end.
+    pub publisher: Publisher,
+    /// Where copies of them go.
+    pub shadows: Shadows,
+    /// Who does not wait for the end any more.
+    pub callers: Callers,
+}
+
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     publisher: Publisher,
     shadows: Shadows,
     retry_topics: RetryTopics,
     room: Room,
+    callers: Callers,
     metrics: Metrics,
 }
 
@@ -63,12 +79,10 @@ impl Pipeline {
     pub fn new(
         config: &Config,
         table: RoutingTable,
-        models: &Models,
-        canaries: &Canaries,
-        publisher: Publisher,
-        shadows: Shadows,
+        parts: PipelineParts<'_>,
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
+        let PipelineParts { models, canaries, publisher, shadows, callers } = parts;
         let snapshot = Snapshot::new(config, table, models, metrics, None)?;
         canaries.set(snapshot.canaries());
         let shared = Shared {
@@ -77,6 +91,7 @@ impl Pipeline {
             shadows,
             retry_topics: RetryTopics::new(&config.kafka),
             room: Room::new(&config.kafka),
+            callers,
             metrics: metrics.clone(),
         };
         Ok(Self { shared: Arc::new(shared), runtime: Handle::current() })
@@ -131,19 +146,22 @@ impl Shared {
             metrics: &self.metrics,
             room: &self.room,
             request: &request,
+            caller: self.callers.of(&request),
             progress: &mut progress,
         };
         // A defect met by one request must not leave it unanswered, nor take others down.
         let answer = AssertUnwindSafe(journey.answer()).catch_unwind().await;
         let result = answer.unwrap_or_else(|_| Err(defect(&request)));
+        let is_abandoned = result.as_ref().is_err_and(|fault| fault.code == Code::Cancelled);
+        self.metrics.abandoned.inc_by(u64::from(is_abandoned));
         let next = match &result {
             Ok(_) => Next::Publish,
             Err(_) if progress.is_behind => self.retry_topics.overflow(&request),
             Err(fault) => self.retry_topics.failed(&request, fault),
         };
         let copy = match next {
-            Next::Publish | Next::Bury => snapshot.copy(&request, &progress, &result),
-            Next::Park(_) => None,
+            Next::Publish | Next::Bury if !is_abandoned => snapshot.copy(&request, &progress, &result),
+            Next::Publish | Next::Bury | Next::Park(_) => None,
         };
         let outcome = Outcome { served_by: progress.served_by, result };
         self.end(Ending { request, outcome, ticket, metrics: progress.metrics, place }, next).await;

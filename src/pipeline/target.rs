@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use tokio::time::Instant;
 
 use super::batch::Batcher;
 use super::breaker::RouteBreaker;
 use super::fallback::Fallbacks;
+use super::line::Line;
 use super::load::Load;
 use super::retries::RouteRetries;
 use super::room::Share;
 use super::shadow::Shadow;
 use crate::canary::Statistics;
 use crate::config::{self, Batching};
+use crate::message::Fault;
 use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
 use crate::routing::Reason;
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -24,6 +27,8 @@ pub(super) struct Target {
     pub(super) metrics: Arc<RouteMetrics>,
     /// What it has to do.
     pub(super) load: Load,
+    /// Those of its requests that wait for calls of their own.
+    pub(super) line: Line,
     /// What its requests take of the room for all.
     pub(super) share: Share,
     /// What became of its requests, where a canary is compared with others.
@@ -80,6 +85,7 @@ impl Target {
         Ok(Self {
             model,
             load: Load::default(),
+            line: Line::default(),
             share: Share::default(),
             statistics: is_compared.then(Arc::default),
             metrics: Arc::new(metrics.route(endpoint, alias)),
@@ -93,5 +99,13 @@ impl Target {
             retries: route.retries.clone().map(|policy| RouteRetries::new(policy, endpoint, alias, metrics)),
             fallbacks: Fallbacks::new(endpoint, route, metrics),
         })
+    }
+    /// Why a request with this deadline need not wait for a place at the model, if that is so.
+    pub(super) fn hopeless(&self, deadline: Option<Instant>) -> Option<Fault> {
+        let places = self.model.places();
+        match &self.batcher {
+            Some(batcher) => batcher.hopeless(deadline, places),
+            None => self.line.hopeless(deadline, places),
+        }
     }
 }

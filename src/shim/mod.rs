@@ -40,6 +40,7 @@ use self::replies::{Replies, ReplyPartition};
 use self::requests::Requests;
 use crate::broker::Cluster;
 use crate::config;
+use crate::message::Callers;
 use crate::telemetry::{Metrics, Part, Readiness};
 
 /// Bytes of unanswered requests on the embedded broker. It drops old records in silence at 5 MiB of a partition, so
@@ -62,6 +63,8 @@ pub struct ShimParts {
     pub metrics: Metrics,
     /// What else this process shows of itself.
     pub operations: Router,
+    /// Where it is noted who has hung up.
+    pub callers: Callers,
 }
 
 /// The running shim.
@@ -80,11 +83,11 @@ impl Shim {
     /// # Errors
     /// When the port is taken, no broker answers, or the replies topic has no such partition.
     pub async fn start(parts: ShimParts) -> Result<Self, ShimError> {
-        let ShimParts { server, kafka, endpoints, cluster, readiness, metrics, operations } = parts;
+        let ShimParts { server, kafka, endpoints, cluster, readiness, metrics, operations, callers } = parts;
         let part = readiness.part("shim");
         let listener = server::bind(&server).await?;
         let limits = Limits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
-        let pending = Arc::new(Pending::new(limits, metrics.shim_pending.clone()));
+        let pending = Arc::new(Pending::new(limits, callers, metrics.shim_pending.clone()));
         let longest_timeout = endpoints.iter().map(|endpoint| endpoint.timeout).max().unwrap_or_default();
         let max_body = usize::try_from(server.max_body.as_u64()).unwrap_or(usize::MAX);
 

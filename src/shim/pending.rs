@@ -14,7 +14,7 @@ use prometheus::IntGauge;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::message::{Code, Fault, Headers, Stage};
+use crate::message::{Callers, Code, Fault, Headers, Stage};
 
 const SHARDS: usize = 64;
 
@@ -46,6 +46,8 @@ pub(super) struct Pending {
     bytes: AtomicUsize,
     /// Whether replies can be read. Changed before the shards are drained, and read under a shard's lock.
     open: AtomicBool,
+    /// Those who have gone before their answer came are noted there.
+    callers: Callers,
     gauge: IntGauge,
 }
 
@@ -68,13 +70,14 @@ pub(super) struct Waiter {
 
 impl Pending {
     /// Nobody waits, and nobody may until it is opened.
-    pub(super) fn new(limits: Limits, gauge: IntGauge) -> Self {
+    pub(super) fn new(limits: Limits, callers: Callers, gauge: IntGauge) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             limits,
             calls: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             open: AtomicBool::new(false),
+            callers,
             gauge,
         }
     }
@@ -113,6 +116,9 @@ impl Pending {
     /// Gives the caller with this correlation id its answer; false when nobody waits under it.
     pub(super) fn complete(&self, correlation: Uuid, answer: Answer) -> bool {
         let caller = lock(self.shard(correlation)).remove(&correlation);
+        if caller.is_none() {
+            self.callers.forget(correlation);
+        }
         caller.is_some_and(|caller| caller.send(answer).is_ok())
     }
 
@@ -159,7 +165,12 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let pending = &self.admission.pending;
-        lock(pending.shard(self.correlation)).remove(&self.correlation);
+        let mut shard = lock(pending.shard(self.correlation));
+        if shard.remove(&self.correlation).is_some() {
+            // Before the reply can come by.
+            pending.callers.hung_up(self.correlation);
+        }
+        drop(shard);
         pending.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
@@ -213,7 +224,7 @@ mod tests {
 
     fn pending(calls: usize, bytes: Option<usize>) -> Arc<Pending> {
         let gauge = IntGauge::new("pending", "callers").unwrap();
-        let pending = Arc::new(Pending::new(Limits { calls, bytes }, gauge));
+        let pending = Arc::new(Pending::new(Limits { calls, bytes }, Callers::default(), gauge));
         pending.open();
         pending
     }
@@ -248,6 +259,21 @@ mod tests {
         drop(pending.admit().unwrap());
         drop(second);
         assert_eq!((pending.waiting(), pending.held(), pending.gauge.get()), (0, (0, 0), 0));
+    }
+
+    #[tokio::test]
+    async fn who_goes_before_the_answer_comes_has_hung_up_until_it_does() {
+        let pending = pending(10, None);
+        let ids = [(); 3].map(|()| Uuid::now_v7());
+        let [gone, answered, told] = ids.map(|id| pending.admit().unwrap().wait(id, 1).unwrap());
+        let have_gone = || ids.map(|id| pending.callers.by_id(id).has_gone());
+        pending.complete(ids[1], reply("in time"));
+        drop((gone, answered));
+        assert_eq!(have_gone(), [true, false, false]);
+        assert!(!pending.complete(ids[0], reply("too late")));
+        pending.close();
+        drop(told);
+        assert_eq!(have_gone(), [false; 3]);
     }
 
     #[tokio::test]

@@ -313,6 +313,7 @@ async fn a_port_that_is_taken_and_a_partition_that_is_not_there_are_said_plainly
             readiness: Readiness::default(),
             metrics: Metrics::new().unwrap(),
             operations: axum::Router::new(),
+            callers: Callers::default(),
         })
     };
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -62,8 +62,8 @@ pub struct Metrics {
     pub batch_singles: IntCounterVec,
     /// `signalbox_batch_splits_total{endpoint,route}`: batches that were refused, and split to find whom for.
     pub batch_splits: IntCounterVec,
-    /// `signalbox_batch_hopeless_total{endpoint,route}`: requests refused since there was too much before them.
-    pub batch_hopeless: IntCounterVec,
+    /// `signalbox_hopeless_total{endpoint,route}`: requests refused since there was too much before them.
+    pub hopeless: IntCounterVec,
     /// `signalbox_model_loads_total{model,result}`
     pub model_loads: IntCounterVec,
     /// `signalbox_model_load_duration_seconds{model}`
@@ -138,6 +138,8 @@ pub struct Metrics {
     pub decision_duration: HistogramVec,
     /// `signalbox_expired_total`: requests whose deadline had passed before a model was called.
     pub expired: IntCounter,
+    /// `signalbox_abandoned_total`: requests whose HTTP caller had hung up before a model was called, or called again.
+    pub abandoned: IntCounter,
     /// `signalbox_shim_requests_total{endpoint,status}`
     pub shim_requests: IntCounterVec,
     /// `signalbox_shim_duration_seconds{endpoint}`
@@ -157,6 +159,8 @@ pub struct RouteMetrics {
     pub request_duration: Histogram,
     /// The model's part of it.
     pub invocation_duration: Histogram,
+    /// Requests that had no chance.
+    pub hopeless: IntCounter,
 }
 
 /// The metrics of one route's batches, with their labels bound.
@@ -174,8 +178,6 @@ pub struct BatchMetrics {
     pub refused: IntCounter,
     /// Batches that were split.
     pub splits: IntCounter,
-    /// Requests that had no chance.
-    pub hopeless: IntCounter,
 }
 
 /// The metrics of the copies for one shadow route, with their labels bound.
@@ -279,8 +281,8 @@ impl Metrics {
                 "Batches that were refused, and split to find whom for",
                 &["endpoint", "route"],
             )?,
-            batch_hopeless: f.counters(
-                "batch_hopeless_total",
+            hopeless: f.counters(
+                "hopeless_total",
                 "Requests refused since there was too much before them",
                 &["endpoint", "route"],
             )?,
@@ -375,6 +377,7 @@ impl Metrics {
                 &["endpoint"],
             )?,
             expired: f.counter("expired_total", "Requests whose deadline passed before a call")?,
+            abandoned: f.counter("abandoned_total", "Requests whose HTTP caller hung up before a call")?,
             shim_requests: f.counters("shim_requests_total", "HTTP calls by status", &["endpoint", "status"])?,
             shim_duration: f.histograms("shim_duration_seconds", "HTTP calls", &["endpoint"])?,
             shim_pending: f.gauge("shim_pending", "HTTP callers that wait")?,
@@ -390,6 +393,7 @@ impl Metrics {
             answered: self.requests.with_label_values(&[endpoint, route, "200"]),
             request_duration: self.request_duration.with_label_values(&[endpoint, route]),
             invocation_duration: self.invocation_duration.with_label_values(&[endpoint, route]),
+            hopeless: self.hopeless.with_label_values(&[endpoint, route]),
         }
     }
 
@@ -403,7 +407,6 @@ impl Metrics {
             model: singles("model"),
             refused: singles("refused"),
             splits: self.batch_splits.with_label_values(&[endpoint, route]),
-            hopeless: self.batch_hopeless.with_label_values(&[endpoint, route]),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Requests that go together are answered as if each had gone alone.
 
+mod http;
 mod oracle;
 mod poison;
 
@@ -10,7 +11,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Caller, Dice, Hosting, Mlflow, Signalbox, zoo};
+use crate::support::{Answer, Caller, Dice, Hosting, Mlflow, Signalbox, mlflow_environment, zoo};
 
 /// How many requests a model is asked at once, and how many more that are its rows in other combinations. With
 /// `SIGNALBOX_TEST_LONG` ten times as many.

@@ -14,10 +14,11 @@ use std::task::Poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::line::refused;
 use super::target::Target;
 use crate::config;
 use crate::invocation::body::Payload;
-use crate::message::{Code, Fault, Reply, Request, Stage};
+use crate::message::{Fault, Reply, Request};
 use crate::models::{CallFailure, Lease};
 use crate::telemetry::BatchMetrics;
 use queue::{Queue, Taken, Waiting};
@@ -82,7 +83,9 @@ impl Target {
     ) -> Result<Turn, Fault> {
         let own = |lease| Turn::Own(lease, None);
         let mut leasing = pin!(self.model.lease(deadline));
-        let Some(batcher) = self.batcher.as_ref().filter(|_| !alone) else { return leasing.await.map(own) };
+        let Some(batcher) = self.batcher.as_ref().filter(|_| !alone) else {
+            return self.line.wait(deadline, leasing).await.map(own);
+        };
         if batcher.settings.max_wait.is_zero()
             && let Poll::Ready(lease) = poll!(leasing.as_mut())
         {
@@ -126,15 +129,7 @@ impl Batcher {
     pub(super) fn hopeless(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
         let left = deadline?.saturating_duration_since(Instant::now());
         let expected = self.queue().expected_wait(places)?;
-        if expected <= left {
-            return None;
-        }
-        self.metrics.hopeless.inc();
-        let message = format!(
-            "at least {expected:.1?} of calls are waiting before this request, which has {left:.0?} left; give the route more \
-             `workers`, or come back later"
-        );
-        Some(Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message).with_retry_after(expected))
+        (expected > left).then(|| refused(expected, left))
     }
 
     /// None when the payload cannot be joined with any.

@@ -91,6 +91,7 @@ impl World {
             readiness: readiness.clone(),
             metrics: metrics.clone(),
             operations: axum::Router::new(),
+            callers: Callers::default(),
         })
         .await
         .unwrap();
