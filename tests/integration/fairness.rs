@@ -80,13 +80,13 @@ fn for_callers_who_have_gone_no_model_is_called() {
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
 fn callers_who_flood_one_endpoint_hold_up_nobody_elses() {
-    const FLOOD: usize = 200;
+    const FLOOD: usize = 400;
     const PROBES: usize = 40;
     let setup = Setup::new(Kafka::shared());
     let slow = StubModel::start(|_, _| Reaction::Late(Duration::from_millis(500)));
     let fast = StubModel::start(|_, _| Reaction::Answer);
-    let endpoints = [endpoint("slow", &slow, "30s", 4), endpoint("fast", &fast, "30s", 4)];
-    let signalbox = start(&setup, &endpoints, "  max_in_flight: 40");
+    let endpoints = [endpoint("slow", &slow, "120s", 4), endpoint("fast", &fast, "60s", 4)];
+    let signalbox = start(&setup, &endpoints, "  max_in_flight: 160");
     let caller = Caller::of(&signalbox);
     block_on(async {
         let flood = call(&caller, "slow", FLOOD);
@@ -94,7 +94,7 @@ fn callers_who_flood_one_endpoint_hold_up_nobody_elses() {
         eventually("the flood", LIMIT, is_there).await;
         // One after the other they would wait once, for all that is before the first.
         let mut asking = Vec::new();
-        let mut pace = tokio::time::interval(Duration::from_millis(25));
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
         for _ in 0..PROBES {
             pace.tick().await;
             let caller = caller.clone();
