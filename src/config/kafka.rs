@@ -114,7 +114,7 @@ impl Default for Kafka {
             allowed_reply_topics: Vec::new(),
             group_id: "signalbox".to_owned(),
             delivery: None,
-            transaction_interval: Duration::from_millis(50),
+            transaction_interval: Duration::from_millis(20),
             instance_id: None,
             ordering: Ordering::default(),
             retry_delays: [1, 10, 60].map(Duration::from_secs).to_vec(),
