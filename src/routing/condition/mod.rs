@@ -5,7 +5,7 @@
 //!
 //! **How.** Python is parsed ([`python`]), lowered to Rhai text that keeps Python's meaning ([`lower`]), and run in a
 //! sandboxed engine ([`engine`]) against a [`request`] that reads the payload only as far as it is asked to ([`path`]).
-//! All conditions of one endpoint are compiled together, so that what they read of a request is read once.
+//! What is simple enough is told by the same helpers without the engine ([`direct`]). All conditions of one endpoint are compiled together, so that what they read of a request is read once.
 //!
 //! **Where it differs from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
 //! `keys()`, `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars only;
@@ -20,6 +20,7 @@
 //! [Rhai]: https://rhai.rs
 
 mod budget;
+mod direct;
 mod engine;
 mod error;
 mod lower;
@@ -28,13 +29,16 @@ mod python;
 mod request;
 mod value;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use rhai::{AST, ParseError};
 use serde::Serialize;
 
+use self::direct::{Term, Test};
 use self::engine::Generator;
+use self::engine::operators;
 pub use self::error::{ConditionError, ConditionProblem};
 use self::lower::Tables;
 use self::request::RequestView;
@@ -79,6 +83,8 @@ pub struct ConditionsBuilder {
     tables: Tables,
     generators: Vec<Generator>,
     conditions: Vec<Compiled>,
+    /// Whether even what is simple is left to the engine, so that the two can be compared.
+    is_engine_only: bool,
 }
 
 /// The conditions of one endpoint, ready to run on any thread.
@@ -93,7 +99,15 @@ pub struct Evaluation(RequestView);
 struct Compiled {
     source: Box<str>,
     language: Language,
-    ast: AST,
+    code: Code,
+}
+
+/// What a condition compiles to.
+#[derive(Debug)]
+enum Code {
+    Test(Test),
+    Term(Term),
+    Engine(AST),
 }
 
 /// What all conditions of an endpoint compile to.
@@ -128,6 +142,12 @@ impl ConditionsBuilder {
         Self::default()
     }
 
+    /// As [`Self::new`], for the engine alone.
+    #[cfg(test)]
+    fn engine_only() -> Self {
+        Self { is_engine_only: true, ..Self::default() }
+    }
+
     /// Compiles a condition. One that is refused changes nothing.
     pub fn add(&mut self, source: &str) -> Result<ConditionId, ConditionProblem> {
         self.add_wanted(source, Wanted::Truth).map(ConditionId)
@@ -153,25 +173,28 @@ impl ConditionsBuilder {
             compiling.map(|thread| thread.join().ok()).ok().flatten()
         });
         let failed = || ConditionProblem::at(source, 0, "the compiler could not be run on this condition", None);
-        let (language, ast) = compiled.unwrap_or_else(|| Err(failed())).inspect_err(|_| {
+        let (language, code) = compiled.unwrap_or_else(|| Err(failed())).inspect_err(|_| {
             // Whatever else it left in the tables is not referred to; these two go in step.
             self.tables.generators.truncate(generators);
             self.generators.truncate(generators);
         })?;
-        self.conditions.push(Compiled { source: source.into(), language, ast });
+        self.conditions.push(Compiled { source: source.into(), language, code });
         Ok(self.conditions.len() - 1)
     }
 
-    fn compile(&mut self, source: &str, wanted: Wanted) -> Result<(Language, AST), ConditionProblem> {
+    fn compile(&mut self, source: &str, wanted: Wanted) -> Result<(Language, Code), ConditionProblem> {
         let language = language(source);
-        let ast = match language {
-            Language::Rhai => compile_native(source)?,
+        let code = match language {
+            Language::Rhai => Code::Engine(compile_native(source)?),
             Language::Python => {
                 let parsed = python::parse(source)?;
                 let text = match wanted {
                     Wanted::Truth => lower::truth(&parsed, &mut self.tables)?,
                     Wanted::Value => lower::value(&parsed, &mut self.tables)?,
                 };
+                if let Some(code) = self.directly(&parsed, wanted) {
+                    return Ok((language, code));
+                }
                 let refused = |error: ParseError| {
                     if matches!(error.err_type(), rhai::ParseErrorType::ExprTooDeep) {
                         let hint = Some("split it over several routes");
@@ -190,10 +213,21 @@ impl ConditionsBuilder {
                     let (variables, targets) = (generator.variables.clone(), generator.targets);
                     self.generators.push(Generator { body, variables, targets });
                 }
-                engine::compile_lowered(&text).map_err(refused)?
+                Code::Engine(engine::compile_lowered(&text).map_err(refused)?)
             }
         };
-        Ok((language, ast))
+        Ok((language, code))
+    }
+
+    /// What is simple enough to go without the engine.
+    fn directly(&mut self, parsed: &python::Parsed<'_>, wanted: Wanted) -> Option<Code> {
+        if self.is_engine_only {
+            return None;
+        }
+        match wanted {
+            Wanted::Truth => lower::direct::test(parsed, &mut self.tables).map(Code::Test),
+            Wanted::Value => lower::direct::term(parsed, &mut self.tables).map(Code::Term),
+        }
     }
 
     /// The conditions that were added.
@@ -228,18 +262,28 @@ impl Conditions {
 impl Evaluation {
     /// Whether the condition holds for this request.
     pub fn holds(&self, id: ConditionId) -> Result<bool, ConditionError> {
-        match self.0.program().conditions.get(id.0) {
-            Some(condition) => engine::holds(&condition.ast, condition.language, &self.0),
-            None => Err(ConditionError::Failed("no such condition".to_owned())),
+        let Compiled { code, language, .. } = self.start(id.0)?;
+        match code {
+            Code::Test(test) => test.holds(&self.0),
+            Code::Term(term) => Ok(operators::truth(&*term.value(&self.0)?)),
+            Code::Engine(ast) => engine::holds(ast, *language, &self.0),
         }
     }
 
     /// What the expression gives for this request.
     pub(super) fn value(&self, id: ExpressionId) -> Result<Value, ConditionError> {
-        match self.0.program().conditions.get(id.0) {
-            Some(expression) => engine::value(&expression.ast, expression.language, &self.0),
-            None => Err(ConditionError::Failed("no such expression".to_owned())),
+        let Compiled { code, language, .. } = self.start(id.0)?;
+        match code {
+            Code::Test(test) => test.holds(&self.0).map(Value::Bool),
+            Code::Term(term) => term.value(&self.0).map(Cow::into_owned),
+            Code::Engine(ast) => engine::value(ast, *language, &self.0),
         }
+    }
+
+    fn start(&self, index: usize) -> Result<&Compiled, ConditionError> {
+        budget::start(self.0.payload_size());
+        let missing = || ConditionError::Failed("no such condition".to_owned());
+        self.0.program().conditions.get(index).ok_or_else(missing)
     }
 }
 

@@ -9,6 +9,19 @@ use super::path;
 use super::value::Value;
 use crate::message::{Request, header};
 
+/// What reads one of the plain names of a request.
+pub(super) fn property(name: &str) -> Option<fn(&RequestView) -> Result<Value>> {
+    Some(match name {
+        "method" => |request| Ok(request.method()),
+        "path" => |request| Ok(request.path()),
+        "content_type" => |request| Ok(request.content_type()),
+        "key" => RequestView::key,
+        "topic" => |request| Ok(request.topic()),
+        "partition" => |request| Ok(request.partition()),
+        _ => return None,
+    })
+}
+
 /// What a plain Kafka record, which has no HTTP request line, is taken for.
 const DEFAULT_TARGET: &str = "POST /invocations";
 
@@ -45,11 +58,12 @@ impl RequestView {
     }
 
     /// The value at one of the program's constant paths.
-    pub(super) fn field(&self, index: usize) -> Result<Value> {
+    pub(super) fn field(&self, index: usize) -> Result<&Value> {
         let (Some(memo), Some(path)) = (self.0.fields.get(index), self.0.program.paths.get(index)) else {
             return Err(ConditionError::Failed("no such path".to_owned()));
         };
-        memo.get_or_init(|| if path.steps.is_empty() { self.body() } else { path.read(self.payload()) }).clone()
+        let value = memo.get_or_init(|| if path.steps.is_empty() { self.body() } else { path.read(self.payload()) });
+        value.as_ref().map_err(Clone::clone)
     }
 
     /// `request.json`

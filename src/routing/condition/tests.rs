@@ -32,7 +32,16 @@ fn add(source: &str) -> Result<(Conditions, ConditionId), ConditionProblem> {
 
 fn evaluate_on(source: &str, body: &str) -> Result<bool, ConditionError> {
     let (conditions, id) = add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
-    conditions.evaluation(&request(body)).holds(id)
+    let outcome = conditions.evaluation(&request(body)).holds(id);
+    assert_eq!(outcome, through_the_engine(source, &request(body)), "{source}: the engine says otherwise");
+    outcome
+}
+
+/// What the engine makes of a condition, be it simple or not.
+fn through_the_engine(source: &str, request: &Arc<Request>) -> Result<bool, ConditionError> {
+    let mut builder = ConditionsBuilder::engine_only();
+    let id = builder.add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
+    builder.build().evaluation(request).holds(id)
 }
 
 fn evaluate(source: &str) -> Result<bool, ConditionError> {
@@ -54,6 +63,35 @@ fn refused(source: &str) -> ConditionProblem {
     match add(source) {
         Err(problem) => problem,
         Ok(_) => panic!("{source} was not refused"),
+    }
+}
+
+#[test]
+fn what_is_simple_goes_without_the_engine() {
+    let is_simple = |source: &str| {
+        let (conditions, _) = add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
+        !matches!(conditions.0.conditions[0].code, Code::Engine(_))
+    };
+    for source in [
+        "request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text')",
+        "request.headers.get('x-tier') == 'gold' and request.json()['inputs'][0] != 1",
+        "'x-tier' in request.headers or not request.args['a'].isdigit()",
+        "request.json().get('params', {}).get('lang', 'en').lower() in ('de', 'fr')",
+        "len(request.json()['inputs']) > 2 and request.key is not None and 'x' not in request.path",
+        "int(request.headers['x-user']) >= 7 or request.json()['params']['on'] is True",
+        "request.partition",
+        "True",
+    ] {
+        assert!(is_simple(source), "{source}");
+    }
+    for source in [
+        "rhai: true",
+        "1 < request.partition < 3",
+        "any(row[0] == 1 for row in request.json()['inputs'])",
+        "request.partition % 2 == 0",
+        "(request.key or 'x') == 'x'",
+    ] {
+        assert!(!is_simple(source), "{source}");
     }
 }
 

@@ -1,9 +1,10 @@
-//! The functions and methods that Python conditions can call: one table, read when a condition is lowered and when the
+//! The functions, methods and comparisons of Python conditions: one table, read when a condition is lowered and when the
 //! engine is made.
 
+use std::cmp::Ordering;
 use std::ops::RangeInclusive;
 
-use super::{builtins, collections, strings};
+use super::{builtins, collections, operators, strings};
 use crate::routing::condition::error::Result;
 use crate::routing::condition::value::Value;
 
@@ -15,7 +16,7 @@ pub(in crate::routing::condition) struct Builtin {
     pub(in crate::routing::condition) arguments: RangeInclusive<usize>,
     /// Whether what it gives is always `True` or `False`.
     pub(in crate::routing::condition) gives_bool: bool,
-    pub(super) call: fn(&[Value]) -> Result<Value>,
+    pub(in crate::routing::condition) call: fn(&[Value]) -> Result<Value>,
 }
 
 /// A method, of whichever types have it.
@@ -26,8 +27,39 @@ pub(in crate::routing::condition) struct Method {
     pub(in crate::routing::condition) arguments: RangeInclusive<usize>,
     /// Whether what it gives is always `True` or `False`.
     pub(in crate::routing::condition) gives_bool: bool,
-    pub(super) call: fn(&Value, &[Value]) -> Result<Value>,
+    pub(in crate::routing::condition) call: fn(&Value, &[Value]) -> Result<Value>,
 }
+
+/// What compares two values.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::routing::condition) struct Comparison {
+    /// Its name in Rhai.
+    pub(in crate::routing::condition) helper: &'static str,
+    pub(in crate::routing::condition) test: fn(&Value, &Value) -> Result<bool>,
+}
+
+/// Every comparison but `is`, which is no matter of values.
+pub(in crate::routing::condition) const COMPARISONS: &[Comparison] = &[
+    Comparison { helper: "py_equal", test: operators::equal },
+    Comparison { helper: "py_unequal", test: |left, right| operators::equal(left, right).map(|equal| !equal) },
+    Comparison {
+        helper: "py_less",
+        test: |left, right| Ok(operators::compare(left, right, "<")? == Some(Ordering::Less)),
+    },
+    Comparison {
+        helper: "py_greater",
+        test: |left, right| Ok(operators::compare(left, right, ">")? == Some(Ordering::Greater)),
+    },
+    Comparison {
+        helper: "py_at_most",
+        test: |left, right| Ok(operators::compare(left, right, "<=")?.is_some_and(Ordering::is_le)),
+    },
+    Comparison {
+        helper: "py_at_least",
+        test: |left, right| Ok(operators::compare(left, right, ">=")?.is_some_and(Ordering::is_ge)),
+    },
+    Comparison { helper: "py_in", test: |needle, container| collections::contains(container, needle) },
+];
 
 /// Every built-in function but `isinstance`, whose second argument is no value.
 pub(in crate::routing::condition) const BUILTINS: &[Builtin] = &[

@@ -8,18 +8,18 @@ mod builtins;
 pub(super) mod collections;
 pub(super) mod functions;
 mod native;
-mod operators;
+pub(super) mod operators;
 mod strings;
 
 use std::any::TypeId;
-use std::cmp::Ordering;
 use std::sync::LazyLock;
 
 use rhai::{AST, Array, Dynamic, Engine, EvalAltResult, NativeCallContext, ParseError, Position, Scope};
 
-use self::functions::{BUILTINS, METHODS};
+use self::functions::{BUILTINS, COMPARISONS, Comparison, METHODS};
 use super::Language;
 use super::budget;
+use super::direct::Mapping;
 use super::error::{ConditionError, Result};
 use super::request::RequestView;
 use super::value::Value;
@@ -36,7 +36,7 @@ const MAX_NATIVE_TEXT: usize = 16 << 20;
 const MAX_NATIVE_ITEMS: usize = 1_000;
 
 /// What an operator of two operands does.
-type Operator<T> = fn(&Value, &Value) -> Result<T>;
+type Operator = fn(&Value, &Value) -> Result<Value>;
 
 static PYTHON: LazyLock<Engine> = LazyLock::new(python_engine);
 static NATIVE: LazyLock<Engine> = LazyLock::new(native::engine);
@@ -78,7 +78,6 @@ pub(super) fn value(ast: &AST, language: Language, request: &RequestView) -> Res
 }
 
 fn run(ast: &AST, language: Language, request: &RequestView) -> Result<Dynamic> {
-    budget::start(request.payload_size());
     let engine = match language {
         Language::Python => &PYTHON,
         Language::Rhai => &NATIVE,
@@ -122,14 +121,13 @@ fn bounded() -> Engine {
 
 fn register_request(engine: &mut Engine) {
     let at = |index: i64| usize::try_from(index).unwrap_or(usize::MAX);
-    engine.register_fn("field", move |request: &mut RequestView, index: i64| hand_out(request.field(at(index))));
+    engine
+        .register_fn("field", move |request: &mut RequestView, index: i64| hand_out(request.field(at(index)).cloned()));
     engine.register_fn("constant", move |request: &mut RequestView, index: i64| {
         request.program().constants.get(at(index)).cloned().unwrap_or(Value::None).into_dynamic()
     });
     engine.register_fn("header", |request: &mut RequestView, name: Dynamic| {
-        hand_out(
-            name_of(&name).and_then(|name| request.header(&name)?.ok_or_else(|| missing("request.headers", &name))),
-        )
+        hand_out(name_of(&name).and_then(|name| request.header(&name)?.ok_or_else(|| Mapping::Headers.missing(&name))))
     });
     engine.register_fn("header", |request: &mut RequestView, name: Dynamic, default: Dynamic| {
         let value = name_of(&name).and_then(|name| request.header(&name)).map_err(raise)?;
@@ -139,7 +137,9 @@ fn register_request(engine: &mut Engine) {
         thrown(name_of(&name).and_then(|name| Ok(request.header(&name)?.is_some())))
     });
     engine.register_fn("argument", |request: &mut RequestView, name: Dynamic| {
-        hand_out(name_of(&name).and_then(|name| request.argument(&name).ok_or_else(|| missing("request.args", &name))))
+        hand_out(
+            name_of(&name).and_then(|name| request.argument(&name).ok_or_else(|| Mapping::Arguments.missing(&name))),
+        )
     });
     engine.register_fn("argument", |request: &mut RequestView, name: Dynamic, default: Dynamic| {
         let name = name_of(&name).map_err(raise)?;
@@ -166,7 +166,7 @@ fn register_properties(engine: &mut Engine) {
 }
 
 fn register_operators(engine: &mut Engine) {
-    let operators: [(&str, Operator<Value>); 8] = [
+    let operators: [(&str, Operator); 8] = [
         ("py_add", operators::add),
         ("py_subtract", operators::subtract),
         ("py_multiply", operators::multiply),
@@ -181,18 +181,9 @@ fn register_operators(engine: &mut Engine) {
             hand_out(call(&Value::from_dynamic(&left), &Value::from_dynamic(&right)))
         });
     }
-    let tests: [(&str, Operator<bool>); 7] = [
-        ("py_equal", operators::equal),
-        ("py_unequal", |left, right| operators::equal(left, right).map(|equal| !equal)),
-        ("py_less", |left, right| Ok(operators::compare(left, right, "<")? == Some(Ordering::Less))),
-        ("py_greater", |left, right| Ok(operators::compare(left, right, ">")? == Some(Ordering::Greater))),
-        ("py_at_most", |left, right| Ok(operators::compare(left, right, "<=")?.is_some_and(Ordering::is_le))),
-        ("py_at_least", |left, right| Ok(operators::compare(left, right, ">=")?.is_some_and(Ordering::is_ge))),
-        ("py_in", |needle, container| collections::contains(container, needle)),
-    ];
-    for (name, call) in tests {
-        engine.register_fn(name, move |left: Dynamic, right: Dynamic| {
-            thrown(call(&Value::from_dynamic(&left), &Value::from_dynamic(&right)))
+    for Comparison { helper, test } in COMPARISONS {
+        engine.register_fn(*helper, move |left: Dynamic, right: Dynamic| {
+            thrown(test(&Value::from_dynamic(&left), &Value::from_dynamic(&right)))
         });
     }
     engine.register_fn("py_truth", |value: Dynamic| operators::truth(&Value::from_dynamic(&value)));
@@ -280,10 +271,6 @@ fn name_of(name: &Dynamic) -> Result<rhai::ImmutableString> {
         Value::Str(name) => Ok(name),
         other => Err(ConditionError::wrong_type(format!("a name must be str, not {}", other.type_name()))),
     }
-}
-
-fn missing(mapping: &str, name: &str) -> ConditionError {
-    ConditionError::Failed(format!("{mapping}: KeyError: '{name}'"))
 }
 
 fn hand_out(result: Result<Value>) -> Result<Dynamic, Box<EvalAltResult>> {

@@ -3,21 +3,22 @@
 use rhai::packages::{ArithmeticPackage, BasicStringPackage, CorePackage, LogicPackage, MoreStringPackage, Package};
 use rhai::{Array, Dynamic, Engine, EvalAltResult};
 
-use super::{MAX_NATIVE_DEPTH, MAX_NATIVE_ITEMS, MAX_NATIVE_TEXT, collections, hand_out, missing, raise, thrown};
+use super::{MAX_NATIVE_DEPTH, MAX_NATIVE_ITEMS, MAX_NATIVE_TEXT, collections, hand_out, raise, thrown};
+use crate::routing::condition::direct::Mapping;
 use crate::routing::condition::error::{ConditionError, Result as Evaluated};
 use crate::routing::condition::request::RequestView;
 use crate::routing::condition::value::Value;
 
 /// `request.headers` or `request.args`.
 #[derive(Debug, Clone)]
-struct Mapping {
+struct Named {
     request: RequestView,
-    name: &'static str,
+    mapping: Mapping,
 }
 
-impl Mapping {
+impl Named {
     fn get(&self, name: &str) -> Evaluated<Option<Value>> {
-        if self.name == "request.headers" { self.request.header(name) } else { Ok(self.request.argument(name)) }
+        self.mapping.get(&self.request, name)
     }
 }
 
@@ -71,23 +72,25 @@ fn register_json(engine: &mut Engine) {
 }
 
 fn register_mappings(engine: &mut Engine) {
-    engine.register_type_with_name::<Mapping>("mapping");
-    engine.register_get("headers", |request: &mut RequestView| Mapping {
+    engine.register_type_with_name::<Named>("mapping");
+    engine.register_get("headers", |request: &mut RequestView| Named {
         request: request.clone(),
-        name: "request.headers",
+        mapping: Mapping::Headers,
     });
-    engine.register_get("args", |request: &mut RequestView| Mapping { request: request.clone(), name: "request.args" });
-    engine.register_indexer_get(|mapping: &mut Mapping, name: &str| {
-        hand_out(mapping.get(name).and_then(|value| value.ok_or_else(|| missing(mapping.name, name))))
+    engine.register_get("args", |request: &mut RequestView| Named {
+        request: request.clone(),
+        mapping: Mapping::Arguments,
     });
-    engine.register_fn("get", |mapping: &mut Mapping, name: &str| {
-        hand_out(mapping.get(name).map(|value| value.unwrap_or(Value::None)))
+    engine.register_indexer_get(|named: &mut Named, name: &str| {
+        hand_out(named.get(name).and_then(|value| value.ok_or_else(|| named.mapping.missing(name))))
     });
-    engine.register_fn("get", |mapping: &mut Mapping, name: &str, default: Dynamic| {
-        let value = mapping.get(name).map_err(raise)?;
+    engine.register_fn("get", |named: &mut Named, name: &str| {
+        hand_out(named.get(name).map(|value| value.unwrap_or(Value::None)))
+    });
+    engine.register_fn("get", |named: &mut Named, name: &str, default: Dynamic| {
+        let value = named.get(name).map_err(raise)?;
         Ok::<_, Box<EvalAltResult>>(value.map_or(default, Value::into_dynamic))
     });
-    engine.register_fn("contains", |mapping: &mut Mapping, name: &str| {
-        thrown(mapping.get(name).map(|value| value.is_some()))
-    });
+    engine
+        .register_fn("contains", |named: &mut Named, name: &str| thrown(named.get(name).map(|value| value.is_some())));
 }

@@ -15,7 +15,7 @@ enum Numbers {
 }
 
 /// Whether the value counts as true.
-pub(super) fn truth(value: &Value) -> bool {
+pub(in crate::routing::condition) fn truth(value: &Value) -> bool {
     match value {
         Value::None => false,
         Value::Bool(bool) => *bool,

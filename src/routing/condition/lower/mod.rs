@@ -4,6 +4,7 @@
 //! meaning gets in. What is not understood is refused here, with its place and what to write instead.
 
 mod calls;
+pub(super) mod direct;
 mod generators;
 mod operators;
 mod request;

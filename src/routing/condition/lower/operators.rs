@@ -113,16 +113,10 @@ impl Lowering<'_> {
         (left_expression, left): (&Expr, &str),
         (right_expression, right): (&Expr, &str),
     ) -> Lowered<String> {
-        let helper = match operator {
-            CmpOp::Eq => "py_equal",
-            CmpOp::NotEq => "py_unequal",
-            CmpOp::Lt => "py_less",
-            CmpOp::LtE => "py_at_most",
-            CmpOp::Gt => "py_greater",
-            CmpOp::GtE => "py_at_least",
-            CmpOp::In => "py_in",
-            CmpOp::NotIn => return Ok(format!("(!py_in({left}, {right}))")),
-            CmpOp::Is | CmpOp::IsNot => {
+        match helper(operator) {
+            Some(helper) if operator == CmpOp::NotIn => Ok(format!("(!{helper}({left}, {right}))")),
+            Some(helper) => Ok(format!("{helper}({left}, {right})")),
+            None => {
                 let test = match (left_expression, right_expression) {
                     (_, Expr::NoneLiteral(_)) => format!("py_is_none({left})"),
                     (Expr::NoneLiteral(_), _) => format!("py_is_none({right})"),
@@ -133,9 +127,22 @@ impl Lowering<'_> {
                         return Err(self.problem(comparison, message, Some("write `==`")));
                     }
                 };
-                return Ok(if operator == CmpOp::Is { test } else { format!("(!{test})") });
+                Ok(if operator == CmpOp::Is { test } else { format!("(!{test})") })
             }
-        };
-        Ok(format!("{helper}({left}, {right})"))
+        }
+    }
+}
+
+/// What compares two values; `is` has none.
+pub(super) fn helper(operator: CmpOp) -> Option<&'static str> {
+    match operator {
+        CmpOp::Eq => Some("py_equal"),
+        CmpOp::NotEq => Some("py_unequal"),
+        CmpOp::Lt => Some("py_less"),
+        CmpOp::LtE => Some("py_at_most"),
+        CmpOp::Gt => Some("py_greater"),
+        CmpOp::GtE => Some("py_at_least"),
+        CmpOp::In | CmpOp::NotIn => Some("py_in"),
+        CmpOp::Is | CmpOp::IsNot => None,
     }
 }

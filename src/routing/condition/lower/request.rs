@@ -3,6 +3,7 @@
 use ruff_python_ast::{Expr, ExprCall};
 
 use super::{Code, Lowered, Lowering};
+use crate::routing::condition::direct::Mapping;
 use crate::routing::condition::path::{Path, Step};
 
 /// How many steps one way into the payload may have.
@@ -18,7 +19,7 @@ impl Lowering<'_> {
             Expr::Subscript(subscript) => match mapping(&subscript.value) {
                 Some(mapping) => {
                     let key = self.value(&subscript.slice)?.text;
-                    Ok(Some(Code::value(format!("request.{mapping}({key})"))))
+                    Ok(Some(Code::value(format!("request.{}({key})", mapping.helper()))))
                 }
                 None => Ok(None),
             },
@@ -47,7 +48,7 @@ impl Lowering<'_> {
     /// `'x' in request.headers`
     pub(super) fn in_mapping(&mut self, needle: &Expr, container: &Expr) -> Lowered<Option<String>> {
         match mapping(container) {
-            Some(mapping) => Ok(Some(format!("request.has_{mapping}({})", self.value(needle)?.text))),
+            Some(mapping) => Ok(Some(format!("request.has_{}({})", mapping.helper(), self.value(needle)?.text))),
             None => Ok(None),
         }
     }
@@ -66,7 +67,7 @@ impl Lowering<'_> {
                 Some(default) => self.value(default)?.text,
                 None => "()".to_owned(),
             };
-            return Ok(Some(Code::value(format!("request.{mapping}({key}, {default})"))));
+            return Ok(Some(Code::value(format!("request.{}({key}, {default})", mapping.helper()))));
         }
         if !is_request(&method.value) {
             return Ok(None);
@@ -97,8 +98,12 @@ impl Lowering<'_> {
         }
     }
 
-    /// `request.json()` and every constant step that follows: one entry of the table of paths.
     fn payload(&mut self, expression: &Expr) -> Lowered<Option<Code>> {
+        Ok(self.path(expression)?.map(|path| Code::value(format!("request.field({path})"))))
+    }
+
+    /// `request.json()` and every constant step that follows: one entry of the table of paths.
+    pub(super) fn path(&mut self, expression: &Expr) -> Lowered<Option<usize>> {
         let mut steps = Vec::new();
         let mut at = expression;
         while !is_payload(at) {
@@ -117,7 +122,7 @@ impl Lowering<'_> {
             paths.push(Path { text: path_text(&steps), steps });
             paths.len() - 1
         });
-        Ok(Some(Code::value(format!("request.field({index})"))))
+        Ok(Some(index))
     }
 
     /// The last step of a chain, and what it is a step into.
@@ -153,16 +158,16 @@ impl Lowering<'_> {
     }
 }
 
-fn is_request(expression: &Expr) -> bool {
+pub(super) fn is_request(expression: &Expr) -> bool {
     matches!(expression, Expr::Name(name) if name.id.as_str() == "request")
 }
 
-/// What reads `request.headers` or `request.args`, if this is one of them.
-fn mapping(expression: &Expr) -> Option<&'static str> {
+/// `request.headers` or `request.args`, if it is one of them.
+pub(super) fn mapping(expression: &Expr) -> Option<Mapping> {
     match expression {
         Expr::Attribute(attribute) if is_request(&attribute.value) => match attribute.attr.as_str() {
-            "headers" => Some("header"),
-            "args" => Some("argument"),
+            "headers" => Some(Mapping::Headers),
+            "args" => Some(Mapping::Arguments),
             _ => None,
         },
         _ => None,
@@ -189,6 +194,16 @@ fn is_payload(expression: &Expr) -> bool {
             _ => false,
         },
         _ => false,
+    }
+}
+
+impl Mapping {
+    /// What reads it in Rhai.
+    fn helper(self) -> &'static str {
+        match self {
+            Self::Headers => "header",
+            Self::Arguments => "argument",
+        }
     }
 }
 
