@@ -53,8 +53,8 @@ impl Poller {
         info!(topic = %self.topics.requests(), "reading requests");
         let (mut committed, mut observed) = (Instant::now(), Instant::now());
         while !self.stop.load(Ordering::Acquire) {
-            self.read()?;
             let now = Instant::now();
+            self.read(now)?;
             if now.duration_since(committed) >= self.commit_interval {
                 committed = now;
                 self.commit();
@@ -69,14 +69,14 @@ impl Poller {
     }
 
     /// One step: takes in the ends of requests, then reads a record if there is room for it.
-    fn read(&mut self) -> Result<(), IntakeError> {
+    fn read(&mut self, now: Instant) -> Result<(), IntakeError> {
         let context = self.consumer.context();
         context.settle();
         let step = {
             let state = context.state();
             // On the embedded broker what is not read is lost, so there everything is read, and refused if need be.
             let full = state.budget.is_full() && !self.embedded;
-            self.pressure.step(full, state.budget.is_relieved(), Instant::now())
+            self.pressure.step(full, state.budget.is_relieved(), now)
         };
         match step {
             Step::Wait => {
@@ -90,7 +90,6 @@ impl Poller {
         if std::mem::take(&mut self.consumer.context().state().has_new_lanes) {
             self.set_paused(self.pressure.is_paused());
         }
-        let now = Instant::now();
         if matches!(step, Step::Read | Step::Resume) && self.consumer.context().state().lanes.is_any_due(now) {
             self.release(now);
         }

@@ -139,7 +139,8 @@ impl ModelHandle {
                 let seat = self.server_seat(seats, claim, deadline).await?;
                 Ok(Lease { version: Arc::clone(&EXTERNAL), seat, hold: None, trust: Arc::clone(&seats.trust) })
             }
-            Standing::Hosted(hosted) => self.hosted_lease(hosted, claim, deadline).await,
+            // In a box, as calls of it are.
+            Standing::Hosted(hosted) => Box::pin(self.hosted_lease(hosted, claim, deadline)).await,
         }
     }
 
@@ -248,8 +249,9 @@ impl Lease {
     /// refuses all of them or none.
     pub async fn invoke_for(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, CallFailure> {
         match &mut self.seat {
-            Seat::Host(seat) => seat.invoke(call, several).await,
-            Seat::Server { seats, .. } => seats.invoke(call).await.map(Answers::from),
+            // In boxes, so that requests which are not at a model, most of those under way, do not carry the room for it.
+            Seat::Host(seat) => Box::pin(seat.invoke(call, several)).await,
+            Seat::Server { seats, .. } => Box::pin(seats.invoke(call)).await.map(Answers::from),
             Seat::Noop => Ok(invocation::noop().into()),
         }
     }

@@ -1,5 +1,6 @@
 //! One route is asked: past its breaker, in its time, and again where that may help.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::breaker::{Passage, RouteBreaker};
 use super::call::call;
 use super::cause::{Step, cause_of};
 use super::journey::Journey;
+use super::load::now;
 use super::target::Target;
 use crate::config::FallbackOn;
 use crate::invocation::breaker::Ended;
@@ -81,7 +83,7 @@ impl Journey<'_> {
                 let retries = retries.filter(|_| unanswered.may_pass());
                 match retries.and_then(|retries| retries.pause(calls, retry_after, time.left())) {
                     // Who hangs up meanwhile is noticed before the call.
-                    Some(pause) => drop(self.while_wanted(sleep(pause)).await),
+                    Some(pause) => drop(self.while_wanted(pin!(sleep(pause))).await),
                     None => return Err(unanswered),
                 }
             }
@@ -104,7 +106,7 @@ impl Journey<'_> {
         }
         let mut passage = target.breaker.as_ref().map(RouteBreaker::admit).transpose().map_err(Unanswered::unasked)?;
         let turn = target.turn(self.request, payload, time.call, time.route, alone);
-        let turn = match self.while_wanted(turn).await.flatten() {
+        let turn = match self.while_wanted(pin!(turn)).await.flatten() {
             Ok(turn) => turn,
             Err(fault) => {
                 target.load.failed(&fault, time.call);
@@ -155,16 +157,17 @@ impl Journey<'_> {
         let served_by = &mut self.progress.served_by;
         served_by.model_version = Some(lease.version().clone());
         served_by.attempts += 1;
-        let timer = target.metrics.invocation_duration.start_timer();
+        let begun = now();
         let answer = call(lease, Arc::clone(self.request), payload.clone(), time.call, time.route).await;
-        let seconds = timer.stop_and_record();
-        let took = Duration::from_secs_f64(seconds);
+        let ended = now();
+        let took = ended.saturating_sub(begun);
+        target.metrics.invocation_duration.observe(took.as_secs_f64());
         if answer.is_some() {
-            target.line.took(took);
+            target.line.took_at(took, ended);
         }
         match &answer {
             Some(Err(failure)) => target.load.failed(&failure.fault, time.call),
-            None | Some(Ok(_)) => target.load.took(seconds),
+            None | Some(Ok(_)) => target.load.took_at(took.as_secs_f64(), ended),
         }
         (answer, took)
     }
@@ -177,7 +180,7 @@ impl Journey<'_> {
     ) -> (Option<Result<Reply, CallFailure>>, Duration, bool) {
         self.progress.served_by.model_version = Some(company.version);
         let begun = Instant::now();
-        let answer = self.while_wanted(until(time.route, company.answer)).await;
+        let answer = self.while_wanted(pin!(until(time.route, company.answer))).await;
         let served_by = &mut self.progress.served_by;
         match answer {
             Err(fault) => {

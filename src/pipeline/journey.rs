@@ -1,5 +1,6 @@
 //! The way of one request: its endpoint, its route, its model, and what that says.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +110,7 @@ impl<'a> Journey<'a> {
     ///
     /// # Errors
     /// `CANCELLED`, when the caller hangs up before.
-    pub(super) async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+    pub(super) async fn while_wanted<T>(&self, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
         let Some(caller) = self.caller else { return Ok(work.await) };
         select! {
             biased;
@@ -156,10 +157,10 @@ impl<'a> Journey<'a> {
         let targets = self.snapshot.targets(endpoint);
         let (mut route, mut others) = (first, endpoint.routes.len() - 1);
         loop {
-            let begun = Instant::now();
+            let statistics = targets[route].statistics.as_ref().map(|statistics| (statistics, Instant::now()));
             let answer = self.ask(endpoint, route, &payload, deadline).await;
             let is_abandoned = answer.as_ref().is_err_and(|unanswered| unanswered.fault.code == Code::Cancelled);
-            if let Some(statistics) = targets[route].statistics.as_ref().filter(|_| !is_abandoned) {
+            if let Some((statistics, begun)) = statistics.filter(|_| !is_abandoned) {
                 let failed = |unanswered: &Unanswered| unanswered.cause.is_some();
                 statistics.count(begun.elapsed(), answer.as_ref().is_err_and(failed));
             }

@@ -84,8 +84,8 @@ impl Line {
     }
 
     /// Takes account of a call that has ended.
-    pub(super) fn took(&self, took: Duration) {
-        self.pace.took_at(took, now());
+    pub(super) fn took_at(&self, took: Duration, now: Duration) {
+        self.pace.took_at(took, now);
     }
 
     fn enter(&self, deadline: Option<Instant>) -> Place<'_> {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn paced(line: &Line) {
-        (0..RECENT).for_each(|_| line.took(CALL));
+        (0..RECENT).for_each(|_| line.took_at(CALL, now()));
     }
 
     #[test]

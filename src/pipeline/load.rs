@@ -46,7 +46,8 @@ impl Load {
         }
     }
 
-    fn took_at(&self, seconds: f64, now: Duration) {
+    /// The same at this time.
+    pub(super) fn took_at(&self, seconds: f64, now: Duration) {
         let mean = self.weighted_mean(now).map_or(seconds, |(mean, weight)| mean * weight + seconds * (1.0 - weight));
         self.mean.store(mean.to_bits(), Ordering::Relaxed);
         self.seen.store(nanoseconds(now), Ordering::Relaxed);

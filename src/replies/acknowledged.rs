@@ -78,24 +78,38 @@ impl Acknowledged {
     }
 
     /// Sends the record of a job whose turn it is. What librdkafka does not take it sends another way, within its turn.
-    pub(super) async fn send(&self, mut job: Box<Job>) {
-        loop {
-            if job.ending.ticket.is_revoked() {
-                debug!(source = %job.ending.request.source, "a late result is dropped; its partition has a new owner");
-                return;
-            }
-            job.sent = Instant::now();
-            let Err((error, returned)) = self.hand_over(job) else { return };
-            job = returned;
-            let pause = match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::QueueFull) => QUEUE_FULL_WAIT,
-                _ => match self.reroute(&mut job, &error) {
-                    Some(pause) => pause,
-                    None => return,
-                },
-            };
-            tokio::time::sleep(pause).await;
+    pub(super) fn send(&self, job: Box<Job>) {
+        if let Some((job, pause)) = self.attempt(job) {
+            self.send_later(job, pause);
         }
+    }
+
+    fn send_later(&self, mut job: Box<Job>, mut pause: Duration) {
+        let acknowledged = self.clone();
+        self.shared.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                match acknowledged.attempt(job) {
+                    Some(again) => (job, pause) = again,
+                    None => return,
+                }
+            }
+        });
+    }
+
+    /// Sends a record. Comes back with the job if librdkafka has not taken it, and when to try again.
+    fn attempt(&self, mut job: Box<Job>) -> Option<(Box<Job>, Duration)> {
+        if job.ending.ticket.is_revoked() {
+            debug!(source = %job.ending.request.source, "a late result is dropped; its partition has a new owner");
+            return None;
+        }
+        job.sent = Instant::now();
+        let (error, mut job) = self.hand_over(job).err()?;
+        let pause = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => QUEUE_FULL_WAIT,
+            _ => self.reroute(&mut job, &error)?,
+        };
+        Some((job, pause))
     }
 
     /// Whoever waits behind the job may leave once librdkafka has its last record; a dead letter is followed by another.
@@ -118,12 +132,12 @@ impl Acknowledged {
             match unsettled {
                 Unsettled::Failed(mut job, error) => {
                     if let Some(pause) = self.reroute(&mut job, &error) {
-                        self.spawn_send(job, pause);
+                        self.send_later(job, pause);
                     }
                 }
                 Unsettled::Lettered(mut job) => {
                     job.part = Part::Reply;
-                    self.spawn_send(job, Duration::ZERO);
+                    self.send(job);
                 }
             }
         }
@@ -140,16 +154,6 @@ impl Acknowledged {
             return None;
         }
         Some(job.reroute(job.part, error, &shared.parts.allowed))
-    }
-
-    fn spawn_send(&self, job: Box<Job>, pause: Duration) {
-        let acknowledged = self.clone();
-        self.shared.runtime.spawn(async move {
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-            acknowledged.send(job).await;
-        });
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is counted of requests that have ended.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use prometheus::{Histogram, IntCounter};
 
@@ -32,7 +33,8 @@ impl Counts {
 
     /// All records of a request are there for good.
     pub(super) fn ended(&self, job: &Job) {
-        self.duration.observe(job.sent.elapsed().as_secs_f64());
+        let now = Instant::now();
+        self.duration.observe(now.saturating_duration_since(job.sent).as_secs_f64());
         if let Some(parking) = job.parking() {
             self.all.parked.with_label_values(&[parking.reason]).inc();
             return;
@@ -41,17 +43,17 @@ impl Counts {
             self.dead_letters.inc();
             self.all.dead_letters.with_label_values(&[letter.fault.code.name()]).inc();
         }
-        self.ending(&job.ending);
+        self.ending(&job.ending, now);
     }
 
-    fn ending(&self, ending: &Ending) {
+    fn ending(&self, ending: &Ending, now: Instant) {
         let outcome = &ending.outcome;
-        let received = ending.ticket.received();
+        let took = now.saturating_duration_since(ending.ticket.received()).as_secs_f64();
         match (&outcome.result, &ending.metrics) {
             (Ok(_), Some(route)) => {
                 self.replies.inc();
                 route.answered.inc();
-                route.request_duration.observe(received.elapsed().as_secs_f64());
+                route.request_duration.observe(took);
             }
             (Ok(_), None) => self.replies.inc(),
             (Err(fault), route) => {
@@ -60,7 +62,7 @@ impl Counts {
                 let (endpoint, alias) = (name(&outcome.served_by.endpoint), name(&outcome.served_by.route));
                 self.all.requests.with_label_values(&[&*endpoint, &*alias, &*fault.code.status().to_string()]).inc();
                 if let Some(route) = route {
-                    route.request_duration.observe(received.elapsed().as_secs_f64());
+                    route.request_duration.observe(took);
                 }
             }
         }

@@ -23,6 +23,7 @@ pub(super) struct Job {
     pub(super) fallback_partition: Option<i32>,
     /// Which of its records is on its way.
     pub(super) part: Part,
+    /// When the latest of them was; before that, when the request was read.
     pub(super) sent: Instant,
 }
 
@@ -86,7 +87,8 @@ impl Job {
             ending.outcome.result = Err(letter.fault.clone());
         }
         let part = Part::first_of(&destination);
-        Self { ending, correlation, destination, fallback_partition: None, part, sent: Instant::now() }
+        let sent = ending.ticket.received();
+        Self { ending, correlation, destination, fallback_partition: None, part, sent }
     }
 
     /// Where the reply or fault goes.

@@ -71,6 +71,20 @@ enum Way {
     Transactions(Transactions),
 }
 
+impl Way {
+    /// Sends a job whose turn it is.
+    fn send(&self, mut job: Box<Job>) {
+        match self {
+            Self::Acknowledged(acknowledged) => acknowledged.send(job),
+            Self::Transactions(transactions) => {
+                let place = job.ending.place.take();
+                transactions.send(*job);
+                drop(place);
+            }
+        }
+    }
+}
+
 impl Publisher {
     /// Creates the producer, and with `delivery: exactly_once` sees that the broker's transactions are real. `failed` is
     /// cancelled if it cannot go on. Blocks; not for the runtime's workers, but within the runtime.
@@ -127,35 +141,36 @@ impl Publisher {
     }
 
     /// Publishes an ending to where its caller wants it.
-    pub async fn publish(&self, ending: Ending, correlation: Correlation, address: Address) {
-        self.send(Job::new(ending, correlation, Destination::Caller(address))).await;
+    pub fn publish(&self, ending: Ending, correlation: Correlation, address: Address) {
+        self.send(Job::new(ending, correlation, Destination::Caller(address)));
     }
 
     /// Puts a request aside in a retry topic, to be read again from there. What it would have ended in goes to the
     /// address if the topic does not take it.
-    pub async fn park(&self, ending: Ending, correlation: Correlation, parking: Parking, address: Address) {
+    pub fn park(&self, ending: Ending, correlation: Correlation, parking: Parking, address: Address) {
         let Parking { topic, reason, failures } = &parking;
         debug!(source = %ending.request.source, topic = %topic.name, reason, failures, "a request is put aside");
-        self.send(Job::new(ending, correlation, Destination::Parked(parking, address))).await;
+        self.send(Job::new(ending, correlation, Destination::Parked(parking, address)));
     }
 
     /// Publishes a dead letter, and then its fault: to where the caller wants it, or else to the default topic.
-    pub async fn dead_letter(&self, ending: Ending, correlation: Correlation, fault: Fault) {
+    pub fn dead_letter(&self, ending: Ending, correlation: Correlation, fault: Fault) {
         let address = self.address(&correlation).unwrap_or_else(|_| self.allowed.default_address());
-        self.send(Job::new(ending, correlation, Destination::DeadLetter(DeadLetter::new(fault), address))).await;
+        self.send(Job::new(ending, correlation, Destination::DeadLetter(DeadLetter::new(fault), address)));
     }
 
-    async fn send(&self, mut job: Job) {
-        if let Some(order) = &self.order {
-            order.turn(&mut job).await;
-        }
-        match &self.way {
-            Way::Acknowledged(acknowledged) => acknowledged.send(Box::new(job)).await,
-            Way::Transactions(transactions) => {
-                let place = job.ending.place.take();
-                transactions.send(job);
-                drop(place);
+    /// What has to wait for its turn does so in a task of its own.
+    fn send(&self, job: Job) {
+        let mut job = Box::new(job);
+        match &self.order {
+            Some(order) if job.ending.place.is_some() => {
+                let (order, way) = (order.clone(), self.way.clone());
+                tokio::spawn(async move {
+                    order.turn(&mut job).await;
+                    way.send(job);
+                });
             }
+            _ => self.way.send(job),
         }
     }
 
