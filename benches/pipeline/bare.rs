@@ -27,6 +27,7 @@ pub(crate) fn run(bootstrap: &str, requests: &str, replies: &str) {
         .set("linger.ms", "0")
         .set("sticky.partitioning.linger.ms", "0")
         .set("partitioner", "murmur2_random")
+        .set("max.in.flight.requests.per.connection", "2")
         .set("queue.buffering.max.messages", "1000000")
         .create()
         .unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use super::context::{BrokerContext, BrokerHealth};
 use super::embedded::Embedded;
@@ -105,17 +106,31 @@ impl Cluster {
         self.partitions_by(&consumer, topic)
     }
 
+    /// Which broker leads each of a topic's partitions; none when it does not exist. Blocks; not for the runtime's
+    /// workers.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn leaders(&self, topic: &str) -> Result<Vec<i32>, BrokerError> {
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        self.leaders_by(&consumer, topic)
+    }
+
     pub(super) fn partitions_by(
         &self,
         consumer: &BaseConsumer<BrokerContext>,
         topic: &str,
     ) -> Result<Option<i32>, BrokerError> {
+        let count = self.leaders_by(consumer, topic)?.len();
+        Ok(i32::try_from(count).ok().filter(|count| *count > 0))
+    }
+
+    fn leaders_by(&self, consumer: &BaseConsumer<BrokerContext>, topic: &str) -> Result<Vec<i32>, BrokerError> {
         let metadata = consumer
             .fetch_metadata(Some(topic), METADATA_TIMEOUT)
             .map_err(|source| BrokerError::Unreachable { servers: self.bootstrap_servers.clone(), source })?;
         self.health.answered();
-        let count =
-            metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |topic| topic.partitions().len());
-        Ok(i32::try_from(count).ok().filter(|count| *count > 0))
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        Ok(found.into_iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::leader).collect())
     }
 }

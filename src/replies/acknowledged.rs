@@ -65,7 +65,7 @@ impl Acknowledged {
         let (unsettled, receiver) = unbounded_channel();
         let broker = parts.cluster.context("replies");
         let context = DeliveryContext { broker, unsettled, counts: parts.counts.clone() };
-        let producer = parts.cluster.client("replies", &parts.settings(SETTINGS), context)?;
+        let producer = parts.cluster.client("replies", &parts.limits.after(SETTINGS), context)?;
         let acknowledged = Self { shared: Arc::new(Shared { producer, parts, runtime: Handle::current() }) };
         acknowledged.shared.runtime.spawn(acknowledged.clone().settle(receiver));
         Ok(acknowledged)

@@ -5,6 +5,7 @@ mod address;
 mod counts;
 mod dead_letter;
 mod job;
+mod limits;
 mod order;
 mod outgoing;
 mod parked;

@@ -10,6 +10,7 @@ use super::acknowledged::Acknowledged;
 use super::address::{Address, AllowedTopics};
 use super::counts::Counts;
 use super::job::{DeadLetter, Destination, Job, Parking};
+use super::limits::Limits;
 use super::order::{Order, Place};
 use super::outgoing::Graveyard;
 use super::transaction::Transactions;
@@ -48,18 +49,9 @@ pub(super) struct Parts {
     pub(super) allowed: Arc<AllowedTopics>,
     pub(super) graveyard: Graveyard,
     pub(super) counts: Counts,
-    /// What the topics take at once, if that is less than usual.
-    pub(super) batch_size: Option<String>,
+    pub(super) limits: Limits,
     /// Pulled when the producer cannot go on, so that the process ends rather than stand still.
     pub(super) failed: CancellationToken,
-}
-
-impl Parts {
-    /// The producer's settings for these topics, besides its own.
-    pub(super) fn settings<'a>(&'a self, own: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
-        let batch_size = self.batch_size.as_deref().map(|bytes| ("batch.size", bytes));
-        own.iter().copied().chain(batch_size).collect()
-    }
 }
 
 /// How records reach the broker.
@@ -100,13 +92,12 @@ impl Publisher {
     ) -> Result<Self, BrokerError> {
         let allowed = Arc::new(allowed);
         let order = Order::start(config, cluster, metrics)?;
-        let batch_size = cluster.largest_batch(&[&config.replies_topic, &config.dead_letter_topic])?;
         let parts = Parts {
             cluster: cluster.clone(),
             allowed: allowed.clone(),
             graveyard: Graveyard { topic: config.dead_letter_topic.as_str().into(), group: config.group_id.clone() },
             counts: Counts::new(metrics),
-            batch_size: batch_size.map(|bytes| bytes.to_string()),
+            limits: Limits::of(config, cluster)?,
             failed,
         };
         let way = match config.delivery() {

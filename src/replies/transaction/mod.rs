@@ -66,10 +66,10 @@ impl Transactions {
     /// Sees that the broker's transactions are real, and closes what an earlier process of this name has left open.
     /// Blocks; not for the runtime's workers.
     pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
-        let Parts { cluster, allowed, graveyard, counts, batch_size, failed } = parts;
+        let Parts { cluster, allowed, graveyard, counts, limits, failed } = parts;
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
-        let maker = Maker::new(cluster, identity, batch_size);
+        let maker = Maker::new(cluster, identity, limits);
         let opened = (0..SESSIONS).map(|index| maker.open(index)).collect::<Result<_, _>>()?;
         let (sender, jobs) = channel();
         let prepared = Prepared {

@@ -15,6 +15,7 @@ use tracing::debug;
 use super::batch::Slot;
 use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
 use crate::intake::Staged;
+use crate::replies::limits::Limits;
 
 /// How long one attempt of a step may take. After it the process may have been told to end.
 const TRY: Duration = Duration::from_secs(5);
@@ -47,8 +48,7 @@ pub(super) const SESSIONS: usize = 3;
 pub(super) struct Maker {
     cluster: Arc<Cluster>,
     identity: Identity,
-    /// What the topics take at once, if that is less than usual.
-    batch_size: Option<String>,
+    limits: Limits,
 }
 
 /// One transactional producer.
@@ -74,8 +74,8 @@ pub(super) struct SessionContext {
 }
 
 impl Maker {
-    pub(super) fn new(cluster: Arc<Cluster>, identity: Identity, batch_size: Option<String>) -> Self {
-        Self { cluster, identity, batch_size }
+    pub(super) fn new(cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
+        Self { cluster, identity, limits }
     }
 
     /// Whose transactions these are, for a person.
@@ -88,9 +88,8 @@ impl Maker {
     pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
         let context = SessionContext { broker: self.cluster.context("replies"), refused: Mutex::new(Vec::new()) };
         let name = format!("{}.{index}", self.identity.name());
-        let batch_size = self.batch_size.as_deref().map(|bytes| ("batch.size", bytes));
-        let own = [("transactional.id", name.as_str())];
-        let settings: Vec<_> = SETTINGS.iter().copied().chain(batch_size).chain(own).collect();
+        let mut settings = self.limits.after(SETTINGS);
+        settings.push(("transactional.id", &name));
         let producer: BaseProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
         let session = Session { index, producer: Arc::new(producer) };
         let opened = persist(&session.producer, |producer| producer.init_transactions(TRY));

@@ -12,6 +12,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
 use crate::config::Kafka;
+use crate::replies::limits::Limits;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
@@ -21,7 +22,8 @@ fn maker(mock: &Mock) -> Maker {
     let config =
         Kafka { bootstrap_servers: mock.bootstrap_servers(), instance_id: Some("a".to_owned()), ..Kafka::default() };
     mock.create_topic(TOPIC, 1, 1).unwrap();
-    Maker::new(Arc::new(Cluster::new(&config).unwrap()), Identity::of(&config).unwrap(), None)
+    let cluster = Arc::new(Cluster::new(&config).unwrap());
+    Maker::new(cluster, Identity::of(&config).unwrap(), Limits::default())
 }
 
 fn send(session: &Session) {

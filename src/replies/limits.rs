@@ -1,0 +1,64 @@
+//! What the topics that replies go to ask of whoever produces to them.
+
+use std::collections::BTreeMap;
+
+use crate::broker::{BrokerError, Cluster};
+use crate::config::Kafka;
+
+/// As many requests as librdkafka has under way to a broker at most.
+const MOST_IN_FLIGHT: usize = 5;
+
+/// Settings that follow from the topics. Cheap to have; asked for once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Limits(Vec<(&'static str, String)>);
+
+impl Limits {
+    /// Asks the broker. Blocks; not for the runtime's workers.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub(super) fn of(config: &Kafka, cluster: &Cluster) -> Result<Self, BrokerError> {
+        let batch_size = cluster.largest_batch(&[&config.replies_topic, &config.dead_letter_topic])?;
+        let batch_size = batch_size.map(|bytes| ("batch.size", bytes.to_string()));
+        let in_flight = in_flight(&cluster.leaders(&config.replies_topic)?);
+        let in_flight = ("max.in.flight.requests.per.connection", in_flight.to_string());
+        Ok(Self(batch_size.into_iter().chain([in_flight]).collect()))
+    }
+
+    /// A producer's own settings, and then these.
+    pub(super) fn after<'a>(&'a self, own: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+        let limits = self.0.iter().map(|(key, value)| (*key, value.as_str()));
+        own.iter().copied().chain(limits).collect()
+    }
+}
+
+/// How many requests at once serve a broker best that leads so many partitions; by the one that leads the most of them.
+///
+/// An idempotent producer of librdkafka has one batch of a partition under way. While the next one waits for that, and
+/// the connection would take another request, its thread does not wait but looks again and again, which takes a whole
+/// processor. So there must be fewer requests than partitions; with half as many, batches are larger as well, and each
+/// partition still has its turn every other time.
+fn in_flight(leaders: &[i32]) -> usize {
+    let mut led = BTreeMap::new();
+    for leader in leaders {
+        *led.entry(leader).or_insert(0_usize) += 1;
+    }
+    let most = led.into_values().max();
+    most.map_or(MOST_IN_FLIGHT, |most| most.div_ceil(2).min(MOST_IN_FLIGHT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_fewer_requests_than_partitions() {
+        assert_eq!(in_flight(&[]), 5);
+        assert_eq!(in_flight(&[1]), 1);
+        assert_eq!(in_flight(&[1, 1]), 1);
+        assert_eq!(in_flight(&[1; 4]), 2);
+        assert_eq!(in_flight(&[1, 2, 3, 1, 2, 3, 1, 2]), 2);
+        assert_eq!(in_flight(&[1; 8]), 4);
+        assert_eq!(in_flight(&[1; 50]), 5);
+    }
+}
