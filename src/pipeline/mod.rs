@@ -155,13 +155,13 @@ impl Shared {
         let mut some = Vec::with_capacity(AT_ONCE);
         while accepted.recv_many(&mut some, AT_ONCE).await > 0 {
             for accepted in some.drain(..) {
-                let shared = self.clone();
-                tokio::spawn(async move { shared.serve(accepted).await });
+                // In a box: the runtime moves what it is given several times, and this is large.
+                tokio::spawn(Box::pin(self.clone().serve(accepted)));
             }
         }
     }
 
-    async fn serve(&self, Accepted { request, ticket, place }: Accepted) {
+    async fn serve(self: Arc<Self>, Accepted { request, ticket, place }: Accepted) {
         let request = Arc::new(request);
         let mut progress = Progress::of(&request);
         let snapshot = self.snapshot.load_full();
