@@ -26,6 +26,8 @@ pub(crate) struct Backlog {
     pub(crate) partitions: i32,
     /// The payload of each.
     pub(crate) payload: fn(usize) -> Vec<u8>,
+    /// Those that are to be answered with a fault; all others with a prediction.
+    pub(crate) is_refused: fn(usize) -> bool,
 }
 
 /// What a contender needed.
@@ -40,7 +42,12 @@ pub(crate) struct Measured {
 impl Backlog {
     /// So many requests of 1 KiB over four partitions.
     pub(crate) const fn of(requests: usize) -> Self {
-        Self { requests, partitions: 4, payload: kibibyte }
+        Self::with(requests, kibibyte)
+    }
+
+    /// So many requests over four partitions.
+    pub(crate) const fn with(requests: usize, payload: fn(usize) -> Vec<u8>) -> Self {
+        Self { requests, partitions: 4, payload, is_refused: |_| false }
     }
 
     /// Lets a contender answer them.
@@ -97,7 +104,7 @@ impl Backlog {
         producer.flush(PATIENCE).unwrap();
     }
 
-    /// One for each request, and no fault among them: faults are made faster than answers.
+    /// One for each request, and no fault where an answer is due: faults are made faster than answers.
     fn look_at_replies(self, kafka: &Kafka, setup: &Setup<'_>) {
         let reader = kafka.reader(&setup.replies);
         let begun = Instant::now();
@@ -106,8 +113,12 @@ impl Backlog {
             assert!(begun.elapsed() < PATIENCE, "only {replies} of {} replies are there", self.requests);
             let Some(Ok(record)) = reader.poll(Duration::from_millis(100)) else { continue };
             let status = record.headers().and_then(|headers| headers.iter().find(|header| header.key == "status"));
+            // The bare loop says nothing of that.
             if let Some(status) = status.and_then(|status| status.value) {
-                assert_eq!(status, b"200", "{}", String::from_utf8_lossy(record.payload().unwrap_or_default()));
+                let number: usize = std::str::from_utf8(record.key().unwrap()).unwrap().parse().unwrap();
+                let expected = if (self.is_refused)(number) { "400" } else { "200" };
+                let body = String::from_utf8_lossy(record.payload().unwrap_or_default());
+                assert_eq!(String::from_utf8_lossy(status), expected, "{number}: {body}");
             }
             replies += 1;
         }

@@ -1,27 +1,29 @@
-//! Rows a second through a real model with requests of one row each, joined and not, beside a bare Python loop; and what
-//! it costs when some of them are poisoned.
+//! Rows a second through real models with requests of one row and of eight, joined and not, beside a bare Python loop; and
+//! what it costs when some of them are poisoned.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::runtime::Runtime;
 
+use super::backlog::{Backlog, signalbox};
 use super::models::{payload, registry};
 use super::served::Served;
-use super::statistics::{at, milliseconds};
-use super::support::{Caller, Kafka, Mlflow, Setup, Signalbox, python, wait_until};
+use super::statistics::{at, median, milliseconds};
+use super::support::{Caller, Hosting, Kafka, Mlflow, Setup, python};
 use super::table::{Reach, Row};
 
-/// Requests that wait in the topic before Signalbox starts; fewer where each is a call of its own.
+/// Requests that wait in the topic before Signalbox starts; fewer where each is a call of its own, or has many rows.
 const REQUESTS: usize = 40_000;
-const SINGLE_REQUESTS: usize = 4_000;
+const SINGLE_REQUESTS: usize = 3_000;
+const EIGHTFOLD_REQUESTS: usize = 10_000;
 /// How many of them are poisoned: one in so many.
 const ONE_IN: usize = 100;
+/// Both sides take turns, so that a noisy minute hits both.
+const TURNS: usize = 2;
 /// One by one, of `mlflow models serve`; as many before are not counted.
 const SERVED_CALLS: usize = 300;
 /// Requests one at a time, with batches and without in turn.
-const CALLS: usize = 400;
+const CALLS: usize = 300;
 
 const REACH_SERVED: Reach = Reach::AtLeast(40.0);
 const REACH: Reach = Reach::AtLeast(0.7);
@@ -33,9 +35,16 @@ import sys, time, warnings
 import mlflow, pandas as pd
 warnings.filterwarnings('ignore')
 mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model('models:/model-1@champion')
-for rows, times in ((64, 300), (1, 600)):
-    frames = [pd.DataFrame({'text': [f'This product {n} {m} is great' for m in range(rows)]}) for n in range(times)]
+model = mlflow.pyfunc.load_model(sys.argv[2])
+ROWS = {
+    'text': lambda n: f'This product {n} is great',
+    'a b c d e f g h': lambda n: [n * (7 + column) % 100 / 100 for column in range(8)],
+}
+columns = sys.argv[3]
+for rows, times in ((64, 200), (1, 400)):
+    frames = [
+        pd.DataFrame([ROWS[columns](n * rows + m) for m in range(rows)], columns=columns.split()) for n in range(times)
+    ]
     for frame in frames[:50]:
         model.predict(frame)
     begun = time.perf_counter()
@@ -44,119 +53,172 @@ for rows, times in ((64, 300), (1, 600)):
     print(rows * times / (time.perf_counter() - begun))
 ";
 
-/// A model that minds what one of its rows says, beside one that minds what is missing.
-const PICKY: &str = "
-import sys, mlflow
+/// A random forest over a table of numbers; a model that minds what one of its rows says, where others mind what is
+/// missing; and one that minds a row for no reason that anybody could see in it.
+const REGISTER: &str = "
+import sys, zlib
+import mlflow, numpy as np, pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from sklearn.ensemble import RandomForestClassifier
 mlflow.set_tracking_uri(sys.argv[1])
+TEXT = ModelSignature(inputs=Schema([ColSpec('string', 'text')]))
 class Picky(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         if any(text.startswith('poison') for text in model_input['text']):
             raise ValueError('poisoned')
         return list(model_input['text'])
-mlflow.pyfunc.log_model(name='model', python_model=Picky(), registered_model_name='picky',
-    signature=ModelSignature(inputs=Schema([ColSpec('string', 'text')])), pip_requirements=['mlflow'])
+class Moody(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        if any(int(text.split()[2]) % 100 == 7 for text in model_input['text']):
+            raise ValueError('not today')
+        return list(model_input['text'])
+for name, model in (('picky', Picky()), ('moody', Moody())):
+    mlflow.pyfunc.log_model(name='model', python_model=model, registered_model_name=name, signature=TEXT,
+        pip_requirements=['mlflow'])
+numbers = pd.DataFrame(np.random.default_rng(20).random((2000, 8)), columns=list('abcdefgh'))
+forest = RandomForestClassifier(n_estimators=50, random_state=20).fit(numbers, numbers['a'] + numbers['b'] > numbers['c'])
+mlflow.sklearn.log_model(forest, name='model', registered_model_name='forest', pip_requirements=['mlflow'],
+    signature=ModelSignature(inputs=Schema([ColSpec('double', column) for column in numbers])))
 ";
 
-pub(super) fn run() -> Vec<Row> {
-    let (kafka, mlflow) = (Kafka::shared(), registry(1));
-    python(PICKY, &[&mlflow.tracking_uri()]);
-    let bare = python(BARE, &[&mlflow.tracking_uri()]);
-    let bare: Vec<f64> = bare.lines().map(|line| line.parse().unwrap()).collect();
-    let tracking_uri = mlflow.tracking_uri();
-    let (fast, picky) = ("models:/model-1@champion", "models:/picky/1");
-    let fine = |n: usize| format!("\"This product {n} is great\"");
-    let missing = |n: usize| if n % ONE_IN == 7 { "null".to_owned() } else { fine(n) };
-    let poisoned = |n: usize| if n % ONE_IN == 7 { format!("\"poison {n}\"") } else { fine(n) };
-    let run = |model, keys, count, text: &dyn Fn(usize) -> String| rate(kafka, &tracking_uri, model, keys, count, text);
-    let joined = run(fast, "", REQUESTS, &fine);
-    let single = run(fast, ", batch: off", SINGLE_REQUESTS, &fine);
-    let lacking = run(fast, "", REQUESTS, &missing);
-    let plain = run(picky, "", REQUESTS, &fine);
-    let poison = run(picky, "", REQUESTS, &poisoned);
+const TEXT: &str = "models:/model-1@champion";
+const FOREST: &str = "models:/forest/1";
+const PICKY: &str = "models:/picky/1";
+const MOODY: &str = "models:/moody/1";
 
-    println!("\n{:<66} {:>9} {:>9}", "requests of one row over Kafka, rows/s", "rows/s", "ratio");
+/// Rows a second: of the bare loop with 64 rows a frame and with one, and of Signalbox with one row a request and eight.
+struct Rates {
+    frames: f64,
+    rows: f64,
+    one: f64,
+    eight: f64,
+}
+
+/// Rows a second without a poisoned row and with them.
+struct Poisoned {
+    none: f64,
+    some: f64,
+}
+
+pub(super) fn run() -> Vec<Row> {
+    let mlflow = registry(1);
+    let tracking_uri = mlflow.tracking_uri();
+    python(REGISTER, &[&tracking_uri]);
+    let rate = |model, keys, rows, backlog| rate(&tracking_uri, model, keys, rows, backlog);
+    let rates = |model, columns, one, eight| {
+        let turns: [_; TURNS] = std::array::from_fn(|_| {
+            let bare = python(BARE, &[&tracking_uri, model, columns]);
+            let bare: Vec<f64> = bare.lines().map(|line| line.parse().unwrap()).collect();
+            let one = rate(model, "", 1, Backlog::with(REQUESTS, one));
+            let eight = rate(model, "", 8, Backlog::with(EIGHTFOLD_REQUESTS, eight));
+            Rates { frames: bare[0], rows: bare[1], one, eight }
+        });
+        let middle = |value: fn(&Rates) -> f64| median(turns.iter().map(value));
+        Rates {
+            frames: middle(|it| it.frames),
+            rows: middle(|it| it.rows),
+            one: middle(|it| it.one),
+            eight: middle(|it| it.eight),
+        }
+    };
+    let poisoned = |model, payload| {
+        let turns: [_; TURNS] = std::array::from_fn(|_| {
+            let none = rate(model, "", 1, Backlog::with(REQUESTS, fine));
+            let backlog = Backlog { is_refused: is_poisoned, ..Backlog::with(REQUESTS, payload) };
+            Poisoned { none, some: rate(model, "", 1, backlog) }
+        });
+        let middle = |value: fn(&Poisoned) -> f64| median(turns.iter().map(value));
+        Poisoned { none: middle(|it| it.none), some: middle(|it| it.some) }
+    };
+
+    let text = rates(TEXT, "text", texts::<1>, texts::<8>);
+    let single = rate(TEXT, ", batch: off", 1, Backlog::with(SINGLE_REQUESTS, texts::<1>));
+    let forest = rates(FOREST, "a b c d e f g h", numbers::<1>, numbers::<8>);
+    let lacking = poisoned(TEXT, |n| if is_poisoned(n) { of_texts(&["null".to_owned()]) } else { fine(n) });
+    let says = poisoned(PICKY, |n| match is_poisoned(n) {
+        true => of_texts(&[format!("\"poison {n}\"")]),
+        false => fine(n),
+    });
+    let unseen = poisoned(MOODY, texts::<1>);
+
+    println!("\n{:<66} {:>9} {:>9}", "requests that wait in Kafka, rows/s", "rows/s", "ratio");
     let row = |name: &str, rate: f64, beside: f64| println!("{name:<66} {rate:>9.0} {:>9.2}", rate / beside);
-    row("a Python loop that calls predict, 64 rows a frame", bare[0], bare[0]);
-    row("a Python loop that calls predict, 1 row a frame", bare[1], bare[0]);
-    row("signalbox", joined, bare[0]);
-    row("signalbox, batch: off", single, bare[0]);
-    row("signalbox, 1 % of the rows lack their text", lacking, joined);
-    row("signalbox, a model that minds what a row says", plain, bare[0]);
-    row("signalbox, the same, and 1 % of the rows say it", poison, plain);
+    for (name, rates) in [("text model", &text), ("random forest", &forest)] {
+        let row = |what: &str, rate: f64| row(&format!("{name}: {what}"), rate, rates.frames);
+        row("a Python loop that calls predict, 64 rows a frame", rates.frames);
+        row("a Python loop that calls predict, 1 row a frame", rates.rows);
+        row("signalbox, 1 row a request", rates.one);
+        row("signalbox, 8 rows a request", rates.eight);
+    }
+    row("text model: signalbox, 1 row a request, batch: off", single, text.frames);
     let served = Runtime::new().unwrap().block_on(one_by_one(mlflow));
-    row("mlflow models serve, one call after the other", served, bare[0]);
+    row("text model: mlflow models serve, one call after the other", served, text.frames);
+    for (name, rates) in [("their text is missing", &lacking), ("they say so", &says), ("nobody sees why", &unseen)] {
+        row(&format!("1 % of the requests are refused, {name}: none is"), rates.none, rates.none);
+        row(&format!("1 % of the requests are refused, {name}"), rates.some, rates.none);
+    }
     Runtime::new().unwrap().block_on(one_at_a_time(mlflow));
 
-    let unit = "rows/s";
+    let beside =
+        |what, against, [ours, theirs]: [f64; 2], reach| Row { what, against, ours, theirs, unit: "rows/s", reach };
+    let loops = "a bare loop that calls predict on 64 rows";
+    let none = "the same, none is";
     vec![
-        Row {
-            what: "rows through a real model, one a request",
-            against: "a bare loop that calls predict on 64 rows",
-            ours: joined,
-            theirs: bare[0],
-            unit,
-            reach: REACH,
-        },
-        Row {
-            what: "the same",
-            against: "one-by-one calls of mlflow models serve",
-            ours: joined,
-            theirs: served,
-            unit,
-            reach: REACH_SERVED,
-        },
-        Row {
-            what: "the same, 1 % of the rows lack their text",
-            against: "the same, none does",
-            ours: lacking,
-            theirs: joined,
-            unit,
-            reach: REACH_POISONED,
-        },
-        Row {
-            what: "rows through a model that minds 1 % of them",
-            against: "the same, it minds none",
-            ours: poison,
-            theirs: plain,
-            unit,
-            reach: REACH_POISONED,
-        },
+        beside("rows through a text model, 1 a request", loops, [text.one, text.frames], REACH),
+        beside("the same, 8 a request", loops, [text.eight, text.frames], REACH),
+        beside("rows through a random forest, 1 a request", loops, [forest.one, forest.frames], REACH),
+        beside("the same, 8 a request", loops, [forest.eight, forest.frames], REACH),
+        beside(
+            "rows through a text model, 1 a request",
+            "one-by-one calls of mlflow models serve",
+            [text.one, served],
+            REACH_SERVED,
+        ),
+        beside("1 % of the rows are refused: they lack a text", none, [lacking.some, lacking.none], REACH_POISONED),
+        beside("1 % of the rows are refused: they say a word", none, [says.some, says.none], REACH_POISONED),
+        beside("1 % of the rows are refused: nobody sees why", none, [unseen.some, unseen.none], REACH_POISONED),
     ]
 }
 
-/// Rows a second, from the first tenth of the replies to the last.
-fn rate(
-    kafka: &Kafka,
-    tracking_uri: &str,
-    model: &str,
-    keys: &str,
-    count: usize,
-    text: &dyn Fn(usize) -> String,
-) -> f64 {
-    let setup = Setup::new(kafka);
-    for n in 0..count {
-        let payload = format!(r#"{{"dataframe_split": {{"columns": ["text"], "data": [[{}]]}}}}"#, text(n));
-        kafka.send(&setup.requests, Some(&n.to_string()), &[], payload.as_bytes());
-        if n % 10_000 == 0 {
-            kafka.flush();
-        }
-    }
-    kafka.flush();
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
-    let replies = || -> usize {
-        let end = |partition| consumer.fetch_watermarks(&setup.replies, partition, Duration::from_secs(10)).unwrap().1;
-        usize::try_from((0..4).map(end).sum::<i64>()).unwrap()
-    };
+/// Rows a second.
+fn rate(tracking_uri: &str, model: &str, keys: &str, rows: usize, backlog: Backlog) -> f64 {
     let endpoint = format!("\n  - {{name: only, routes: [{{model_uri: \"{model}\", alias: only{keys}}}]}}\n");
-    let _signalbox = Signalbox::start(&setup.config(&endpoint, "", tracking_uri));
-    let at = |share: usize| {
-        let reached = || Some(replies()).filter(|replies| *replies >= share);
-        (wait_until("the replies", Duration::from_secs(600), reached), Instant::now())
+    let start = |setup: &Setup<'_>| signalbox(&setup.config(&endpoint, "", tracking_uri));
+    backlog.measure(Kafka::shared(), start).per_second * rows as f64
+}
+
+fn is_poisoned(n: usize) -> bool {
+    n % ONE_IN == 7
+}
+
+/// None that anybody minds.
+fn fine(n: usize) -> Vec<u8> {
+    texts::<1>(if is_poisoned(n) { n + 1 } else { n })
+}
+
+fn texts<const ROWS: usize>(n: usize) -> Vec<u8> {
+    let text = |row| format!("\"This product {} is great\"", n * ROWS + row);
+    of_texts(&std::array::from_fn::<_, ROWS, _>(text))
+}
+
+fn of_texts(texts: &[String]) -> Vec<u8> {
+    let rows: Vec<_> = texts.iter().map(|text| format!("[{text}]")).collect();
+    split(r#""text""#, &rows)
+}
+
+fn numbers<const ROWS: usize>(n: usize) -> Vec<u8> {
+    let row = |row| {
+        let cell = |column| ((n * ROWS + row) * (7 + column) % 100) as f64 / 100.0;
+        let cells: [String; 8] = std::array::from_fn(|column| format!("{:?}", cell(column)));
+        format!("[{}]", cells.join(", "))
     };
-    let ((first, begun), (last, ended)) = (at(count / 10), at(count));
-    (last - first) as f64 / ended.duration_since(begun).as_secs_f64()
+    let columns = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|column| format!("\"{column}\"")).join(", ");
+    split(&columns, &std::array::from_fn::<_, ROWS, _>(row))
+}
+
+fn split(columns: &str, rows: &[String]) -> Vec<u8> {
+    format!(r#"{{"dataframe_split": {{"columns": [{columns}], "data": [{}]}}}}"#, rows.join(", ")).into_bytes()
 }
 
 /// Calls a second of `mlflow models serve`, each after the answer to the one before.
@@ -175,7 +237,7 @@ async fn one_by_one(mlflow: &Mlflow) -> f64 {
 /// Whether there is a difference when nobody else waits.
 async fn one_at_a_time(mlflow: &Mlflow) {
     let uri = "models:/model-1@champion";
-    let hosting = super::support::Hosting::of(mlflow);
+    let hosting = Hosting::of(mlflow);
     let signalbox = hosting.endpoint("joined", uri).endpoint_with("single", uri, "60s", ", batch: off").start();
     let caller = Caller::of(&signalbox);
     let mut took = [Vec::new(), Vec::new()];

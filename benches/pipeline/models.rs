@@ -1,5 +1,4 @@
-//! Copies of a small scikit-learn text model, each logged and registered of its own in a real MLflow, and how they are
-//! asked.
+//! Copies of a small scikit-learn text model, each registered of its own in a real MLflow, and how they are asked.
 
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -8,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Caller, Hosting, Mlflow, is_alive, python};
 
-/// Logs and registers copies of the quickstart's fast model: `model-1` and so on, each with the alias `champion`.
+/// Logs and registers the quickstart's fast model as `model-1`, and registers copies of that as `model-2` and so on: each
+/// is a version of its own, with files that it shares with the others in the registry alone. All have the alias `champion`.
 const REGISTER: &str = "
 import importlib.util, sys, warnings
 script, tracking_uri, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -18,10 +18,17 @@ found.loader.exec_module(quickstart)
 import mlflow
 warnings.filterwarnings('ignore')
 mlflow.set_tracking_uri(tracking_uri)
-train, example = quickstart.python_models()['sentiment-model-fast']
-model, outputs = train(), {'label': 'string', 'score': 'double'}
-for number in range(first, last + 1):
-    quickstart.register(mlflow.MlflowClient(), f'model-{number}', model, example, outputs)
+client = mlflow.MlflowClient()
+if first == 1:
+    train, example = quickstart.python_models()['sentiment-model-fast']
+    quickstart.register(client, 'model-1', train(), example, {'label': 'string', 'score': 'double'})
+logged = client.get_model_version('model-1', '1')
+for name in (f'model-{number}' for number in range(max(first, 2), last + 1)):
+    client.create_registered_model(name)
+    client.create_model_version(
+        name, logged.source, logged.run_id, model_id=logged.source.removeprefix('models:/'), await_creation_for=None
+    )
+    client.set_registered_model_alias(name, 'champion', '1')
 ";
 const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/quickstart/models.py");
 

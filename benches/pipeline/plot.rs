@@ -1,5 +1,6 @@
 //! Curves, as SVG in `benches/results/`.
 
+use plotters::coord::combinators::{BindKeyPoints, WithKeyPoints};
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
@@ -50,7 +51,7 @@ impl Plot {
     pub(crate) fn draw_logarithmic(&self) {
         let (bottom, top) = self.span(|point| point.1);
         let (bottom, top) = (10_f64.powf(bottom.log10().floor()), 10_f64.powf(top.log10().ceil()));
-        self.draw_over((bottom..top).log_scale());
+        self.draw_over(logarithmic(bottom, top));
     }
 
     fn span(&self, value: fn(&(f64, f64)) -> f64) -> (f64, f64) {
@@ -78,7 +79,7 @@ impl Plot {
             .margin(14)
             .x_label_area_size(44)
             .y_label_area_size(72)
-            .build_cartesian_2d((left..right).log_scale(), up)
+            .build_cartesian_2d(logarithmic(left, right), up)
             .unwrap();
         let short = |value: &f64| short(*value);
         chart
@@ -99,6 +100,15 @@ impl Plot {
         area.present().unwrap();
         println!("drawn: {}", path.display());
     }
+}
+
+/// Labelled at powers of ten, and where these are few, at twice and five times as much as well.
+fn logarithmic(from: f64, to: f64) -> WithKeyPoints<LogCoord<f64>> {
+    let between: &[f64] = if to / from > 1e4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let powers = from.log10().floor() as i32..=to.log10().ceil() as i32;
+    let labels = powers.flat_map(|power| between.iter().map(move |times| times * 10_f64.powi(power)));
+    let labels = labels.filter(|label| (from..=to).contains(label)).collect();
+    (from..to).log_scale().with_key_points(labels)
 }
 
 /// 1000 as 1k.

@@ -12,13 +12,12 @@ use crate::throughput::{AT_LEAST_ONCE, bare, noop};
 type Point = (f64, Measured, Measured);
 
 pub(crate) fn payloads() -> Vec<Row> {
-    let backlog = |requests, payload: fn(usize) -> Vec<u8>| Backlog { requests, partitions: 4, payload };
     let points = [
-        beside(100, backlog(100_000, |_| payload(100)), noop),
-        beside(1_000, backlog(100_000, |_| payload(1_000)), noop),
-        beside(10_000, backlog(30_000, |_| payload(10_000)), noop),
-        beside(100_000, backlog(5_000, |_| payload(100_000)), noop),
-        beside(1_000_000, backlog(600, |_| payload(1_000_000)), noop),
+        beside(100, Backlog::with(100_000, |_| payload(100)), noop),
+        beside(1_000, Backlog::with(100_000, |_| payload(1_000)), noop),
+        beside(10_000, Backlog::with(30_000, |_| payload(10_000)), noop),
+        beside(100_000, Backlog::with(5_000, |_| payload(100_000)), noop),
+        beside(1_000_000, Backlog::with(600, |_| payload(1_000_000)), noop),
     ];
     print("bytes of payload", &points);
     Plot {

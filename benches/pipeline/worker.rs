@@ -172,7 +172,7 @@ impl Stage {
         let kafka = Kafka::shared();
         let servers = || self.servers.iter().map(|pid| seconds_of_tree(*pid)).sum::<f64>();
         let before = servers();
-        let backlog = Backlog { requests: self.requests, partitions: 4, payload };
+        let backlog = Backlog::with(self.requests, payload);
         let Measured { per_second, cpu_microseconds: cpu, cpu_of_all_microseconds: all } =
             backlog.measure(kafka, &start);
         let models_cpu = match self.servers.is_empty() {
