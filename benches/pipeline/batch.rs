@@ -79,7 +79,8 @@ for name, model in (('picky', Picky()), ('moody', Moody())):
 numbers = pd.DataFrame(np.random.default_rng(20).random((2000, 8)), columns=list('abcdefgh'))
 forest = RandomForestClassifier(n_estimators=50, random_state=20).fit(numbers, numbers['a'] + numbers['b'] > numbers['c'])
 mlflow.sklearn.log_model(forest, name='model', registered_model_name='forest', pip_requirements=['mlflow'],
-    signature=ModelSignature(inputs=Schema([ColSpec('double', column) for column in numbers])))
+    signature=ModelSignature(inputs=Schema([ColSpec('double', column) for column in numbers])),
+    skops_trusted_types=['sklearn.tree._tree.Tree'])
 ";
 
 const TEXT: &str = "models:/model-1@champion";
@@ -185,7 +186,10 @@ pub(super) fn run() -> Vec<Row> {
 fn rate(tracking_uri: &str, model: &str, keys: &str, rows: usize, backlog: Backlog) -> f64 {
     let endpoint = format!("\n  - {{name: only, routes: [{{model_uri: \"{model}\", alias: only{keys}}}]}}\n");
     let start = |setup: &Setup<'_>| signalbox(&setup.config(&endpoint, "", tracking_uri));
-    backlog.measure(Kafka::shared(), start).per_second * rows as f64
+    let begun = Instant::now();
+    let rate = backlog.measure(Kafka::shared(), start).per_second * rows as f64;
+    println!("{:>6.1} s: {model}{keys}, {rows} rows a request: {rate:.0} rows/s", begun.elapsed().as_secs_f64());
+    rate
 }
 
 fn is_poisoned(n: usize) -> bool {
