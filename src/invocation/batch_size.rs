@@ -30,6 +30,8 @@ pub struct BatchSize {
     limit: f64,
     /// Whether a call has ever been too slow.
     knows_too_many: bool,
+    /// Whether requests had to stay behind the last time, for there was no room for their rows.
+    is_crowded: bool,
     /// Seconds for a single row, as far as is known.
     single: Option<f64>,
     /// Seconds of the latest calls, each at its number modulo their count.
@@ -46,6 +48,7 @@ impl BatchSize {
             target: target.as_secs_f64(),
             limit: FIRST.min(most),
             knows_too_many: false,
+            is_crowded: false,
             single: None,
             recent: [0.0; RECENT],
             calls: 0,
@@ -55,6 +58,11 @@ impl BatchSize {
     /// How many rows may go into a call: at least one.
     pub fn rows(&self) -> usize {
         self.limit as usize
+    }
+
+    /// Takes account of who goes together: whether others had to stay behind, for there was no room for their rows.
+    pub fn left_behind(&mut self, is_crowded: bool) {
+        self.is_crowded = is_crowded;
     }
 
     /// How long the quickest of the latest calls took; none before there were a few.
@@ -84,7 +92,8 @@ impl BatchSize {
                 self.limit = (rows * FEWER).max(1.0);
                 self.knows_too_many = true;
             }
-        } else if rows >= self.limit.floor() {
+        } else if rows >= self.limit.floor() || self.is_crowded && 2.0 * rows > self.limit {
+            // Requests of several rows each seldom add up to what there is room for.
             let more = if self.knows_too_many { MORE } else { self.limit };
             self.limit = (self.limit + more).min(self.most);
         }
@@ -152,13 +161,43 @@ mod tests {
         assert_eq!(size.rows(), 16);
     }
 
+    #[test]
+    fn requests_of_many_rows_make_a_call_full_without_filling_it() {
+        let mut size = BatchSize::new(256, TARGET);
+        size.took(16, Duration::from_millis(101));
+        assert_eq!(size.rows(), 11);
+        (0..10).for_each(|_| size.took(8, Duration::from_millis(4)));
+        assert_eq!(size.rows(), 11);
+        size.left_behind(true);
+        size.took(8, Duration::from_millis(4));
+        size.took(8, Duration::from_millis(4));
+        assert_eq!(size.rows(), 19);
+        // One that was called alone, for another reason.
+        size.took(1, Duration::from_millis(4));
+        size.left_behind(false);
+        size.took(16, Duration::from_millis(4));
+        assert_eq!(size.rows(), 19);
+    }
+
     proptest! {
+        #[test]
+        fn requests_of_the_same_size_get_as_much_room_as_single_rows(each in 1usize..64) {
+            let mut size = BatchSize::new(256, TARGET);
+            size.took(16, Duration::from_millis(101));
+            size.left_behind(true);
+            for _ in 0..200 {
+                size.took((size.rows() / each).max(1) * each, Duration::from_millis(4));
+            }
+            prop_assert_eq!(size.rows(), 256);
+        }
+
         #[test]
         fn it_stays_within_its_bounds_whatever_happens(
             most in 0usize..200, calls in prop::collection::vec((0usize..300, 0u64..2_000_000), 0..200)
         ) {
             let mut size = BatchSize::new(most, TARGET);
             for (rows, micros) in calls {
+                size.left_behind(micros % 2 == 0);
                 size.took(rows, Duration::from_micros(micros));
                 prop_assert!((1..=most.max(1)).contains(&size.rows()));
             }

@@ -12,6 +12,10 @@ const BENEFIT_OF_DOUBT: f64 = 4.0;
 /// How many rows of a call may be refused on average where it is told which.
 const BEARABLE_IF_TOLD: f64 = 8.0;
 
+/// Of which share on it takes fewer calls to ask each row by itself than to search among several, whatever one is told: two
+/// minus the golden ratio (Ungar, 1960).
+const ONE_BY_ONE: f64 = 0.382;
+
 /// More kinds are not remembered.
 const MOST: usize = 1024;
 
@@ -37,11 +41,15 @@ impl<K: Eq + Hash + Clone> Suspicion<K> {
     }
 
     /// How many rows of a kind may go together, as far as this goes: so many that a call is refused about every second
-    /// time, or some more where finding the refused costs less.
+    /// time, or some more where finding the refused costs less; one, when most are refused.
     pub fn most(&self, kind: &K) -> usize {
         let Some(seen) = self.seen.get(kind) else { return usize::MAX };
         let share = seen.refused / (seen.rows + BENEFIT_OF_DOUBT);
-        if share > 0.0 { (self.bearable / share).max(1.0) as usize } else { usize::MAX }
+        match share {
+            ONE_BY_ONE.. => 1,
+            0.0 => usize::MAX,
+            _ => (self.bearable / share).max(1.0) as usize,
+        }
     }
 
     /// Takes account of rows of a kind, of which some were refused on their own account.
@@ -80,6 +88,18 @@ mod tests {
         // It is forgiven when it is no longer so.
         (0..600).for_each(|_| suspicion.saw(&'a', 1, 0));
         assert!(suspicion.most(&'a') > 1_000, "{}", suspicion.most(&'a'));
+    }
+
+    #[test]
+    fn nobody_is_searched_for_where_most_are_refused() {
+        let mut suspicion = Suspicion::new(true);
+        suspicion.saw(&'a', 1, 1);
+        assert_eq!(suspicion.most(&'a'), 40);
+        (0..2).for_each(|_| suspicion.saw(&'a', 1, 1));
+        assert_eq!(suspicion.most(&'a'), 1);
+        // Others of the kind go together again as soon as some of it are answered.
+        (0..4).for_each(|_| suspicion.saw(&'a', 1, 0));
+        assert!(suspicion.most(&'a') > 20, "{}", suspicion.most(&'a'));
     }
 
     #[test]

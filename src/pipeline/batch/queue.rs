@@ -120,7 +120,9 @@ impl Queue {
             return Taken::Alone(own.payload.rows());
         };
         let suspected = self.suspicion.most(&key);
-        let others = self.company(&own, &key, self.size.rows().min(suspected), settings.max_bytes.as_u64());
+        let (others, is_crowded) =
+            self.company(&own, &key, self.size.rows().min(suspected), settings.max_bytes.as_u64());
+        self.size.left_behind(is_crowded);
         if others.is_empty() {
             if suspected <= 1 {
                 // It is forgiven in the end.
@@ -148,23 +150,27 @@ impl Queue {
         Taken::Several(Group { members, joining, key })
     }
 
-    /// Those that can go with one, and fit in.
-    fn company(&self, own: &Waiting, key: &Key, most_rows: usize, most_bytes: u64) -> Vec<u64> {
+    /// Those that can go with one, and fit in; and whether some do not, for their rows.
+    fn company(&self, own: &Waiting, key: &Key, most_rows: usize, most_bytes: u64) -> (Vec<u64>, bool) {
         let (mut rows, mut bytes) = (own.payload.rows(), own.payload.size());
-        let mut others = Vec::new();
+        let (mut others, mut is_crowded) = (Vec::new(), false);
         for (number, other) in &self.waiting {
             if rows >= most_rows {
                 break;
             }
             let (more_rows, more_bytes) = (rows + other.payload.rows(), bytes + other.payload.size());
-            let fits = more_rows <= most_rows && more_bytes as u64 <= most_bytes;
             // Nobody wants what is over; it tells its caller itself.
-            if fits && other.key.as_ref() == Some(key) && !is_over(other.deadline) && !other.taken.is_closed() {
+            if other.key.as_ref() != Some(key) || is_over(other.deadline) || other.taken.is_closed() {
+                continue;
+            }
+            if more_rows > most_rows {
+                is_crowded = true;
+            } else if more_bytes as u64 <= most_bytes {
                 (rows, bytes) = (more_rows, more_bytes);
                 others.push(*number);
             }
         }
-        others
+        (others, is_crowded)
     }
 
     /// What has to be the same depends on the model.
