@@ -1,5 +1,4 @@
-//! Rows a second through real models with requests of one row and of eight, joined and not, beside a bare Python loop; and
-//! what it costs when some of them are poisoned.
+//! Rows a second through real models with requests of one row and of eight, joined and not, beside a bare Python loop.
 
 use std::time::Instant;
 
@@ -16,8 +15,6 @@ use super::table::{Reach, Row};
 const REQUESTS: usize = 40_000;
 const SINGLE_REQUESTS: usize = 3_000;
 const EIGHTFOLD_REQUESTS: usize = 10_000;
-/// How many of them are poisoned: one in so many.
-const ONE_IN: usize = 100;
 /// Both sides take turns, so that a noisy minute hits both.
 const TURNS: usize = 2;
 /// One by one, of `mlflow models serve`; as many before are not counted.
@@ -27,7 +24,6 @@ const CALLS: usize = 300;
 
 const REACH_SERVED: Reach = Reach::AtLeast(40.0);
 const REACH: Reach = Reach::AtLeast(0.7);
-const REACH_POISONED: Reach = Reach::AtLeast(2.0 / 3.0);
 
 /// Rows a second of `predict` with frames of 64 rows, and with one row.
 const BARE: &str = "
@@ -53,29 +49,14 @@ for rows, times in ((64, 200), (1, 400)):
     print(rows * times / (time.perf_counter() - begun))
 ";
 
-/// A random forest over a table of numbers; a model that minds what one of its rows says, where others mind what is
-/// missing; and one that minds a row for no reason that anybody could see in it.
+/// A random forest over a table of numbers.
 const REGISTER: &str = "
-import sys, zlib
+import sys
 import mlflow, numpy as np, pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from sklearn.ensemble import RandomForestClassifier
 mlflow.set_tracking_uri(sys.argv[1])
-TEXT = ModelSignature(inputs=Schema([ColSpec('string', 'text')]))
-class Picky(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        if any(text.startswith('poison') for text in model_input['text']):
-            raise ValueError('poisoned')
-        return list(model_input['text'])
-class Moody(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        if any(int(text.split()[2]) % 100 == 7 for text in model_input['text']):
-            raise ValueError('not today')
-        return list(model_input['text'])
-for name, model in (('picky', Picky()), ('moody', Moody())):
-    mlflow.pyfunc.log_model(name='model', python_model=model, registered_model_name=name, signature=TEXT,
-        pip_requirements=['mlflow'])
 numbers = pd.DataFrame(np.random.default_rng(20).random((2000, 8)), columns=list('abcdefgh'))
 forest = RandomForestClassifier(n_estimators=50, random_state=20).fit(numbers, numbers['a'] + numbers['b'] > numbers['c'])
 mlflow.sklearn.log_model(forest, name='model', registered_model_name='forest', pip_requirements=['mlflow'],
@@ -83,10 +64,8 @@ mlflow.sklearn.log_model(forest, name='model', registered_model_name='forest', p
     skops_trusted_types=['sklearn.tree._tree.Tree'])
 ";
 
-const TEXT: &str = "models:/model-1@champion";
+pub(crate) const TEXT: &str = "models:/model-1@champion";
 const FOREST: &str = "models:/forest/1";
-const PICKY: &str = "models:/picky/1";
-const MOODY: &str = "models:/moody/1";
 
 /// Rows a second: of the bare loop with 64 rows a frame and with one, and of Signalbox with one row a request and eight.
 struct Rates {
@@ -94,12 +73,6 @@ struct Rates {
     rows: f64,
     one: f64,
     eight: f64,
-}
-
-/// Rows a second without a poisoned row and with them.
-struct Poisoned {
-    none: f64,
-    some: f64,
 }
 
 pub(super) fn run() -> Vec<Row> {
@@ -123,25 +96,9 @@ pub(super) fn run() -> Vec<Row> {
             eight: middle(|it| it.eight),
         }
     };
-    let poisoned = |model, payload| {
-        let turns: [_; TURNS] = std::array::from_fn(|_| {
-            let none = rate(model, "", 1, Backlog::with(REQUESTS, fine));
-            let backlog = Backlog { is_refused: is_poisoned, ..Backlog::with(REQUESTS, payload) };
-            Poisoned { none, some: rate(model, "", 1, backlog) }
-        });
-        let middle = |value: fn(&Poisoned) -> f64| median(turns.iter().map(value));
-        Poisoned { none: middle(|it| it.none), some: middle(|it| it.some) }
-    };
-
     let text = rates(TEXT, "text", texts::<1>, texts::<8>);
     let single = rate(TEXT, ", batch: off", 1, Backlog::with(SINGLE_REQUESTS, texts::<1>));
     let forest = rates(FOREST, "a b c d e f g h", numbers::<1>, numbers::<8>);
-    let lacking = poisoned(TEXT, |n| if is_poisoned(n) { of_texts(&["null".to_owned()]) } else { fine(n) });
-    let says = poisoned(PICKY, |n| match is_poisoned(n) {
-        true => of_texts(&[format!("\"poison {n}\"")]),
-        false => fine(n),
-    });
-    let unseen = poisoned(MOODY, texts::<1>);
 
     println!("\n{:<66} {:>9} {:>9}", "requests that wait in Kafka, rows/s", "rows/s", "ratio");
     let row = |name: &str, rate: f64, beside: f64| println!("{name:<66} {rate:>9.0} {:>9.2}", rate / beside);
@@ -155,16 +112,11 @@ pub(super) fn run() -> Vec<Row> {
     row("text model: signalbox, 1 row a request, batch: off", single, text.frames);
     let served = Runtime::new().unwrap().block_on(one_by_one(mlflow));
     row("text model: mlflow models serve, one call after the other", served, text.frames);
-    for (name, rates) in [("their text is missing", &lacking), ("they say so", &says), ("nobody sees why", &unseen)] {
-        row(&format!("1 % of the requests are refused, {name}: none is"), rates.none, rates.none);
-        row(&format!("1 % of the requests are refused, {name}"), rates.some, rates.none);
-    }
     Runtime::new().unwrap().block_on(one_at_a_time(mlflow));
 
     let beside =
         |what, against, [ours, theirs]: [f64; 2], reach| Row { what, against, ours, theirs, unit: "rows/s", reach };
     let loops = "a bare loop that calls predict on 64 rows";
-    let none = "the same, none is";
     vec![
         beside("rows through a text model, 1 a request", loops, [text.one, text.frames], REACH),
         beside("the same, 8 a request", loops, [text.eight, text.frames], REACH),
@@ -176,14 +128,11 @@ pub(super) fn run() -> Vec<Row> {
             [text.one, served],
             REACH_SERVED,
         ),
-        beside("1 % of the rows are refused: they lack a text", none, [lacking.some, lacking.none], REACH_POISONED),
-        beside("1 % of the rows are refused: they say a word", none, [says.some, says.none], REACH_POISONED),
-        beside("1 % of the rows are refused: nobody sees why", none, [unseen.some, unseen.none], REACH_POISONED),
     ]
 }
 
 /// Rows a second.
-fn rate(tracking_uri: &str, model: &str, keys: &str, rows: usize, backlog: Backlog) -> f64 {
+pub(crate) fn rate(tracking_uri: &str, model: &str, keys: &str, rows: usize, backlog: Backlog) -> f64 {
     let endpoint = format!("\n  - {{name: only, routes: [{{model_uri: \"{model}\", alias: only{keys}}}]}}\n");
     let start = |setup: &Setup<'_>| signalbox(&setup.config(&endpoint, "", tracking_uri));
     let begun = Instant::now();
@@ -192,21 +141,12 @@ fn rate(tracking_uri: &str, model: &str, keys: &str, rows: usize, backlog: Backl
     rate
 }
 
-fn is_poisoned(n: usize) -> bool {
-    n % ONE_IN == 7
-}
-
-/// None that anybody minds.
-fn fine(n: usize) -> Vec<u8> {
-    texts::<1>(if is_poisoned(n) { n + 1 } else { n })
-}
-
-fn texts<const ROWS: usize>(n: usize) -> Vec<u8> {
+pub(crate) fn texts<const ROWS: usize>(n: usize) -> Vec<u8> {
     let text = |row| format!("\"This product {} is great\"", n * ROWS + row);
     of_texts(&std::array::from_fn::<_, ROWS, _>(text))
 }
 
-fn of_texts(texts: &[String]) -> Vec<u8> {
+pub(crate) fn of_texts(texts: &[String]) -> Vec<u8> {
     let rows: Vec<_> = texts.iter().map(|text| format!("[{text}]")).collect();
     split(r#""text""#, &rows)
 }

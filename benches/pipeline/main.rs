@@ -37,6 +37,7 @@ mod doors;
 mod http;
 mod latency;
 mod many;
+mod poisoned;
 mod residency;
 mod sweeps;
 mod throughput;
@@ -70,10 +71,11 @@ use table::{Row, Table};
 /// Measures something, and returns what it has to reach.
 type Part = fn() -> Vec<Row>;
 
-const PARTS: [(&str, &str, Part); 15] = [
+const PARTS: [(&str, &str, Part); 16] = [
     ("throughput", "requests per second and CPU per request beside a bare consume→produce loop", throughput::run),
     ("http", "requests per second through a model over HTTP, beside a load generator straight at it", http::run),
-    ("batch", "rows per second through a real model beside a bare loop that calls predict; poisoned rows", batch::run),
+    ("batch", "rows per second through real models beside a bare loop that calls predict", batch::run),
+    ("poisoned", "the same when one in a hundred is refused, beside none", poisoned::run),
     ("cold", "cold starts, warm calls and memory beside mlflow models serve", cold::run),
     ("latency", "POST /invocations beside two bare hops over the broker", latency::run),
     ("decision", "one routing decision at 1 KB and at 1 MB", decision::run),

@@ -1,0 +1,102 @@
+//! Rows a second when one in a hundred requests is refused by its model, beside the same model and none that is. Whoever is
+//! not at fault has to be answered, which is looked at as well.
+
+use crate::backlog::Backlog;
+use crate::batch::{TEXT, of_texts, rate, texts};
+use crate::models::registry;
+use crate::statistics::median;
+use crate::support::python;
+use crate::table::{Reach, Row};
+
+const REQUESTS: usize = 40_000;
+/// One in so many.
+const ONE_IN: usize = 100;
+/// Both sides take turns, so that a noisy minute hits both.
+const TURNS: usize = 2;
+
+const REACH: Reach = Reach::AtLeast(2.0 / 3.0);
+
+/// A model that minds what one of its rows says, where others mind what is missing; and one that minds rows for nothing
+/// that could be seen in them, so that nothing helps but to search.
+const REGISTER: &str = "
+import sys
+import mlflow
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+mlflow.set_tracking_uri(sys.argv[1])
+class Picky(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        if any(text.startswith('poison') for text in model_input['text']):
+            raise ValueError('poisoned')
+        return list(model_input['text'])
+class Moody(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        if any(int(text.split()[2]) % 100 == 7 for text in model_input['text']):
+            raise ValueError('not today')
+        return list(model_input['text'])
+for name, model in (('picky', Picky()), ('moody', Moody())):
+    mlflow.pyfunc.log_model(name='model', python_model=model, registered_model_name=name, pip_requirements=['mlflow'],
+        signature=ModelSignature(inputs=Schema([ColSpec('string', 'text')])))
+";
+
+/// What is wrong with the refused.
+struct Poison {
+    what: &'static str,
+    model: &'static str,
+    payload: fn(usize) -> Vec<u8>,
+    reach: Reach,
+}
+
+const POISONS: [Poison; 3] = [
+    Poison {
+        what: "1 % of the rows are refused: they lack their text",
+        model: TEXT,
+        payload: |n| if is_poisoned(n) { of_texts(&["null".to_owned()]) } else { fine(n) },
+        reach: REACH,
+    },
+    Poison {
+        what: "1 % of the rows are refused: they say a word",
+        model: "models:/picky/1",
+        payload: |n| if is_poisoned(n) { of_texts(&[format!("\"poison {n}\"")]) } else { fine(n) },
+        reach: REACH,
+    },
+    Poison {
+        what: "1 % of the rows are refused: nothing tells them apart",
+        model: "models:/moody/1",
+        payload: texts::<1>,
+        reach: Reach::Open,
+    },
+];
+
+pub(crate) fn run() -> Vec<Row> {
+    let tracking_uri = registry(1).tracking_uri();
+    python(REGISTER, &[&tracking_uri]);
+    POISONS.map(|poison| poison.beside_none(&tracking_uri)).into()
+}
+
+impl Poison {
+    fn beside_none(&self, tracking_uri: &str) -> Row {
+        let rate = |backlog| rate(tracking_uri, self.model, "", 1, backlog);
+        let turns: [_; TURNS] = std::array::from_fn(|_| {
+            let none = rate(Backlog::with(REQUESTS, fine));
+            (rate(Backlog { is_refused: is_poisoned, ..Backlog::with(REQUESTS, self.payload) }), none)
+        });
+        Row {
+            what: self.what,
+            against: "the same model, none is",
+            ours: median(turns.iter().map(|turn| turn.0)),
+            theirs: median(turns.iter().map(|turn| turn.1)),
+            unit: "rows/s",
+            reach: self.reach,
+        }
+    }
+}
+
+fn is_poisoned(n: usize) -> bool {
+    n % ONE_IN == 7
+}
+
+/// None that anybody minds.
+fn fine(n: usize) -> Vec<u8> {
+    texts::<1>(if is_poisoned(n) { n + 1 } else { n })
+}
