@@ -212,14 +212,19 @@ fn persist(
     }
 }
 
-/// The library's own way looks ten times a second.
+/// The library's own way looks ten times a second. To be polled for less than a millisecond it takes as "do not wait", again
+/// and again until the time is over, so the thread sleeps instead.
 fn flush(producer: &BaseProducer<SessionContext>) -> Result<(), KafkaError> {
     let until = Instant::now() + TRY;
     while producer.in_flight_count() > 0 {
         if Instant::now() >= until {
             return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
         }
-        producer.poll(LOOK);
+        let before = producer.in_flight_count();
+        producer.poll(Duration::ZERO);
+        if producer.in_flight_count() == before {
+            thread::sleep(LOOK);
+        }
     }
     Ok(())
 }
