@@ -20,7 +20,7 @@ const ROOM: usize = 10;
 const RATE: f64 = 30.0;
 const CALLERS: usize = 4;
 /// Of each pattern and kind of load.
-const REQUESTS: usize = 450;
+const REQUESTS: usize = 300;
 /// The contenders take turns, so that a noisy minute hits all of them.
 const TURNS: usize = 3;
 

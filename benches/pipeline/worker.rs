@@ -27,7 +27,7 @@ const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/worker/
 const CONNECTIONS: usize = 16;
 /// They take turns, so that a noisy minute hits both.
 const TURNS: usize = 2;
-const SECONDS: u32 = 10;
+const SECONDS: u32 = 6;
 
 /// What both are put before.
 struct Stage {
@@ -61,7 +61,7 @@ pub(crate) fn run() -> Vec<Row> {
         fast: fast.url.clone(),
         accurate: accurate.url.clone(),
         servers: vec![fast.process.pid(), accurate.process.pid()],
-        requests: 2_000,
+        requests: 1_500,
         rate: 50,
     };
     let hosted = Stage {
