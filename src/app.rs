@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::broker::{BrokerError, Cluster};
+use crate::callers::Callers;
 use crate::canary::Canaries;
 use crate::config::{Config, ConfigFile, Kafka};
 use crate::intake::Intake;
-use crate::message::Callers;
 use crate::models::{Models, ModelsError};
 use crate::pipeline::{Pipeline, PipelineParts, Shadows};
 use crate::reload::Reload;
@@ -247,9 +247,9 @@ impl Router {
         let models = Models::start(&config.models, &config.registry, metrics)?;
         let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
         let publisher = {
-            let (kafka, cluster, metrics, failed) =
-                (config.kafka.clone(), cluster.clone(), metrics.clone(), failed.clone());
-            blocking(move || Publisher::start(&kafka, &cluster, allowed, &metrics, failed)).await??
+            let (kafka, cluster, callers) = (config.kafka.clone(), cluster.clone(), callers.clone());
+            let (metrics, failed) = (metrics.clone(), failed.clone());
+            blocking(move || Publisher::start(&kafka, &cluster, allowed, callers, &metrics, failed)).await??
         };
         let canaries = Canaries::start(cluster, &config.kafka, metrics);
         let shadows = Shadows::new(ShadowPublisher::start(&config.kafka, cluster)?);

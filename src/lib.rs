@@ -9,6 +9,7 @@ pub mod reload; // what the user writes while it runs
 pub mod message; // what travels: request, reply, fault
 pub mod broker; // Kafka itself: clients, topics, the embedded broker
 pub mod shim; // the HTTP door
+pub mod callers; // who waits there
 pub mod intake; // requests in
 pub mod pipeline; // the path of one request, step by step
 pub mod routing; // which route

@@ -76,6 +76,11 @@ impl Headers {
         self.entries.is_empty()
     }
 
+    /// The bytes of their names and values.
+    pub fn bytes(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum()
+    }
+
     fn name(&self, entry: &Entry) -> &str {
         // Names are only ever written from `&str`, so this never falls back.
         std::str::from_utf8(&self.buffer[entry.name.clone()]).unwrap_or_default()

@@ -1,7 +1,6 @@
 //! What travels: requests in, replies and faults out, and the headers that say which is which. No behaviour beyond
-//! reading and writing them; and word of callers who wait no longer, which goes the same way on a shorter path.
+//! reading and writing them.
 
-mod callers;
 mod correlation;
 mod fault;
 mod headers;
@@ -9,7 +8,6 @@ mod parked;
 mod reply;
 mod request;
 
-pub use callers::{Caller, Callers};
 pub use correlation::{Correlation, Dialect};
 pub use fault::{Code, Fault, Stage};
 pub use headers::{Headers, HeadersBuilder};

@@ -13,7 +13,8 @@ use super::deadline::deadline_of;
 use super::fallback::Fallbacks;
 use super::room::{Place, Room};
 use super::snapshot::Snapshot;
-use crate::message::{Caller, Code, Fault, Reply, Request, ServedBy, Stage};
+use crate::callers::Caller;
+use crate::message::{Code, Fault, Reply, Request, ServedBy, Stage};
 use crate::routing::{Decision, Endpoint, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
 

@@ -26,10 +26,11 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::error;
 
+use crate::callers::Callers;
 use crate::canary::Canaries;
 use crate::config::Config;
 use crate::intake::{Handler, Refusal, Ticket};
-use crate::message::{Callers, Code, Correlation, Fault, Outcome, Request, Stage};
+use crate::message::{Code, Correlation, Fault, Outcome, Request, Stage};
 use crate::models::{ModelUriError, Models};
 use crate::replies::{Ending, Place, Publisher};
 use crate::routing::RoutingTable;

@@ -8,6 +8,9 @@ use crate::config::Kafka;
 /// As many requests as librdkafka has under way to a broker at most.
 const MOST_IN_FLIGHT: usize = 5;
 
+/// A record of this size is taken by any topic, and any producer, that does not say otherwise.
+const USUAL_RECORD: usize = 1_000_000;
+
 /// Settings that follow from the topics. Cheap to have; asked for once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Limits(Vec<(&'static str, String)>);
@@ -29,6 +32,13 @@ impl Limits {
     pub(super) fn after<'a>(&'a self, own: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
         let limits = self.0.iter().map(|(key, value)| (*key, value.as_str()));
         own.iter().copied().chain(limits).collect()
+    }
+
+    /// How many bytes a record may have, so that neither the topics nor the producer refuse it.
+    pub(super) fn largest_record(&self, config: &Kafka) -> usize {
+        let of_topics = self.0.iter().filter(|(key, _)| *key == "batch.size").map(|(_, bytes)| bytes);
+        let of_producer = config.properties.get("message.max.bytes");
+        of_topics.chain(of_producer).filter_map(|bytes| bytes.parse().ok()).fold(USUAL_RECORD, usize::min)
     }
 }
 
@@ -60,5 +70,18 @@ mod tests {
         assert_eq!(in_flight(&[1, 2, 3, 1, 2, 3, 1, 2]), 2);
         assert_eq!(in_flight(&[1; 8]), 4);
         assert_eq!(in_flight(&[1; 50]), 5);
+    }
+
+    #[test]
+    fn the_largest_record_is_what_all_of_them_take() {
+        let config = |bytes: &str| {
+            let properties = [("message.max.bytes".to_owned(), bytes.to_owned())].into();
+            Kafka { properties, ..Kafka::default() }
+        };
+        let topics = Limits(vec![("max.in.flight.requests.per.connection", "2".to_owned()), ("batch.size", "5000".to_owned())]);
+        assert_eq!(Limits::default().largest_record(&Kafka::default()), USUAL_RECORD);
+        assert_eq!(Limits::default().largest_record(&config("9000000")), USUAL_RECORD);
+        assert_eq!(topics.largest_record(&config("9000000")), 5_000);
+        assert_eq!(topics.largest_record(&config("2000")), 2_000);
     }
 }

@@ -4,6 +4,7 @@ mod acknowledged;
 mod address;
 mod counts;
 mod dead_letter;
+mod direct;
 mod job;
 mod limits;
 mod order;

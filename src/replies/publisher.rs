@@ -9,12 +9,14 @@ use tracing::debug;
 use super::acknowledged::Acknowledged;
 use super::address::{Address, AllowedTopics};
 use super::counts::Counts;
+use super::direct::Direct;
 use super::job::{DeadLetter, Destination, Job, Parking};
 use super::limits::Limits;
 use super::order::{Order, Place};
 use super::outgoing::Graveyard;
 use super::transaction::Transactions;
 use crate::broker::{BrokerError, Cluster};
+use crate::callers::Callers;
 use crate::config::{Delivery, Kafka};
 use crate::intake::{Offsets, Ticket};
 use crate::message::{Correlation, Fault, Outcome, Request};
@@ -40,6 +42,7 @@ pub struct Publisher {
     allowed: Arc<AllowedTopics>,
     /// None when replies leave as they are finished.
     order: Option<Order>,
+    direct: Direct,
     way: Way,
 }
 
@@ -87,24 +90,27 @@ impl Publisher {
         config: &Kafka,
         cluster: &Arc<Cluster>,
         allowed: AllowedTopics,
+        callers: Callers,
         metrics: &Metrics,
         failed: CancellationToken,
     ) -> Result<Self, BrokerError> {
         let allowed = Arc::new(allowed);
         let order = Order::start(config, cluster, metrics)?;
+        let limits = Limits::of(config, cluster)?;
+        let direct = Direct::new(callers, limits.largest_record(config), metrics);
         let parts = Parts {
             cluster: cluster.clone(),
             allowed: allowed.clone(),
             graveyard: Graveyard { topic: config.dead_letter_topic.as_str().into(), group: config.group_id.clone() },
             counts: Counts::new(metrics),
-            limits: Limits::of(config, cluster)?,
+            limits,
             failed,
         };
         let way = match config.delivery() {
             Delivery::AtLeastOnce => Way::Acknowledged(Acknowledged::start(parts)?),
             Delivery::ExactlyOnce => Way::Transactions(Transactions::prepare(config, parts, metrics)?),
         };
-        Ok(Self { allowed, order, way })
+        Ok(Self { allowed, order, direct, way })
     }
 
     /// Takes the offsets of requests into transactions from now on. Without that nothing is committed.
@@ -153,6 +159,7 @@ impl Publisher {
     /// What has to wait for its turn does so in a task of its own.
     fn send(&self, job: Job) {
         let mut job = Box::new(job);
+        self.direct.answer(&job);
         match &self.order {
             Some(order) if job.ending.place.is_some() => {
                 let (order, way) = (order.clone(), self.way.clone());

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT
 use axum::response::Response;
 use uuid::Uuid;
 
-use super::pending::ReplyRecord;
+use crate::callers::ReplyRecord;
 use crate::message::{Code, Fault, Headers, Stage, header};
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");

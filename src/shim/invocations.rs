@@ -16,9 +16,10 @@ use uuid::Uuid;
 use super::answer;
 use super::body::{self, BodyProblem};
 use super::endpoints::{Directory, Endpoint};
-use super::pending::{Answer, Pending};
+use super::pending::Pending;
 use super::requests::{Outgoing, Requests};
 use super::tally::Tally;
+use crate::callers::Answer;
 use crate::message::{Code, Fault, Stage};
 
 /// Which endpoint, where the path does not say.

@@ -1,7 +1,7 @@
 //! The HTTP door: a caller who wants the answer now.
 //!
-//! It knows no routes and calls no model. A call becomes a request record like any other producer's, and its reply is
-//! read from one partition of the replies topic. Every instance reads a partition of its own choice without a consumer
+//! It knows no routes and calls no model. A call becomes a request record like any other producer's. Its reply is read
+//! from one partition of the replies topic, unless this very process has made it and answers the caller itself. Every instance reads a partition of its own choice without a consumer
 //! group, so no rebalance can lose a reply, and two instances on one partition only ignore each other's.
 
 mod answer;
@@ -39,8 +39,8 @@ use self::pending::{Limits, Pending};
 use self::replies::{Replies, ReplyPartition};
 use self::requests::Requests;
 use crate::broker::Cluster;
+use crate::callers::Callers;
 use crate::config;
-use crate::message::Callers;
 use crate::telemetry::{Metrics, Part, Readiness};
 
 /// Bytes of unanswered requests on the embedded broker. It drops old records in silence at 5 MiB of a partition, so
@@ -63,7 +63,7 @@ pub struct ShimParts {
     pub metrics: Metrics,
     /// What else this process shows of itself.
     pub operations: Router,
-    /// Where it is noted who has hung up.
+    /// Those who wait, so that whoever has their answers can find them.
     pub callers: Callers,
 }
 
@@ -87,20 +87,19 @@ impl Shim {
         let part = readiness.part("shim");
         let listener = server::bind(&server).await?;
         let limits = Limits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
-        let pending = Arc::new(Pending::new(limits, callers, metrics.shim_pending.clone()));
+        let pending = Arc::new(Pending::new(limits, callers.clone(), metrics.shim_pending.clone()));
         let longest_timeout = endpoints.iter().map(|endpoint| endpoint.timeout).max().unwrap_or_default();
         let max_body = usize::try_from(server.max_body.as_u64()).unwrap_or(usize::MAX);
 
         // Clients are made, and ask the broker things, on a thread that may block.
         let broker_side = {
-            let (pending, part, metrics) = (pending.clone(), part.clone(), metrics.clone());
+            let (part, metrics) = (part.clone(), metrics.clone());
             move || {
                 let count = cluster.partitions(&kafka.replies_topic)?;
                 let partition =
                     ReplyPartition::choose(&kafka.replies_topic, count, server.reply_partition, Uuid::new_v4())?;
-                let requests = Requests::new(&cluster, &kafka, &partition, pending.clone(), longest_timeout, max_body)?;
-                let replies =
-                    Replies::start(&cluster, &kafka, partition, pending, part, metrics.shim_unclaimed.clone())?;
+                let requests = Requests::new(&cluster, &kafka, &partition, callers.clone(), longest_timeout, max_body)?;
+                let replies = Replies::start(&cluster, &kafka, partition, callers, part, &metrics)?;
                 Ok::<_, ShimError>((requests, replies))
             }
         };

@@ -18,11 +18,11 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::error::ShimError;
-use super::pending::{Pending, ReplyRecord};
 use crate::broker::{BrokerContext, Cluster};
+use crate::callers::{Callers, Receiver, ReplyRecord};
 use crate::config::Kafka;
 use crate::message::{HeadersBuilder, header};
-use crate::telemetry::Part;
+use crate::telemetry::{Metrics, Part};
 
 /// How long one wait for replies lasts; the end of the process is noticed that soon.
 const POLL: Duration = Duration::from_millis(100);
@@ -53,8 +53,10 @@ struct Reader {
     /// After the consumer: an embedded broker stops with the cluster.
     cluster: Arc<Cluster>,
     source: ReplyPartition,
-    pending: Arc<Pending>,
+    callers: Callers,
     part: Part,
+    /// Replies that callers have got by this way.
+    received: IntCounter,
     unclaimed: IntCounter,
     stop: Arc<AtomicBool>,
 }
@@ -86,15 +88,15 @@ impl ReplyPartition {
 }
 
 impl Replies {
-    /// Starts the thread, which opens `pending` once it stands at the partition's end. Blocks; not for the runtime's
+    /// Starts the thread, which lets callers wait once it stands at the partition's end. Blocks; not for the runtime's
     /// workers.
     pub(super) fn start(
         cluster: &Arc<Cluster>,
         config: &Kafka,
         source: ReplyPartition,
-        pending: Arc<Pending>,
+        callers: Callers,
         part: Part,
-        unclaimed: IntCounter,
+        metrics: &Metrics,
     ) -> Result<Self, ShimError> {
         // The library insists on a group; this one is never joined, and nothing is committed to it.
         let group = format!("{}-shim", config.group_id);
@@ -112,8 +114,16 @@ impl Replies {
         let consumer = cluster.client("shim-consumer", &settings, cluster.context("shim-consumer"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let partition = source.partition;
-        let reader =
-            Reader { consumer, cluster: cluster.clone(), source, pending, part, unclaimed, stop: stop.clone() };
+        let reader = Reader {
+            consumer,
+            cluster: cluster.clone(),
+            source,
+            callers,
+            part,
+            received: metrics.shim_replies.with_label_values(&["topic"]),
+            unclaimed: metrics.shim_unclaimed.clone(),
+            stop: stop.clone(),
+        };
         let thread = thread::Builder::new()
             .name("shim-replies".to_owned())
             .spawn(move || reader.run())
@@ -177,7 +187,7 @@ impl Reader {
             Ok(offset) => {
                 debug!(topic = self.source.topic, partition = self.source.partition, offset, "replies are read");
                 self.cluster.health().answered();
-                self.pending.open();
+                self.callers.open(&self.source.topic, self.source.partition);
                 self.part.ready();
                 Some(offset)
             }
@@ -207,13 +217,11 @@ impl Reader {
     fn deliver(&self, record: &BorrowedMessage<'_>) {
         self.cluster.health().answered();
         // The client library panics on a header whose name is not UTF-8, and anyone may write to a topic.
-        let read = catch_unwind(AssertUnwindSafe(|| copy(record)));
-        let claimed = read.is_ok_and(|reply| match correlation(&reply) {
-            Some(correlation) => self.pending.complete(correlation, Ok(reply)),
-            None => false,
-        });
-        if !claimed {
-            self.unclaimed.inc();
+        let correlation = catch_unwind(AssertUnwindSafe(|| correlation(record))).unwrap_or_default();
+        match correlation.map(|correlation| self.callers.receive(correlation, || copy(record))) {
+            Some(Receiver::Waiting) => self.received.inc(),
+            Some(Receiver::Answered) => {}
+            Some(Receiver::Nobody) | None => self.unclaimed.inc(),
         }
     }
 
@@ -237,8 +245,10 @@ impl Reader {
     }
 }
 
-fn correlation(reply: &ReplyRecord) -> Option<Uuid> {
-    Uuid::try_parse_ascii(reply.headers.get(header::CORRELATION_ID)?).ok()
+/// Whose reply it is. Looks at every header, so it panics where [`copy`] would.
+fn correlation(record: &BorrowedMessage<'_>) -> Option<Uuid> {
+    let last = record.headers()?.iter().filter(|header| header.key == header::CORRELATION_ID).last()?;
+    Uuid::try_parse_ascii(last.value?).ok()
 }
 
 /// Copies a record once out of the client's memory: headers and value in one buffer.

@@ -14,9 +14,9 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedPro
 use uuid::Uuid;
 
 use super::error::ShimError;
-use super::pending::Pending;
 use super::replies::ReplyPartition;
 use crate::broker::{BrokerContext, Cluster};
+use crate::callers::Callers;
 use crate::config::Kafka;
 use crate::message::{Code, Fault, Stage, header};
 
@@ -56,7 +56,7 @@ pub(super) struct Requests {
 /// Tells callers whose requests the broker did not take.
 struct DeliveryReports {
     broker: BrokerContext,
-    pending: Arc<Pending>,
+    callers: Callers,
 }
 
 impl Requests {
@@ -65,11 +65,11 @@ impl Requests {
         cluster: &Arc<Cluster>,
         config: &Kafka,
         reply: &ReplyPartition,
-        pending: Arc<Pending>,
+        callers: Callers,
         longest_timeout: Duration,
         max_body: usize,
     ) -> Result<Self, ShimError> {
-        let context = DeliveryReports { broker: cluster.context("shim-producer"), pending };
+        let context = DeliveryReports { broker: cluster.context("shim-producer"), callers };
         // A request that is older than every deadline is not worth delivering.
         let timeout = longest_timeout.as_millis().max(1).to_string();
         // Whether a record is too large is the broker's to say.
@@ -174,7 +174,7 @@ impl ProducerContext for DeliveryReports {
                     Some(code) => undelivered(code),
                     None => undeliverable(&error.to_string()),
                 };
-                self.pending.complete(*correlation, Err(fault));
+                self.callers.fail(*correlation, fault);
             }
         }
     }

@@ -146,6 +146,9 @@ pub struct Metrics {
     pub shim_duration: HistogramVec,
     /// `signalbox_shim_pending`: callers that wait for an answer.
     pub shim_pending: IntGauge,
+    /// `signalbox_shim_replies_total{way}`: replies that callers got: `direct`, from this process, ahead of the record; or
+    /// by the `topic`.
+    pub shim_replies: IntCounterVec,
     /// `signalbox_shim_unclaimed_replies_total`: replies nobody waits for any more: late, repeated, or another instance's.
     pub shim_unclaimed: IntCounter,
 }
@@ -381,6 +384,7 @@ impl Metrics {
             shim_requests: f.counters("shim_requests_total", "HTTP calls by status", &["endpoint", "status"])?,
             shim_duration: f.histograms("shim_duration_seconds", "HTTP calls", &["endpoint"])?,
             shim_pending: f.gauge("shim_pending", "HTTP callers that wait")?,
+            shim_replies: f.counters("shim_replies_total", "Replies that HTTP callers got, by their way", &["way"])?,
             shim_unclaimed: f
                 .counter("shim_unclaimed_replies_total", "Replies that no HTTP caller waits for any more")?,
         };

@@ -13,7 +13,7 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 
 use crate::broker::BrokerContext;
-use crate::shim::pending::ReplyRecord;
+use crate::callers::ReplyRecord;
 use crate::shim::*;
 
 pub(super) const CALL: &str = "/endpoints/sentiment-router/invocations";
