@@ -1,6 +1,8 @@
 //! `POST /invocations` with a model that answers at once, one call at a time, beside two bare hops over the same broker:
 //! a record to a process that only consumes and produces, and its record back. The hops' clients have the settings of
-//! the shim's and the intake's. All of them take turns, call by call.
+//! the shim's and the intake's. A call is answered by the instance that took it, at once, or by another, whose reply
+//! comes over the broker. All of them take turns, so many calls at a time: what one still has to do after its answer costs
+//! its own next call, and not another's.
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +20,11 @@ use crate::support::{Kafka, Process, Setup, Signalbox};
 use crate::table::{Reach, Row};
 use crate::throughput::{FOUR_ROUTES, bare};
 
-const CALLS: usize = 3_000;
-/// Before that, so that every connection is there.
-const WARM_UP: usize = 300;
+const TURNS: usize = 30;
+/// In each turn.
+const CALLS: usize = 100;
+/// Before them, which are not counted.
+const WARM_UP: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whoever sends bare records and waits for them.
@@ -34,31 +38,40 @@ struct Hops {
 
 pub(crate) fn run() -> Vec<Row> {
     let kafka = Kafka::shared();
-    let setups = [Setup::new(kafka), Setup::new(kafka), Setup::new(kafka)];
-    let hops = Hops::start(kafka, &setups[0]);
-    let signalbox = |setup: &Setup<'_>, delivery: &str| {
-        Signalbox::start(&setup.config(FOUR_ROUTES, &format!("  delivery: {delivery}"), "http://127.0.0.1:9"))
-    };
-    let doors = [signalbox(&setups[1], "at_least_once"), signalbox(&setups[2], "exactly_once")];
+    let setup = Setup::new(kafka);
+    let hops = Hops::start(kafka, &setup);
+    let ways = [("at_least_once", false), ("exactly_once", false), ("at_least_once", true), ("exactly_once", true)];
+    let setups = ways.map(|_| Setup::new(kafka));
+    let doors: Vec<_> =
+        ways.iter().zip(&setups).map(|((delivery, is_apart), setup)| Door::start(setup, delivery, *is_apart)).collect();
     let client = Client::builder().tcp_nodelay(true).no_proxy().build().unwrap();
     let runtime = Runtime::new().unwrap();
 
-    let mut took: [Vec<Duration>; 3] = Default::default();
-    for call in 0..WARM_UP + CALLS {
-        let calls = [
-            hops.there_and_back(call),
-            runtime.block_on(post(&client, doors[0].url())),
-            runtime.block_on(post(&client, doors[1].url())),
-        ];
-        if call >= WARM_UP {
-            took.iter_mut().zip(calls).for_each(|(all, took)| all.push(took));
+    let mut took: [Vec<Duration>; 5] = Default::default();
+    // In the first, every connection is made.
+    for turn in 0..=TURNS {
+        for (side, took) in took.iter_mut().enumerate() {
+            let calls = (0..WARM_UP + CALLS).map(|call| match side {
+                0 => hops.there_and_back(turn * (WARM_UP + CALLS) + call),
+                door => runtime.block_on(post(&client, doors[door - 1].0[0].url())),
+            });
+            let calls: Vec<_> = calls.skip(WARM_UP).collect();
+            took.extend(calls.into_iter().filter(|_| turn > 0));
         }
     }
+    let by_this = |door: &Door| door.0[0].metric(r#"signalbox_shim_replies_total{way="direct"}"#).unwrap_or_default();
+    let by_this: Vec<_> = doors.iter().map(by_this).collect();
     drop((hops, doors));
-    setups.iter().for_each(|setup| forget(kafka, setup));
+    setups.iter().chain([&setup]).for_each(|setup| forget(kafka, setup));
 
     println!("\n{:<44} {:>8} {:>8} {:>8} {:>8}", "1 KiB, one call at a time, ms", "p10", "p50", "p90", "p99");
-    let names = ["two bare hops", "POST /invocations, at_least_once", "POST /invocations, exactly_once"];
+    let names = [
+        "two bare hops",
+        "POST /invocations, at_least_once",
+        "POST /invocations, exactly_once",
+        "by another instance, at_least_once",
+        "by another instance, exactly_once",
+    ];
     let middles = took.map(|mut took| {
         took.sort_unstable();
         [0.1, 0.5, 0.9, 0.99].map(|share| milliseconds(at(&took, share)))
@@ -66,15 +79,34 @@ pub(crate) fn run() -> Vec<Row> {
     for (name, [p10, p50, p90, p99]) in names.iter().zip(middles) {
         println!("{name:<44} {p10:>8.2} {p50:>8.2} {p90:>8.2} {p99:>8.2}");
     }
-    let row = |what, door: usize| Row {
+    assert!(by_this.iter().zip(ways).all(|(replies, (_, is_apart))| (*replies == 0.0) == is_apart), "{by_this:?}");
+    let row = |what, side: usize, reach| Row {
         what,
         against: "two bare produce→consume hops, same broker",
-        ours: middles[door][1],
+        ours: middles[side][1],
         theirs: middles[0][1],
         unit: "ms",
-        reach: Reach::AtMost(1.3),
+        reach,
     };
-    vec![row("POST /invocations p50, no-op model", 1), row("the same with exactly_once", 2)]
+    vec![
+        row("POST /invocations p50, no-op model", 1, Reach::AtMost(1.3)),
+        row("the same with exactly_once", 2, Reach::AtMost(1.3)),
+        row("the same, answered by another instance", 3, Reach::Open),
+        row("the same with exactly_once", 4, Reach::Open),
+    ]
+}
+
+/// A process that takes calls, and perhaps another that answers them.
+struct Door(Vec<Signalbox>);
+
+impl Door {
+    fn start(setup: &Setup<'_>, delivery: &str, is_apart: bool) -> Self {
+        let config = setup.config(FOUR_ROUTES, &format!("  delivery: {delivery}"), "http://127.0.0.1:9");
+        match is_apart {
+            true => Self(["shim", "router"].map(|role| Signalbox::start_role(role, &config)).into()),
+            false => Self(vec![Signalbox::start(&config)]),
+        }
+    }
 }
 
 async fn post(client: &Client, url: &str) -> Duration {

@@ -1,4 +1,5 @@
-//! Results out: replies, faults and dead letters, each acknowledged by the broker before its request counts as done.
+//! Results out: replies, faults and dead letters, each acknowledged by the broker before its request counts as done. A
+//! caller who waits in this process has his before that.
 
 mod acknowledged;
 mod address;
