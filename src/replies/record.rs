@@ -18,7 +18,7 @@ pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome
     let payload = write(request, correlation, outcome, |key, value| {
         headers = headers.take().map(|headers| headers.insert(Header { key, value }));
     });
-    Record { payload, headers: headers.unwrap_or_else(OwnedHeaders::new) }
+    Record { payload, headers: headers.unwrap_or_default() }
 }
 
 /// The same record as it would come back.
