@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use reqwest::Client;
 use reqwest::header::CONTENT_TYPE;
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 
 use crate::backlog::{forget, kibibyte};
 use crate::statistics::{at, milliseconds};
@@ -21,9 +21,8 @@ use crate::table::{Reach, Row};
 use crate::throughput::{FOUR_ROUTES, bare};
 
 const TURNS: usize = 30;
-/// In each turn.
-const CALLS: usize = 100;
-/// Before them, which are not counted.
+const CALLS_PER_TURN: usize = 100;
+/// Before those that are counted, in each turn.
 const WARM_UP: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,14 +44,15 @@ pub(crate) fn run() -> Vec<Row> {
     let doors: Vec<_> =
         ways.iter().zip(&setups).map(|((delivery, is_apart), setup)| Door::start(setup, delivery, *is_apart)).collect();
     let client = Client::builder().tcp_nodelay(true).no_proxy().build().unwrap();
-    let runtime = Runtime::new().unwrap();
+    // The caller has one thread, as the hops have.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
 
     let mut took: [Vec<Duration>; 5] = Default::default();
     // In the first, every connection is made.
     for turn in 0..=TURNS {
         for (side, took) in took.iter_mut().enumerate() {
-            let calls = (0..WARM_UP + CALLS).map(|call| match side {
-                0 => hops.there_and_back(turn * (WARM_UP + CALLS) + call),
+            let calls = (0..WARM_UP + CALLS_PER_TURN).map(|call| match side {
+                0 => hops.there_and_back(turn * (WARM_UP + CALLS_PER_TURN) + call),
                 door => runtime.block_on(post(&client, doors[door - 1].0[0].url())),
             });
             let calls: Vec<_> = calls.skip(WARM_UP).collect();

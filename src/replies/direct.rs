@@ -32,11 +32,12 @@ impl Direct {
     }
 
     /// Answers the caller of a request that has come to its end, if he waits here.
-    pub(super) fn answer(&self, job: &Job) {
+    pub(super) fn answer(&self, job: &mut Job) {
         let Some(caller) = self.caller(job) else { return };
         let reply = reply_for_caller(&job.ending.request, &job.correlation, &job.ending.outcome);
         if size(&reply) <= self.largest && caller.answer(reply) {
             self.answered.inc();
+            job.answered = true;
         }
     }
 

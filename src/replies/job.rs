@@ -23,6 +23,8 @@ pub(super) struct Job {
     pub(super) fallback_partition: Option<i32>,
     /// Which of its records is on its way.
     pub(super) part: Part,
+    /// Whether its caller has the answer already.
+    pub(super) answered: bool,
     /// When the latest of them was; before that, when the request was read.
     pub(super) sent: Instant,
 }
@@ -88,7 +90,7 @@ impl Job {
         }
         let part = Part::first_of(&destination);
         let sent = ending.ticket.received();
-        Self { ending, correlation, destination, fallback_partition: None, part, sent }
+        Self { ending, correlation, destination, fallback_partition: None, part, answered: false, sent }
     }
 
     /// Where the reply or fault goes.

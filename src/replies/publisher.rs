@@ -159,7 +159,7 @@ impl Publisher {
     /// What has to wait for its turn does so in a task of its own.
     fn send(&self, job: Job) {
         let mut job = Box::new(job);
-        self.direct.answer(&job);
+        self.direct.answer(&mut job);
         match &self.order {
             Some(order) if job.ending.place.is_some() => {
                 let (order, way) = (order.clone(), self.way.clone());

@@ -50,6 +50,11 @@ impl Batch {
         self.jobs.is_empty()
     }
 
+    /// Whether somebody may wait for what it says. A caller who has his answer does not.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.jobs.iter().any(|job| !job.answered)
+    }
+
     /// Whether the transaction cannot be committed any more, since a record was refused.
     pub(super) fn is_spoilt(&self) -> bool {
         !self.refused.is_empty()

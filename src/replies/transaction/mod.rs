@@ -1,8 +1,9 @@
 //! `delivery: exactly_once`: records, and the offsets of the requests that they end, in one transaction after another.
 //!
 //! A record is produced as soon as it is there, so whoever reads uncommitted (the shim of another instance) has it at
-//! once; the transaction is committed a short interval after its first record, or as soon as nothing else is under way. A
-//! request is finished when its transaction is committed; if that comes to nothing, its record goes into the next one.
+//! once; the transaction is committed a short interval after its first record, or as soon as nothing else is under way,
+//! unless all of its replies are with their callers already. A request is finished when its transaction is committed; if
+//! that comes to nothing, its record goes into the next one.
 //!
 //! Several producers take turns, so nothing waits for a commit: one gathers while another's transaction is concluded.
 //! Where replies leave in order, the next begins once the broker has all that the one before has written.

@@ -132,7 +132,8 @@ impl<S: Fn() -> bool> Transactor<S> {
                     return earlier;
                 }
             }
-            let nothing_comes = || idle && self.offsets.under_way() <= batch.len();
+            let is_awaited = || batch.is_awaited() || (self.stopping)();
+            let nothing_comes = || idle && self.offsets.under_way() <= batch.len() && is_awaited();
             if self.concluder.session().is_none() && (full || left.is_zero() || nothing_comes()) {
                 // The next transaction's records take another way, and must not come before these.
                 let is_written = !self.parts.ordered || session.flush().is_ok();
