@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -44,6 +45,7 @@ pub struct Publisher {
     order: Option<Order>,
     direct: Direct,
     way: Way,
+    runtime: Handle,
 }
 
 /// What either way needs.
@@ -110,7 +112,7 @@ impl Publisher {
             Delivery::AtLeastOnce => Way::Acknowledged(Acknowledged::start(parts)?),
             Delivery::ExactlyOnce => Way::Transactions(Transactions::prepare(config, parts, metrics)?),
         };
-        Ok(Self { allowed, order, direct, way })
+        Ok(Self { allowed, order, direct, way, runtime: Handle::current() })
     }
 
     /// Takes the offsets of requests into transactions from now on. Without that nothing is committed.
@@ -163,7 +165,8 @@ impl Publisher {
         match &self.order {
             Some(order) if job.ending.place.is_some() => {
                 let (order, way) = (order.clone(), self.way.clone());
-                tokio::spawn(async move {
+                // Not only the runtime's own threads refuse requests.
+                self.runtime.spawn(async move {
                     order.turn(&mut job).await;
                     way.send(job);
                 });
