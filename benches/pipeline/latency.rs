@@ -1,8 +1,8 @@
 //! `POST /invocations` with a model that answers at once, one call at a time, beside two bare hops over the same broker:
 //! a record to a process that only consumes and produces, and its record back. The hops' clients have the settings of
 //! the shim's and the intake's. A call is answered by the instance that took it, at once, or by another, whose reply
-//! comes over the broker. All of them take turns, so many calls at a time: what one still has to do after its answer costs
-//! its own next call, and not another's.
+//! comes over the broker. All of them take turns, so many calls at a time: what one still has to do after its answer may
+//! cost its own next call, and not another's.
 
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,19 @@ use crate::support::{Kafka, Process, Setup, Signalbox};
 use crate::table::{Reach, Row};
 use crate::throughput::{FOUR_ROUTES, bare};
 
-const TURNS: usize = 30;
-const CALLS_PER_TURN: usize = 100;
+const TURNS: usize = 20;
+const CALLS_PER_TURN: usize = 50;
 /// Before those that are counted, in each turn.
 const WARM_UP: usize = 10;
+/// Between two calls, so that none meets what is still done about the one before; and without, when it does.
+const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::ZERO];
+const NAMES: [&str; 5] = [
+    "two bare hops",
+    "POST /invocations, at_least_once",
+    "POST /invocations, exactly_once",
+    "by another instance, at_least_once",
+    "by another instance, exactly_once",
+];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whoever sends bare records and waits for them.
@@ -47,44 +56,48 @@ pub(crate) fn run() -> Vec<Row> {
     // The caller has one thread, as the hops have.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
 
-    let mut took: [Vec<Duration>; 5] = Default::default();
-    // In the first, every connection is made.
-    for turn in 0..=TURNS {
-        for (side, took) in took.iter_mut().enumerate() {
-            let calls = (0..WARM_UP + CALLS_PER_TURN).map(|call| match side {
-                0 => hops.there_and_back(turn * (WARM_UP + CALLS_PER_TURN) + call),
-                door => runtime.block_on(post(&client, doors[door - 1].0[0].url())),
-            });
-            let calls: Vec<_> = calls.skip(WARM_UP).collect();
-            took.extend(calls.into_iter().filter(|_| turn > 0));
+    let mut call = 0;
+    let mut measure = |pause| {
+        let mut took: [Vec<Duration>; 5] = Default::default();
+        // In the first, every connection is made.
+        for turn in 0..=TURNS {
+            for (side, took) in took.iter_mut().enumerate() {
+                let calls = (0..WARM_UP + CALLS_PER_TURN).map(|_| {
+                    call += 1;
+                    std::thread::sleep(pause);
+                    match side {
+                        0 => hops.there_and_back(call),
+                        door => runtime.block_on(post(&client, doors[door - 1].0[0].url())),
+                    }
+                });
+                let calls: Vec<_> = calls.collect();
+                took.extend(calls.into_iter().skip(WARM_UP).filter(|_| turn > 0));
+            }
         }
-    }
+        took.each_mut().map(|took| {
+            took.sort_unstable();
+            [0.1, 0.5, 0.9, 0.99].map(|share| milliseconds(at(took, share)))
+        })
+    };
+    let measured = PAUSES.map(&mut measure);
     let by_this = |door: &Door| door.0[0].metric(r#"signalbox_shim_replies_total{way="direct"}"#).unwrap_or_default();
     let by_this: Vec<_> = doors.iter().map(by_this).collect();
     drop((hops, doors));
     setups.iter().chain([&setup]).for_each(|setup| forget(kafka, setup));
 
-    println!("\n{:<44} {:>8} {:>8} {:>8} {:>8}", "1 KiB, one call at a time, ms", "p10", "p50", "p90", "p99");
-    let names = [
-        "two bare hops",
-        "POST /invocations, at_least_once",
-        "POST /invocations, exactly_once",
-        "by another instance, at_least_once",
-        "by another instance, exactly_once",
-    ];
-    let middles = took.map(|mut took| {
-        took.sort_unstable();
-        [0.1, 0.5, 0.9, 0.99].map(|share| milliseconds(at(&took, share)))
-    });
-    for (name, [p10, p50, p90, p99]) in names.iter().zip(middles) {
-        println!("{name:<44} {p10:>8.2} {p50:>8.2} {p90:>8.2} {p99:>8.2}");
+    for (pause, sides) in PAUSES.iter().zip(&measured) {
+        let what = format!("1 KiB, one call at a time, {pause:?} apart, ms");
+        println!("\n{what:<44} {:>8} {:>8} {:>8} {:>8} {:>8}", "p10", "p50", "p90", "p99", "ratio");
+        for (name, [p10, p50, p90, p99]) in NAMES.iter().zip(sides) {
+            println!("{name:<44} {p10:>8.2} {p50:>8.2} {p90:>8.2} {p99:>8.2} {:>8.2}", p50 / sides[0][1]);
+        }
     }
     assert!(by_this.iter().zip(ways).all(|(replies, (_, is_apart))| (*replies == 0.0) == is_apart), "{by_this:?}");
     let row = |what, side: usize, reach| Row {
         what,
         against: "two bare produce→consume hops, same broker",
-        ours: middles[side][1],
-        theirs: middles[0][1],
+        ours: measured[0][side][1],
+        theirs: measured[0][0][1],
         unit: "ms",
         reach,
     };
