@@ -78,7 +78,8 @@ mod tests {
             let properties = [("message.max.bytes".to_owned(), bytes.to_owned())].into();
             Kafka { properties, ..Kafka::default() }
         };
-        let topics = Limits(vec![("max.in.flight.requests.per.connection", "2".to_owned()), ("batch.size", "5000".to_owned())]);
+        let topics =
+            Limits(vec![("max.in.flight.requests.per.connection", "2".to_owned()), ("batch.size", "5000".to_owned())]);
         assert_eq!(Limits::default().largest_record(&Kafka::default()), USUAL_RECORD);
         assert_eq!(Limits::default().largest_record(&config("9000000")), USUAL_RECORD);
         assert_eq!(topics.largest_record(&config("9000000")), 5_000);
