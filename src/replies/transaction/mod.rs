@@ -12,6 +12,7 @@ mod batch;
 mod concluder;
 mod session;
 mod transactor;
+mod twins;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};

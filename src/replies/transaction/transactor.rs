@@ -12,6 +12,7 @@ use super::Prepared;
 use super::batch::Batch;
 use super::concluder::{Concluded, Concluder, Outcome};
 use super::session::{Broken, SESSIONS, Session};
+use super::twins::{Twins, Verdict};
 use crate::broker::BrokerError;
 use crate::intake::{Claim, Offsets};
 use crate::replies::job::Job;
@@ -29,9 +30,6 @@ const AFTER_SESSION: Duration = Duration::from_millis(500);
 const RECALL: Duration = Duration::from_secs(5);
 /// Jobs in one transaction.
 const MAX_JOBS: usize = 10_000;
-/// Sessions that are fenced this often in [`FENCED_WITHIN`] have twins. A process that stood still loses each of its own once.
-const MAX_FENCED: usize = 2 * SESSIONS;
-const FENCED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Gathers the jobs of one transaction while the one before is concluded, by several sessions in turn.
 pub(super) struct Transactor<S> {
@@ -41,7 +39,7 @@ pub(super) struct Transactor<S> {
     concluder: Concluder,
     offsets: Offsets,
     stopping: S,
-    fenced: Vec<Instant>,
+    twins: Twins,
     /// Nobody will know what became of a transaction, so none of those after it may be committed.
     is_over: bool,
     tally: Tally,
@@ -70,7 +68,7 @@ impl<S: Fn() -> bool> Transactor<S> {
         };
         let resting = std::mem::take(&mut parts.opened).into();
         let concluder = Concluder::start(offsets.clone())?;
-        Ok(Self { parts, resting, concluder, offsets, stopping, fenced: Vec::new(), is_over: false, tally })
+        Ok(Self { parts, resting, concluder, offsets, stopping, twins: Twins::default(), is_over: false, tally })
     }
 
     pub(super) fn run(mut self) {
@@ -92,6 +90,14 @@ impl<S: Fn() -> bool> Transactor<S> {
             }
             if self.is_over {
                 return;
+            }
+            if let Verdict::GiveWay(time) = self.verdict() {
+                if let Some(concluded) = self.concluder.wait() {
+                    jobs.splice(0..0, self.settle(concluded));
+                }
+                if self.give_way(time).is_none() {
+                    return;
+                }
             }
             let Some(session) = self.session() else { return };
             jobs = self.transact(session, jobs);
@@ -200,9 +206,7 @@ impl<S: Fn() -> bool> Transactor<S> {
     /// A session is of no use any more.
     fn ended(&mut self, broken: &Broken) {
         if broken.is_fenced() {
-            let now = Instant::now();
-            self.fenced.retain(|then| now.duration_since(*then) < FENCED_WITHIN);
-            self.fenced.push(now);
+            self.twins.fenced(Instant::now());
             self.tally.fenced.inc();
         }
         if broken.is_stuck() {
@@ -222,10 +226,34 @@ impl<S: Fn() -> bool> Transactor<S> {
         }
     }
 
+    fn verdict(&mut self) -> Verdict {
+        self.twins.verdict(Instant::now(), fastrand::f64())
+    }
+
+    /// Leaves everything to a twin, if there is one, and makes all sessions anew. None when that is over.
+    fn give_way(&mut self, time: Duration) -> Option<()> {
+        warn!(
+            instance = self.parts.maker.name(),
+            "producers of the same name take each other's transactions; perhaps another instance has this name as well: \
+             waiting for it to end"
+        );
+        self.resting.drain(..).for_each(Session::discard);
+        let until = Instant::now() + time;
+        while Instant::now() < until && !(self.stopping)() {
+            thread::sleep(POLL.min(until.saturating_duration_since(Instant::now())));
+        }
+        for index in 0..SESSIONS {
+            let session = self.open(index)?;
+            self.resting.push_back(session);
+        }
+        self.twins.came_back(Instant::now());
+        Some(())
+    }
+
     /// Makes a session. None when that is over.
     fn open(&mut self, index: usize) -> Option<Session> {
         loop {
-            if self.fenced.len() >= MAX_FENCED {
+            if self.verdict() == Verdict::End {
                 error!(
                     instance = self.parts.maker.name(),
                     "another instance has the same name and takes this one's transactions; give each a kafka.instance_id \
