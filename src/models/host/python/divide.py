@@ -22,6 +22,8 @@ import pandas
 CELLS = 4096
 # So many who are like the refused must have been refused as well, in a row, before not each of them is probed.
 PROOFS = 16
+# From then on those of one call in so many are probed, as long as they are no more than one request in so many.
+CALLS_A_PROBE, REQUESTS_A_SUSPECT = 8, 16
 # So many in a row who are only like them are enough.
 MISTAKEN = 3
 # As many of the others are compared with the refused of a call.
@@ -53,6 +55,8 @@ class Divided:
         self.rows = [range(end - count, end) for count, end in zip(rows, ends)]
         self.waiting, self.refused = list(range(len(rows))), []
         self.longest, self.misled, self.gave_up = 0.0, False, False
+        # Of the refused, those who were not probed.
+        self.believed = set()
 
     def __getattr__(self, name):
         return getattr(self.model, name)
@@ -84,7 +88,9 @@ class Divided:
                 raise GaveUp
             answer, failed = self.call(self.waiting)
             if not failed:
-                self.learn(self.refused, self.waiting[:OTHERS])
+                proven = [request for request in self.refused if request not in self.believed]
+                if proven:
+                    self.learn(proven, self.waiting[:OTHERS])
                 return answer
             refused = []
 
@@ -105,10 +111,14 @@ class Divided:
             self.longest = max(self.longest, time.monotonic() - begun)
 
     def alike(self):
-        """Those who are like the refused, as far as they are refused alone as well; when that has always been so, one of them
-        is probed for all."""
+        """Those who are like the refused, as far as they are refused alone as well. When that has always been so, one of them
+        is probed for all, and where they are few, one of several calls."""
+        suspects = list(RESEMBLANCE.suspects(self.table, self.rows))
+        if suspects and RESEMBLANCE.spares_a_probe(len(suspects), len(self.rows)):
+            self.believed = set(suspects)
+            return suspects
         refused, mistaken = [], 0
-        for request in RESEMBLANCE.suspects(self.table, self.rows):
+        for request in suspects:
             if refused and RESEMBLANCE.proofs >= PROOFS:
                 refused.append(request)
             elif self.call([request])[1]:
@@ -166,7 +176,7 @@ class Resemblance:
     """How many of the refused, and of others in their company, have had a trait: a word, or the magnitude of a number."""
 
     def __init__(self):
-        self.seen, self.telling, self.proofs = {}, set(), 0
+        self.seen, self.telling, self.proofs, self.spared = {}, set(), 0, 0
 
     def suspects(self, table, requests):
         """Those with a trait that more of the refused have had than of the others."""
@@ -174,6 +184,12 @@ class Resemblance:
             for request, rows in enumerate(requests):
                 if any(not self.telling.isdisjoint(traits(table[row])) for row in rows):
                     yield request
+
+    def spares_a_probe(self, suspects, requests):
+        """Whether the suspects of a call are believed to be refused: who is not loses a little time."""
+        is_sure = self.proofs >= PROOFS and suspects * REQUESTS_A_SUSPECT <= requests
+        self.spared = (self.spared + 1) % CALLS_A_PROBE if is_sure else 0
+        return self.spared > 0
 
     def learn(self, rows, are_others):
         if len(self.seen) > CELLS:
