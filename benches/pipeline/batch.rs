@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio::runtime::Runtime;
 
 use super::backlog::{Backlog, signalbox};
-use super::models::{payload, registry};
+use super::models::{over_kafka, payload, registry};
 use super::served::Served;
 use super::statistics::{at, median, milliseconds};
 use super::support::{Caller, Hosting, Kafka, Mlflow, Setup, python};
@@ -181,7 +181,7 @@ async fn one_by_one(mlflow: &Mlflow) -> f64 {
 /// Whether there is a difference when nobody else waits.
 async fn one_at_a_time(mlflow: &Mlflow) {
     let uri = "models:/model-1@champion";
-    let hosting = Hosting::of(mlflow);
+    let hosting = over_kafka(Hosting::of(mlflow));
     let signalbox = hosting.endpoint("joined", uri).endpoint_with("single", uri, "60s", ", batch: off").start();
     let caller = Caller::of(&signalbox);
     let mut took = [Vec::new(), Vec::new()];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Caller, Hosting, Mlflow, is_alive, python};
+use crate::support::{Caller, Hosting, Kafka, Mlflow, Setup, is_alive, python};
 
 /// Logs and registers the quickstart's fast model as `model-1`, and registers copies of that as `model-2` and so on: each
 /// is a version of its own, with files that it shares with the others in the registry alone. All have the alias `champion`.
@@ -51,7 +51,13 @@ pub(crate) fn payload() -> Value {
     json!({"dataframe_split": {"columns": ["text"], "data": [["This is a great product!"]]}})
 }
 
-/// A Signalbox with this many of the models.
+/// The same over a real Kafka.
+pub(crate) fn over_kafka(mut hosting: Hosting) -> Hosting {
+    hosting.kafka = format!("\n{}", Setup::new(Kafka::shared()).kafka_section());
+    hosting
+}
+
+/// A Signalbox with this many of the models, over the embedded broker.
 pub(crate) fn hosting(mlflow: &Mlflow, count: usize) -> Hosting {
     (1..=count).fold(Hosting::of(mlflow), |hosting, number| {
         hosting.endpoint(&format!("model-{number}"), &format!("models:/model-{number}@champion"))

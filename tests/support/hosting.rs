@@ -1,4 +1,4 @@
-//! A Signalbox without a Kafka that hosts models of a registry.
+//! A Signalbox that hosts models of a registry, as a rule without a Kafka.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -9,6 +9,8 @@ use super::{Mlflow, Signalbox, fresh_directory};
 /// What such a Signalbox is told: a config that grows, with a cache directory of its own.
 pub(crate) struct Hosting {
     endpoints: String,
+    /// What stands under `kafka` in the config.
+    pub(crate) kafka: String,
     registry: String,
     models: String,
     /// Where artifacts are kept.
@@ -21,6 +23,7 @@ impl Hosting {
     pub(crate) fn of(mlflow: &Mlflow) -> Self {
         Self {
             endpoints: String::new(),
+            kafka: "{bootstrap_servers: embedded, partitions: 2}".to_owned(),
             registry: format!("tracking_uri: \"{}\"", mlflow.tracking_uri()),
             models: String::new(),
             cache: fresh_directory("cache"),
@@ -70,9 +73,10 @@ impl Hosting {
 
     fn config(&self) -> String {
         format!(
-            "model_endpoints:\n{}kafka: {{bootstrap_servers: embedded, partitions: 2}}\nserver: {{port: 0}}\n\
+            "model_endpoints:\n{}kafka: {}\nserver: {{port: 0}}\n\
              registry: {{{}}}\nmodels:\n  python: \"{}\"\n  cache: {{directory: \"{}\"}}\n{}",
             self.endpoints,
+            self.kafka,
             self.registry,
             Mlflow::python().display(),
             self.cache.display(),

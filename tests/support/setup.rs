@@ -97,23 +97,28 @@ impl<'a> Setup<'a> {
         format!(
             "model_endpoints:{endpoints}
 kafka:
-  bootstrap_servers: {}
-  requests_topic: {}
-  replies_topic: {}
-  dead_letter_topic: {}
-  group_id: {}
+{}
 {kafka_keys}
 server: {{port: 0}}
 registry: {{tracking_uri: \"{tracking_uri}\"}}
 models: {{python: \"{}\", cache: {{directory: \"{}\"}}}}
 ",
+            self.kafka_section(),
+            Mlflow::python().display(),
+            fresh_directory("cache").display(),
+        )
+    }
+
+    /// What stands under `kafka` in a config.
+    pub(crate) fn kafka_section(&self) -> String {
+        format!(
+            "  bootstrap_servers: {}\n  requests_topic: {}\n  replies_topic: {}\n  dead_letter_topic: {}\n  \
+             group_id: {}",
             self.kafka.bootstrap(),
             self.requests,
             self.replies,
             self.dead_letters,
             self.group,
-            Mlflow::python().display(),
-            fresh_directory("cache").display(),
         )
     }
 
