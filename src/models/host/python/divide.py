@@ -113,7 +113,7 @@ class Divided:
     def alike(self):
         """Those who are like the refused, as far as they are refused alone as well. When that has always been so, one of them
         is probed for all, and where they are few, one of several calls."""
-        suspects = list(RESEMBLANCE.suspects(self.table, self.rows))
+        suspects = RESEMBLANCE.suspects(self.table, self.rows)
         if suspects and RESEMBLANCE.spares_a_probe(len(suspects), len(self.rows)):
             self.believed = set(suspects)
             return suspects
@@ -180,10 +180,10 @@ class Resemblance:
 
     def suspects(self, table, requests):
         """Those with a trait that more of the refused have had than of the others."""
-        if self.telling:
-            for request, rows in enumerate(requests):
-                if any(not self.telling.isdisjoint(traits(table[row])) for row in rows):
-                    yield request
+        if not self.telling:
+            return []
+        are_like = [not self.telling.isdisjoint(traits(row)) for row in table]
+        return [request for request, rows in enumerate(requests) if True in are_like[rows.start : rows.stop]]
 
     def spares_a_probe(self, suspects, requests):
         """Whether the suspects of a call are believed to be refused: who is not loses a little time."""
@@ -247,7 +247,8 @@ def taken(data, rows):
 
 def columns(data):
     if isinstance(data, pandas.DataFrame):
-        return [data.iloc[:, column].tolist() for column in range(data.shape[1])]
+        # Its own `tolist` goes through texts one by one.
+        return [data.iloc[:, column].to_numpy(dtype=object).tolist() for column in range(data.shape[1])]
     if isinstance(data, dict):
         return [column for part in data.values() for column in columns(part)]
     rows = data.tolist() if isinstance(data, numpy.ndarray) else data
