@@ -134,7 +134,7 @@ pub async fn run(
         () = announce => Ok(()),
         () = reload.run(&config, &app.metrics, async |config| app.reload(config).await) => Ok(()),
     };
-    app.shutdown().await?;
+    app.shutdown(result.is_ok()).await?;
     result
 }
 
@@ -196,12 +196,13 @@ impl App {
     }
 
     /// From the door inwards: no new callers, then no new requests, then the models, and the broker last.
-    async fn shutdown(self) -> Result<(), AppError> {
+    /// `goes_on`: whether the requests under way can still be ended.
+    async fn shutdown(self, goes_on: bool) -> Result<(), AppError> {
         info!("shutting down; a second signal ends it at once");
         let work = async {
             self.door.shutdown().await;
             if let Some(router) = self.router {
-                router.shutdown().await?;
+                router.shutdown(goes_on).await?;
             }
             // Clients and the embedded broker block while they close.
             let _ = spawn_blocking(move || drop(self.cluster)).await;
@@ -280,10 +281,12 @@ impl Router {
         changed.map_err(|error| AppError::Config(error.to_string()))
     }
 
-    async fn shutdown(self) -> Result<(), AppError> {
+    /// `goes_on`: whether the requests under way can still be ended.
+    async fn shutdown(self, goes_on: bool) -> Result<(), AppError> {
         let Self { intake, pipeline, models, canaries, publisher, shadows, drain } = self;
         drop(pipeline);
-        let stopped = blocking(move || intake.stop()).await?;
+        let patience = if goes_on { drain } else { Duration::ZERO };
+        let stopped = blocking(move || intake.stop(patience)).await?;
         shadows.shutdown().await;
         blocking(move || publisher.flush(drain)).await?;
         models.shutdown().await;

@@ -1,9 +1,9 @@
 //! The consumer of requests, and the thread that is its own.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -22,7 +22,7 @@ use crate::telemetry::{Metrics, Readiness};
 
 /// The running intake.
 pub struct Intake {
-    stop: Arc<AtomicBool>,
+    stop: Arc<OnceLock<Duration>>,
     offsets: Offsets,
     thread: Option<JoinHandle<Result<(), IntakeError>>>,
 }
@@ -82,7 +82,7 @@ impl Intake {
         let offsets = Offsets::new(&consumer);
         let committer = Committer::start(&consumer)?;
 
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::<OnceLock<Duration>>::default();
         let poller = Poller {
             topics,
             embedded: cluster.is_embedded(),
@@ -94,7 +94,6 @@ impl Intake {
             opening: Opening::default(),
             committer,
             commit_interval: config.commit_interval,
-            drain_timeout: config.drain_timeout,
             metrics: metrics.clone(),
             readiness,
             errors: 0,
@@ -114,13 +113,13 @@ impl Intake {
         self.offsets.clone()
     }
 
-    /// Stops reading, waits for the requests under way as long as `kafka.drain_timeout`, commits, and leaves the group.
+    /// Stops reading, waits so long for the requests under way, commits, and leaves the group.
     /// Blocks; not for the runtime's workers.
     ///
     /// # Errors
     /// When the intake had ended by itself before.
-    pub fn stop(mut self) -> Result<(), IntakeError> {
-        self.stop.store(true, Ordering::Release);
+    pub fn stop(mut self, patience: Duration) -> Result<(), IntakeError> {
+        self.stop.get_or_init(|| patience);
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) => Err(IntakeError::Thread("it panicked".to_owned())),

@@ -1,8 +1,7 @@
 //! The polling thread: reads, hands over, commits, and never stops polling.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -36,12 +35,12 @@ pub(super) struct Poller {
     pub(super) consumer: Arc<BaseConsumer<IntakeContext>>,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) completions: Sender<Completion>,
-    pub(super) stop: Arc<AtomicBool>,
+    /// Set once it is to stop: how long it may wait for the requests under way.
+    pub(super) stop: Arc<OnceLock<Duration>>,
     pub(super) pressure: Pressure,
     pub(super) opening: Opening,
     pub(super) committer: Committer,
     pub(super) commit_interval: Duration,
-    pub(super) drain_timeout: Duration,
     pub(super) metrics: Metrics,
     pub(super) readiness: Part,
     /// Polling errors since the last record, so that each streak is logged once.
@@ -52,7 +51,10 @@ impl Poller {
     pub(super) fn run(mut self) -> Result<(), IntakeError> {
         info!(topic = %self.topics.requests(), "reading requests");
         let (mut committed, mut observed) = (Instant::now(), Instant::now());
-        while !self.stop.load(Ordering::Acquire) {
+        let patience = loop {
+            if let Some(patience) = self.stop.get() {
+                break *patience;
+            }
             let now = Instant::now();
             self.read(now)?;
             if now.duration_since(committed) >= self.commit_interval {
@@ -63,8 +65,8 @@ impl Poller {
                 observed = now;
                 self.observe(now);
             }
-        }
-        self.drain();
+        };
+        self.drain(patience);
         Ok(())
     }
 
@@ -275,13 +277,13 @@ impl Poller {
     }
 
     /// Stops reading, goes on polling while requests end, commits, and leaves.
-    fn drain(self) {
+    fn drain(self, patience: Duration) {
         self.readiness.waits_for("nothing any more: it is shutting down");
         self.pause_all(true);
         let context = self.consumer.context();
         let lanes = context.state().lanes.ids();
         let in_flight = || context.state().lanes.in_flight(&lanes);
-        let until = Instant::now() + self.drain_timeout;
+        let until = Instant::now() + patience;
         let mut left = in_flight();
         info!(in_flight = left, "no more requests are read; those under way are waited for");
         while left > 0 && Instant::now() < until {
