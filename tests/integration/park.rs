@@ -196,7 +196,8 @@ fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() 
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
 fn a_model_that_is_far_behind_holds_up_nobody_else() {
     const FLOOD: usize = 300;
-    const PROBES: usize = 20;
+    // Fewer at once than half of what the slow model leaves free: more would be put aside as well.
+    const PROBES: usize = 10;
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
         let setup = Setup::new(kafka);
