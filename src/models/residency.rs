@@ -16,8 +16,11 @@ const SOON: f32 = 1.0;
 /// A load that takes no longer than this earns no stay.
 const CHEAP: Duration = Duration::from_millis(500);
 
-/// What a model takes to load at most that is let go ahead of need: that it is missed after all, once in several times,
-/// costs no more than each time to wait for a process to end.
+/// Loads that take no longer than this are alike. They differ more by accident than by model, and the first of a version
+/// takes several times as long as those after it, so what they took says less about what stays than who is called.
+///
+/// What was that quick to load may be let go ahead of need: that it is missed after all, once in several times, costs no
+/// more than each time to wait for a process to end.
 const QUICK: Duration = Duration::from_millis(100);
 
 /// The part of the memory that is kept free at most.
@@ -268,7 +271,7 @@ impl<K> Resident<K> {
     fn value(&self, wait_of_strangers: f32) -> f64 {
         let Habit { silence, pace, .. } = self.habit;
         let wait = pace.map_or(silence.max(wait_of_strangers), |pace| pace.expected_wait(silence));
-        self.load_cost.as_secs_f64() / (self.memory.max(1) as f64 * f64::from(wait.max(SOON)))
+        self.load_cost.max(QUICK).as_secs_f64() / (self.memory.max(1) as f64 * f64::from(wait.max(SOON)))
     }
 }
 

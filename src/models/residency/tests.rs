@@ -62,10 +62,18 @@ fn the_least_valuable_goes() {
     assert_eq!(room([resident(1), seldom, resident(3)]), Room::Evict(vec![2]));
     let large = Resident { memory: 11 * MB, ..resident(3) };
     assert_eq!(room([resident(1), resident(2), large]), Room::Evict(vec![3]));
-    let cheap = Resident { load_cost: millis(50), ..resident(2) };
-    assert_eq!(room([resident(1), cheap, resident(3)]), Room::Evict(vec![2]));
+    let dear = |key| Resident { load_cost: millis(200), ..resident(key) };
+    assert_eq!(room([dear(1), resident(2), dear(3)]), Room::Evict(vec![2]));
     let once = Resident { habit: Habit { pace: None, ..habit(0.0, 101) }, ..resident(3) };
     assert_eq!(room([Resident { habit: habit(2.0, 100), ..resident(1) }, resident(2), once]), Room::Evict(vec![1]));
+}
+
+#[test]
+fn a_load_that_was_slow_by_accident_keeps_nobody() {
+    let slow = Resident { load_cost: millis(90), habit: habit(2.0, 100), ..resident(1) };
+    let quick = Resident { load_cost: millis(9), ..resident(2) };
+    let room = rules(20 * MB).room(&[slow, quick], Claims::default(), wanted(10), NOW);
+    assert_eq!(room, Room::Evict(vec![1]));
 }
 
 #[test]
