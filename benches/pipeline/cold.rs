@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use super::host_memory::{Memory, memory_of, memory_of_tree};
-use super::models::{ask, hosting, over_kafka, registry, unload};
+use super::models::{ask, hosting, registry, unload};
 use super::phases::Phases;
 use super::served::Served;
 use super::statistics::{at, milliseconds};
@@ -27,7 +27,7 @@ pub(super) fn run() -> Vec<Row> {
 }
 
 async fn cold(mlflow: &Mlflow) -> Vec<Row> {
-    let signalbox = over_kafka(hosting(mlflow, COLD + 1)).start();
+    let signalbox = hosting(mlflow, COLD + 1).start();
     let caller = Caller::of(&signalbox);
     // The template imports what it needs, and what the first model adds to that.
     let first_of_all = ask(&caller, COLD + 1).await;

@@ -3,7 +3,7 @@
 use tokio::runtime::Runtime;
 
 use crate::host_memory::memory_of_tree;
-use crate::models::{ask, hosting, over_kafka, registry};
+use crate::models::{ask, hosting, registry};
 use crate::plot::{Curve, Plot};
 use crate::statistics::{median, milliseconds};
 use crate::support::{Caller, Mlflow};
@@ -57,7 +57,7 @@ pub(crate) fn run() -> Vec<Row> {
 
 async fn grow(mlflow: &Mlflow) -> Vec<Point> {
     let most = MODELS[MODELS.len() - 1];
-    let signalbox = over_kafka(hosting(mlflow, most + 1)).models("memory_limit: 16GiB").start();
+    let signalbox = hosting(mlflow, most + 1).models("memory_limit: 16GiB").start();
     let caller = Caller::of(&signalbox);
     // The template imports what it needs for this kind of model.
     ask(&caller, most + 1).await;

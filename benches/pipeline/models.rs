@@ -51,15 +51,15 @@ pub(crate) fn payload() -> Value {
     json!({"dataframe_split": {"columns": ["text"], "data": [["This is a great product!"]]}})
 }
 
-/// The same over a real Kafka.
+/// What is hosted, over a real Kafka.
 pub(crate) fn over_kafka(mut hosting: Hosting) -> Hosting {
     hosting.kafka = format!("\n{}", Setup::new(Kafka::shared()).kafka_section());
     hosting
 }
 
-/// A Signalbox with this many of the models, over the embedded broker.
+/// A Signalbox with this many of the models.
 pub(crate) fn hosting(mlflow: &Mlflow, count: usize) -> Hosting {
-    (1..=count).fold(Hosting::of(mlflow), |hosting, number| {
+    (1..=count).fold(over_kafka(Hosting::of(mlflow)), |hosting, number| {
         hosting.endpoint(&format!("model-{number}"), &format!("models:/model-{number}@champion"))
     })
 }
