@@ -119,10 +119,10 @@ impl Journey<'_> {
         // The breaker may have opened while this request waited for its turn, with many others.
         passage = passage.map(Passage::renew).transpose().map_err(Unanswered::unasked)?;
         let (answer, took, in_company) = match turn {
-            Turn::Own(lease, rows) => {
+            Turn::Own(lease, single) => {
                 let (answer, took) = self.call_alone(target, lease, payload, time).await;
-                if let (Some(batcher), Some(Ok(_))) = (&target.batcher, &answer) {
-                    batcher.took(rows, took);
+                if let (Some(batcher), Some(result)) = (&target.batcher, &answer) {
+                    batcher.called(single.as_ref(), result, took);
                 }
                 (answer, took, false)
             }

@@ -21,7 +21,7 @@ use crate::invocation::body::Payload;
 use crate::message::{Fault, Reply, Request};
 use crate::models::{CallFailure, Lease};
 use crate::telemetry::BatchMetrics;
-use queue::{Queue, Taken, Waiting};
+use queue::{Queue, Single, Taken, Waiting};
 use run::Batch;
 
 /// The requests of one route that wait for its model.
@@ -37,8 +37,8 @@ pub(super) struct Batcher {
 
 /// What a request gets when its turn has come.
 pub(super) enum Turn {
-    /// A place of its own; and how many rows it has, if somebody has looked.
-    Own(Lease, Option<usize>),
+    /// A place of its own; and what is known of it, if somebody has looked.
+    Own(Lease, Option<Single>),
     /// It has been taken along.
     Company(Company),
 }
@@ -107,7 +107,7 @@ impl Target {
                 Ok(company) => Ok(Turn::Company(company)),
                 Err(_) => Ok(own(lease)),
             },
-            Taken::Alone(rows) => Ok(Turn::Own(lease, Some(rows))),
+            Taken::Alone(single) => Ok(Turn::Own(lease, Some(single))),
             Taken::Several(group) => {
                 let (batch, company) = Batch::of(group, lease, Arc::clone(self), timeout);
                 tokio::spawn(batch.run());
@@ -157,8 +157,8 @@ impl Batcher {
 
     fn take(&self, place: &Place<'_>, lease: &Lease) -> Taken {
         let taken = self.queue().take(place.number, lease.signature(), lease.trust(), &self.settings, &self.metrics);
-        if let Taken::Alone(rows) = taken {
-            self.metrics.rows.observe(rows as f64);
+        if let Taken::Alone(single) = &taken {
+            self.metrics.rows.observe(single.rows as f64);
         }
         taken
     }
@@ -166,6 +166,17 @@ impl Batcher {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing panics while it is held.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes account of a call for one request, of which there may be something known.
+    pub(super) fn called(&self, single: Option<&Single>, result: &Result<Reply, CallFailure>, took: Duration) {
+        if result.is_ok() {
+            self.took(single.map(|single| single.rows), took);
+        }
+        let tells = result.as_ref().map_or_else(|failure| !failure.fault.retryable, |_| true);
+        if let Some(single) = single.filter(|_| tells) {
+            self.queue().called(single, result.is_err());
+        }
     }
 
     /// Takes account of a call with so many rows, if their number is known.

@@ -45,10 +45,17 @@ pub(super) struct Waiting {
 pub(super) enum Taken {
     /// Nobody, since another has taken it along.
     Along,
-    /// That one, which has so many rows.
-    Alone(usize),
+    Alone(Single),
     /// That one and others.
     Several(Group),
+}
+
+/// A request that goes by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::pipeline) struct Single {
+    pub(super) rows: usize,
+    /// Its kind, where most of that are refused.
+    suspected: Option<Key>,
 }
 
 /// Requests that go together: at least two, the first of which has the place.
@@ -117,21 +124,19 @@ impl Queue {
         let Some(own) = self.leave(number) else { return Taken::Along };
         let Some(key) = own.key.clone() else {
             metrics.payload.inc();
-            return Taken::Alone(own.payload.rows());
+            return Taken::Alone(own.single());
         };
         let suspected = self.suspicion.most(&key);
         let (others, is_crowded) =
             self.company(&own, &key, self.size.rows().min(suspected), settings.max_bytes.as_u64());
         self.size.left_behind(is_crowded);
         if others.is_empty() {
-            if suspected <= 1 {
-                // It is forgiven in the end.
-                self.suspicion.saw(&key, own.payload.rows(), 0);
-                metrics.refused.inc();
-            } else {
+            if suspected > 1 {
                 metrics.company.inc();
+                return Taken::Alone(own.single());
             }
-            return Taken::Alone(own.payload.rows());
+            metrics.refused.inc();
+            return Taken::Alone(Single { suspected: Some(key), ..own.single() });
         }
         let differ = others
             .iter()
@@ -140,7 +145,7 @@ impl Queue {
         let count = match joining {
             Joining::No => {
                 metrics.model.inc();
-                return Taken::Alone(own.payload.rows());
+                return Taken::Alone(own.single());
             }
             Joining::Proven(most) => most - 1,
             Joining::Sampled | Joining::Trusted => others.len(),
@@ -148,6 +153,13 @@ impl Queue {
         let mut members = vec![own];
         members.extend(others.into_iter().take(count).filter_map(|other| self.leave(other)));
         Taken::Several(Group { members, joining, key })
+    }
+
+    /// Takes account of one that was called by itself: a suspicion is confirmed, or forgiven in the end.
+    pub(super) fn called(&mut self, single: &Single, is_refused: bool) {
+        if let Some(kind) = &single.suspected {
+            self.suspicion.saw(kind, single.rows, if is_refused { single.rows } else { 0 });
+        }
     }
 
     /// Those that can go with one, and fit in; and whether some do not, for their rows.
@@ -186,6 +198,10 @@ impl Queue {
 }
 
 impl Waiting {
+    fn single(&self) -> Single {
+        Single { rows: self.payload.rows(), suspected: None }
+    }
+
     fn key_for(&self, signature: Option<&Signature>) -> Option<Key> {
         self.payload.key(self.request.content_type(), signature)
     }

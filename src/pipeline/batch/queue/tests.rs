@@ -50,7 +50,7 @@ impl World {
     fn take_with(&mut self, number: u64, signature: Option<&Arc<Signature>>) -> Vec<usize> {
         match self.queue.take(number, signature, &self.trust, &self.settings, &self.metrics) {
             Taken::Along => Vec::new(),
-            Taken::Alone(rows) => vec![rows],
+            Taken::Alone(single) => vec![single.rows],
             Taken::Several(group) => group.members.iter().map(|member| member.payload.rows()).collect(),
         }
     }
@@ -102,23 +102,23 @@ fn a_model_that_is_called_singly_is() {
 }
 
 #[test]
-fn what_is_suspected_goes_alone_until_it_is_forgiven() {
+fn what_is_suspected_goes_alone_as_long_as_it_is_refused() {
     let mut world = World::new();
-    let key = |world: &World, number| world.queue.waiting[&number].key.clone().unwrap();
-    let first = world.enter(&rows(&["null"]));
-    let suspected = key(&world, first);
+    let mut next = world.enter(&rows(&["null"]));
+    let suspected = world.queue.waiting[&next].key.clone().unwrap();
     world.queue.suspicion.saw(&suspected, 10, 10);
-    let mut calls = 0;
-    loop {
-        world.enter(&rows(&["null"]));
-        let next = *world.queue.waiting.keys().next().unwrap();
-        calls += 1;
-        if world.take(next).len() > 1 {
-            break;
-        }
-    }
-    assert!((10..100).contains(&calls), "{calls}");
-    assert_eq!(world.metrics.refused.get(), calls - 1);
+    let mut call = |is_refused| {
+        let waiting = world.enter(&rows(&["null"]));
+        let number = std::mem::replace(&mut next, waiting);
+        let taken = world.queue.take(number, None, &world.trust, &world.settings, &world.metrics);
+        let Taken::Alone(single) = taken else { return false };
+        world.queue.called(&single, is_refused);
+        true
+    };
+    assert!((0..200).all(|_| call(true)));
+    let forgiven = (0..200).position(|_| !call(false)).unwrap();
+    assert!((10..100).contains(&forgiven), "{forgiven}");
+    assert_eq!(world.metrics.refused.get(), 200 + forgiven as u64);
 }
 
 #[test]
