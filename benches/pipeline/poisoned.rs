@@ -2,7 +2,7 @@
 //! not at fault has to be answered, which is looked at as well.
 
 use crate::backlog::Backlog;
-use crate::batch::{TEXT, of_texts, rate, texts};
+use crate::batch::{FOREST, TEXT, numbers, of_numbers, of_texts, rate, register_forest, texts};
 use crate::models::registry;
 use crate::statistics::median;
 use crate::support::python;
@@ -39,30 +39,46 @@ for name, model in (('picky', Picky()), ('moody', Moody())):
         signature=ModelSignature(inputs=Schema([ColSpec('string', 'text')])))
 ";
 
+/// What Python reads as infinity.
+const INFINITE: [&str; 8] = ["1e999"; 8];
+
 /// What is wrong with the refused.
 struct Poison {
     what: &'static str,
     model: &'static str,
+    /// None that anybody minds.
+    fine: fn(usize) -> Vec<u8>,
     payload: fn(usize) -> Vec<u8>,
     reach: Reach,
 }
 
-const POISONS: [Poison; 3] = [
+const POISONS: [Poison; 4] = [
     Poison {
         what: "1 % of the rows are refused: they lack their text",
         model: TEXT,
-        payload: |n| if is_poisoned(n) { of_texts(&["null".to_owned()]) } else { fine(n) },
+        fine: texts::<1>,
+        payload: |n| if is_poisoned(n) { of_texts(&["null".to_owned()]) } else { texts::<1>(n) },
+        reach: REACH,
+    },
+    Poison {
+        what: "the same through a random forest: they are infinite",
+        model: FOREST,
+        fine: numbers::<1>,
+        payload: |n| if is_poisoned(n) { of_numbers(&[INFINITE.map(str::to_owned)]) } else { numbers::<1>(n) },
         reach: REACH,
     },
     Poison {
         what: "1 % of the rows are refused: they say a word",
         model: "models:/picky/1",
-        payload: |n| if is_poisoned(n) { of_texts(&[format!("\"poison {n}\"")]) } else { fine(n) },
+        fine: texts::<1>,
+        payload: |n| if is_poisoned(n) { of_texts(&[format!("\"poison {n}\"")]) } else { texts::<1>(n) },
         reach: REACH,
     },
     Poison {
         what: "1 % of the rows are refused: nothing tells them apart",
         model: "models:/moody/1",
+        // None whose number ends as those do which it minds.
+        fine: |n| texts::<1>(if is_poisoned(n) { n + 1 } else { n }),
         payload: texts::<1>,
         reach: Reach::Open,
     },
@@ -71,15 +87,16 @@ const POISONS: [Poison; 3] = [
 pub(crate) fn run() -> Vec<Row> {
     let tracking_uri = registry(1).tracking_uri();
     python(REGISTER, &[&tracking_uri]);
+    register_forest(&tracking_uri);
     POISONS.map(|poison| poison.beside_none(&tracking_uri)).into()
 }
 
 impl Poison {
     fn beside_none(&self, tracking_uri: &str) -> Row {
-        let rate = |backlog| rate(tracking_uri, self.model, "", 1, backlog);
         let turns: [_; TURNS] = std::array::from_fn(|_| {
-            let none = rate(Backlog::with(REQUESTS, fine));
-            (rate(Backlog { is_refused: is_poisoned, ..Backlog::with(REQUESTS, self.payload) }), none)
+            let none = rate(tracking_uri, self.model, "", 1, Backlog::with(REQUESTS, self.fine));
+            let some = Backlog { is_refused: is_poisoned, ..Backlog::with(REQUESTS, self.payload) };
+            (rate(tracking_uri, self.model, "", 1, some), none)
         });
         Row {
             what: self.what,
@@ -94,9 +111,4 @@ impl Poison {
 
 fn is_poisoned(n: usize) -> bool {
     n % ONE_IN == 7
-}
-
-/// None that anybody minds.
-fn fine(n: usize) -> Vec<u8> {
-    texts::<1>(if is_poisoned(n) { n + 1 } else { n })
 }

@@ -121,7 +121,7 @@ impl Default for Kafka {
             create_topics: true,
             partitions: 8,
             replication_factor: -1,
-            max_in_flight: 1024,
+            max_in_flight: 4096,
             max_in_flight_bytes: ByteSize::mib(256),
             commit_interval: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(30),
