@@ -53,11 +53,13 @@ pub struct Answers {
     pub reply: Reply,
     /// The numbers of the refused, in their order: never all.
     pub refused: Vec<usize>,
+    /// What the first of the refused were answered alone, in their order. The others are to be called.
+    pub told: Vec<Result<Reply, Fault>>,
 }
 
 impl From<Reply> for Answers {
     fn from(reply: Reply) -> Self {
-        Self { reply, refused: Vec::new() }
+        Self { reply, refused: Vec::new(), told: Vec::new() }
     }
 }
 

@@ -4,9 +4,10 @@
 //!
 //! A question's head is `{"invoke": {"content_type", "rows", "patience"}}`, with a payload as the body; `rows` are those of
 //! each request in it, where it is of several. The answer's is `{"status", "content_type", "too_large", "exhausted",
-//! "refused"}`: the body is what the scoring server says to a payload without the requests whose numbers are in `refused`.
-//! Those are looked for once a call of several requests has failed, for as many seconds as `patience` says, and are none
-//! when they were not found. (`{"load": …}` is answered by a head alone.)
+//! "refused", "told"}`: the body is what the scoring server says to a payload without the requests whose numbers are in
+//! `refused`. Those are looked for once a call of several requests has failed, for as many seconds as `patience` says, and
+//! are none when they were not found. After that comes what the first of them are told, each as if it had been alone: of
+//! each, `told` has the status, the content type, and the length. (`{"load": …}` is answered by a head alone.)
 
 use std::io::{Error, ErrorKind, Result};
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
@@ -146,6 +147,9 @@ struct Invoked {
     /// The requests that are left out of the answer.
     #[serde(default)]
     refused: Vec<usize>,
+    /// The status, the content type and the length of what the first of those are told, after the answer.
+    #[serde(default)]
+    told: Vec<(u16, String, usize)>,
 }
 
 impl ModelHost {
@@ -207,7 +211,8 @@ impl ModelHost {
     /// Calls the model, and waits for its answer. A call that is not answered in time, or whose future is dropped, ends
     /// the process: nothing else stops a model that computes.
     ///
-    /// Of `several` requests, those that the model refuses are left out of the answer, where it was found out which they are.
+    /// Of `several` requests, those that the model refuses are left out of the answer, where it was found out which they are,
+    /// and the first of them are told at once.
     pub(crate) async fn invoke(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, Failure> {
         let patience = several.patience.as_secs_f64();
         let question = Question::Invoke { content_type: call.content_type, rows: several.rows, patience };
@@ -246,24 +251,43 @@ impl ModelHost {
             self.child.kill();
             self.lost(Lost::Garbled(why), Duration::ZERO)
         };
-        let Invoked { status, content_type, too_large: is_too_large, exhausted, refused } =
+        let Invoked { status, content_type, too_large: is_too_large, exhausted, refused, told } =
             serde_json::from_slice(&answer.head).map_err(|error| garbled(error.to_string()))?;
         let are_some = refused.is_sorted_by(|one, next| one < next)
             && refused.last().is_none_or(|last| *last < requests && refused.len() < requests);
         if !are_some {
             return Err(garbled(format!("of {requests} requests it refuses {refused:?}")));
         }
+        let mut body = answer.body;
+        let length = told.iter().fold(0_usize, |sum, (_, _, length)| sum.saturating_add(*length));
+        if told.len() > refused.len() || length > body.len() {
+            return Err(garbled(format!("it tells {} of {} refused, in {length} bytes", told.len(), refused.len())));
+        }
+        let mut rest = body.split_off(body.len() - length);
+        let told = told.into_iter().map(|(status, content_type, length)| {
+            let body = rest.split_to(length);
+            self.reply(status, content_type, body)
+        });
+        let told = told.collect();
         if is_too_large {
             return Err(too_large(&self.shown).into());
         }
-        if (200..300).contains(&status) {
-            return Ok(Answers { reply: Reply { content_type, body: answer.body }, refused });
+        match self.reply(status, content_type, body) {
+            Ok(reply) => Ok(Answers { reply, refused, told }),
+            Err(fault) => Err(if exhausted { self.exhausted(fault) } else { fault }.into()),
         }
-        let Meaning { fault, traceback } = meaning_of(status, None, &answer.body);
+    }
+
+    /// What the scoring server says. What a model raised goes to the log.
+    fn reply(&self, status: u16, content_type: String, body: Bytes) -> Result<Reply, Fault> {
+        if (200..300).contains(&status) {
+            return Ok(Reply { content_type, body });
+        }
+        let Meaning { fault, traceback } = meaning_of(status, None, &body);
         if let Some(traceback) = &traceback {
             self.exceptions.log(&fault, traceback);
         }
-        Err(if exhausted { self.exhausted(fault) } else { fault }.into())
+        Err(fault)
     }
 
     /// It answered that it has no memory left, and is not asked again. Another one may do better.

@@ -13,7 +13,7 @@ use super::{Answered, Company};
 use crate::invocation::body::{Answer, Key, Payload};
 use crate::invocation::trust::{Joining, Objection};
 use crate::invocation::{Answers, Call, Several};
-use crate::message::{Code, Headers, Reply, Request};
+use crate::message::{Code, Fault, Headers, Reply, Request};
 use crate::models::{CallFailure, Lease};
 use crate::pipeline::ask::is_over;
 use crate::pipeline::target::Target;
@@ -218,7 +218,7 @@ impl Batch {
         let earliest = members.iter().filter_map(|member| member.deadline).min();
         let several = Several { rows: if self.asks { &rows } else { &[] }, patience: self.patience(earliest) };
         let called = self.call_for(&request, &Headers::default(), joined, &rows, several, latest).await;
-        let Answers { reply, refused } = match called {
+        let Answers { reply, refused, told } = match called {
             Ok(answers) => answers,
             Err(failure) if !self.lease.is_usable() || failure.crashed || failure.disconnected => {
                 return Together::Lost(failure);
@@ -253,7 +253,23 @@ impl Batch {
                 return Together::NotByRow;
             }
         }
-        Together::Answered(answer, reply.content_type, refused)
+        let mut refused = refused.into_iter();
+        for (result, member) in told.into_iter().zip(refused.by_ref()) {
+            self.tell(member, result);
+        }
+        Together::Answered(answer, reply.content_type, refused.collect())
+    }
+
+    /// One that was called alone by who found it out.
+    fn tell(&mut self, mut member: Member, result: Result<Reply, Fault>) {
+        member.calls += 1;
+        self.rows += member.payload.rows();
+        self.count(|metrics| metrics.refused.inc());
+        if result.as_ref().is_err_and(|fault| !fault.retryable) {
+            self.refused += member.payload.rows();
+        }
+        let result = result.map_err(|fault| CallFailure { fault, crashed: false, disconnected: false });
+        member.answered(result, self.took, false);
     }
 
     /// Whether one of them gets the same answer alone.

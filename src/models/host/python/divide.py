@@ -2,8 +2,8 @@
 
 Runs in a host once a call for several requests has failed. MLflow parses the payload anew, so that nothing is left of what
 that call did to its rows, and is given a `Divided` model, whose `predict` finds out. What the others are answered comes of
-one call of the model with all their rows and no more. Whoever is refused is called alone in the end, so nobody gets a wrong
-answer by a wrong guess.
+one call of the model with all their rows and no more. Whoever is refused is called alone in the end, here or by who asks, so
+nobody gets a wrong answer by a wrong guess.
 
 Each probe is a call as well. So those are probed first whom the exception names: by a value that stands in its message, or
 in a variable of the code that raised. Otherwise the rows are halved until one request is left. And those who are like the
@@ -131,6 +131,10 @@ class Divided:
                 if mistaken >= MISTAKEN:
                     break
         return refused
+
+    def alone(self, request):
+        """What a call for this one would be given."""
+        return taken(self.data, self.rows[request]), self.params
 
     def learn(self, refused, others):
         for requests, are_others in ((refused, False), (others, True)):

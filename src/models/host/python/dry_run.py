@@ -36,7 +36,7 @@ def run(signatures=SIGNATURES, bodies=BODIES, load=mlflow.pyfunc.load_model):
     sys.modules[loader.__name__] = loader
     try:
         for signature in signatures:
-            with tempfile.TemporaryDirectory() as directory:
+            with tempfile.TemporaryDirectory(dir=TEMPLATE.scratch) as directory:  # noqa: F821
                 with open(os.path.join(directory, "requirements.txt"), "w") as file:
                     file.write(f"mlflow=={mlflow.__version__}\n")
                 with open(os.path.join(directory, "MLmodel"), "w") as file:

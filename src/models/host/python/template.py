@@ -114,7 +114,8 @@ class Template:
         self.to_learn = []
         self.refused = set()
         self.libraries, self.exclude, self.programs, self.data_limit = [], set(), {}, None
-        self.dry_run = {}
+        # Where dry runs have their files, which go with this process: a child that is killed leaves its own.
+        self.dry_run, self.scratch = {}, None
         self.installed, self.modules = {}, 0
         # A child that ends wakes `select` by a byte in a pipe.
         self.wakeup, wake = os.pipe()
@@ -231,6 +232,9 @@ class Template:
 
         for library in self.libraries:
             self.import_library(library)
+        import tempfile
+
+        self.scratch = tempfile.mkdtemp(prefix="signalbox-")
         self.dry_run = self.execute("dry_run")
         self.dry_run["run"]()
         if "sklearn" in sys.modules:
@@ -429,6 +433,10 @@ class Template:
             self.children.discard(pid)
             if pid == 0:
                 time.sleep(0.002)
+        if self.scratch is not None:
+            import shutil
+
+            shutil.rmtree(self.scratch, ignore_errors=True)
         os._exit(status)
 
     @contextlib.contextmanager

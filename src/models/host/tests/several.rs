@@ -19,13 +19,25 @@ async fn ask_for(host: &mut ModelHost, body: &Value, rows: &[usize], patience: D
     host.invoke(&call, Several { rows, patience }).await
 }
 
-/// Who is refused. The others are answered as they are without those.
+/// Who is refused.
 async fn refused(host: &mut ModelHost, says: &[&str]) -> Vec<usize> {
+    refused_after(host, says).await.0
+}
+
+/// Who is refused, and how many calls it took to answer the others: as they are without those. The refused are told what
+/// they are alone, as far as they are told.
+async fn refused_after(host: &mut ModelHost, says: &[&str]) -> (Vec<usize>, u64) {
+    let before = calls(host).await;
     let answers = ask(host, says, PATIENCE).await.unwrap();
+    let took = calls(host).await - before - 1 - answers.told.len() as u64;
+    for (number, result) in answers.refused.iter().zip(&answers.told) {
+        let alone = ask(host, &[says[*number]], PATIENCE).await.unwrap_err();
+        assert_eq!(result.as_ref().unwrap_err(), &alone.fault);
+    }
     let others = says.iter().enumerate().filter(|(number, _)| !answers.refused.contains(number));
     let others: Vec<&str> = others.map(|(_, says)| *says).collect();
     assert_eq!(answers.reply.body, ask(host, &others, PATIENCE).await.unwrap().reply.body);
-    answers.refused
+    (answers.refused, took)
 }
 
 async fn calls(host: &mut ModelHost) -> u64 {
@@ -52,27 +64,23 @@ async fn who_is_refused_is_left_out_and_the_others_are_answered() {
     let three = with(&[(3, "named d"), (4, "poisoned e"), (90, "exits f")]);
     assert_eq!(refused(&mut host, &three).await, [3, 4, 90]);
 
-    // Who is named is found at once: it fails, is probed, and left out. Then the others once more, without it, and the call
-    // that counts.
-    let begun = calls(&mut host).await;
-    assert_eq!(refused(&mut host, &with(&[(70, "named g")])).await, [70]);
-    assert_eq!(calls(&mut host).await - begun, 5);
+    // Who is named is found at once: it fails, is probed, and left out.
+    assert_eq!(refused_after(&mut host, &with(&[(70, "named g")])).await, (vec![70], 3));
     // And so is, by and by, who is like those before, without a call that fails as a whole.
     for number in 0..10 {
         let bad = with(&[(number, "poison"), (number + 50, "poison")]);
         assert_eq!(refused(&mut host, &bad).await, [number, number + 50]);
     }
-    // Soon none of them is probed, but one in each eighth call. The others are called, once more for comparison, and then
-    // comes the call that counts.
+    // Soon none of them is probed, but one in each eighth call.
     let bad = with(&[(1, "poison"), (2, "poison"), (60, "poison")]);
     let mut took = Vec::new();
     for _ in 0..16 {
-        let begun = calls(&mut host).await;
-        assert_eq!(refused(&mut host, &bad).await, [1, 2, 60]);
-        took.push(calls(&mut host).await - begun);
+        let (refused, calls) = refused_after(&mut host, &bad).await;
+        assert_eq!(refused, [1, 2, 60]);
+        took.push(calls);
     }
     took.sort_unstable();
-    assert_eq!(took, [&[3; 14][..], &[4; 2]].concat());
+    assert_eq!(took, [&[1; 14][..], &[2; 2]].concat());
     world.end().await;
 }
 
@@ -85,6 +93,9 @@ async fn requests_of_several_rows_and_what_is_no_table() {
     let answers = ask_for(&mut host, &table, &[2, 2], PATIENCE).await.unwrap();
     assert_eq!(&answers.reply.body[..], br#"{"predictions": [["a", 2, 0], ["b", 2, 1]]}"#);
     assert_eq!(answers.refused, [1]);
+    let told: Vec<_> = answers.told.into_iter().map(|told| told.unwrap_err()).collect();
+    let alone = json!({"dataframe_records": [{"says": "poison"}, {"says": "c"}]});
+    assert_eq!(told, [ask_for(&mut host, &alone, &[2], PATIENCE).await.unwrap_err().fault]);
     let columns = json!({"inputs": {"number": [5, 13, 7]}});
     let answers = ask_for(&mut host, &columns, &[1, 1, 1], PATIENCE).await.unwrap();
     assert_eq!((&answers.reply.body[..], &answers.refused[..]), (&br#"{"predictions": [5, 7]}"#[..], &[1][..]));
