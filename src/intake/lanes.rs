@@ -235,12 +235,18 @@ impl Lanes {
         self.lanes.iter().find(|(_, lane)| lane.is_suspect && !lane.held.is_empty()).map(|(id, _)| *id)
     }
 
-    /// One more owner runs a lane's first request alone; what to commit before that.
-    pub(super) fn begin_trial(&mut self, id: LaneId) -> Option<(Trial, Position)> {
+    /// One more owner runs a lane's first request alone; what to commit before that. With it goes what is due of the other
+    /// lanes, where `commits` are ours and not a transaction's: if this is the end of us, who has been acquitted there must
+    /// not be tried for it again.
+    pub(super) fn begin_trial(&mut self, id: LaneId, commits: bool) -> Option<(Trial, Vec<(LaneId, Position)>)> {
         let lane = self.lanes.get_mut(&id)?;
         let trial = if lane.opened_at.trials < TRIALS { Trial::Alone } else { Trial::Never };
         lane.opened_at.trials = lane.opened_at.trials.saturating_add(1);
-        Some((trial, lane.position(false)?))
+        let position = lane.position(false)?;
+        let mut due = if commits { self.take_commits(None, false) } else { Vec::new() };
+        due.retain(|(other, _)| *other != id);
+        due.push((id, position));
+        Some((trial, due))
     }
 
     /// It was not committed, so it has not begun.

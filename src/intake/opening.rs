@@ -98,10 +98,14 @@ impl Poller {
         if !self.may_ask() {
             return;
         }
-        let Some((trial, position)) = self.consumer.context().state().lanes.begin_trial(lane) else { return };
-        if let Err(error) = self.consumer.commit(&self.topics.offsets(&[(lane, position)]), CommitMode::Sync) {
+        let context = self.consumer.context();
+        let Some((trial, due)) = context.state().lanes.begin_trial(lane, context.commits()) else { return };
+        if let Err(error) = self.consumer.commit(&self.topics.offsets(&due), CommitMode::Sync) {
             debug!(%error, "a request that runs alone could not be noted");
-            self.consumer.context().state().lanes.revoke_trial(lane);
+            let mut state = self.consumer.context().state();
+            state.lanes.revoke_trial(lane);
+            due.iter().for_each(|(lane, _)| state.lanes.commit_failed(*lane));
+            drop(state);
             return self.ask_later();
         }
         let Some(held) = self.consumer.context().state().lanes.release(lane) else { return };

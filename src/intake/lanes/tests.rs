@@ -122,8 +122,10 @@ fn what_too_many_owners_have_ended_by_runs_alone() {
     assert_eq!(lanes.next_trial(), None, "what is under way is waited for");
     assert!(lanes.complete(&completion(&lanes, OTHER, 1)));
     assert_eq!(lanes.next_trial(), Some(ID));
-    let (trial, position) = lanes.begin_trial(ID).unwrap();
-    assert_eq!((trial, position.offset, position.trials), (Trial::Alone, 5, 1));
+    let (trial, due) = lanes.begin_trial(ID, true).unwrap();
+    let [(other, ended), (id, position)] = &due[..] else { panic!("{due:?}") };
+    assert_eq!((trial, *id, position.offset, position.trials), (Trial::Alone, ID, 5, 1));
+    assert_eq!((*other, ended.offset), (OTHER, 2), "nobody is tried again for what this one may do");
     assert!(lanes.release(ID).is_some());
     assert_eq!(lanes.tried(ID).unwrap().window.begin(5, Instant::now()), Begun::New);
     assert!(!begin(&mut lanes, OTHER, 2) && !begin(&mut lanes, ID, 6));
@@ -136,7 +138,7 @@ fn what_nobody_survives_alone_does_not_run_again() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 9, TRIALS);
     lanes.hold(ID, held(5), Instant::now());
-    assert_eq!(lanes.begin_trial(ID).unwrap().0, Trial::Never);
+    assert_eq!(lanes.begin_trial(ID, true).unwrap().0, Trial::Never);
     lanes.revoke_trial(ID);
     lanes.close(ID);
     open(&mut lanes, OTHER, 1, 1, 0);
