@@ -170,22 +170,23 @@ impl Batcher {
 
     /// Takes account of a call for one request, of which there may be something known.
     pub(super) fn called(&self, single: Option<&Single>, result: &Result<Reply, CallFailure>, took: Duration) {
-        if result.is_ok() {
-            self.took(single.map(|single| single.rows), took);
+        let is_refused = match result {
+            Ok(_) => false,
+            Err(failure) if failure.fault.retryable => return,
+            Err(_) => true,
+        };
+        let mut queue = self.queue();
+        if !is_refused {
+            queue.took(single.map(|single| single.rows), took);
         }
-        let tells = result.as_ref().map_or_else(|failure| !failure.fault.retryable, |_| true);
-        if let Some(single) = single.filter(|_| tells) {
-            self.queue().called(single, result.is_err());
+        if let Some(single) = single {
+            queue.called(single, is_refused);
         }
     }
 
-    /// Takes account of a call with so many rows, if their number is known.
-    pub(super) fn took(&self, rows: Option<usize>, took: Duration) {
-        let mut queue = self.queue();
-        match rows {
-            Some(rows) => queue.size.took(rows, took),
-            None => queue.size.saw(took),
-        }
+    /// Takes account of a call with so many rows.
+    pub(super) fn took(&self, rows: usize, took: Duration) {
+        self.queue().size.took(rows, took);
     }
 }
 

@@ -155,6 +155,14 @@ impl Queue {
         Taken::Several(Group { members, joining, key })
     }
 
+    /// Takes account of a call with so many rows, if their number is known.
+    pub(super) fn took(&mut self, rows: Option<usize>, took: Duration) {
+        match rows {
+            Some(rows) => self.size.took(rows, took),
+            None => self.size.saw(took),
+        }
+    }
+
     /// Takes account of one that was called by itself: a suspicion is confirmed, or forgiven in the end.
     pub(super) fn called(&mut self, single: &Single, is_refused: bool) {
         if let Some(kind) = &single.suspected {

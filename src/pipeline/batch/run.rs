@@ -365,7 +365,7 @@ impl Batch {
             batcher.metrics.rows.observe(rows as f64);
             // What looking for the refused takes says nothing of how many rows there should be.
             if result.as_ref().is_ok_and(|answers| answers.refused.is_empty()) || is_late {
-                batcher.took(Some(rows), self.took);
+                batcher.took(rows, self.took);
             }
         }
         result
