@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
 use super::counts::Counts;
+use super::health::PublishHealth;
 use super::job::{Job, Part};
 use super::publisher::Parts;
 use crate::broker::{BrokerContext, BrokerError};
@@ -58,13 +59,14 @@ struct DeliveryContext {
     broker: BrokerContext,
     unsettled: UnboundedSender<Unsettled>,
     counts: Counts,
+    health: PublishHealth,
 }
 
 impl Acknowledged {
     pub(super) fn start(parts: Parts) -> Result<Self, BrokerError> {
         let (unsettled, receiver) = unbounded_channel();
         let broker = parts.cluster.context("replies");
-        let context = DeliveryContext { broker, unsettled, counts: parts.counts.clone() };
+        let context = DeliveryContext { broker, unsettled, counts: parts.counts.clone(), health: parts.health.clone() };
         let producer = parts.cluster.client("replies", &parts.limits.after(SETTINGS), context)?;
         let acknowledged = Self { shared: Arc::new(Shared { producer, parts, runtime: Handle::current() }) };
         acknowledged.shared.runtime.spawn(acknowledged.clone().settle(receiver));
@@ -148,6 +150,7 @@ impl Acknowledged {
     fn reroute(&self, job: &mut Job, error: &KafkaError) -> Option<Duration> {
         let shared = &self.shared;
         shared.parts.counts.refused(error.rdkafka_error_code());
+        shared.parts.health.failed(error);
         if let Some((fatal, why)) = shared.producer.client().fatal_error() {
             error!(%fatal, why, "the producer of replies cannot go on");
             shared.parts.failed.cancel();
@@ -177,6 +180,7 @@ impl ProducerContext for DeliveryContext {
             return;
         }
         self.broker.health().answered();
+        self.health.published();
         match job.part {
             Part::Letter => {
                 let _ = self.unsettled.send(Unsettled::Lettered(job));

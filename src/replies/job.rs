@@ -6,6 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, warn};
 
 use super::address::{Address, AllowedTopics};
+use super::health::UnderWay;
 use super::publisher::Ending;
 use super::recourse::{Attempted, Recourse, recourse};
 use crate::config::RetryTopic;
@@ -27,6 +28,8 @@ pub(super) struct Job {
     pub(super) answered: bool,
     /// When the latest of them was; before that, when the request was read.
     pub(super) sent: Instant,
+    /// Counts it from when it is handed over.
+    pub(super) under_way: Option<UnderWay>,
 }
 
 /// Which records it takes.
@@ -90,7 +93,16 @@ impl Job {
         }
         let part = Part::first_of(&destination);
         let sent = ending.ticket.received();
-        Self { ending, correlation, destination, fallback_partition: None, part, answered: false, sent }
+        Self {
+            ending,
+            correlation,
+            destination,
+            fallback_partition: None,
+            part,
+            answered: false,
+            sent,
+            under_way: None,
+        }
     }
 
     /// Where the reply or fault goes.

@@ -6,6 +6,7 @@ mod address;
 mod counts;
 mod dead_letter;
 mod direct;
+mod health;
 mod job;
 mod limits;
 mod order;
@@ -19,6 +20,7 @@ mod transaction;
 
 pub(crate) use address::topic_pattern;
 pub use address::{Address, AllowedTopics};
+pub use health::PublishHealth;
 pub use job::Parking;
 pub use order::Place;
 pub use publisher::{Ending, Publisher};

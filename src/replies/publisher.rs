@@ -11,6 +11,7 @@ use super::acknowledged::Acknowledged;
 use super::address::{Address, AllowedTopics};
 use super::counts::Counts;
 use super::direct::Direct;
+use super::health::PublishHealth;
 use super::job::{DeadLetter, Destination, Job, Parking};
 use super::limits::Limits;
 use super::order::{Order, Place};
@@ -45,6 +46,7 @@ pub struct Publisher {
     order: Option<Order>,
     direct: Direct,
     way: Way,
+    health: PublishHealth,
     runtime: Handle,
 }
 
@@ -55,6 +57,7 @@ pub(super) struct Parts {
     pub(super) graveyard: Graveyard,
     pub(super) counts: Counts,
     pub(super) limits: Limits,
+    pub(super) health: PublishHealth,
     /// Pulled when the producer cannot go on, so that the process ends rather than stand still.
     pub(super) failed: CancellationToken,
 }
@@ -100,19 +103,26 @@ impl Publisher {
         let order = Order::start(config, cluster, metrics)?;
         let limits = Limits::of(config, cluster)?;
         let direct = Direct::new(callers, limits.largest_record(config), metrics);
+        let health = PublishHealth::default();
         let parts = Parts {
             cluster: cluster.clone(),
             allowed: allowed.clone(),
             graveyard: Graveyard { topic: config.dead_letter_topic.as_str().into(), group: config.group_id.clone() },
             counts: Counts::new(metrics),
             limits,
+            health: health.clone(),
             failed,
         };
         let way = match config.delivery() {
             Delivery::AtLeastOnce => Way::Acknowledged(Acknowledged::start(parts)?),
             Delivery::ExactlyOnce => Way::Transactions(Transactions::prepare(config, parts, metrics)?),
         };
-        Ok(Self { allowed, order, direct, way, runtime: Handle::current() })
+        Ok(Self { allowed, order, direct, way, health, runtime: Handle::current() })
+    }
+
+    /// Whether anything can be published.
+    pub fn health(&self) -> &PublishHealth {
+        &self.health
     }
 
     /// Takes the offsets of requests into transactions from now on. Without that nothing is committed.
@@ -161,6 +171,7 @@ impl Publisher {
     /// What has to wait for its turn does so in a task of its own.
     fn send(&self, job: Job) {
         let mut job = Box::new(job);
+        job.under_way = Some(self.health.begin());
         self.direct.answer(&mut job);
         match &self.order {
             Some(order) if job.ending.place.is_some() => {

@@ -25,6 +25,7 @@ use tracing::warn;
 
 use super::address::AllowedTopics;
 use super::counts::Counts;
+use super::health::PublishHealth;
 use super::job::Job;
 use super::outgoing::Graveyard;
 use super::publisher::Parts;
@@ -60,6 +61,7 @@ struct Prepared {
     allowed: Arc<AllowedTopics>,
     graveyard: Graveyard,
     counts: Counts,
+    health: PublishHealth,
     metrics: Metrics,
     failed: CancellationToken,
 }
@@ -68,7 +70,7 @@ impl Transactions {
     /// Sees that the broker's transactions are real, and closes what an earlier process of this name has left open.
     /// Blocks; not for the runtime's workers.
     pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
-        let Parts { cluster, allowed, graveyard, counts, limits, failed } = parts;
+        let Parts { cluster, allowed, graveyard, counts, limits, health, failed } = parts;
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
         let maker = Maker::new(cluster, identity, limits);
@@ -83,6 +85,7 @@ impl Transactions {
             allowed,
             graveyard,
             counts,
+            health,
             metrics: metrics.clone(),
             failed,
         };

@@ -174,6 +174,7 @@ impl<S: Fn() -> bool> Transactor<S> {
         match outcome {
             Outcome::Committed => {
                 self.tally.committed.inc();
+                self.parts.health.published();
                 self.tally.requests.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
                 self.tally.commit.observe(took.as_secs_f64());
                 batch.finish(&self.parts.counts);
@@ -213,6 +214,7 @@ impl<S: Fn() -> bool> Transactor<S> {
             // The others look for the coordinator where this one did.
             self.resting.drain(..).for_each(Session::discard);
         }
+        self.parts.health.failed(broken.error());
         warn!(error = %broken.error(), "a transaction came to nothing, and with it its producer; another is made");
     }
 
@@ -264,7 +266,10 @@ impl<S: Fn() -> bool> Transactor<S> {
             }
             match self.parts.maker.open(index) {
                 Ok(session) => return Some(session),
-                Err(error) => warn!(%error, "transactions cannot go on yet"),
+                Err(error) => {
+                    self.parts.health.failed(&error);
+                    warn!(%error, "transactions cannot go on yet");
+                }
             }
             if (self.stopping)() {
                 return None;
