@@ -5,6 +5,7 @@ mod context;
 mod embedded;
 mod error;
 mod identity;
+mod lookup;
 mod probe;
 mod topics;
 
@@ -13,3 +14,4 @@ pub(crate) use context::is_connection_trouble;
 pub use context::{BrokerContext, BrokerHealth};
 pub use error::BrokerError;
 pub use identity::Identity;
+pub(crate) use lookup::{TopicLookup, TopicState};

@@ -138,7 +138,7 @@ impl Cluster {
 }
 
 /// Waits for the admin client's future on this thread, which is not one of the runtime's.
-fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
+pub(super) fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|_| BrokerError::Interrupted)?;
     Ok(runtime.block_on(future))

@@ -39,6 +39,7 @@ pub use report::{Position, Problem, Report, Severity};
 pub use retry_topic::RetryTopic;
 pub use route_test::RouteTest;
 pub use server::Server;
+pub(crate) use validate::is_topic;
 pub use validate::{EndpointOutline, RouteOutline};
 
 use std::sync::Arc;

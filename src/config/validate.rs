@@ -11,6 +11,8 @@ mod shares;
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub(crate) use kafka::is_topic;
+
 use super::document::{Content, Document, Found, Step};
 use super::report::{Problem, Severity};
 use super::{Config, Endpoint, Route, Runtime, Strategy};

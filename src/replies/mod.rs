@@ -6,6 +6,7 @@ mod address;
 mod counts;
 mod dead_letter;
 mod direct;
+mod directory;
 mod health;
 mod job;
 mod limits;
@@ -16,6 +17,7 @@ mod publisher;
 mod record;
 mod recourse;
 mod shadow;
+mod throttle;
 mod transaction;
 
 pub(crate) use address::topic_pattern;

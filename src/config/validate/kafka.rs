@@ -168,7 +168,8 @@ impl Validator<'_> {
     }
 }
 
-fn is_topic(text: &str) -> bool {
+/// Whether Kafka takes this for the name of a topic.
+pub(crate) fn is_topic(text: &str) -> bool {
     is_name(text) && text.len() <= MAX_TOPIC
 }
 
