@@ -57,7 +57,7 @@ impl Intake {
         readiness: &Readiness,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, BrokerError> {
-        let readiness = readiness.part("intake");
+        let readiness = readiness.part("requests");
         readiness.waits_for(format!("partitions of '{}' to be assigned", config.requests_topic));
         let partitions = |topic: &str| cluster.partitions(topic).map(Option::unwrap_or_default);
         let topics = Topics::of(config, partitions)?;

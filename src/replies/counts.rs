@@ -7,7 +7,7 @@ use prometheus::{Histogram, IntCounter};
 
 use super::job::{Job, reason};
 use super::publisher::Ending;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Flow, Metrics};
 use rdkafka::error::RDKafkaErrorCode;
 
 /// Handles with their labels bound.
@@ -18,22 +18,26 @@ pub(super) struct Counts {
     dead_letters: IntCounter,
     duration: Histogram,
     all: Metrics,
+    /// Whether any record gets through.
+    flow: Flow,
 }
 
 impl Counts {
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(metrics: &Metrics, flow: Flow) -> Self {
         Self {
             replies: metrics.published.with_label_values(&["reply"]),
             faults: metrics.published.with_label_values(&["fault"]),
             dead_letters: metrics.published.with_label_values(&["dead_letter"]),
             duration: metrics.publish_duration.clone(),
             all: metrics.clone(),
+            flow,
         }
     }
 
     /// All records of a request are there for good.
     pub(super) fn ended(&self, job: &Job) {
         let now = Instant::now();
+        self.flow.passed();
         self.duration.observe(now.saturating_duration_since(job.sent).as_secs_f64());
         if let Some(parking) = job.parking() {
             self.all.parked.with_label_values(&[parking.reason]).inc();
@@ -70,6 +74,7 @@ impl Counts {
 
     /// The broker did not take a record.
     pub(super) fn refused(&self, code: Option<RDKafkaErrorCode>) {
+        self.flow.failed(reason(code));
         self.all.publish_failures.with_label_values(&[&reason(code)]).inc();
     }
 }

@@ -10,6 +10,7 @@ use super::publisher::Ending;
 use super::recourse::{Attempted, Recourse, recourse};
 use crate::config::RetryTopic;
 use crate::message::{Code, Correlation, Fault, Outcome, Stage};
+use crate::telemetry::Pending;
 
 /// How long a record that was not taken waits before it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -27,6 +28,8 @@ pub(super) struct Job {
     pub(super) answered: bool,
     /// When the latest of them was; before that, when the request was read.
     pub(super) sent: Instant,
+    /// Counts it among those that wait for the broker, from its turn on.
+    pub(super) pending: Option<Pending>,
 }
 
 /// Which records it takes.
@@ -90,7 +93,7 @@ impl Job {
         }
         let part = Part::first_of(&destination);
         let sent = ending.ticket.received();
-        Self { ending, correlation, destination, fallback_partition: None, part, answered: false, sent }
+        Self { ending, correlation, destination, fallback_partition: None, part, answered: false, sent, pending: None }
     }
 
     /// Where the reply or fault goes.

@@ -21,7 +21,7 @@ use crate::callers::Callers;
 use crate::config::{Delivery, Kafka};
 use crate::intake::{Offsets, Ticket};
 use crate::message::{Correlation, Fault, Outcome, Request};
-use crate::telemetry::{Metrics, RouteMetrics};
+use crate::telemetry::{Flow, Metrics, Readiness, RouteMetrics};
 
 /// What a request ends in, on its way out.
 pub struct Ending {
@@ -46,6 +46,7 @@ pub struct Publisher {
     direct: Direct,
     way: Way,
     runtime: Handle,
+    flow: Flow,
 }
 
 /// What either way needs.
@@ -83,8 +84,9 @@ impl Way {
 }
 
 impl Publisher {
-    /// Creates the producer, and with `delivery: exactly_once` sees that the broker's transactions are real. `failed` is
-    /// cancelled if it cannot go on. Blocks; not for the runtime's workers, but within the runtime.
+    /// Creates the producer, and with `delivery: exactly_once` sees that the broker's transactions are real. The part
+    /// `replies` of `readiness` is ready from then on, for as long as records get through. `failed` is cancelled if it
+    /// cannot go on. Blocks; not for the runtime's workers, but within the runtime.
     ///
     /// # Errors
     /// When librdkafka refuses a property, or the broker transactions.
@@ -94,8 +96,11 @@ impl Publisher {
         allowed: AllowedTopics,
         callers: Callers,
         metrics: &Metrics,
+        readiness: &Readiness,
         failed: CancellationToken,
     ) -> Result<Self, BrokerError> {
+        let part = readiness.part("replies");
+        let flow = part.flow("replies to be published");
         let allowed = Arc::new(allowed);
         let order = Order::start(config, cluster, metrics)?;
         let limits = Limits::of(config, cluster)?;
@@ -104,7 +109,7 @@ impl Publisher {
             cluster: cluster.clone(),
             allowed: allowed.clone(),
             graveyard: Graveyard { topic: config.dead_letter_topic.as_str().into(), group: config.group_id.clone() },
-            counts: Counts::new(metrics),
+            counts: Counts::new(metrics, flow.clone()),
             limits,
             failed,
         };
@@ -112,7 +117,8 @@ impl Publisher {
             Delivery::AtLeastOnce => Way::Acknowledged(Acknowledged::start(parts)?),
             Delivery::ExactlyOnce => Way::Transactions(Transactions::prepare(config, parts, metrics)?),
         };
-        Ok(Self { allowed, order, direct, way, runtime: Handle::current() })
+        part.ready();
+        Ok(Self { allowed, order, direct, way, runtime: Handle::current(), flow })
     }
 
     /// Takes the offsets of requests into transactions from now on. Without that nothing is committed.
@@ -164,14 +170,18 @@ impl Publisher {
         self.direct.answer(&mut job);
         match &self.order {
             Some(order) if job.ending.place.is_some() => {
-                let (order, way) = (order.clone(), self.way.clone());
+                let (order, way, flow) = (order.clone(), self.way.clone(), self.flow.clone());
                 // Not only the runtime's own threads refuse requests.
                 self.runtime.spawn(async move {
                     order.turn(&mut job).await;
+                    job.pending = Some(flow.begin());
                     way.send(job);
                 });
             }
-            _ => self.way.send(job),
+            _ => {
+                job.pending = Some(self.flow.begin());
+                self.way.send(job);
+            }
         }
     }
 

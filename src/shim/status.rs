@@ -48,7 +48,7 @@ async fn version() -> impl IntoResponse {
     (JSON, env!("CARGO_PKG_VERSION"))
 }
 
-/// `{"ready": false, "parts": {"intake": {"ready": false, "waits_for": "…"}, "shim": {"ready": true}}}`
+/// `{"ready": false, "parts": {"replies": {"ready": true}, "requests": {"ready": false, "waits_for": "…"}}}`
 async fn ready(State(status): State<Status>) -> Response {
     let parts = status.readiness.report();
     let ready = parts.values().all(Option::is_none);
