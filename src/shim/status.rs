@@ -63,6 +63,7 @@ async fn ready(State(status): State<Status>) -> Response {
 }
 
 async fn encode(State(status): State<Status>) -> Response {
+    status.metrics.look_at(&status.readiness);
     match status.metrics.encode() {
         Ok(text) => (PROMETHEUS, text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
