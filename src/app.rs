@@ -249,8 +249,9 @@ impl Router {
         let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
         let publisher = {
             let (kafka, cluster, callers) = (config.kafka.clone(), cluster.clone(), callers.clone());
-            let (metrics, failed) = (metrics.clone(), failed.clone());
-            blocking(move || Publisher::start(&kafka, &cluster, allowed, callers, &metrics, failed)).await??
+            let (metrics, readiness, failed) = (metrics.clone(), readiness.clone(), failed.clone());
+            let start = move || Publisher::start(&kafka, &cluster, allowed, callers, &metrics, &readiness, failed);
+            blocking(start).await??
         };
         let canaries = Canaries::start(cluster, &config.kafka, metrics);
         let shadows = Shadows::new(ShadowPublisher::start(&config.kafka, cluster)?);

@@ -8,8 +8,13 @@ use bytesize::ByteSize;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::limits::Limits;
+
 /// The value of `bootstrap_servers` that starts a broker inside this process.
 pub const EMBEDDED: &str = "embedded";
+
+/// librdkafka's own `message.max.bytes`.
+const USUAL_RECORD: usize = 1_000_000;
 
 /// The broker, its topics, and how requests are taken from it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -52,8 +57,10 @@ pub struct Kafka {
     pub replication_factor: i32,
     /// Requests taken from the broker and not yet answered, at most.
     pub max_in_flight: usize,
-    /// The same in bytes of the requests' keys, headers and values.
+    /// The same in bytes: of the requests' keys, headers and values, and of the answers that wait for the broker.
     pub max_in_flight_bytes: ByteSize,
+    /// How large one of them may be.
+    pub limits: Limits,
     /// How often finished offsets are committed.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
@@ -100,6 +107,12 @@ impl Kafka {
         let most = if self.is_embedded() { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
         self.delivery.unwrap_or(most)
     }
+
+    /// Bytes of the largest record that our producers take: their `message.max.bytes`.
+    pub fn largest_record(&self) -> usize {
+        let said = self.properties.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
+        said.unwrap_or(USUAL_RECORD)
+    }
 }
 
 impl Default for Kafka {
@@ -123,6 +136,7 @@ impl Default for Kafka {
             replication_factor: -1,
             max_in_flight: 4096,
             max_in_flight_bytes: ByteSize::mib(256),
+            limits: Limits::default(),
             commit_interval: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(30),
             properties: BTreeMap::new(),

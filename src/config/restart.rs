@@ -41,6 +41,7 @@ impl Config {
                 replication_factor,
                 max_in_flight,
                 max_in_flight_bytes,
+                limits,
                 commit_interval,
                 drain_timeout,
                 properties,

@@ -10,6 +10,7 @@ use crate::routing::condition::{ConditionProblem, Language};
 mod batch;
 mod canary;
 mod decision;
+mod limits;
 mod properties;
 mod recovery;
 mod retry_delays;
@@ -425,6 +426,7 @@ fn the_reference_has_every_key_in_the_order_of_the_structs() {
         include_str!("mod.rs"),
         include_str!("endpoint.rs"),
         include_str!("kafka.rs"),
+        include_str!("limits.rs"),
         include_str!("server.rs"),
         include_str!("registry.rs"),
         include_str!("models.rs"),

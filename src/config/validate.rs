@@ -343,6 +343,11 @@ impl Validator<'_> {
         let (server, registry, models) =
             (At::default().key("server"), At::default().key("registry"), At::default().key("models"));
         self.require(config.server.max_body.as_u64() >= 1, &server.key("max_body"), "must be at least 1");
+        let max_value = config.kafka.limits.value;
+        if config.server.max_body > max_value {
+            let message = format!("a body is the value of a record, of which kafka.limits.value allows {max_value}");
+            self.error(&server.key("max_body"), message, "lower it, or raise kafka.limits.value");
+        }
         self.require(config.server.max_pending >= 1, &server.key("max_pending"), "must be at least 1");
         let partition = config.server.reply_partition;
         self.require(partition.is_none_or(|it| it >= 0), &server.key("reply_partition"), "must be 0 or more");

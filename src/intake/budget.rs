@@ -1,45 +1,49 @@
 //! How much may be in flight: a count and its twin in bytes.
 
-/// Requests in flight and the room there is for more. Pure; the polling thread alone owns it.
+use std::sync::Arc;
+
+use super::memory::Memory;
+
+/// Requests in flight and the room there is for more. The polling thread alone owns it; the bytes are shared with those
+/// who hold answers.
 #[derive(Debug)]
 pub struct Budget {
     max_requests: usize,
-    max_bytes: usize,
     requests: usize,
-    bytes: usize,
+    memory: Arc<Memory>,
 }
 
 impl Budget {
     /// Room for this many requests and bytes.
     pub fn new(max_requests: usize, max_bytes: usize) -> Self {
-        Self { max_requests, max_bytes, requests: 0, bytes: 0 }
+        Self { max_requests, requests: 0, memory: Arc::new(Memory::new(max_bytes)) }
     }
 
     /// Room of its own, as large as this part of what there is here.
     pub fn part(&self, part: usize) -> Self {
-        Self::new((self.max_requests / part).max(1), (self.max_bytes / part).max(1))
+        Self::new((self.max_requests / part).max(1), (self.memory.max() / part).max(1))
     }
 
     /// Whether another request must wait. A single request that is larger than all the room there is still passes, alone.
     pub fn is_full(&self) -> bool {
-        self.requests >= self.max_requests || self.bytes >= self.max_bytes
+        self.requests >= self.max_requests || self.memory.is_full()
     }
 
     /// Whether enough has drained to read on after a pause; below the limit, so that pausing does not flutter.
     pub fn is_relieved(&self) -> bool {
-        self.requests <= self.max_requests / 2 && self.bytes <= self.max_bytes / 2
+        self.requests <= self.max_requests / 2 && self.memory.taken() <= self.memory.max() / 2
     }
 
     /// A request was read.
     pub fn take(&mut self, bytes: usize) {
         self.requests += 1;
-        self.bytes += bytes;
+        self.memory.take_request(bytes);
     }
 
     /// A request has ended.
     pub fn give_back(&mut self, bytes: usize) {
         self.requests = self.requests.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.memory.give_back_request(bytes);
     }
 
     /// Requests in flight.
@@ -47,9 +51,9 @@ impl Budget {
         self.requests
     }
 
-    /// Their bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// The bytes of them and of their answers.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 }
 
@@ -69,7 +73,10 @@ mod tests {
         budget.take(500);
         assert!(budget.is_full());
         budget.give_back(500);
+        budget.memory().take_answer(90);
+        assert!(budget.is_full() && !budget.is_relieved(), "answers count as requests do");
+        budget.memory().give_back_answer(90);
         budget.give_back(10);
-        assert_eq!((budget.requests(), budget.bytes()), (0, 0));
+        assert_eq!((budget.requests(), budget.memory().taken()), (0, 0));
     }
 }

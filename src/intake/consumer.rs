@@ -16,6 +16,7 @@ use super::offsets::Offsets;
 use super::opening::Opening;
 use super::poller::Poller;
 use super::pressure::Pressure;
+use super::trouble::Trouble;
 use crate::broker::{BrokerError, Cluster};
 use crate::config::{Delivery, Kafka};
 use crate::telemetry::{Metrics, Readiness};
@@ -57,7 +58,7 @@ impl Intake {
         readiness: &Readiness,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, BrokerError> {
-        let readiness = readiness.part("intake");
+        let readiness = readiness.part("requests");
         readiness.waits_for(format!("partitions of '{}' to be assigned", config.requests_topic));
         let partitions = |topic: &str| cluster.partitions(topic).map(Option::unwrap_or_default);
         let topics = Topics::of(config, partitions)?;
@@ -86,6 +87,7 @@ impl Intake {
         let poller = Poller {
             topics,
             embedded: cluster.is_embedded(),
+            limits: config.limits.clone(),
             consumer,
             handler,
             completions,
@@ -96,7 +98,7 @@ impl Intake {
             commit_interval: config.commit_interval,
             metrics: metrics.clone(),
             readiness,
-            errors: 0,
+            trouble: Trouble::default(),
         };
         let run = move || {
             let result = poller.run();
@@ -142,6 +144,8 @@ fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a 
         // So much of a backlog is in memory, and a fetch on top of it, however long it is; more is not faster.
         ("queued.max.messages.kbytes", "2048"),
         ("fetch.max.bytes", "4194304"),
+        // What zstd unpacks to is held against it, too: a record that does not fit would stop its partition for ever.
+        ("receive.message.max.bytes", "2147483647"),
         ("statistics.interval.ms", "5000"),
     ];
     // The embedded broker's fetches are not woken by a produce, and its classic groups take seconds to form.

@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) overflow: Budget,
     /// Partitions have come: librdkafka remembers of each whether it was paused when we last had it.
     pub(super) has_new_lanes: bool,
+    /// Since when no broker has said anything, as far as is known.
+    pub(super) silent_since: Option<Instant>,
 }
 
 /// The consumer's callbacks.
@@ -173,7 +175,7 @@ impl IntakeContext {
     pub(super) fn new(parts: ContextParts) -> Self {
         let ContextParts { broker, topics, drain, commits, budget, completions, metrics, readiness } = parts;
         let overflow = budget.part(OVERFLOW_PART);
-        let state = State { lanes: Lanes::default(), budget, overflow, has_new_lanes: false };
+        let state = State { lanes: Lanes::default(), budget, overflow, has_new_lanes: false, silent_since: None };
         Self {
             broker,
             topics,
@@ -315,6 +317,13 @@ impl IntakeContext {
     }
 }
 
+/// How long ago the last word of any broker came, over connections that seem to be up. Fetches and heartbeats are answered
+/// every few seconds, so a long silence is that of a broker, or of a network, which says not even that it is gone.
+fn silence(statistics: &Statistics) -> Option<Duration> {
+    let words = statistics.brokers.values().filter_map(|broker| u64::try_from(broker.rxidle).ok());
+    words.min().map(Duration::from_micros)
+}
+
 /// The partitions of the requests topic, such as `0, 3, 7`. Those of the retry topics go with them.
 fn names(lanes: &[LaneId]) -> String {
     let of_requests = lanes.iter().filter(|lane| lane.topic == 0);
@@ -333,6 +342,7 @@ impl ClientContext for IntakeContext {
     /// Keeps the lag up to date: what the broker has, less what is answered for good.
     fn stats(&self, statistics: Statistics) {
         self.count_parked(&statistics);
+        self.state().silent_since = silence(&statistics).and_then(|silence| Instant::now().checked_sub(silence));
         let Some(topic) = statistics.topics.get(&**self.topics.requests()) else { return };
         for (id, lane) in self.state().lanes.iter().filter(|(id, _)| id.topic == 0) {
             let Some(end) = topic.partitions.get(&id.partition).map(|partition| partition.hi_offset) else { continue };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Refusal;
 use super::position::Position;
 use super::ticket::{Assignment, Claim, Completion, LaneId};
 use super::window::Window;
@@ -44,8 +45,8 @@ pub(super) struct Held {
     pub(super) offset: i64,
     /// When it may be run, if not at once.
     pub(super) due: Option<Due>,
-    /// Whether its headers could be read.
-    pub(super) readable: bool,
+    /// Why it is not to be served, if that is known already.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// When a record that was parked may be run.

@@ -9,6 +9,8 @@ mod committer;
 mod consumer;
 mod context;
 mod lanes;
+mod measure;
+mod memory;
 mod offsets;
 mod opening;
 mod poller;
@@ -16,10 +18,13 @@ mod position;
 mod pressure;
 mod record;
 mod ticket;
+mod trouble;
 mod window;
 
 pub use budget::Budget;
 pub use consumer::{Intake, IntakeError};
+pub use measure::Excess;
+pub use memory::Memory;
 pub use offsets::{Gone, Offsets, Staged};
 pub use position::{Position, Unreadable};
 pub(crate) use record::request_from;
@@ -44,6 +49,8 @@ pub enum Refusal {
     NoRoom,
     /// Its headers cannot be read, so nobody knows what it asks for.
     UnreadableHeaders,
+    /// It is larger than `kafka.limits` allows. What is left of it is what its caller can be told by.
+    TooLarge(Excess),
     /// It was the end of each process that ran it, alone at last.
     Deadly,
 }

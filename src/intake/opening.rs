@@ -116,7 +116,7 @@ impl Poller {
     }
 
     fn run_alone(&self, id: LaneId, held: Held, trial: Trial) {
-        let Held { request, offset, readable, .. } = held;
+        let Held { request, offset, refusal, .. } = held;
         let (bytes, now) = (request.size(), Instant::now());
         let mut state = self.consumer.context().state();
         let Some(lane) = state.lanes.tried(id) else { return };
@@ -125,17 +125,20 @@ impl Poller {
         }
         let assignment = lane.assignment.clone();
         state.take(id, bytes);
+        let memory = state.budget.memory().clone();
         drop(state);
-        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone());
+        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
         match trial {
             Trial::Never => {
                 error!(source = %request.source, "a request was the end of each process that ran it; it becomes a dead letter");
                 self.handler.refuse(request, ticket, Refusal::Deadly);
             }
-            Trial::Alone if !readable => self.handler.refuse(request, ticket, Refusal::UnreadableHeaders),
             Trial::Alone => {
                 warn!(source = %request.source, "several processes have ended without an answer to this request; it is run alone");
-                self.handler.accept(request, ticket);
+                match refusal {
+                    Some(refusal) => self.handler.refuse(request, ticket, refusal),
+                    None => self.handler.accept(request, ticket),
+                }
             }
         }
     }

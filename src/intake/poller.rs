@@ -17,14 +17,20 @@ use super::opening::Opening;
 use super::pressure::{Pressure, Step};
 use super::record::read;
 use super::ticket::{Completion, LaneId, Ticket};
+use super::trouble::Trouble;
 use super::window::Begun;
 use super::{Handler, Refusal};
+use crate::config::Limits;
 use crate::telemetry::{Metrics, Part};
 
 /// How long one poll waits for a record. Ends of requests are taken in between polls.
 const POLL: Duration = Duration::from_millis(20);
 /// How long a lane rests whose requests have taken all of the window that is for them.
 const OVERFLOW_REST: Duration = Duration::from_millis(20);
+/// How long the broker may take to say whether it can be read from. Polling stands still meanwhile.
+const PROBE: Duration = Duration::from_millis(500);
+/// How long all brokers may be silent before they are taken for gone.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 /// How often gauges are brought up to date.
 const OBSERVE: Duration = Duration::from_secs(1);
 
@@ -32,6 +38,7 @@ const OBSERVE: Duration = Duration::from_secs(1);
 pub(super) struct Poller {
     pub(super) topics: Topics,
     pub(super) embedded: bool,
+    pub(super) limits: Limits,
     pub(super) consumer: Arc<BaseConsumer<IntakeContext>>,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) completions: Sender<Completion>,
@@ -43,8 +50,7 @@ pub(super) struct Poller {
     pub(super) commit_interval: Duration,
     pub(super) metrics: Metrics,
     pub(super) readiness: Part,
-    /// Polling errors since the last record, so that each streak is logged once.
-    pub(super) errors: u64,
+    pub(super) trouble: Trouble,
 }
 
 impl Poller {
@@ -99,7 +105,7 @@ impl Poller {
             None => Ok(()),
             Some(Ok(message)) => {
                 self.dispatch(&message);
-                self.errors = 0;
+                self.trouble.passed();
                 Ok(())
             }
             Some(Err(error)) => self.survive(error),
@@ -111,7 +117,7 @@ impl Poller {
         context.broker().health().answered();
         let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
         let now = Instant::now();
-        let held = read(message, lane, &self.topics, now);
+        let held = read(message, lane, &self.topics, &self.limits, now);
         if context.state().lanes.is_held(lane) {
             // It was on its way when the partition was paused.
             return context.state().lanes.hold(lane, held, now);
@@ -142,15 +148,13 @@ impl Poller {
         let full = state.budget.is_full();
         let bytes = held.request.size();
         state.take(id, bytes);
+        let memory = state.budget.memory().clone();
         drop(state);
-        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone());
-        let Held { request, readable, .. } = held;
-        if !readable {
-            self.handler.refuse(request, ticket, Refusal::UnreadableHeaders);
-        } else if full && self.embedded {
-            self.handler.refuse(request, ticket, Refusal::NoRoom);
-        } else {
-            self.handler.accept(request, ticket);
+        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
+        let Held { request, refusal, .. } = held;
+        match refusal.or((full && self.embedded).then_some(Refusal::NoRoom)) {
+            Some(refusal) => self.handler.refuse(request, ticket, refusal),
+            None => self.handler.accept(request, ticket),
         }
         None
     }
@@ -205,8 +209,7 @@ impl Poller {
         if code.is_some_and(crate::broker::is_connection_trouble) {
             return Ok(());
         }
-        self.errors += 1;
-        if self.errors == 1 {
+        if self.trouble.came(&error, Instant::now()) {
             warn!(topic = %self.topics.requests(), %error, advice = advice(code), "requests cannot be read for now");
         }
         Ok(())
@@ -234,19 +237,37 @@ impl Poller {
         }
     }
 
-    fn observe(&self, now: Instant) {
+    fn observe(&mut self, now: Instant) {
+        if self.trouble.is_doubtful(now) && self.can_read() {
+            self.trouble.passed();
+        }
         let context = self.consumer.context();
         let state = context.state();
         self.metrics.in_flight_requests.set(gauge(state.budget.requests()));
-        self.metrics.in_flight_bytes.set(gauge(state.budget.bytes()));
+        self.metrics.in_flight_bytes.set(gauge(state.budget.memory().taken()));
         self.metrics.intake_paused.set(i64::from(self.pressure.is_paused()));
         let age = state.lanes.oldest().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.metrics.oldest_in_flight.set(age.as_secs_f64());
+        let silent_since = state.silent_since;
         drop(state);
-        match context.broker().health().is_unreachable() {
-            true => self.readiness.waits_for("the broker, which cannot be reached"),
-            false => self.readiness_of_assignment(),
+        let silence = silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if context.broker().health().is_unreachable() {
+            self.readiness.waits_for("the broker, which cannot be reached");
+        } else if silence >= LONGEST_SILENCE {
+            self.readiness.waits_for(format!("the broker, which has said nothing for {} s", silence.as_secs()));
+        } else if let Some(why) = self.trouble.reason(now) {
+            self.readiness.waits_for(format!("requests to be read: {why}"));
+        } else {
+            self.readiness_of_assignment();
         }
+    }
+
+    /// Whether the broker lets this group read.
+    fn can_read(&self) -> bool {
+        let lane = LaneId { topic: 0, partition: 0 };
+        let committed = self.consumer.committed_offsets(self.topics.list([lane]), PROBE);
+        committed.is_ok_and(|list| list.elements().iter().all(|element| element.error().is_ok()))
+            && self.consumer.fetch_watermarks(self.topics.requests(), lane.partition, PROBE).is_ok()
     }
 
     fn readiness_of_assignment(&self) {

@@ -1,26 +1,41 @@
-//! A Kafka record becomes a request: copied once, out of librdkafka's memory into one buffer of ours.
+//! A Kafka record becomes a request: copied once, out of librdkafka's memory into one buffer of ours. One that is too
+//! large is not copied.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
+use super::Refusal;
 use super::context::Topics;
 use super::lanes::{Due, Held};
+use super::measure::Measure;
 use super::ticket::LaneId;
-use crate::message::{HeadersBuilder, Request, Source};
+use crate::config::Limits;
+use crate::message::{Correlation, HeadersBuilder, Request, Source};
 
 /// A partition rests this part of its topic's delay, so that its records are run a little later, but many at a time.
 const REST_PART: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
-/// Copies a record. If it was parked, it is the request that it was before.
-pub(super) fn read(message: &BorrowedMessage<'_>, lane: LaneId, topics: &Topics, now: Instant) -> Held {
-    let (mut request, readable) = request_from(message, topics.name(lane));
+/// Bytes of the longest header that may name a topic or a partition: no topic's name is longer.
+const LONGEST_ADDRESS: usize = 249;
+
+/// Copies a record that is within the limits. If it was parked, it is the request that it was before.
+pub(super) fn read(
+    message: &BorrowedMessage<'_>,
+    lane: LaneId,
+    topics: &Topics,
+    limits: &Limits,
+    now: Instant,
+) -> Held {
+    let is_parked = lane.topic != 0;
+    let (mut request, refusal) = take(message, topics.name(lane), limits, is_parked);
     let offset = message.offset();
-    if lane.topic == 0 {
-        return Held { request, offset, due: None, readable };
+    if !is_parked {
+        return Held { request, offset, due: None, refusal };
     }
     let written = request.timestamp;
     let failures = u32::try_from(lane.topic - 1).unwrap_or(u32::MAX);
@@ -32,7 +47,7 @@ pub(super) fn read(message: &BorrowedMessage<'_>, lane: LaneId, topics: &Topics,
     let wait = wait(said, written, unix_milliseconds(), delay);
     let rest = (delay / REST_PART).min(LONGEST_REST);
     let due = (!wait.is_zero()).then(|| Due { at: now + wait, rest });
-    Held { request, offset, due, readable }
+    Held { request, offset, due, refusal }
 }
 
 /// How long a record of a retry topic has to wait, if it is `said` to be due then and was written at that time, all in
@@ -52,31 +67,98 @@ fn unix_milliseconds() -> i64 {
 
 /// Copies a record. The flag tells whether its headers could be read; if not, the request has none.
 pub(crate) fn request_from(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> (Request, bool) {
-    // The library's header iterator panics on a name that is not UTF-8, which any producer can send.
-    match catch_unwind(AssertUnwindSafe(|| copy(message, topic, message.headers()))) {
-        Ok(request) => (request, true),
-        Err(_) => (copy(message, topic, None), false),
+    match measure(message) {
+        Some(measure) => (copy(message, topic, message.headers(), measure), true),
+        None => (copy(message, topic, None, Measure::of(message)), false),
     }
 }
 
-fn copy(message: &BorrowedMessage<'_>, topic: &Arc<str>, headers: Option<&BorrowedHeaders>) -> Request {
-    let (key, payload) = (message.key(), message.payload());
-    let header_count = headers.map_or(0, |headers| headers.count());
-    let header_bytes: usize = headers
-        .map_or(0, |headers| headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum());
-    let bytes = header_bytes + key.map_or(0, <[u8]>::len) + payload.map_or(0, <[u8]>::len);
+/// Copies a record that is within the limits, of another only by what its caller can be told; and says why it is not to
+/// be served, if that is so.
+fn take(
+    message: &BorrowedMessage<'_>,
+    topic: &Arc<str>,
+    limits: &Limits,
+    is_parked: bool,
+) -> (Request, Option<Refusal>) {
+    let measure = measure(message);
+    let (headers, size) = match measure {
+        Some(measure) => (message.headers(), measure),
+        None => (None, Measure::of(message)),
+    };
+    match size.excess(limits, is_parked) {
+        Some(excess) => (strip(message, topic, headers, limits), Some(Refusal::TooLarge(excess))),
+        None => (copy(message, topic, headers, size), measure.is_none().then_some(Refusal::UnreadableHeaders)),
+    }
+}
 
-    let mut builder = HeadersBuilder::with_capacity(bytes, header_count);
+/// The size of a record; none when its headers cannot be read.
+fn measure(message: &BorrowedMessage<'_>) -> Option<Measure> {
+    let bare = Measure::of(message);
+    let Some(headers) = message.headers() else { return Some(bare) };
+    // The library's header iterator panics on a name that is not UTF-8, which any producer can send.
+    catch_unwind(AssertUnwindSafe(|| bare.with(headers))).ok()
+}
+
+fn copy(message: &BorrowedMessage<'_>, topic: &Arc<str>, headers: Option<&BorrowedHeaders>, size: Measure) -> Request {
+    let mut builder = HeadersBuilder::with_capacity(size.bytes(), size.headers);
     if let Some(headers) = headers {
         for header in headers.iter() {
             builder.push(header.key, header.value);
         }
     }
+    request(message, topic, builder, message.key(), message.payload())
+}
+
+/// What is needed to tell the caller of a record that it is too large: where the reply goes, and whose it is. A
+/// correlation id that is too large itself gives way to `topic-partition-offset`, and so does a key that stands in for it.
+fn strip(
+    message: &BorrowedMessage<'_>,
+    topic: &Arc<str>,
+    headers: Option<&BorrowedHeaders>,
+    limits: &Limits,
+) -> Request {
+    let fits = |part: &[u8], limit: ByteSize| part.len() as u64 <= limit.as_u64();
+    // Of several with one name the last counts, whatever it is.
+    let mut kept: Vec<(&str, Option<&[u8]>)> = Vec::new();
+    for header in headers.into_iter().flat_map(BorrowedHeaders::iter) {
+        if Correlation::is_id(header.key) || Correlation::is_address(header.key) {
+            kept.retain(|(name, _)| *name != header.key);
+            kept.push((header.key, header.value));
+        }
+    }
+    let instead = source(message, topic).id();
+    let (mut builder, mut has_id) = (HeadersBuilder::default(), false);
+    for (name, value) in kept {
+        let Some(value) = value else { continue };
+        if Correlation::is_id(name) {
+            has_id = true;
+            builder.push(name, Some(if fits(value, limits.correlation_id) { value } else { instead.as_bytes() }));
+        } else if value.len() <= LONGEST_ADDRESS {
+            builder.push(name, Some(value));
+        }
+    }
+    let is_id = |key: &[u8]| !has_id && !fits(key, limits.correlation_id);
+    let key = message.key().filter(|key| fits(key, limits.key) && !is_id(key));
+    request(message, topic, builder, key, None)
+}
+
+fn source(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Source {
+    Source { topic: topic.clone(), partition: message.partition(), offset: message.offset() }
+}
+
+fn request(
+    message: &BorrowedMessage<'_>,
+    topic: &Arc<str>,
+    mut builder: HeadersBuilder,
+    key: Option<&[u8]>,
+    payload: Option<&[u8]>,
+) -> Request {
     let key = key.map(|key| builder.append(key));
     let payload = payload.map(|payload| builder.append(payload));
     let (headers, buffer) = builder.finish_with_buffer();
     Request {
-        source: Source { topic: topic.clone(), partition: message.partition(), offset: message.offset() },
+        source: source(message, topic),
         timestamp: message.timestamp().to_millis(),
         key: key.map(|range| buffer.slice(range)),
         payload: payload.map(|range| buffer.slice(range)),

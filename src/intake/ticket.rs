@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
+use super::memory::Memory;
+
 /// The first of the retry topics.
 const OVERFLOW: usize = 1;
 
@@ -66,6 +68,9 @@ pub struct Ticket {
     received: Instant,
     completions: Sender<Completion>,
     finished: bool,
+    memory: Arc<Memory>,
+    /// Bytes of the answer, once that is there.
+    answer: usize,
 }
 
 impl Ticket {
@@ -75,8 +80,9 @@ impl Ticket {
         bytes: usize,
         received: Instant,
         completions: Sender<Completion>,
+        memory: Arc<Memory>,
     ) -> Self {
-        Self { assignment, offset, bytes, received, completions, finished: false }
+        Self { assignment, offset, bytes, received, completions, finished: false, memory, answer: 0 }
     }
 
     /// The request's terminal record is acknowledged, or its transaction committed.
@@ -87,6 +93,18 @@ impl Ticket {
     /// Whether the request's partition has gone to another owner, who will answer it: late results are dropped.
     pub fn is_revoked(&self) -> bool {
         self.assignment.revoked.load(Ordering::Acquire)
+    }
+
+    /// Counts the bytes of the request's answer, which take memory until its record is acknowledged, or its transaction
+    /// committed.
+    pub fn hold_answer(&mut self, bytes: usize) {
+        self.memory.take_answer(bytes);
+        self.answer += bytes;
+    }
+
+    /// The memory that the request and its answer take their part of.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// When the request was read.
@@ -102,6 +120,9 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if self.answer > 0 {
+            self.memory.give_back_answer(self.answer);
+        }
         let completion = Completion { claim: self.claim(), bytes: self.bytes, finished: self.finished };
         // The polling thread is gone only when the process is about to be.
         let _ = self.completions.send(completion);

@@ -16,8 +16,11 @@ use super::answer::meaning_of;
 use super::{Call, ExceptionLog, Failure};
 use crate::message::{Code, Fault, Headers, Reply, Stage, header};
 
-/// Larger answers are refused. A limit is needed because an answer is held in memory as a whole.
+/// Bytes of the largest answer that is taken where nothing else is said: it is held in memory as a whole.
 pub(crate) const LARGEST_REPLY: usize = 64 << 20;
+
+/// Bytes that are read of an error's body. The rest of a longer one is left.
+const LONGEST_ERROR: usize = 1 << 20;
 
 /// A server that speaks MLflow's scoring protocol, and the connections to it.
 #[derive(Debug)]
@@ -75,14 +78,19 @@ impl HttpBackend {
 
     /// Posts the payload, and waits for the whole answer.
     pub async fn invoke(&self, call: Call<'_>) -> Result<Reply, Failure> {
+        self.invoke_within(call, LARGEST_REPLY).await
+    }
+
+    /// The same, if the answer has no more bytes than that.
+    pub async fn invoke_within(&self, call: Call<'_>, largest_answer: usize) -> Result<Reply, Failure> {
         let limit = call.timeout;
-        tokio::time::timeout(limit, self.post(call)).await.unwrap_or_else(|_| {
+        tokio::time::timeout(limit, self.post(call, largest_answer)).await.unwrap_or_else(|_| {
             let message = format!("{} did not answer within {}", self.model, in_words(limit));
             Err(Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message).into())
         })
     }
 
-    async fn post(&self, call: Call<'_>) -> Result<Reply, Failure> {
+    async fn post(&self, call: Call<'_>, largest: usize) -> Result<Reply, Failure> {
         let headers = headers_of(&call)?;
         let request = self.client.post(self.invocations.clone()).headers(headers).body(call.payload);
         let answer = request.send().await.map_err(|error| self.broken(&error))?;
@@ -90,10 +98,11 @@ impl HttpBackend {
         let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or("application/json").to_owned();
         let retry_after = retry_after(answer.headers());
-        let body = self.read(answer).await?;
         if status.is_success() {
+            let body = self.read(answer, largest).await?.ok_or_else(|| too_large(&self.model, largest))?;
             return Ok(Reply { content_type, body });
         }
+        let body = self.read(answer, LONGEST_ERROR).await?.unwrap_or_default();
         let meaning = meaning_of(status.as_u16(), retry_after, &body);
         if let Some(traceback) = &meaning.traceback {
             self.exceptions.log(&meaning.fault, traceback);
@@ -101,25 +110,26 @@ impl HttpBackend {
         Err(meaning.fault.into())
     }
 
-    /// Reads the body, which is copied only if it comes in several pieces.
-    async fn read(&self, mut answer: Response) -> Result<Bytes, Failure> {
-        let announced = answer.content_length().unwrap_or(0);
-        if announced > LARGEST_REPLY as u64 {
-            return Err(too_large(&self.model).into());
+    /// Reads the body, which is copied only if it comes in several pieces. None when it is larger than that; then no more
+    /// of it is read.
+    async fn read(&self, mut answer: Response, largest: usize) -> Result<Option<Bytes>, Failure> {
+        let announced = usize::try_from(answer.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+        if announced > largest {
+            return Ok(None);
         }
-        let Some(first) = answer.chunk().await.map_err(|error| self.broken(&error))? else { return Ok(Bytes::new()) };
-        let Some(second) = answer.chunk().await.map_err(|error| self.broken(&error))? else { return Ok(first) };
-        let room = usize::try_from(announced).unwrap_or(0).max(first.len() + second.len());
-        let mut body = BytesMut::with_capacity(room);
+        let first = answer.chunk().await.map_err(|error| self.broken(&error))?.unwrap_or_default();
+        let second = answer.chunk().await.map_err(|error| self.broken(&error))?;
+        let Some(second) = second else { return Ok(Some(first).filter(|first| first.len() <= largest)) };
+        let mut body = BytesMut::with_capacity(announced.max(first.len() + second.len()));
         body.extend_from_slice(&first);
         body.extend_from_slice(&second);
-        while let Some(piece) = answer.chunk().await.map_err(|error| self.broken(&error))? {
-            if body.len() + piece.len() > LARGEST_REPLY {
-                return Err(too_large(&self.model).into());
+        while body.len() <= largest {
+            match answer.chunk().await.map_err(|error| self.broken(&error))? {
+                Some(piece) => body.extend_from_slice(&piece),
+                None => return Ok(Some(body.freeze())),
             }
-            body.extend_from_slice(&piece);
         }
-        Ok(body.freeze())
+        Ok(None)
     }
 
     /// The fault of a connection that cannot be made, or that broke.
@@ -135,9 +145,16 @@ impl HttpBackend {
     }
 }
 
-/// The fault of an answer that is larger than what may be held in memory.
-pub(crate) fn too_large(model: &str) -> Fault {
-    let message = format!("the answer of {model} is larger than {} MiB", LARGEST_REPLY >> 20);
+/// The fault of an answer of more bytes than may travel, or be held in memory.
+pub(crate) fn too_large(model: &str, largest: usize) -> Fault {
+    let size = match largest >> 20 {
+        mebibytes if mebibytes << 20 == largest => format!("{mebibytes} MiB"),
+        _ => format!("{largest} bytes"),
+    };
+    let message = format!(
+        "the answer of {model} is larger than {size}, the most that a reply may have; ask for fewer rows, or raise \
+         message.max.bytes of the broker and in kafka.properties"
+    );
     Fault::permanent(Code::PayloadTooLarge, Stage::Invoke, message)
 }
 

@@ -62,6 +62,16 @@ impl Correlation {
         }
     }
 
+    /// Whether a header may carry a request's correlation id.
+    pub fn is_id(header: &str) -> bool {
+        header == header::CORRELATION_ID || header == SMALLRYE_ID || PLAIN_IDS.contains(&header)
+    }
+
+    /// Whether a header may say where the reply goes, or in which dialect.
+    pub fn is_address(header: &str) -> bool {
+        [header::REPLY_TOPIC, header::REPLY_PARTITION, SMALLRYE_TOPIC, SMALLRYE_PARTITION].contains(&header)
+    }
+
     /// The name of the header that carries the id in this dialect.
     pub fn header(&self) -> &'static str {
         match self.dialect {
@@ -115,10 +125,7 @@ fn spring_or_nest(headers: &Headers) -> Dialect {
 fn stand_in(request: &Request) -> Bytes {
     match &request.key {
         Some(key) if !key.is_empty() => key.clone(),
-        _ => {
-            let source = &request.source;
-            Bytes::from(format!("{}-{}-{}", source.topic, source.partition, source.offset))
-        }
+        _ => Bytes::from(request.source.id()),
     }
 }
 

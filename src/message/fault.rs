@@ -78,14 +78,17 @@ struct Body<'a> {
 }
 
 impl Fault {
+    /// Bytes of the longest message. What a request says of itself may be repeated in one, and has to fit a record.
+    pub const LONGEST_MESSAGE: usize = 8 * 1024;
+
     /// A fault that the same request will meet again.
     pub fn permanent(code: Code, stage: Stage, message: impl Into<String>) -> Self {
-        Self { code, stage, message: message.into(), retryable: false, retry_after: None }
+        Self { code, stage, message: cut(message.into()), retryable: false, retry_after: None }
     }
 
     /// A fault that may pass.
     pub fn passing(code: Code, stage: Stage, message: impl Into<String>) -> Self {
-        Self { code, stage, message: message.into(), retryable: true, retry_after: None }
+        Self { code, stage, message: cut(message.into()), retryable: true, retry_after: None }
     }
 
     /// The same fault, with a time to come back.
@@ -106,6 +109,16 @@ impl Fault {
         // Strings and booleans always serialise.
         serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
     }
+}
+
+/// A message that is too long ends in an ellipsis.
+fn cut(mut message: String) -> String {
+    const ELLIPSIS: char = '…';
+    if message.len() > Fault::LONGEST_MESSAGE {
+        message.truncate(message.floor_char_boundary(Fault::LONGEST_MESSAGE - ELLIPSIS.len_utf8()));
+        message.push(ELLIPSIS);
+    }
+    message
 }
 
 impl Code {
@@ -192,6 +205,18 @@ impl fmt::Display for Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_is_too_long_is_cut_between_characters() {
+        for message in ["é".repeat(Fault::LONGEST_MESSAGE), "a".repeat(Fault::LONGEST_MESSAGE + 1)] {
+            let fault = Fault::permanent(Code::BadRequest, Stage::Route, message.clone());
+            let length = fault.message.len();
+            assert!((Fault::LONGEST_MESSAGE - 2..=Fault::LONGEST_MESSAGE).contains(&length), "{length}");
+            assert!(fault.message.strip_suffix('…').is_some_and(|start| message.starts_with(start)));
+        }
+        let message = "a".repeat(Fault::LONGEST_MESSAGE);
+        assert_eq!(Fault::passing(Code::BadRequest, Stage::Route, message.clone()).message, message);
+    }
 
     #[test]
     fn the_body_is_mlflows_error_shape_and_more() {

@@ -52,6 +52,13 @@ impl Request {
     }
 }
 
+impl Source {
+    /// `topic-partition-offset`, the correlation id of a request that has none.
+    pub fn id(&self) -> String {
+        format!("{}-{}-{}", self.topic, self.partition, self.offset)
+    }
+}
+
 impl fmt::Display for Source {
     /// `topic/partition/offset`, as in the `source` header.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@ use super::{Inner, until};
 use crate::config::Runtime;
 use crate::invocation::body::Signature;
 use crate::invocation::trust::Trust;
-use crate::invocation::{self, Answers, Call, Several};
+use crate::invocation::{self, Answers, Call, LARGEST_REPLY, Several};
 use crate::message::{Code, Fault, Reply, Stage};
 
 /// The version of what is part of Signalbox.
@@ -43,6 +43,8 @@ pub struct Lease {
     seat: Seat,
     hold: Option<Hold>,
     trust: Arc<Trust>,
+    /// Bytes of the largest answer that is read.
+    largest_answer: usize,
 }
 
 #[derive(Debug)]
@@ -132,12 +134,12 @@ impl ModelHandle {
         match &self.model.standing {
             Standing::Noop => {
                 let trust = Arc::clone(&NOBODY);
-                Ok(Lease { version: Arc::clone(&BUILTIN), seat: Seat::Noop, hold: None, trust })
+                Ok(Lease::new(&BUILTIN, Seat::Noop, None, trust))
             }
             Standing::Address(at_hand) => {
                 let seats = at_hand.as_ref().map_err(Clone::clone)?;
                 let seat = self.server_seat(seats, claim, deadline).await?;
-                Ok(Lease { version: Arc::clone(&EXTERNAL), seat, hold: None, trust: Arc::clone(&seats.trust) })
+                Ok(Lease::new(&EXTERNAL, seat, None, Arc::clone(&seats.trust)))
             }
             // In a box, as calls of it are.
             Standing::Hosted(hosted) => Box::pin(self.hosted_lease(hosted, claim, deadline)).await,
@@ -185,7 +187,7 @@ impl ModelHandle {
             return Ok(None);
         }
         let trust = Arc::clone(&version.trust);
-        Ok(Some(Lease { version: Arc::clone(&version.version), seat, hold: Some(hold), trust }))
+        Ok(Some(Lease::new(&version.version, seat, Some(hold), trust)))
     }
 
     async fn server_seat(
@@ -215,6 +217,15 @@ impl ModelHandle {
 }
 
 impl Lease {
+    fn new(version: &Arc<str>, seat: Seat, hold: Option<Hold>, trust: Arc<Trust>) -> Self {
+        Self { version: Arc::clone(version), seat, hold, trust, largest_answer: LARGEST_REPLY }
+    }
+
+    /// From now on no more bytes are read of an answer by HTTP.
+    pub fn limit_answer(&mut self, bytes: usize) {
+        self.largest_answer = bytes;
+    }
+
     /// Which version of the model answers.
     pub fn version(&self) -> &Arc<str> {
         &self.version
@@ -251,7 +262,7 @@ impl Lease {
         match &mut self.seat {
             // In boxes, so that requests which are not at a model, most of those under way, do not carry the room for it.
             Seat::Host(seat) => Box::pin(seat.invoke(call, several)).await,
-            Seat::Server { seats, .. } => Box::pin(seats.invoke(call)).await.map(Answers::from),
+            Seat::Server { seats, .. } => Box::pin(seats.invoke(call, self.largest_answer)).await.map(Answers::from),
             Seat::Noop => Ok(invocation::noop().into()),
         }
     }

@@ -294,8 +294,8 @@ impl ServerSeats {
     }
 
     /// Posts a call. A server that no longer listens is gone, even if we have not been told yet.
-    pub(super) async fn invoke(&self, call: &Call<'_>) -> Result<Reply, CallFailure> {
-        let answer = self.backend.invoke(call.clone()).await;
+    pub(super) async fn invoke(&self, call: &Call<'_>, largest_answer: usize) -> Result<Reply, CallFailure> {
+        let answer = self.backend.invoke_within(call.clone(), largest_answer).await;
         let timed_out = answer.as_ref().is_err_and(|failure| failure.fault.code == Code::DeadlineExceeded);
         let timeouts = if timed_out { self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
         if !timed_out {

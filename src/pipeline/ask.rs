@@ -105,7 +105,7 @@ impl Journey<'_> {
             return Err(Unanswered::of(fault, Step::Wait, time));
         }
         let mut passage = target.breaker.as_ref().map(RouteBreaker::admit).transpose().map_err(Unanswered::unasked)?;
-        let turn = target.turn(self.request, payload, time.call, time.route, alone);
+        let turn = target.turn(self.headroom, self.request, payload, time.call, time.route, alone);
         let turn = match self.while_wanted(pin!(turn)).await.flatten() {
             Ok(turn) => turn,
             Err(fault) => {
@@ -129,6 +129,7 @@ impl Journey<'_> {
             Turn::Company(company) => self.call_together(company, time).await,
         };
         self.progress.took = Some(took);
+        let answer = answer.map(|answer| answer.and_then(|reply| target.within_limit(reply)));
         let unanswered = match answer {
             Some(Ok(reply)) => {
                 end(passage, Some(Ended { failed: false, took }));
@@ -158,7 +159,8 @@ impl Journey<'_> {
         served_by.model_version = Some(lease.version().clone());
         served_by.attempts += 1;
         let begun = now();
-        let answer = call(lease, Arc::clone(self.request), payload.clone(), time.call, time.route).await;
+        let answer =
+            call(lease, Arc::clone(self.request), payload.clone(), target.largest_answer, time.call, time.route).await;
         let ended = now();
         let took = ended.saturating_sub(begun);
         target.metrics.invocation_duration.observe(took.as_secs_f64());

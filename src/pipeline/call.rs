@@ -17,6 +17,7 @@ pub(super) async fn call(
     mut lease: Lease,
     request: Arc<Request>,
     payload: Bytes,
+    largest_answer: usize,
     timeout: Duration,
     deadline: Option<Instant>,
 ) -> Option<Result<Reply, CallFailure>> {
@@ -26,6 +27,7 @@ pub(super) async fn call(
     }
     let goes_on = lease.is_hosted() && left < timeout;
     let limit = if goes_on { timeout } else { timeout.min(left) };
+    lease.limit_answer(largest_answer);
     let calling = async move {
         let (content_type, headers) = (request.content_type(), &request.headers);
         lease.invoke(&Call { content_type, payload, headers, timeout: limit }).await

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::ask::{Unanswered, is_over};
 use super::deadline::deadline_of;
 use super::fallback::Fallbacks;
+use super::headroom::Headroom;
 use super::room::{Place, Room};
 use super::snapshot::Snapshot;
 use crate::callers::Caller;
@@ -46,6 +47,7 @@ pub(super) struct Journey<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) metrics: &'a Metrics,
     pub(super) room: &'a Room,
+    pub(super) headroom: Headroom<'a>,
     pub(super) request: &'a Arc<Request>,
     /// Who waits for the answer, if that is somebody at a door.
     pub(super) caller: Option<Caller<'a>>,

@@ -7,6 +7,7 @@ mod call;
 mod cause;
 mod deadline;
 mod fallback;
+mod headroom;
 mod journey;
 mod line;
 mod load;
@@ -35,6 +36,7 @@ use crate::models::{ModelUriError, Models};
 use crate::replies::{Ending, Place, Publisher};
 use crate::routing::RoutingTable;
 use crate::telemetry::Metrics;
+use headroom::Headroom;
 use journey::{Journey, Progress};
 use parking::{Next, RetryTopics};
 use room::Room;
@@ -162,7 +164,7 @@ impl Shared {
         }
     }
 
-    async fn serve(self: Arc<Self>, Accepted { request, ticket, place }: Accepted) {
+    async fn serve(self: Arc<Self>, Accepted { request, mut ticket, place }: Accepted) {
         let request = Arc::new(request);
         let mut progress = Progress::of(&request);
         let snapshot = self.snapshot.load_full();
@@ -170,6 +172,7 @@ impl Shared {
             snapshot: &snapshot,
             metrics: &self.metrics,
             room: &self.room,
+            headroom: Headroom { ticket: &ticket, place: place.as_ref() },
             request: &request,
             caller: self.callers.of(&request),
             progress: &mut progress,
@@ -177,6 +180,7 @@ impl Shared {
         // A defect met by one request must not leave it unanswered, nor take others down.
         let answer = AssertUnwindSafe(journey.answer()).catch_unwind().await;
         let result = answer.unwrap_or_else(|_| Err(defect(&request)));
+        ticket.hold_answer(result.as_ref().map_or(0, |reply| reply.body.len()));
         let is_abandoned = result.as_ref().is_err_and(|fault| fault.code == Code::Cancelled);
         self.metrics.abandoned.inc_by(u64::from(is_abandoned));
         let next = match &result {
@@ -228,6 +232,11 @@ fn refused(refusal: Refusal) -> Fault {
             Code::InternalError,
             Stage::Invoke,
             "every process that ran this request has ended by it, the last ones while they ran nothing else",
+        ),
+        Refusal::TooLarge(excess) => Fault::permanent(
+            Code::PayloadTooLarge,
+            Stage::Route,
+            format!("{excess}; send it in parts, or raise the limit"),
         ),
         Refusal::UnreadableHeaders => Fault::permanent(
             Code::BadRequest,

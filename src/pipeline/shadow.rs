@@ -168,10 +168,12 @@ impl Copy {
         served_by.attempts = 1;
         self.metrics.sent.inc();
         let begun = Instant::now();
-        let called = call(lease, Arc::clone(&self.request), payload, endpoint.timeout, None).await;
+        let called =
+            call(lease, Arc::clone(&self.request), payload, target.largest_answer, endpoint.timeout, None).await;
         answer.took = Some(begun.elapsed());
         target.metrics.invocation_duration.observe(begun.elapsed().as_secs_f64());
-        called.map_or_else(|| Err(unanswered(endpoint)), |answer| answer.map_err(|failure| failure.fault))
+        let answer = called.map(|answer| answer.and_then(|reply| target.within_limit(reply)));
+        answer.map_or_else(|| Err(unanswered(endpoint)), |answer| answer.map_err(|failure| failure.fault))
     }
 }
 

@@ -35,7 +35,10 @@ impl Snapshot {
     ) -> Result<Self, ModelUriError> {
         let target = |endpoint: &config::Endpoint, route: &config::Route| {
             let known = before.and_then(|before| before.same(endpoint, route)).cloned();
-            known.map_or_else(|| Target::new(endpoint, route, models, metrics).map(Arc::new), Ok)
+            known.map_or_else(
+                || Target::new(endpoint, route, config.kafka.largest_record(), models, metrics).map(Arc::new),
+                Ok,
+            )
         };
         let endpoints = || config.model_endpoints.iter();
         let targets = endpoints().map(|endpoint| endpoint.routes.iter().map(|route| target(endpoint, route)).collect());

@@ -16,8 +16,9 @@ use super::room::Share;
 use super::shadow::Shadow;
 use crate::canary::Statistics;
 use crate::config::{self, Batching};
-use crate::message::Fault;
-use crate::models::{HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
+use crate::invocation::too_large;
+use crate::message::{Fault, Reply};
+use crate::models::{CallFailure, HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
 use crate::routing::Reason;
 use crate::telemetry::{Metrics, RouteMetrics};
 
@@ -43,6 +44,8 @@ pub(super) struct Target {
     pub(super) sticky_failures: IntCounter,
     /// Those of its requests that wait at the same time, if they are joined.
     pub(super) batcher: Option<Batcher>,
+    /// Bytes of the largest answer, which has to fit a record.
+    pub(super) largest_answer: usize,
     /// How long a request may take here.
     pub(super) timeout: Option<Duration>,
     pub(super) breaker: Option<RouteBreaker>,
@@ -58,6 +61,7 @@ impl Target {
     pub(super) fn new(
         endpoint: &config::Endpoint,
         route: &config::Route,
+        largest_answer: usize,
         models: &Models,
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
@@ -94,12 +98,26 @@ impl Target {
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
             sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
             batcher: batch.map(|batch| Batcher::new(batch, tells, metrics.batch(endpoint, alias))),
+            largest_answer,
             timeout: route.timeout,
             breaker: route.breaker.clone().map(|policy| RouteBreaker::new(policy, endpoint, alias, metrics)),
             retries: route.retries.clone().map(|policy| RouteRetries::new(policy, endpoint, alias, metrics)),
             fallbacks: Fallbacks::new(endpoint, route, metrics),
         })
     }
+
+    /// The answer, unless it is too large to be published.
+    ///
+    /// # Errors
+    /// `PAYLOAD_TOO_LARGE`.
+    pub(super) fn within_limit(&self, reply: Reply) -> Result<Reply, CallFailure> {
+        if reply.body.len() <= self.largest_answer {
+            return Ok(reply);
+        }
+        let fault = too_large(self.model.uri().text(), self.largest_answer);
+        Err(CallFailure { fault, crashed: false, disconnected: false })
+    }
+
     /// Why a request with this deadline need not wait for a place at the model, if that is so.
     pub(super) fn hopeless(&self, deadline: Option<Instant>) -> Option<Fault> {
         let places = self.model.places();

@@ -13,12 +13,12 @@ use tracing::{debug, error, warn};
 
 use super::counts::Counts;
 use super::directory::Standing;
-use super::health::PublishHealth;
 use super::job::Job;
 use super::publisher::Parts;
 use super::recourse::{Cause, Part};
 use super::throttle::{self, Throttle};
 use crate::broker::{BrokerContext, BrokerError};
+use crate::telemetry::Flow;
 
 /// How long a full producer queue is left to drain.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
@@ -67,7 +67,7 @@ struct DeliveryContext {
     broker: BrokerContext,
     unsettled: UnboundedSender<Unsettled>,
     counts: Counts,
-    health: PublishHealth,
+    flow: Flow,
     throttle: Throttle,
 }
 
@@ -75,8 +75,8 @@ impl Acknowledged {
     pub(super) fn start(parts: Parts) -> Result<Self, BrokerError> {
         let (unsettled, receiver) = unbounded_channel();
         let broker = parts.cluster.context("replies");
-        let (counts, health, throttle) = (parts.counts.clone(), parts.health.clone(), parts.throttle.clone());
-        let context = DeliveryContext { broker, unsettled, counts, health, throttle };
+        let (counts, flow, throttle) = (parts.counts.clone(), parts.flow.clone(), parts.throttle.clone());
+        let context = DeliveryContext { broker, unsettled, counts, flow, throttle };
         let producer = parts.cluster.client("replies", &parts.limits.after(SETTINGS), context)?;
         let acknowledged = Self { shared: Arc::new(Shared { producer, parts, runtime: Handle::current() }) };
         acknowledged.shared.runtime.spawn(acknowledged.clone().settle(receiver));
@@ -207,7 +207,7 @@ impl Acknowledged {
     fn refused(&self, job: &mut Job, cause: Cause, error: &KafkaError) -> Option<Duration> {
         let shared = &self.shared;
         shared.parts.counts.refused(error.rdkafka_error_code());
-        shared.parts.health.failed(error);
+        shared.parts.flow.failed(error);
         if let Some((fatal, why)) = shared.producer.client().fatal_error() {
             error!(%fatal, why, "the producer of replies cannot go on");
             shared.parts.failed.cancel();
@@ -248,7 +248,7 @@ impl ProducerContext for DeliveryContext {
             return;
         }
         self.broker.health().answered();
-        self.health.published();
+        self.flow.passed();
         match job.part {
             Part::Letter => {
                 let _ = self.unsettled.send(Unsettled::Lettered(job));

@@ -7,11 +7,11 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, error, warn};
 
 use super::address::{Address, AllowedTopics};
-use super::health::UnderWay;
 use super::publisher::Ending;
 use super::recourse::{Cause, Course, Form, Letter, Part, recourse};
 use crate::config::RetryTopic;
 use crate::message::{Code, Correlation, Fault, Outcome, Stage};
+use crate::telemetry::Pending;
 
 /// How long a place that a caller has named, or that a request could be put aside in, may be away until the ending goes
 /// another way. A broker that is gone is replaced within this time.
@@ -36,8 +36,8 @@ pub(super) struct Job {
     pub(super) was_refused: bool,
     /// When the latest of its records was sent; before that, when the request was read.
     pub(super) sent: Instant,
-    /// Counts it from when it is handed over.
-    pub(super) under_way: Option<UnderWay>,
+    /// Counts it among those that wait for the broker, from its turn on.
+    pub(super) pending: Option<Pending>,
 }
 
 /// In which retry topic a request is put aside, and why.
@@ -74,7 +74,7 @@ impl Job {
             answered: false,
             was_refused: false,
             sent,
-            under_way: None,
+            pending: None,
         }
     }
 

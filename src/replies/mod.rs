@@ -7,7 +7,6 @@ mod counts;
 mod dead_letter;
 mod direct;
 mod directory;
-mod health;
 mod job;
 mod limits;
 mod order;
@@ -22,7 +21,6 @@ mod transaction;
 
 pub(crate) use address::topic_pattern;
 pub use address::{Address, AllowedTopics};
-pub use health::PublishHealth;
 pub use job::Parking;
 pub use order::Place;
 pub use publisher::{Ending, Publisher};

@@ -12,7 +12,6 @@ use super::address::{Address, AllowedTopics};
 use super::counts::Counts;
 use super::direct::Direct;
 use super::directory::Directory;
-use super::health::PublishHealth;
 use super::job::{Job, Parking};
 use super::limits::Limits;
 use super::order::{Order, Place};
@@ -24,7 +23,7 @@ use crate::callers::Callers;
 use crate::config::{Delivery, Kafka};
 use crate::intake::{Offsets, Ticket};
 use crate::message::{Correlation, Fault, Outcome, Request};
-use crate::telemetry::{Metrics, RouteMetrics};
+use crate::telemetry::{Flow, Metrics, Readiness, RouteMetrics};
 
 /// What a request ends in, on its way out.
 pub struct Ending {
@@ -48,8 +47,9 @@ pub struct Publisher {
     order: Option<Order>,
     direct: Direct,
     way: Way,
-    health: PublishHealth,
     runtime: Handle,
+    /// Whether any record gets through.
+    flow: Flow,
 }
 
 /// What either way needs.
@@ -61,7 +61,8 @@ pub(super) struct Parts {
     pub(super) limits: Limits,
     pub(super) directory: Directory,
     pub(super) throttle: Throttle,
-    pub(super) health: PublishHealth,
+    /// Whether any record gets through.
+    pub(super) flow: Flow,
     /// Pulled when the producer cannot go on, so that the process ends rather than stand still.
     pub(super) failed: CancellationToken,
 }
@@ -90,8 +91,9 @@ impl Way {
 }
 
 impl Publisher {
-    /// Creates the producer, and with `delivery: exactly_once` sees that the broker's transactions are real. `failed` is
-    /// cancelled if it cannot go on. Blocks; not for the runtime's workers, but within the runtime.
+    /// Creates the producer, and with `delivery: exactly_once` sees that the broker's transactions are real. The part
+    /// `replies` of `readiness` is ready from then on, for as long as records get through. `failed` is cancelled if it
+    /// cannot go on. Blocks; not for the runtime's workers, but within the runtime.
     ///
     /// # Errors
     /// When librdkafka refuses a property, or the broker transactions.
@@ -101,13 +103,15 @@ impl Publisher {
         allowed: AllowedTopics,
         callers: Callers,
         metrics: &Metrics,
+        readiness: &Readiness,
         failed: CancellationToken,
     ) -> Result<Self, BrokerError> {
+        let part = readiness.part("replies");
+        let flow = part.flow("replies to be published");
         let allowed = Arc::new(allowed);
         let order = Order::start(config, cluster, metrics)?;
         let limits = Limits::of(config, cluster)?;
         let direct = Direct::new(callers, limits.largest_record(config), metrics);
-        let health = PublishHealth::default();
         let parts = Parts {
             cluster: cluster.clone(),
             allowed: allowed.clone(),
@@ -116,19 +120,15 @@ impl Publisher {
             limits,
             directory: Directory::start(config, cluster)?,
             throttle: Throttle::new(metrics.publish_throttle.clone()),
-            health: health.clone(),
+            flow: flow.clone(),
             failed,
         };
         let way = match config.delivery() {
             Delivery::AtLeastOnce => Way::Acknowledged(Acknowledged::start(parts)?),
             Delivery::ExactlyOnce => Way::Transactions(Transactions::prepare(config, parts, metrics)?),
         };
-        Ok(Self { allowed, order, direct, way, health, runtime: Handle::current() })
-    }
-
-    /// Whether anything can be published.
-    pub fn health(&self) -> &PublishHealth {
-        &self.health
+        part.ready();
+        Ok(Self { allowed, order, direct, way, runtime: Handle::current(), flow })
     }
 
     /// Takes the offsets of requests into transactions from now on. Without that nothing is committed.
@@ -177,18 +177,21 @@ impl Publisher {
     /// What has to wait for its turn does so in a task of its own.
     fn send(&self, job: Job) {
         let mut job = Box::new(job);
-        job.under_way = Some(self.health.begin());
         self.direct.answer(&mut job);
         match &self.order {
             Some(order) if job.ending.place.is_some() => {
-                let (order, way) = (order.clone(), self.way.clone());
+                let (order, way, flow) = (order.clone(), self.way.clone(), self.flow.clone());
                 // Not only the runtime's own threads refuse requests.
                 self.runtime.spawn(async move {
                     order.turn(&mut job).await;
+                    job.pending = Some(flow.begin());
                     way.send(job);
                 });
             }
-            _ => self.way.send(job),
+            _ => {
+                job.pending = Some(self.flow.begin());
+                self.way.send(job);
+            }
         }
     }
 

@@ -93,12 +93,14 @@ impl Shim {
 
         // Clients are made, and ask the broker things, on a thread that may block.
         let broker_side = {
-            let (part, metrics) = (part.clone(), metrics.clone());
+            let (part, metrics, flow) = (part.clone(), metrics.clone(), part.flow("requests to be published"));
             move || {
                 let count = cluster.partitions(&kafka.replies_topic)?;
                 let partition =
                     ReplyPartition::choose(&kafka.replies_topic, count, server.reply_partition, Uuid::new_v4())?;
-                let requests = Requests::new(&cluster, &kafka, &partition, callers.clone(), longest_timeout, max_body)?;
+                let callers_of_requests = callers.clone();
+                let requests =
+                    Requests::new(&cluster, &kafka, &partition, callers_of_requests, longest_timeout, max_body, flow)?;
                 let replies = Replies::start(&cluster, &kafka, partition, callers, part, &metrics)?;
                 Ok::<_, ShimError>((requests, replies))
             }

@@ -19,6 +19,7 @@ use crate::broker::{BrokerContext, Cluster};
 use crate::callers::Callers;
 use crate::config::Kafka;
 use crate::message::{Code, Fault, Stage, header};
+use crate::telemetry::{Flow, Pending};
 
 const BAGGAGE: &str = "baggage";
 
@@ -51,12 +52,20 @@ pub(super) struct Requests {
     reply_topic: String,
     reply_partition: [u8; 4],
     cluster: Arc<Cluster>,
+    flow: Flow,
 }
 
 /// Tells callers whose requests the broker did not take.
 struct DeliveryReports {
     broker: BrokerContext,
     callers: Callers,
+    flow: Flow,
+}
+
+/// A request on its way to the broker.
+struct Sent {
+    correlation: Uuid,
+    _pending: Pending,
 }
 
 impl Requests {
@@ -68,8 +77,9 @@ impl Requests {
         callers: Callers,
         longest_timeout: Duration,
         max_body: usize,
+        flow: Flow,
     ) -> Result<Self, ShimError> {
-        let context = DeliveryReports { broker: cluster.context("shim-producer"), callers };
+        let context = DeliveryReports { broker: cluster.context("shim-producer"), callers, flow: flow.clone() };
         // A request that is older than every deadline is not worth delivering.
         let timeout = longest_timeout.as_millis().max(1).to_string();
         // Whether a record is too large is the broker's to say.
@@ -90,6 +100,7 @@ impl Requests {
             reply_topic: reply.topic.clone(),
             reply_partition: reply.partition.to_be_bytes(),
             cluster: cluster.clone(),
+            flow,
         })
     }
 
@@ -100,10 +111,10 @@ impl Requests {
     /// When the producer does not even take it.
     pub(super) fn send(&self, outgoing: &Outgoing<'_>) -> Result<(), Fault> {
         let Some(producer) = &self.producer else { return Err(undeliverable("its client is closed")) };
-        let record: BaseRecord<'_, [u8], [u8], Box<Uuid>> =
-            BaseRecord::with_opaque_to(&self.topic, Box::new(outgoing.correlation))
-                .headers(self.record_headers(outgoing))
-                .payload(outgoing.body);
+        let sent = Sent { correlation: outgoing.correlation, _pending: self.flow.begin() };
+        let record: BaseRecord<'_, [u8], [u8], Box<Sent>> = BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
+            .headers(self.record_headers(outgoing))
+            .payload(outgoing.body);
         producer.send(record).map_err(|(error, _)| match error {
             KafkaError::MessageProduction(code) => undelivered(code),
             error => undeliverable(&error.to_string()),
@@ -164,17 +175,23 @@ impl ClientContext for DeliveryReports {
 }
 
 impl ProducerContext for DeliveryReports {
-    type DeliveryOpaque = Box<Uuid>;
+    type DeliveryOpaque = Box<Sent>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, correlation: Box<Uuid>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
         match result {
-            Ok(_) => self.broker.health().answered(),
+            Ok(_) => {
+                self.broker.health().answered();
+                self.flow.passed();
+            }
             Err((error, _)) => {
+                if !is_too_large(error) {
+                    self.flow.failed(error);
+                }
                 let fault = match error.rdkafka_error_code() {
                     Some(code) => undelivered(code),
                     None => undeliverable(&error.to_string()),
                 };
-                self.callers.fail(*correlation, fault);
+                self.callers.fail(sent.correlation, fault);
             }
         }
     }
@@ -186,6 +203,12 @@ fn carried(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     let travels =
         |name: &str| header::is_carried(name) || name == BAGGAGE || name == USER_AGENT || name == ACCEPT_LANGUAGE;
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(move |(name, _)| travels(name))
+}
+
+/// Whether it says something of the request alone.
+fn is_too_large(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize))
 }
 
 fn undelivered(code: RDKafkaErrorCode) -> Fault {

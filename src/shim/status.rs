@@ -48,7 +48,7 @@ async fn version() -> impl IntoResponse {
     (JSON, env!("CARGO_PKG_VERSION"))
 }
 
-/// `{"ready": false, "parts": {"intake": {"ready": false, "waits_for": "…"}, "shim": {"ready": true}}}`
+/// `{"ready": false, "parts": {"replies": {"ready": true}, "requests": {"ready": false, "waits_for": "…"}}}`
 async fn ready(State(status): State<Status>) -> Response {
     let parts = status.readiness.report();
     let ready = parts.values().all(Option::is_none);
@@ -63,6 +63,7 @@ async fn ready(State(status): State<Status>) -> Response {
 }
 
 async fn encode(State(status): State<Status>) -> Response {
+    status.metrics.look_at(&status.readiness);
     match status.metrics.encode() {
         Ok(text) => (PROMETHEUS, text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

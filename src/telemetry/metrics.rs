@@ -7,6 +7,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::readiness::Readiness;
+
 /// From a tenth of a millisecond, what a decision and two broker hops cost, to the minutes a cold model may take.
 const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -30,6 +32,8 @@ pub struct Metrics {
     pub config_last_reload_success: IntGauge,
     /// `signalbox_config_last_reload_success_timestamp_seconds`: since 1970; 0 before the first.
     pub config_last_reload_success_timestamp: prometheus::Gauge,
+    /// `signalbox_ready{part}`: 1 while that part of the process can do its work, else 0; as `GET /ready` says.
+    pub ready: IntGaugeVec,
     /// `signalbox_requests_total{endpoint,route,status}`
     pub requests: IntCounterVec,
     /// `signalbox_request_duration_seconds{endpoint,route}`: from the poll that read it to the acknowledged answer.
@@ -94,7 +98,7 @@ pub struct Metrics {
     pub registry_refreshes: IntCounterVec,
     /// `signalbox_in_flight_requests`
     pub in_flight_requests: IntGauge,
-    /// `signalbox_in_flight_bytes`
+    /// `signalbox_in_flight_bytes`: of requests, and of answers that are not on the broker for good.
     pub in_flight_bytes: IntGauge,
     /// `signalbox_intake_paused`: 1 while partitions are paused.
     pub intake_paused: IntGauge,
@@ -224,6 +228,7 @@ impl Metrics {
                 "config_last_reload_success_timestamp_seconds",
                 "Unix time at which a changed config file was last put to use",
             ))?)?,
+            ready: f.gauges("ready", "1 while a part of the process can do its work, else 0", &["part"])?,
             requests: f.counters("requests_total", "Requests by outcome", &["endpoint", "route", "status"])?,
             request_duration: f.histograms(
                 "request_duration_seconds",
@@ -333,7 +338,8 @@ impl Metrics {
                 &["result"],
             )?,
             in_flight_requests: f.gauge("in_flight_requests", "Requests read and not yet answered")?,
-            in_flight_bytes: f.gauge("in_flight_bytes", "Bytes of the requests read and not yet answered")?,
+            in_flight_bytes: f
+                .gauge("in_flight_bytes", "Bytes of the requests read and not yet answered, and of their answers")?,
             intake_paused: f.gauge("intake_paused", "1 while partitions are paused")?,
             consumer_lag: f.gauges(
                 "consumer_lag",
@@ -428,6 +434,13 @@ impl Metrics {
     pub fn shadow(&self, endpoint: &str, route: &str) -> ShadowMetrics {
         let of = |result| self.shadows.with_label_values(&[endpoint, route, result]);
         ShadowMetrics { sent: of("sent"), answered: of("answered"), failed: of("failed"), dropped: of("dropped") }
+    }
+
+    /// Takes over which parts of the process are ready.
+    pub fn look_at(&self, readiness: &Readiness) {
+        for (part, waits_for) in readiness.report() {
+            self.ready.with_label_values(&[part]).set(i64::from(waits_for.is_none()));
+        }
     }
 
     /// The Prometheus text exposition of everything, with the process's own memory and CPU.

@@ -1,10 +1,12 @@
 //! What operators see: metrics, logs, and whether the process is ready.
 
+mod flow;
 mod log_gate;
 mod logging;
 mod metrics;
 mod readiness;
 
+pub use flow::{Flow, Pending};
 pub(crate) use log_gate::LogGate;
 pub use logging::{LogFormat, init_logging};
 pub use metrics::{BatchMetrics, Metrics, RouteMetrics, ShadowMetrics};

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::{info, warn};
+
+use super::flow::Flow;
+
 /// The parts of the process and what each still waits for. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    parts: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    parts: Arc<Mutex<BTreeMap<&'static str, State>>>,
 }
 
 /// One part's say in it.
@@ -14,6 +18,16 @@ pub struct Readiness {
 pub struct Part {
     name: &'static str,
     readiness: Readiness,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// As the part itself says.
+    waits_for: Option<String>,
+    /// Work of the part that must not stand still.
+    flow: Option<Flow>,
+    /// Whether the log says that it stands still.
+    is_told: bool,
 }
 
 impl Readiness {
@@ -31,23 +45,47 @@ impl Readiness {
 
     /// Each part, with what it waits for; `None` is ready.
     pub fn report(&self) -> BTreeMap<&'static str, Option<String>> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter_mut().map(|(name, state)| (*name, state.report(name))).collect()
     }
 
-    fn set(&self, name: &'static str, waiting: Option<String>) {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(name, waiting);
+    fn change(&self, name: &'static str, change: impl FnOnce(&mut State)) {
+        change(self.parts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default());
     }
 }
 
 impl Part {
     /// This part can do its work.
     pub fn ready(&self) {
-        self.readiness.set(self.name, None);
+        self.readiness.change(self.name, |state| state.waits_for = None);
     }
 
     /// This part cannot, for this reason.
     pub fn waits_for(&self, reason: impl Into<String>) {
-        self.readiness.set(self.name, Some(reason.into()));
+        let reason = Some(reason.into());
+        self.readiness.change(self.name, |state| state.waits_for = reason);
+    }
+
+    /// Work without which this part is of no use, such as "replies to be published": while it stands still the part is
+    /// not ready.
+    pub fn flow(&self, what: &str) -> Flow {
+        let flow = Flow::new(what);
+        let handle = flow.clone();
+        self.readiness.change(self.name, |state| state.flow = Some(handle));
+        flow
+    }
+}
+
+impl State {
+    fn report(&mut self, part: &str) -> Option<String> {
+        let standstill = self.flow.as_ref().and_then(Flow::standstill);
+        let was_told = std::mem::replace(&mut self.is_told, standstill.is_some());
+        match &standstill {
+            Some(why) if !was_told => warn!(part, why, "not ready"),
+            None if was_told => info!(part, "work gets through again"),
+            Some(_) | None => {}
+        }
+        self.waits_for.clone().or(standstill)
     }
 }
 
@@ -58,12 +96,23 @@ mod tests {
     #[test]
     fn ready_when_every_part_is() {
         let readiness = Readiness::default();
-        let (intake, shim) = (readiness.part("intake"), readiness.part("shim"));
-        intake.ready();
+        let (requests, shim) = (readiness.part("requests"), readiness.part("shim"));
+        requests.ready();
         assert!(!readiness.is_ready());
         shim.ready();
         assert!(readiness.is_ready());
-        intake.waits_for("no partition is assigned");
-        assert_eq!(readiness.report()["intake"].as_deref(), Some("no partition is assigned"));
+        requests.waits_for("no partition is assigned");
+        assert_eq!(readiness.report()["requests"].as_deref(), Some("no partition is assigned"));
+    }
+
+    #[test]
+    fn work_that_has_only_just_begun_leaves_its_part_ready() {
+        let readiness = Readiness::default();
+        let part = readiness.part("replies");
+        let flow = part.flow("replies to be published");
+        part.ready();
+        let _pending = flow.begin();
+        flow.failed("the topic is gone");
+        assert!(readiness.is_ready());
     }
 }

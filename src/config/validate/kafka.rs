@@ -6,7 +6,8 @@ use rdkafka::ClientConfig;
 
 use super::{At, Validator, is_name};
 use crate::config::report::Severity;
-use crate::config::{Delivery, EMBEDDED, Kafka, Ordering};
+use crate::config::{Delivery, EMBEDDED, Kafka, Limits, Ordering};
+use crate::message::Fault;
 use crate::replies::topic_pattern;
 
 /// Properties that Signalbox sets for its own promises, and what to use instead.
@@ -45,10 +46,36 @@ impl Validator<'_> {
         self.require(replicas_fit, &at.key("replication_factor"), "must be at least 1, or -1 for the broker's default");
         self.require(kafka.max_in_flight >= 1, &at.key("max_in_flight"), "must be at least 1");
         self.require(kafka.max_in_flight_bytes.as_u64() >= 1, &at.key("max_in_flight_bytes"), "must be at least 1");
+        self.limits(kafka, &at.key("limits"));
         self.positive(kafka.commit_interval, &at.key("commit_interval"));
         self.delivery(kafka, &at);
         self.retry_delays(kafka, &at.key("retry_delays"));
         self.properties(kafka, &at.key("properties"));
+    }
+
+    /// What is let in must be answerable.
+    fn limits(&mut self, kafka: &Kafka, at: &At) {
+        let Limits { value, key, headers, header_bytes, header_name, correlation_id } = &kafka.limits;
+        // Below these the requests of the HTTP shim would not pass.
+        let sizes = [
+            ("value", value.as_u64(), 1),
+            ("key", key.as_u64(), 1),
+            ("headers", *headers as u64, 16),
+            ("header_bytes", header_bytes.as_u64(), 1024),
+            ("header_name", header_name.as_u64(), 32),
+            ("correlation_id", correlation_id.as_u64(), 36),
+        ];
+        for (key, size, least) in sizes {
+            self.require(size >= least, &at.key(key), &format!("must be at least {least}"));
+        }
+        let (fault, record) = (kafka.limits.largest_fault(Fault::LONGEST_MESSAGE as u64), kafka.largest_record());
+        if fault > record as u64 {
+            let message = format!(
+                "a fault repeats the correlation id and the carried headers, and may then have {fault} bytes, but a \
+                 record has {record} at most (message.max.bytes)"
+            );
+            self.add(at, Severity::Warning, message, "lower correlation_id or header_bytes");
+        }
     }
 
     fn delivery(&mut self, kafka: &Kafka, at: &At) {

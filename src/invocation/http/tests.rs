@@ -7,6 +7,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+const LARGEST: usize = 5 << 20;
+
 /// A server that answers everything by `answer`, for as long as the test runs.
 async fn served<F>(answer: fn(Request) -> F) -> HttpBackend
 where
@@ -51,21 +53,32 @@ async fn passes_payload_headers_and_answer_on_untouched() {
 
 #[tokio::test]
 async fn a_large_answer_arrives_whole() {
-    let backend = served(|_| async { Answer::new(Body::from(vec![b'x'; 5 << 20])) }).await;
-    let reply = backend.invoke(call("application/json", &Headers::default())).await.unwrap();
-    assert_eq!(reply.body.len(), 5 << 20);
+    let backend = served(|_| async { Answer::new(Body::from(vec![b'x'; LARGEST])) }).await;
+    let reply = backend.invoke_within(call("application/json", &Headers::default()), LARGEST).await.unwrap();
+    assert_eq!(reply.body.len(), LARGEST);
 }
 
 #[tokio::test]
-async fn an_answer_beyond_the_limit_is_refused_before_it_is_read() {
-    let backend = served(|_| async {
-        let length = (LARGEST_REPLY + 1).to_string();
-        let endless = Body::new(axum::body::Body::from(vec![0; LARGEST_REPLY + 1]));
-        Answer::builder().header("content-length", length).body(endless).unwrap()
+async fn no_more_is_read_of_an_answer_than_can_be_published() {
+    let announced = served(|_| async { Answer::new(Body::from(vec![0; LARGEST + 1])) }).await;
+    let endless = served(|_| async {
+        let pieces = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 1 << 16]));
+        Answer::new(Body::from_stream(pieces))
     })
     .await;
+    for backend in [announced, endless] {
+        let failure = backend.invoke_within(call("application/json", &Headers::default()), LARGEST).await.unwrap_err();
+        assert_eq!((failure.fault.code, failure.fault.retryable), (Code::PayloadTooLarge, false));
+        assert!(failure.fault.message.contains("larger than 5 MiB"), "{}", failure.fault);
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_an_error_however_much_it_says() {
+    let backend =
+        served(|_| async { Answer::builder().status(500).body(Body::from(vec![b'x'; 8 << 20])).unwrap() }).await;
     let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
-    assert_eq!(failure.fault.code, Code::PayloadTooLarge);
+    assert_eq!((failure.fault.code, failure.fault.retryable), (Code::ModelError, true));
 }
 
 #[tokio::test]

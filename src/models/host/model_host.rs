@@ -270,7 +270,7 @@ impl ModelHost {
         });
         let told = told.collect();
         if is_too_large {
-            return Err(too_large(&self.shown).into());
+            return Err(too_large(&self.shown, LARGEST_REPLY).into());
         }
         match self.reply(status, content_type, body) {
             Ok(reply) => Ok(Answers { reply, refused, told }),

@@ -14,6 +14,7 @@ use std::task::Poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::headroom::Headroom;
 use super::line::refused;
 use super::target::Target;
 use crate::config;
@@ -75,6 +76,7 @@ impl Target {
     /// Waits for a turn; alone, or with whoever is there.
     pub(super) async fn turn(
         self: &Arc<Self>,
+        headroom: Headroom<'_>,
         request: &Arc<Request>,
         payload: &Bytes,
         timeout: Duration,
@@ -82,7 +84,7 @@ impl Target {
         alone: bool,
     ) -> Result<Turn, Fault> {
         let own = |lease| Turn::Own(lease, None);
-        let mut leasing = pin!(self.model.lease(deadline));
+        let mut leasing = pin!(headroom.lease(&self.model, deadline));
         let Some(batcher) = self.batcher.as_ref().filter(|_| !alone) else {
             return self.line.wait(deadline, leasing).await.map(own);
         };

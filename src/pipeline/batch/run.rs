@@ -351,6 +351,8 @@ impl Batch {
         // A host is not ended because its callers are in a hurry.
         let timeout = if self.lease.is_hosted() { self.timeout } else { self.timeout.min(left) };
         let begun = Instant::now();
+        // Of all of them together.
+        self.lease.limit_answer(self.target.largest_answer.saturating_mul(rows.len()));
         let call = Call { content_type: request.content_type(), payload, headers, timeout };
         let result = self.lease.invoke_for(&call, several).await;
         self.took = begun.elapsed();

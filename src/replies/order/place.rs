@@ -59,6 +59,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Whether it is the first, and one behind it is ready to leave.
+    pub fn is_waited_for(&self) -> bool {
+        self.sequencer.queues().is_waited_for(self.queue, self.number)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let next = self.sequencer.queues().leave(self.queue, self.number);

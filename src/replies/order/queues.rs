@@ -59,6 +59,13 @@ impl<W> Queues<W> {
         }
     }
 
+    /// Whether a place is the first of its queue, and one behind it waits to be.
+    pub(super) fn is_waited_for(&self, queue: QueueId, number: u64) -> bool {
+        let Some(members) = self.queues.get(&queue) else { return false };
+        let is_first = members.front().is_some_and(|first| first.number == number);
+        is_first && members.iter().any(|member| member.waker.is_some())
+    }
+
     /// Gives a place up, wherever in its queue it is; whom to wake.
     pub(super) fn leave(&mut self, queue: QueueId, number: u64) -> Option<W> {
         let members = self.queues.get_mut(&queue)?;

@@ -29,14 +29,13 @@ use tracing::warn;
 use super::address::AllowedTopics;
 use super::counts::Counts;
 use super::directory::Directory;
-use super::health::PublishHealth;
 use super::job::Job;
 use super::outgoing::Graveyard;
 use super::publisher::Parts;
 use crate::broker::{BrokerError, Identity};
 use crate::config::{Kafka, Ordering as Order};
 use crate::intake::Offsets;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Flow, Metrics};
 use session::{Maker, SESSIONS, Session};
 use transactor::Transactor;
 
@@ -66,7 +65,7 @@ struct Prepared {
     graveyard: Graveyard,
     directory: Directory,
     counts: Counts,
-    health: PublishHealth,
+    flow: Flow,
     stop: Arc<AtomicBool>,
     metrics: Metrics,
     failed: CancellationToken,
@@ -76,7 +75,7 @@ impl Transactions {
     /// Sees that the broker's transactions are real, and closes what an earlier process of this name has left open.
     /// Blocks; not for the runtime's workers.
     pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
-        let Parts { cluster, allowed, graveyard, counts, limits, directory, throttle, health, failed } = parts;
+        let Parts { cluster, allowed, graveyard, counts, limits, directory, throttle, flow, failed } = parts;
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
         let maker = Arc::new(Maker::new(config, cluster, identity, limits, throttle));
@@ -93,7 +92,7 @@ impl Transactions {
             graveyard,
             directory,
             counts,
-            health,
+            flow,
             stop: stop.clone(),
             metrics: metrics.clone(),
             failed,

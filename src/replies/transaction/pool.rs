@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::session::{MAX_SESSIONS, Maker, SESSIONS, Session};
-use crate::replies::health::PublishHealth;
+use crate::telemetry::Flow;
 
 /// Between two attempts to make a session.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -28,13 +28,13 @@ pub(super) struct Pool {
     opened: Receiver<Session>,
     opener: Sender<Session>,
     stop: Arc<AtomicBool>,
-    health: PublishHealth,
+    flow: Flow,
 }
 
 impl Pool {
-    pub(super) fn new(maker: Arc<Maker>, opened: Vec<Session>, stop: Arc<AtomicBool>, health: PublishHealth) -> Self {
+    pub(super) fn new(maker: Arc<Maker>, opened: Vec<Session>, stop: Arc<AtomicBool>, flow: Flow) -> Self {
         let (opener, receiver) = channel();
-        Self { maker, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, health }
+        Self { maker, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, flow }
     }
 
     /// One that is at rest. `busy` is at work.
@@ -93,13 +93,13 @@ impl Pool {
             return false;
         }
         let (maker, opener) = (self.maker.clone(), self.opener.clone());
-        let (stop, health) = (self.stop.clone(), self.health.clone());
+        let (stop, flow) = (self.stop.clone(), self.flow.clone());
         let make = move || loop {
             match maker.open(index) {
                 // When it is over nobody wants it any more.
                 Ok(session) => return drop(opener.send(session)),
                 Err(error) => {
-                    health.failed(&error);
+                    flow.failed(&error);
                     warn!(%error, "transactions cannot go on yet");
                 }
             }

@@ -100,7 +100,7 @@ impl<S: Fn() -> bool> Transactor<S> {
             commit: parts.metrics.transaction_commit.clone(),
         };
         let opened = std::mem::take(&mut parts.opened);
-        let pool = Pool::new(parts.maker.clone(), opened, parts.stop.clone(), parts.health.clone());
+        let pool = Pool::new(parts.maker.clone(), opened, parts.stop.clone(), parts.flow.clone());
         let (directory, allowed) = (parts.directory.clone(), parts.allowed.clone());
         Ok(Self {
             maker: parts.maker.clone(),
@@ -292,7 +292,7 @@ impl<S: Fn() -> bool> Transactor<S> {
         let (claims, is_apart) = (batch.claims(), batch.is_apart());
         if outcome == Outcome::Committed {
             self.tally.committed.inc();
-            self.parts.health.published();
+            self.parts.flow.passed();
             self.tally.requests.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
             self.tally.commit.observe(took.as_secs_f64());
             self.allowance.written(batch.bytes(), written);
@@ -308,7 +308,7 @@ impl<S: Fn() -> bool> Transactor<S> {
         }
         let is_refused = batch.is_spoilt() || !refused.is_empty();
         let code = reason.as_ref().or_else(|| session.as_ref().err().map(Broken::error)).map(|error| {
-            self.parts.health.failed(error);
+            self.parts.flow.failed(error);
             error.rdkafka_error_code()
         });
         code.into_iter().for_each(|code| self.parts.counts.refused(code));
@@ -353,7 +353,7 @@ impl<S: Fn() -> bool> Transactor<S> {
             // The others look for the coordinator where this one did.
             self.pool.clear();
         }
-        self.parts.health.failed(broken.error());
+        self.parts.flow.failed(broken.error());
         warn!(error = %broken.error(), "a transaction came to nothing, and with it its producer; another is made");
     }
 
@@ -422,7 +422,7 @@ impl<S: Fn() -> bool> Transactor<S> {
             match self.maker.open(index) {
                 Ok(session) => return Some(session),
                 Err(error) => {
-                    self.parts.health.failed(&error);
+                    self.parts.flow.failed(&error);
                     warn!(%error, "transactions cannot go on yet");
                 }
             }

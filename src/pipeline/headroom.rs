@@ -1,0 +1,55 @@
+//! The memory there must be for an answer before a model is called for it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::ask::is_over;
+use crate::intake::Ticket;
+use crate::message::Fault;
+use crate::models::{Lease, ModelHandle, until};
+use crate::replies::Place;
+
+/// How often a request that others may come to wait for looks whether they do.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// One request's claim to memory for its answer.
+///
+/// While answers take too much, no model is called, but for a request which earlier answers wait for in the order of
+/// leaving: they go only once it has gone.
+#[derive(Clone, Copy)]
+pub(super) struct Headroom<'a> {
+    pub(super) ticket: &'a Ticket,
+    pub(super) place: Option<&'a Place>,
+}
+
+impl Headroom<'_> {
+    /// A lease of the model, once there is memory for what it will say. Nobody holds a lease while there is none: who may
+    /// go on could need it.
+    pub(super) async fn lease(self, model: &ModelHandle, deadline: Option<Instant>) -> Result<Lease, Fault> {
+        loop {
+            until(deadline, self.wait()).await;
+            let lease = model.lease(deadline).await?;
+            if self.is_there() || is_over(deadline) {
+                return Ok(lease);
+            }
+        }
+    }
+
+    async fn wait(&self) {
+        loop {
+            let freed = self.ticket.memory().freed();
+            if self.is_there() {
+                return;
+            }
+            match self.place {
+                Some(_) => drop(timeout(LOOK, freed).await),
+                None => freed.await,
+            }
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        !self.ticket.memory().is_crowded() || self.place.is_some_and(Place::is_waited_for)
+    }
+}

@@ -1,0 +1,186 @@
+//! Work that has to get through again and again, such as records to be published, and whether it has come to a standstill.
+
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long nothing may get through, though something should, before that is a standstill.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a failure is remembered where nothing waits any more. Then only another attempt can tell.
+const MEMORY: Duration = Duration::from_secs(30);
+
+/// A handle to work that must not stand still. Cheap to clone; counting takes no lock.
+///
+/// It stands still once nothing has got through for ten seconds while some waits, or while what was tried failed each
+/// time; and goes on as soon as one piece gets through.
+#[derive(Debug, Clone)]
+pub struct Flow(Arc<Shared>);
+
+/// One piece of that work, which waits until it is dropped.
+#[derive(Debug)]
+pub struct Pending(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// What a report calls it, such as "replies to be published".
+    what: String,
+    begun: Instant,
+    waiting: AtomicUsize,
+    /// Milliseconds since `begun`, at least 1; 0 is never. Since when something waits, or fails, without a pause.
+    tried: AtomicU64,
+    /// When something got through last.
+    passed: AtomicU64,
+    /// When something failed last, since then.
+    failed: AtomicU64,
+    why: Mutex<Option<String>>,
+}
+
+impl Flow {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self(Arc::new(Shared {
+            what: what.into(),
+            begun: Instant::now(),
+            waiting: AtomicUsize::new(0),
+            tried: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            why: Mutex::default(),
+        }))
+    }
+
+    /// Counts a piece of work that is to get through.
+    pub fn begin(&self) -> Pending {
+        self.begin_at(self.now());
+        Pending(Arc::clone(&self.0))
+    }
+
+    /// Takes account of a piece that got through.
+    pub fn passed(&self) {
+        self.passed_at(self.now());
+    }
+
+    /// Takes account of one that did not, for this reason. It may be tried again.
+    pub fn failed(&self, why: impl Display) {
+        *self.0.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_string());
+        self.failed_at(self.now());
+    }
+
+    /// Why it stands still, if it does.
+    pub(super) fn standstill(&self) -> Option<String> {
+        self.standstill_at(self.now())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn begin_at(&self, now: u64) {
+        if self.0.waiting.fetch_add(1, Ordering::AcqRel) == 0 && !self.has_failed(now) {
+            self.0.tried.store(now, Ordering::Release);
+        }
+    }
+
+    fn passed_at(&self, now: u64) {
+        self.0.passed.store(now, Ordering::Release);
+        self.0.failed.store(0, Ordering::Release);
+    }
+
+    fn failed_at(&self, now: u64) {
+        if self.0.waiting.load(Ordering::Acquire) == 0 && !self.has_failed(now) {
+            self.0.tried.store(now, Ordering::Release);
+        }
+        self.0.failed.store(now, Ordering::Release);
+    }
+
+    /// Whether what was tried last has failed, not long ago.
+    fn has_failed(&self, now: u64) -> bool {
+        let failed = self.0.failed.load(Ordering::Acquire);
+        failed > 0 && Duration::from_millis(now.saturating_sub(failed)) < MEMORY
+    }
+
+    fn standstill_at(&self, now: u64) -> Option<String> {
+        let (waiting, has_failed) = (self.0.waiting.load(Ordering::Acquire), self.has_failed(now));
+        let since = self.0.tried.load(Ordering::Acquire).max(self.0.passed.load(Ordering::Acquire));
+        let stands = Duration::from_millis(now.saturating_sub(since));
+        if (waiting == 0 && !has_failed) || stands < PATIENCE {
+            return None;
+        }
+        let why = self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| has_failed);
+        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        let (what, seconds) = (&self.0.what, stands.as_secs());
+        Some(format!("{what}: none got through for {seconds} s, and {waiting} wait{why}"))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000;
+
+    fn pending(flow: &Flow, now: u64) -> Pending {
+        flow.begin_at(now);
+        Pending(Arc::clone(&flow.0))
+    }
+
+    #[test]
+    fn what_waits_too_long_stands_still_until_something_gets_through() {
+        let flow = Flow::new("replies to be published");
+        assert_eq!(flow.standstill_at(100 * SECOND), None, "nothing is to be done");
+        let first = pending(&flow, 100 * SECOND);
+        assert_eq!(flow.standstill_at(109 * SECOND), None);
+        let second = pending(&flow, 109 * SECOND);
+        let words = "replies to be published: none got through for 10 s, and 2 wait";
+        assert_eq!(flow.standstill_at(110 * SECOND).as_deref(), Some(words));
+        flow.failed("no such topic");
+        flow.failed_at(111 * SECOND);
+        let words = "replies to be published: none got through for 12 s, and 2 wait (no such topic)";
+        assert_eq!(flow.standstill_at(112 * SECOND).as_deref(), Some(words));
+        flow.passed_at(113 * SECOND);
+        drop(first);
+        assert_eq!(flow.standstill_at(122 * SECOND), None, "one got through");
+        assert!(flow.standstill_at(123 * SECOND).is_some(), "and then none again");
+        drop(second);
+        assert_eq!(flow.standstill_at(124 * SECOND), None, "nothing waits");
+        let _third = pending(&flow, 200 * SECOND);
+        assert_eq!(flow.standstill_at(201 * SECOND), None, "what has only just begun does not stand still");
+    }
+
+    #[test]
+    fn what_fails_at_once_each_time_stands_still_too() {
+        let flow = Flow::new("requests to be published");
+        for now in 100..110 {
+            let pending = pending(&flow, now * SECOND);
+            flow.failed_at(now * SECOND);
+            drop(pending);
+            assert_eq!(flow.standstill_at(now * SECOND), None);
+        }
+        assert!(flow.standstill_at(110 * SECOND).is_some());
+        assert!(flow.standstill_at(138 * SECOND).is_some());
+        assert_eq!(flow.standstill_at(139 * SECOND), None, "it is not known any more, and has to be tried");
+        flow.failed_at(140 * SECOND);
+        assert_eq!(flow.standstill_at(149 * SECOND), None);
+        assert!(flow.standstill_at(150 * SECOND).is_some());
+        flow.passed_at(151 * SECOND);
+        assert_eq!(flow.standstill_at(170 * SECOND), None);
+    }
+
+    #[test]
+    fn one_that_fails_beside_others_that_get_through_is_no_standstill() {
+        let flow = Flow::new("replies to be published");
+        let _always = pending(&flow, SECOND);
+        for now in 1..100 {
+            flow.failed_at(now * SECOND);
+            flow.passed_at(now * SECOND + 1);
+            assert_eq!(flow.standstill_at(now * SECOND + 2), None);
+        }
+    }
+}
