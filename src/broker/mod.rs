@@ -6,6 +6,7 @@ mod embedded;
 mod error;
 mod identity;
 mod probe;
+mod topic_id;
 mod topics;
 
 pub use cluster::Cluster;
@@ -13,3 +14,4 @@ pub(crate) use context::is_connection_trouble;
 pub use context::{BrokerContext, BrokerHealth};
 pub use error::BrokerError;
 pub use identity::Identity;
+pub use topic_id::{TopicId, TopicIds};

@@ -11,11 +11,12 @@ use rdkafka::error::KafkaError;
 use super::Handler;
 use super::budget::Budget;
 use super::committer::Committer;
-use super::context::{ContextParts, IntakeContext, Topics};
+use super::context::{ContextParts, IntakeContext};
 use super::offsets::Offsets;
 use super::opening::Opening;
 use super::poller::Poller;
 use super::pressure::Pressure;
+use super::topics::Topics;
 use crate::broker::{BrokerError, Cluster};
 use crate::config::{Delivery, Kafka};
 use crate::telemetry::{Metrics, Readiness};
@@ -59,8 +60,7 @@ impl Intake {
     ) -> Result<Self, BrokerError> {
         let readiness = readiness.part("intake");
         readiness.waits_for(format!("partitions of '{}' to be assigned", config.requests_topic));
-        let partitions = |topic: &str| cluster.partitions(topic).map(Option::unwrap_or_default);
-        let topics = Topics::of(config, partitions)?;
+        let topics = Topics::of(config, &cluster.topics()?);
         let (completions, receiver) = channel();
         let context = IntakeContext::new(ContextParts {
             broker: cluster.context("intake"),
@@ -75,7 +75,8 @@ impl Intake {
             metrics: metrics.clone(),
             readiness: readiness.clone(),
         });
-        let consumer: BaseConsumer<IntakeContext> = cluster.client("intake", &settings(config, cluster), context)?;
+        let consumer: BaseConsumer<IntakeContext> =
+            cluster.client_with_topic_ids("intake", &settings(config, cluster), context)?;
         let subscribed = consumer.subscribe(&[topics.requests()]);
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
@@ -97,6 +98,7 @@ impl Intake {
             metrics: metrics.clone(),
             readiness,
             errors: 0,
+            looked_at: 0,
         };
         let run = move || {
             let result = poller.run();
@@ -143,6 +145,8 @@ fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a 
         ("queued.max.messages.kbytes", "2048"),
         ("fetch.max.bytes", "4194304"),
         ("statistics.interval.ms", "5000"),
+        // Partitions that are added are seen within this time.
+        ("topic.metadata.refresh.interval.ms", "5000"),
     ];
     // The embedded broker's fetches are not woken by a produce, and its classic groups take seconds to form.
     let embedded = cluster.is_embedded();

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
-use super::context::Topics;
 use super::lanes::{Due, Held};
 use super::ticket::LaneId;
+use super::topics::Topics;
 use crate::message::{HeadersBuilder, Request, Source};
 
 /// A partition rests this part of its topic's delay, so that its records are run a little later, but many at a time.
@@ -23,8 +23,7 @@ pub(super) fn read(message: &BorrowedMessage<'_>, lane: LaneId, topics: &Topics,
         return Held { request, offset, due: None, readable };
     }
     let written = request.timestamp;
-    let failures = u32::try_from(lane.topic - 1).unwrap_or(u32::MAX);
-    let said = request.unpark(topics.names(), failures);
+    let said = request.unpark(topics.names(), topics.failures(lane));
     if let Some(parked) = &mut request.parked {
         parked.overflowed = lane.is_overflow();
     }
