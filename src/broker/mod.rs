@@ -7,6 +7,7 @@ mod error;
 mod identity;
 mod lookup;
 mod probe;
+mod topic_id;
 mod topics;
 
 pub use cluster::Cluster;
@@ -15,3 +16,4 @@ pub use context::{BrokerContext, BrokerHealth};
 pub use error::BrokerError;
 pub use identity::Identity;
 pub(crate) use lookup::{TopicLookup, TopicState};
+pub use topic_id::{TopicId, TopicIds};

@@ -30,6 +30,11 @@ mod crash; // kill -9
 mod exactly_once; // kill -9, and each reply once
 mod order; // replies in the order of their requests
 mod park; // requests that are put aside, and what nobody survives
+mod deadly; // what nobody survives
+mod anew; // topics that are deleted and made again
+mod growth; // partitions that are added
+mod groups; // whose parked requests are whose
+mod lag; // nothing left to do is nothing
 mod fairness; // who waits gets a turn, and nobody else takes one
 mod answered; // who waits has the answer at once
 mod rebalance; // instances come and go
