@@ -32,6 +32,7 @@ mod order; // replies in the order of their requests
 mod park; // requests that are put aside, and what nobody survives
 mod fairness; // who waits gets a turn, and nobody else takes one
 mod answered; // who waits has the answer at once
-mod rebalance; // instances come and go
+mod rebalance;
+mod reborn; // instances come and go
 mod outage; // the broker stops and comes back
 mod fire; // everything at once, and a checker that counts what it cost
