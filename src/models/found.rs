@@ -25,7 +25,7 @@ impl From<Resolved> for Found {
     fn from(resolved: Resolved) -> Self {
         Self {
             name: resolved.name.as_str().into(),
-            version: Arc::clone(&resolved.version),
+            version: Arc::clone(&resolved.registration.version),
             origin: Origin::Registry(resolved),
         }
     }

@@ -10,6 +10,8 @@ use serde::Serialize;
 use super::host::Example;
 use super::keeper::Leaving;
 use super::model::{Model, Standing};
+use super::registry::Provenance;
+use super::uri::redacted;
 use super::version::Version;
 use super::{Inner, Models};
 use crate::config::Runtime;
@@ -40,6 +42,12 @@ pub struct MemoryReport {
 pub struct VersionReport {
     /// What it is called here: `sentiment/3`, a logged model's id, or a directory.
     pub id: String,
+    /// Where the files of a registered version were when it was registered.
+    pub source: Option<String>,
+    /// The run that made it.
+    pub run_id: Option<String>,
+    /// When it was registered, in Unix milliseconds: it tells two versions of one number apart.
+    pub created: Option<u64>,
     /// `loaded`, `loading`, `unloaded` or `failed`.
     pub state: &'static str,
     /// Why it is not loaded.
@@ -98,8 +106,10 @@ pub struct FollowingReport {
 /// A version that does not take calls, though the registry says it should.
 #[derive(Debug, Serialize)]
 pub struct PendingReport {
-    /// None when the stage or alias names none any more.
+    /// None when the URI names none any more.
     pub version: Option<Arc<str>>,
+    /// When that was registered, in Unix milliseconds.
+    pub created: Option<u64>,
     /// Why not; none while it is being loaded.
     pub reason: Option<String>,
 }
@@ -177,8 +187,13 @@ impl Inner {
             Standing::Hosted(hosted) if hosted.has(version) => Some(model.uri.to_string()),
             _ => None,
         });
+        let provenance = version.registration().map(|registration| registration.provenance.clone());
+        let Provenance { source, run_id, created } = provenance.unwrap_or_default();
         VersionReport {
             id: version.name.to_string(),
+            source: source.map(|source| redacted(&source).into_owned()),
+            run_id,
+            created,
             state,
             reason,
             memory: Some(match &loaded {
@@ -221,7 +236,8 @@ impl Inner {
 fn following_report(model: &Model) -> Option<FollowingReport> {
     let Standing::Hosted(hosted) = &model.standing else { return None };
     let pending = hosted.pending().as_ref().map(|pending| PendingReport {
-        version: pending.version.clone(),
+        version: pending.version.as_ref().map(|registration| Arc::clone(&registration.version)),
+        created: pending.version.as_ref().and_then(|registration| registration.provenance.created),
         reason: pending.fault.as_ref().map(|fault| fault.message.clone()),
     });
     Some(FollowingReport {

@@ -14,7 +14,7 @@ use super::keeper::Leaving;
 use super::lease::CallFailure;
 use super::leases::Leases;
 use super::pool::Pool;
-use super::registry::Resolved;
+use super::registry::{Registration, Resolved};
 use super::slot::{Found, Slot};
 use super::turns::Urgency;
 use super::usage::Usage;
@@ -183,6 +183,14 @@ impl Version {
             let message = format!("{} was still being loaded when time was up; it goes on loading", self.name);
             Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
         })
+    }
+
+    /// Which registration it is of; none for a directory.
+    pub(super) fn registration(&self) -> Option<&Registration> {
+        match &self.origin {
+            Origin::Registry(resolved) => Some(&resolved.registration),
+            Origin::Directory(_) => None,
+        }
     }
 
     /// The labels `model` and `version` of metrics.

@@ -37,6 +37,7 @@ mod groups; // whose parked requests are whose
 mod lag; // nothing left to do is nothing
 mod fairness; // who waits gets a turn, and nobody else takes one
 mod answered; // who waits has the answer at once
-mod rebalance; // instances come and go
+mod rebalance;
+mod reborn; // instances come and go
 mod outage; // the broker stops and comes back
 mod fire; // everything at once, and a checker that counts what it cost

@@ -119,6 +119,9 @@ def described(version):
         "version": str(version.version),
         "status": version.status,
         "current_stage": version.current_stage or "None",
+        "source": version.source,
+        "run_id": version.run_id,
+        "creation_timestamp": version.creation_timestamp,
     }
 
 
