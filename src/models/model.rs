@@ -15,6 +15,8 @@ use crate::message::{Code, Fault, Stage};
 pub(super) struct Model {
     pub(super) uri: ModelUri,
     pub(super) standing: Standing,
+    /// Held by each route that says that it answers each row as if it were alone.
+    pub(super) vouchers: Arc<()>,
 }
 
 /// Which kind of thing answers.
@@ -56,6 +58,11 @@ pub(super) struct Pending {
 }
 
 impl Model {
+    /// Whether a route says that it answers each row as if it were alone.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        Arc::strong_count(&self.vouchers) > 1
+    }
+
     /// Has it loaded, if it is one that is loaded here. `urgent` when somebody waits.
     pub(super) async fn load(self: &Arc<Self>, models: &Arc<Inner>, urgent: bool) -> Result<(), Fault> {
         let Standing::Hosted(hosted) = &self.standing else { return Ok(()) };

@@ -19,7 +19,7 @@ use super::host::Template;
 use super::uri::{Pick, Target};
 use crate::message::{Code, Fault, Stage};
 use clerk::Clerks;
-use question::{Download, ManyVersions, ModelVersion, OneLogged, OneModel, OneVersion, Question, highest};
+use question::{Download, ManyVersions, ModelVersion, OneLogged, OneModel, OneVersion, Question, highest, says_by_row};
 
 pub(super) use address::Addresses;
 pub(super) use rest::Rest;
@@ -47,6 +47,8 @@ pub(super) struct Resolved {
     pub artifact_uri: String,
     /// Whether its registry has a way of its own to the artifacts, which only MLflow's client knows and only by `uri`.
     pub own_way: bool,
+    /// Whether it is tagged `signalbox.batch: rows`.
+    pub is_tagged: bool,
 }
 
 /// Why the registry at a tracking URI cannot be used at all.
@@ -122,7 +124,7 @@ impl Registry {
     }
 
     async fn resolve_registered(&self, name: &str, pick: &Pick) -> Result<Resolved, Fault> {
-        let (version, artifact_uri) = match pick {
+        let (found, artifact_uri) = match pick {
             // It takes two questions; which version it is need not be known for the second.
             Pick::Version(number) => {
                 let number = number.to_string();
@@ -130,23 +132,26 @@ impl Registry {
                 (version?, artifact_uri?)
             }
             _ => {
-                let version = self.version(name, pick).await?;
-                let artifact_uri = self.artifact_uri(name, &version).await?;
-                (version, artifact_uri)
+                let found = self.version(name, pick).await?;
+                let artifact_uri = self.artifact_uri(name, &found.version).await?;
+                (found, artifact_uri)
             }
         };
+        let ModelVersion { version, tags, .. } = found;
         Ok(Resolved {
             name: format!("{name}/{version}"),
             uri: format!("models:/{name}/{version}"),
             version: version.into(),
             artifact_uri,
             own_way: self.addresses.registry().has_own_way(),
+            is_tagged: says_by_row(&tags),
         })
     }
 
     async fn resolve_logged(&self, model_id: &str) -> Result<Resolved, Fault> {
         let answer: OneLogged = self.ask(&self.tracking, Question::Logged { model_id }).await?;
         let info = answer.model.and_then(|model| model.info);
+        let is_tagged = info.as_ref().is_some_and(|info| says_by_row(&info.tags));
         let (status, artifact_uri) = info.map_or((None, None), |info| (info.status, info.artifact_uri));
         check_ready(&format!("logged model {model_id}"), status.as_deref(), "LOGGED_MODEL_READY")?;
         Ok(Resolved {
@@ -155,11 +160,12 @@ impl Registry {
             uri: format!("models:/{model_id}"),
             artifact_uri: artifact_uri.ok_or_else(|| nowhere(model_id))?,
             own_way: self.addresses.tracking.has_own_way(),
+            is_tagged,
         })
     }
 
-    /// The number of the version that is picked, if it is ready.
-    async fn version(&self, name: &str, pick: &Pick) -> Result<String, Fault> {
+    /// The version that is picked, if it is ready.
+    async fn version(&self, name: &str, pick: &Pick) -> Result<ModelVersion, Fault> {
         let found = match pick {
             Pick::Version(number) => {
                 let question = Question::Version { name, version: &number.to_string() };
@@ -186,7 +192,7 @@ impl Registry {
             })
         })?;
         check_ready(&format!("version {} of model {name}", found.version), found.status.as_deref(), "READY")?;
-        Ok(found.version)
+        Ok(found)
     }
 
     async fn highest(&self, name: &str, stage: Option<&str>) -> Result<Option<ModelVersion>, Fault> {

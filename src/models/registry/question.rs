@@ -48,6 +48,14 @@ pub(super) struct ModelVersion {
     pub version: String,
     pub status: Option<String>,
     pub current_stage: Option<String>,
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Tag {
+    pub key: String,
+    pub value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,6 +106,13 @@ pub(super) struct Logged {
 pub(super) struct LoggedInfo {
     pub status: Option<String>,
     pub artifact_uri: Option<String>,
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// Whether the owner says that the model answers each row as if it were alone.
+pub(super) fn says_by_row(tags: &[Tag]) -> bool {
+    tags.iter().any(|tag| tag.key == "signalbox.batch" && tag.value.as_deref().is_some_and(|value| value.trim() == "rows"))
 }
 
 /// The version with the highest number. Several may share a stage, and the one that was moved there last is not the
