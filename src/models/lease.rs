@@ -33,6 +33,7 @@ static NOBODY: LazyLock<Arc<Trust>> = LazyLock::new(Arc::default);
 pub struct ModelHandle {
     pub(super) model: Arc<Model>,
     pub(super) models: Arc<Inner>,
+    pub(super) _voucher: Option<Arc<()>>,
 }
 
 /// The right to call a model, once at a time. While it is held the model stays loaded, and what answers it is its own.
@@ -116,6 +117,18 @@ impl ModelHandle {
     /// Whether its processes are forked here.
     pub fn is_forked(&self) -> bool {
         matches!(&self.model.standing, Standing::Hosted(hosted) if hosted.hosting.runtime == Runtime::Forked)
+    }
+
+    /// The same for a route that says that the model answers each row as if it were alone.
+    pub fn vouched_for(mut self) -> Self {
+        self._voucher = Some(Arc::clone(&self.model.vouchers));
+        self
+    }
+
+    /// Whether it is known that requests for it do not go together, unless the route vouches for it and it is so asked.
+    pub fn is_called_singly(&self, by_route: bool) -> bool {
+        let Standing::Hosted(hosted) = &self.model.standing else { return false };
+        hosted.current.get().is_some_and(|current| current.0.trust.is_called_singly(by_route))
     }
 
     /// Waits until the model is loaded and something is free to answer, and takes that. The first who asks has it

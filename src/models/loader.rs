@@ -19,6 +19,7 @@ use super::turns::Urgency;
 use super::version::{Loaded, Origin, Seats, ServerSeats, Version};
 use crate::config::Runtime;
 use crate::invocation::in_words;
+use crate::invocation::trust::Finding;
 use crate::message::{Code, Fault, Stage};
 
 /// Why a load failed, and which of its steps.
@@ -105,6 +106,7 @@ impl Inner {
         if !matches!(report.proof.example, Some(Example::Failed(_))) {
             let _ = version.proof.set(report.proof.clone());
         }
+        version.trust.find(&report.proof.finding);
         for (name, duration) in [("fork", phases.fork), ("load", phases.load), ("warm", phases.warm)] {
             self.observe_phase(name, duration);
         }
@@ -204,7 +206,7 @@ impl Inner {
 
 /// Tells the log what there is to know about a load.
 fn report(version: &Version, loaded: &Loaded, seconds: f64) {
-    let LoadReport { phases, proof: Proof { example, unmet }, .. } = &loaded.report;
+    let LoadReport { phases, proof: Proof { example, unmet, finding }, .. } = &loaded.report;
     tracing::info!(
         model = &*version.name,
         seconds,
@@ -214,6 +216,13 @@ fn report(version: &Version, loaded: &Loaded, seconds: f64) {
         bytes = loaded.memory_when_loaded,
         "model is loaded"
     );
+    if let Finding::Doubtful(why) = finding {
+        tracing::info!(
+            model = &*version.name,
+            why = &**why,
+            "model is called singly, unless its owner says that it need not be"
+        );
+    }
     if let Some(Example::Failed(why)) = example {
         tracing::warn!(model = &*version.name, why, "model does not answer its own example");
     }

@@ -168,7 +168,7 @@ impl Models {
         let mut models = self.inner.models.lock().unwrap_or_else(PoisonError::into_inner);
         let model =
             models.entry((uri.clone(), options)).or_insert_with_key(|(uri, options)| self.inner.model(uri, options));
-        ModelHandle { model: Arc::clone(model), models: Arc::clone(&self.inner) }
+        ModelHandle { model: Arc::clone(model), models: Arc::clone(&self.inner), _voucher: None }
     }
 
     /// Has the interpreters that the models need import what they need, and loads what is to be preloaded: as the
@@ -239,7 +239,7 @@ impl Inner {
                 Standing::Hosted(Box::new(Hosted::new(uri.clone(), hosting, pinned)))
             }
         };
-        Arc::new(Model { uri: uri.clone(), standing })
+        Arc::new(Model { uri: uri.clone(), standing, vouchers: Arc::default() })
     }
 
     /// Forgets the models that no route uses any more and that are not to be preloaded. What is loaded of them stays for
@@ -270,10 +270,12 @@ impl Inner {
             version.name == found.name && version.origin == found.origin && version.hosting == *hosting
         };
         if let Some(version) = alive(&mut versions).find(same) {
+            version.trust.tag(found.is_tagged);
             return version;
         }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let version = Arc::new(Version::new(key, found.name, found.version, found.origin, hosting.clone()));
+        version.trust.tag(found.is_tagged);
         versions.push(Arc::downgrade(&version));
         version
     }

@@ -16,6 +16,8 @@ use crate::message::{Code, Fault, Stage};
 pub(super) struct Model {
     pub(super) uri: ModelUri,
     pub(super) standing: Standing,
+    /// Held by each route that says that it answers each row as if it were alone.
+    pub(super) vouchers: Arc<()>,
 }
 
 /// Which kind of thing answers.
@@ -61,6 +63,11 @@ impl Model {
     pub(super) fn followed(&self) -> Option<(&str, &Pick)> {
         let Standing::Hosted(hosted) = &self.standing else { return None };
         hosted.current.get().and_then(|_| hosted.followed())
+    }
+
+    /// Whether a route says that it answers each row as if it were alone.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        Arc::strong_count(&self.vouchers) > 1
     }
 
     /// Has it loaded, if it is one that is loaded here. `urgent` when somebody waits.

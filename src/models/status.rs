@@ -15,6 +15,7 @@ use super::uri::redacted;
 use super::version::Version;
 use super::{Inner, Models};
 use crate::config::Runtime;
+use crate::invocation::trust::Voucher;
 use crate::message::{Code, Fault, Stage};
 
 /// What `GET /models` shows.
@@ -80,6 +81,9 @@ pub struct VersionReport {
     pub serves: Vec<String>,
     /// Whether it stays whatever happens.
     pub pinned: bool,
+    /// Who says that it answers each row as if it were alone, so that its requests are joined into batches: `model`, `tag`
+    /// or `route`.
+    pub batched_by: Option<Voucher>,
     /// Why its requests are not joined into batches.
     pub singly: Option<String>,
     /// Each requirement that the interpreter does not meet.
@@ -189,6 +193,11 @@ impl Inner {
         });
         let provenance = version.registration().map(|registration| registration.provenance.clone());
         let Provenance { source, run_id, created } = provenance.unwrap_or_default();
+        let by_route = models.iter().any(|model| match &model.standing {
+            Standing::Hosted(hosted) => hosted.has(version) && model.is_vouched_for(),
+            _ => false,
+        });
+        let (batched_by, singly) = version.trust.report(by_route);
         VersionReport {
             id: version.name.to_string(),
             source: source.map(|source| redacted(&source).into_owned()),
@@ -220,7 +229,8 @@ impl Inner {
             load_seconds: loaded.as_ref().map(|loaded| loaded.load_cost.as_secs_f64()),
             serves: serves.collect(),
             pinned: version.pinned.load(Ordering::Relaxed),
-            singly: version.trust.objection().map(|objection| objection.to_string()),
+            batched_by,
+            singly,
             unmet: loaded.map(|loaded| loaded.report.proof.unmet.clone()).unwrap_or_default(),
         }
     }

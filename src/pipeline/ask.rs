@@ -121,7 +121,7 @@ impl Journey<'_> {
         let (answer, took, in_company) = match turn {
             Turn::Own(lease, single) => {
                 let (answer, took) = self.call_alone(target, lease, payload, time).await;
-                if let (Some(batcher), Some(result)) = (&target.batcher, &answer) {
+                if let (Some(batcher), Some(result)) = (target.batcher(), &answer) {
                     batcher.called(single.as_ref(), result, took);
                 }
                 (answer, took, false)

@@ -73,7 +73,9 @@ impl Target {
             workers: route.workers,
             max_concurrency: route.max_concurrency,
         };
+        let vouches = matches!(route.batch, Some(Batching::On(_)));
         let model = models.handle(&ModelUri::parse(&route.model_uri)?, options);
+        let model = if vouches { model.vouched_for() } else { model };
         let shadow = route.shadow.as_ref().and_then(|alias| {
             let index = endpoint.routes.iter().position(|route| route.alias == *alias)?;
             Some(Shadow::new(&endpoint.name, alias, index, metrics))
@@ -97,7 +99,7 @@ impl Target {
             shadow,
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
             sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
-            batcher: batch.map(|batch| Batcher::new(batch, tells, metrics.batch(endpoint, alias))),
+            batcher: batch.map(|batch| Batcher::new(batch, vouches, tells, metrics.batch(endpoint, alias))),
             largest_answer,
             timeout: route.timeout,
             breaker: route.breaker.clone().map(|policy| RouteBreaker::new(policy, endpoint, alias, metrics)),
@@ -121,9 +123,14 @@ impl Target {
     /// Why a request with this deadline need not wait for a place at the model, if that is so.
     pub(super) fn hopeless(&self, deadline: Option<Instant>) -> Option<Fault> {
         let places = self.model.places();
-        match &self.batcher {
+        match self.batcher() {
             Some(batcher) => batcher.hopeless(deadline, places),
             None => self.line.hopeless(deadline, places),
         }
+    }
+
+    /// What joins its requests, unless its model is known to be called singly.
+    pub(super) fn batcher(&self) -> Option<&Batcher> {
+        self.batcher.as_ref().filter(|batcher| !batcher.is_off_for(&self.model))
     }
 }

@@ -55,6 +55,7 @@ pub(crate) struct ModelStatus {
     pub(crate) reason: Option<String>,
     pub(crate) serves: Vec<String>,
     pub(crate) unmet: Vec<String>,
+    pub(crate) batched_by: Option<String>,
     pub(crate) singly: Option<String>,
 }
 

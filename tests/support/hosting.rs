@@ -24,6 +24,11 @@ impl Hosting {
         Self::of_registry(&mlflow.tracking_uri())
     }
 
+    /// Models in directories of this machine, without a registry; none yet.
+    pub(crate) fn of_directories() -> Self {
+        Self::of_registry("http://127.0.0.1:9")
+    }
+
     /// Models of the registry at this address; none yet.
     pub(crate) fn of_registry(tracking_uri: &str) -> Self {
         Self {

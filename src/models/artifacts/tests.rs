@@ -105,6 +105,7 @@ fn version(number: u32, artifact_uri: &str) -> Resolved {
         uri: format!("models:/a model/{number}"),
         artifact_uri: artifact_uri.into(),
         own_way: false,
+        is_tagged: false,
     }
 }
 

@@ -12,6 +12,7 @@ use super::child::{Child, Exit, Lost};
 use super::frame::Answer;
 use super::template::{Task, Template, TemplateError};
 use crate::invocation::body::Signature;
+use crate::invocation::trust::Finding;
 use crate::invocation::{
     Answers, Call, ExceptionLog, LARGEST_REPLY, Meaning, Several, in_words, meaning_of, too_large,
 };
@@ -65,6 +66,8 @@ pub(crate) struct Proof {
     /// Where the interpreter is not what the model requires, such as `scikit-learn==1.2.0 is required, 1.9.1 is
     /// installed`.
     pub(crate) unmet: Vec<String>,
+    /// Whether it answers each row by itself, by what it is made of.
+    pub(crate) finding: Finding,
 }
 
 /// What took how long.
@@ -124,6 +127,12 @@ enum Loaded {
         /// The status and the body of the answer to the model's own example.
         example: Option<(u16, String)>,
         unmet: Vec<String>,
+        /// Why it may look at other rows; none when it cannot.
+        #[serde(default)]
+        doubt: Option<String>,
+        /// Whether its metadata says that it does not.
+        #[serde(default)]
+        declared: bool,
         imported: Vec<String>,
         /// The columns that its signature makes floats of, and whether it makes them of all it is given.
         signature: Option<(Vec<String>, bool)>,
@@ -193,10 +202,15 @@ impl ModelHost {
             Err(lost) => return Err(spec.fault(&with_reason(&lost))),
         };
         match serde_json::from_slice(&answer.head) {
-            Ok(Loaded::Loaded { load, warm, example, unmet, imported, signature }) => {
+            Ok(Loaded::Loaded { load, warm, example, unmet, doubt, declared, imported, signature }) => {
                 template.learn(&imported).await;
                 let phases = Phases { load: seconds(load), warm: seconds(warm), ..Phases::default() };
-                let shown = || Proof { example: example.map(Example::of), unmet };
+                let finding = match doubt {
+                    None => Finding::Independent,
+                    Some(_) if declared => Finding::Declared,
+                    Some(why) => Finding::Doubtful(why.into()),
+                };
+                let shown = || Proof { example: example.map(Example::of), unmet, finding };
                 let signature = signature.map(|(floats, all)| Arc::new(Signature::new(floats, all)));
                 Ok(LoadReport { phases, proof: spec.proof.clone().unwrap_or_else(shown), signature })
             }

@@ -20,7 +20,7 @@ use super::host::Template;
 use super::uri::{Pick, Target};
 use crate::message::{Code, Fault, Stage};
 use clerk::Clerks;
-use question::{Download, ManyVersions, ModelVersion, OneLogged, OneModel, OneVersion, Question, highest};
+use question::{Download, ManyVersions, ModelVersion, OneLogged, OneModel, OneVersion, Question, highest, says_by_row};
 
 pub(super) use address::Addresses;
 pub(super) use registration::{Provenance, Registration};
@@ -49,6 +49,8 @@ pub(super) struct Resolved {
     pub artifact_uri: String,
     /// Whether its registry has a way of its own to the artifacts, which only MLflow's client knows and only by `uri`.
     pub own_way: bool,
+    /// Whether it is tagged `signalbox.batch: rows`.
+    pub is_tagged: bool,
 }
 
 /// Why the registry at a tracking URI cannot be used at all.
@@ -147,7 +149,8 @@ impl Registry {
     async fn resolve_registered(&self, name: &str, pick: &Pick) -> Result<Resolved, Fault> {
         // One after the other: should the version be registered again in between, its files are newer than what it is
         // taken for, and following the registry finds that out; the other way about nobody would.
-        let registration = self.version(name, pick).await?;
+        let found = self.version(name, pick).await?;
+        let (registration, is_tagged) = (Registration::from(&found), says_by_row(&found.tags));
         let version = &registration.version;
         let artifact_uri = self.artifact_uri(name, version).await?;
         Ok(Resolved {
@@ -156,12 +159,14 @@ impl Registry {
             registration,
             artifact_uri,
             own_way: self.addresses.registry().has_own_way(),
+            is_tagged,
         })
     }
 
     async fn resolve_logged(&self, model_id: &str) -> Result<Resolved, Fault> {
         let answer: OneLogged = self.ask(&self.tracking, Question::Logged { model_id }).await?;
         let info = answer.model.and_then(|model| model.info);
+        let is_tagged = info.as_ref().is_some_and(|info| says_by_row(&info.tags));
         let (status, artifact_uri) = info.map_or((None, None), |info| (info.status, info.artifact_uri));
         check_ready(&format!("logged model {model_id}"), status.as_deref(), "LOGGED_MODEL_READY")?;
         Ok(Resolved {
@@ -170,11 +175,12 @@ impl Registry {
             uri: format!("models:/{model_id}"),
             artifact_uri: artifact_uri.ok_or_else(|| nowhere(model_id))?,
             own_way: self.addresses.tracking.has_own_way(),
+            is_tagged,
         })
     }
 
     /// The version that is picked, if it is ready.
-    async fn version(&self, name: &str, pick: &Pick) -> Result<Registration, Fault> {
+    async fn version(&self, name: &str, pick: &Pick) -> Result<ModelVersion, Fault> {
         let found = match pick {
             Pick::Version(number) => {
                 let question = Question::Version { name, version: &number.to_string() };
@@ -201,7 +207,7 @@ impl Registry {
             })
         })?;
         check_ready(&format!("version {} of model {name}", found.version), found.status.as_deref(), "READY")?;
-        Ok(Registration::from(&found))
+        Ok(found)
     }
 
     /// What a version is now, ready or not; none when there is none with that number.

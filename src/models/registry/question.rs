@@ -53,6 +53,8 @@ pub(super) struct ModelVersion {
     pub source: Option<String>,
     pub run_id: Option<String>,
     pub creation_timestamp: Option<Timestamp>,
+    #[serde(default)]
+    pub tags: Vec<Tag>,
 }
 
 /// Unix milliseconds; protobuf's own JSON has 64-bit numbers as text.
@@ -61,6 +63,12 @@ pub(super) struct ModelVersion {
 pub(super) enum Timestamp {
     Number(u64),
     Text(String),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Tag {
+    pub key: String,
+    pub value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +119,14 @@ pub(super) struct Logged {
 pub(super) struct LoggedInfo {
     pub status: Option<String>,
     pub artifact_uri: Option<String>,
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// Whether the owner says that the model answers each row as if it were alone.
+pub(super) fn says_by_row(tags: &[Tag]) -> bool {
+    tags.iter()
+        .any(|tag| tag.key == "signalbox.batch" && tag.value.as_deref().is_some_and(|value| value.trim() == "rows"))
 }
 
 /// The version with the highest number. Several may share a stage, and the one that was moved there last is not the

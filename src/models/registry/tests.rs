@@ -52,6 +52,7 @@ fn resolved(version: &str) -> Result<Resolved, Fault> {
         uri: format!("models:/my model/{version}"),
         artifact_uri: "mlflow-artifacts:/1/models/m-1/artifacts".into(),
         own_way: false,
+        is_tagged: false,
     })
 }
 

@@ -53,6 +53,7 @@ def main(channel):
     report["loaded"]["warm"] = time.monotonic() - begun
     report["loaded"]["imported"] = missing_modules()
     report["loaded"]["signature"] = floats(schema)
+    report["loaded"].update({} if is_proven else TEMPLATE.execute("independence")["found"](model))  # noqa: F821
     channel.answer(report)
     while (question := channel.receive()) is not None:
         head, body = question
