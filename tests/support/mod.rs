@@ -15,6 +15,7 @@ mod caller;
 mod cluster;
 mod dice;
 mod disk;
+pub(crate) mod disturbance;
 pub(crate) mod fire;
 mod hosting;
 mod kafka;
