@@ -12,7 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Broker, Disk, Proxy, free_port, fresh_directory, unique};
+use super::{Broker, Disk, Proxy, free_port, fresh_directory, unique, wait_until};
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
@@ -126,6 +126,27 @@ share.coordinator.state.topic.min.isr=1
     /// The same with settings of the topic, such as `max.message.bytes`.
     pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
         create_topic(&self.bootstrap(), name, partitions, 1, settings)
+    }
+
+    /// Deletes a topic and makes another one of that name, so long after.
+    pub(crate) fn replace_topic(&self, name: &str, partitions: i32, after: Duration) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        let deleted = wait_for_future(admin.delete_topics(&[name], &options)).unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        std::thread::sleep(after);
+        wait_until("the name to be free again", Duration::from_secs(30), || {
+            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+            let created = wait_for_future(admin.create_topics(&[topic], &options)).unwrap();
+            created.iter().all(Result::is_ok).then_some(())
+        });
+    }
+
+    /// The names of all topics that there are.
+    pub(crate) fn topics(&self) -> Vec<String> {
+        let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(30)).unwrap();
+        metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
     }
 
     /// How it ended, if it has by itself.
