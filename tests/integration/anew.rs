@@ -47,7 +47,7 @@ fn every_request_of_a_topic_that_is_made_anew_is_answered_once() {
         ask(&setup, kafka, "old", 100, &signalbox);
         // Fewer than before, as many, and more.
         for count in [40, 40, 250] {
-            kafka.make_anew(&setup.requests, 1);
+            kafka.make_anew(&setup.requests, 1, Duration::ZERO);
             ask(&setup, kafka, &format!("{count}-at-{}", signalbox.log().len()), count, &signalbox);
         }
         assert!(signalbox.log().contains("was deleted and made again"), "{}", signalbox.log());
@@ -80,7 +80,7 @@ fn a_position_of_the_topic_before_is_not_believed_at_the_start() {
             let mut partition = TopicPartitionList::new();
             partition.add_partition(&setup.requests, 0);
             let position = consumer.committed_offsets(partition, LIMIT).unwrap();
-            kafka.make_anew(&setup.requests, 1);
+            kafka.make_anew(&setup.requests, 1, Duration::ZERO);
             for n in 0..count {
                 kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("new-{n}"))], PAYLOAD);
             }
@@ -119,7 +119,7 @@ fn what_was_under_way_when_its_topic_was_deleted_is_answered_and_ends_no_other()
         }
         kafka.flush();
         wait_until("calls of the model", LIMIT, || (model.calls() == 20).then_some(()));
-        kafka.make_anew(&setup.requests, 1);
+        kafka.make_anew(&setup.requests, 1, Duration::ZERO);
         ask(&setup, kafka, "new", 60, &signalbox);
         let reader = setup.reply_reader();
         let mut answered = HashMap::<String, usize>::new();
@@ -151,7 +151,7 @@ fn callers_over_http_are_answered_when_the_replies_topic_is_made_anew() {
         });
     };
     ask(50);
-    kafka.make_anew(&setup.replies, 1);
+    kafka.make_anew(&setup.replies, 1, Duration::ZERO);
     // The shim has to have seen it: what was written before may be read by nobody.
     wait_until("the new topic to be read", LIMIT, || shim.log().contains("was deleted and made again").then_some(()));
     ask(20);

@@ -12,7 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Broker, Disk, Proxy, free_port, fresh_directory, unique};
+use super::{Broker, Disk, Proxy, free_port, fresh_directory, unique, wait_until};
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
@@ -128,16 +128,17 @@ share.coordinator.state.topic.min.isr=1
         create_topic(&self.bootstrap(), name, partitions, 1, settings)
     }
 
-    /// Deletes a topic and makes another of its name at once, as soon as the broker lets it.
-    pub(crate) fn make_anew(&self, topic: &str, partitions: i32) {
+    /// Deletes a topic, and makes another of its name so long after, as soon as the broker lets it.
+    pub(crate) fn make_anew(&self, topic: &str, partitions: i32, after: Duration) {
         let (admin, options) = (admin(&self.bootstrap()), AdminOptions::new());
         wait_for_future(admin.delete_topics(&[topic], &options)).unwrap()[0].as_ref().unwrap();
+        std::thread::sleep(after);
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        super::wait_until("the topic to be made anew", Duration::from_secs(30), || {
+        wait_until("the topic to be made anew", Duration::from_secs(30), || {
             wait_for_future(admin.create_topics([&new], &options)).unwrap()[0].is_ok().then_some(())
         });
         // It is there once it has leaders; until then what is sent is held back.
-        super::wait_until("the topic's leaders", Duration::from_secs(30), || {
+        wait_until("the topic's leaders", Duration::from_secs(30), || {
             let metadata = self.producer.client().fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
             let found = metadata.topics().first()?.partitions();
             (found.len() == usize::try_from(partitions).unwrap() && found.iter().all(|it| it.leader() >= 0))
