@@ -26,6 +26,7 @@ mod decision; // a policy outside names the route
 mod topics; // those that are missing
 mod recovery; // routes that cannot answer, and those that take their place
 mod faults; // bad requests get one clear fault each
+mod barred; // endings that no topic takes as they are
 mod crash; // kill -9
 mod exactly_once; // kill -9, and each reply once
 mod order; // replies in the order of their requests
