@@ -67,6 +67,7 @@ impl Target {
             runtime: route.runtime,
             env_manager: route.env_manager,
             workers: route.workers,
+            threads: route.threads,
             max_concurrency: route.max_concurrency,
         };
         let model = models.handle(&ModelUri::parse(&route.model_uri)?, options);
