@@ -29,7 +29,9 @@ mod tests;
 
 pub use batch::{Batch, Batching};
 pub use canary::{AbortIf, Canary};
-pub use endpoint::{Decision, Endpoint, EnvManager, OnConditionError, OnDecisionError, Route, Runtime, Strategy};
+pub use endpoint::{
+    Decision, Endpoint, EnvManager, MOST_THREADS, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
+};
 pub use file::ConfigFile;
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use limits::Limits;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Inner;
 use super::artifacts::Cached;
 use super::backoff::Step;
-use super::host::{Example, HostSpec, LoadReport, Phases, Proof, Server, ServerSpec};
+use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, Server, ServerSpec};
 use super::keeper::{Reservation, memory_of};
 use super::leases::Leases;
 use super::pool::{HostStarter, Pool};
@@ -173,6 +173,8 @@ impl Inner {
             Runtime::Forked => {
                 let spec = HostSpec {
                     shown: Arc::clone(&version.name),
+                    threads: hosting.threads,
+                    output: OutputLog::new(Arc::clone(&version.name)),
                     directory: directory.to_owned(),
                     deadline,
                     load_timeout: self.settings.load_timeout,

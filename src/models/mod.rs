@@ -21,6 +21,7 @@ mod leases;
 mod loader;
 mod memory;
 mod model;
+mod places;
 mod pool;
 mod registry;
 mod residency;
@@ -110,6 +111,8 @@ pub struct HandleOptions {
     pub env_manager: Option<EnvManager>,
     /// How many hosts are forked for it.
     pub workers: Option<usize>,
+    /// How many calls each of them answers at once.
+    pub threads: Option<usize>,
     /// How many calls run at once.
     pub max_concurrency: Option<usize>,
 }
@@ -225,13 +228,16 @@ impl Inner {
             }
             Target::Registered { .. } | Target::Logged { .. } | Target::Directory { .. } => {
                 let workers = options.workers.unwrap_or(1);
+                let threads = options.threads.unwrap_or(1).clamp(1, config::MOST_THREADS);
+                let places = workers.saturating_mul(threads);
                 let hosting = Hosting {
                     python: options.python.clone().unwrap_or_else(|| self.settings.python.clone()),
                     runtime: options.runtime,
                     env_manager: options.env_manager.unwrap_or(EnvManager::Virtualenv),
                     workers,
+                    threads,
                     concurrency: match options.runtime {
-                        Runtime::Forked => limit(workers).min(workers),
+                        Runtime::Forked => limit(places).min(places),
                         Runtime::MlflowServe => limit(SERVER_CONCURRENCY),
                     },
                 };

@@ -61,6 +61,8 @@ pub struct VersionReport {
     pub pids: Vec<u32>,
     /// How many hosts it has when it is loaded.
     pub workers: usize,
+    /// How many calls each of them answers at once; none where that is for the server to say.
+    pub threads: Option<usize>,
     /// The interpreter.
     pub python: String,
     /// `forked` or `mlflow_serve`.
@@ -219,6 +221,7 @@ impl Inner {
                 Runtime::Forked => version.hosting.workers,
                 Runtime::MlflowServe => 1,
             },
+            threads: (version.hosting.runtime == Runtime::Forked).then_some(version.hosting.threads),
             python: version.hosting.python.clone(),
             runtime: version.hosting.runtime,
             in_use: loaded.as_ref().map_or(0, |loaded| loaded.leases.held()),

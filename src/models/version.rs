@@ -41,6 +41,8 @@ pub(super) struct Hosting {
     pub(super) env_manager: EnvManager,
     /// How many hosts are forked for it.
     pub(super) workers: usize,
+    /// How many calls each of them answers at once.
+    pub(super) threads: usize,
     /// Calls at once.
     pub(super) concurrency: usize,
 }
@@ -319,7 +321,9 @@ impl ServerSeats {
             Err(failure) => {
                 let disconnected = failure.disconnected;
                 let crashed = disconnected && self.has_ended().await;
-                Err(CallFailure { fault: failure.fault, crashed, disconnected })
+                // Our own permit is taken.
+                let in_company = crashed && self.permits.available_permits() + 1 < self.concurrency;
+                Err(CallFailure { fault: failure.fault, crashed, in_company, disconnected })
             }
         }
     }

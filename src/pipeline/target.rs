@@ -71,6 +71,7 @@ impl Target {
             runtime: route.runtime,
             env_manager: route.env_manager,
             workers: route.workers,
+            threads: route.threads,
             max_concurrency: route.max_concurrency,
         };
         let vouches = matches!(route.batch, Some(Batching::On(_)));
@@ -117,7 +118,7 @@ impl Target {
             return Ok(reply);
         }
         let fault = too_large(self.model.uri().text(), self.largest_answer);
-        Err(CallFailure { fault, crashed: false, disconnected: false })
+        Err(CallFailure { fault, crashed: false, disconnected: false, in_company: false })
     }
 
     /// Why a request with this deadline need not wait for a place at the model, if that is so.

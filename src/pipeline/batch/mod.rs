@@ -14,6 +14,7 @@ use std::task::Poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::ask::Alone;
 use super::headroom::Headroom;
 use super::line::refused;
 use super::target::Target;
@@ -75,7 +76,7 @@ struct Place<'a> {
 }
 
 impl Target {
-    /// Waits for a turn; alone, or with whoever is there.
+    /// Waits for a turn; with whoever is there, unless it is to be alone.
     pub(super) async fn turn(
         self: &Arc<Self>,
         headroom: Headroom<'_>,
@@ -83,11 +84,14 @@ impl Target {
         payload: &Bytes,
         timeout: Duration,
         deadline: Option<Instant>,
-        alone: bool,
+        alone: Alone,
     ) -> Result<Turn, Fault> {
         let own = |lease| Turn::Own(lease, None);
+        if alone == Alone::InItsProcess {
+            return self.line.wait(deadline, pin!(self.model.lease_alone(deadline))).await.map(own);
+        }
         let mut leasing = pin!(headroom.lease(&self.model, deadline));
-        let Some(batcher) = self.batcher.as_ref().filter(|_| !alone) else {
+        let Some(batcher) = self.batcher.as_ref().filter(|_| alone == Alone::No) else {
             return self.line.wait(deadline, leasing).await.map(own);
         };
         if batcher.is_off_for(&self.model) {

@@ -222,7 +222,8 @@ impl Batch {
         if result.as_ref().is_err_and(|fault| !fault.retryable) {
             self.refused += member.payload.rows();
         }
-        let result = result.map_err(|fault| CallFailure { fault, crashed: false, disconnected: false });
+        let result =
+            result.map_err(|fault| CallFailure { fault, crashed: false, in_company: false, disconnected: false });
         member.answered(result, self.took, false);
     }
 
