@@ -119,14 +119,6 @@ fn describe(summary: &Summary, dead_letters: &str, requests: &str, dry_run: bool
             text += &format!("{} left, {why}\n", letters(count));
         }
     }
-    if !summary.cut_short.is_empty() {
-        let partitions: Vec<_> = summary.cut_short.iter().map(ToString::to_string).collect();
-        text += &format!(
-            "not all of partition {} was looked at: no further than 16,384 offsets after the first letter that is left; \
-             send that one back too, or wait until the topic drops it\n",
-            partitions.join(", ")
-        );
-    }
     text
 }
 
@@ -160,15 +152,12 @@ mod tests {
         let summary = Summary {
             sent: [(("MODEL_ERROR".to_owned(), "a".to_owned()), 2)].into(),
             filtered: 1,
-            cut_short: vec![3],
             ..Summary::default()
         };
         assert_eq!(
             describe(&summary, "dead", "requests", true),
             "2 dead letters would be sent back to 'requests'\n         2  MODEL_ERROR  a\n\
-             1 dead letter left, which the filters leave out\nnot all of partition 3 was looked at: no further than \
-             16,384 offsets after the first letter that is left; send that one back too, or wait until the topic drops \
-             it\n"
+             1 dead letter left, which the filters leave out\n"
         );
     }
 }

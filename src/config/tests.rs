@@ -276,10 +276,10 @@ kafka:
     gateway.yaml:4:58: model_endpoints[0].routes[0].fallback: no route has the alias 'nobody'; routes of this endpoint: one
     gateway.yaml:4:74: model_endpoints[0].routes[0].shadow: a route cannot be its own; name another route of this endpoint
     gateway.yaml:6:26: warning: kafka.allowed_reply_topics[0]: this also allows requests_topic, where a reply would be read as a request; narrow the pattern
-    gateway.yaml:7:26: kafka.properties.group.id: Signalbox sets this property itself; use kafka.group_id
+    gateway.yaml:7:26: kafka.properties.group.id: this is not to be set, since several groups are named after Signalbox's own; use kafka.group_id
     gateway.yaml:7:52: kafka.properties.security.protocol: librdkafka does not take this property: Invalid value "SSLL" for configuration property "security.protocol"
     gateway.yaml:7:69: kafka.properties.linger.ms: librdkafka does not take this property: Invalid value for configuration property "queue.buffering.max.ms"
-    gateway.yaml:7:95: kafka.properties.enable.idempotence: without it a reply that is sent again would come after later ones; leave it out, or use kafka.ordering: unordered
+    gateway.yaml:7:95: kafka.properties.enable.idempotence: this is not to be set, since without it a reply that is sent again may be there twice, or after later ones; leave it out: it is on
     "#);
 }
 

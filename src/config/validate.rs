@@ -4,6 +4,7 @@ mod batch;
 mod canary;
 mod decision;
 mod kafka;
+mod properties;
 mod recovery;
 mod route_tests;
 mod shares;

@@ -38,6 +38,16 @@ pub enum RedriveError {
         /// Why.
         reason: Unreadable,
     },
+    /// The runs of a group had too many filters.
+    #[error(
+        "which letters of partition {partition} were sent back by the filters of so many runs cannot be noted in the \
+         bytes that a broker keeps; run it with a filter that was used before, or without one, which sends back what \
+         is left, or wait until the topic drops that"
+    )]
+    TooManyFilters {
+        /// The partition.
+        partition: i32,
+    },
     /// The topics cannot be read.
     #[error("the dead letters cannot be read: {0}")]
     Reading(KafkaError),

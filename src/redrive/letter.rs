@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::choice::Choice;
 use crate::message::{Correlation, Request, Source, header};
 
 const ORIGINAL_TOPIC: &str = "kafka_dlt-original-topic";
@@ -12,19 +13,6 @@ const ORIGINAL_OFFSET: &str = "kafka_dlt-original-offset";
 const CODE: &str = "kafka_dlt-exception-fqcn";
 /// Headers that say what has become of a request, and are not its own.
 const NOT_ITS_OWN: [&str; 3] = ["kafka_dlt-", "retry_topic-", "kafka_original-"];
-
-/// Which letters are to be sent back. What is empty leaves none out.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// The codes of their faults, such as `MODEL_ERROR`.
-    pub codes: Vec<String>,
-    /// Their endpoints.
-    pub endpoints: Vec<String>,
-    /// Not those that became dead letters before, in Unix milliseconds.
-    pub since: Option<i64>,
-    /// Not those that did then or later.
-    pub until: Option<i64>,
-}
 
 /// One dead letter.
 #[derive(Debug)]
@@ -74,14 +62,15 @@ impl Letter {
         self.record.size()
     }
 
-    /// Whether it is to be sent back to this topic.
-    pub(super) fn verdict(&self, filter: &Filter, requests: &str, only_endpoint: Option<&str>) -> Verdict {
+    /// What becomes of it by this choice.
+    pub(super) fn verdict(&self, choice: &Choice) -> Verdict {
+        let Choice { filter, requests, only_endpoint } = choice;
         let headers = &self.record.headers;
         if !self.readable || headers.text(ORIGINAL_TOPIC) != Some(requests) {
             return Verdict::Foreign;
         }
         let code = headers.text(CODE).unwrap_or_default();
-        let endpoint = headers.text(header::ENDPOINT).or(only_endpoint).unwrap_or_default();
+        let endpoint = headers.text(header::ENDPOINT).or(only_endpoint.as_deref()).unwrap_or_default();
         let is_one_of = |wanted: &[String], it: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == it);
         let time = self.record.timestamp.unwrap_or_default();
         let is_wanted = is_one_of(&filter.codes, code)
@@ -137,8 +126,14 @@ impl Letter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::choice::Filter;
     use super::*;
     use crate::message::Headers;
+
+    fn choice(filter: &Filter, requests: &str, only_endpoint: Option<&str>) -> Choice {
+        let only_endpoint = only_endpoint.map(str::to_owned);
+        Choice { filter: filter.clone(), requests: requests.to_owned(), only_endpoint }
+    }
 
     fn letter(headers: &[(&str, &[u8])], key: Option<&'static str>) -> Letter {
         let original: [(&str, &[u8]); 3] = [
@@ -184,7 +179,7 @@ mod tests {
     #[test]
     fn a_filter_takes_what_fits_in_every_way() {
         let chosen = |filter: &Filter| {
-            let verdict = letter(&[("endpoint", b"a")], None).verdict(filter, "requests", None);
+            let verdict = letter(&[("endpoint", b"a")], None).verdict(&choice(filter, "requests", None));
             matches!(verdict, Verdict::Chosen { .. })
         };
         let text = |text: &str| vec![text.to_owned()];
@@ -206,11 +201,11 @@ mod tests {
     #[test]
     fn what_does_not_belong_here_is_left() {
         let all = Filter::default();
-        assert_eq!(letter(&[], None).verdict(&all, "others", None), Verdict::Foreign);
+        assert_eq!(letter(&[], None).verdict(&choice(&all, "others", None)), Verdict::Foreign);
         let hollow = letter(&[], None);
         let hollow = Letter::new(Request { payload: None, ..hollow.record }, true);
-        assert_eq!(hollow.verdict(&all, "requests", None), Verdict::Hollow);
+        assert_eq!(hollow.verdict(&choice(&all, "requests", None)), Verdict::Hollow);
         let chosen = Verdict::Chosen { code: "MODEL_ERROR".to_owned(), endpoint: "only".to_owned() };
-        assert_eq!(letter(&[], None).verdict(&all, "requests", Some("only")), chosen);
+        assert_eq!(letter(&[], None).verdict(&choice(&all, "requests", Some("only"))), chosen);
     }
 }

@@ -1,13 +1,15 @@
 //! Dead letters are sent back to the topic that they came from, each exactly once.
 //!
 //! A batch of them and the note that they were sent go in one transaction. The note is a commit of the group
-//! `<group_id>-redrive` to the dead-letter topic: an offset, and in its metadata which later letters have been sent, as
-//! the intake writes it. So those that a filter leaves stay where they are, for another run; and a run that is killed
-//! is gone on with by the next.
+//! `<group_id>-redrive` to the dead-letter topic: an offset before which all were sent, and in its metadata by which
+//! filters how many of the later ones were ([`notes`]). So those that a filter leaves stay where they are, for another
+//! run, however many they are; and a run that is killed is gone on with by the next.
 
+mod choice;
 mod error;
 mod lane;
 mod letter;
+mod notes;
 mod sender;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +23,13 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::broker::{BrokerContext, Cluster, is_connection_trouble};
 use crate::config::Config;
-use crate::intake::{Begun, request_from};
+use crate::intake::request_from;
+use choice::Choice;
+pub use choice::Filter;
 pub use error::RedriveError;
 use lane::{Lane, positions};
-pub use letter::Filter;
 use letter::{Letter, Verdict};
+use notes::LONGEST;
 use sender::Sender;
 
 /// How long the broker is waited for.
@@ -36,6 +40,8 @@ const POLL: Duration = Duration::from_millis(100);
 const BATCH: usize = 500;
 /// The same in bytes.
 const BATCH_BYTES: usize = 8 << 20;
+/// How many bytes of notes are kept free for a run without a filter, after which there is nothing to be noted any more.
+const KEPT_FREE: usize = 400;
 
 /// What is to be sent back.
 #[derive(Debug, Clone, Default)]
@@ -70,8 +76,6 @@ pub struct Summary {
     pub foreign: u64,
     /// Letters that have lost their value, since they were too large with it.
     pub hollow: u64,
-    /// Partitions of which no more could be looked at: a letter that is left is too far behind.
-    pub cut_short: Vec<i32>,
 }
 
 impl Summary {
@@ -89,10 +93,8 @@ impl Summary {
 /// A run.
 struct Run<'a> {
     redrive: &'a Redrive,
-    requests: &'a str,
+    choice: Choice,
     partitions: i32,
-    /// The endpoint of a letter that names none.
-    only_endpoint: Option<&'a str>,
     dead_letters: Arc<str>,
     consumer: BaseConsumer<BrokerContext>,
     sender: Option<Sender>,
@@ -132,14 +134,18 @@ impl Redrive {
         ];
         let consumer = cluster.client("redrive", &settings, cluster.context("redrive"))?;
         let topic = &*kafka.dead_letter_topic;
-        let run = Run {
-            redrive: self,
-            requests: &kafka.requests_topic,
-            partitions: requests,
+        let choice = Choice {
+            filter: self.filter.clone(),
+            requests: kafka.requests_topic.clone(),
             only_endpoint: match &config.model_endpoints[..] {
-                [only] => Some(&only.name),
+                [only] => Some(only.name.clone()),
                 _ => None,
             },
+        };
+        let run = Run {
+            redrive: self,
+            choice,
+            partitions: requests,
             dead_letters: topic.into(),
             lanes: positions(&consumer, topic, dead_letters, &group)?,
             consumer,
@@ -154,6 +160,12 @@ impl Redrive {
 
 impl Run<'_> {
     fn go(mut self, progress: impl Fn(Progress)) -> Result<Summary, RedriveError> {
+        let room = if self.choice.filter == Filter::default() { LONGEST } else { LONGEST - KEPT_FREE };
+        for (partition, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.is_done()) {
+            if lane.begin(&self.choice) > room {
+                return Err(RedriveError::TooManyFilters { partition: *partition });
+            }
+        }
         let mut assignment = TopicPartitionList::new();
         for (partition, lane) in self.lanes.iter().filter(|(_, lane)| !lane.is_done()) {
             let added = assignment.add_partition_offset(&self.dead_letters, *partition, Offset::Offset(lane.next));
@@ -202,30 +214,23 @@ impl Run<'_> {
         if offset >= lane.end {
             return self.finish(partition);
         }
-        match lane.window.begin(offset, Instant::now()) {
-            Begun::Seen | Begun::Back => lane.next = offset + 1,
-            Begun::TooFar => {
-                self.summary.cut_short.push(partition);
-                self.finish(partition);
-            }
-            Begun::New => {
-                lane.next = offset + 1;
-                self.choose(letter);
-            }
+        lane.next = offset + 1;
+        if lane.has(&letter) {
+            return;
         }
-    }
-
-    fn choose(&mut self, letter: Letter) {
-        match letter.verdict(&self.redrive.filter, self.requests, self.only_endpoint) {
-            Verdict::Foreign => self.summary.foreign += 1,
-            Verdict::Hollow => self.summary.hollow += 1,
-            Verdict::Filtered => self.summary.filtered += 1,
+        let left = match letter.verdict(&self.choice) {
             Verdict::Chosen { code, endpoint } => {
                 *self.summary.sent.entry((code, endpoint)).or_default() += 1;
                 self.bytes += letter.size();
                 self.batch.push(letter);
+                return;
             }
-        }
+            Verdict::Foreign => &mut self.summary.foreign,
+            Verdict::Hollow => &mut self.summary.hollow,
+            Verdict::Filtered => &mut self.summary.filtered,
+        };
+        *left += 1;
+        lane.leave(&letter);
     }
 
     /// Sends the batch, and notes that it was sent, or neither.
@@ -233,28 +238,17 @@ impl Run<'_> {
         self.bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         let Some(sender) = self.sender.as_ref().filter(|_| !batch.is_empty()) else { return Ok(()) };
-        let mut partitions = BTreeSet::new();
-        for letter in &batch {
-            let Some(lane) = self.lanes.get_mut(&letter.partition()) else { continue };
-            lane.window.stage(letter.offset());
-            partitions.insert(letter.partition());
-        }
+        let partitions: BTreeSet<i32> = batch.iter().map(Letter::partition).collect();
         let mut offsets = TopicPartitionList::new();
-        for partition in &partitions {
-            let Some(position) = self.lanes.get(partition).and_then(Lane::position) else { continue };
-            let mut element = offsets.add_partition(&self.dead_letters, *partition);
-            element.set_metadata(position.metadata());
-            element.set_offset(Offset::Offset(position.offset)).map_err(RedriveError::Reading)?;
+        for partition in partitions {
+            let Some(notes) = self.lanes.get(&partition).map(Lane::notes) else { continue };
+            let mut element = offsets.add_partition(&self.dead_letters, partition);
+            element.set_metadata(notes.metadata());
+            element.set_offset(Offset::Offset(notes.offset)).map_err(RedriveError::Reading)?;
         }
         // One that has not joined stands for any of its group.
         let group = self.consumer.group_metadata().ok_or(RedriveError::Reading(KafkaError::Canceled))?;
-        let records = batch.iter().map(|letter| letter.restored(self.requests, self.partitions));
-        sender.send(records, &offsets, &group)?;
-        for letter in &batch {
-            if let Some(lane) = self.lanes.get_mut(&letter.partition()) {
-                lane.window.finish(letter.offset());
-            }
-        }
-        Ok(())
+        let records = batch.iter().map(|letter| letter.restored(&self.choice.requests, self.partitions));
+        sender.send(records, &offsets, &group)
     }
 }

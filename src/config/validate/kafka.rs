@@ -1,25 +1,12 @@
-//! What is checked of the broker, its topics and its properties.
+//! What is checked of the broker and its topics.
 
 use std::time::Duration;
-
-use rdkafka::ClientConfig;
 
 use super::{At, Validator, is_name};
 use crate::config::report::Severity;
 use crate::config::{Delivery, EMBEDDED, Kafka, Limits, Ordering};
 use crate::message::Fault;
 use crate::replies::topic_pattern;
-
-/// Properties that Signalbox sets for its own promises, and what to use instead.
-const OWN_PROPERTIES: &[(&str, &str)] = &[
-    ("bootstrap.servers", "use kafka.bootstrap_servers"),
-    ("metadata.broker.list", "use kafka.bootstrap_servers"),
-    ("group.id", "use kafka.group_id"),
-    ("enable.auto.commit", "an offset is committed once its reply is acknowledged"),
-    ("enable.auto.offset.store", "an offset is committed once its reply is acknowledged"),
-    ("transactional.id", "use kafka.instance_id"),
-    ("isolation.level", "requests are read once they are committed"),
-];
 
 /// What Kafka takes.
 const MAX_TOPIC: usize = 249;
@@ -172,25 +159,6 @@ impl Validator<'_> {
                     let message = format!("{} is not a regular expression: {words}", self.shown(&at, pattern));
                     self.error(&at, message, "");
                 }
-            }
-        }
-    }
-
-    fn properties(&mut self, kafka: &Kafka, at: &At) {
-        for (name, value) in &kafka.properties {
-            let at = at.key(name);
-            if let Some((_, instead)) = OWN_PROPERTIES.iter().find(|(own, _)| own == name) {
-                self.error(&at, "Signalbox sets this property itself", instead);
-            } else if name == "enable.idempotence" && value != "true" && kafka.ordering != Ordering::Unordered {
-                let message = "without it a reply that is sent again would come after later ones";
-                self.error(&at, message, "leave it out, or use kafka.ordering: unordered");
-            } else if let Err(error) = ClientConfig::new().set(name, value).create_native_config() {
-                let words = match &error {
-                    rdkafka::error::KafkaError::ClientConfig(_, words, _, _) => words.clone(),
-                    other => other.to_string(),
-                };
-                let words = self.words(&at, &words);
-                self.error(&at, format!("librdkafka does not take this property: {words}"), "");
             }
         }
     }

@@ -1,7 +1,7 @@
 """Random conditions and payloads, and what CPython itself makes of them.
 
-Arguments: a seed and how many. Prints a line of JSON for each: the condition, the payload, and the outcome
-(true, false, or the name of the exception).
+Arguments: a seed and how many. Prints a line of JSON for each: the condition, the payload in hexadecimal, the outcome
+(true, false, or the name of the exception), and whether the payload is JSON at all.
 """
 
 import json
@@ -40,7 +40,7 @@ class Request:
     get_json = json
 
     def get_data(self, as_text=False):
-        return self._body
+        return self._body.decode(errors="replace")
 
 
 TEXTS = ["", "a", "abc", "Hello World", "ünïcödé", " pad ", "12", "-3", "1.5", "a,b,,c", "x", "ΑΣ", "ß", "日本", "\t\n", "gold", "True", "nan", "1e3", "_1", "1_0", "aXbX", "😀🎉x", "İstanbul", "ﬁ", "ŉ", "a\u00a0b", "\u2028", "\x1c \x85", "ǅ ǆ", "Ǆ", "თბილისი", "ᾳᾷ ᾐ", "aΣ ΑΣ.x", "\x00", "0x1F", "+5", "٣", "½", "\"q'\\"]
@@ -239,17 +239,110 @@ def comparison(depth, names):
     return f"({text})"
 
 
+# Numbers as nobody writes them, and texts that no other language can hold.
+NUMBERS = ["NaN", "Infinity", "-Infinity", "1e400", "-1E+400", "1e-400", "-0", "-0.0", "1E5", "0.10", "9" * 40, "1" + "0" * 25 + ".5", "123456789012345678e-3"]
+HALVES = ["\ud800", "a\udc00", "\udfff\ud83d", "\ud83dx", "\U0010ffff\ud83d"]
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+def blank():
+    return rng.choice(["", "", "", " ", "\n", "\t \r\n"])
+
+
+def string(text):
+    """It in quotation marks, some of it escaped that need not be."""
+    written = []
+    for character in text:
+        code = ord(character)
+        if character in '"\\' or code < 0x20:
+            written.append(json.dumps(character)[1:-1])
+        elif character == "/" and rng.random() < 0.5:
+            written.append("\\/")
+        elif rng.random() < 0.1 or 0xD800 <= code < 0xE000 and rng.random() < 0.5:
+            written.append(json.dumps(character)[1:-1] if code > 0x7E else f"\\u{code:04{rng.choice('xX')}}")
+        else:
+            written.append(character)
+    return '"' + "".join(written) + '"'
+
+
+def odd_value(depth):
+    kind = rng.randrange(5)
+    if kind == 0:
+        return rng.choice(NUMBERS)
+    if kind == 1:
+        return string(rng.choice(HALVES))
+    if kind == 2:
+        deep = rng.randrange(2, 120)
+        return "[" * deep + rng.choice(["", "1", "NaN"]) + "]" * deep
+    return written(tree(depth))
+
+
+def written(tree):
+    """A tree as JSON that has what Python reads and few others do, and keys that come again."""
+    if isinstance(tree, dict):
+        entries = [(key, written(value)) for key, value in tree.items()]
+        while entries and rng.random() < 0.3:
+            key = rng.choice([key for key, _ in entries] + [rng.choice(KEYS)])
+            entries.insert(rng.randrange(len(entries) + 1), (key, odd_value(1)))
+        return "{" + ",".join(f"{blank()}{string(key)}{blank()}:{blank()}{value}" for key, value in entries) + blank() + "}"
+    if isinstance(tree, list):
+        items = [written(item) for item in tree]
+        if rng.random() < 0.1:
+            items.insert(rng.randrange(len(items) + 1), odd_value(1))
+        return "[" + ",".join(f"{blank()}{item}{blank()}" for item in items) + "]"
+    if isinstance(tree, str):
+        return string(tree)
+    return json.dumps(tree)
+
+
+def broken(payload):
+    """A slip or two away from what it was."""
+    payload = bytearray(payload)
+    for _ in range(rng.randrange(1, 3)):
+        at = rng.randrange(len(payload) + 1)
+        piece = rng.choice([b"", b",", b"]", b"}", b'"', b"\\", b"\x00", b"\xff", b"0", b"e", b"-", b" ", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\n"])
+        payload[at:at + rng.randrange(0, 3)] = piece
+    return bytes(payload)
+
+
+def payload():
+    """The payload, and the tree that conditions on it are about."""
+    tree = body()
+    if rng.random() < 0.4:
+        return json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode(), tree
+    text = blank() + written(tree) + blank()
+    encoding = rng.choice(ENCODINGS) if rng.random() < 0.3 else "utf-8"
+    payload = text.encode(encoding, "surrogatepass")
+    if rng.random() < 0.15:
+        payload = broken(payload)
+    try:
+        # What Python makes of it is what there are ways into.
+        tree = json.loads(payload)
+    except (ValueError, RecursionError):
+        pass
+    return payload, tree
+
+
 for _ in range(count):
-    BODY = body()
-    text = json.dumps(BODY, ensure_ascii=rng.random() < 0.5)
+    PAYLOAD, BODY = payload()
+    try:
+        json.loads(PAYLOAD)
+        is_json = True
+    except (ValueError, RecursionError):
+        is_json = False
     # Most random expressions raise, which says little: such a one is mostly replaced.
     for _ in range(4):
         expression = rng.choice([value, comparison])(rng.randrange(1, 4), [])
         try:
-            outcome = bool(eval(expression, {"request": Request(text)}))
+            expression.encode()
+        except UnicodeEncodeError:
+            continue
+        try:
+            outcome = bool(eval(expression, {"request": Request(PAYLOAD)}))
             break
         except Exception as error:
             outcome = type(error).__name__ + ": " + str(error)
             if rng.random() < 0.3:
                 break
-    sys.stdout.write(json.dumps({"condition": expression, "body": text, "outcome": outcome}) + "\n")
+    case = {"condition": expression, "body": PAYLOAD.hex(), "outcome": outcome, "is_json": is_json}
+    sys.stdout.write(json.dumps(case) + "\n")

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::*;
 
 /// What is allowed to fail here and not in Python, as the module's documentation says.
-const NARROWER: [&str; 9] = [
+const NARROWER: [&str; 10] = [
     "beyond 64 bits",
     "are not compared here",
     "are not ordered here",
@@ -17,14 +17,18 @@ const NARROWER: [&str; 9] = [
     "knows only the digits 0 to 9",
     "fewer than 0 digits",
     "a complex number",
-    "cannot be read as JSON",
+    "half of a character",
+    "nested deeper than 500 levels",
 ];
 
 #[derive(Deserialize)]
 struct Case {
     condition: String,
+    /// In hexadecimal.
     body: String,
     outcome: Outcome,
+    /// Whether Python can read the body.
+    is_json: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,16 +54,19 @@ fn conditions_agree_with_cpython() {
         .output()
         .unwrap();
     assert!(output.status.success());
-    let (mut differences, mut agreed, mut raised, mut narrower, mut refused) = (Vec::new(), 0, 0, 0, Vec::new());
+    let (mut differences, mut refused) = (Vec::new(), Vec::new());
+    let (mut agreed, mut raised, mut beside, mut narrower) = (0, 0, 0, 0);
     let mut reasons = std::collections::BTreeMap::new();
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let case: Case = serde_json::from_slice(line).unwrap();
+        let payload = bytes(&case.body);
+        let shown = String::from_utf8_lossy(&payload);
         let ours = match add(&case.condition) {
             Ok((conditions, id)) => {
-                let (begun, request) = (Instant::now(), oracle_request(&case.body));
+                let (begun, request) = (Instant::now(), oracle_request(&payload));
                 let ours = conditions.evaluation(&request).holds(id);
-                assert_eq!(ours, through_the_engine(&case.condition, &request), "{} on {}", case.condition, case.body);
-                assert!(begun.elapsed() < LIMIT, "{:?}: {} on {}", begun.elapsed(), case.condition, case.body);
+                assert_eq!(ours, through_the_engine(&case.condition, &request), "{} on {shown}", case.condition);
+                assert!(begun.elapsed() < LIMIT, "{:?}: {} on {shown}", begun.elapsed(), case.condition);
                 ours
             }
             Err(problem) => {
@@ -71,17 +78,18 @@ fn conditions_agree_with_cpython() {
         match (&ours, &case.outcome) {
             (Ok(ours), Outcome::Truth(truth)) if ours == truth => agreed += 1,
             (Err(ConditionError::Failed(_)), Outcome::Raised(_)) => raised += 1,
+            // What is broken may lie after the value that was read.
+            (Ok(_), Outcome::Raised(_)) if !case.is_json => beside += 1,
             (Err(error), Outcome::Truth(_)) if NARROWER.iter().any(|known| error.to_string().contains(known)) => {
                 narrower += 1;
                 *reasons.entry(error.to_string()).or_insert(0) += 1;
             }
-            _ => differences.push(format!(
-                "{}\n    on {}\n    here {ours:?}, in Python {:?}",
-                case.condition, case.body, case.outcome
-            )),
+            _ => differences
+                .push(format!("{}\n    on {shown}\n    here {ours:?}, in Python {:?}", case.condition, case.outcome)),
         }
     }
     println!("{agreed} agreed, {raised} raised in both, {narrower} documented as narrower, {} refused", refused.len());
+    println!("{beside} were not JSON after the value that was read");
     println!("narrower: {reasons:#?}");
     for refused in refused.iter().take(15) {
         println!("refused: {refused}");
@@ -98,13 +106,18 @@ fn conditions_agree_with_cpython() {
     assert!(agreed > raised, "too few give an answer at all");
 }
 
-fn oracle_request(body: &str) -> Arc<Request> {
+fn bytes(hexadecimal: &str) -> Vec<u8> {
+    let digits = hexadecimal.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+}
+
+fn oracle_request(payload: &[u8]) -> Arc<Request> {
     Arc::new(Request {
         headers: Headers::from_pairs([
             ("x-tier", &b"gold"[..]),
             ("X-User-Id", b"42"),
             ("http-target", b"POST /invocations?a=1&b=x+y"),
         ]),
-        ..(*request(body)).clone()
+        ..(*request_of(payload)).clone()
     })
 }
