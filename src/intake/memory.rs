@@ -1,5 +1,6 @@
 //! The memory that requests and their answers take, from the moment that they are there until they have ended.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
@@ -9,22 +10,49 @@ use tokio::sync::futures::Notified;
 /// with small answers would else wait for each other without need.
 const ANSWERS_PART: usize = 4;
 
+/// Before anything is known, an answer is expected to take this part of the memory, or as much as librdkafka's own largest
+/// record if that is less.
+const FIRST_PART: usize = 16;
+const USUAL_RECORD: usize = 1_000_000;
+
+/// The latest answers tell how large the next will be: each counts for this part, and the one before for the rest.
+const LATEST_PART: usize = 8;
+
 /// The bytes of all requests and answers under way, and the most that there should be. Reading and counting take no lock.
 ///
-/// Requests are read while it is not full. Calls of models are begun while it is not [crowded](Self::is_crowded), since
-/// nobody knows how large an answer is going to be. One request, and one answer, always have room.
+/// Requests are read while it is not full. Calls of models are begun while it is not [crowded](Self::is_crowded) by
+/// answers and by calls, whose answers are expected to be as large as the latest were. One request, and one call, always
+/// have room.
 #[derive(Debug)]
 pub struct Memory {
     max: usize,
     requests: AtomicUsize,
     answers: AtomicUsize,
+    /// Calls under way.
+    calls: AtomicUsize,
+    /// Bytes of an answer, as the latest suggest. What two write at once may be lost for one.
+    typical: AtomicUsize,
     freed: Notify,
+}
+
+/// Calls under way, whose answers will take memory; until it is dropped.
+#[derive(Debug)]
+pub struct Expected {
+    memory: Arc<Memory>,
+    calls: usize,
 }
 
 impl Memory {
     /// So many bytes, of which none are taken.
     pub fn new(max: usize) -> Self {
-        Self { max, requests: AtomicUsize::new(0), answers: AtomicUsize::new(0), freed: Notify::new() }
+        Self {
+            max,
+            requests: AtomicUsize::new(0),
+            answers: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            typical: AtomicUsize::new((max / FIRST_PART).min(USUAL_RECORD)),
+            freed: Notify::new(),
+        }
     }
 
     pub(super) fn max(&self) -> usize {
@@ -41,10 +69,20 @@ impl Memory {
         self.taken() >= self.max
     }
 
-    /// Whether answers take so much that no more should be asked for. That passes as they are published.
+    /// Whether answers, and those that are expected, take so much that no more should be asked for. That passes as they are
+    /// published.
     pub fn is_crowded(&self) -> bool {
-        let answers = self.answers.load(Ordering::Relaxed);
-        answers > 0 && answers >= self.max / ANSWERS_PART && self.is_full()
+        let calls = self.calls.load(Ordering::Relaxed);
+        let expected = calls.saturating_mul(self.typical.load(Ordering::Relaxed));
+        let answers = self.answers.load(Ordering::Relaxed).saturating_add(expected);
+        let requests = self.requests.load(Ordering::Relaxed);
+        answers > 0 && answers >= self.max / ANSWERS_PART && requests.saturating_add(answers) >= self.max
+    }
+
+    /// Counts so many calls that are about to be made.
+    pub fn expect(self: &Arc<Self>, calls: usize) -> Expected {
+        self.calls.fetch_add(calls, Ordering::Relaxed);
+        Expected { memory: Arc::clone(self), calls }
     }
 
     /// Completes when some was given back that was wanted. It has to be asked for before looking.
@@ -62,18 +100,27 @@ impl Memory {
 
     pub(super) fn take_answer(&self, bytes: usize) {
         self.answers.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.typical.load(Ordering::Relaxed);
+        let typical = before - before / LATEST_PART + bytes / LATEST_PART;
+        self.typical.store(typical, Ordering::Relaxed);
     }
 
     pub(super) fn give_back_answer(&self, bytes: usize) {
         self.give_back(&self.answers, bytes);
     }
 
-    fn give_back(&self, from: &AtomicUsize, bytes: usize) {
+    fn give_back(&self, from: &AtomicUsize, amount: usize) {
         let was_crowded = self.is_crowded();
-        from.fetch_sub(bytes, Ordering::Relaxed);
+        from.fetch_sub(amount, Ordering::Relaxed);
         if was_crowded && !self.is_crowded() {
             self.freed.notify_waiters();
         }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.memory.give_back(&self.memory.calls, self.calls);
     }
 }
 
@@ -108,6 +155,27 @@ mod tests {
         assert!(memory.is_crowded());
     }
 
+    #[test]
+    fn calls_under_way_are_expected_to_be_answered_as_the_latest_were() {
+        let memory = Arc::new(Memory::new(1_600));
+        let first: Vec<_> = (0..16).map_while(|_| (!memory.is_crowded()).then(|| memory.expect(1))).collect();
+        assert!(first.len() == 16 && memory.is_crowded(), "before anything is known");
+        drop(first);
+        for _ in 0..100 {
+            memory.take_answer(10);
+            memory.give_back_answer(10);
+        }
+        let others = memory.expect(60);
+        assert!(!memory.is_crowded(), "small answers leave room for many calls");
+        for _ in 0..100 {
+            memory.take_answer(800);
+            memory.give_back_answer(800);
+        }
+        assert!(memory.is_crowded(), "large ones do not");
+        drop(others);
+        assert!(!memory.is_crowded(), "and one call always has room");
+    }
+
     #[tokio::test]
     async fn whoever_waits_is_told_when_there_is_room_again() {
         let memory = Memory::new(100);
@@ -124,29 +192,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_can_be_taken_again_once_it_was_given_back(
-            max in 0usize..50,
-            steps in prop::collection::vec((any::<bool>(), 0usize..40, 0usize..40), 0..60),
+        fn calls_of_one_size_stay_within_it(
+            max in 1_600usize..100_000,
+            answer in 0usize..2_000,
+            steps in prop::collection::vec(0..3, 0..400),
         ) {
-            let memory = Memory::new(max);
-            let mut under_way = std::collections::VecDeque::new();
-            for (begins, request, answer) in steps {
-                if begins && !memory.is_full() && !memory.is_crowded() {
-                    memory.take_request(request);
-                    memory.take_answer(answer);
-                    under_way.push_back((request, answer));
-                } else if let Some((request, answer)) = under_way.pop_front() {
-                    memory.give_back_answer(answer);
-                    memory.give_back_request(request);
+            let memory = Arc::new(Memory::new(max));
+            (0..200).for_each(|_| memory.take_answer(answer));
+            memory.give_back_answer(200 * answer);
+            let (mut calls, mut answers) = (std::collections::VecDeque::new(), 0);
+            for step in steps {
+                match step {
+                    0 if !memory.is_crowded() => calls.push_back(memory.expect(1)),
+                    1 if calls.pop_front().is_some() => {
+                        memory.take_answer(answer);
+                        answers += 1;
+                    }
+                    2 if answers > 0 => {
+                        memory.give_back_answer(answer);
+                        answers -= 1;
+                    }
+                    _ => {}
                 }
-                // Calls are made one by one here, so only the last may go beyond.
-                let last = under_way.back().map_or(0, |(request, answer)| request + answer);
-                prop_assert!(memory.taken() <= max + last);
+                // What is expected is a little less than the answer, since parts are rounded.
+                prop_assert!(memory.taken() <= max + answer + 16 * (answers + calls.len()));
             }
-            for (request, answer) in under_way {
-                memory.give_back_answer(answer);
-                memory.give_back_request(request);
-            }
+            drop(calls);
+            memory.give_back_answer(answers * answer);
             prop_assert!(memory.taken() == 0 && !memory.is_crowded());
         }
     }

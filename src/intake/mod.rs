@@ -26,7 +26,7 @@ mod window;
 pub use budget::Budget;
 pub use consumer::{Intake, IntakeError};
 pub use measure::Excess;
-pub use memory::Memory;
+pub use memory::{Expected, Memory};
 pub use offsets::{Gone, Offsets, Staged};
 pub use position::{Position, Unreadable};
 pub(crate) use record::request_from;

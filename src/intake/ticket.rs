@@ -103,7 +103,7 @@ impl Ticket {
     }
 
     /// The memory that the request and its answer take their part of.
-    pub fn memory(&self) -> &Memory {
+    pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 

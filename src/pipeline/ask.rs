@@ -131,7 +131,7 @@ impl Journey<'_> {
         // The breaker may have opened while this request waited for its turn, with many others.
         passage = passage.map(Passage::renew).transpose().map_err(Unanswered::unasked)?;
         let (answer, took, in_company) = match turn {
-            Turn::Own(lease, single) => {
+            Turn::Own(lease, _expected, single) => {
                 let (answer, took) = self.call_alone(target, lease, payload, time).await;
                 if let (Some(batcher), Some(result)) = (target.batcher(), &answer) {
                     batcher.called(single.as_ref(), result, took);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::ask::is_over;
-use crate::intake::Ticket;
+use crate::intake::{Expected, Ticket};
 use crate::message::Fault;
 use crate::models::{Lease, ModelHandle, until};
 use crate::replies::Place;
@@ -24,16 +24,25 @@ pub(super) struct Headroom<'a> {
 }
 
 impl Headroom<'_> {
-    /// A lease of the model, once there is memory for what it will say. Nobody holds a lease while there is none: who may
-    /// go on could need it.
-    pub(super) async fn lease(self, model: &ModelHandle, deadline: Option<Instant>) -> Result<Lease, Fault> {
+    /// A lease of the model for one call, once there is memory for what it will say. Nobody holds a lease while there is
+    /// none: who may go on could need it.
+    pub(super) async fn lease(
+        self,
+        model: &ModelHandle,
+        deadline: Option<Instant>,
+    ) -> Result<(Lease, Expected), Fault> {
         loop {
             until(deadline, self.wait()).await;
             let lease = model.lease(deadline).await?;
             if self.is_there() || is_over(deadline) {
-                return Ok(lease);
+                return Ok((lease, self.expect(1)));
             }
         }
+    }
+
+    /// Counts so many calls.
+    pub(super) fn expect(self, calls: usize) -> Expected {
+        self.ticket.memory().expect(calls)
     }
 
     async fn wait(&self) {

@@ -19,6 +19,7 @@ use super::headroom::Headroom;
 use super::line::refused;
 use super::target::Target;
 use crate::config;
+use crate::intake::Expected;
 use crate::invocation::body::Payload;
 use crate::message::{Fault, Reply, Request};
 use crate::models::{CallFailure, Lease, ModelHandle};
@@ -42,7 +43,7 @@ pub(super) struct Batcher {
 /// What a request gets when its turn has come.
 pub(super) enum Turn {
     /// A place of its own; and what is known of it, if somebody has looked.
-    Own(Lease, Option<Single>),
+    Own(Lease, Expected, Option<Single>),
     /// It has been taken along.
     Company(Company),
 }
@@ -86,9 +87,10 @@ impl Target {
         deadline: Option<Instant>,
         alone: Alone,
     ) -> Result<Turn, Fault> {
-        let own = |lease| Turn::Own(lease, None);
+        let own = |(lease, expected)| Turn::Own(lease, expected, None);
         if alone == Alone::InItsProcess {
-            return self.line.wait(deadline, pin!(self.model.lease_alone(deadline))).await.map(own);
+            let lease = self.line.wait(deadline, pin!(self.model.lease_alone(deadline))).await?;
+            return Ok(own((lease, headroom.expect(1))));
         }
         let mut leasing = pin!(headroom.lease(&self.model, deadline));
         let Some(batcher) = self.batcher.as_ref().filter(|_| alone == Alone::No) else {
@@ -111,7 +113,7 @@ impl Target {
             batcher.metrics.payload.inc();
             return leasing.await.map(own);
         };
-        let lease = tokio::select! {
+        let (lease, expected) = tokio::select! {
             biased;
             Ok(company) = &mut place.taken => return Ok(Turn::Company(company)),
             lease = leasing => lease?,
@@ -120,11 +122,12 @@ impl Target {
         match batcher.take(&place, &lease) {
             Taken::Along => match (&mut place.taken).await {
                 Ok(company) => Ok(Turn::Company(company)),
-                Err(_) => Ok(own(lease)),
+                Err(_) => Ok(own((lease, expected))),
             },
-            Taken::Alone(single) => Ok(Turn::Own(lease, Some(single))),
+            Taken::Alone(single) => Ok(Turn::Own(lease, expected, Some(single))),
             Taken::Several(group) => {
-                let (batch, company) = Batch::of(group, lease, Arc::clone(self), timeout);
+                let expected = headroom.expect(group.members.len());
+                let (batch, company) = Batch::of(group, lease, expected, Arc::clone(self), timeout);
                 tokio::spawn(batch.run());
                 Ok(Turn::Company(company))
             }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::queue::{Group, Waiting};
 use super::{Answered, Company};
+use crate::intake::Expected;
 use crate::invocation::body::{Answer, Key, Payload, is_same_but_for_rounding};
 use crate::invocation::trust::{Joining, Objection};
 use crate::invocation::{Answers, Call, Several};
@@ -22,6 +23,7 @@ use crate::telemetry::BatchMetrics;
 /// Requests that go together, and the place that they have.
 pub(super) struct Batch {
     lease: Lease,
+    _expected: Expected,
     target: Arc<Target>,
     timeout: Duration,
     members: Vec<Member>,
@@ -69,7 +71,13 @@ enum Together {
 
 impl Batch {
     /// Tells each of them. What the first of them waits for is given back.
-    pub(super) fn of(group: Group, lease: Lease, target: Arc<Target>, timeout: Duration) -> (Self, Company) {
+    pub(super) fn of(
+        group: Group,
+        lease: Lease,
+        expected: Expected,
+        target: Arc<Target>,
+        timeout: Duration,
+    ) -> (Self, Company) {
         let Group { members, joining, key } = group;
         let mut companies = Vec::with_capacity(members.len());
         let members = members.into_iter().map(|waiting| {
@@ -91,6 +99,7 @@ impl Batch {
         (
             Self {
                 lease,
+                _expected: expected,
                 target,
                 timeout,
                 members,
