@@ -128,10 +128,11 @@ share.coordinator.state.topic.min.isr=1
         create_topic(&self.bootstrap(), name, partitions, 1, settings)
     }
 
-    /// Deletes a topic and makes another of its name at once, as soon as the broker lets it.
-    pub(crate) fn make_anew(&self, topic: &str, partitions: i32) {
+    /// Deletes a topic and makes another of its name that long after, or as soon as the broker lets it.
+    pub(crate) fn make_anew(&self, topic: &str, partitions: i32, gap: Duration) {
         let (admin, options) = (admin(&self.bootstrap()), AdminOptions::new());
         wait_for_future(admin.delete_topics(&[topic], &options)).unwrap()[0].as_ref().unwrap();
+        std::thread::sleep(gap);
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         super::wait_until("the topic to be made anew", Duration::from_secs(30), || {
             wait_for_future(admin.create_topics([&new], &options)).unwrap()[0].is_ok().then_some(())
@@ -143,6 +144,16 @@ share.coordinator.state.topic.min.isr=1
             (found.len() == usize::try_from(partitions).unwrap() && found.iter().all(|it| it.leader() >= 0))
                 .then_some(())
         });
+    }
+
+    /// Has it lose all records of a topic while it is stopped, as a disk might that nobody has told to write.
+    pub(crate) fn lose_records(&mut self, topic: &str) {
+        assert!(!self.broker.is_started());
+        for entry in std::fs::read_dir(self.broker.directory().join("data")).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&format!("{topic}-")) {
+                std::fs::remove_dir_all(entry.path()).unwrap();
+            }
+        }
     }
 
     /// Gives a topic more partitions, so many in all.
