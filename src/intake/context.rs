@@ -227,12 +227,22 @@ impl IntakeContext {
         }
     }
 
+    /// The partitions of the requests topic that are ours.
+    fn of_requests(&self) -> Vec<i32> {
+        let lanes = self.state().lanes.ids().into_iter();
+        lanes.filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect()
+    }
+
+    /// The next retry topic after this one that lacks partitions to go with ours.
+    pub(super) fn incomplete(&self, after: usize) -> Option<usize> {
+        self.topics.incomplete(&self.of_requests(), after)
+    }
+
     /// Takes the partitions of retry topics that have come to go with ours. Where the group does not take over partitions
     /// one by one, it has to form anew for that.
     pub(super) fn assign_companions(&self, consumer: &BaseConsumer<Self>) {
+        let of_requests = self.of_requests();
         let mut state = self.state();
-        let of_requests: Vec<i32> =
-            state.lanes.ids().into_iter().filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect();
         let mut new = self.topics.companions(&of_requests);
         new.retain(|lane| state.lanes.get(*lane).is_none());
         if new.is_empty() || !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {

@@ -206,13 +206,14 @@ impl Poller {
         self.opening.seeks.insert(lane, Offset::Offset(end));
     }
 
-    /// Begins with the topics that were deleted and made again, which librdkafka has just told us.
-    pub(super) fn begin_topics_anew(&mut self) {
+    /// Begins with the topics that were deleted and made again, which librdkafka has just told us; their lanes.
+    pub(super) fn begin_topics_anew(&mut self) -> Vec<LaneId> {
         let context = self.consumer.context();
         let topics = context.broker().topic_ids().take_anew();
         let is_of_them = |lane: &LaneId| topics.iter().any(|topic| **topic == **self.topics.name(*lane));
         let lanes: Vec<LaneId> = context.state().lanes.ids().into_iter().filter(is_of_them).collect();
         self.begin_anew(&lanes);
+        lanes
     }
 
     /// Reads these partitions from their beginning, whatever was known of them.

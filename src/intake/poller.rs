@@ -34,8 +34,9 @@ const PROBE: Duration = Duration::from_millis(500);
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 /// How long it is tried to say what is finished, once nothing more is waited for.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-/// How long the broker is waited for that is asked for its partitions.
+/// How long the broker is waited for that is asked for its partitions, and how often it is, while some are missing.
 const LOOK: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often gauges are brought up to date.
 const OBSERVE: Duration = Duration::from_secs(1);
 
@@ -73,13 +74,15 @@ pub(super) struct Poller {
 impl Poller {
     pub(super) fn run(mut self) -> Result<(), IntakeError> {
         info!(topic = %self.topics.requests(), "reading requests");
-        let (mut committed, mut observed) = (Instant::now(), Instant::now());
+        let (mut committed, mut observed, mut looked) = (Instant::now(), Instant::now(), Instant::now());
+        // What it gives us borrows it, and what follows from that is ours to change.
+        let consumer = self.consumer.clone();
         let patience = loop {
             if let Some(patience) = self.stop.get() {
                 break *patience;
             }
             let now = Instant::now();
-            self.read(now)?;
+            self.read(&consumer, now)?;
             if now.duration_since(committed) >= self.commit_interval {
                 committed = now;
                 self.commit();
@@ -87,15 +90,19 @@ impl Poller {
             if now.duration_since(observed) >= OBSERVE {
                 observed = now;
                 self.observe(now);
+            }
+            if now.duration_since(looked) >= LOOK_EVERY {
+                looked = now;
                 self.look_for_partitions();
             }
         };
+        drop(consumer);
         self.drain(patience);
         Ok(())
     }
 
     /// One step: takes in the ends of requests, then reads a record if there is room for it.
-    fn read(&mut self, now: Instant) -> Result<(), IntakeError> {
+    fn read(&mut self, consumer: &BaseConsumer<IntakeContext>, now: Instant) -> Result<(), IntakeError> {
         let context = self.consumer.context();
         context.settle();
         let step = {
@@ -113,30 +120,31 @@ impl Poller {
             Step::Resume => self.pause_all(false),
             Step::Read | Step::Idle => {}
         }
-        if std::mem::take(&mut self.consumer.context().state().has_new_lanes) {
+        let (has_new_lanes, has_unchecked_lanes, is_any_due) = {
+            let mut state = context.state();
+            let has_new_lanes = std::mem::take(&mut state.has_new_lanes);
+            let is_any_due = state.lanes.is_any_due(now) || state.lanes.has_suspects();
+            (has_new_lanes, std::mem::take(&mut state.has_unchecked_lanes), is_any_due)
+        };
+        if has_new_lanes {
             self.set_paused(self.pressure.is_paused());
         }
-        if std::mem::take(&mut self.consumer.context().state().has_unchecked_lanes) || self.opening.is_busy() {
+        if has_unchecked_lanes || self.opening.is_busy() {
             self.check();
             self.seek();
         }
-        let is_any_due = || {
-            let state = self.consumer.context().state();
-            state.lanes.is_any_due(now) || state.lanes.has_suspects()
-        };
-        if matches!(step, Step::Read | Step::Resume) && is_any_due() {
+        if matches!(step, Step::Read | Step::Resume) && is_any_due {
             self.release(now);
         }
-        // The record borrows the consumer, and what follows from it is ours to change.
-        let consumer = self.consumer.clone();
         let polled = consumer.poll(POLL);
-        if consumer.context().broker().topic_ids().is_any_anew() {
-            self.begin_topics_anew();
-        }
+        let anew = match consumer.context().broker().topic_ids().is_any_anew() {
+            true => self.begin_topics_anew(),
+            false => Vec::new(),
+        };
         match polled {
             None => Ok(()),
             Some(Ok(message)) => {
-                self.dispatch(&message);
+                self.dispatch(&message, &anew);
                 self.trouble.passed();
                 Ok(())
             }
@@ -144,13 +152,13 @@ impl Poller {
         }
     }
 
-    fn dispatch(&mut self, message: &BorrowedMessage<'_>) {
-        let consumer = self.consumer.clone();
-        let context = consumer.context();
+    /// Takes in a record, unless it is of one of the lanes that have just begun `anew`: of these all is read again that is
+    /// there still.
+    fn dispatch(&mut self, message: &BorrowedMessage<'_>, anew: &[LaneId]) {
+        let context = self.consumer.context();
         context.broker().health().answered();
         let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
-        if self.opening.is_sought(lane) {
-            // It is read again, if it is there still.
+        if anew.contains(&lane) || self.opening.is_sought(lane) {
             return;
         }
         let now = Instant::now();
@@ -212,16 +220,14 @@ impl Poller {
     fn release(&mut self, now: Instant) {
         self.open();
         self.try_suspects(now);
-        let consumer = self.consumer.clone();
-        let context = consumer.context();
-        let lanes = context.state().lanes.take_due(now);
+        let lanes = self.consumer.context().state().lanes.take_due(now);
         let mut resumed = Vec::new();
         for lane in lanes {
-            while let Some(held) = { context.state().lanes.release(lane) } {
+            while let Some(held) = { self.consumer.context().state().lanes.release(lane) } {
                 match self.hand_over(lane, held, now) {
                     Handed::Over => {}
                     Handed::Held(held) => {
-                        context.state().lanes.put_back(lane, held, now);
+                        self.consumer.context().state().lanes.put_back(lane, held, now);
                         break;
                     }
                     Handed::Back(held) => {
@@ -230,7 +236,7 @@ impl Poller {
                     }
                 }
             }
-            if !context.state().lanes.is_held(lane) {
+            if !self.consumer.context().state().lanes.is_held(lane) {
                 resumed.push(lane);
             }
         }
@@ -320,13 +326,14 @@ impl Poller {
             && self.consumer.fetch_watermarks(self.topics.requests(), lane.partition, PROBE).is_ok()
     }
 
-    /// Looks whether one of the retry topics, each in its turn, has more partitions than before. Of the requests topic the
-    /// group sees to that.
+    /// Looks whether a retry topic has got the partitions that go with ours of the requests topic, where it had none
+    /// before; one after the other. Of the requests topic the group sees to that.
     fn look_for_partitions(&mut self) {
         let context = self.consumer.context();
-        let mut retry_topics = self.topics.retry_topics();
-        let next = retry_topics.find(|topic| *topic > self.looked_at).or_else(|| self.topics.retry_topics().next());
-        let Some(topic) = next.filter(|_| !context.broker().health().is_unreachable()) else { return };
+        let Some(topic) = context.incomplete(self.looked_at) else { return };
+        if context.broker().health().is_unreachable() {
+            return;
+        }
         self.looked_at = topic;
         let name = &self.topics.names()[topic];
         let Ok(metadata) = self.consumer.fetch_metadata(Some(name), LOOK) else { return };

@@ -27,6 +27,8 @@ struct ReadTopic {
     delay: Duration,
     /// How often a request has failed that is put there.
     failures: u32,
+    /// Whether requests are parked in it still.
+    is_written: bool,
     /// Whether other groups may read it as well.
     is_shared: bool,
     /// How many partitions it has. More may come.
@@ -44,7 +46,8 @@ impl Topics {
             (config.retry_topic(Duration::ZERO), false),
             (RetryTopic { name: overflow.into(), delay: Duration::ZERO }, true),
         ];
-        let own = config.retry_topics().into_iter();
+        let written = config.retry_topics();
+        let own = written.iter().cloned();
         let found_own = found.keys().filter_map(|name| config.retry_topic_of(name));
         let shared = found.keys().filter_map(|name| config.shared_retry_topic_of(name));
         for topic in own.chain(found_own).map(|topic| (topic, false)).chain(shared.map(|topic| (topic, true))) {
@@ -56,6 +59,7 @@ impl Topics {
         let read = topics.iter().map(|(topic, is_shared)| ReadTopic {
             delay: topic.delay,
             failures: u32::try_from(failures(topic.delay)).unwrap_or(u32::MAX),
+            is_written: written.iter().any(|it| it.name == topic.name),
             is_shared: *is_shared,
             partitions: AtomicI32::new(found.get(&*topic.name).copied().unwrap_or_default()),
         });
@@ -90,10 +94,15 @@ impl Topics {
         self.read[topic].partitions.fetch_max(partitions, Ordering::Relaxed) < partitions
     }
 
-    /// The retry topics that there are, by their place among all.
-    pub(super) fn retry_topics(&self) -> impl Iterator<Item = usize> + '_ {
-        let is_there = |topic: &usize| self.read[*topic].partitions.load(Ordering::Relaxed) > 0;
-        (1..self.read.len()).filter(is_there)
+    /// The next topic after this one in which requests of some of these partitions would be parked, and cannot be: it has
+    /// no such partition.
+    pub(super) fn incomplete(&self, of_requests: &[i32], after: usize) -> Option<usize> {
+        let most = of_requests.iter().max()?;
+        let is_short = |topic: &usize| {
+            let read = &self.read[*topic];
+            read.is_written && read.partitions.load(Ordering::Relaxed) <= *most
+        };
+        (after + 1..self.read.len()).chain(1..=after.min(self.read.len() - 1)).find(is_short)
     }
 
     /// The requests topic, and the retry topics.
@@ -190,6 +199,9 @@ mod tests {
         let expected = [format!("{overflow}/0"), format!("{overflow}/2"), format!("{second}/0")];
         assert_eq!(companions(&topics, &[0, 2]), expected);
         let place = topics.lane(second, 0).unwrap().topic;
+        assert_eq!((topics.incomplete(&[0], 0), topics.incomplete(&[0, 2], 0)), (None, Some(place)));
+        assert_eq!(topics.incomplete(&[3], 0), topics.lane(overflow, 0).map(|lane| lane.topic));
+        assert_eq!(topics.incomplete(&[3], 1), Some(place), "each has its turn");
         assert!(topics.grows(place, 3) && !topics.grows(place, 3) && !topics.grows(place, 1));
         assert_eq!(companions(&topics, &[2]), [format!("{overflow}/2"), format!("{second}/2")]);
     }

@@ -52,7 +52,6 @@ fn lives(delivery: &str, deadly: usize, partitions: i32) -> usize {
         reader.count_into(&mut answered);
         (answered.len() == INNOCENT + deadly).then_some(())
     });
-    println!("{delivery}, {deadly} deadly, {partitions} partitions: {lives} lives");
     let letters = kafka.consume(&setup.dead_letters, deadly + 1, Duration::from_secs(3));
     let name = |letter: &OwnedMessage| String::from_utf8_lossy(letter.key().unwrap_or(b"an innocent")).into_owned();
     let mut buried: Vec<_> = letters.iter().map(name).collect();
@@ -68,6 +67,7 @@ fn lives(delivery: &str, deadly: usize, partitions: i32) -> usize {
 fn a_deadly_request_behind_forty_others_is_buried_after_five_ends() {
     for delivery in ["at_least_once", "exactly_once"] {
         let lives = lives(delivery, 1, 1);
+        println!("{delivery}: {lives} lives");
         assert!(lives <= 6, "{delivery}: {lives} lives");
     }
 }
@@ -77,6 +77,7 @@ fn a_deadly_request_behind_forty_others_is_buried_after_five_ends() {
 fn several_deadly_requests_take_no_more_than_two_ends_each_once_they_are_suspected() {
     for (delivery, deadly, partitions) in [("at_least_once", 2, 4), ("exactly_once", 2, 1), ("exactly_once", 3, 4)] {
         let lives = lives(delivery, deadly, partitions);
+        println!("{delivery}, {deadly} deadly, {partitions} partitions: {lives} lives");
         assert!(lives <= 1 + 3 + 2 * deadly, "{delivery}, {deadly} deadly: {lives} lives");
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::support::{Kafka, Reaction, Setup, Signalbox, StubModel};
 
 const REQUESTS: usize = 200;
-const SOON: Duration = Duration::from_secs(45);
+/// A small part of the five minutes after which librdkafka looks by itself.
+const SOON: Duration = Duration::from_secs(90);
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]

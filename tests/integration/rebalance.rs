@@ -1,9 +1,10 @@
 //! Instances come and go while requests run.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::{Kafka, Setup, Signalbox, http_model, wait_until};
+use crate::support::disturbance::{Disturbance, Matching, OFFSET_COMMIT};
+use crate::support::{Dice, Kafka, Proxy, Reaction, Setup, Signalbox, StubModel, http_model, wait_until};
 
 const REQUESTS: usize = 3_000;
 const MAX_IN_FLIGHT: usize = 16;
@@ -20,6 +21,54 @@ fn an_instance_joins_and_another_leaves_and_nothing_is_lost() {
 fn by_the_brokers_own_group_protocol_each_request_is_answered_once() {
     let repeats = come_and_go("\n  delivery: exactly_once\n  properties: {group.protocol: consumer}");
     assert_eq!(repeats, 0);
+}
+
+/// What is given back is committed while its last transaction may be under way: each must know of the other.
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn partitions_that_are_given_back_while_commits_are_late_or_lost_repeat_nothing() {
+    const COMINGS: usize = 8;
+    let proxy = Proxy::start();
+    let kafka = Kafka::start_behind(&proxy);
+    let setup = Setup::new(&kafka);
+    let dice = std::sync::Mutex::new(Dice::new(7));
+    let model = StubModel::start(move |_, _| Reaction::Late(dice.lock().unwrap().moment(Duration::from_secs(3))));
+    let config = setup
+        .single_config(model.url(), "  delivery: exactly_once\n  drain_timeout: 500ms")
+        .replace(&kafka.bootstrap(), &format!("127.0.0.1:{}", proxy.port()));
+    let mut instances = vec![Signalbox::start(&config), Signalbox::start(&config)];
+    let commits = Matching { api: OFFSET_COMMIT, client: "signalbox-intake" };
+    proxy.disturb(commits.clone(), Disturbance::CutBefore(0.3));
+    proxy.disturb(commits, Disturbance::Delay(Duration::from_millis(30)..Duration::from_millis(200)));
+    let mut sent = 0;
+    for coming in 0..COMINGS {
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            kafka.send(
+                &setup.requests,
+                None,
+                &[("kafka_correlationId", &format!("order-{sent}"))],
+                b"{\"inputs\": [1]}",
+            );
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        match coming % 2 {
+            0 => instances.push(Signalbox::start(&config)),
+            _ => assert!(instances.remove(0).terminate().success()),
+        }
+    }
+    kafka.flush();
+    proxy.heal();
+    let reader = setup.reply_reader();
+    let mut answered = HashMap::<String, usize>::new();
+    wait_until("a reply to every request", Duration::from_secs(120), || {
+        reader.count_into(&mut answered);
+        (answered.len() == sent).then_some(())
+    });
+    reader.count_rest_into(&mut answered);
+    let repeated = answered.values().filter(|times| **times > 1).count();
+    assert_eq!(repeated, 0, "of {sent} requests so many were answered twice");
 }
 
 /// How many replies are repeats.

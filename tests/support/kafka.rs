@@ -146,6 +146,16 @@ share.coordinator.state.topic.min.isr=1
         });
     }
 
+    /// Has it lose all records of a topic while it is stopped, as a disk might that nobody has told to write.
+    pub(crate) fn lose_records(&mut self, topic: &str) {
+        assert!(!self.broker.is_started());
+        for entry in std::fs::read_dir(self.broker.directory().join("data")).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&format!("{topic}-")) {
+                std::fs::remove_dir_all(entry.path()).unwrap();
+            }
+        }
+    }
+
     /// Gives a topic more partitions, so many in all.
     pub(crate) fn grow(&self, topic: &str, partitions: usize) {
         let new = NewPartitions::new(topic, partitions);
