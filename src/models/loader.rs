@@ -217,7 +217,11 @@ fn report(version: &Version, loaded: &Loaded, seconds: f64) {
         "model is loaded"
     );
     if let Finding::Doubtful(why) = finding {
-        tracing::info!(model = &*version.name, why = &**why, "model is called singly, unless its owner says that it need not be");
+        tracing::info!(
+            model = &*version.name,
+            why = &**why,
+            "model is called singly, unless its owner says that it need not be"
+        );
     }
     if let Some(Example::Failed(why)) = example {
         tracing::warn!(model = &*version.name, why, "model does not answer its own example");

@@ -65,10 +65,17 @@ mod tests {
         let answer = r#"{"predictions": [{"label": "a 1.5", "score": 0.95123456789}, 3, NaN, -Infinity, null]}"#;
         assert!(same(answer, answer));
         assert!(same(answer, &answer.replace("0.95123456789", "0.95123456788")));
-        assert!(same("[1e-12]", "[-3.5e-13]") && same("[1.0]", "[0.9999999999]") && same("[1e+16]", "[1.0000000001e16]"));
-        for (written, otherwise) in
-            [("0.95123456789", "0.9513"), ("a 1.5", "a 1.50000000001"), ("3", "4"), ("NaN", "1.0"), ("null", "0.0"), (", 3", "")]
-        {
+        assert!(
+            same("[1e-12]", "[-3.5e-13]") && same("[1.0]", "[0.9999999999]") && same("[1e+16]", "[1.0000000001e16]")
+        );
+        for (written, otherwise) in [
+            ("0.95123456789", "0.9513"),
+            ("a 1.5", "a 1.50000000001"),
+            ("3", "4"),
+            ("NaN", "1.0"),
+            ("null", "0.0"),
+            (", 3", ""),
+        ] {
             assert!(!same(answer, &answer.replace(written, otherwise)), "{written} {otherwise}");
         }
         assert!(!same("[1000000]", "[1000001]") && !same(r#"["\"1.0"]"#, r#"["\"1.0000000001"]"#));

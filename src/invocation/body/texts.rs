@@ -88,7 +88,8 @@ mod tests {
         let json = |text| texts("application/json", text);
         let split = r#"{"dataframe_split": {"columns": ["n", "t"], "data": [[1, "a, [b"], [2, "c\"]"]]}}"#;
         assert_eq!(json(split), [(1, r#""a, [b""#.to_owned()), (1, r#""c\"]""#.to_owned())]);
-        let records = r#"{"dataframe_records": [{"n" : 1, "t": "a", "u": ["x", "y"]}, {"n": 2, "t": "b", "u": ["z", "z"]}]}"#;
+        let records =
+            r#"{"dataframe_records": [{"n" : 1, "t": "a", "u": ["x", "y"]}, {"n": 2, "t": "b", "u": ["z", "z"]}]}"#;
         let expected = [(1, "\"a\""), (2, "\"x\""), (2, "\"y\""), (1, "\"b\""), (2, "\"z\""), (2, "\"z\"")];
         assert_eq!(json(records), expected.map(|(column, text)| (column, text.to_owned())));
         assert_eq!(json(r#"{"inputs": ["a", "b"]}"#), [(0, "\"a\"".to_owned()), (0, "\"b\"".to_owned())]);

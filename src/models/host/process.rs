@@ -28,13 +28,14 @@ use super::template::{Task, TemplateError, TemplateSpec};
 
 /// The template's text, and those of the programs that it and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("dry_run", include_str!("python/dry_run.py")),
     ("large_pages", include_str!("python/large_pages.py")),
     ("model", include_str!("python/host.py")),
     ("divide", include_str!("python/divide.py")),
     ("independence", include_str!("python/independence.py")),
     ("estimators", include_str!("python/estimators.py")),
+    ("graph", include_str!("python/graph.py")),
     ("clerk", include_str!("python/clerk.py")),
 ];
 

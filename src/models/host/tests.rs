@@ -19,6 +19,7 @@ use super::*;
 use crate::invocation::{Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Stage};
 
+mod independence;
 mod several;
 mod spare;
 

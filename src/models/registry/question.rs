@@ -112,7 +112,8 @@ pub(super) struct LoggedInfo {
 
 /// Whether the owner says that the model answers each row as if it were alone.
 pub(super) fn says_by_row(tags: &[Tag]) -> bool {
-    tags.iter().any(|tag| tag.key == "signalbox.batch" && tag.value.as_deref().is_some_and(|value| value.trim() == "rows"))
+    tags.iter()
+        .any(|tag| tag.key == "signalbox.batch" && tag.value.as_deref().is_some_and(|value| value.trim() == "rows"))
 }
 
 /// The version with the highest number. Several may share a stage, and the one that was moved there last is not the

@@ -27,10 +27,13 @@ for version in range(3):
         skops_trusted_types=None, serialization_format="pickle",
     )
     if version == 0:
-        print(logged.model_id)
+        first = logged.model_id
+        print(first)
 client.transition_model_version_stage("a model", "2", "Production")
 client.transition_model_version_stage("a model", "1", "Production")
 client.set_registered_model_alias("a model", "champion", "2")
+client.set_model_version_tag("a model", "2", "signalbox.batch", "rows")
+client.set_logged_model_tags(first, {"signalbox.batch": "rows"})
 "#;
 
 struct TrackingServer {
@@ -118,13 +121,14 @@ async fn check(tracking_uri: &str, model_id: &str) {
     ] {
         let resolved = resolve(&registry, uri).await.unwrap();
         assert_eq!((&*resolved.version, resolved.uri), (version, format!("models:/a model/{version}")), "{uri}");
+        assert_eq!(resolved.is_tagged, version == "2", "{uri}");
         let parsed = ModelUri::parse(uri).unwrap();
         let Target::Registered { pick, .. } = parsed.target() else { panic!("{uri}") };
         assert_eq!(snapshot.pick(pick).as_deref(), Some(version), "{uri}");
     }
     for (uri, name) in [("models:/a model/1".to_owned(), "a model/1"), (format!("models:/{model_id}"), model_id)] {
         let resolved = resolve(&registry, &uri).await.unwrap();
-        assert_eq!(resolved.name, name);
+        assert_eq!((&*resolved.name, resolved.is_tagged), (name, name == model_id));
         let cached = artifacts.fetch(&registry, &resolved).await.unwrap();
         for file in ["MLmodel", "model.pkl", "serving_input_example.json"] {
             assert!(cached.directory.join(file).exists(), "{uri}: {file}");
