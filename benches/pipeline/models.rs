@@ -26,7 +26,8 @@ logged = client.get_model_version('model-1', '1')
 for name in (f'model-{number}' for number in range(max(first, 2), last + 1)):
     client.create_registered_model(name)
     client.create_model_version(
-        name, logged.source, logged.run_id, model_id=logged.source.removeprefix('models:/'), await_creation_for=None
+        name, logged.source, logged.run_id, model_id=logged.source.removeprefix('models:/'), await_creation_for=None,
+        tags={'signalbox.batch': 'rows'},
     )
     client.set_registered_model_alias(name, 'champion', '1')
 ";

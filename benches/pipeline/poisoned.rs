@@ -36,7 +36,7 @@ class Moody(mlflow.pyfunc.PythonModel):
         return list(model_input['text'])
 for name, model in (('picky', Picky()), ('moody', Moody())):
     mlflow.pyfunc.log_model(name='model', python_model=model, registered_model_name=name, pip_requirements=['mlflow'],
-        signature=ModelSignature(inputs=Schema([ColSpec('string', 'text')])))
+        signature=ModelSignature(inputs=Schema([ColSpec('string', 'text')])), metadata={'signalbox.batch': 'rows'})
 ";
 
 /// What Python reads as infinity.

@@ -8,7 +8,7 @@ Version 1 of each is in stage Production:
 - `slow-model` takes rows of one column, `seconds`, sleeps for their sum, and answers the number of rows it was given,
   once a row.
 - `picky-model` answers each row with what its column `says`; it raises when one says `poison`, and ends when one says
-  `crash`. A call takes the milliseconds of its dearest row.
+  `crash`. A call takes the milliseconds of its dearest row. Its metadata says that it answers row by row.
 - `hostile-model` does what the column `do` says, with the column `amount`; see `Hostile`. `leaking-model` is the same.
 - `raises-at-load-model`, `exits-at-load-model`, `hangs-at-load-model`, `slow-at-load-model` (20 seconds) do so.
 - `unmet-model` asks for libraries that nobody has, and works without them.
@@ -212,7 +212,7 @@ def main():
     text, seconds, deed = {"text": "string"}, {"seconds": "double"}, {"do": "string", "amount": "double"}
     register("raises-model", Raises(), text)
     register("slow-model", Slow(), seconds)
-    register("picky-model", Picky(), {"says": "string", "ms": "double"})
+    register("picky-model", Picky(), {"says": "string", "ms": "double"}, metadata={"signalbox.batch": "rows"})
     harmless = {"do": ["nothing"], "amount": [0.0]}
     register("hostile-model", Hostile(), deed, harmless)
     register("leaking-model", Hostile(), deed, harmless)

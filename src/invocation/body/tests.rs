@@ -199,6 +199,21 @@ fn numbers_that_become_floats_are_alike() {
 }
 
 #[test]
+fn what_lacks_a_value_can_be_kept_apart() {
+    let signature = Signature::new(["a".to_owned()], false);
+    let table =
+        |values: &str| read(&format!(r#"{{"dataframe_split": {{"columns": ["a"], "data": [[{values}]]}}}}"#)).unwrap();
+    for (one, other, are_alike) in
+        [("1.5", "null", false), ("1.5", "NaN", false), ("null", "null", true), ("1.5", "7", true)]
+    {
+        let (one, other) = (table(one), table(other));
+        let key = |payload: &Payload, apart| payload.key(JSON, Some(&signature), apart).unwrap();
+        assert_eq!(key(&one, false), key(&other, false));
+        assert_eq!(key(&one, true) == key(&other, true), are_alike);
+    }
+}
+
+#[test]
 fn plain_tables_are_joined() {
     let read = |text: &str| Payload::read(CSV, &text.to_owned().into());
     let (one, other) = (read("a,b,c\n1,x y,2.5\n").unwrap(), read("a,b,c\n-20,Łódź,0.5\n3,z,1.0").unwrap());

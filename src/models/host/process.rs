@@ -28,7 +28,7 @@ use super::template::{Task, TemplateError, TemplateSpec};
 
 /// The template's text, and those of the programs that it and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("dry_run", include_str!("python/dry_run.py")),
     ("large_pages", include_str!("python/large_pages.py")),
     ("model", include_str!("python/host.py")),
@@ -36,6 +36,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("blame", include_str!("python/blame.py")),
     ("independence", include_str!("python/independence.py")),
     ("estimators", include_str!("python/estimators.py")),
+    ("graph", include_str!("python/graph.py")),
     ("clerk", include_str!("python/clerk.py")),
 ];
 

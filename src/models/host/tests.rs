@@ -20,6 +20,7 @@ use crate::invocation::{Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Stage};
 
 mod blame;
+mod independence;
 mod inherited;
 mod several;
 mod spare;

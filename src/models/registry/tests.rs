@@ -96,7 +96,10 @@ async fn versions_and_aliases_are_looked_up() {
             return DOWNLOAD_URI;
         }
         assert_eq!(asked, "/api/2.0/mlflow/model-versions/get?name=my+model&version=7");
-        (200, r#"{"model_version":{"version":"7","status":"READY","aliases":["champion"]}}"#)
+        (
+            200,
+            r#"{"model_version":{"version":"7","status":"READY","aliases":["champion"],"tags":[{"key":"a","value":"b"},{"key":"c"}]}}"#,
+        )
     });
     assert_eq!(version.await, resolved("7"));
     let alias = resolve(Pick::Alias("Champion".into()), |asked, _| {
@@ -104,9 +107,9 @@ async fn versions_and_aliases_are_looked_up() {
             return DOWNLOAD_URI;
         }
         assert_eq!(asked, "/api/2.0/mlflow/registered-models/alias?name=my+model&alias=Champion");
-        (200, r#"{"model_version":{"version":"4"}}"#)
+        (200, r#"{"model_version":{"version":"4","tags":[{"key":"signalbox.batch","value":"rows"}]}}"#)
     });
-    assert_eq!(alias.await, resolved("4"));
+    assert_eq!(alias.await, resolved("4").map(|resolved| Resolved { is_tagged: true, ..resolved }));
 }
 
 #[tokio::test]

@@ -27,10 +27,13 @@ for version in range(3):
         skops_trusted_types=None, serialization_format="pickle",
     )
     if version == 0:
-        print(logged.model_id)
+        first = logged.model_id
+        print(first)
 client.transition_model_version_stage("a model", "2", "Production")
 client.transition_model_version_stage("a model", "1", "Production")
 client.set_registered_model_alias("a model", "champion", "2")
+client.set_model_version_tag("a model", "2", "signalbox.batch", "rows")
+client.set_logged_model_tags(first, {"signalbox.batch": "rows"})
 "#;
 
 struct TrackingServer {
@@ -115,10 +118,11 @@ async fn check(tracking_uri: &str, model_id: &str) {
         ("models:/a model/latest", "3"),
         ("models:/a model@champion", "2"),
     ] {
-        let Resolved { uri: named, registration, .. } = resolve(&registry, uri).await.unwrap();
+        let Resolved { uri: named, registration, is_tagged, .. } = resolve(&registry, uri).await.unwrap();
         assert_eq!((&*registration.version, named), (version, format!("models:/a model/{version}")), "{uri}");
         let Provenance { source, run_id, created } = &registration.provenance;
         assert!(source.is_some() && run_id.is_some() && created.is_some(), "{uri}: {registration:?}");
+        assert_eq!(is_tagged, version == "2", "{uri}");
         let parsed = ModelUri::parse(uri).unwrap();
         let Target::Registered { pick, .. } = parsed.target() else { panic!("{uri}") };
         let snapshot = registry.current("a model", &[pick.clone()].into()).await.unwrap();
@@ -128,7 +132,7 @@ async fn check(tracking_uri: &str, model_id: &str) {
     assert_eq!(snapshot.pick(&Pick::Version(99)), None);
     for (uri, name) in [("models:/a model/1".to_owned(), "a model/1"), (format!("models:/{model_id}"), model_id)] {
         let resolved = resolve(&registry, &uri).await.unwrap();
-        assert_eq!(resolved.name, name);
+        assert_eq!((&*resolved.name, resolved.is_tagged), (name, name == model_id));
         let cached = artifacts.fetch(&registry, &resolved).await.unwrap();
         for file in ["MLmodel", "model.pkl", "serving_input_example.json"] {
             assert!(cached.directory.join(file).exists(), "{uri}: {file}");

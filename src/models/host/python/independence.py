@@ -20,6 +20,7 @@ LOADERS = {
     "mlflow.lightgbm": "_LGBModelWrapper",
     "mlflow.catboost": "_CatboostModelWrapper",
     "mlflow.statsmodels": "_StatsmodelsModelWrapper",
+    "mlflow.onnx": "_OnnxModelWrapper",
 }
 # What MLflow reads of these, it reads of each value by itself.
 PLAIN_COLUMNS = ("boolean", "integer", "long", "float", "double", "string")
@@ -69,6 +70,10 @@ def examine(model):
     if called not in ("predict", *CHANCES):
         raise Doubt(f"{called} is not known to answer each row by itself")
     examine_signature(model.metadata.signature)
+    if loader == "mlflow.onnx":
+        if why := TEMPLATE.execute("graph")["doubt"](wrapper.rt._model_path):  # noqa: F821
+            raise Doubt(why)
+        return
     Examination(called).look(wrapper.get_raw_model())
 
 
