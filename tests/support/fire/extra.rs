@@ -4,7 +4,7 @@
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(super) key: Option<Vec<u8>>,
-    pub(super) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(super) headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(super) value: Option<Vec<u8>>,
     /// Whether it is compressed, so that the broker takes more than it takes.
     pub(super) gzip: bool,
@@ -38,13 +38,18 @@ impl Extra {
     }
 
     /// With one more header. The last of a name is the one that counts.
-    pub(crate) fn header(mut self, name: &str, value: &[u8]) -> Self {
+    pub(crate) fn header(self, name: &str, value: &[u8]) -> Self {
+        self.raw_header(name.as_bytes(), value)
+    }
+
+    /// The same with a name that may be no text.
+    pub(crate) fn raw_header(mut self, name: &[u8], value: &[u8]) -> Self {
         self.headers.push((name.to_owned(), Some(value.to_owned())));
         self
     }
 
     pub(crate) fn header_without_value(mut self, name: &str) -> Self {
-        self.headers.push((name.to_owned(), None));
+        self.headers.push((name.as_bytes().to_owned(), None));
         self
     }
 }

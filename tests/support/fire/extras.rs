@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 
 use super::endings::{Endings, Source};
 use super::extra::Extra;
+use super::raw;
 
 /// Within this time each of them must have ended.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
@@ -22,6 +23,7 @@ pub(crate) type Recipe<'a> = Box<dyn Fn(usize) -> Extra + 'a>;
 
 /// Writes requests to one topic.
 pub(crate) struct Extras<'a> {
+    bootstrap: String,
     topic: &'a str,
     kinds: Vec<(&'static str, Recipe<'a>)>,
     plain: ThreadedProducer<Receipts>,
@@ -67,7 +69,7 @@ impl<'a> Extras<'a> {
                 .unwrap()
         };
         let (plain, gzip) = (producer("none"), producer("gzip"));
-        Self { topic, kinds, plain, gzip, receipts, sent: 0 }
+        Self { bootstrap: bootstrap.to_owned(), topic, kinds, plain, gzip, receipts, sent: 0 }
     }
 
     /// Sends so many a second, for so long.
@@ -95,16 +97,24 @@ impl<'a> Extras<'a> {
     fn send(&mut self) {
         let (name, recipe) = &self.kinds[self.sent % self.kinds.len()];
         let extra = recipe(self.sent);
-        let headers =
-            extra.headers.iter().fold(OwnedHeaders::new_with_capacity(extra.headers.len()), |headers, header| {
-                headers.insert(Header { key: &header.0, value: header.1.as_ref() })
-            });
+        self.sent += 1;
+        let headers = extra.headers.iter().try_fold(
+            OwnedHeaders::new_with_capacity(extra.headers.len()),
+            |headers, (name, value)| {
+                let key = std::str::from_utf8(name).ok()?;
+                Some(headers.insert(Header { key, value: value.as_ref() }))
+            },
+        );
+        let Some(headers) = headers else {
+            let source = raw::produce(&self.bootstrap, self.topic, 0, &extra).map(|offset| (0, offset));
+            self.receipts.lock().unwrap().push(Receipt { kind: name, source, at: Instant::now() });
+            return;
+        };
         let mut record: BaseRecord<'_, [u8], [u8], _> =
             BaseRecord::with_opaque_to(self.topic, Box::new(*name)).headers(headers);
         (record.key, record.payload) = (extra.key.as_deref(), extra.value.as_deref());
         let producer = if extra.gzip { &self.gzip } else { &self.plain };
         producer.send(record).map_err(|(error, _)| error).unwrap();
-        self.sent += 1;
     }
 
     /// Waits until all have ended, or `patience` is over.

@@ -9,6 +9,7 @@ mod extras;
 mod load;
 mod model;
 mod plan;
+mod raw;
 mod reader;
 mod report;
 

@@ -68,6 +68,9 @@ pub(super) const KINDS: &[Kind] = &[
             .into_iter()
             .fold(good(), |extra, name| extra.header(name, b"\xff\xfe\0\xc3"))
     }),
+    kind("header names that are not UTF-8", |_, _| {
+        good().raw_header(b"x-\xff", b"1").raw_header(b"\xc3\x28", b"").raw_header(b"", b"2")
+    }),
     kind("headers without a value", |_, _| {
         ["endpoint", "kafka_replyTopic", "kafka_replyPartition", "kafka_correlationId", "deadline", "x-tier"]
             .into_iter()
