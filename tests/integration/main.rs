@@ -27,6 +27,8 @@ mod topics; // those that are missing
 mod recovery; // routes that cannot answer, and those that take their place
 mod faults; // bad requests get one clear fault each
 mod barred; // endings that no topic takes as they are
+mod strained; // brokers that take little, or nothing for a while
+mod offline; // a partition of the replies that is away
 mod crash; // kill -9
 mod exactly_once; // kill -9, and each reply once
 mod order; // replies in the order of their requests

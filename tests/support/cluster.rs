@@ -63,6 +63,11 @@ share.coordinator.state.topic.min.isr=2",
         create_topic(&self.bootstrap(), name, partitions, 3, &[("min.insync.replicas", "2")])
     }
 
+    /// Creates a topic of which each partition is on a single one of them.
+    pub(crate) fn create_topic_on_one(&self, name: &str, partitions: i32) -> String {
+        create_topic(&self.bootstrap(), name, partitions, 1, &[])
+    }
+
     /// Stops one of them, counted from 0, as a power cut would.
     pub(crate) fn kill(&mut self, broker: usize) {
         self.brokers[broker].kill();
