@@ -29,6 +29,8 @@ mod faults; // bad requests get one clear fault each
 mod barred; // endings that no topic takes as they are
 mod limits; // requests and answers that are too large
 mod ready; // whether requests are read and replies published
+mod strained; // brokers that take little, or nothing for a while
+mod offline; // a partition of the replies that is away
 mod crash; // kill -9
 mod exactly_once; // kill -9, and each reply once
 mod order; // replies in the order of their requests

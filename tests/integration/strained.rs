@@ -1,0 +1,63 @@
+//! Brokers that take little, or nothing for a while: what waits is published in the end, and exactly once.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Kafka, Proxy, Setup, Signalbox, http_model_of_size, signal, wait_until};
+
+/// In a transaction that has to be over in ten seconds, all that waits cannot be written at this rate by far.
+const BYTES_PER_SECOND: u32 = 600_000;
+const REQUESTS: usize = 600;
+const CHARACTERS: usize = 30_000;
+const KEYS: &str = "  delivery: exactly_once";
+
+fn each_is_answered_once(setup: &Setup<'_>, signalbox: &mut Signalbox, within: Duration) {
+    let (reader, mut answered) = (setup.reply_reader(), HashMap::<String, usize>::new());
+    let began = Instant::now();
+    while answered.len() < REQUESTS {
+        reader.count_into(&mut answered);
+        let done = answered.len();
+        assert!(began.elapsed() < within, "{done} of {REQUESTS} after {within:?}\n{}", signalbox.log());
+    }
+    println!("{REQUESTS} were answered after {:?}", began.elapsed());
+    assert!(signalbox.terminate().success(), "{}", signalbox.log());
+    reader.count_rest_into(&mut answered);
+    assert!(answered.values().all(|times| *times == 1), "{answered:?}");
+}
+
+/// 18 MB over 600 kB/s: half a minute, if nothing is written in vain.
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn more_than_the_link_takes_in_a_transactions_time_drains() {
+    let proxy = Proxy::start();
+    let kafka = Kafka::start_behind(&proxy);
+    let setup = Setup::new(&kafka);
+    let (_model, url) = http_model_of_size(CHARACTERS);
+    let config = setup.single_config(&url, KEYS);
+    let config = config.replace(&kafka.bootstrap(), &format!("127.0.0.1:{}", proxy.port()));
+    let mut signalbox = Signalbox::start(&config);
+    proxy.throttle(Some(BYTES_PER_SECOND));
+    kafka.send_orders(&setup.requests, REQUESTS, |_| b"{\"inputs\": [1]}".to_vec());
+    each_is_answered_once(&setup, &mut signalbox, Duration::from_secs(150));
+}
+
+/// Longer than a transaction may last, and than anybody waits for a record's acknowledgement.
+#[test]
+#[ignore = "needs Apache Kafka and Python; tests/run starts them"]
+fn a_broker_that_stands_still_for_a_while_gets_all_when_it_goes_on() {
+    let kafka = Kafka::start();
+    let setup = Setup::new(&kafka);
+    let (_model, url) = http_model_of_size(100);
+    let mut signalbox = Signalbox::start(&setup.single_config(&url, KEYS));
+    kafka.send_orders(&setup.requests, REQUESTS, |_| b"{\"inputs\": [1]}".to_vec());
+    let (reader, mut answered) = (setup.reply_reader(), HashMap::<String, usize>::new());
+    wait_until("the first replies", Duration::from_secs(60), || {
+        reader.count_into(&mut answered);
+        (!answered.is_empty()).then_some(())
+    });
+    signal("STOP", kafka.pid());
+    thread::sleep(Duration::from_secs(25));
+    signal("CONT", kafka.pid());
+    each_is_answered_once(&setup, &mut signalbox, Duration::from_secs(60));
+}
