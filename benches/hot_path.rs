@@ -96,7 +96,7 @@ fn batches(criterion: &mut Criterion) {
     let predictions: Vec<_> = (0..64).map(|n| format!(r#"{{"label": "positive", "score": 0.{n}}}"#)).collect();
     let body = Bytes::from(format!(r#"{{"predictions": [{}]}}"#, predictions.join(", ")));
     criterion.bench_function("batch/understand a payload of 100 B, and its key", |bencher| {
-        bencher.iter(|| read(black_box(&payloads[7])).key("application/json", None));
+        bencher.iter(|| read(black_box(&payloads[7])).key("application/json", None, false));
     });
     let large = request(1 << 20).payload.clone().expect("it has one");
     criterion.bench_function("batch/understand a payload of 1 MB", |bencher| bencher.iter(|| read(black_box(&large))));

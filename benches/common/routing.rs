@@ -30,6 +30,7 @@ pub(crate) fn route(alias: &str, condition: Option<&str>) -> Route {
         runtime: Runtime::Forked,
         env_manager: None,
         workers: None,
+        threads: None,
         max_concurrency: None,
     }
 }

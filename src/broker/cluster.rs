@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use super::context::{BrokerContext, BrokerHealth};
 use super::embedded::Embedded;
 use super::error::BrokerError;
+use super::topic_id;
 use crate::config::Kafka;
 
 /// How long a broker may take to say which topics it has.
@@ -80,6 +82,30 @@ impl Cluster {
             .map_err(|error| BrokerError::client(role, error))
     }
 
+    /// The same for a client whose [`BrokerContext`] is to know which topic it reads.
+    ///
+    /// # Errors
+    /// As [`client`](Self::client).
+    pub fn client_with_topic_ids<C, T>(
+        &self,
+        role: &'static str,
+        settings: &[(&str, &str)],
+        context: C,
+    ) -> Result<T, BrokerError>
+    where
+        C: rdkafka::ClientContext,
+        T: FromClientConfigAndContext<C>,
+    {
+        let mut config = self.client_config(role, settings);
+        let (debug, metadata) = topic_id::DEBUG;
+        let with_metadata = match config.get(debug) {
+            Some(more) => format!("{more},{metadata}"),
+            None => metadata.to_owned(),
+        };
+        config.set(debug, with_metadata).set_log_level(RDKafkaLogLevel::Debug);
+        T::from_config_and_context(&config, context).map_err(|error| BrokerError::client(role, error))
+    }
+
     fn client_config(&self, role: &str, settings: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -106,6 +132,18 @@ impl Cluster {
         self.partitions_by(&consumer, topic)
     }
 
+    /// All topics that this client may see, with how many partitions each has. Blocks; not for the runtime's workers.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn topics(&self) -> Result<BTreeMap<String, i32>, BrokerError> {
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        let metadata = consumer.fetch_metadata(None, METADATA_TIMEOUT).map_err(|source| self.unreachable(source))?;
+        self.health.answered();
+        let count = |topic: &MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+        Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
+    }
+
     /// Which broker leads each of a topic's partitions; none when it does not exist. Blocks; not for the runtime's
     /// workers.
     ///
@@ -125,10 +163,13 @@ impl Cluster {
         Ok(i32::try_from(count).ok().filter(|count| *count > 0))
     }
 
+    fn unreachable(&self, source: KafkaError) -> BrokerError {
+        BrokerError::Unreachable { servers: self.bootstrap_servers.clone(), tried: METADATA_TIMEOUT, source }
+    }
+
     fn leaders_by(&self, consumer: &BaseConsumer<BrokerContext>, topic: &str) -> Result<Vec<i32>, BrokerError> {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), METADATA_TIMEOUT)
-            .map_err(|source| BrokerError::Unreachable { servers: self.bootstrap_servers.clone(), source })?;
+        let metadata =
+            consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(|source| self.unreachable(source))?;
         self.health.answered();
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         Ok(found.into_iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::leader).collect())

@@ -11,7 +11,9 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
+
+use super::topic_id::{FACILITY, TopicIds};
 
 /// Whether the broker can be reached, as all clients together see it.
 #[derive(Debug, Default)]
@@ -26,6 +28,7 @@ pub struct BrokerHealth {
 pub struct BrokerContext {
     role: &'static str,
     health: Arc<BrokerHealth>,
+    topic_ids: Arc<TopicIds>,
 }
 
 impl BrokerHealth {
@@ -59,7 +62,12 @@ impl BrokerHealth {
 impl BrokerContext {
     /// The callbacks of the client with this role.
     pub fn new(role: &'static str, health: Arc<BrokerHealth>) -> Self {
-        Self { role, health }
+        Self { role, health, topic_ids: Arc::default() }
+    }
+
+    /// The ids of the topics that the client knows; see [`Cluster::client_with_topic_ids`](super::Cluster).
+    pub fn topic_ids(&self) -> &TopicIds {
+        &self.topic_ids
     }
 
     /// The health that all clients share.
@@ -83,6 +91,10 @@ impl ClientContext for BrokerContext {
             }
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
                 warn!(client = self.role, facility, message, "librdkafka");
+            }
+            RDKafkaLogLevel::Debug if facility == FACILITY => {
+                self.topic_ids.note(message);
+                trace!(client = self.role, message, "librdkafka");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
                 debug!(client = self.role, facility, message, "librdkafka");

@@ -1,5 +1,7 @@
 //! What can be wrong with a broker, said so that the reader knows what to do.
 
+use std::time::Duration;
+
 use rdkafka::error::KafkaError;
 
 /// What is wrong with the broker, or with what the config says about it.
@@ -22,10 +24,15 @@ pub enum BrokerError {
         source: KafkaError,
     },
     /// No broker answers.
-    #[error("no Kafka broker answers at {servers}: {source}; check kafka.bootstrap_servers and that the broker runs")]
+    #[error(
+        "no Kafka broker has answered at {servers} for {} s: {source}; check kafka.bootstrap_servers and that the broker \
+         runs", tried.as_secs()
+    )]
     Unreachable {
         /// `kafka.bootstrap_servers`.
         servers: String,
+        /// How long it was tried.
+        tried: Duration,
         /// librdkafka's words.
         source: KafkaError,
     },

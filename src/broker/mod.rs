@@ -5,7 +5,9 @@ mod context;
 mod embedded;
 mod error;
 mod identity;
+mod lookup;
 mod probe;
+mod topic_id;
 mod topics;
 
 pub use cluster::Cluster;
@@ -13,3 +15,5 @@ pub(crate) use context::is_connection_trouble;
 pub use context::{BrokerContext, BrokerHealth};
 pub use error::BrokerError;
 pub use identity::Identity;
+pub(crate) use lookup::{TopicLookup, TopicState};
+pub use topic_id::{TopicId, TopicIds};

@@ -1,11 +1,12 @@
 //! The topics there must be before anything starts.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::cluster::Cluster;
 use super::context::BrokerContext;
@@ -13,6 +14,12 @@ use super::error::BrokerError;
 use crate::config::Kafka;
 
 const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long it is tried to find a broker at the start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two attempts that have failed at once.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What is committed of a topic that the group does not subscribe to is forgotten after a week without a commit. By then
 /// there must be nothing left of what was committed.
@@ -42,8 +49,9 @@ impl Cluster {
         }
         let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
         let retry_topics = config.retry_topics();
+        let begin = Instant::now();
         for topic in topics.iter().map(AsRef::as_ref) {
-            if self.partitions_by(&consumer, topic)?.is_some() {
+            if patiently(begin, || self.partitions_by(&consumer, topic))?.is_some() {
                 continue;
             }
             if retry_topics.iter().any(|retry| *retry.name == *topic) {
@@ -137,8 +145,24 @@ impl Cluster {
     }
 }
 
+/// Tries again while no broker answers, until the time is over; under load one may be slow to.
+fn patiently<T>(begin: Instant, attempt: impl Fn() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
+    loop {
+        match attempt() {
+            Err(BrokerError::Unreachable { servers, source, .. }) if begin.elapsed() >= PATIENCE => {
+                return Err(BrokerError::Unreachable { servers, tried: begin.elapsed(), source });
+            }
+            Err(error @ BrokerError::Unreachable { .. }) => {
+                warn!(%error, "trying again, for {} s in all", PATIENCE.as_secs());
+                thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Waits for the admin client's future on this thread, which is not one of the runtime's.
-fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
+pub(super) fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|_| BrokerError::Interrupted)?;
     Ok(runtime.block_on(future))

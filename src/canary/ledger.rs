@@ -114,6 +114,16 @@ impl Keeper {
             }
             self.write_entries(&open);
             open.producer.poll(Duration::ZERO);
+            if open.consumer.context().topic_ids().is_any_anew() {
+                warn!(
+                    topic = self.config.state_topic,
+                    "the topic of canaries was deleted and made again; it is read anew"
+                );
+                match self.open_patiently() {
+                    Some(reopened) => open = reopened,
+                    None => return,
+                }
+            }
         }
         // What was decided last, an operator may have been told of already.
         self.write_entries(&open);
@@ -163,7 +173,7 @@ impl Keeper {
             ("fetch.wait.max.ms", wait),
         ];
         let consumer: BaseConsumer<BrokerContext> =
-            self.cluster.client("state-consumer", &settings, self.cluster.context("state-consumer"))?;
+            self.cluster.client_with_topic_ids("state-consumer", &settings, self.cluster.context("state-consumer"))?;
         let settings =
             [("acks", "all"), ("enable.idempotence", "true"), ("message.timeout.ms", "10000"), ("linger.ms", "0")];
         let scribe = Scribe(self.cluster.context("state-producer"));

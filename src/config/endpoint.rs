@@ -73,12 +73,18 @@ pub struct Route {
     pub runtime: Runtime,
     /// How `mlflow models serve` makes the model's environment. Only with that runtime.
     pub env_manager: Option<EnvManager>,
-    /// How many processes serve the model, each of them one call at a time. Only with hosts that are forked.
+    /// How many processes serve the model. Only with hosts that are forked.
     pub workers: Option<usize>,
-    /// How many calls of this route's model run at once. Default: one a worker; 4 for `mlflow models serve`; 64 for an
+    /// How many calls each of those processes answers at once, in as many threads of Python. Only with hosts that are forked.
+    /// Default: 1.
+    pub threads: Option<usize>,
+    /// How many calls of this route's model run at once. Default: one a worker and thread; 4 for `mlflow models serve`; 64 for an
     /// address.
     pub max_concurrency: Option<usize>,
 }
+
+/// As many threads a process may have, at most: each has a socket, and as many can be handed over at once.
+pub const MOST_THREADS: usize = 128;
 
 /// What serves a model that is loaded here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]

@@ -29,7 +29,9 @@ mod tests;
 
 pub use batch::{Batch, Batching};
 pub use canary::{AbortIf, Canary};
-pub use endpoint::{Decision, Endpoint, EnvManager, OnConditionError, OnDecisionError, Route, Runtime, Strategy};
+pub use endpoint::{
+    Decision, Endpoint, EnvManager, MOST_THREADS, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
+};
 pub use file::ConfigFile;
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use limits::Limits;
@@ -41,6 +43,7 @@ pub use report::{Position, Problem, Report, Severity};
 pub use retry_topic::RetryTopic;
 pub use route_test::RouteTest;
 pub use server::Server;
+pub(crate) use validate::is_topic;
 pub use validate::{EndpointOutline, RouteOutline};
 
 use std::sync::Arc;

@@ -3,12 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::{Kafka, Ordering};
+
+/// What Kafka takes.
+const MAX_TOPIC: usize = 249;
+/// Digits of the longest delay.
+const MAX_DIGITS: usize = 8;
 
 /// A topic in which requests are parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryTopic {
-    /// `<requests_topic>-retry-<milliseconds>`
+    /// `<requests_topic>-retry-<group_id>-<milliseconds>`
     pub name: Arc<str>,
     /// How long each request waits there.
     pub delay: Duration,
@@ -24,10 +31,94 @@ impl Kafka {
     /// each delay.
     pub fn retry_topics(&self) -> Vec<RetryTopic> {
         let delays = [Duration::ZERO].into_iter().chain(self.retry_delays.iter().copied()).filter(|_| self.parks());
-        let topic = |delay: Duration| RetryTopic {
-            name: format!("{}-retry-{}", self.requests_topic, delay.as_millis()).into(),
-            delay,
-        };
-        delays.map(topic).collect()
+        delays.map(|delay| self.retry_topic(delay)).collect()
+    }
+
+    /// The topic in which requests are parked that long, whether any are or not. It is the group's own: another reads the
+    /// same requests, and parks them for itself.
+    pub fn retry_topic(&self, delay: Duration) -> RetryTopic {
+        let name = format!("{}{}", self.retry_prefix(), delay.as_millis());
+        RetryTopic { name: name.into(), delay }
+    }
+
+    /// The retry topic that has this name, if it is one of the group's, of whatever delay it is.
+    pub fn retry_topic_of(&self, name: &str) -> Option<RetryTopic> {
+        self.parse_retry_topic(name, &self.retry_prefix())
+    }
+
+    /// The retry topic that has this name, if it is one as versions before named them: for all groups together.
+    pub fn shared_retry_topic_of(&self, name: &str) -> Option<RetryTopic> {
+        self.parse_retry_topic(name, &format!("{}-retry-", self.requests_topic))
+    }
+
+    fn parse_retry_topic(&self, name: &str, prefix: &str) -> Option<RetryTopic> {
+        let digits = name.strip_prefix(prefix)?;
+        let milliseconds: u64 = digits.parse().ok()?;
+        // As it would be written.
+        (milliseconds.to_string() == digits)
+            .then(|| RetryTopic { name: name.into(), delay: Duration::from_millis(milliseconds) })
+    }
+
+    /// A group may have any name, and a topic may not: one that does not fit is told apart by a hash of it.
+    fn retry_prefix(&self) -> String {
+        let (topic, group) = (&self.requests_topic, &self.group_id);
+        let fits = |group: &str| topic.len() + "-retry--".len() + group.len() + MAX_DIGITS <= MAX_TOPIC;
+        let is_topic_character = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+        if group.chars().all(is_topic_character) && fits(group) {
+            return format!("{topic}-retry-{group}-");
+        }
+        let hash = format!("{:016x}", xxh3_64(group.as_bytes()));
+        let readable = group.replace(|character| !is_topic_character(character), "-");
+        match format!("{readable}-{hash}") {
+            group if fits(&group) => format!("{topic}-retry-{group}-"),
+            _ => format!("{topic}-retry-{hash}-"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kafka(requests_topic: &str, group_id: &str) -> Kafka {
+        Kafka {
+            bootstrap_servers: "kafka:9092".to_owned(),
+            requests_topic: requests_topic.to_owned(),
+            group_id: group_id.to_owned(),
+            ..Kafka::default()
+        }
+    }
+
+    fn names(kafka: &Kafka) -> Vec<String> {
+        kafka.retry_topics().iter().map(|topic| topic.name.to_string()).collect()
+    }
+
+    #[test]
+    fn each_group_has_its_own() {
+        let one = kafka("requests", "signalbox");
+        let expected = ["0", "1000", "10000", "60000"].map(|delay| format!("requests-retry-signalbox-{delay}"));
+        assert_eq!(names(&one), expected);
+        assert_eq!(one.retry_topic_of("requests-retry-signalbox-7000").unwrap().delay, Duration::from_secs(7));
+        for other in ["requests-retry-other-7000", "requests-retry-7000", "requests-retry-signalbox-07", "x"] {
+            assert_eq!(one.retry_topic_of(other), None, "{other}");
+        }
+        assert_eq!(one.shared_retry_topic_of("requests-retry-7000").unwrap().delay, Duration::from_secs(7));
+        assert_eq!(one.shared_retry_topic_of("requests-retry-signalbox-7000"), None);
+    }
+
+    #[test]
+    fn a_group_of_any_name_has_topics_that_kafka_takes_and_no_other_group_has() {
+        let long = "g".repeat(300);
+        let groups = ["a b", "a/b", "a-b", "gruppe-ä", "gruppe-ö", &long, &long[1..], "7", "a.b", "a_b"];
+        for topic in ["requests".to_owned(), "r".repeat(210)] {
+            let mut all: Vec<String> = groups.iter().flat_map(|group| names(&kafka(&topic, group))).collect();
+            for name in &all {
+                let is_taken = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+                assert!(name.len() <= MAX_TOPIC && name.chars().all(is_taken), "{name}");
+            }
+            all.sort();
+            all.dedup();
+            assert_eq!(all.len(), 4 * groups.len());
+        }
     }
 }

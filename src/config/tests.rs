@@ -100,11 +100,11 @@ registry:
 ";
     insta::assert_snapshot!(report(text), @r#"
     gateway.yaml:3:14: model_endpoints[0].timeout: expected a duration such as 250ms, 10s or 5m, found '10'
-    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, shadow, canary, batch, python, runtime, env_manager, workers, max_concurrency
+    gateway.yaml:7:9: model_endpoints[0].routes[0].weigth: unknown key 'weigth'; did you mean 'weight'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, shadow, canary, batch, python, runtime, env_manager, workers, threads, max_concurrency
     gateway.yaml:8:29: model_endpoints[0].routes[0].on_condition_error: unknown value 'skp'; did you mean 'skip'? valid values: skip, fail
     gateway.yaml:9:9: model_endpoints[0].routes[1].alias: missing key 'alias'
     gateway.yaml:9:20: model_endpoints[0].routes[1].model_uri: expected text (put it in quotes if it looks like a number), found a list
-    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, shadow, canary, batch, python, runtime, env_manager, workers, max_concurrency
+    gateway.yaml:10:9: model_endpoints[0].routes[1].modelUri: unknown key 'modelUri'; did you mean 'model_uri'? valid keys: model_uri, alias, model_request_condition, on_condition_error, weight, timeout, fallback, fallback_on, breaker, retries, shadow, canary, batch, python, runtime, env_manager, workers, threads, max_concurrency
     gateway.yaml:11:9: model_endpoints[0].routes[2]: expected a mapping of keys, found 'just some text'
     gateway.yaml:12:11: model_endpoints[1].name: duplicate name 'sentiment-router'; model_endpoints[0].name in line 2 has it already
     gateway.yaml:14:13: model_endpoints[1].routes: at least one route is needed
@@ -320,9 +320,38 @@ fn calls_that_no_worker_will_take_are_warned_of() {
         loaded(&route("max_concurrency: 4")).warnings,
         @"gateway.yaml:4:65: warning: model_endpoints[0].routes[0].max_concurrency: a worker takes one call at a time, and there is 1; set workers to as many, or leave it out"
     );
-    for fits in ["max_concurrency: 4, workers: 4", "max_concurrency: 4, runtime: mlflow_serve", "workers: 4"] {
+    insta::assert_snapshot!(
+        loaded(&route("max_concurrency: 7, workers: 2, threads: 3")).warnings,
+        @"gateway.yaml:4:65: warning: model_endpoints[0].routes[0].max_concurrency: workers and threads take 6 calls at a time; set threads or workers to more, or leave it out"
+    );
+    for fits in [
+        "max_concurrency: 4, workers: 4",
+        "max_concurrency: 4, runtime: mlflow_serve",
+        "workers: 4",
+        "max_concurrency: 6, workers: 2, threads: 3",
+    ] {
         assert_eq!(loaded(&route(fits)).warnings.problems, []);
     }
+}
+
+#[test]
+fn threads_are_for_hosts_and_as_many_as_can_be() {
+    let text = "\
+model_endpoints:
+  - name: a
+    routes:
+      - {model_uri: 'models:/m/1', alias: one, threads: 0}
+      - {model_uri: 'models:/m/1', alias: two, threads: 129}
+      - {model_uri: 'models:/m/1', alias: three, threads: 2, runtime: mlflow_serve}
+      - {model_uri: 'http://h:1', alias: four, threads: 2}
+      - {model_uri: 'models:/m/1', alias: five, threads: 128, workers: 2}
+";
+    insta::assert_snapshot!(report(text), @r#"
+    gateway.yaml:4:57: model_endpoints[0].routes[0].threads: must be from 1 to 128
+    gateway.yaml:5:57: model_endpoints[0].routes[1].threads: must be from 1 to 128
+    gateway.yaml:6:59: model_endpoints[0].routes[2].threads: `mlflow models serve` has threads of its own; use max_concurrency, or take `runtime: forked`
+    gateway.yaml:7:57: model_endpoints[0].routes[3].threads: no process is started for what is served elsewhere; leave it out
+    "#);
 }
 
 #[test]

@@ -11,9 +11,11 @@ mod shares;
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub(crate) use kafka::is_topic;
+
 use super::document::{Content, Document, Found, Step};
 use super::report::{Problem, Severity};
-use super::{Config, Endpoint, Route, Runtime, Strategy};
+use super::{Config, Endpoint, MOST_THREADS, Route, Runtime, Strategy};
 use crate::models::{ModelUri, Target};
 use crate::routing::condition::{self, ConditionProblem, Language};
 
@@ -217,6 +219,7 @@ impl Validator<'_> {
             ("runtime", route.runtime == Runtime::MlflowServe),
             ("env_manager", route.env_manager.is_some()),
             ("workers", route.workers.is_some()),
+            ("threads", route.threads.is_some()),
         ] {
             if is_given {
                 self.error(&at.key(key), "no process is started for what is served elsewhere", "leave it out");
@@ -228,11 +231,19 @@ impl Validator<'_> {
     fn hosting(&mut self, route: &Route, at: &At) {
         self.require(route.python.as_deref() != Some(""), &at.key("python"), "must name an interpreter");
         self.require(route.workers != Some(0), &at.key("workers"), "must be at least 1");
-        let workers = route.workers.unwrap_or(1);
-        if route.runtime == Runtime::Forked && workers > 0 && route.max_concurrency.is_some_and(|calls| calls > workers)
-        {
-            let message = format!("a worker takes one call at a time, and there {}", plural(workers));
-            self.add(&at.key("max_concurrency"), Severity::Warning, message, "set workers to as many, or leave it out");
+        let are_threads = route.threads.is_none_or(|threads| (1..=MOST_THREADS).contains(&threads));
+        self.require(are_threads, &at.key("threads"), &format!("must be from 1 to {MOST_THREADS}"));
+        let (workers, threads) = (route.workers.unwrap_or(1), route.threads.unwrap_or(1));
+        let places = workers.saturating_mul(threads);
+        if route.runtime == Runtime::Forked && places > 0 && route.max_concurrency.is_some_and(|calls| calls > places) {
+            let (message, help) = if threads == 1 {
+                let message = format!("a worker takes one call at a time, and there {}", plural(workers));
+                (message, "set workers to as many, or leave it out")
+            } else {
+                let message = format!("workers and threads take {places} calls at a time");
+                (message, "set threads or workers to more, or leave it out")
+            };
+            self.add(&at.key("max_concurrency"), Severity::Warning, message, help);
         }
         match route.runtime {
             Runtime::Forked if route.env_manager.is_some() => self.error(
@@ -244,6 +255,11 @@ impl Validator<'_> {
                 &at.key("workers"),
                 "`mlflow models serve` is one process",
                 "leave it out, or take `runtime: forked`",
+            ),
+            Runtime::MlflowServe if route.threads.is_some() => self.error(
+                &at.key("threads"),
+                "`mlflow models serve` has threads of its own",
+                "use max_concurrency, or take `runtime: forked`",
             ),
             Runtime::Forked | Runtime::MlflowServe => {}
         }

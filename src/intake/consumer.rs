@@ -11,11 +11,12 @@ use rdkafka::error::KafkaError;
 use super::Handler;
 use super::budget::Budget;
 use super::committer::Committer;
-use super::context::{ContextParts, IntakeContext, Topics};
+use super::context::{ContextParts, IntakeContext};
 use super::offsets::Offsets;
 use super::opening::Opening;
 use super::poller::Poller;
 use super::pressure::Pressure;
+use super::topics::Topics;
 use super::trouble::Trouble;
 use crate::broker::{BrokerError, Cluster};
 use crate::config::{Delivery, Kafka};
@@ -60,8 +61,7 @@ impl Intake {
     ) -> Result<Self, BrokerError> {
         let readiness = readiness.part("requests");
         readiness.waits_for(format!("partitions of '{}' to be assigned", config.requests_topic));
-        let partitions = |topic: &str| cluster.partitions(topic).map(Option::unwrap_or_default);
-        let topics = Topics::of(config, partitions)?;
+        let topics = Topics::of(config, &cluster.topics()?);
         let (completions, receiver) = channel();
         let context = IntakeContext::new(ContextParts {
             broker: cluster.context("intake"),
@@ -76,7 +76,8 @@ impl Intake {
             metrics: metrics.clone(),
             readiness: readiness.clone(),
         });
-        let consumer: BaseConsumer<IntakeContext> = cluster.client("intake", &settings(config, cluster), context)?;
+        let consumer: BaseConsumer<IntakeContext> =
+            cluster.client_with_topic_ids("intake", &settings(config, cluster), context)?;
         let subscribed = consumer.subscribe(&[topics.requests()]);
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
@@ -99,6 +100,7 @@ impl Intake {
             metrics: metrics.clone(),
             readiness,
             trouble: Trouble::default(),
+            looked_at: 0,
         };
         let run = move || {
             let result = poller.run();
@@ -147,6 +149,8 @@ fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a 
         // What zstd unpacks to is held against it, too: a record that does not fit would stop its partition for ever.
         ("receive.message.max.bytes", "2147483647"),
         ("statistics.interval.ms", "5000"),
+        // Partitions that are added are seen within this time.
+        ("topic.metadata.refresh.interval.ms", "5000"),
     ];
     // The embedded broker's fetches are not woken by a produce, and its classic groups take seconds to form.
     let embedded = cluster.is_embedded();

@@ -1,28 +1,33 @@
 //! What the polling thread remembers, and the callbacks that librdkafka makes on that same thread.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
 use super::budget::Budget;
 use super::lanes::{Lane, Lanes};
-use super::position::Position;
 use super::ticket::{Completion, LaneId};
-use crate::broker::BrokerContext;
-use crate::config::{Kafka, RetryTopic};
+use super::topics::Topics;
+use crate::broker::{BrokerContext, TopicId};
 use crate::telemetry::{Metrics, Part};
 
 /// This part of the window is for requests whose route had too much to do: the rest is for the others.
 const OVERFLOW_PART: usize = 4;
+
+/// How long it is waited for what becomes of a transaction that has ends of a partition which is given back.
+const DECISION: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether that is known.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What is remembered of the requests under way. The polling thread holds it for moments, in its loop and in the
 /// callbacks that librdkafka makes while it polls; where replies go in transactions, their thread asks for it once in
@@ -36,6 +41,8 @@ pub(super) struct State {
     pub(super) has_new_lanes: bool,
     /// Since when no broker has said anything, as far as is known.
     pub(super) silent_since: Option<Instant>,
+    /// And it has to be seen whether what is committed is of their topics.
+    pub(super) has_unchecked_lanes: bool,
 }
 
 /// The consumer's callbacks.
@@ -53,16 +60,6 @@ pub(super) struct IntakeContext {
     readiness: Part,
 }
 
-/// The topics that requests are read from; the requests topic is the first, and then come the retry topics.
-#[derive(Debug, Clone)]
-pub(super) struct Topics {
-    names: Arc<[Arc<str>]>,
-    /// How long a request waits in each of them.
-    delays: Arc<[Duration]>,
-    /// How many partitions each of them has.
-    partitions: Arc<[i32]>,
-}
-
 /// What a context is made of.
 pub(super) struct ContextParts {
     pub(super) broker: BrokerContext,
@@ -73,82 +70,6 @@ pub(super) struct ContextParts {
     pub(super) completions: Receiver<Completion>,
     pub(super) metrics: Metrics,
     pub(super) readiness: Part,
-}
-
-impl Topics {
-    /// Those of a config; `partitions` says how many a topic has.
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub(super) fn of<E>(config: &Kafka, partitions: impl Fn(&str) -> Result<i32, E>) -> Result<Self, E> {
-        let requests = RetryTopic { name: config.requests_topic.as_str().into(), delay: Duration::ZERO };
-        let (names, delays): (Vec<_>, Vec<_>) =
-            [requests].into_iter().chain(config.retry_topics()).map(|topic| (topic.name, topic.delay)).unzip();
-        let partitions = names.iter().map(|name| partitions(name)).collect::<Result<_, _>>()?;
-        Ok(Self { names: names.into(), delays: delays.into(), partitions })
-    }
-
-    /// Adds to some partitions of the requests topic those of the same number of the retry topics. The group knows
-    /// nothing of these: it would share all partitions out alike, and one instance might have nothing but such as are
-    /// hardly ever used.
-    fn add_companions(&self, list: &mut TopicPartitionList) {
-        let of_requests: Vec<i32> =
-            self.lanes(list).iter().filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect();
-        for (name, partitions) in self.names.iter().zip(&*self.partitions).skip(1) {
-            for partition in of_requests.iter().filter(|partition| *partition < partitions) {
-                list.add_partition(name, *partition);
-            }
-        }
-    }
-
-    /// The requests topic, and the retry topics.
-    pub(super) fn names(&self) -> &[Arc<str>] {
-        &self.names
-    }
-
-    /// How long a request waits there.
-    pub(super) fn delay(&self, lane: LaneId) -> Duration {
-        self.delays[lane.topic]
-    }
-
-    /// The requests topic.
-    pub(super) fn requests(&self) -> &Arc<str> {
-        &self.names[0]
-    }
-
-    pub(super) fn name(&self, lane: LaneId) -> &Arc<str> {
-        &self.names[lane.topic]
-    }
-
-    pub(super) fn lane(&self, topic: &str, partition: i32) -> Option<LaneId> {
-        let topic = self.names.iter().position(|name| **name == *topic)?;
-        Some(LaneId { topic, partition })
-    }
-
-    /// The lanes that a list names.
-    pub(super) fn lanes(&self, list: &TopicPartitionList) -> Vec<LaneId> {
-        list.elements().iter().filter_map(|element| self.lane(element.topic(), element.partition())).collect()
-    }
-
-    pub(super) fn list(&self, lanes: impl IntoIterator<Item = LaneId>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for lane in lanes {
-            list.add_partition(self.name(lane), lane.partition);
-        }
-        list
-    }
-
-    /// Positions as librdkafka wants them.
-    pub(super) fn offsets(&self, positions: &[(LaneId, Position)]) -> TopicPartitionList {
-        let mut list = TopicPartitionList::with_capacity(positions.len());
-        for (lane, position) in positions {
-            let mut element = list.add_partition(self.name(*lane), lane.partition);
-            // Only an offset below zero is refused, and there are none.
-            let _ = element.set_offset(Offset::Offset(position.offset));
-            element.set_metadata(position.metadata());
-        }
-        list
-    }
 }
 
 impl State {
@@ -175,7 +96,14 @@ impl IntakeContext {
     pub(super) fn new(parts: ContextParts) -> Self {
         let ContextParts { broker, topics, drain, commits, budget, completions, metrics, readiness } = parts;
         let overflow = budget.part(OVERFLOW_PART);
-        let state = State { lanes: Lanes::default(), budget, overflow, has_new_lanes: false, silent_since: None };
+        let state = State {
+            lanes: Lanes::default(),
+            budget,
+            overflow,
+            has_new_lanes: false,
+            silent_since: None,
+            has_unchecked_lanes: false,
+        };
         Self {
             broker,
             topics,
@@ -186,6 +114,11 @@ impl IntakeContext {
             metrics,
             readiness,
         }
+    }
+
+    /// The topic that a lane is of, as far as that is known.
+    pub(super) fn topic_id(&self, lane: LaneId) -> Option<TopicId> {
+        self.broker.topic_ids().of(self.topics.name(lane))
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -243,19 +176,29 @@ impl IntakeContext {
         }
     }
 
-    /// Commits what is due of some partitions that go, and waits for the broker's answer. False when it did not take
-    /// place, so that it is still due.
-    pub(super) fn commit_now(&self, consumer: &BaseConsumer<Self>, lanes: &[LaneId]) -> bool {
-        let due = {
-            let mut state = self.state();
-            let chosen: Vec<LaneId> = match self.commits {
-                true => lanes.to_vec(),
-                // All that is finished is committed already. What is not is given back, so that nobody takes its owner
-                // for dead; where a transaction may still say otherwise, it has the last word.
-                false => lanes.iter().copied().filter(|lane| state.lanes.is_given_back(*lane)).collect(),
-            };
-            state.lanes.take_commits(Some(&chosen), true)
+    /// Gives partitions back: from now on no end of theirs gets into a transaction, and what is in one is waited for by
+    /// `wait`, since its commit and ours would else overtake each other. `None` when that is not decided in time; then
+    /// nothing is committed here, the transaction has the last word, and the next owner waits for it. Else whether the
+    /// broker took the commit.
+    pub(super) fn give_back(&self, consumer: &BaseConsumer<Self>, lanes: &[LaneId], wait: impl Fn()) -> Option<bool> {
+        self.state().lanes.begin_closing(lanes);
+        let until = Instant::now() + DECISION;
+        self.settle();
+        while self.state().lanes.is_any_staged(lanes) && Instant::now() < until {
+            wait();
+            self.settle();
+        }
+        let decided: Vec<LaneId> = {
+            let state = self.state();
+            lanes.iter().copied().filter(|lane| !state.lanes.is_staged(*lane)).collect()
         };
+        let committed = self.commit_now(consumer, &decided);
+        (decided.len() == lanes.len()).then_some(committed)
+    }
+
+    /// Commits that some partitions are nobody's, and waits for the broker's answer. False when it did not take place.
+    fn commit_now(&self, consumer: &BaseConsumer<Self>, lanes: &[LaneId]) -> bool {
+        let due = self.state().lanes.take_commits(Some(lanes), true);
         if due.is_empty() {
             return true;
         }
@@ -284,10 +227,31 @@ impl IntakeContext {
         }
     }
 
+    /// Takes the partitions of retry topics that have come to go with ours. Where the group does not take over partitions
+    /// one by one, it has to form anew for that.
+    pub(super) fn assign_companions(&self, consumer: &BaseConsumer<Self>) {
+        let mut state = self.state();
+        let of_requests: Vec<i32> =
+            state.lanes.ids().into_iter().filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect();
+        let mut new = self.topics.companions(&of_requests);
+        new.retain(|lane| state.lanes.get(*lane).is_none());
+        if new.is_empty() || !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            return;
+        }
+        new.iter().for_each(|lane| state.lanes.take(*lane));
+        (state.has_new_lanes, state.has_unchecked_lanes) = (true, true);
+        drop(state);
+        if let Err(error) = consumer.incremental_assign(&self.topics.list(new.iter().copied())) {
+            warn!(%error, "the new partitions of a retry topic are read once the group forms anew");
+            let mut state = self.state();
+            new.iter().for_each(|lane| state.lanes.close(*lane));
+        }
+    }
+
     fn assigned(&self, lanes: &[LaneId]) {
         let mut state = self.state();
         lanes.iter().for_each(|lane| state.lanes.take(*lane));
-        state.has_new_lanes = true;
+        (state.has_new_lanes, state.has_unchecked_lanes) = (true, true);
         self.metrics.rebalances.with_label_values(&["assigned"]).inc();
         let owned = state.lanes.ids().iter().filter(|lane| lane.topic == 0).count();
         info!(partitions = %names(lanes), owned, "partitions assigned");
@@ -304,8 +268,10 @@ impl IntakeContext {
             warn!(%partitions, "partitions lost; requests under way will be answered by their new owner");
         } else {
             let drained = self.drain(lanes, self.drain);
-            let committed = self.commit_now(consumer, lanes);
-            info!(%partitions, drained, committed, "partitions revoked");
+            let committed = self.give_back(consumer, lanes, || {
+                self.settle_within(LOOK);
+            });
+            info!(%partitions, drained, committed = committed == Some(true), "partitions revoked");
         }
         let mut state = self.state();
         for lane in lanes {
@@ -339,16 +305,20 @@ impl ClientContext for IntakeContext {
         self.broker.error(error, reason);
     }
 
-    /// Keeps the lag up to date: what the broker has, less what is answered for good.
+    /// Keeps the lag up to date: what the broker has, less what is answered for good. What ends a transaction has an offset
+    /// as well, and is no request: where everything that was read is answered, so is what librdkafka has read past.
     fn stats(&self, statistics: Statistics) {
         self.count_parked(&statistics);
         self.state().silent_since = silence(&statistics).and_then(|silence| Instant::now().checked_sub(silence));
         let Some(topic) = statistics.topics.get(&**self.topics.requests()) else { return };
         for (id, lane) in self.state().lanes.iter().filter(|(id, _)| id.topic == 0) {
-            let Some(end) = topic.partitions.get(&id.partition).map(|partition| partition.hi_offset) else { continue };
-            let Some(answered) = lane.window.first_unfinished() else { continue };
+            let Some(partition) = topic.partitions.get(&id.partition) else { continue };
+            let Some(mut answered) = lane.window.first_unfinished() else { continue };
+            if lane.is_idle() && partition.fetchq_cnt == 0 {
+                answered = answered.max(partition.next_offset);
+            }
             let lag = self.metrics.consumer_lag.with_label_values(&[&id.partition.to_string()]);
-            lag.set((end - answered).max(0));
+            lag.set((partition.hi_offset - answered).max(0));
         }
     }
 }
@@ -374,26 +344,5 @@ impl ConsumerContext for IntakeContext {
         if let Err(error) = done {
             warn!(%error, "partitions could not be taken over or given back");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partitions_of_retry_topics_go_with_those_of_the_requests_topic() {
-        let config = Kafka {
-            bootstrap_servers: "kafka:9092".to_owned(),
-            requests_topic: "requests".to_owned(),
-            retry_delays: vec![Duration::from_secs(1)],
-            ..Kafka::default()
-        };
-        let partitions = |topic: &str| Ok::<_, ()>(if topic == "requests-retry-1000" { 1 } else { 3 });
-        let topics = Topics::of(&config, partitions).unwrap();
-        let mut list = topics.list([0, 2].map(|partition| LaneId { topic: 0, partition }));
-        topics.add_companions(&mut list);
-        let lanes: Vec<_> = topics.lanes(&list).iter().map(|lane| (lane.topic, lane.partition)).collect();
-        assert_eq!(lanes, [(0, 0), (0, 2), (1, 0), (1, 2), (2, 0)]);
     }
 }

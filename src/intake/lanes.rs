@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Refusal;
+use super::caution::{Caution, Trial};
 use super::position::Position;
 use super::ticket::{Assignment, Claim, Completion, LaneId};
 use super::window::Window;
+use crate::broker::TopicId;
 use crate::message::Request;
 
-/// So many owners may end without an answer to the same first request; after that it is run alone.
-const LIVES: u8 = 3;
-/// So many of those that ran it alone may end by it; after that it is a dead letter.
-const TRIALS: u8 = 2;
+/// So long may nothing come of a lane whose next requests are to run alone, until there is none.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// One partition's requests.
 #[derive(Debug)]
@@ -23,10 +23,21 @@ pub(super) struct Lane {
     pub(super) window: Window,
     /// Whether what an earlier owner has committed is known, and that we go on from there. Nothing is run before.
     is_open: bool,
-    /// Where we go on from.
-    opened_at: Position,
-    /// Whether the first request was the end of too many owners, and has not ended yet.
+    /// Whether what is committed of it has been found to be of this topic; see [`Lanes::unchecked`].
+    is_checked: bool,
+    /// Whether nothing that is committed holds, since the topic is another one.
+    is_anew: bool,
+    /// The topic that its offsets are of, as far as that is known.
+    topic: Option<TopicId>,
+    caution: Caution,
+    /// How far the commit reaches that was made last, and the last transaction.
+    reaches: Option<i64>,
+    staged: Option<i64>,
+    /// Whether its first requests were the end of too many owners, and have not ended yet; and since when none came.
     is_suspect: bool,
+    quiet_since: Option<Instant>,
+    /// Whether it is being given back: what ends from now on is left to its next owner.
+    is_closing: bool,
     /// What the window was like when it was last handed to the broker; `None` when the last attempt failed or there was
     /// none.
     committed: Option<u64>,
@@ -57,20 +68,13 @@ pub(super) struct Due {
     pub(super) rest: Duration,
 }
 
-/// How a request that nobody survived is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trial {
-    /// Alone.
-    Alone,
-    /// Not at all: it was run alone, and that was the end of the process each time.
-    Never,
-}
-
 /// All lanes, by partition.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: BTreeMap<LaneId, Lane>,
     epoch: u64,
+    /// What is under way of topics that are gone, by assignment: it is answered, and no offset follows from that.
+    orphans: BTreeMap<u64, Window>,
     /// When the next held record may be run, or has to be looked at.
     look_at: Option<Instant>,
     suspects: usize,
@@ -88,13 +92,23 @@ impl Lane {
 
     /// What to commit. One that is `closing` gives back what is under way: nobody has ended by it.
     pub(super) fn position(&self, closing: bool) -> Option<Position> {
-        let position = self.window.position()?;
-        let (lives, trials) = match position.offset == self.opened_at.offset {
-            _ if closing => (0, 0),
-            true => (self.opened_at.lives, self.opened_at.trials),
-            false => (position.lives, position.trials),
-        };
-        Some(Position { lives, trials, ..position })
+        let position = Position { topic: self.topic, ..self.window.position()? };
+        Some(self.caution.note(position, closing))
+    }
+
+    /// Whether nothing of it is under way or waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.window.in_flight() == 0
+    }
+
+    /// Whether the first record that waits was finished by an earlier owner.
+    pub(super) fn is_first_held_finished(&self) -> bool {
+        self.first_held().is_some_and(|offset| self.window.has_finished(offset))
+    }
+
+    /// Whether the topic that it is a lane of has been made anew.
+    pub(super) fn is_anew(&self) -> bool {
+        self.is_anew
     }
 }
 
@@ -108,8 +122,15 @@ impl Lanes {
             assignment,
             window: Window::default(),
             is_open: false,
-            opened_at: Position::default(),
+            is_checked: false,
+            is_anew: false,
+            topic: None,
+            caution: Caution::after(&Position::default()),
+            reaches: None,
+            staged: None,
             is_suspect: false,
+            quiet_since: None,
+            is_closing: false,
             committed: None,
             held: VecDeque::new(),
             rests_until: None,
@@ -117,15 +138,47 @@ impl Lanes {
         self.lanes.insert(id, lane);
     }
 
-    /// What an earlier owner has left is known: requests are run from now on.
-    pub(super) fn open(&mut self, id: LaneId, position: Position) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        lane.window = Window::resume(&position);
+    /// What an earlier owner has left is known, and that we are its owner is noted: requests are run from now on, of which
+    /// `first` came first.
+    pub(super) fn open(&mut self, id: LaneId, left: &Position, first: i64) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_open) else { return };
+        lane.window = Window::resume(left).from_first(first);
         lane.committed = Some(lane.window.changes());
-        lane.is_open = true;
-        lane.is_suspect = position.lives > LIVES;
-        lane.opened_at = position;
+        lane.topic = left.topic;
+        lane.caution = Caution::after(left);
+        (lane.is_open, lane.is_checked) = (true, true);
+        if let Some(position) = lane.position(false) {
+            lane.caution.noted(position.until());
+        }
+        lane.is_suspect = lane.caution.is_suspect(left.offset);
         self.suspects += usize::from(lane.is_suspect);
+    }
+
+    /// A lane's topic was deleted and made again, or its offsets have gone back: what was known of it holds no more. What
+    /// is under way ends by itself.
+    pub(super) fn begin_anew(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.remove(&id) else { return };
+        self.suspects -= usize::from(lane.is_suspect);
+        if lane.window.in_flight() > 0 {
+            self.orphans.insert(lane.assignment.epoch, lane.window);
+        }
+        self.take(id);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            (lane.is_anew, lane.is_checked) = (true, true);
+        }
+    }
+
+    /// The lanes of which it is not known whether what is committed is of the topic that they are lanes of. It may be of
+    /// one of that name before, and say that all requests are answered which wait here.
+    pub(super) fn unchecked(&self) -> Vec<LaneId> {
+        self.lanes.iter().filter(|(_, lane)| !lane.is_checked).map(|(id, _)| *id).collect()
+    }
+
+    /// A lane's position is of its topic.
+    pub(super) fn checked(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.is_checked = true;
+        }
     }
 
     /// A partition is no longer ours; results that come late are dropped.
@@ -145,6 +198,24 @@ impl Lanes {
         self.lanes.get_mut(&claim.lane).filter(|lane| lane.assignment.epoch == claim.epoch)
     }
 
+    /// The window that a request is in: that of its lane, or one whose topic is gone.
+    pub(super) fn window(&mut self, claim: Claim) -> Option<&mut Window> {
+        if self.orphans.contains_key(&claim.epoch) {
+            return self.orphans.get_mut(&claim.epoch);
+        }
+        self.of(claim).map(|lane| &mut lane.window)
+    }
+
+    /// Whether a request's topic is gone, so that nothing is committed of it.
+    pub(super) fn is_orphan(&self, claim: Claim) -> bool {
+        self.orphans.contains_key(&claim.epoch)
+    }
+
+    /// How many requests are under way whose topics are gone.
+    pub(super) fn orphans(&self) -> usize {
+        self.orphans.values().map(Window::in_flight).sum()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (LaneId, &Lane)> {
         self.lanes.iter().map(|(id, lane)| (*id, lane))
     }
@@ -157,10 +228,12 @@ impl Lanes {
         self.lanes.is_empty()
     }
 
-    /// The lane, if its requests may be run now: not before it is open, and not beside a request that is run alone.
-    pub(super) fn running(&mut self, id: LaneId) -> Option<&mut Lane> {
+    /// The lane, if this request of its may be run now: not before it is open, not beside a request that is run alone, and
+    /// not before a commit says that it may be.
+    pub(super) fn running(&mut self, id: LaneId, offset: i64) -> Option<&mut Lane> {
         let alone = self.suspects > 0;
-        self.lanes.get_mut(&id).filter(|lane| lane.is_open && !alone)
+        let runs = |lane: &&mut Lane| lane.is_open && !lane.is_closing && lane.caution.may_begin(offset);
+        self.lanes.get_mut(&id).filter(|_| !alone).filter(runs)
     }
 
     /// The lane whose first request is run alone, and is begun now.
@@ -228,12 +301,30 @@ impl Lanes {
         self.lanes.iter().filter_map(waiting).collect()
     }
 
-    /// The lane whose first request is to be run alone next. None while anything else is under way.
-    pub(super) fn next_trial(&self) -> Option<LaneId> {
+    /// Whether requests are to be run alone.
+    pub(super) fn has_suspects(&self) -> bool {
+        self.suspects > 0
+    }
+
+    /// The lane whose first request is to be run alone next. None while anything else is under way, or it has not come.
+    pub(super) fn next_trial(&mut self, now: Instant) -> Option<LaneId> {
         if self.suspects == 0 || self.lanes.values().any(|lane| lane.window.in_flight() > 0) {
             return None;
         }
-        self.lanes.iter().find(|(_, lane)| lane.is_suspect && !lane.held.is_empty()).map(|(id, _)| *id)
+        let mut suspects = self.lanes.iter_mut().filter(|(_, lane)| lane.is_suspect);
+        if let Some((id, lane)) = suspects.find(|(_, lane)| !lane.held.is_empty()) {
+            lane.quiet_since = None;
+            return Some(*id);
+        }
+        for lane in self.lanes.values_mut().filter(|lane| lane.is_suspect) {
+            if now.duration_since(*lane.quiet_since.get_or_insert(now)) >= QUIET {
+                // What a dead owner may have begun need not exist.
+                lane.caution.acquit(lane.window.first_unfinished().unwrap_or_default());
+                lane.is_suspect = false;
+                self.suspects -= 1;
+            }
+        }
+        None
     }
 
     /// One more owner runs a lane's first request alone; what to commit before that. With it goes what is due of the other
@@ -241,8 +332,7 @@ impl Lanes {
     /// not be tried for it again.
     pub(super) fn begin_trial(&mut self, id: LaneId, commits: bool) -> Option<(Trial, Vec<(LaneId, Position)>)> {
         let lane = self.lanes.get_mut(&id)?;
-        let trial = if lane.opened_at.trials < TRIALS { Trial::Alone } else { Trial::Never };
-        lane.opened_at.trials = lane.opened_at.trials.saturating_add(1);
+        let trial = lane.caution.try_first(lane.window.position()?.offset);
         let position = lane.position(false)?;
         let mut due = if commits { self.take_commits(None, false) } else { Vec::new() };
         due.retain(|(other, _)| *other != id);
@@ -253,53 +343,117 @@ impl Lanes {
     /// It was not committed, so it has not begun.
     pub(super) fn revoke_trial(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.opened_at.trials = lane.opened_at.trials.saturating_sub(1);
+            lane.caution.take_back();
         }
     }
 
     /// A request has ended. Returns false when its lane is not ours any more.
     pub(super) fn complete(&mut self, completion: &Completion) -> bool {
-        let Some(lane) = self.of(completion.claim) else { return false };
-        let finished = completion.finished && lane.window.finish(completion.claim.offset);
-        if lane.is_suspect && finished {
-            self.acquit(completion.claim.lane);
+        let Completion { claim, finished, .. } = *completion;
+        if let Some(window) = self.orphans.get_mut(&claim.epoch) {
+            // Its record is gone, so nobody else will ever run it.
+            window.finish(claim.offset);
+            if window.in_flight() == 0 {
+                self.orphans.remove(&claim.epoch);
+            }
+            return finished;
+        }
+        let Some(lane) = self.of(claim) else { return false };
+        let finished = finished && lane.window.finish(claim.offset);
+        if finished {
+            if let Some(until) = lane.staged.take() {
+                lane.caution.noted(until);
+            }
+            self.look_at_suspect(claim.lane);
         }
         finished
     }
 
-    /// A lane's first request has ended, and nobody by it.
-    pub(super) fn acquit(&mut self, id: LaneId) {
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            self.suspects -= usize::from(std::mem::take(&mut lane.is_suspect));
+    /// One of a lane's requests that run alone has ended, and nobody by it: it was the last, or the next has its turn.
+    pub(super) fn look_at_suspect(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.is_suspect) else { return };
+        if lane.window.first_unfinished().is_some_and(|first| !lane.caution.is_suspect(first)) {
+            lane.is_suspect = false;
+            self.suspects -= 1;
         }
+    }
+
+    /// A request's end is in a transaction from now on. False when its lane is not ours any more, or is being given back.
+    pub(super) fn stage(&mut self, claim: Claim) -> bool {
+        if self.of(claim).is_some_and(|lane| lane.is_closing) {
+            return false;
+        }
+        self.window(claim).is_some_and(|window| window.stage(claim.offset))
+    }
+
+    /// What a transaction says of a lane, which remembers it.
+    pub(super) fn take_staged(&mut self, id: LaneId) -> Option<(LaneId, Position)> {
+        let lane = self.lanes.get_mut(&id)?;
+        let position = lane.position(false)?;
+        lane.staged = Some(position.until());
+        Some((id, position))
     }
 
     /// The transaction that a request's end lay in came to nothing.
     pub(super) fn unstage(&mut self, claim: Claim) {
+        if let Some(window) = self.window(claim) {
+            window.unstage(claim.offset);
+        }
         if let Some(lane) = self.of(claim) {
-            lane.window.unstage(claim.offset);
+            lane.staged = None;
         }
     }
 
-    /// The commits that are due, and remembers that they were made.
+    /// The commits that are due, and remembers that they were made. Whatever is `closing` says that nobody has it.
     pub(super) fn take_commits(&mut self, chosen: Option<&[LaneId]>, closing: bool) -> Vec<(LaneId, Position)> {
         let is_chosen = |id: &LaneId| chosen.is_none_or(|chosen| chosen.contains(id));
         let mut due = Vec::new();
         for (id, lane) in self.lanes.iter_mut().filter(|(id, lane)| is_chosen(id) && lane.is_open) {
-            let gives_back = closing && lane.window.in_flight() > 0;
-            if gives_back || lane.committed != Some(lane.window.changes()) {
+            if closing || lane.committed != Some(lane.window.changes()) {
+                let Some(position) = lane.position(closing) else { continue };
                 lane.committed = Some(lane.window.changes());
-                due.extend(lane.position(closing).map(|position| (*id, position)));
+                lane.reaches = Some(position.until());
+                due.push((*id, position));
             }
         }
         due
     }
 
+    /// The broker has the commit of a lane that was made last.
+    pub(super) fn committed(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id)
+            && let Some(until) = lane.reaches.take()
+        {
+            lane.caution.noted(until);
+        }
+    }
+
     /// A commit did not succeed, so it is due again.
     pub(super) fn commit_failed(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.committed = None;
+            (lane.committed, lane.reaches) = (None, None);
         }
+    }
+
+    /// These partitions are to be given back: what ends of them from now on is left to their next owner, unless it is in a
+    /// transaction already.
+    pub(super) fn begin_closing(&mut self, ids: &[LaneId]) {
+        for id in ids {
+            if let Some(lane) = self.lanes.get_mut(id) {
+                lane.is_closing = true;
+                lane.assignment.revoked.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Whether a transaction that is not decided says something of one of these partitions.
+    pub(super) fn is_any_staged(&self, ids: &[LaneId]) -> bool {
+        ids.iter().any(|id| self.is_staged(*id))
+    }
+
+    /// Whether a transaction that is not decided says something of a partition.
+    pub(super) fn is_staged(&self, id: LaneId) -> bool {
+        self.lanes.get(&id).is_some_and(|lane| lane.window.is_staged())
     }
 
     /// How many requests of these partitions are under way.
@@ -307,14 +461,10 @@ impl Lanes {
         ids.iter().filter_map(|id| self.lanes.get(id)).map(|lane| lane.window.in_flight()).sum()
     }
 
-    /// Whether a lane that goes has requests under way, and no transaction that may end them.
-    pub(super) fn is_given_back(&self, id: LaneId) -> bool {
-        self.lanes.get(&id).is_some_and(|lane| lane.window.in_flight() > 0 && !lane.window.is_staged())
-    }
-
     /// Since when the oldest request of all has been under way.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.lanes.values().filter_map(|lane| lane.window.oldest()).min()
+        let windows = self.lanes.values().map(|lane| &lane.window).chain(self.orphans.values());
+        windows.filter_map(Window::oldest).min()
     }
 }
 

@@ -5,6 +5,7 @@
 //! with a [`Ticket`]; finishing the ticket is what lets the lane's commit move past the request, and nothing else does.
 
 mod budget;
+mod caution;
 mod committer;
 mod consumer;
 mod context;
@@ -18,6 +19,7 @@ mod position;
 mod pressure;
 mod record;
 mod ticket;
+mod topics;
 mod trouble;
 mod window;
 

@@ -39,7 +39,7 @@ impl Offsets {
     /// Takes these requests as finished until they are [put back](Self::unstage), or their tickets finished.
     ///
     /// # Errors
-    /// When the partition of one of them has gone; then none is staged.
+    /// When the partition of one of them has gone, or is being given back; then none is staged.
     pub fn stage(&self, claims: &[Claim]) -> Result<Staged, Gone> {
         let consumer = self.consumer.upgrade().ok_or(Gone)?;
         // In this order: librdkafka's own thread forgets its membership and marks the assignment as lost in one step,
@@ -50,16 +50,17 @@ impl Offsets {
         }
         let mut state = consumer.context().state();
         for (index, claim) in claims.iter().enumerate() {
-            if !state.lanes.of(*claim).is_some_and(|lane| lane.window.stage(claim.offset)) {
+            if !state.lanes.stage(*claim) {
                 for claim in &claims[..index] {
                     state.lanes.unstage(*claim);
                 }
                 return Err(Gone);
             }
         }
-        let lanes: BTreeSet<LaneId> = claims.iter().map(|claim| claim.lane).collect();
-        let position = |id: &LaneId| Some((*id, state.lanes.get(*id)?.position(false)?));
-        let positions: Vec<_> = lanes.iter().filter_map(position).collect();
+        // What was read of a topic that is gone is answered as well, and nothing is to be said of its offsets.
+        let is_committed = |claim: &&Claim| !state.lanes.is_orphan(**claim);
+        let lanes: BTreeSet<LaneId> = claims.iter().filter(is_committed).map(|claim| claim.lane).collect();
+        let positions: Vec<_> = lanes.into_iter().filter_map(|id| state.lanes.take_staged(id)).collect();
         Ok(Staged { offsets: consumer.context().topics().offsets(&positions), group })
     }
 
@@ -101,6 +102,11 @@ impl Offsets {
                 _ => Ok(Position::default()),
             }
         };
-        claims.iter().map(|claim| position(claim.lane).map(|position| position.has_finished(claim.offset))).collect()
+        // Nothing is noted of what was read of a topic that is gone.
+        let is_orphan = |claim: &Claim| consumer.context().state().lanes.is_orphan(*claim);
+        let has_finished = |claim: &Claim| {
+            position(claim.lane).map(|position| position.has_finished(claim.offset) && !is_orphan(claim))
+        };
+        claims.iter().map(has_finished).collect()
     }
 }

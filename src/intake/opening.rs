@@ -1,32 +1,59 @@
 //! A partition that has come goes on from where its last owner committed.
 //!
-//! Its first record waits until that is known, and until it is committed that one more owner has begun. So a request
-//! that is the end of each of its owners is found out: it is run alone after three of them, and when two have ended by
-//! that as well, it is a dead letter.
+//! Its first record waits until that is known, and until it is committed that it has one more owner. So a request that is
+//! the end of each of its owners is found out: see [`caution`](super::caution). What is committed is believed only if it is
+//! of the topic that is there now: of one that was made anew, every request is read.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Refusal;
-use super::lanes::{Held, Trial};
+use super::caution::{Caution, Trial};
+use super::lanes::Held;
 use super::poller::Poller;
 use super::position::Position;
 use super::ticket::{LaneId, Ticket};
 use super::window::Begun;
+use crate::broker::TopicId;
 
 /// How long the broker is waited for. Polling stands still meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// When the broker may be asked again.
+/// When the broker may be asked again, and what librdkafka is still to be told.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
     not_before: Option<Instant>,
+    /// Whether lanes have not been [checked](Poller::check) yet.
+    checks: bool,
+    /// From where lanes are to be read that do not go on from their commit. Whatever else comes of them is dropped.
+    seeks: BTreeMap<LaneId, Offset>,
+}
+
+/// What is found of a lane before anything of it is run.
+enum Found {
+    /// It goes on from here.
+    Position(Position),
+    /// What is committed is of a topic of that name before.
+    OtherTopic,
+}
+
+impl Opening {
+    /// Whether something is left to be done.
+    pub(super) fn is_busy(&self) -> bool {
+        self.checks || !self.seeks.is_empty()
+    }
+
+    /// Whether what comes of a lane is not what it is to be read from.
+    pub(super) fn is_sought(&self, lane: LaneId) -> bool {
+        self.seeks.contains_key(&lane)
+    }
 }
 
 impl Poller {
@@ -44,63 +71,216 @@ impl Poller {
                 return self.ask_later();
             }
         };
-        let mut opened = Vec::with_capacity(waiting.len());
+        let (mut opened, mut anew) = (Vec::with_capacity(waiting.len()), Vec::new());
         for (lane, first) in waiting {
             let Some(element) = committed.find_partition(self.topics.name(lane), lane.partition) else { continue };
             if element.error().is_err() {
                 return self.ask_later();
             }
-            let Some(left) = self.left_behind(lane, first, &element) else { return self.ask_later() };
-            opened.push((lane, Position { lives: left.lives.saturating_add(1), ..left }));
+            match self.left_behind(lane, first, &element) {
+                None => return self.ask_later(),
+                Some(Found::OtherTopic) => anew.push(lane),
+                Some(Found::Position(left)) => opened.push((lane, left, first)),
+            }
         }
-        if let Err(error) = self.consumer.commit(&self.topics.offsets(&opened), CommitMode::Sync) {
+        self.begin_anew(&anew);
+        let note = |(lane, left, _): &(LaneId, Position, i64)| (*lane, Caution::after(left).note(left.clone(), false));
+        let noted: Vec<_> = opened.iter().map(note).collect();
+        if noted.is_empty() {
+            return;
+        }
+        if let Err(error) = self.consumer.commit(&self.topics.offsets(&noted), CommitMode::Sync) {
             debug!(%error, "a partition's new owner could not be noted");
             return self.ask_later();
         }
         let mut state = self.consumer.context().state();
-        for (lane, position) in opened {
+        for (lane, left, first) in opened {
             debug!(
                 topic = %self.topics.name(lane),
                 partition = lane.partition,
-                offset = position.offset,
-                finished = position.finished.iter().filter(|finished| **finished).count(),
-                lives = position.lives,
+                offset = left.offset,
+                finished = left.finished.iter().filter(|finished| **finished).count(),
+                lives = left.lives,
                 "a partition goes on from its commit"
             );
-            state.lanes.open(lane, position);
+            state.lanes.open(lane, &left, first);
         }
     }
 
     /// What the last owner has left, for the one whose first record is `first`. None when the broker has to be asked
     /// and does not answer.
-    fn left_behind(&self, lane: LaneId, first: i64, element: &TopicPartitionListElem<'_>) -> Option<Position> {
+    fn left_behind(&self, lane: LaneId, first: i64, element: &TopicPartitionListElem<'_>) -> Option<Found> {
+        let context = self.consumer.context();
+        let topic_id = context.topic_id(lane);
+        let beginning = Position { offset: first, topic: topic_id, ..Position::default() };
+        let Offset::Offset(offset) = element.offset() else { return Some(Found::Position(beginning)) };
+        if context.state().lanes.get(lane).is_some_and(|lane| lane.is_anew()) {
+            return Some(Found::Position(beginning));
+        }
         let (topic, partition) = (self.topics.name(lane), lane.partition);
-        let Offset::Offset(offset) = element.offset() else {
-            return Some(Position { offset: first, ..Position::default() });
-        };
+        let left = Position::of(offset, element).unwrap_or_else(|reason| {
+            warn!(%topic, partition, offset, %reason, "the commit's metadata cannot be relied on; requests after the committed offset may be answered a second time");
+            Position { offset, ..Position::default() }
+        });
+        if is_of_another(&left, topic_id) {
+            return Some(Found::OtherTopic);
+        }
         if first < offset {
-            // Either another record of ours has been committed meanwhile, or the topic was made anew.
+            // Either another record of ours has been committed meanwhile, or the topic has lost records or is another.
             let (_, end) = self.consumer.fetch_watermarks(topic, partition, PATIENCE).ok()?;
             if offset > end {
                 warn!(%topic, partition, committed = offset, end, "the topic is shorter than what was answered of it, so it is another one; it is read from its beginning");
-                return Some(Position { offset: first, ..Position::default() });
+                return Some(Found::Position(beginning));
             }
         }
-        Some(Position::of(offset, element).unwrap_or_else(|reason| {
-            warn!(%topic, partition, offset, %reason, "the commit's metadata cannot be relied on; requests after the committed offset may be answered a second time");
-            Position { offset, ..Position::default() }
-        }))
+        Some(Found::Position(Position { topic: topic_id.or(left.topic), ..left }))
+    }
+
+    /// Looks at what is committed of the partitions that have come, before any record of theirs has to come: if it is of
+    /// a topic of that name before, none may.
+    pub(super) fn check(&mut self) {
+        let unchecked = self.consumer.context().state().lanes.unchecked();
+        self.opening.checks = !unchecked.is_empty();
+        if unchecked.is_empty() || !self.may_ask() {
+            return;
+        }
+        let requests = unchecked.iter().map(|lane| LaneId { topic: 0, ..*lane });
+        let all: BTreeSet<LaneId> = unchecked.iter().copied().chain(requests).collect();
+        let committed = match self.consumer.committed_offsets(self.topics.list(all), PATIENCE) {
+            Ok(committed) => committed,
+            Err(error) => {
+                debug!(%error, "it is not known yet which topic a position is of");
+                return self.ask_later();
+            }
+        };
+        let topics = self.topics.clone();
+        let position = |lane: LaneId| {
+            let element = committed.find_partition(topics.name(lane), lane.partition)?;
+            element.error().ok()?;
+            Some(match element.offset() {
+                Offset::Offset(offset) => {
+                    Some(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() }))
+                }
+                _ => None,
+            })
+        };
+        let (mut anew, mut left_alone) = (Vec::new(), Vec::new());
+        for lane in unchecked {
+            let context = self.consumer.context();
+            match (position(lane), position(LaneId { topic: 0, ..lane })) {
+                (Some(Some(position)), _) => match context.topic_id(lane) {
+                    None if position.topic.is_some() => {
+                        self.ask_later();
+                        continue;
+                    }
+                    topic_id if is_of_another(&position, topic_id) => anew.push(lane),
+                    _ => {}
+                },
+                // What waits there was parked by groups that have read these requests before us.
+                (Some(None), Some(None)) if self.topics.is_shared(lane) => left_alone.push(lane),
+                (Some(None), Some(_)) => {}
+                _ => {
+                    self.ask_later();
+                    continue;
+                }
+            }
+            context.state().lanes.checked(lane);
+        }
+        self.begin_anew(&anew);
+        left_alone.into_iter().for_each(|lane| self.leave_alone(lane));
+    }
+
+    /// Reads nothing of what is in a retry topic that other groups have used.
+    fn leave_alone(&mut self, lane: LaneId) {
+        let (topic, partition) = (self.topics.name(lane), lane.partition);
+        let Ok((first, end)) = self.consumer.fetch_watermarks(topic, partition, PATIENCE) else { return };
+        if first < end {
+            info!(%topic, partition, "what is parked there is of another group, and is left alone");
+        }
+        let topic_id = self.consumer.context().topic_id(lane);
+        let position = Position { offset: end, topic: topic_id, ..Position::default() };
+        if let Err(error) = self.consumer.commit(&self.topics.offsets(&[(lane, position)]), CommitMode::Sync) {
+            debug!(%error, "it could not be noted that a partition is left alone");
+        }
+        self.consumer.context().state().lanes.begin_anew(lane);
+        self.opening.seeks.insert(lane, Offset::Offset(end));
+    }
+
+    /// Begins with the topics that were deleted and made again, which librdkafka has just told us.
+    pub(super) fn begin_topics_anew(&mut self) {
+        let context = self.consumer.context();
+        let topics = context.broker().topic_ids().take_anew();
+        let is_of_them = |lane: &LaneId| topics.iter().any(|topic| **topic == **self.topics.name(*lane));
+        let lanes: Vec<LaneId> = context.state().lanes.ids().into_iter().filter(is_of_them).collect();
+        self.begin_anew(&lanes);
+    }
+
+    /// Reads these partitions from their beginning, whatever was known of them.
+    fn begin_anew(&mut self, lanes: &[LaneId]) {
+        for lane in lanes {
+            let under_way = {
+                let mut state = self.consumer.context().state();
+                let under_way = state.lanes.in_flight(&[*lane]);
+                state.lanes.begin_anew(*lane);
+                state.has_new_lanes = true;
+                under_way
+            };
+            let (topic, partition) = (self.topics.name(*lane), lane.partition);
+            warn!(%topic, partition, under_way, "the topic was deleted and made again since it was last read; it is read from its beginning, and what is under way of the one before is answered");
+            self.opening.seeks.insert(*lane, Offset::Beginning);
+        }
+        self.seek();
+    }
+
+    /// Has librdkafka read from where it is to be read. What it cannot do yet is done later.
+    pub(super) fn seek(&mut self) {
+        if self.opening.seeks.is_empty() || !self.may_ask() {
+            return;
+        }
+        let owned = self.consumer.context().state().lanes.ids();
+        self.opening.seeks.retain(|lane, _| owned.contains(lane));
+        let mut list = self.topics.list([]);
+        for (lane, offset) in &self.opening.seeks {
+            // Only an offset below zero is refused, and there are none.
+            let _ = list.add_partition_offset(self.topics.name(*lane), lane.partition, *offset);
+        }
+        match self.consumer.seek_partitions(list, PATIENCE) {
+            Ok(sought) => {
+                for element in sought.elements().iter().filter(|element| element.error().is_ok()) {
+                    if let Some(lane) = self.topics.lane(element.topic(), element.partition()) {
+                        self.opening.seeks.remove(&lane);
+                    }
+                }
+            }
+            Err(error) => debug!(%error, "a partition cannot be read from another place yet"),
+        }
+        if !self.opening.seeks.is_empty() {
+            self.ask_later();
+        }
+    }
+
+    /// A record has come with an offset that was read before, so the broker has lost what was there.
+    pub(super) fn begin_again(&mut self, id: LaneId, held: Held, now: Instant) {
+        let (topic, partition, offset) = (self.topics.name(id), id.partition, held.offset);
+        let context = self.consumer.context();
+        let read = context.state().lanes.get(id).and_then(|lane| lane.window.read());
+        warn!(%topic, partition, offset, read, "the partition's offsets have gone back: it has lost records, or is another one; it is read from there on");
+        context.state().lanes.begin_anew(id);
+        self.hold(id, held, now);
     }
 
     /// Runs alone what was the end of too many owners.
-    pub(super) fn try_suspects(&mut self) {
-        let Some(lane) = self.consumer.context().state().lanes.next_trial() else { return };
+    pub(super) fn try_suspects(&mut self, now: Instant) {
+        let Some(lane) = self.consumer.context().state().lanes.next_trial(now) else { return };
         if !self.may_ask() {
             return;
         }
         let context = self.consumer.context();
-        let Some((trial, due)) = context.state().lanes.begin_trial(lane, context.commits()) else { return };
-        if let Err(error) = self.consumer.commit(&self.topics.offsets(&due), CommitMode::Sync) {
+        let is_over = context.state().lanes.get(lane).is_some_and(|lane| lane.is_first_held_finished());
+        let begun = if is_over { None } else { context.state().lanes.begin_trial(lane, context.commits()) };
+        if let Some((_, due)) = &begun
+            && let Err(error) = self.consumer.commit(&self.topics.offsets(due), CommitMode::Sync)
+        {
             debug!(%error, "a request that runs alone could not be noted");
             let mut state = self.consumer.context().state();
             state.lanes.revoke_trial(lane);
@@ -109,7 +289,9 @@ impl Poller {
             return self.ask_later();
         }
         let Some(held) = self.consumer.context().state().lanes.release(lane) else { return };
-        self.run_alone(lane, held, trial);
+        if let Some((trial, _)) = begun {
+            self.run_alone(lane, held, trial);
+        }
         if !self.consumer.context().state().lanes.is_held(lane) {
             self.resume(vec![lane]);
         }
@@ -121,7 +303,7 @@ impl Poller {
         let mut state = self.consumer.context().state();
         let Some(lane) = state.lanes.tried(id) else { return };
         if lane.window.begin(offset, now) != Begun::New {
-            return state.lanes.acquit(id);
+            return state.lanes.look_at_suspect(id);
         }
         let assignment = lane.assignment.clone();
         state.take(id, bytes);
@@ -134,7 +316,7 @@ impl Poller {
                 self.handler.refuse(request, ticket, Refusal::Deadly);
             }
             Trial::Alone => {
-                warn!(source = %request.source, "several processes have ended without an answer to this request; it is run alone");
+                warn!(source = %request.source, "several processes have ended while this request was under way; it is run alone");
                 match refusal {
                     Some(refusal) => self.handler.refuse(request, ticket, refusal),
                     None => self.handler.accept(request, ticket),
@@ -150,4 +332,9 @@ impl Poller {
     fn ask_later(&mut self) {
         self.opening.not_before = Some(Instant::now() + PAUSE);
     }
+}
+
+/// Whether a position is of another topic than this one, as far as both are known.
+fn is_of_another(position: &Position, topic: Option<TopicId>) -> bool {
+    matches!((position.topic, topic), (Some(position), Some(topic)) if position != topic)
 }

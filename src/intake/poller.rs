@@ -11,12 +11,13 @@ use tracing::{debug, error, info, warn};
 
 use super::committer::Committer;
 use super::consumer::IntakeError;
-use super::context::{IntakeContext, Topics};
+use super::context::IntakeContext;
 use super::lanes::{Due, Held};
 use super::opening::Opening;
 use super::pressure::{Pressure, Step};
 use super::record::read;
 use super::ticket::{Completion, LaneId, Ticket};
+use super::topics::Topics;
 use super::trouble::Trouble;
 use super::window::Begun;
 use super::{Handler, Refusal};
@@ -31,8 +32,22 @@ const OVERFLOW_REST: Duration = Duration::from_millis(20);
 const PROBE: Duration = Duration::from_millis(500);
 /// How long all brokers may be silent before they are taken for gone.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
+/// How long it is tried to say what is finished, once nothing more is waited for.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// How long the broker is waited for that is asked for its partitions.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often gauges are brought up to date.
 const OBSERVE: Duration = Duration::from_secs(1);
+
+/// What becomes of a record that has come.
+enum Handed {
+    /// The pipeline has it, or nobody needs it.
+    Over,
+    /// It has to wait.
+    Held(Held),
+    /// It lies before what was read already.
+    Back(Held),
+}
 
 /// What the polling thread works with.
 pub(super) struct Poller {
@@ -51,6 +66,8 @@ pub(super) struct Poller {
     pub(super) metrics: Metrics,
     pub(super) readiness: Part,
     pub(super) trouble: Trouble,
+    /// The retry topic whose partitions were counted last.
+    pub(super) looked_at: usize,
 }
 
 impl Poller {
@@ -70,6 +87,7 @@ impl Poller {
             if now.duration_since(observed) >= OBSERVE {
                 observed = now;
                 self.observe(now);
+                self.look_for_partitions();
             }
         };
         self.drain(patience);
@@ -98,10 +116,24 @@ impl Poller {
         if std::mem::take(&mut self.consumer.context().state().has_new_lanes) {
             self.set_paused(self.pressure.is_paused());
         }
-        if matches!(step, Step::Read | Step::Resume) && self.consumer.context().state().lanes.is_any_due(now) {
+        if std::mem::take(&mut self.consumer.context().state().has_unchecked_lanes) || self.opening.is_busy() {
+            self.check();
+            self.seek();
+        }
+        let is_any_due = || {
+            let state = self.consumer.context().state();
+            state.lanes.is_any_due(now) || state.lanes.has_suspects()
+        };
+        if matches!(step, Step::Read | Step::Resume) && is_any_due() {
             self.release(now);
         }
-        match self.consumer.poll(POLL) {
+        // The record borrows the consumer, and what follows from it is ours to change.
+        let consumer = self.consumer.clone();
+        let polled = consumer.poll(POLL);
+        if consumer.context().broker().topic_ids().is_any_anew() {
+            self.begin_topics_anew();
+        }
+        match polled {
             None => Ok(()),
             Some(Ok(message)) => {
                 self.dispatch(&message);
@@ -112,36 +144,44 @@ impl Poller {
         }
     }
 
-    fn dispatch(&self, message: &BorrowedMessage<'_>) {
-        let context = self.consumer.context();
+    fn dispatch(&mut self, message: &BorrowedMessage<'_>) {
+        let consumer = self.consumer.clone();
+        let context = consumer.context();
         context.broker().health().answered();
         let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
+        if self.opening.is_sought(lane) {
+            // It is read again, if it is there still.
+            return;
+        }
         let now = Instant::now();
         let held = read(message, lane, &self.topics, &self.limits, now);
         if context.state().lanes.is_held(lane) {
             // It was on its way when the partition was paused.
             return context.state().lanes.hold(lane, held, now);
         }
-        if let Some(held) = self.hand_over(lane, held, now) {
-            self.hold(lane, held, now);
+        match self.hand_over(lane, held, now) {
+            Handed::Over => {}
+            Handed::Held(held) => self.hold(lane, held, now),
+            Handed::Back(held) => self.begin_again(lane, held, now),
         }
     }
 
     /// Gives a record to the pipeline. Comes back with it when it has to wait.
-    fn hand_over(&self, id: LaneId, held: Held, now: Instant) -> Option<Held> {
+    fn hand_over(&self, id: LaneId, held: Held, now: Instant) -> Handed {
         if held.due.is_some_and(|due| due.at > now) {
-            return Some(held);
+            return Handed::Held(held);
         }
         let offset = held.offset;
         let mut state = self.consumer.context().state();
         if id.is_overflow() && state.overflow.is_full() {
             // Its route is behind anyway.
-            return Some(Held { due: Some(Due { at: now + OVERFLOW_REST, rest: Duration::ZERO }), ..held });
+            return Handed::Held(Held { due: Some(Due { at: now + OVERFLOW_REST, rest: Duration::ZERO }), ..held });
         }
-        let Some(lane) = state.lanes.running(id) else { return Some(held) };
+        let Some(lane) = state.lanes.running(id, offset) else { return Handed::Held(held) };
         match lane.window.begin(offset, now) {
-            Begun::TooFar => return Some(held),
-            Begun::Seen => return None,
+            Begun::TooFar => return Handed::Held(held),
+            Begun::Back => return Handed::Back(held),
+            Begun::Seen => return Handed::Over,
             Begun::New => {}
         }
         let assignment = lane.assignment.clone();
@@ -156,11 +196,11 @@ impl Poller {
             Some(refusal) => self.handler.refuse(request, ticket, refusal),
             None => self.handler.accept(request, ticket),
         }
-        None
+        Handed::Over
     }
 
     /// Keeps a record until its lane may run it, and reads no more of that partition.
-    fn hold(&self, lane: LaneId, held: Held, now: Instant) {
+    pub(super) fn hold(&self, lane: LaneId, held: Held, now: Instant) {
         debug!(source = %held.request.source, "a record waits for its lane");
         self.consumer.context().state().lanes.hold(lane, held, now);
         if let Err(error) = self.consumer.pause(&self.topics.list([lane])) {
@@ -171,15 +211,23 @@ impl Poller {
     /// Gives the records that wait for their lanes to the pipeline, as far as they may run now.
     fn release(&mut self, now: Instant) {
         self.open();
-        self.try_suspects();
-        let context = self.consumer.context();
+        self.try_suspects(now);
+        let consumer = self.consumer.clone();
+        let context = consumer.context();
         let lanes = context.state().lanes.take_due(now);
         let mut resumed = Vec::new();
         for lane in lanes {
             while let Some(held) = { context.state().lanes.release(lane) } {
-                if let Some(held) = self.hand_over(lane, held, now) {
-                    context.state().lanes.put_back(lane, held, now);
-                    break;
+                match self.hand_over(lane, held, now) {
+                    Handed::Over => {}
+                    Handed::Held(held) => {
+                        context.state().lanes.put_back(lane, held, now);
+                        break;
+                    }
+                    Handed::Back(held) => {
+                        self.begin_again(lane, held, now);
+                        break;
+                    }
                 }
             }
             if !context.state().lanes.is_held(lane) {
@@ -223,9 +271,11 @@ impl Poller {
             self.metrics.commits.with_label_values(&[result]).inc();
             if done.succeeded {
                 context.broker().health().answered();
+                let mut state = context.state();
+                done.lanes.iter().for_each(|lane| state.lanes.committed(*lane));
             } else {
                 let mut state = context.state();
-                done.lanes.into_iter().for_each(|lane| state.lanes.commit_failed(lane));
+                done.lanes.iter().for_each(|lane| state.lanes.commit_failed(*lane));
             }
         }
         if !context.commits() || self.committer.is_busy() {
@@ -270,6 +320,24 @@ impl Poller {
             && self.consumer.fetch_watermarks(self.topics.requests(), lane.partition, PROBE).is_ok()
     }
 
+    /// Looks whether one of the retry topics, each in its turn, has more partitions than before. Of the requests topic the
+    /// group sees to that.
+    fn look_for_partitions(&mut self) {
+        let context = self.consumer.context();
+        let mut retry_topics = self.topics.retry_topics();
+        let next = retry_topics.find(|topic| *topic > self.looked_at).or_else(|| self.topics.retry_topics().next());
+        let Some(topic) = next.filter(|_| !context.broker().health().is_unreachable()) else { return };
+        self.looked_at = topic;
+        let name = &self.topics.names()[topic];
+        let Ok(metadata) = self.consumer.fetch_metadata(Some(name), LOOK) else { return };
+        let count =
+            metadata.topics().iter().find(|found| *found.name() == **name).map_or(0, |it| it.partitions().len());
+        if self.topics.grows(topic, i32::try_from(count).unwrap_or(i32::MAX)) {
+            info!(topic = %name, partitions = count, "a retry topic has more partitions than before");
+            context.assign_companions(&self.consumer);
+        }
+    }
+
     fn readiness_of_assignment(&self) {
         // Before the first assignment the part says so itself; afterwards an instance may well own nothing.
         if !self.consumer.context().state().lanes.is_empty() {
@@ -303,7 +371,10 @@ impl Poller {
         self.pause_all(true);
         let context = self.consumer.context();
         let lanes = context.state().lanes.ids();
-        let in_flight = || context.state().lanes.in_flight(&lanes);
+        let in_flight = || {
+            let state = context.state();
+            state.lanes.in_flight(&lanes) + state.lanes.orphans()
+        };
         let until = Instant::now() + patience;
         let mut left = in_flight();
         info!(in_flight = left, "no more requests are read; those under way are waited for");
@@ -317,18 +388,28 @@ impl Poller {
             warn!(in_flight = left, "not all requests have ended in time; they will be read again");
         }
         // While the group is being rebalanced a commit is refused; polling lets that go on, and then it is taken.
-        while !context.commit_now(&self.consumer, &lanes) {
-            if Instant::now() >= until {
-                warn!("offsets could not be committed in time; their requests will be answered again");
-                break;
+        let until = until.max(Instant::now() + LAST_COMMIT);
+        let poll = || {
+            drop(self.consumer.poll(Duration::ZERO));
+            context.settle_within(POLL);
+        };
+        loop {
+            match context.give_back(&self.consumer, &lanes, poll) {
+                Some(true) => break,
+                Some(false) if Instant::now() < until => poll(),
+                Some(false) => {
+                    warn!("offsets could not be committed in time; their requests will be answered again");
+                    break;
+                }
+                None => {
+                    warn!("the last transaction is not decided; the next owner of its partitions waits for that");
+                    break;
+                }
             }
-            drop(self.consumer.poll(POLL));
         }
-        if left > 0 {
-            // Leaving would wait for them once more.
-            let mut state = context.state();
-            lanes.iter().for_each(|lane| state.lanes.close(*lane));
-        }
+        // Leaving would wait for them once more.
+        let mut state = context.state();
+        lanes.iter().for_each(|lane| state.lanes.close(*lane));
         // Dropping the consumer leaves the group.
     }
 }

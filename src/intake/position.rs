@@ -1,9 +1,10 @@
 //! What a commit says of a partition: an offset, and in its metadata which of the later offsets are finished too.
 //!
-//! The metadata is `sb1.` and then, in base64, four bytes of XXH3-64 over the rest and the offset, the number of
-//! [`lives`](Position::lives), that of [`trials`](Position::trials), and one bit for each offset from the committed one
-//! on, lowest bit first, up to the last that is finished. A window of 16,384 offsets takes 2,743 of the 4,096 bytes
-//! that a broker stores.
+//! The metadata is `sb2.` and then, in base64, four bytes of XXH3-64 over the rest and the offset, the number of
+//! [`lives`](Position::lives), that of [`trials`](Position::trials), the [`reach`](Position::reach) in two bytes, the
+//! [`topic`](Position::topic) in eight, and one bit for each offset from the committed one on, lowest bit first, up to the
+//! last that is finished. A window of 16,384 offsets takes 2,756 of the 4,096 bytes that a broker stores. `sb1.`, of
+//! earlier versions, had neither reach nor topic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,22 +14,35 @@ use rdkafka::topic_partition_list::TopicPartitionListElem;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::window::MAX_WINDOW;
+use crate::broker::TopicId;
 
 /// Names the format, and its version.
-const MARK: &str = "sb1.";
+const MARK: &str = "sb2.";
 const CHECK: usize = 4;
-/// The check, then the two counts.
-const HEAD: usize = CHECK + 2;
+/// The check, the two counts, the reach and the topic.
+const HEAD: usize = CHECK + 2 + 2 + 8;
+/// The format before, which is read and not written.
+const OLD_MARK: &str = "sb1.";
+const OLD_HEAD: usize = CHECK + 2;
+
+/// As many offsets as a window has room for.
+#[expect(clippy::cast_possible_truncation, reason = "it is 16,384")]
+pub(super) const MAX_REACH: u16 = MAX_WINDOW as u16;
 
 /// How far a partition is answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
     /// The offset of the first request that is not finished.
     pub offset: i64,
-    /// How many owners of the partition have begun the request at `offset`, without giving it back or finishing it.
+    /// The topic that it is an offset of, where the broker gives topics ids.
+    pub topic: Option<TopicId>,
+    /// How many owners of the partition, one after the other, have had it without giving it back, and may have had the
+    /// same requests under way.
     pub lives: u8,
-    /// How many of them have run it alone.
+    /// How many of them have run the request at `offset` alone.
     pub trials: u8,
+    /// How many offsets from `offset` on may be under way: none after them is begun before a later commit says so.
+    pub reach: u16,
     /// Of `offset` and those after it, up to the last that is finished: whether it is.
     pub finished: Vec<bool>,
 }
@@ -54,11 +68,18 @@ impl Position {
         }
     }
 
+    /// From which offset on no request is begun before a later commit says so.
+    pub fn until(&self) -> i64 {
+        self.offset.saturating_add(i64::from(self.reach))
+    }
+
     /// The commit's metadata.
     pub fn metadata(&self) -> String {
         let mut bytes = vec![0; HEAD + self.finished.len().div_ceil(8)];
         bytes[CHECK] = self.lives;
         bytes[CHECK + 1] = self.trials;
+        bytes[CHECK + 2..CHECK + 4].copy_from_slice(&self.reach.to_be_bytes());
+        bytes[CHECK + 4..HEAD].copy_from_slice(&self.topic.map_or(0, TopicId::number).to_be_bytes());
         for index in (0..self.finished.len()).filter(|index| self.finished[*index]) {
             bytes[HEAD + index / 8] |= 1 << (index % 8);
         }
@@ -86,16 +107,23 @@ impl Position {
         if metadata.is_empty() {
             return Ok(Self { offset, ..Self::default() });
         }
-        let text = metadata.strip_prefix(MARK).ok_or(Unreadable::Foreign)?;
+        let written = metadata.strip_prefix(MARK).map(|text| (text, HEAD));
+        let before = || metadata.strip_prefix(OLD_MARK).map(|text| (text, OLD_HEAD));
+        let (text, head) = written.or_else(before).ok_or(Unreadable::Foreign)?;
         let bytes = STANDARD_NO_PAD.decode(text).map_err(|_| Unreadable::Damaged)?;
-        if bytes.len() < HEAD || bytes.len() > HEAD + MAX_WINDOW / 8 || bytes[..CHECK] != check(offset, &bytes[CHECK..])
+        if bytes.len() < head || bytes.len() > head + MAX_WINDOW / 8 || bytes[..CHECK] != check(offset, &bytes[CHECK..])
         {
             return Err(Unreadable::Damaged);
         }
-        let bits = bytes[HEAD..].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+        let (mut reach, mut topic) = (MAX_REACH, None);
+        if let Some((noted, id)) = bytes[OLD_HEAD..head].split_first_chunk() {
+            reach = u16::from_be_bytes(*noted);
+            topic = id.first_chunk().and_then(|id| TopicId::of_number(u64::from_be_bytes(*id)));
+        }
+        let bits = bytes[head..].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
         let mut finished: Vec<bool> = bits.collect();
         finished.truncate(finished.iter().rposition(|finished| *finished).map_or(0, |last| last + 1));
-        Ok(Self { offset, lives: bytes[CHECK], trials: bytes[CHECK + 1], finished })
+        Ok(Self { offset, topic, lives: bytes[CHECK], trials: bytes[CHECK + 1], reach, finished })
     }
 }
 
@@ -111,38 +139,65 @@ mod tests {
 
     use super::*;
 
+    fn topic(number: u64) -> Option<TopicId> {
+        TopicId::of_number(number)
+    }
+
     #[test]
     fn the_widest_window_fits_what_a_broker_stores() {
-        let widest = Position { offset: i64::MAX, lives: 255, trials: 255, finished: vec![true; MAX_WINDOW] };
-        assert_eq!(widest.metadata().len(), 2743);
+        let widest = Position {
+            offset: i64::MAX,
+            topic: topic(u64::MAX),
+            lives: 255,
+            trials: 255,
+            reach: u16::MAX,
+            finished: vec![true; MAX_WINDOW],
+        };
+        assert_eq!(widest.metadata().len(), 2756);
         assert_eq!(Position::read(i64::MAX, &widest.metadata()), Ok(widest));
     }
 
     #[test]
     fn what_is_not_ours_is_not_believed() {
-        let position = Position { offset: 7, lives: 1, trials: 0, finished: vec![false, true] };
+        let position = Position { offset: 7, lives: 1, finished: vec![false, true], ..Position::default() };
         let metadata = position.metadata();
         assert_eq!(Position::read(7, ""), Ok(Position { offset: 7, ..Position::default() }));
         assert_eq!(Position::read(7, "somebody's note"), Err(Unreadable::Foreign));
-        assert_eq!(Position::read(7, "sb2.AAAA"), Err(Unreadable::Foreign));
+        assert_eq!(Position::read(7, "sb3.AAAA"), Err(Unreadable::Foreign));
         assert_eq!(Position::read(8, &metadata), Err(Unreadable::Damaged));
         assert_eq!(Position::read(7, &metadata[..metadata.len() - 1]), Err(Unreadable::Damaged));
-        assert_eq!(Position::read(7, "sb1."), Err(Unreadable::Damaged));
-        assert_eq!(Position::read(7, "sb1.\u{e9}"), Err(Unreadable::Damaged));
+        assert_eq!(Position::read(7, "sb2."), Err(Unreadable::Damaged));
+        assert_eq!(Position::read(7, "sb2.\u{e9}"), Err(Unreadable::Damaged));
+    }
+
+    #[test]
+    fn what_an_earlier_version_has_written_is_read() {
+        let mut bytes = vec![0; OLD_HEAD];
+        (bytes[CHECK], bytes[CHECK + 1]) = (2, 1);
+        bytes.push(0b110);
+        let check = check(40, &bytes[CHECK..]);
+        bytes[..CHECK].copy_from_slice(&check);
+        let metadata = format!("{OLD_MARK}{}", STANDARD_NO_PAD.encode(&bytes));
+        let finished = vec![false, true, true];
+        let expected = Position { offset: 40, topic: None, lives: 2, trials: 1, reach: MAX_REACH, finished };
+        assert_eq!(Position::read(40, &metadata), Ok(expected));
+        assert_eq!(Position::read(41, &metadata), Err(Unreadable::Damaged));
     }
 
     proptest! {
         #[test]
         fn reads_what_it_wrote(
             offset in 0..i64::MAX,
+            id in any::<u64>(),
             lives in any::<u8>(),
             trials in any::<u8>(),
+            reach in any::<u16>(),
             mut finished in prop::collection::vec(any::<bool>(), 0..MAX_WINDOW),
         ) {
             if let Some(last) = finished.last_mut() {
                 *last = true;
             }
-            let position = Position { offset, lives, trials, finished };
+            let position = Position { offset, topic: topic(id), lives, trials, reach, finished };
             let metadata = position.metadata();
             prop_assert!(metadata.len() <= 4096);
             prop_assert_eq!(Position::read(offset, &metadata), Ok(position));
@@ -154,7 +209,7 @@ mod tests {
             at in any::<prop::sample::Index>(),
             other in "[A-Za-z0-9+/]",
         ) {
-            let position = Position { offset: 100, lives: 1, trials: 0, finished };
+            let position = Position { offset: 100, lives: 1, finished, ..Position::default() };
             let mut metadata = position.metadata();
             let written = Position::read(100, &metadata);
             let at = MARK.len() + at.index(metadata.len() - MARK.len());

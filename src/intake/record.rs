@@ -9,10 +9,10 @@ use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
 use super::Refusal;
-use super::context::Topics;
 use super::lanes::{Due, Held};
 use super::measure::Measure;
 use super::ticket::LaneId;
+use super::topics::Topics;
 use crate::config::Limits;
 use crate::message::{Correlation, HeadersBuilder, Request, Source};
 
@@ -38,8 +38,7 @@ pub(super) fn read(
         return Held { request, offset, due: None, refusal };
     }
     let written = request.timestamp;
-    let failures = u32::try_from(lane.topic - 1).unwrap_or(u32::MAX);
-    let said = request.unpark(topics.names(), failures);
+    let said = request.unpark(topics.names(), topics.failures(lane));
     if let Some(parked) = &mut request.parked {
         parked.overflowed = lane.is_overflow();
     }

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::memory::Memory;
 
-/// The first of the retry topics.
-const OVERFLOW: usize = 1;
+/// The first of the retry topics, and the one of earlier versions.
+const OVERFLOW: [usize; 2] = [1, 2];
 
 /// One partition of one of the topics that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub struct LaneId {
 impl LaneId {
     /// Whether it is of the topic for requests whose route had too much to do.
     pub(super) fn is_overflow(self) -> bool {
-        self.topic == OVERFLOW
+        OVERFLOW.contains(&self.topic)
     }
 }
 

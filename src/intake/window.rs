@@ -47,6 +47,9 @@ pub enum Begun {
     New,
     /// It is under way or finished already.
     Seen,
+    /// It lies before what was read already, so it is another record than the one that was there: records come in rising
+    /// order. Nothing has changed.
+    Back,
     /// It is too far from the first unfinished one, and has to wait. Nothing has changed.
     TooFar,
 }
@@ -61,13 +64,20 @@ impl Window {
         window
     }
 
+    /// The same where this offset is the first that has come to us: what lies between it and the position was finished
+    /// meanwhile, and is on its way.
+    pub fn from_first(mut self, first: i64) -> Self {
+        self.read = self.read.min(first);
+        self
+    }
+
     /// A request was read. Offsets come in rising order.
     pub fn begin(&mut self, offset: i64, now: Instant) -> Begun {
         if !self.begun {
             *self = Self { base: offset, read: offset, begun: true, ..Self::default() };
         }
         if offset < self.read {
-            return Begun::Seen;
+            return Begun::Back;
         }
         self.skip_to(offset);
         let Some(index) = index(offset - self.base) else {
@@ -139,22 +149,34 @@ impl Window {
         }
     }
 
-    /// What to commit: the offset of the first request that is not finished, and which later ones are. Those whose ends
-    /// are staged count as finished. A request that is under way there has its first owner in us. `None` before anything
-    /// was read.
+    /// How far the requests are answered: the offset of the first that is not finished, and which later ones are. Those
+    /// whose ends are staged count as finished. `None` before anything was read.
     pub fn position(&self) -> Option<Position> {
         let done = |slot: &Slot| matches!(slot, Slot::Finished | Slot::Staged { .. });
         let prefix = self.slots.iter().take_while(|slot| done(slot)).count();
         let last = self.slots.iter().rposition(done).map_or(0, |last| last + 1);
         let finished = self.slots.range(prefix..last.max(prefix)).map(done).collect();
         let offset = self.base + i64::try_from(prefix).unwrap_or(i64::MAX);
-        let lives = u8::from(prefix < self.slots.len());
-        self.begun.then_some(Position { offset, lives, trials: 0, finished })
+        self.begun.then_some(Position { offset, finished, ..Position::default() })
     }
 
     /// The offset of the first request that is not finished. `None` before anything was read.
     pub fn first_unfinished(&self) -> Option<i64> {
         self.begun.then_some(self.base)
+    }
+
+    /// One past the last offset that was read. `None` before anything was.
+    pub fn read(&self) -> Option<i64> {
+        self.begun.then_some(self.read)
+    }
+
+    /// Whether a request is known to be finished.
+    pub fn has_finished(&self, offset: i64) -> bool {
+        let slot = index(offset - self.base).map(|index| self.slots.get(index));
+        match slot {
+            Some(slot) => matches!(slot, Some(Slot::Finished)),
+            None => self.begun,
+        }
     }
 
     /// Grows with everything that a commit would say differently.

@@ -13,6 +13,13 @@ const LONGEST_MESSAGE: usize = 2048;
 /// How Python starts a traceback.
 const TRACEBACK: &str = "Traceback (most recent call last)";
 
+/// Functions of MLflow's that make a model's input of a payload, as a traceback names them. No code of the model's runs below
+/// them; its hosts tell more exactly.
+const READERS: [&str; 3] = [", in parse_csv_input\n", ", in parse_parquet_input\n", ", in _convert_input\n"];
+
+/// How MLflow begins what it says when it does not know what was wrong.
+const UNEXPECTED: &str = "Encountered an unexpected error";
+
 /// An error body of MLflow's scoring server (`message`), or of the web framework below it (`detail`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -20,6 +27,8 @@ struct ErrorBody {
     message: Option<serde_json::Value>,
     detail: Option<serde_json::Value>,
     stack_trace: Option<String>,
+    /// A host of ours says so: the message is its own.
+    unwritable: bool,
 }
 
 /// What an answer means that is no success.
@@ -34,15 +43,26 @@ pub(crate) struct Meaning {
 /// What an answer with this status means, which is no success.
 ///
 /// A 400 alone does not tell who is at fault, since MLflow answers 400 as well when the model itself raises; a
-/// `stack_trace` in the body does. Bodies may be anything, whatever their content type says.
+/// `stack_trace` in the body does, unless it comes from where MLflow reads the payload. Bodies may be anything, whatever
+/// their content type says.
 pub(crate) fn meaning_of(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Meaning {
     let error: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+    let said = message_of(&error, body);
     let fault = match &error.stack_trace {
+        Some(_) if error.unwritable => permanent(Code::ModelError, said),
         Some(traceback) => {
             let exception = exception_of(traceback).unwrap_or("an exception");
+            if READERS.iter().any(|reader| traceback.contains(reader)) {
+                let refused = if said.starts_with(UNEXPECTED) {
+                    cut(&format!("MLflow cannot make the model's input of this payload: {exception}"))
+                } else {
+                    said
+                };
+                return Meaning { fault: permanent(Code::BadRequest, refused), traceback: None };
+            }
             permanent(Code::ModelError, format!("the model raised {}", cut(exception)))
         }
-        None => fault_of(status, retry_after, &message_of(&error, body)),
+        None => fault_of(status, retry_after, &said),
     };
     Meaning { fault, traceback: error.stack_trace }
 }
@@ -124,12 +144,18 @@ mod tests {
     fn tells_whose_fault_it_is() {
         let schema = r#"{"error_code":"INVALID_PARAMETER_VALUE","message":"Model is missing inputs ['text'].","sqlstate":"KAM01"}"#;
         let raised = r#"{"error_code":"BAD_REQUEST","message":"Encountered an unexpected error","stack_trace":"Traceback (most recent call last):\n  File \"x\"\nValueError: no\n"}"#;
+        let unread = r#"{"error_code":"BAD_REQUEST","message":"Failed to parse input","stack_trace":"Traceback (most recent call last):\n  File \"x\", line 1, in parse_csv_input\npandas.errors.ParserError: no\n"}"#;
+        let no_chat = r#"{"error_code":"BAD_REQUEST","message":"Encountered an unexpected error","stack_trace":"Traceback (most recent call last):\n  File \"x\", line 1, in _convert_input\n  File \"y\"\nTypeError: no chat\n"}"#;
+        let unwritable = r#"{"message":"the model's answer cannot be written","stack_trace":"Traceback (most recent call last):\n  File \"x\"\nTypeError: Decimal\n","unwritable":true}"#;
         for (status, body, code, retryable, message) in [
             (400, schema, Code::BadRequest, false, "Model is missing inputs ['text']."),
             (422, r#"{"detail":[{"loc":["body"]}]}"#, Code::BadRequest, false, r#"[{"loc":["body"]}]"#),
             (400, "", Code::BadRequest, false, "does not say why"),
             (400, raised, Code::ModelError, false, "the model raised ValueError: no"),
             (500, raised, Code::ModelError, false, "the model raised ValueError: no"),
+            (400, unread, Code::BadRequest, false, "Failed to parse input"),
+            (400, no_chat, Code::BadRequest, false, "input of this payload: TypeError: no chat"),
+            (500, unwritable, Code::ModelError, false, "the model's answer cannot be written"),
             (415, "This predictor only supports …", Code::UnsupportedMediaType, false, "This predictor only supports"),
             (413, "", Code::PayloadTooLarge, false, "size"),
             (429, "", Code::TemporarilyUnavailable, true, "429"),

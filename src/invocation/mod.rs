@@ -6,6 +6,7 @@ pub mod body;
 pub mod breaker;
 mod exceptions;
 mod http;
+mod looks;
 pub mod retry;
 pub mod suspicion;
 mod traceback;

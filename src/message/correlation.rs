@@ -3,6 +3,7 @@
 //! Encodings: Spring Kafka's `KafkaHeaders`, NestJS's `ClientKafka`, SmallRye's `KafkaRequestReply`.
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Headers, Request, header};
 
@@ -33,6 +34,8 @@ pub struct Correlation {
     pub reply_partition: Option<i32>,
 }
 
+/// An id that is no longer can always be repeated.
+const SHORT_ID: usize = 64;
 const SMALLRYE_ID: &str = "REPLY_CORRELATION_ID";
 const SMALLRYE_TOPIC: &str = "REPLY_TOPIC";
 const SMALLRYE_PARTITION: &str = "REPLY_PARTITION";
@@ -76,6 +79,17 @@ impl Correlation {
             Dialect::SmallRye => SMALLRYE_ID,
             Dialect::Plain => PLAIN_IDS[0],
         }
+    }
+
+    /// The same under an id of 64 bytes at most: a longer one is replaced by `xxh3-` and its XXH3 hash with 128 bits, as
+    /// 32 hexadecimal digits.
+    #[must_use]
+    pub fn short(&self) -> Self {
+        let id = match self.id.len() {
+            ..=SHORT_ID => self.id.clone(),
+            _ => Bytes::from(format!("xxh3-{:032x}", xxh3_128(&self.id))),
+        };
+        Self { id, ..self.clone() }
     }
 
     /// The id as people read it: itself if it is printable text, else in hexadecimal.
@@ -192,6 +206,16 @@ mod tests {
         assert_eq!(&Correlation::of(&request(Some("order-1"), &[])).id[..], b"order-1");
         assert_eq!(&Correlation::of(&request(None, &[])).id[..], b"requests-2-7");
         assert_eq!(&Correlation::of(&request(Some(""), &[])).id[..], b"requests-2-7");
+    }
+
+    #[test]
+    fn a_long_id_has_a_short_one_that_stands_for_it() {
+        let short = |id: &[u8]| Correlation::of(&request(None, &[("correlation-id", id)])).short().id;
+        assert_eq!(&short(&[b'a'; 64])[..], &[b'a'; 64]);
+        // XXH3's own published test vector for nothing, and what stands for a long one.
+        assert_eq!(format!("{:032x}", xxh3_128(b"")), "99aa06d3014798d86001c324468d497f");
+        let long = short(&[b'a'; 65]);
+        assert!(long.starts_with(b"xxh3-") && long.len() == 37 && long != short(&[b'b'; 65]), "{long:?}");
     }
 
     #[test]

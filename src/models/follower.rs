@@ -1,4 +1,5 @@
-//! Following the registry: when a stage or an alias moves, the new version is loaded and tried before it takes calls.
+//! Following the registry: when a URI comes to stand for another version, because a stage or an alias has moved or a
+//! version was registered again under its number, that is loaded and tried before it takes calls.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use super::host::Example;
 use super::keeper::Leaving;
 use super::lease::Hold;
 use super::model::{Hosted, Model, Pending, Standing};
-use super::registry::Snapshot;
+use super::registry::{Registration, Snapshot};
 use super::uri::{Pick, Target};
 use super::version::Version;
 use crate::message::{Code, Fault, Stage};
@@ -32,8 +33,8 @@ const QUESTIONS_AT_ONCE: usize = 8;
 pub(super) struct Outages(Mutex<HashSet<String>>);
 
 impl Inner {
-    /// Compares what stages and aliases stand for with what takes calls, again and again. (The registry's
-    /// own timestamps do not tell: moving an alias leaves them as they are.)
+    /// Compares what URIs stand for with what takes calls, again and again. (When a registered model was last updated
+    /// does not tell: moving an alias leaves that as it is.)
     pub(super) async fn follow(self: Arc<Self>) {
         let mut ticks = interval(self.refresh);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -48,15 +49,13 @@ impl Inner {
         self.tend_pinned();
         let mut followed: BTreeMap<String, Vec<Arc<Model>>> = BTreeMap::new();
         for model in self.models() {
-            if let Standing::Hosted(hosted) = &model.standing
-                && hosted.current.get().is_some()
-                && let Some((name, _)) = hosted.followed()
-            {
+            if let Some((name, _)) = model.followed() {
                 followed.entry(name.to_owned()).or_default().push(Arc::clone(&model));
             }
         }
         let asking = followed.into_iter().map(|(name, models)| async move {
-            let snapshot = self.registry.current(&name).await;
+            let picks = models.iter().filter_map(|model| model.followed()).map(|(_, pick)| pick.clone()).collect();
+            let snapshot = self.registry.current(&name, &picks).await;
             let result = if snapshot.is_ok() { "ok" } else { "error" };
             self.metrics.registry_refreshes.with_label_values(&[result]).inc();
             match snapshot {
@@ -91,8 +90,9 @@ impl Inner {
         let Standing::Hosted(hosted) = &model.standing else { return };
         let (Some((name, pick)), Some(current)) = (hosted.followed(), hosted.current.get()) else { return };
         let mut pending = hosted.pending();
+        let running = current.0.registration();
         let picked = match snapshot.pick(pick) {
-            Some(picked) if picked == current.0.version => {
+            Some(picked) if running.is_some_and(|running| picked.is(running)) => {
                 *pending = None;
                 return;
             }
@@ -108,32 +108,33 @@ impl Inner {
                 return;
             }
         };
-        let before = pending.as_ref().filter(|pending| pending.version.as_ref() == Some(&picked));
+        let is_picked = |version: &Registration| version.is(picked);
+        let before = pending.as_ref().filter(|pending| pending.version.as_ref().is_some_and(is_picked));
         if before.is_some_and(|pending| pending.fault.is_none() || Instant::now() < pending.again) {
             return;
         }
         let failures = before.map_or(0, |pending| pending.failures);
+        let (from, to) = (&*current.0.version, &*picked.version);
         match failures {
-            0 => {
-                let (from, to) = (&*current.0.version, &*picked);
-                tracing::info!(model = %hosted.uri, from, to, "model has moved in the registry");
+            0 if from == to => {
+                let provenance = &picked.provenance;
+                tracing::info!(model = %hosted.uri, version = to, ?provenance, "model's version was registered again");
             }
-            _ => {
-                tracing::info!(model = %hosted.uri, version = &*picked, failures, "model's new version is tried again")
-            }
+            0 => tracing::info!(model = %hosted.uri, from, to, "model has moved in the registry"),
+            _ => tracing::info!(model = %hosted.uri, version = to, failures, "model's new version is tried again"),
         }
-        *pending = Some(Pending { version: Some(Arc::clone(&picked)), fault: None, again: Instant::now(), failures });
+        *pending = Some(Pending { version: Some(picked.clone()), fault: None, again: Instant::now(), failures });
         drop(pending);
-        let (models, model) = (Arc::clone(self), Arc::clone(model));
-        let Ok(number) = picked.parse() else { return };
+        let (models, model, picked) = (Arc::clone(self), Arc::clone(model), picked.clone());
+        let Ok(number) = picked.version.parse() else { return };
         let target = Target::Registered { name: name.to_owned(), pick: Pick::Version(number) };
         self.spawn(async move { models.switch(&model, &target, &picked).await });
     }
 
     /// Loads and tries the new version; only then it takes calls, and the old one goes when its last call has ended.
-    async fn switch(self: &Arc<Self>, model: &Arc<Model>, target: &Target, picked: &Arc<str>) {
+    async fn switch(self: &Arc<Self>, model: &Arc<Model>, target: &Target, picked: &Registration) {
         let Standing::Hosted(hosted) = &model.standing else { return };
-        let result = self.tried(hosted, target).await;
+        let result = self.tried(hosted, target, picked).await;
         let label = if result.is_ok() { "ok" } else { "error" };
         self.metrics.model_switches.with_label_values(&[label]).inc();
         match result {
@@ -150,7 +151,8 @@ impl Inner {
                 }
             }
             Err(fault) => {
-                tracing::warn!(model = %hosted.uri, version = &**picked, %fault, "model's new version does not work; the old one goes on");
+                let version = &*picked.version;
+                tracing::warn!(model = %hosted.uri, version, %fault, "model's new version does not work; the old one goes on");
                 let mut pending = hosted.pending();
                 if let Some(pending) = pending.as_mut().filter(|pending| pending.version.as_ref() == Some(picked)) {
                     let delay = (FIRST_AGAIN * (1 << pending.failures.min(10))).min(LONGEST_AGAIN);
@@ -166,8 +168,18 @@ impl Inner {
 
     /// A version that is loaded, and that has answered its own example if it has one.
     /// It is held, so that it is still there when it is switched to.
-    async fn tried(self: &Arc<Self>, hosted: &Hosted, target: &Target) -> Result<(Arc<Version>, Hold), Fault> {
+    async fn tried(
+        self: &Arc<Self>,
+        hosted: &Hosted,
+        target: &Target,
+        picked: &Registration,
+    ) -> Result<(Arc<Version>, Hold), Fault> {
         let resolved = self.registry.resolve(target).await?;
+        if !resolved.registration.is(picked) {
+            let message = format!("{} was registered again while it was looked up", resolved.name);
+            let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message);
+            return Err(Fault { retry_after: Some(Duration::ZERO), ..fault });
+        }
         let version = self.version_of(resolved.into(), &hosted.hosting);
         let loaded = version.loaded(self, true, None).await?;
         if let Some(Example::Failed(why)) = &loaded.report.proof.example {

@@ -19,13 +19,18 @@ pub(super) struct Found {
     pub(super) version: Arc<str>,
     /// Where its artifacts are.
     pub(super) origin: Origin,
+    /// Whether its registry has it tagged `signalbox.batch: rows`.
+    pub(super) is_tagged: bool,
 }
 
 impl From<Resolved> for Found {
-    fn from(resolved: Resolved) -> Self {
+    fn from(mut resolved: Resolved) -> Self {
+        // A version remains the same when it gets the tag, or loses it.
+        let is_tagged = std::mem::take(&mut resolved.is_tagged);
         Self {
             name: resolved.name.as_str().into(),
-            version: Arc::clone(&resolved.version),
+            version: Arc::clone(&resolved.registration.version),
+            is_tagged,
             origin: Origin::Registry(resolved),
         }
     }
@@ -46,6 +51,7 @@ impl Found {
             name: path.display().to_string().into(),
             version: id_in(&mlmodel).into(),
             origin: Origin::Directory(path),
+            is_tagged: false,
         })
     }
 }

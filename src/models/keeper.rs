@@ -237,8 +237,11 @@ impl Keeper {
     fn let_go(self: &Arc<Self>, house: &mut House, key: u64, why: Leaving) {
         let Some(Tenant { version, loaded, .. }) = house.residents.remove(&key) else { return };
         version.slot.remove(&loaded);
-        // A label that was never set cannot be taken away, which is no matter.
-        let _ = self.metrics.model_memory.remove_label_values(&version.labels());
+        // Another of that number may be loaded: hosted in another way, or registered again.
+        if !house.residents.values().any(|tenant| tenant.version.labels() == version.labels()) {
+            // A label that was never set cannot be taken away, which is no matter.
+            let _ = self.metrics.model_memory.remove_label_values(&version.labels());
+        }
         *version.history.left() = Some(why);
         // What it had leaked, it will not need again.
         version.history.memory.store(loaded.memory_when_loaded, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 
 use super::keeper::{Keeper, Leaving};
@@ -33,6 +33,7 @@ static NOBODY: LazyLock<Arc<Trust>> = LazyLock::new(Arc::default);
 pub struct ModelHandle {
     pub(super) model: Arc<Model>,
     pub(super) models: Arc<Inner>,
+    pub(super) _voucher: Option<Arc<()>>,
 }
 
 /// The right to call a model, once at a time. While it is held the model stays loaded, and what answers it is its own.
@@ -59,6 +60,9 @@ enum Seat {
 pub(super) enum Claim {
     /// A request, which waits in the order of its coming.
     Request,
+    /// A request that may be the death of what it is called with: it waits like any other, and then until no other call is
+    /// in the same process.
+    Alone,
     /// A call that nobody waits for.
     Spare,
 }
@@ -67,13 +71,13 @@ pub(super) enum Claim {
 const SPARE_POLL: Duration = Duration::from_millis(5);
 
 impl Claim {
-    /// Waits until it may ask for one of so many places; a request may at once.
+    /// Waits until it may ask for a place, of which `free` tells how many may be taken and how many there are, or none if
+    /// there are none any more; a request may at once.
     ///
     /// It does not queue for a place: whoever comes later, and is waited for, goes first. Between looking and taking,
     /// somebody may come; then it is the one call that is ahead of a request.
-    pub(super) async fn wait(self, free: &Semaphore, places: usize) {
-        let kept = usize::from(places > 1);
-        while self == Self::Spare && free.available_permits() <= kept && !free.is_closed() {
+    pub(super) async fn wait(self, free: impl Fn() -> Option<(usize, usize)>) {
+        while self == Self::Spare && free().is_some_and(|(free, places)| free <= usize::from(places > 1)) {
             sleep(SPARE_POLL).await;
         }
     }
@@ -87,6 +91,8 @@ pub struct CallFailure {
     /// Whether the process that was to answer is gone, through no fault of the request's as far as is known: another
     /// lease gets another process.
     pub crashed: bool,
+    /// Whether other calls were in the process that is gone, so that it may be one of them that it did not survive.
+    pub in_company: bool,
     /// Whether there was no connection to what was to answer, or it broke.
     pub disconnected: bool,
 }
@@ -118,10 +124,27 @@ impl ModelHandle {
         matches!(&self.model.standing, Standing::Hosted(hosted) if hosted.hosting.runtime == Runtime::Forked)
     }
 
+    /// The same for a route that says that the model answers each row as if it were alone.
+    pub fn vouched_for(mut self) -> Self {
+        self._voucher = Some(Arc::clone(&self.model.vouchers));
+        self
+    }
+
+    /// Whether it is known that requests for it do not go together, unless the route vouches for it and it is so asked.
+    pub fn is_called_singly(&self, by_route: bool) -> bool {
+        let Standing::Hosted(hosted) = &self.model.standing else { return false };
+        hosted.current.get().is_some_and(|current| current.0.trust.is_called_singly(by_route))
+    }
+
     /// Waits until the model is loaded and something is free to answer, and takes that. The first who asks has it
     /// loaded. Without a deadline this waits for as long as loading, and then the calls of others, may take.
     pub async fn lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
         self.lease_as(Claim::Request, deadline).await
+    }
+
+    /// The same for a request whose call is to be the only one in its process, which may not survive it.
+    pub async fn lease_alone(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
+        self.lease_as(Claim::Alone, deadline).await
     }
 
     /// The same for a call that nobody waits for: it takes only what nobody else waits for, never the last free place
@@ -154,7 +177,7 @@ impl ModelHandle {
                 let keeper = &self.models.keeper;
                 version.usage.used(keeper.now(), keeper.count_call());
             }
-            let loaded = version.loaded(&self.models, claim == Claim::Request, deadline).await;
+            let loaded = version.loaded(&self.models, claim != Claim::Spare, deadline).await;
             if !hosted.has(&version) {
                 // Another version took its place while it was loaded: nobody is going to call it.
                 self.models.retire(&version, Leaving::Replaced);
@@ -196,9 +219,11 @@ impl ModelHandle {
         claim: Claim,
         deadline: Option<Instant>,
     ) -> Result<Seat, Fault> {
+        let all = u32::try_from(seats.concurrency).unwrap_or(u32::MAX);
+        let wanted = if claim == Claim::Alone && seats.server.is_some() { all } else { 1 };
         let permit = async {
-            claim.wait(&seats.permits, seats.concurrency).await;
-            Arc::clone(&seats.permits).acquire_owned().await
+            claim.wait(|| Some((seats.permits.available_permits(), seats.concurrency))).await;
+            Arc::clone(&seats.permits).acquire_many_owned(wanted).await
         };
         // It is never closed.
         let permit = until(deadline, permit).await.and_then(Result::ok);
@@ -208,7 +233,7 @@ impl ModelHandle {
 
     fn all_taken(&self) -> Fault {
         let message = format!(
-            "all places of {} were taken until time was up; give the route more `workers`, or a higher \
+            "all places of {} were taken until time was up; give the route more `workers`, more `threads` or a higher \
              `max_concurrency`",
             self.model.uri
         );

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Inner;
 use super::artifacts::Cached;
 use super::backoff::Step;
-use super::host::{Example, HostSpec, LoadReport, Phases, Proof, Server, ServerSpec};
+use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, Server, ServerSpec};
 use super::keeper::{Reservation, memory_of};
 use super::leases::Leases;
 use super::pool::{HostStarter, Pool};
@@ -19,6 +19,7 @@ use super::turns::Urgency;
 use super::version::{Loaded, Origin, Seats, ServerSeats, Version};
 use crate::config::Runtime;
 use crate::invocation::in_words;
+use crate::invocation::trust::Finding;
 use crate::message::{Code, Fault, Stage};
 
 /// Why a load failed, and which of its steps.
@@ -105,6 +106,7 @@ impl Inner {
         if !matches!(report.proof.example, Some(Example::Failed(_))) {
             let _ = version.proof.set(report.proof.clone());
         }
+        version.trust.find(&report.proof.finding);
         for (name, duration) in [("fork", phases.fork), ("load", phases.load), ("warm", phases.warm)] {
             self.observe_phase(name, duration);
         }
@@ -171,6 +173,8 @@ impl Inner {
             Runtime::Forked => {
                 let spec = HostSpec {
                     shown: Arc::clone(&version.name),
+                    threads: hosting.threads,
+                    output: OutputLog::new(Arc::clone(&version.name)),
                     directory: directory.to_owned(),
                     deadline,
                     load_timeout: self.settings.load_timeout,
@@ -204,7 +208,7 @@ impl Inner {
 
 /// Tells the log what there is to know about a load.
 fn report(version: &Version, loaded: &Loaded, seconds: f64) {
-    let LoadReport { phases, proof: Proof { example, unmet }, .. } = &loaded.report;
+    let LoadReport { phases, proof: Proof { example, unmet, finding }, .. } = &loaded.report;
     tracing::info!(
         model = &*version.name,
         seconds,
@@ -214,6 +218,13 @@ fn report(version: &Version, loaded: &Loaded, seconds: f64) {
         bytes = loaded.memory_when_loaded,
         "model is loaded"
     );
+    if let Finding::Doubtful(why) = finding {
+        tracing::info!(
+            model = &*version.name,
+            why = &**why,
+            "model is called singly, unless its owner says that it need not be"
+        );
+    }
     if let Some(Example::Failed(why)) = example {
         tracing::warn!(model = &*version.name, why, "model does not answer its own example");
     }

@@ -21,6 +21,7 @@ mod leases;
 mod loader;
 mod memory;
 mod model;
+mod places;
 mod pool;
 mod registry;
 mod residency;
@@ -110,6 +111,8 @@ pub struct HandleOptions {
     pub env_manager: Option<EnvManager>,
     /// How many hosts are forked for it.
     pub workers: Option<usize>,
+    /// How many calls each of them answers at once.
+    pub threads: Option<usize>,
     /// How many calls run at once.
     pub max_concurrency: Option<usize>,
 }
@@ -168,7 +171,7 @@ impl Models {
         let mut models = self.inner.models.lock().unwrap_or_else(PoisonError::into_inner);
         let model =
             models.entry((uri.clone(), options)).or_insert_with_key(|(uri, options)| self.inner.model(uri, options));
-        ModelHandle { model: Arc::clone(model), models: Arc::clone(&self.inner) }
+        ModelHandle { model: Arc::clone(model), models: Arc::clone(&self.inner), _voucher: None }
     }
 
     /// Has the interpreters that the models need import what they need, and loads what is to be preloaded: as the
@@ -225,13 +228,16 @@ impl Inner {
             }
             Target::Registered { .. } | Target::Logged { .. } | Target::Directory { .. } => {
                 let workers = options.workers.unwrap_or(1);
+                let threads = options.threads.unwrap_or(1).clamp(1, config::MOST_THREADS);
+                let places = workers.saturating_mul(threads);
                 let hosting = Hosting {
                     python: options.python.clone().unwrap_or_else(|| self.settings.python.clone()),
                     runtime: options.runtime,
                     env_manager: options.env_manager.unwrap_or(EnvManager::Virtualenv),
                     workers,
+                    threads,
                     concurrency: match options.runtime {
-                        Runtime::Forked => limit(workers).min(workers),
+                        Runtime::Forked => limit(places).min(places),
                         Runtime::MlflowServe => limit(SERVER_CONCURRENCY),
                     },
                 };
@@ -239,7 +245,7 @@ impl Inner {
                 Standing::Hosted(Box::new(Hosted::new(uri.clone(), hosting, pinned)))
             }
         };
-        Arc::new(Model { uri: uri.clone(), standing })
+        Arc::new(Model { uri: uri.clone(), standing, vouchers: Arc::default() })
     }
 
     /// Forgets the models that no route uses any more and that are not to be preloaded. What is loaded of them stays for
@@ -270,10 +276,12 @@ impl Inner {
             version.name == found.name && version.origin == found.origin && version.hosting == *hosting
         };
         if let Some(version) = alive(&mut versions).find(same) {
+            version.trust.tag(found.is_tagged);
             return version;
         }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let version = Arc::new(Version::new(key, found.name, found.version, found.origin, hosting.clone()));
+        version.trust.tag(found.is_tagged);
         versions.push(Arc::downgrade(&version));
         version
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use super::registry::Registration;
 use super::slot::{Found, Slot};
 use super::uri::{ModelUri, Pick, Target};
 use super::version::{Hosting, ServerSeats, Version};
@@ -15,6 +16,8 @@ use crate::message::{Code, Fault, Stage};
 pub(super) struct Model {
     pub(super) uri: ModelUri,
     pub(super) standing: Standing,
+    /// Held by each route that says that it answers each row as if it were alone.
+    pub(super) vouchers: Arc<()>,
 }
 
 /// Which kind of thing answers.
@@ -43,11 +46,11 @@ pub(super) struct Hosted {
 #[derive(Debug)]
 pub(super) struct Current(pub(super) Arc<Version>);
 
-/// A version that a stage or an alias has moved to, and that does not take calls (yet).
+/// A version that a URI has come to stand for, and that does not take calls (yet).
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
-    /// None when the stage or alias names none any more.
-    pub(super) version: Option<Arc<str>>,
+    /// None when the URI names none any more.
+    pub(super) version: Option<Registration>,
     /// Why it has not been switched to; None while it is being loaded.
     pub(super) fault: Option<Fault>,
     /// When it is tried again.
@@ -56,6 +59,17 @@ pub(super) struct Pending {
 }
 
 impl Model {
+    /// The registered model and the pick that it is followed by, once it is known what it stands for.
+    pub(super) fn followed(&self) -> Option<(&str, &Pick)> {
+        let Standing::Hosted(hosted) = &self.standing else { return None };
+        hosted.current.get().and_then(|_| hosted.followed())
+    }
+
+    /// Whether a route says that it answers each row as if it were alone.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        Arc::strong_count(&self.vouchers) > 1
+    }
+
     /// Has it loaded, if it is one that is loaded here. `urgent` when somebody waits.
     pub(super) async fn load(self: &Arc<Self>, models: &Arc<Inner>, urgent: bool) -> Result<(), Fault> {
         let Standing::Hosted(hosted) = &self.standing else { return Ok(()) };
@@ -95,10 +109,10 @@ impl Hosted {
         resolved.map(|current| Arc::clone(&current.0))
     }
 
-    /// The registered model and the pick, when that can come to mean another version.
+    /// The registered model and the pick, when that can come to mean another version: even a number can, once the model
+    /// was deleted and registered again.
     pub(super) fn followed(&self) -> Option<(&str, &Pick)> {
         match self.uri.target() {
-            Target::Registered { pick: Pick::Version(_), .. } => None,
             Target::Registered { name, pick } => Some((name, pick)),
             _ => None,
         }
@@ -108,7 +122,8 @@ impl Hosted {
     /// Tells whether it does.
     pub(super) fn switch(&self, version: &Arc<Version>) -> bool {
         let mut pending = self.pending();
-        let expected = pending.as_ref().is_some_and(|pending| pending.version.as_ref() == Some(&version.version));
+        let expected = pending.as_ref().and_then(|pending| pending.version.as_ref());
+        let expected = expected.zip(version.registration()).is_some_and(|(expected, it)| expected.is(it));
         if expected {
             self.current.put(Arc::new(Current(Arc::clone(version))));
             *pending = None;

@@ -1,4 +1,5 @@
-//! The hosts of one loaded version. Each of them answers one call at a time; one that is lost is replaced.
+//! The hosts of one loaded version. Each of them answers as many calls at once as it has threads; one that is lost is
+//! replaced.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -6,13 +7,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::host::{HostSpec, LoadReport, Lost, ModelHost, Template};
+use super::host::{HostSpec, Late, LoadReport, Lost, ModelHost, Template};
 use super::lease::{CallFailure, Claim};
+use super::places::{Host, Places};
 use super::until;
 use crate::invocation::{Answers, Call, Several};
 use crate::message::{Code, Fault, Stage};
@@ -42,11 +44,8 @@ pub(super) struct HostStarter {
 pub(super) struct Pool {
     starter: HostStarter,
     runtime: Handle,
-    /// One permit for each idle host that may be taken.
-    free: Semaphore,
-    /// How many of these there are when nothing is called.
-    at_once: usize,
-    idle: Mutex<Vec<ModelHost>>,
+    /// Held for the moment that it takes to take a place, or to give it back.
+    places: Mutex<Places<Arc<ModelHost>, oneshot::Sender<Seat>>>,
     /// The process of each host, idle or not.
     pids: Mutex<Vec<u32>>,
     crashes_in_a_row: AtomicU32,
@@ -58,15 +57,14 @@ pub(super) struct Pool {
     replacing: TaskTracker,
 }
 
-/// A host that is ours for one call.
+/// A place at a host that is ours for one call.
 #[derive(Debug)]
 pub(super) struct Seat {
     pool: Arc<Pool>,
-    /// None only while it is being dropped.
-    host: Option<ModelHost>,
+    /// None once the call goes on without us, and while it is being dropped.
+    host: Option<Arc<ModelHost>>,
     /// How many crashes there had been in a row when it was taken: hosts that crash together count as one crash.
     crashes_before: u32,
-    timed_out: bool,
 }
 
 /// Why there is no host to be had.
@@ -86,8 +84,8 @@ impl HostStarter {
 }
 
 impl Pool {
-    /// Starts so many hosts, of which `at_once` are called at the same time. When one cannot be started, the others have
-    /// gone as well before this returns.
+    /// Starts so many hosts, and has `at_once` calls of all of them at the same time. When one cannot be started, the others
+    /// have gone as well before this returns.
     pub(super) async fn start(
         starter: HostStarter,
         hosts: usize,
@@ -96,7 +94,7 @@ impl Pool {
         let (mut started, mut failed) = (Vec::new(), None);
         for result in join_all((0..hosts.max(1)).map(|_| starter.start())).await {
             match result {
-                Ok(host) => started.push(host),
+                Ok((host, report)) => started.push((Arc::new(host), report)),
                 Err(fault) => failed = Some(fault),
             }
         }
@@ -105,13 +103,12 @@ impl Pool {
             end(&hosts).await;
             return Err(fault);
         }
-        let pids = hosts.iter().map(ModelHost::pid).collect();
-        let at_once = at_once.clamp(1, hosts.len());
+        let pids = hosts.iter().map(|host| host.pid()).collect();
+        let threads = starter.spec.threads.max(1);
+        let places = Places::new(hosts, threads, at_once.max(1));
         let pool = Self {
             runtime: Handle::current(),
-            free: Semaphore::new(at_once),
-            at_once,
-            idle: Mutex::new(hosts),
+            places: Mutex::new(places),
             pids: Mutex::new(pids),
             crashes_in_a_row: AtomicU32::new(0),
             broken: OnceLock::new(),
@@ -122,27 +119,75 @@ impl Pool {
         Ok((Arc::new(pool), reports.swap_remove(0)))
     }
 
-    /// Waits for a host that is idle.
+    /// Waits for a place.
     pub(super) async fn seat(self: &Arc<Self>, claim: Claim, deadline: Option<Instant>) -> Result<Seat, NoSeat> {
-        let permit = async || {
-            claim.wait(&self.free, self.at_once).await;
-            self.free.acquire().await
+        let free = || {
+            let places = self.places();
+            (!places.is_closed()).then(|| (places.free(), places.at_once()))
         };
+        if until(deadline, claim.wait(free)).await.is_none() {
+            return Err(NoSeat::TimeIsUp);
+        }
+        let alone = claim == Claim::Alone;
         loop {
-            let permit = match until(deadline, permit()).await {
-                None => return Err(NoSeat::TimeIsUp),
-                Some(Err(_)) => return Err(NoSeat::Gone),
-                Some(Ok(permit)) => permit,
+            let seat = match self.ask_for_seat(alone)? {
+                Ok(seat) => seat,
+                Err(waiting) => match until(deadline, waiting).await {
+                    None => return Err(NoSeat::TimeIsUp),
+                    Some(Err(_)) => return Err(NoSeat::Gone),
+                    Some(Ok(seat)) => seat,
+                },
             };
-            // It goes back together with the host.
-            permit.forget();
-            let Some(host) = self.idle().pop() else { return Err(NoSeat::Gone) };
-            let crashes_before = self.crashes_in_a_row.load(Ordering::Relaxed);
-            let seat = Seat { pool: Arc::clone(self), host: Some(host), crashes_before, timed_out: false };
             // One that ended while it was idle is replaced like any other, and we take the next.
             if !seat.is_lost() {
                 return Ok(seat);
             }
+        }
+    }
+
+    /// A place, or where it comes to.
+    fn ask_for_seat(self: &Arc<Self>, alone: bool) -> Result<Result<Seat, oneshot::Receiver<Seat>>, NoSeat> {
+        let (asked, lost) = {
+            let mut places = self.places();
+            if places.is_closed() {
+                return Err(NoSeat::Gone);
+            }
+            let asked = places.take(alone).ok_or_else(|| {
+                let (tell, waiting) = oneshot::channel();
+                places.wait(alone, tell);
+                waiting
+            });
+            (asked, places.lost())
+        };
+        lost.into_iter().for_each(|host| self.lose(host, self.crashes()));
+        Ok(asked.map(|host| self.seat_at(host)))
+    }
+
+    fn seat_at(self: &Arc<Self>, host: Arc<ModelHost>) -> Seat {
+        Seat { pool: Arc::clone(self), host: Some(host), crashes_before: self.crashes() }
+    }
+
+    fn give_back(self: &Arc<Self>, host: &Arc<ModelHost>, was_late: bool, crashes_before: u32) {
+        self.change(crashes_before, |places| places.give_back(host, was_late));
+    }
+
+    /// Lets those have places who wait for them, after a change.
+    fn change(
+        self: &Arc<Self>,
+        crashes_before: u32,
+        change: impl FnOnce(&mut Places<Arc<ModelHost>, oneshot::Sender<Seat>>),
+    ) {
+        let is_there = |who: &oneshot::Sender<Seat>| !who.is_closed();
+        let (mut next, lost) = {
+            let mut places = self.places();
+            change(&mut places);
+            (places.next(is_there), places.lost())
+        };
+        lost.into_iter().for_each(|host| self.lose(host, crashes_before));
+        while let Some((host, who)) = next {
+            // Whoever gives up just now lets go of the place, which passes it on.
+            drop(who.send(self.seat_at(host)));
+            next = self.places().next(is_there);
         }
     }
 
@@ -158,31 +203,48 @@ impl Pool {
 
     /// Ends every host, and waits until their processes have gone. Nobody calls one any more.
     pub(super) async fn stop(&self) {
-        self.free.close();
+        self.places().close();
         self.stopped.cancel();
         self.replacing.close();
         self.replacing.wait().await;
-        let hosts = std::mem::take(&mut *self.idle());
+        let hosts = self.places().clear();
         end(&hosts).await;
     }
 
+    /// A host is gone, or is to go, and is replaced; so many crashes had there been in a row when it was called.
+    fn lose(self: &Arc<Self>, host: Arc<ModelHost>, crashes_before: u32) {
+        if !host.is_gone() && !host.is_spent() {
+            // There is nobody left in it but calls that have run out of time.
+            host.give_up();
+        }
+        let timed_out = host.has_timed_out();
+        let reason = if timed_out { "timed_out" } else { "crashed" };
+        self.starter.metrics.model_hosts_lost.with_label_values(&[reason]).inc();
+        if !timed_out {
+            let (before, after) = (crashes_before, crashes_before.saturating_add(1));
+            // Another may have counted the same disaster.
+            let _ = self.crashes_in_a_row.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        self.replace(host);
+    }
+
     /// Puts another host in the place of one that is lost, unless the version keeps losing them.
-    fn replace(self: &Arc<Self>, lost: ModelHost) {
+    fn replace(self: &Arc<Self>, lost: Arc<ModelHost>) {
         let pool = Arc::clone(self);
         let replacing = self.replacing.track_future(async move {
             end(std::slice::from_ref(&lost)).await;
             pool.running().retain(|pid| *pid != lost.pid());
             drop(lost);
             tokio::select! {
-                () = pool.stopped.cancelled() => pool.free.close(),
+                () = pool.stopped.cancelled() => pool.places().close(),
                 () = pool.start_another() => {}
             }
         });
         self.starter.tasks.spawn_on(replacing, &self.runtime);
     }
 
-    async fn start_another(&self) {
-        let crashes = self.crashes_in_a_row.load(Ordering::Relaxed);
+    async fn start_another(self: &Arc<Self>) {
+        let crashes = self.crashes();
         if crashes >= CRASHES {
             return self.give_up(self.keeps_crashing(crashes));
         }
@@ -192,7 +254,7 @@ impl Pool {
             match self.starter.start().await {
                 Ok((host, _)) => {
                     self.running().push(host.pid());
-                    return self.put_back(host);
+                    return self.change(self.crashes(), |places| places.add(Arc::new(host)));
                 }
                 Err(fault) if self.running().is_empty() => return self.give_up(fault),
                 Err(fault) => {
@@ -203,17 +265,12 @@ impl Pool {
         }
     }
 
-    fn put_back(&self, host: ModelHost) {
-        self.idle().push(host);
-        self.free.add_permits(1);
-    }
-
     /// Whoever waits is told by the version, which asks us why.
     fn give_up(&self, fault: Fault) {
         tracing::warn!(model = &*self.starter.spec.shown, %fault, "model's hosts are given up");
         let _ = self.broken.set(fault);
         self.stopped.cancel();
-        self.free.close();
+        self.places().close();
     }
 
     fn keeps_crashing(&self, crashes: u32) -> Fault {
@@ -222,9 +279,13 @@ impl Pool {
         Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<ModelHost>> {
+    fn crashes(&self) -> u32 {
+        self.crashes_in_a_row.load(Ordering::Relaxed)
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places<Arc<ModelHost>, oneshot::Sender<Seat>>> {
         // Nothing panics while it is held.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn running(&self) -> MutexGuard<'_, Vec<u32>> {
@@ -235,8 +296,8 @@ impl Pool {
 impl Seat {
     /// Calls the model. Dropped before the answer is there, the host is lost, for nothing else stops it.
     pub(super) async fn invoke(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, CallFailure> {
-        let Some(host) = &mut self.host else {
-            return Err(CallFailure { fault: gone(), crashed: true, disconnected: true });
+        let Some(host) = self.host.clone() else {
+            return Err(CallFailure { fault: gone(), crashed: true, disconnected: true, in_company: false });
         };
         let failure = match host.invoke(call, several).await {
             Ok(answers) => {
@@ -245,54 +306,65 @@ impl Seat {
             }
             Err(failure) => failure,
         };
-        let crashed = match &failure.lost {
-            None => {
-                self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
-                false
-            }
-            Some(Lost::TimedOut) => {
-                self.timed_out = true;
-                self.count_lost("timed_out");
-                false
-            }
-            Some(Lost::Ended { .. } | Lost::Garbled(_)) => {
-                self.count_lost("crashed");
-                true
-            }
-        };
-        Err(CallFailure { fault: failure.fault, crashed, disconnected: crashed })
+        if let Some(late) = failure.late {
+            self.leave(late);
+        } else if failure.lost.is_none() {
+            self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
+        }
+        let crashed = matches!(failure.lost, Some(Lost::Ended { .. } | Lost::Garbled(_)));
+        let in_company = crashed && self.pool.places().had_company(&host);
+        Err(CallFailure { fault: failure.fault, crashed, disconnected: crashed, in_company })
     }
 
-    fn count_lost(&self, reason: &str) {
-        self.pool.starter.metrics.model_hosts_lost.with_label_values(&[reason]).inc();
+    /// The call has run out of time. It goes on by itself where others are in the same host; else that is ended.
+    fn leave(&mut self, late: Late) {
+        let Some(host) = self.host.take() else { return };
+        let (pool, crashes_before) = (Arc::clone(&self.pool), self.crashes_before);
+        if !pool.places().runs_late(&host) {
+            host.give_up();
+            return pool.give_back(&host, false, crashes_before);
+        }
+        let runtime = pool.runtime.clone();
+        let tasks = pool.starter.tasks.clone();
+        let waiting_out = async move {
+            host.wait_out(late).await;
+            pool.give_back(&host, true, crashes_before);
+        };
+        tasks.spawn_on(waiting_out, &runtime);
     }
 
     /// Whether the host is gone, or about to be.
     pub(super) fn is_lost(&self) -> bool {
-        self.host.as_ref().is_none_or(ModelHost::is_gone)
+        self.host.as_ref().is_none_or(|host| host.is_gone() || host.is_spent())
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Some(host) = self.host.take() else { return };
-        if !host.is_gone() {
-            return self.pool.put_back(host);
+        if let Some(host) = self.host.take() {
+            self.pool.give_back(&host, false, self.crashes_before);
         }
-        if !self.timed_out {
-            let before = self.crashes_before;
-            let crashes = &self.pool.crashes_in_a_row;
-            // Another may have counted the same disaster.
-            let _ = crashes.compare_exchange(before, before.saturating_add(1), Ordering::Relaxed, Ordering::Relaxed);
-        }
-        self.pool.replace(host);
+    }
+}
+
+impl Host for Arc<ModelHost> {
+    fn is(&self, other: &Self) -> bool {
+        Self::ptr_eq(self, other)
+    }
+
+    fn is_gone(&self) -> bool {
+        ModelHost::is_gone(self)
+    }
+
+    fn is_spent(&self) -> bool {
+        ModelHost::is_spent(self)
     }
 }
 
 /// Ends hosts, and waits until their processes have gone.
-async fn end(hosts: &[ModelHost]) {
-    hosts.iter().for_each(ModelHost::kill);
-    join_all(hosts.iter().map(ModelHost::gone)).await;
+async fn end(hosts: &[Arc<ModelHost>]) {
+    hosts.iter().for_each(|host| host.kill());
+    join_all(hosts.iter().map(|host| host.gone())).await;
 }
 
 fn gone() -> Fault {

@@ -10,9 +10,12 @@ use serde::Serialize;
 use super::host::Example;
 use super::keeper::Leaving;
 use super::model::{Model, Standing};
+use super::registry::Provenance;
+use super::uri::redacted;
 use super::version::Version;
 use super::{Inner, Models};
 use crate::config::Runtime;
+use crate::invocation::trust::Voucher;
 use crate::message::{Code, Fault, Stage};
 
 /// What `GET /models` shows.
@@ -40,6 +43,12 @@ pub struct MemoryReport {
 pub struct VersionReport {
     /// What it is called here: `sentiment/3`, a logged model's id, or a directory.
     pub id: String,
+    /// Where the files of a registered version were when it was registered.
+    pub source: Option<String>,
+    /// The run that made it.
+    pub run_id: Option<String>,
+    /// When it was registered, in Unix milliseconds: it tells two versions of one number apart.
+    pub created: Option<u64>,
     /// `loaded`, `loading`, `unloaded` or `failed`.
     pub state: &'static str,
     /// Why it is not loaded.
@@ -52,6 +61,8 @@ pub struct VersionReport {
     pub pids: Vec<u32>,
     /// How many hosts it has when it is loaded.
     pub workers: usize,
+    /// How many calls each of them answers at once; none where that is for the server to say.
+    pub threads: Option<usize>,
     /// The interpreter.
     pub python: String,
     /// `forked` or `mlflow_serve`.
@@ -72,6 +83,9 @@ pub struct VersionReport {
     pub serves: Vec<String>,
     /// Whether it stays whatever happens.
     pub pinned: bool,
+    /// Who says that it answers each row as if it were alone, so that its requests are joined into batches: `model`, `tag`
+    /// or `route`.
+    pub batched_by: Option<Voucher>,
     /// Why its requests are not joined into batches.
     pub singly: Option<String>,
     /// Each requirement that the interpreter does not meet.
@@ -98,8 +112,10 @@ pub struct FollowingReport {
 /// A version that does not take calls, though the registry says it should.
 #[derive(Debug, Serialize)]
 pub struct PendingReport {
-    /// None when the stage or alias names none any more.
+    /// None when the URI names none any more.
     pub version: Option<Arc<str>>,
+    /// When that was registered, in Unix milliseconds.
+    pub created: Option<u64>,
     /// Why not; none while it is being loaded.
     pub reason: Option<String>,
 }
@@ -177,8 +193,18 @@ impl Inner {
             Standing::Hosted(hosted) if hosted.has(version) => Some(model.uri.to_string()),
             _ => None,
         });
+        let provenance = version.registration().map(|registration| registration.provenance.clone());
+        let Provenance { source, run_id, created } = provenance.unwrap_or_default();
+        let by_route = models.iter().any(|model| match &model.standing {
+            Standing::Hosted(hosted) => hosted.has(version) && model.is_vouched_for(),
+            _ => false,
+        });
+        let (batched_by, singly) = version.trust.report(by_route);
         VersionReport {
             id: version.name.to_string(),
+            source: source.map(|source| redacted(&source).into_owned()),
+            run_id,
+            created,
             state,
             reason,
             memory: Some(match &loaded {
@@ -195,6 +221,7 @@ impl Inner {
                 Runtime::Forked => version.hosting.workers,
                 Runtime::MlflowServe => 1,
             },
+            threads: (version.hosting.runtime == Runtime::Forked).then_some(version.hosting.threads),
             python: version.hosting.python.clone(),
             runtime: version.hosting.runtime,
             in_use: loaded.as_ref().map_or(0, |loaded| loaded.leases.held()),
@@ -205,7 +232,8 @@ impl Inner {
             load_seconds: loaded.as_ref().map(|loaded| loaded.load_cost.as_secs_f64()),
             serves: serves.collect(),
             pinned: version.pinned.load(Ordering::Relaxed),
-            singly: version.trust.objection().map(|objection| objection.to_string()),
+            batched_by,
+            singly,
             unmet: loaded.map(|loaded| loaded.report.proof.unmet.clone()).unwrap_or_default(),
         }
     }
@@ -221,7 +249,8 @@ impl Inner {
 fn following_report(model: &Model) -> Option<FollowingReport> {
     let Standing::Hosted(hosted) = &model.standing else { return None };
     let pending = hosted.pending().as_ref().map(|pending| PendingReport {
-        version: pending.version.clone(),
+        version: pending.version.as_ref().map(|registration| Arc::clone(&registration.version)),
+        created: pending.version.as_ref().and_then(|registration| registration.provenance.created),
         reason: pending.fault.as_ref().map(|fault| fault.message.clone()),
     });
     Some(FollowingReport {

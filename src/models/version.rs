@@ -14,7 +14,7 @@ use super::keeper::Leaving;
 use super::lease::CallFailure;
 use super::leases::Leases;
 use super::pool::Pool;
-use super::registry::Resolved;
+use super::registry::{Registration, Resolved};
 use super::slot::{Found, Slot};
 use super::turns::Urgency;
 use super::usage::Usage;
@@ -41,6 +41,8 @@ pub(super) struct Hosting {
     pub(super) env_manager: EnvManager,
     /// How many hosts are forked for it.
     pub(super) workers: usize,
+    /// How many calls each of them answers at once.
+    pub(super) threads: usize,
     /// Calls at once.
     pub(super) concurrency: usize,
 }
@@ -185,6 +187,14 @@ impl Version {
         })
     }
 
+    /// Which registration it is of; none for a directory.
+    pub(super) fn registration(&self) -> Option<&Registration> {
+        match &self.origin {
+            Origin::Registry(resolved) => Some(&resolved.registration),
+            Origin::Directory(_) => None,
+        }
+    }
+
     /// The labels `model` and `version` of metrics.
     pub(super) fn labels(&self) -> [&str; 2] {
         let model = self.name.strip_suffix(&*self.version).and_then(|name| name.strip_suffix('/'));
@@ -311,7 +321,9 @@ impl ServerSeats {
             Err(failure) => {
                 let disconnected = failure.disconnected;
                 let crashed = disconnected && self.has_ended().await;
-                Err(CallFailure { fault: failure.fault, crashed, disconnected })
+                // Our own permit is taken.
+                let in_company = crashed && self.permits.available_permits() + 1 < self.concurrency;
+                Err(CallFailure { fault: failure.fault, crashed, in_company, disconnected })
             }
         }
     }

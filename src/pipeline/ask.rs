@@ -34,6 +34,17 @@ pub(super) struct Unanswered {
     in_company: bool,
 }
 
+/// With whom a request is called: it may be another's doing that it was not answered, or its own that others were not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(super) enum Alone {
+    /// With other requests, where they can be joined.
+    No,
+    /// In a call of its own.
+    InItsCall,
+    /// In a process in which there is no other call.
+    InItsProcess,
+}
+
 /// The time that there is for an answer.
 #[derive(Clone, Copy)]
 struct Time {
@@ -65,7 +76,7 @@ impl Journey<'_> {
         let _in_flight = target.load.enter();
         let time = Time::new(endpoint.timeout, target.timeout, deadline);
         let retries = target.retries.as_ref().inspect(|retries| retries.earn());
-        let (mut calls, mut earlier, mut alone) = (0, None, false);
+        let (mut calls, mut earlier, mut alone) = (0, None, Alone::No);
         loop {
             let unanswered = match self.call(target, payload, time, alone).await {
                 Ok(reply) => return Ok(reply),
@@ -75,8 +86,9 @@ impl Journey<'_> {
                 return Err(earlier.unwrap_or(unanswered));
             }
             calls += 1;
-            if unanswered.in_company && !is_over(time.route) {
-                alone = true;
+            let next = if unanswered.crashed { Alone::InItsProcess } else { Alone::InItsCall };
+            if unanswered.in_company && alone < next && !is_over(time.route) {
+                alone = next;
             // It may be this request that its process does not survive: a third would be one too many.
             } else if !(unanswered.crashed && calls < MAX_CALLS_WHEN_IT_CRASHES) {
                 let retry_after = unanswered.fault.retry_after;
@@ -97,7 +109,7 @@ impl Journey<'_> {
         target: &Arc<Target>,
         payload: &Bytes,
         time: Time,
-        alone: bool,
+        alone: Alone,
     ) -> Result<Reply, Unanswered> {
         self.wanted(Stage::Invoke).map_err(|fault| Unanswered::of(fault, Step::Wait, time))?;
         if let Some(fault) = target.hopeless(time.route) {
@@ -121,7 +133,7 @@ impl Journey<'_> {
         let (answer, took, in_company) = match turn {
             Turn::Own(lease, _expected, single) => {
                 let (answer, took) = self.call_alone(target, lease, payload, time).await;
-                if let (Some(batcher), Some(result)) = (&target.batcher, &answer) {
+                if let (Some(batcher), Some(result)) = (target.batcher(), &answer) {
                     batcher.called(single.as_ref(), result, took);
                 }
                 (answer, took, false)
@@ -137,15 +149,18 @@ impl Journey<'_> {
             }
             Some(Err(failure)) => {
                 let step = Step::Call { disconnected: failure.disconnected };
-                Unanswered { crashed: failure.crashed, ..Unanswered::of(failure.fault, step, time) }
+                let in_company = in_company || failure.in_company;
+                let unanswered = Unanswered::of(failure.fault, step, time);
+                Unanswered { crashed: failure.crashed, in_company, ..unanswered }
             }
-            None => Unanswered::of(late(target), Step::Call { disconnected: false }, time),
+            None => Unanswered { in_company, ..Unanswered::of(late(target), Step::Call { disconnected: false }, time) },
         };
         // A request that was short of time itself says nothing of a model that had not enough of it; and one call that
         // was lost is not as many as there were requests in it, each of which is going to be called alone.
-        let failed = !in_company && (unanswered.cause.is_some() || (unanswered.is_late() && took >= time.enough));
+        let failed =
+            !unanswered.in_company && (unanswered.cause.is_some() || (unanswered.is_late() && took >= time.enough));
         end(passage, failed.then_some(Ended { failed, took }));
-        Err(Unanswered { in_company, ..unanswered })
+        Err(unanswered)
     }
 
     async fn call_alone(
@@ -186,7 +201,7 @@ impl Journey<'_> {
         let served_by = &mut self.progress.served_by;
         match answer {
             Err(fault) => {
-                let failure = CallFailure { fault, crashed: false, disconnected: false };
+                let failure = CallFailure { fault, crashed: false, in_company: false, disconnected: false };
                 (Some(Err(failure)), begun.elapsed(), false)
             }
             Ok(Some(Ok(answered))) => {

@@ -152,7 +152,7 @@ fn earliest_turn(ahead: impl Iterator<Item = Option<Duration>>, places: usize, c
 pub(super) fn refused(before: Duration, left: Duration) -> Fault {
     let message = format!(
         "at least {before:.1?} of calls are waiting before this request, which has {left:.0?} left; give the route more \
-         `workers` or a higher `max_concurrency`, or come back later"
+         `workers`, more `threads` or a higher `max_concurrency`, or come back later"
     );
     Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message).with_retry_after(before)
 }

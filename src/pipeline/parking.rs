@@ -100,8 +100,8 @@ mod tests {
         let topics = topics(Ordering::Unordered, "kafka:9092");
         let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "");
         let after = |failures| next(&topics, &request(&[], failures), &fault);
-        assert_eq!(after(0), "requests-retry-1000 after 1");
-        assert_eq!(after(1), "requests-retry-10000 after 2");
+        assert_eq!(after(0), "requests-retry-signalbox-1000 after 1");
+        assert_eq!(after(1), "requests-retry-signalbox-10000 after 2");
         assert_eq!((after(2), after(u32::MAX)), ("bury".to_owned(), "bury".to_owned()));
     }
 
@@ -130,6 +130,6 @@ mod tests {
     fn too_much_to_do_is_no_failure() {
         let topics = topics(Ordering::Unordered, "kafka:9092");
         let Next::Park(parking) = topics.overflow(&request(&[], 1)) else { panic!("it is put aside") };
-        assert_eq!((&*parking.topic.name, parking.failures), ("requests-retry-0", 1));
+        assert_eq!((&*parking.topic.name, parking.failures), ("requests-retry-signalbox-0", 1));
     }
 }

@@ -71,9 +71,12 @@ impl Target {
             runtime: route.runtime,
             env_manager: route.env_manager,
             workers: route.workers,
+            threads: route.threads,
             max_concurrency: route.max_concurrency,
         };
+        let vouches = matches!(route.batch, Some(Batching::On(_)));
         let model = models.handle(&ModelUri::parse(&route.model_uri)?, options);
+        let model = if vouches { model.vouched_for() } else { model };
         let shadow = route.shadow.as_ref().and_then(|alias| {
             let index = endpoint.routes.iter().position(|route| route.alias == *alias)?;
             Some(Shadow::new(&endpoint.name, alias, index, metrics))
@@ -97,7 +100,7 @@ impl Target {
             shadow,
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
             sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
-            batcher: batch.map(|batch| Batcher::new(batch, tells, metrics.batch(endpoint, alias))),
+            batcher: batch.map(|batch| Batcher::new(batch, vouches, tells, metrics.batch(endpoint, alias))),
             largest_answer,
             timeout: route.timeout,
             breaker: route.breaker.clone().map(|policy| RouteBreaker::new(policy, endpoint, alias, metrics)),
@@ -115,15 +118,20 @@ impl Target {
             return Ok(reply);
         }
         let fault = too_large(self.model.uri().text(), self.largest_answer);
-        Err(CallFailure { fault, crashed: false, disconnected: false })
+        Err(CallFailure { fault, crashed: false, disconnected: false, in_company: false })
     }
 
     /// Why a request with this deadline need not wait for a place at the model, if that is so.
     pub(super) fn hopeless(&self, deadline: Option<Instant>) -> Option<Fault> {
         let places = self.model.places();
-        match &self.batcher {
+        match self.batcher() {
             Some(batcher) => batcher.hopeless(deadline, places),
             None => self.line.hopeless(deadline, places),
         }
+    }
+
+    /// What joins its requests, unless its model is known to be called singly.
+    pub(super) fn batcher(&self) -> Option<&Batcher> {
+        self.batcher.as_ref().filter(|batcher| !batcher.is_off_for(&self.model))
     }
 }

@@ -203,7 +203,7 @@ impl Run<'_> {
             return self.finish(partition);
         }
         match lane.window.begin(offset, Instant::now()) {
-            Begun::Seen => lane.next = offset + 1,
+            Begun::Seen | Begun::Back => lane.next = offset + 1,
             Begun::TooFar => {
                 self.summary.cut_short.push(partition);
                 self.finish(partition);

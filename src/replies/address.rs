@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use crate::config::Kafka;
+use crate::config::{Kafka, is_topic};
 use crate::message::{Code, Correlation, Fault, Stage};
+
+/// As much of a name that is none is shown.
+const SHOWN: usize = 100;
 
 /// Where a reply goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +51,22 @@ impl AllowedTopics {
     /// Where the reply to a request goes.
     ///
     /// # Errors
-    /// When the request names a topic that is not allowed.
+    /// When the request names a topic that is not allowed, or what is no topic's name.
     pub fn address(&self, correlation: &Correlation) -> Result<Address, Fault> {
         let partition = correlation.reply_partition;
         match correlation.reply_topic.as_deref() {
             None => Ok(Address { topic: self.default.clone(), partition }),
             Some(topic) if topic == &*self.default => Ok(Address { topic: self.default.clone(), partition }),
+            // Whatever a pattern matches: what Kafka takes for no name must not come near a producer.
+            Some(topic) if !is_topic(topic) => Err(Fault::permanent(
+                Code::BadRequest,
+                Stage::Publish,
+                format!(
+                    "the request asks for its reply in topic '{}', which is no topic's name; name up to 249 letters, \
+                     digits, '.', '_' and '-'",
+                    topic.chars().take(SHOWN).flat_map(char::escape_default).collect::<String>()
+                ),
+            )),
             Some(topic) if self.patterns.iter().any(|pattern| pattern.is_match(topic)) => {
                 Ok(Address { topic: Arc::from(topic), partition })
             }
@@ -84,6 +97,19 @@ mod tests {
             reply_topic: topic.map(str::to_owned),
             reply_partition: Some(3),
         }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_whatever_is_allowed() {
+        let config = Kafka { allowed_reply_topics: vec!["(?s).*".to_owned()], ..Kafka::default() };
+        let allowed = AllowedTopics::new(&config).unwrap();
+        let long = "x".repeat(250);
+        for name in ["", ".", "..", "team-\0", "team a", "team/a", "ümlaut", "a\n", &long, &"\0".repeat(1_000_000)] {
+            let fault = allowed.address(&correlation(Some(name))).unwrap_err();
+            assert_eq!(fault.code, Code::BadRequest, "{name}");
+            assert!(fault.message.len() < 2_000 && !fault.message.contains('\0'), "{}", fault.message);
+        }
+        assert!(allowed.address(&correlation(Some(&long[1..]))).is_ok());
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::{Histogram, IntCounter};
+use tracing::error;
 
 use super::job::{Job, reason};
 use super::publisher::Ending;
-use crate::telemetry::{Flow, Metrics};
+use super::recourse::Form;
+use crate::telemetry::Metrics;
 use rdkafka::error::RDKafkaErrorCode;
 
 /// Handles with their labels bound.
@@ -18,39 +20,53 @@ pub(super) struct Counts {
     dead_letters: IntCounter,
     duration: Histogram,
     all: Metrics,
-    /// Whether any record gets through.
-    flow: Flow,
 }
 
 impl Counts {
-    pub(super) fn new(metrics: &Metrics, flow: Flow) -> Self {
+    pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
             replies: metrics.published.with_label_values(&["reply"]),
             faults: metrics.published.with_label_values(&["fault"]),
             dead_letters: metrics.published.with_label_values(&["dead_letter"]),
             duration: metrics.publish_duration.clone(),
             all: metrics.clone(),
-            flow,
         }
     }
 
     /// All records of a request are there for good.
     pub(super) fn ended(&self, job: &Job) {
         let now = Instant::now();
-        self.flow.passed();
         self.duration.observe(now.saturating_duration_since(job.sent).as_secs_f64());
         if let Some(parking) = job.parking() {
             self.all.parked.with_label_values(&[parking.reason]).inc();
             return;
         }
-        if let Some(letter) = job.letter() {
+        if let Some(fault) = job.letter() {
             self.dead_letters.inc();
-            self.all.dead_letters.with_label_values(&[letter.fault.code.name()]).inc();
+            self.all.dead_letters.with_label_values(&[fault.code.name()]).inc();
         }
-        self.ending(&job.ending, now);
+        let is_published = job.course.reply > Form::Dropped;
+        if !is_published {
+            self.lost(job);
+        }
+        self.ending(&job.ending, is_published, now);
     }
 
-    fn ending(&self, ending: &Ending, now: Instant) {
+    /// Nothing that its caller would see could be published.
+    fn lost(&self, job: &Job) {
+        let source = &job.ending.request.source;
+        let fault = job.ending.outcome.result.as_ref().err();
+        let fault = fault.map(ToString::to_string).unwrap_or_default();
+        if job.course.is_lost() {
+            self.all.lost.with_label_values(&["request"]).inc();
+            error!(%source, fault, "no topic takes anything that this request could end in; it is dropped");
+        } else {
+            self.all.lost.with_label_values(&["fault"]).inc();
+            error!(%source, fault, "no topic takes the fault of this request in any form; only its dead letter is there");
+        }
+    }
+
+    fn ending(&self, ending: &Ending, is_published: bool, now: Instant) {
         let outcome = &ending.outcome;
         let took = now.saturating_duration_since(ending.ticket.received()).as_secs_f64();
         match (&outcome.result, &ending.metrics) {
@@ -61,7 +77,7 @@ impl Counts {
             }
             (Ok(_), None) => self.replies.inc(),
             (Err(fault), route) => {
-                self.faults.inc();
+                self.faults.inc_by(u64::from(is_published));
                 let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or("").to_owned();
                 let (endpoint, alias) = (name(&outcome.served_by.endpoint), name(&outcome.served_by.route));
                 self.all.requests.with_label_values(&[&*endpoint, &*alias, &*fault.code.status().to_string()]).inc();
@@ -74,7 +90,6 @@ impl Counts {
 
     /// The broker did not take a record.
     pub(super) fn refused(&self, code: Option<RDKafkaErrorCode>) {
-        self.flow.failed(reason(code));
         self.all.publish_failures.with_label_values(&[&reason(code)]).inc();
     }
 }

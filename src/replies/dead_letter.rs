@@ -3,14 +3,30 @@
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::record::with;
+use super::recourse::Letter;
 use crate::message::{Fault, Request, header};
 
-/// The headers of a dead letter: the request's own, then where it came from and what was wrong with it.
-pub(super) fn dead_letter_headers(request: &Request, group: &str, fault: &Fault, attempts: u32) -> OwnedHeaders {
+/// As much of a fault's message stands in a bare letter.
+const BARE_MESSAGE: usize = 256;
+
+/// The headers of a dead letter: the request's own, unless it is bare, then where it came from and what was wrong with
+/// it. And how many bytes the texts among the latter have.
+pub(super) fn dead_letter_headers(
+    request: &Request,
+    letter: Letter,
+    group: &str,
+    fault: &Fault,
+    attempts: u32,
+) -> (OwnedHeaders, usize) {
     let source = &request.source;
     let mut headers = OwnedHeaders::new_with_capacity(request.headers.len() + 9);
-    for (key, value) in request.headers.iter() {
-        headers = headers.insert(Header { key, value });
+    let mut message = fault.message.as_str();
+    if letter > Letter::Bare {
+        for (key, value) in request.headers.iter() {
+            headers = headers.insert(Header { key, value });
+        }
+    } else {
+        message = &message[..message.floor_char_boundary(BARE_MESSAGE)];
     }
     headers = with(headers, "kafka_dlt-original-topic", source.topic.as_bytes());
     headers = with(headers, "kafka_dlt-original-partition", &source.partition.to_be_bytes());
@@ -21,6 +37,7 @@ pub(super) fn dead_letter_headers(request: &Request, group: &str, fault: &Fault,
     }
     headers = with(headers, "kafka_dlt-original-consumer-group", group.as_bytes());
     headers = with(headers, "kafka_dlt-exception-fqcn", fault.code.name().as_bytes());
-    headers = with(headers, "kafka_dlt-exception-message", fault.message.as_bytes());
-    with(headers, header::ATTEMPTS, attempts.to_string().as_bytes())
+    headers = with(headers, "kafka_dlt-exception-message", message.as_bytes());
+    let texts = source.topic.len() + group.len() + fault.code.name().len() + message.len();
+    (with(headers, header::ATTEMPTS, attempts.to_string().as_bytes()), texts)
 }

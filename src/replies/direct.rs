@@ -43,7 +43,7 @@ impl Direct {
 
     /// For a request that came over Kafka this ends at the address.
     fn caller(&self, job: &Job) -> Option<Caller<'_>> {
-        let Address { topic, partition } = job.address();
+        let Address { topic, partition } = &job.address;
         let is_for_the_door = self.callers.read_replies_of(topic, *partition);
         let is_final = || job.parking().is_none() && !job.ending.ticket.is_revoked();
         if is_for_the_door && is_final() { self.callers.of(&job.ending.request) } else { None }

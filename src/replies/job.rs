@@ -1,46 +1,43 @@
-//! What a request ends in, on its way out, and the other way that it takes when the first is barred.
+//! An ending on its way out, and its way down the ladder of recovery when its records are not taken.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, error, warn};
 
 use super::address::{Address, AllowedTopics};
 use super::publisher::Ending;
-use super::recourse::{Attempted, Recourse, recourse};
+use super::recourse::{Cause, Course, Form, Letter, Part, recourse};
 use crate::config::RetryTopic;
 use crate::message::{Code, Correlation, Fault, Outcome, Stage};
 use crate::telemetry::Pending;
 
-/// How long a record that was not taken waits before it is tried again.
-const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long a place that a caller has named, or that a request could be put aside in, may be away until the ending goes
+/// another way. A broker that is gone is replaced within this time.
+pub(super) const AWAY_FOR: Duration = Duration::from_secs(15);
 
 /// One ending on its way.
 pub(super) struct Job {
     pub(super) ending: Ending,
     pub(super) correlation: Correlation,
-    pub(super) destination: Destination,
+    /// Where the reply or fault goes.
+    pub(super) address: Address,
     /// Which partition of the default topic it goes to when it cannot go where it should.
     pub(super) fallback_partition: Option<i32>,
-    /// Which of its records is on its way.
+    parking: Option<Parking>,
+    /// Which of its records are still to be tried.
+    pub(super) course: Course,
+    /// Which of them is on its way, where each goes by itself.
     pub(super) part: Part,
     /// Whether its caller has the answer already.
     pub(super) answered: bool,
-    /// When the latest of them was; before that, when the request was read.
+    /// Whether one of its records was refused, so that it had better not share a transaction with others.
+    pub(super) was_refused: bool,
+    /// When the latest of its records was sent; before that, when the request was read.
     pub(super) sent: Instant,
     /// Counts it among those that wait for the broker, from its turn on.
     pub(super) pending: Option<Pending>,
-}
-
-/// Which records it takes.
-#[derive(Debug, Clone)]
-pub(super) enum Destination {
-    /// The reply or fault, to where the caller wants it.
-    Caller(Address),
-    /// The dead letter, and then its fault to this address.
-    DeadLetter(DeadLetter, Address),
-    /// A retry topic. If that does not take it, the reply or fault goes to this address after all.
-    Parked(Parking, Address),
 }
 
 /// In which retry topic a request is put aside, and why.
@@ -54,161 +51,131 @@ pub struct Parking {
     pub reason: &'static str,
 }
 
-/// A request that cannot be answered as its caller wants it.
-#[derive(Debug, Clone)]
-pub(super) struct DeadLetter {
-    pub(super) fault: Fault,
-    /// Whether it carries the request's value.
-    pub(super) whole: bool,
-    /// Whether it may go to another partition than the request's.
-    pub(super) any_partition: bool,
-}
-
-/// Which of a job's records it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Letter,
-    Reply,
-}
-
-impl Part {
-    fn first_of(destination: &Destination) -> Self {
-        match destination {
-            Destination::Caller(_) | Destination::Parked(..) => Self::Reply,
-            Destination::DeadLetter(..) => Self::Letter,
-        }
-    }
-}
-
-impl DeadLetter {
-    pub(super) fn new(fault: Fault) -> Self {
-        Self { fault, whole: true, any_partition: false }
-    }
-}
-
 impl Job {
-    pub(super) fn new(mut ending: Ending, correlation: Correlation, destination: Destination) -> Self {
-        if let Destination::DeadLetter(letter, _) = &destination {
-            ending.outcome.result = Err(letter.fault.clone());
-        }
-        let part = Part::first_of(&destination);
+    /// Publishes the reply or fault to the address.
+    pub(super) fn new(ending: Ending, correlation: Correlation, address: Address, allowed: &AllowedTopics) -> Self {
+        let course = Course {
+            parked: false,
+            named: address.topic != allowed.default_address().topic,
+            letter: Letter::Unwritten,
+            letter_partition: true,
+            reply: if ending.outcome.result.is_ok() { Form::Answer } else { Form::Fault },
+            partition: address.partition.is_some(),
+        };
         let sent = ending.ticket.received();
-        Self { ending, correlation, destination, fallback_partition: None, part, answered: false, sent, pending: None }
-    }
-
-    /// Where the reply or fault goes.
-    pub(super) fn address(&self) -> &Address {
-        match &self.destination {
-            Destination::Caller(address) | Destination::DeadLetter(_, address) | Destination::Parked(_, address) => {
-                address
-            }
+        Self {
+            ending,
+            correlation,
+            address,
+            fallback_partition: None,
+            parking: None,
+            course,
+            part: Part::Reply,
+            answered: false,
+            was_refused: false,
+            sent,
+            pending: None,
         }
     }
 
-    pub(super) fn address_mut(&mut self) -> &mut Address {
-        match &mut self.destination {
-            Destination::Caller(address) | Destination::DeadLetter(_, address) | Destination::Parked(_, address) => {
-                address
-            }
-        }
+    /// Puts the request aside in a retry topic. What it has ended in is published only if the topic does not take it.
+    pub(super) fn parked(mut self, parking: Parking) -> Self {
+        self.parking = Some(parking);
+        self.course.parked = true;
+        self
     }
 
-    fn fallback_address(&self, allowed: &AllowedTopics) -> Address {
-        Address { partition: self.fallback_partition, ..allowed.default_address() }
+    /// Makes the request a dead letter, and publishes the fault beside it.
+    pub(super) fn dead(mut self, fault: Fault) -> Self {
+        self.ending.outcome.result = Err(fault);
+        self.course.letter = Letter::Whole;
+        self.course.reply = Form::Fault;
+        self.part = Part::Letter;
+        self
     }
 
-    /// The dead letter, if there has to be one.
-    pub(super) fn letter(&self) -> Option<&DeadLetter> {
-        match &self.destination {
-            Destination::Caller(_) | Destination::Parked(..) => None,
-            Destination::DeadLetter(letter, _) => Some(letter),
-        }
+    /// Sends the reply or fault to this partition of its topic.
+    pub(super) fn set_partition(&mut self, partition: Option<i32>) {
+        self.address.partition = partition;
+        self.course.partition = partition.is_some();
+    }
+
+    /// Why it is a dead letter, if it is.
+    pub(super) fn letter(&self) -> Option<&Fault> {
+        self.ending.outcome.result.as_ref().err().filter(|_| !self.course.parked && self.course.letter.is_written())
     }
 
     /// Where it is put aside, if it is.
     pub(super) fn parking(&self) -> Option<&Parking> {
-        match &self.destination {
-            Destination::Parked(parking, _) => Some(parking),
-            Destination::Caller(_) | Destination::DeadLetter(..) => None,
-        }
+        self.parking.as_ref().filter(|_| self.course.parked)
     }
 
-    /// One of its records was not taken: changes it into what should go in its place, and says how long to wait.
-    pub(super) fn reroute(&mut self, part: Part, error: &KafkaError, allowed: &AllowedTopics) -> Duration {
-        self.part = part;
-        let code = error.rdkafka_error_code();
+    /// Goes the next step of the ladder, since one of its records was not taken, and `why`. False when the same record is
+    /// to be tried again.
+    pub(super) fn refused(&mut self, part: Part, cause: Cause, why: &dyn Display, allowed: &AllowedTopics) -> bool {
         let source = &self.ending.request.source;
-        match recourse(code, self.attempted(part, allowed)) {
-            Recourse::Again => {
-                debug!(%source, %error, "a record was not taken; trying again");
-                return AGAIN_AFTER;
-            }
-            Recourse::AnyPartition => match (&mut self.destination, part) {
-                (Destination::DeadLetter(letter, _), Part::Letter) => letter.any_partition = true,
-                (Destination::Caller(address) | Destination::DeadLetter(_, address), _) => address.partition = None,
-                (Destination::Parked(..), _) => {}
-            },
-            Recourse::NotParked => {
-                warn!(%source, %error, "a request cannot be put aside in its retry topic; its caller gets the fault");
-                self.destination = Destination::Caller(self.address().clone());
-            }
-            Recourse::TooLarge => self.ending.outcome.result = Err(too_large(&self.ending.outcome)),
-            Recourse::DeadLetter => {
-                warn!(%source, %error, "a reply cannot be published; the request is a dead letter");
-                let fault = unreachable_topic(self.address(), error);
-                self.ending.outcome.result = Err(fault.clone());
-                self.destination = Destination::DeadLetter(DeadLetter::new(fault), self.fallback_address(allowed));
-                self.part = Part::Letter;
-            }
-            Recourse::DefaultAddress => {
-                *self.address_mut() = self.fallback_address(allowed);
-            }
-            Recourse::Stripped => {
-                warn!(%source, "a dead letter is too large and goes without its value");
-                if let Destination::DeadLetter(letter, _) = &mut self.destination {
-                    letter.whole = false;
-                }
-            }
-            Recourse::GiveUp => {
-                error!(%source, %error, "a dead letter cannot be published; its fault goes out alone");
-                self.destination = Destination::Caller(self.address().clone());
-                self.part = Part::Reply;
-            }
+        let before = self.course;
+        let Some(next) = recourse(cause, part, before, self.fallback_partition.is_some()) else {
+            debug!(%source, %why, "a record was not taken; it is tried again");
+            return false;
+        };
+        debug!(%source, %why, ?part, ?next, "a record was not taken; another goes in its place");
+        if before.parked {
+            warn!(%source, %why, "a request cannot be put aside in its retry topic; its caller gets the answer or fault");
         }
-        Duration::ZERO
+        if next.letter == Letter::Spent && before.letter != Letter::Spent {
+            error!(%source, %why, "a dead letter cannot be published; its fault goes out alone");
+            self.part = Part::Reply;
+        }
+        let outcome = &mut self.ending.outcome;
+        if next.letter == Letter::Whole && before.letter == Letter::Unwritten {
+            warn!(%source, %why, "a reply cannot be published; the request is a dead letter");
+            self.part = Part::Letter;
+            if cause != Cause::Size || outcome.result.is_ok() {
+                outcome.result = Err(unpublishable(&self.address, cause, why));
+            }
+        } else if outcome.result.is_ok() && next.reply < Form::Answer {
+            outcome.result =
+                Err(if cause == Cause::Size { too_large(outcome) } else { unpublishable(&self.address, cause, why) });
+        }
+        if before.named && !next.named {
+            self.address = Address { partition: self.fallback_partition, ..allowed.default_address() };
+        } else if !next.partition {
+            self.address.partition = None;
+        }
+        self.course = next;
+        true
     }
 
-    fn attempted(&self, part: Part, allowed: &AllowedTopics) -> Attempted {
-        match (&self.destination, part) {
-            (Destination::Parked(..), _) => Attempted::Parked,
-            (Destination::DeadLetter(letter, _), Part::Letter) => Attempted::DeadLetter { whole: letter.whole },
-            (Destination::Caller(address) | Destination::DeadLetter(_, address), _) => Attempted::Caller {
-                partition: address.partition.is_some(),
-                default_topic: address.topic == allowed.default_address().topic,
-                after_letter: self.letter().is_some(),
-            },
-        }
+    /// Whether it has waited long enough for a place that has been away since then. What goes to a topic of our own waits
+    /// for as long as it takes.
+    pub(super) fn waits_no_longer(&self, since: Instant) -> bool {
+        (self.course.parked || self.course.named) && since.elapsed() > AWAY_FOR
+    }
+
+    /// Whether nothing of it is left to be sent, now that its letter, if it has one, is there.
+    pub(super) fn is_done(&self) -> bool {
+        !self.course.parked && self.part == Part::Reply && self.course.reply == Form::Dropped
     }
 }
 
 fn too_large(outcome: &Outcome) -> Fault {
-    match &outcome.result {
-        Ok(reply) => Fault::permanent(
-            Code::PayloadTooLarge,
-            Stage::Publish,
-            format!(
-                "the model's answer of {} bytes is larger than the broker takes; ask for fewer rows, or raise \
-                 message.max.bytes of the broker and of kafka.properties",
-                reply.body.len()
-            ),
-        ),
-        Err(fault) => Fault { message: "the fault is larger than the broker takes".to_owned(), ..fault.clone() },
-    }
+    let bytes = outcome.result.as_ref().map_or(0, |reply| reply.body.len());
+    let message = format!(
+        "the model's answer of {bytes} bytes is larger than the broker takes; ask for fewer rows, or raise \
+         message.max.bytes of the broker and of kafka.properties",
+    );
+    Fault::permanent(Code::PayloadTooLarge, Stage::Publish, message)
 }
 
-fn unreachable_topic(address: &Address, error: &KafkaError) -> Fault {
-    let message = format!("the reply cannot be written to topic '{}': {error}", address.topic);
-    Fault::permanent(Code::PermissionDenied, Stage::Publish, message)
+fn unpublishable(address: &Address, cause: Cause, why: &dyn Display) -> Fault {
+    let code = match cause {
+        Cause::Size => Code::PayloadTooLarge,
+        Cause::Topic | Cause::Partition | Cause::Passing => Code::PermissionDenied,
+        Cause::Record => Code::InternalError,
+    };
+    let message = format!("the reply cannot be written to topic '{}': {why}", address.topic);
+    Fault::permanent(code, Stage::Publish, message)
 }
 
 /// As the label of a metric.

@@ -11,6 +11,9 @@ const MOST_IN_FLIGHT: usize = 5;
 /// A record of this size is taken by any topic, and any producer, that does not say otherwise.
 const USUAL_RECORD: usize = 1_000_000;
 
+/// A topic that does not say otherwise takes batches of this size.
+const USUAL_TOPIC: usize = 1_048_588;
+
 /// Settings that follow from the topics. Cheap to have; asked for once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Limits(Vec<(&'static str, String)>);
@@ -34,11 +37,37 @@ impl Limits {
         own.iter().copied().chain(limits).collect()
     }
 
-    /// How many bytes a record may have, so that neither the topics nor the producer refuse it.
+    /// How many bytes any record may have, so that neither the topics nor the producer refuse it.
     pub(super) fn largest_record(&self, config: &Kafka) -> usize {
         let of_topics = self.0.iter().filter(|(key, _)| *key == "batch.size").map(|(_, bytes)| bytes);
         let of_producer = config.properties.get("message.max.bytes");
         of_topics.chain(of_producer).filter_map(|bytes| bytes.parse().ok()).fold(USUAL_RECORD, usize::min)
+    }
+}
+
+/// How large records may be. Cheap to copy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RecordLimit {
+    /// By the producer, which counts before it compresses.
+    producer: usize,
+    /// Whether the producer compresses, so that a topic may take what looks too large for it.
+    compressed: bool,
+}
+
+impl RecordLimit {
+    /// What the config says.
+    pub(super) fn of(config: &Kafka) -> Self {
+        let property = |name: &str| config.properties.get(name).map(String::as_str);
+        let producer = property("message.max.bytes").and_then(|bytes| bytes.parse().ok());
+        let codec =
+            property("compression.type").or_else(|| property("compression.codec")).or_else(|| property("compression"));
+        Self { producer: producer.unwrap_or(USUAL_RECORD), compressed: codec.is_some_and(|codec| codec != "none") }
+    }
+
+    /// How many bytes a record may have for a topic that says so much of itself.
+    pub(super) fn of_topic(self, topic: Option<u64>) -> usize {
+        let topic = topic.map_or(USUAL_TOPIC, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        if self.compressed { self.producer } else { self.producer.min(topic) }
     }
 }
 
@@ -84,5 +113,18 @@ mod tests {
         assert_eq!(Limits::default().largest_record(&config("9000000")), USUAL_RECORD);
         assert_eq!(topics.largest_record(&config("9000000")), 5_000);
         assert_eq!(topics.largest_record(&config("2000")), 2_000);
+    }
+
+    #[test]
+    fn what_is_compressed_may_look_too_large_for_its_topic() {
+        let limit = |properties: &[(&str, &str)]| {
+            let properties = properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            RecordLimit::of(&Kafka { properties, ..Kafka::default() })
+        };
+        assert_eq!(limit(&[]).of_topic(None), 1_000_000);
+        assert_eq!(limit(&[]).of_topic(Some(5_000)), 5_000);
+        assert_eq!(limit(&[("message.max.bytes", "9000000")]).of_topic(None), 1_048_588);
+        assert_eq!(limit(&[("compression.type", "zstd")]).of_topic(Some(5_000)), 1_000_000);
+        assert_eq!(limit(&[("compression.type", "none")]).of_topic(Some(5_000)), 5_000);
     }
 }

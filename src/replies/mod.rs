@@ -6,6 +6,7 @@ mod address;
 mod counts;
 mod dead_letter;
 mod direct;
+mod directory;
 mod job;
 mod limits;
 mod order;
@@ -15,6 +16,7 @@ mod publisher;
 mod record;
 mod recourse;
 mod shadow;
+mod throttle;
 mod transaction;
 
 pub(crate) use address::topic_pattern;

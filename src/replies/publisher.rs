@@ -11,10 +11,12 @@ use super::acknowledged::Acknowledged;
 use super::address::{Address, AllowedTopics};
 use super::counts::Counts;
 use super::direct::Direct;
-use super::job::{DeadLetter, Destination, Job, Parking};
+use super::directory::Directory;
+use super::job::{Job, Parking};
 use super::limits::Limits;
 use super::order::{Order, Place};
 use super::outgoing::Graveyard;
+use super::throttle::Throttle;
 use super::transaction::Transactions;
 use crate::broker::{BrokerError, Cluster};
 use crate::callers::Callers;
@@ -46,6 +48,7 @@ pub struct Publisher {
     direct: Direct,
     way: Way,
     runtime: Handle,
+    /// Whether any record gets through.
     flow: Flow,
 }
 
@@ -56,6 +59,10 @@ pub(super) struct Parts {
     pub(super) graveyard: Graveyard,
     pub(super) counts: Counts,
     pub(super) limits: Limits,
+    pub(super) directory: Directory,
+    pub(super) throttle: Throttle,
+    /// Whether any record gets through.
+    pub(super) flow: Flow,
     /// Pulled when the producer cannot go on, so that the process ends rather than stand still.
     pub(super) failed: CancellationToken,
 }
@@ -109,8 +116,11 @@ impl Publisher {
             cluster: cluster.clone(),
             allowed: allowed.clone(),
             graveyard: Graveyard { topic: config.dead_letter_topic.as_str().into(), group: config.group_id.clone() },
-            counts: Counts::new(metrics, flow.clone()),
+            counts: Counts::new(metrics),
             limits,
+            directory: Directory::start(config, cluster)?,
+            throttle: Throttle::new(metrics.publish_throttle.clone()),
+            flow: flow.clone(),
             failed,
         };
         let way = match config.delivery() {
@@ -147,7 +157,7 @@ impl Publisher {
 
     /// Publishes an ending to where its caller wants it.
     pub fn publish(&self, ending: Ending, correlation: Correlation, address: Address) {
-        self.send(Job::new(ending, correlation, Destination::Caller(address)));
+        self.send(Job::new(ending, correlation, address, &self.allowed));
     }
 
     /// Puts a request aside in a retry topic, to be read again from there. What it would have ended in goes to the
@@ -155,13 +165,13 @@ impl Publisher {
     pub fn park(&self, ending: Ending, correlation: Correlation, parking: Parking, address: Address) {
         let Parking { topic, reason, failures } = &parking;
         debug!(source = %ending.request.source, topic = %topic.name, reason, failures, "a request is put aside");
-        self.send(Job::new(ending, correlation, Destination::Parked(parking, address)));
+        self.send(Job::new(ending, correlation, address, &self.allowed).parked(parking));
     }
 
     /// Publishes a dead letter, and then its fault: to where the caller wants it, or else to the default topic.
     pub fn dead_letter(&self, ending: Ending, correlation: Correlation, fault: Fault) {
         let address = self.address(&correlation).unwrap_or_else(|_| self.allowed.default_address());
-        self.send(Job::new(ending, correlation, Destination::DeadLetter(DeadLetter::new(fault), address)));
+        self.send(Job::new(ending, correlation, address, &self.allowed).dead(fault));
     }
 
     /// What has to wait for its turn does so in a task of its own.

@@ -3,33 +3,51 @@
 use bytes::Bytes;
 use rdkafka::message::{Header, OwnedHeaders};
 
+use super::recourse::Form;
 use crate::callers::ReplyRecord;
-use crate::message::{Correlation, Dialect, HeadersBuilder, Outcome, Request, header};
+use crate::message::{Correlation, Dialect, Fault, HeadersBuilder, Outcome, Request, header};
+
+/// What a header adds to a record beside its name and its value, at most.
+pub(super) const HEADER_OVERHEAD: usize = 10;
+/// As much of a fault's message stands in its short form.
+const SHORT_MESSAGE: usize = 256;
 
 /// The value and headers of the record that ends a request.
 pub(super) struct Record {
     pub(super) payload: Bytes,
     pub(super) headers: OwnedHeaders,
+    /// What both take on the broker, at most.
+    pub(super) bytes: usize,
 }
 
-/// Writes the record for an outcome.
+/// Writes the record for an outcome, in the form that this has by itself.
 pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome: &Outcome) -> Record {
-    let mut headers = Some(OwnedHeaders::new_with_capacity(16));
-    let payload = write(request, correlation, outcome, |key, value| {
+    let form = if outcome.result.is_ok() { Form::Answer } else { Form::Fault };
+    record_in(form, request, correlation, outcome)
+}
+
+/// Writes the record for an outcome in some form. The short one wants a short correlation.
+pub(super) fn record_in(form: Form, request: &Request, correlation: &Correlation, outcome: &Outcome) -> Record {
+    let (mut headers, mut bytes) = (Some(OwnedHeaders::new_with_capacity(16)), 0);
+    let payload = write(form, request, correlation, outcome, |key, value| {
+        bytes += key.len() + value.map_or(0, <[u8]>::len) + HEADER_OVERHEAD;
         headers = headers.take().map(|headers| headers.insert(Header { key, value }));
     });
-    Record { payload, headers: headers.unwrap_or_default() }
+    bytes += payload.len();
+    Record { payload, headers: headers.unwrap_or_default(), bytes }
 }
 
 /// The same record as it would come back.
 pub(super) fn reply_for_caller(request: &Request, correlation: &Correlation, outcome: &Outcome) -> ReplyRecord {
     let mut headers = HeadersBuilder::with_capacity(512, 16);
-    let body = write(request, correlation, outcome, |key, value| headers.push(key, value));
+    let form = if outcome.result.is_ok() { Form::Answer } else { Form::Fault };
+    let body = write(form, request, correlation, outcome, |key, value| headers.push(key, value));
     ReplyRecord { headers: headers.finish(), body }
 }
 
 /// Writes the headers, and returns the value.
 fn write(
+    form: Form,
     request: &Request,
     correlation: &Correlation,
     outcome: &Outcome,
@@ -37,6 +55,7 @@ fn write(
 ) -> Bytes {
     let (status, content_type, payload) = match &outcome.result {
         Ok(reply) => (200, reply.content_type.as_str(), reply.body.clone()),
+        Err(fault) if form <= Form::Short => (fault.code.status(), "application/json", short_body(fault, correlation)),
         Err(fault) => (fault.code.status(), "application/json", fault.body(&correlation.display())),
     };
     let served_by = &outcome.served_by;
@@ -51,7 +70,7 @@ fn write(
         (header::FALLBACK_FROM, &served_by.fallback_from),
     ];
     for (name, value) in names {
-        if let Some(value) = value {
+        if let Some(value) = value.as_ref().filter(|_| form > Form::Short) {
             put(name, Some(value.as_bytes()));
         }
     }
@@ -73,12 +92,18 @@ fn write(
         // Without it the client goes on waiting for more of the same reply.
         put("kafka_nest-is-disposed", Some(&[0]));
     }
-    for (name, value) in request.headers.iter() {
-        if header::is_carried(name) {
-            put(name, value);
-        }
+    if form > Form::Uncarried {
+        request.headers.iter().filter(|(name, _)| header::is_carried(name)).for_each(|(name, value)| put(name, value));
     }
     payload
+}
+
+/// The fault's value with no more than the beginning of its message.
+fn short_body(fault: &Fault, correlation: &Correlation) -> Bytes {
+    let end = fault.message.floor_char_boundary(SHORT_MESSAGE);
+    let more = if end < fault.message.len() { "…" } else { "" };
+    let message = format!("{}{more}", &fault.message[..end]);
+    Fault { message, ..fault.clone() }.body(&correlation.display())
 }
 
 pub(super) fn with(headers: OwnedHeaders, key: &str, value: &[u8]) -> OwnedHeaders {
@@ -127,6 +152,8 @@ mod tests {
                 let outcome = Outcome { served_by, result: result.clone() };
                 let correlation = Correlation::of(&request);
                 let record = reply_record(&request, &correlation, &outcome);
+                let value_bytes: usize = record.headers.iter().filter_map(|header| header.value).map(<[u8]>::len).sum();
+                assert!(record.bytes > record.payload.len() + value_bytes);
                 let reply = reply_for_caller(&request, &correlation, &outcome);
                 assert_eq!(reply.body, record.payload);
                 let of_record: Vec<_> = record.headers.iter().map(|header| (header.key, header.value)).collect();
@@ -134,6 +161,31 @@ mod tests {
                 // Nobody copies a model's answer.
                 assert_eq!(reply.body.as_ptr() == body.as_ptr(), result.is_ok());
             }
+        }
+    }
+
+    #[test]
+    fn the_short_form_is_small_whatever_the_request_is_like() {
+        let big = vec![b'"'; 900_000];
+        for (id, topic) in [("kafka_correlationId", "kafka_replyTopic"), ("REPLY_CORRELATION_ID", "REPLY_TOPIC")] {
+            let headers = [(id, &big[..]), (topic, b"a.reply"), ("kafka_replyPartition", b"1"), ("x-big", &big[..])];
+            let request = Request {
+                source: Source { topic: "requests".into(), partition: 2, offset: 7 },
+                timestamp: None,
+                key: Some(big.clone().into()),
+                payload: None,
+                headers: Headers::from_pairs(headers),
+                parked: None,
+            };
+            let message = "\u{1}ä".repeat(100_000);
+            let served_by = ServedBy { endpoint: Some("e".repeat(100_000).into()), ..ServedBy::default() };
+            let result = Err(Fault::permanent(Code::BadRequest, Stage::Route, message));
+            let (outcome, correlation) = (Outcome { served_by, result }, Correlation::of(&request));
+            let size = |form, correlation| record_in(form, &request, correlation, &outcome).bytes;
+            assert!(size(Form::Fault, &correlation) > size(Form::Uncarried, &correlation) + 900_000);
+            let short = correlation.short();
+            assert!(size(Form::Short, &short) < 4_096, "{}", size(Form::Short, &short));
+            assert!(short.id.len() <= 64 && short.header() == correlation.header());
         }
     }
 }

@@ -1,115 +1,399 @@
-//! What to do about a record that the broker did not take. Pure.
+//! The ladder of recovery: what to try next for an ending whose record is not taken. Pure.
+//!
+//! Every refusal that cannot pass leads one rung down, and the last rung is a drop that is counted and logged. So no
+//! ending goes on for ever. Trying the same again is for errors that may pass, each of which is listed by name.
 
 use rdkafka::error::RDKafkaErrorCode;
 
-/// Which record it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Attempted {
-    /// A reply or fault to where the caller wants it.
-    Caller {
-        /// Whether the caller had named a partition.
-        partition: bool,
-        /// Whether the topic is `kafka.replies_topic` anyway.
-        default_topic: bool,
-        /// Whether it goes with a dead letter.
-        after_letter: bool,
-    },
-    /// A dead letter, with or without the request's value.
-    DeadLetter {
-        /// Whether it carried the value.
-        whole: bool,
-    },
-    /// A request on its way into a retry topic.
-    Parked,
+/// The records of an ending that are still to be tried. A rung further down is less, compared field by field in this
+/// order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Course {
+    /// Whether the request goes into a retry topic, in place of all below.
+    pub(super) parked: bool,
+    /// Whether the reply goes to a topic that the caller has named, other than the default one.
+    pub(super) named: bool,
+    /// The dead letter.
+    pub(super) letter: Letter,
+    /// Whether the letter has to be in the partition that the request was in.
+    pub(super) letter_partition: bool,
+    /// The reply or fault.
+    pub(super) reply: Form,
+    /// Whether its partition is given.
+    pub(super) partition: bool,
 }
 
-/// What to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Recourse {
-    /// The same record again, after a moment.
-    Again,
-    /// The same record to any partition of the topic.
-    AnyPartition,
-    /// A small fault in place of the reply, which is too large.
-    TooLarge,
-    /// Nobody can be answered there: a dead letter, and then a fault to the default topic.
-    DeadLetter,
-    /// The same record to the default topic.
-    DefaultAddress,
-    /// The dead letter without the request's value, which is too large.
-    Stripped,
-    /// The reply or fault in place of the request, which the retry topic does not take.
-    NotParked,
-    /// Everything that could be tried was.
-    GiveUp,
+/// How much a dead letter has of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Letter {
+    /// There is none any more: no form of it was taken.
+    Spent,
+    /// Where it came from, and why it is dead.
+    Bare,
+    /// Key and headers.
+    Valueless,
+    /// All of it.
+    Whole,
+    /// None is needed so far.
+    Unwritten,
 }
 
-/// Chooses by the error and by what was tried.
-pub(super) fn recourse(code: Option<RDKafkaErrorCode>, attempted: Attempted) -> Recourse {
-    use Attempted::{Caller, DeadLetter, Parked};
-    use RDKafkaErrorCode as E;
-    match (code, attempted) {
-        (Some(E::UnknownPartition), Caller { partition: true, .. } | DeadLetter { .. }) => Recourse::AnyPartition,
-        (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), Caller { .. }) => Recourse::TooLarge,
-        (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), DeadLetter { whole: true }) => Recourse::Stripped,
-        (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), DeadLetter { whole: false }) => Recourse::GiveUp,
-        (Some(E::MessageSizeTooLarge | E::InvalidMessageSize), Parked) => Recourse::NotParked,
-        (Some(code), Parked) if topic_is_unusable(code) => Recourse::NotParked,
-        (Some(code), Caller { default_topic: false, after_letter, .. }) if topic_is_unusable(code) => {
-            match after_letter {
-                true => Recourse::DefaultAddress,
-                false => Recourse::DeadLetter,
-            }
+/// How much a reply says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    /// There is none any more: no form of it was taken.
+    Dropped,
+    /// A fault whose message and correlation id are short.
+    Short,
+    /// A fault without the headers that are carried from the request.
+    Uncarried,
+    /// A fault.
+    Fault,
+    /// The model's answer.
+    Answer,
+}
+
+/// Which record of an ending it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    /// The dead letter.
+    Letter,
+    /// The reply or fault, or the request if it is parked.
+    Reply,
+}
+
+/// Why a record was not taken, as far as it matters for what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It says nothing of the record, and may be otherwise in a moment.
+    Passing,
+    /// The topic is not there, or this client may not write to it. For a topic of our own that is an operator's to mend.
+    Topic,
+    /// The topic has no such partition.
+    Partition,
+    /// The record is larger than it may be.
+    Size,
+    /// Whatever else there is: the record will never be taken as it is.
+    Record,
+}
+
+impl Letter {
+    /// Whether there is one to write.
+    pub(super) fn is_written(self) -> bool {
+        matches!(self, Self::Bare | Self::Valueless | Self::Whole)
+    }
+
+    fn less(self) -> Self {
+        match self {
+            Self::Unwritten | Self::Whole => Self::Valueless,
+            Self::Valueless => Self::Bare,
+            Self::Bare | Self::Spent => Self::Spent,
         }
-        // The default topic was there at the start; that it is gone, or forbidden, is for an operator to mend. Until
-        // then the request waits, and its offset with it.
-        _ => Recourse::Again,
     }
 }
 
-fn topic_is_unusable(code: RDKafkaErrorCode) -> bool {
+impl Form {
+    fn less(self) -> Self {
+        match self {
+            Self::Answer => Self::Fault,
+            Self::Fault => Self::Uncarried,
+            Self::Uncarried => Self::Short,
+            Self::Short | Self::Dropped => Self::Dropped,
+        }
+    }
+}
+
+impl Course {
+    /// Whether nothing is left to be tried.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.parked && self.reply == Form::Dropped && !self.letter.is_written()
+    }
+
+    /// A dead letter, if there was none, and the fault to the default topic. `partition`: whether that one's is given.
+    fn dead_letter(self, partition: bool) -> Self {
+        let (letter, reply) = match self.letter {
+            Letter::Unwritten => (Letter::Whole, self.reply.min(Form::Fault)),
+            other => (other, self.reply),
+        };
+        Self { named: false, letter, reply, partition, ..self }
+    }
+
+    /// A smaller reply. After the smallest comes a dead letter, which has to do without one.
+    fn smaller_reply(self, partition: bool) -> Self {
+        match (self.reply, self.named, self.letter) {
+            (Form::Short | Form::Dropped, true, _) => self.dead_letter(partition),
+            (Form::Short | Form::Dropped, false, Letter::Unwritten) => {
+                Self { letter: Letter::Whole, reply: Form::Dropped, ..self }
+            }
+            _ => Self { reply: self.reply.less(), ..self },
+        }
+    }
+}
+
+/// What to try next; None is the same again. `partition`: whether the default topic's partition would be given.
+pub(super) fn recourse(cause: Cause, part: Part, course: Course, partition: bool) -> Option<Course> {
+    let next = match (part, cause) {
+        (_, Cause::Passing) => return None,
+        (Part::Reply, _) if course.parked => Course { parked: false, ..course },
+        (Part::Letter, Cause::Topic) => return None,
+        (Part::Letter, Cause::Partition) if course.letter_partition => Course { letter_partition: false, ..course },
+        (Part::Letter, _) => Course { letter: course.letter.less(), ..course },
+        (Part::Reply, Cause::Partition) if course.partition => Course { partition: false, ..course },
+        (Part::Reply, Cause::Size) => course.smaller_reply(partition),
+        (Part::Reply, Cause::Topic | Cause::Partition | Cause::Record) if course.named => course.dead_letter(partition),
+        (Part::Reply, Cause::Topic) => return None,
+        (Part::Reply, Cause::Partition | Cause::Record) => course.smaller_reply(partition),
+    };
+    Some(next)
+}
+
+impl Cause {
+    /// By librdkafka's code. An error without one, such as that of a name with a NUL in it, is of the record.
+    pub(super) fn of(code: Option<RDKafkaErrorCode>) -> Self {
+        match code {
+            Some(code) if may_pass(code) => Self::Passing,
+            Some(code) if is_of_topic(code) => Self::Topic,
+            Some(RDKafkaErrorCode::UnknownPartition) => Self::Partition,
+            Some(
+                RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::InvalidMessageSize
+                | RDKafkaErrorCode::MessageBatchTooLarge,
+            ) => Self::Size,
+            _ => Self::Record,
+        }
+    }
+}
+
+fn is_of_topic(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownPartition
-            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::UnknownTopicId
             | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::InvalidRecord
-            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+    )
+}
+
+/// Errors of brokers, connections, coordinators and producers. They pass, or end the whole producer, whose records go to
+/// another.
+fn may_pass(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as E;
+    is_of_transaction(code)
+        || matches!(
+            code,
+            E::BrokerTransportFailure
+                | E::BrokerDestroy
+                | E::DestroyBroker
+                | E::AllBrokersDown
+                | E::Resolve
+                | E::SSL
+                | E::Authentication
+                | E::SaslAuthenticationFailed
+                | E::NetworkException
+                | E::NodeUpdate
+                | E::UnknownBroker
+                | E::BrokerNotAvailable
+                | E::RebootstrapRequired
+                | E::MessageTimedOut
+                | E::OperationTimedOut
+                | E::TimedOutQueue
+                | E::RequestTimedOut
+                | E::QueueFull
+                | E::Interrupted
+                | E::InProgress
+                | E::PreviousInProgress
+                | E::Retry
+                | E::WaitCache
+                | E::ThrottlingQuotaExceeded
+                | E::LeaderNotAvailable
+                | E::NotLeaderForPartition
+                | E::FencedLeaderEpoch
+                | E::UnknownLeaderEpoch
+                | E::ReplicaNotAvailable
+                | E::ISRInsufficient
+                | E::NotEnoughReplicas
+                | E::NotEnoughReplicasAfterAppend
+                | E::KafkaStorageError
+                | E::WaitingForCoordinator
+                | E::CoordinatorLoadInProgress
+                | E::CoordinatorNotAvailable
+                | E::NotCoordinator
+                // Another record of the same batch is at fault.
+                | E::InvalidDifferentRecord
+        )
+}
+
+/// Errors of a record that say nothing of the record itself: its transaction was broken off, or its producer has ended.
+pub(super) fn is_of_transaction(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as E;
+    matches!(
+        code,
+        E::PurgeQueue
+            | E::PurgeInflight
+            | E::State
+            | E::Fatal
+            | E::Fenced
+            | E::ProducerFenced
+            | E::InvalidProducerEpoch
+            | E::InvalidProducerIdMapping
+            | E::InvalidTransactionalState
+            | E::ConcurrentTransactions
+            | E::TransactionCoordinatorFenced
+            | E::OutOfOrderSequenceNumber
+            | E::DuplicateSequenceNumber
+            | E::UnknownProducerId
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use rdkafka::types::RDKafkaRespErr;
+
     use super::*;
+
+    const LETTERS: [Letter; 5] = [Letter::Spent, Letter::Bare, Letter::Valueless, Letter::Whole, Letter::Unwritten];
+    const FORMS: [Form; 5] = [Form::Dropped, Form::Short, Form::Uncarried, Form::Fault, Form::Answer];
+    const BOTH: [bool; 2] = [false, true];
+
+    /// Every code that librdkafka has, and none.
+    fn codes() -> Vec<Option<RDKafkaErrorCode>> {
+        let known = (-300..400).filter_map(|code| RDKafkaRespErr::try_from(code).ok());
+        known.map(|code| Some(code.into())).chain([None]).collect()
+    }
+
+    fn courses() -> Vec<Course> {
+        let mut courses = Vec::new();
+        for (letter, reply) in LETTERS.iter().flat_map(|letter| FORMS.map(|reply| (*letter, reply))) {
+            for flags in 0..16 {
+                let [parked, named, letter_partition, partition] = [1, 2, 4, 8].map(|bit| flags & bit > 0);
+                courses.push(Course { parked, named, letter, letter_partition, reply, partition });
+            }
+        }
+        courses
+    }
+
+    /// The records of a course that can be refused.
+    fn parts(course: Course) -> impl Iterator<Item = Part> {
+        let letter = !course.parked && course.letter.is_written();
+        let reply = course.parked || course.reply > Form::Dropped;
+        [(letter, Part::Letter), (reply, Part::Reply)]
+            .into_iter()
+            .filter_map(|(is_there, part)| is_there.then_some(part))
+    }
+
+    /// Whether the same is tried again: the error may pass, or a topic of our own has to be mended.
+    fn is_again(cause: Cause, part: Part, course: Course) -> bool {
+        let ours = !course.parked && (part == Part::Letter || !course.named);
+        cause == Cause::Passing || cause == Cause::Topic && ours
+    }
+
+    #[test]
+    fn each_refusal_that_cannot_pass_leads_down() {
+        let codes = codes();
+        assert!(codes.len() > 170, "{}", codes.len());
+        for code in codes {
+            for course in courses() {
+                for (part, partition) in parts(course).flat_map(|part| BOTH.map(|partition| (part, partition))) {
+                    let cause = Cause::of(code);
+                    match recourse(cause, part, course, partition) {
+                        None => assert!(is_again(cause, part, course), "{code:?} {part:?} {course:?}"),
+                        Some(next) => assert!(next < course, "{code:?} {part:?} {course:?} {next:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_refused_in_whatever_order_it_comes_to_an_end(
+            start in 0..courses().len(),
+            refusals in prop::collection::vec((0..codes().len(), any::<bool>(), any::<bool>()), 200),
+        ) {
+            let (codes, mut course) = (codes(), courses()[start]);
+            let mut steps = 0;
+            for (code, last, partition) in refusals {
+                let parts: Vec<_> = parts(course).collect();
+                let Some(part) = (if last { parts.last() } else { parts.first() }) else {
+                    prop_assert!(course.is_lost());
+                    return Ok(());
+                };
+                if let Some(next) = recourse(Cause::of(codes[code]), *part, course, partition) {
+                    course = next;
+                    steps += 1;
+                }
+            }
+            prop_assert!(steps <= 16, "{steps}");
+        }
+    }
+
+    #[test]
+    fn the_rungs_of_an_answer_that_nobody_takes() {
+        let answer = Course {
+            parked: true,
+            named: true,
+            letter: Letter::Unwritten,
+            letter_partition: true,
+            reply: Form::Answer,
+            partition: true,
+        };
+        let mut rungs = vec![answer];
+        while let Some(part) = parts(rungs[rungs.len() - 1]).last() {
+            rungs.extend(recourse(Cause::Size, part, rungs[rungs.len() - 1], false));
+        }
+        let seen: Vec<_> = rungs.iter().map(|rung| (rung.parked, rung.named, rung.letter, rung.reply)).collect();
+        assert_eq!(
+            seen,
+            [
+                (true, true, Letter::Unwritten, Form::Answer),
+                (false, true, Letter::Unwritten, Form::Answer),
+                (false, true, Letter::Unwritten, Form::Fault),
+                (false, true, Letter::Unwritten, Form::Uncarried),
+                (false, true, Letter::Unwritten, Form::Short),
+                (false, false, Letter::Whole, Form::Short),
+                (false, false, Letter::Whole, Form::Dropped),
+                (false, false, Letter::Valueless, Form::Dropped),
+                (false, false, Letter::Bare, Form::Dropped),
+                (false, false, Letter::Spent, Form::Dropped),
+            ]
+        );
+        assert!(rungs[rungs.len() - 1].is_lost());
+    }
 
     #[test]
     fn each_failure_has_its_way_out() {
         use RDKafkaErrorCode as E;
-        let caller = |partition, default_topic| Attempted::Caller { partition, default_topic, after_letter: false };
-        let lettered = |default_topic| Attempted::Caller { partition: false, default_topic, after_letter: true };
+        let plain = Course {
+            parked: false,
+            named: false,
+            letter: Letter::Unwritten,
+            letter_partition: true,
+            reply: Form::Answer,
+            partition: false,
+        };
+        let named = Course { named: true, ..plain };
+        let lettered = Course { letter: Letter::Whole, reply: Form::Fault, ..plain };
         let cases = [
-            (E::MessageSizeTooLarge, caller(false, true), Recourse::TooLarge),
-            (E::UnknownPartition, caller(true, true), Recourse::AnyPartition),
-            (E::UnknownPartition, caller(false, false), Recourse::DeadLetter),
-            (E::UnknownTopic, caller(false, false), Recourse::DeadLetter),
-            (E::TopicAuthorizationFailed, caller(true, false), Recourse::DeadLetter),
-            (E::TopicAuthorizationFailed, caller(false, true), Recourse::Again),
-            (E::UnknownTopic, caller(false, true), Recourse::Again),
-            (E::UnknownTopic, lettered(false), Recourse::DefaultAddress),
-            (E::UnknownTopic, lettered(true), Recourse::Again),
-            (E::BrokerTransportFailure, caller(false, false), Recourse::Again),
-            (E::MessageSizeTooLarge, Attempted::DeadLetter { whole: true }, Recourse::Stripped),
-            (E::MessageSizeTooLarge, Attempted::DeadLetter { whole: false }, Recourse::GiveUp),
-            (E::MessageSizeTooLarge, Attempted::Parked, Recourse::NotParked),
-            (E::UnknownTopic, Attempted::Parked, Recourse::NotParked),
-            (E::BrokerTransportFailure, Attempted::Parked, Recourse::Again),
-            (E::MessageTimedOut, Attempted::DeadLetter { whole: true }, Recourse::Again),
+            (E::MessageSizeTooLarge, Part::Reply, plain, Some(Course { reply: Form::Fault, ..plain })),
+            (E::UnknownPartition, Part::Reply, Course { partition: true, ..plain }, Some(plain)),
+            (E::UnknownPartition, Part::Reply, named, Some(lettered)),
+            (E::UnknownTopic, Part::Reply, named, Some(lettered)),
+            (E::InvalidRecord, Part::Reply, named, Some(lettered)),
+            (E::TopicAuthorizationFailed, Part::Reply, plain, None),
+            (E::UnknownTopic, Part::Reply, Course { named: true, ..lettered }, Some(lettered)),
+            (E::UnknownTopic, Part::Letter, lettered, None),
+            (E::BrokerTransportFailure, Part::Reply, named, None),
+            (E::UnknownPartition, Part::Letter, lettered, Some(Course { letter_partition: false, ..lettered })),
+            (E::MessageSizeTooLarge, Part::Letter, lettered, Some(Course { letter: Letter::Valueless, ..lettered })),
+            (E::UnknownTopic, Part::Reply, Course { parked: true, ..plain }, Some(plain)),
+            (E::BrokerTransportFailure, Part::Reply, Course { parked: true, ..plain }, None),
         ];
-        for (code, attempted, expected) in cases {
-            assert_eq!(recourse(Some(code), attempted), expected, "{code:?} {attempted:?}");
+        for (code, part, course, next) in cases {
+            assert_eq!(recourse(Cause::of(Some(code)), part, course, false), next, "{code:?} {part:?} {course:?}");
         }
-        assert_eq!(recourse(None, caller(true, true)), Recourse::Again);
+        assert_eq!(Cause::of(None), Cause::Record);
     }
 }

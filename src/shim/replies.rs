@@ -40,6 +40,17 @@ pub(super) struct ReplyPartition {
     pub(super) partition: i32,
 }
 
+/// From where replies are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Nobody waits for what is there already.
+    End,
+    /// So far they were read. When that is gone, from the first that is left.
+    After(i64),
+    /// The topic is another one than before, and callers may wait for what it has already.
+    Beginning,
+}
+
 /// The running thread; it stops, a moment later, when this is dropped.
 pub(super) struct Replies {
     partition: i32,
@@ -59,6 +70,17 @@ struct Reader {
     received: IntCounter,
     unclaimed: IntCounter,
     stop: Arc<AtomicBool>,
+}
+
+impl Start {
+    /// Where that is in a partition that has these offsets.
+    fn offset(self, first: i64, end: i64) -> i64 {
+        match self {
+            Self::Beginning => first,
+            Self::After(next) if next < first || next > end => first,
+            Self::After(_) | Self::End => end,
+        }
+    }
 }
 
 impl ReplyPartition {
@@ -111,7 +133,7 @@ impl Replies {
             ("fetch.queue.backoff.ms", "5"),
             ("queued.max.messages.kbytes", "16384"),
         ];
-        let consumer = cluster.client("shim-consumer", &settings, cluster.context("shim-consumer"))?;
+        let consumer = cluster.client_with_topic_ids("shim-consumer", &settings, cluster.context("shim-consumer"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let partition = source.partition;
         let reader = Reader {
@@ -155,35 +177,44 @@ impl Reader {
     fn run(self) {
         // Where the next reply lies; `None` until that is known.
         let mut next = None;
-        let mut last_seen = None;
+        let mut start = Start::End;
         let mut unreachable = false;
         while !self.stop.load(Ordering::Acquire) {
             if next.is_none() {
-                next = self.position(last_seen);
+                next = self.position(start);
                 continue;
             }
             match self.consumer.poll(POLL) {
                 Some(Ok(record)) => {
-                    last_seen = Some(record.offset() + 1);
+                    start = Start::After(record.offset() + 1);
                     self.deliver(&record);
                 }
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
-                    warn!(
-                        position = last_seen,
-                        "the replies topic no longer has the next reply; its place is looked up"
-                    );
+                    warn!(?start, "the replies topic no longer has the next reply; its place is looked up");
                     next = None;
                 }
                 Some(Err(error)) => debug!(%error, "reading replies"),
                 None => {}
             }
+            if self.is_topic_anew() {
+                warn!(
+                    topic = self.source.topic,
+                    "the replies topic was deleted and made again; it is read from its beginning"
+                );
+                (next, start) = (None, Start::Beginning);
+            }
             unreachable = self.watch_health(unreachable);
         }
     }
 
-    /// Stands at the partition's end, or, when replies were lost before they could be read, at the first that is left.
-    fn position(&self, last_seen: Option<i64>) -> Option<i64> {
-        match self.assign(last_seen) {
+    fn is_topic_anew(&self) -> bool {
+        let topic_ids = self.consumer.context().topic_ids();
+        topic_ids.is_any_anew() && topic_ids.take_anew().contains(&self.source.topic)
+    }
+
+    /// Stands where replies are read from, once that is known.
+    fn position(&self, start: Start) -> Option<i64> {
+        match self.assign(start) {
             Ok(offset) => {
                 debug!(topic = self.source.topic, partition = self.source.partition, offset, "replies are read");
                 self.cluster.health().answered();
@@ -201,13 +232,10 @@ impl Reader {
         }
     }
 
-    fn assign(&self, last_seen: Option<i64>) -> Result<i64, KafkaError> {
+    fn assign(&self, start: Start) -> Result<i64, KafkaError> {
         let ReplyPartition { topic, partition } = &self.source;
         let (first, end) = self.consumer.fetch_watermarks(topic, *partition, POSITION_TIMEOUT)?;
-        let offset = match last_seen {
-            Some(next) if next < first => first,
-            _ => end,
-        };
+        let offset = start.offset(first, end);
         let mut assignment = TopicPartitionList::with_capacity(1);
         assignment.add_partition_offset(topic, *partition, Offset::Offset(offset))?;
         self.consumer.assign(&assignment)?;
@@ -268,6 +296,15 @@ pub(super) fn copy(record: &BorrowedMessage<'_>) -> ReplyRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_reply_that_somebody_may_wait_for_is_passed_over() {
+        assert_eq!(Start::End.offset(3, 9), 9);
+        assert_eq!(Start::Beginning.offset(3, 9), 3);
+        assert_eq!(Start::After(2).offset(3, 9), 3, "some were deleted before they were read");
+        assert_eq!(Start::After(12).offset(0, 9), 0, "it is another topic, or has lost its last");
+        assert_eq!(Start::After(9).offset(3, 9), 9);
+    }
 
     #[test]
     fn the_partition_is_the_configured_one_or_follows_from_the_instance() {

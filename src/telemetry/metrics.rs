@@ -114,6 +114,11 @@ pub struct Metrics {
     pub published: IntCounterVec,
     /// `signalbox_publish_failures_total{reason}`
     pub publish_failures: IntCounterVec,
+    /// `signalbox_lost_total{what}`: what no topic took in any form: the `fault` of a dead letter, or all that a `request`
+    /// could end in.
+    pub lost: IntCounterVec,
+    /// `signalbox_publish_throttle_seconds`: how long brokers lately had our producers wait for their quota.
+    pub publish_throttle: prometheus::Gauge,
     /// `signalbox_publish_duration_seconds`: from handing a reply to the client until the broker acknowledges it.
     pub publish_duration: Histogram,
     /// `signalbox_order_waiting`: answers that wait for an earlier one of their key or partition to leave.
@@ -349,6 +354,11 @@ impl Metrics {
             rebalances: f.counters("rebalances_total", "Partitions gained and given back", &["kind"])?,
             published: f.counters("published_total", "Acknowledged records", &["kind"])?,
             publish_failures: f.counters("publish_failures_total", "Records the broker did not take", &["reason"])?,
+            lost: f.counters("lost_total", "Endings that no topic took in any form", &["what"])?,
+            publish_throttle: f.register(prometheus::Gauge::with_opts(Opts::new(
+                "publish_throttle_seconds",
+                "How long brokers lately had producers of replies wait for their quota",
+            ))?)?,
             publish_duration: f.histogram(
                 "publish_duration_seconds",
                 "From publishing a reply to its acknowledgement",

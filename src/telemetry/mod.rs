@@ -4,10 +4,12 @@ mod flow;
 mod log_gate;
 mod logging;
 mod metrics;
+mod printable;
 mod readiness;
 
 pub use flow::{Flow, Pending};
 pub(crate) use log_gate::LogGate;
 pub use logging::{LogFormat, init_logging};
 pub use metrics::{BatchMetrics, Metrics, RouteMetrics, ShadowMetrics};
+pub(crate) use printable::printable;
 pub use readiness::{Part, Readiness};

@@ -1,5 +1,6 @@
 //! Requests that go together are answered as if each had gone alone.
 
+mod company;
 mod http;
 mod oracle;
 mod poison;
@@ -41,7 +42,7 @@ async fn together_each_gets_the_answer_that_it_gets_alone() {
     for Animal { name, .. } in &animals {
         let uri = format!("models:/{name}/1");
         hosting = hosting.endpoint_with(&format!("alone-{name}"), &uri, "60s", ", batch: off");
-        hosting = hosting.endpoint(&format!("together-{name}"), &uri);
+        hosting = hosting.endpoint_with(&format!("together-{name}"), &uri, "60s", ", batch: on");
     }
     let signalbox = hosting.start();
     let caller = Caller::of(&signalbox);
@@ -71,14 +72,16 @@ async fn together_each_gets_the_answer_that_it_gets_alone() {
     for Animal { name, .. } in &animals {
         let labels = format!("{{endpoint=\"together-{name}\",route=\"only\"}}");
         let (rows, calls) = (metric(&caller, "rows_sum", &labels).await, metric(&caller, "rows_count", &labels).await);
-        let singly = caller.model(&format!("{name}/1")).await.unwrap().singly;
-        summary.push(format!("{name}: {calls} calls of {:.1} rows, {singly:?}", rows / calls.max(1.0)));
+        let model = caller.model(&format!("{name}/1")).await.unwrap();
+        let (by, singly, size) = (model.batched_by.as_deref().unwrap_or("nobody"), model.singly, rows / calls.max(1.0));
+        summary.push(format!("{name}: {calls} calls of {size:.1} rows, batched by {by}, {singly:?}"));
     }
     println!("{asked} requests to {} models\n{}", animals.len(), summary.join("\n"));
     let shown = differences.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
     assert!(differences.is_empty(), "{} of {asked} differ:\n{shown}", differences.len());
-    let joined = summary.iter().filter(|line| line.ends_with("None") && !line.contains(" 1.0 rows")).count();
-    assert!(joined * 2 > animals.len() || animals.len() < 4, "only {joined} models were called with batches");
+    let joined = |by: &str| summary.iter().filter(|it| it.contains(by) && !it.contains(" 1.0 rows")).count();
+    let (known, vouched) = (joined("batched by model"), joined("batched by route"));
+    assert!(known >= 12 && vouched >= 6 || animals.len() < 20, "{known} and {vouched} models were called with batches");
 }
 
 async fn metric(caller: &Caller, name: &str, labels: &str) -> f64 {

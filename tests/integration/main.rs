@@ -28,12 +28,19 @@ mod recovery; // routes that cannot answer, and those that take their place
 mod faults; // bad requests get one clear fault each
 mod limits; // requests and answers that are too large
 mod ready; // whether requests are read and replies published
+mod barred; // endings that no topic takes as they are
 mod crash; // kill -9
 mod exactly_once; // kill -9, and each reply once
 mod order; // replies in the order of their requests
 mod park; // requests that are put aside, and what nobody survives
+mod deadly; // what nobody survives
+mod anew; // topics that are deleted and made again
+mod growth; // partitions that are added
+mod groups; // whose parked requests are whose
+mod lag; // nothing left to do is nothing
 mod fairness; // who waits gets a turn, and nobody else takes one
 mod answered; // who waits has the answer at once
-mod rebalance; // instances come and go
+mod rebalance;
+mod reborn; // instances come and go
 mod outage; // the broker stops and comes back
 mod fire; // everything at once, and a checker that counts what it cost

@@ -125,7 +125,7 @@ fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
         kafka.produce(&setup.requests, Some("key"), &sent, PAYLOAD);
 
         // They can be read as Spring writes them.
-        let parked = kafka.consume(&format!("{}-retry-500", setup.requests), 1, LIMIT).pop().unwrap();
+        let parked = kafka.consume(&format!("{}-retry-{}-500", setup.requests, setup.group()), 1, LIMIT).pop().unwrap();
         assert_eq!((parked.key(), parked.payload()), (Some(&b"key"[..]), Some(PAYLOAD)));
         assert_eq!(text(&parked, "kafka_original-topic"), setup.requests);
         assert_eq!(header(&parked, "retry_topic-attempts"), 3_i32.to_be_bytes());
@@ -173,7 +173,7 @@ fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() 
     let setup = Setup::new(kafka);
     let model = StubModel::start(|_, _| Reaction::Answer);
     let signalbox = Signalbox::start(&setup.single_config(model.url(), &keys("at_least_once", "[500ms, 60s]")));
-    let topic = format!("{}-retry-500", setup.requests);
+    let topic = format!("{}-retry-{}-500", setup.requests, setup.group());
     let forged = [
         ("kafka_correlationId", "forged"),
         // The year 584,554,019, a topic of somebody else's, and more calls than a number holds.
@@ -185,7 +185,7 @@ fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() 
     let reply = &setup.replies(1, Duration::from_secs(10))[0];
     assert_eq!((reply.status(), &*reply.key, reply.header("attempts")), (200, "forged", "1"), "{}", signalbox.log());
     assert!(reply.header("source").starts_with(&format!("{topic}/")), "{reply:?}");
-    let waiting = format!("{}-retry-60000", setup.requests);
+    let waiting = format!("{}-retry-{}-60000", setup.requests, setup.group());
     kafka.produce(&waiting, None, &[], PAYLOAD);
     let series = format!("signalbox_parked_requests{{topic=\"{waiting}\"}}");
     wait_until("word of what waits", LIMIT, || (signalbox.metric(&series) == Some(1.0)).then_some(()));
@@ -296,7 +296,7 @@ fn a_request_that_ends_each_process_that_runs_it_is_found_out() {
             (answered.len() == INNOCENT + 1).then_some(())
         });
         println!("{delivery}: it took {lives} lives");
-        assert!(lives <= 12, "{lives}");
+        assert!(lives <= 6, "{lives}");
         let letters = kafka.consume(&setup.dead_letters, 2, Duration::from_secs(3));
         assert_eq!(letters.len(), 1);
         assert_eq!(letters[0].key(), Some(&b"poison"[..]));

@@ -44,6 +44,8 @@ pub(crate) struct MemoryStatus {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ModelStatus {
     pub(crate) id: String,
+    pub(crate) source: Option<String>,
+    pub(crate) created: Option<u64>,
     pub(crate) state: String,
     pub(crate) memory: Option<u64>,
     pub(crate) pids: Vec<u32>,
@@ -53,6 +55,7 @@ pub(crate) struct ModelStatus {
     pub(crate) reason: Option<String>,
     pub(crate) serves: Vec<String>,
     pub(crate) unmet: Vec<String>,
+    pub(crate) batched_by: Option<String>,
     pub(crate) singly: Option<String>,
 }
 

@@ -63,6 +63,21 @@ share.coordinator.state.topic.min.isr=2",
         create_topic(&self.bootstrap(), name, partitions, 3, &[("min.insync.replicas", "2")])
     }
 
+    /// Creates a topic whose partitions are on one of them each.
+    pub(crate) fn create_topic_without_copies(&self, name: &str, partitions: i32) -> String {
+        create_topic(&self.bootstrap(), name, partitions, 1, &[("min.insync.replicas", "1")])
+    }
+
+    /// Which of them, counted from 0, leads each partition of a topic.
+    pub(crate) fn leaders(&self, topic: &str) -> Vec<usize> {
+        let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        super::wait_until("the leaders of a topic", READY_WITHIN, || {
+            let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(2)).ok()?;
+            let leaders = metadata.topics()[0].partitions().iter().map(|partition| partition.leader() - 1);
+            leaders.map(|leader| usize::try_from(leader).ok()).collect::<Option<Vec<_>>>()
+        })
+    }
+
     /// Stops one of them, counted from 0, as a power cut would.
     pub(crate) fn kill(&mut self, broker: usize) {
         self.brokers[broker].kill();
@@ -73,7 +88,7 @@ share.coordinator.state.topic.min.isr=2",
         self.brokers[broker].stop();
     }
 
-    /// Starts one of them again, and waits until all three have every record.
+    /// Starts one of them again, and waits until all three have every record that was on all of them.
     pub(crate) fn start_again(&mut self, broker: usize) {
         self.brokers[broker].start();
         self.wait_until_whole();
@@ -88,7 +103,8 @@ share.coordinator.state.topic.min.isr=2",
         loop {
             let whole = consumer.fetch_metadata(None, Duration::from_secs(2)).is_ok_and(|metadata| {
                 let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-                metadata.brokers().len() == started && partitions.all(|partition| partition.isr().len() == started)
+                metadata.brokers().len() == started
+                    && partitions.all(|partition| partition.isr().len() == started.min(partition.replicas().len()))
             });
             if whole {
                 return;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A generator of numbers (splitmix64).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Dice(u64);
 
 /// In which order things are asked for.

@@ -21,10 +21,20 @@ pub(crate) struct Hosting {
 impl Hosting {
     /// Models of this registry; none yet.
     pub(crate) fn of(mlflow: &Mlflow) -> Self {
+        Self::of_registry(&mlflow.tracking_uri())
+    }
+
+    /// Models in directories of this machine, without a registry; none yet.
+    pub(crate) fn of_directories() -> Self {
+        Self::of_registry("http://127.0.0.1:9")
+    }
+
+    /// Models of the registry at this address; none yet.
+    pub(crate) fn of_registry(tracking_uri: &str) -> Self {
         Self {
             endpoints: String::new(),
             kafka: "{bootstrap_servers: embedded, partitions: 2}".to_owned(),
-            registry: format!("tracking_uri: \"{}\"", mlflow.tracking_uri()),
+            registry: format!("tracking_uri: \"{tracking_uri}\""),
             models: String::new(),
             cache: fresh_directory("cache"),
             environment: vec![("PYTHONHASHSEED", "0".into())],

@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -12,7 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Broker, Disk, Proxy, free_port, fresh_directory, unique};
+use super::{Broker, Disk, Proxy, free_port, fresh_directory, unique, wait_until};
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
@@ -128,6 +128,38 @@ share.coordinator.state.topic.min.isr=1
         create_topic(&self.bootstrap(), name, partitions, 1, settings)
     }
 
+    /// Deletes a topic, and makes another of its name so long after, as soon as the broker lets it.
+    pub(crate) fn make_anew(&self, topic: &str, partitions: i32, after: Duration) {
+        let (admin, options) = (admin(&self.bootstrap()), AdminOptions::new());
+        wait_for_future(admin.delete_topics(&[topic], &options)).unwrap()[0].as_ref().unwrap();
+        std::thread::sleep(after);
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        wait_until("the topic to be made anew", Duration::from_secs(30), || {
+            wait_for_future(admin.create_topics([&new], &options)).unwrap()[0].is_ok().then_some(())
+        });
+        // It is there once it has leaders; until then what is sent is held back.
+        wait_until("the topic's leaders", Duration::from_secs(30), || {
+            let metadata = self.producer.client().fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
+            let found = metadata.topics().first()?.partitions();
+            (found.len() == usize::try_from(partitions).unwrap() && found.iter().all(|it| it.leader() >= 0))
+                .then_some(())
+        });
+    }
+
+    /// Gives a topic more partitions, so many in all.
+    pub(crate) fn grow(&self, topic: &str, partitions: usize) {
+        let new = NewPartitions::new(topic, partitions);
+        let grown = wait_for_future(admin(&self.bootstrap()).create_partitions([&new], &AdminOptions::new()));
+        grown.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// The topics whose names begin so.
+    pub(crate) fn topics(&self, prefix: &str) -> Vec<String> {
+        let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(30)).unwrap();
+        let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+        names.filter(|name| name.starts_with(prefix)).collect()
+    }
+
     /// How it ended, if it has by itself.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.broker.ended()
@@ -210,14 +242,17 @@ pub(super) fn create_topic(
     settings: &[(&str, &str)],
 ) -> String {
     let name = unique(name);
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    let admin = admin(bootstrap);
     let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
     let topics = [settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))];
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
     let created = wait_for_future(admin.create_topics(&topics, &options)).unwrap();
     assert!(created.iter().all(Result::is_ok), "{created:?}");
     name
+}
+
+fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap()
 }
 
 /// Waits for a future on a thread of its own, so that it can be called from inside and outside of a runtime.

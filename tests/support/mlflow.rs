@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -74,6 +74,11 @@ impl Mlflow {
     pub(crate) async fn move_alias(&self, name: &str, alias: &str, version: &str) {
         let body = json!({"name": name, "alias": alias, "version": version});
         self.call_registry(reqwest::Method::POST, "registered-models/alias", body).await;
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The interpreter that has MLflow and scikit-learn.

@@ -1,14 +1,17 @@
-//! A wire between a client and a broker that can be cut.
+//! A wire between a client and a broker that can be cut, throttled, and disturbed at requests of one kind.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::disturbance::{Disturbance, Disturbances, Fate, Matching};
 use super::free_port;
 
 const LOOK: Duration = Duration::from_millis(10);
+/// Bytes forwarded at once, so that a throttled wire flows evenly.
+const PIECE: usize = 16 * 1024;
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub(crate) enum Way {
     Responses,
 }
 
-/// A TCP proxy on loopback.
+/// A TCP proxy on loopback, for clients that speak Kafka's protocol in the clear.
 pub(crate) struct Proxy {
     wire: Arc<Wire>,
     port: u16,
@@ -38,6 +41,11 @@ struct State {
     connections: Vec<[TcpStream; 2]>,
     /// How often connections have been severed: a pump that began before has nothing more to forward.
     severed: u64,
+    /// Bytes a second each way, over all connections; no limit while it is `None`.
+    bandwidth: Option<f64>,
+    /// Until when the wire is taken by what has been forwarded, each way.
+    taken: [Option<Instant>; 2],
+    disturbances: Disturbances,
     over: bool,
 }
 
@@ -79,11 +87,27 @@ impl Proxy {
         self.wire.change(State::sever);
     }
 
-    /// Forwards again: what was held up arrives late, unless its connection has been severed.
+    /// Forwards no more than so many bytes a second each way, all connections together; `None` is no limit.
+    pub(crate) fn throttle(&self, bytes_per_second: Option<u32>) {
+        self.wire.change(|state| {
+            state.bandwidth = bytes_per_second.map(f64::from);
+            state.taken = [None; 2];
+        });
+    }
+
+    /// Disturbs requests that match from now on, beside what was asked for before.
+    pub(crate) fn disturb(&self, matching: Matching, disturbance: Disturbance) {
+        self.wire.change(|state| state.disturbances.add(matching, disturbance));
+    }
+
+    /// Forwards again: what was held up arrives late, unless its connection has been severed. Limits and disturbances
+    /// are over.
     pub(crate) fn heal(&self) {
         self.wire.change(|state| {
             state.refusing = false;
             state.stalled.clear();
+            state.bandwidth = None;
+            state.disturbances.clear();
         });
     }
 }
@@ -107,10 +131,30 @@ impl Wire {
         self.changed.notify_all();
     }
 
-    /// Waits until this way is open. False when what is held must not arrive any more.
-    fn passes(&self, way: Way, severed: u64) -> bool {
-        let held = |state: &mut State| state.severed == severed && state.stalled.contains(&way);
-        self.changed.wait_while(self.state(), held).unwrap().severed == severed
+    /// Waits until this way is open and has room for so many bytes. False when what is held must not arrive any more.
+    fn passes(&self, way: Way, severed: u64, bytes: usize) -> bool {
+        let mut state = self.state();
+        loop {
+            if state.severed != severed {
+                return false;
+            }
+            if state.stalled.contains(&way) {
+                state = self.changed.wait(state).unwrap();
+                continue;
+            }
+            let Some(bandwidth) = state.bandwidth else { return true };
+            let now = Instant::now();
+            let free = state.taken[way as usize].unwrap_or(now);
+            if free <= now {
+                state.taken[way as usize] = Some(free.max(now) + Duration::from_secs_f64(bytes as f64 / bandwidth));
+                return true;
+            }
+            state = self.changed.wait_timeout(state, free - now).unwrap().0;
+        }
+    }
+
+    fn fate(&self, frame: &[u8]) -> Fate {
+        self.state().disturbances.fate(frame)
     }
 }
 
@@ -169,25 +213,65 @@ fn connect(wire: &Arc<Wire>, client: TcpStream, target: u16) {
     };
     let ([client, broker], [client_back, broker_back]) = (copies(), copies());
     let (there, back) = (Arc::clone(wire), Arc::clone(wire));
-    thread::spawn(move || pump(&there, Way::Requests, severed, client, broker));
-    thread::spawn(move || pump(&back, Way::Responses, severed, broker_back, client_back));
+    thread::spawn(move || {
+        let _ = pump_requests(&there, severed, &client, &broker);
+        hang_up(&there, &client, &broker);
+    });
+    thread::spawn(move || {
+        let _ = pump_responses(&back, severed, &broker_back, &client_back);
+        hang_up(&back, &broker_back, &client_back);
+    });
 }
 
-fn pump(wire: &Wire, way: Way, severed: u64, mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if !wire.passes(way, severed) || to.write_all(&buffer[..read]).is_err() {
-            break;
+/// Forwards request by request, so that each can be disturbed, until there are no more.
+fn pump_requests(wire: &Wire, severed: u64, mut from: &TcpStream, to: &TcpStream) -> std::io::Result<()> {
+    let mut frame = Vec::new();
+    loop {
+        let mut length = [0; 4];
+        from.read_exact(&mut length)?;
+        frame.clear();
+        frame.extend(length);
+        from.take(u64::from(u32::from_be_bytes(length))).read_to_end(&mut frame)?;
+        let fate = wire.fate(&frame);
+        thread::sleep(fate.delay);
+        if fate.cut_before {
+            return Ok(());
+        }
+        forward(wire, Way::Requests, severed, &frame, to)?;
+        if fate.cut_after {
+            // What was just forwarded is read by the broker all the same.
+            return Ok(());
         }
     }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+fn pump_responses(wire: &Wire, severed: u64, mut from: &TcpStream, to: &TcpStream) -> std::io::Result<()> {
+    let mut buffer = vec![0; PIECE];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => forward(wire, Way::Responses, severed, &buffer[..read], to)?,
+        }
+    }
+}
+
+fn forward(wire: &Wire, way: Way, severed: u64, bytes: &[u8], mut to: &TcpStream) -> std::io::Result<()> {
+    bytes.chunks(PIECE).try_for_each(|piece| match wire.passes(way, severed, piece.len()) {
+        true => to.write_all(piece),
+        false => Err(ErrorKind::ConnectionAborted.into()),
+    })
+}
+
+fn hang_up(wire: &Wire, from: &TcpStream, to: &TcpStream) {
     let ended = from.peer_addr().ok();
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     let is_ended = |ends: &[TcpStream; 2]| ends.iter().any(|end| end.peer_addr().ok() == ended);
     wire.change(|state| state.connections.retain(|ends| !is_ended(ends)));
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::disturbance::OFFSET_COMMIT;
     use super::*;
 
     /// Answers each byte with the same.
@@ -211,14 +295,30 @@ mod tests {
         stream
     }
 
-    fn ask(stream: &mut TcpStream) -> std::io::Result<u8> {
-        stream.write_all(b"x")?;
-        answer(stream)
+    /// A request without a body.
+    fn frame(api: i16, client: &str) -> Vec<u8> {
+        let mut frame = Vec::from(u32::try_from(10 + client.len()).unwrap().to_be_bytes());
+        frame.extend(api.to_be_bytes());
+        frame.extend([0; 6]);
+        frame.extend(u16::try_from(client.len()).unwrap().to_be_bytes());
+        frame.extend(client.as_bytes());
+        frame
     }
 
-    fn answer(stream: &mut TcpStream) -> std::io::Result<u8> {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).map(|()| byte[0])
+    fn ask(stream: &mut TcpStream) -> std::io::Result<()> {
+        ask_for(stream, OFFSET_COMMIT, "any")
+    }
+
+    fn ask_for(stream: &mut TcpStream, api: i16, client: &str) -> std::io::Result<()> {
+        stream.write_all(&frame(api, client))?;
+        answer(stream, api, client)
+    }
+
+    fn answer(stream: &mut TcpStream, api: i16, client: &str) -> std::io::Result<()> {
+        let mut answer = frame(api, client);
+        stream.read_exact(&mut answer)?;
+        assert_eq!(answer, frame(api, client));
+        Ok(())
     }
 
     #[test]
@@ -226,14 +326,14 @@ mod tests {
         let proxy = Proxy::start();
         echo(proxy.target());
         let mut stream = dial(&proxy);
-        assert_eq!(ask(&mut stream).unwrap(), b'x');
+        ask(&mut stream).unwrap();
         proxy.cut();
         assert!(ask(&mut stream).is_err());
         super::super::wait_until("a refusal", Duration::from_secs(10), || {
             TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).err()
         });
         proxy.heal();
-        assert_eq!(ask(&mut dial(&proxy)).unwrap(), b'x');
+        ask(&mut dial(&proxy)).unwrap();
     }
 
     #[test]
@@ -242,19 +342,64 @@ mod tests {
             let proxy = Proxy::start();
             echo(proxy.target());
             let (mut patient, mut unlucky) = (dial(&proxy), dial(&proxy));
-            assert_eq!((ask(&mut patient).unwrap(), ask(&mut unlucky).unwrap()), (b'x', b'x'));
+            ask(&mut patient).unwrap();
+            ask(&mut unlucky).unwrap();
             proxy.stall(&[way]);
             patient.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             assert!(ask(&mut patient).is_err(), "{way:?}");
             patient.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             proxy.heal();
-            assert_eq!(answer(&mut patient).unwrap(), b'x', "{way:?}");
+            answer(&mut patient, OFFSET_COMMIT, "any").unwrap();
 
             proxy.stall(&[way]);
-            unlucky.write_all(b"x").unwrap();
+            unlucky.write_all(&frame(OFFSET_COMMIT, "any")).unwrap();
             proxy.sever();
             proxy.heal();
-            assert!(answer(&mut unlucky).is_err(), "{way:?}");
+            assert!(answer(&mut unlucky, OFFSET_COMMIT, "any").is_err(), "{way:?}");
         }
+    }
+    #[test]
+    fn a_throttled_wire_takes_its_time_whichever_way_and_connection() {
+        let proxy = Proxy::start();
+        echo(proxy.target());
+        let mut streams = [dial(&proxy), dial(&proxy)];
+        let client = "c".repeat(50_000);
+        let took = |streams: &mut [TcpStream; 2]| {
+            let begun = Instant::now();
+            streams.iter_mut().for_each(|stream| stream.write_all(&frame(0, &client)).unwrap());
+            streams.iter_mut().for_each(|stream| answer(stream, 0, &client).unwrap());
+            begun.elapsed()
+        };
+        took(&mut streams);
+        // 100 kB, of which the last pieces need not wait for themselves.
+        proxy.throttle(Some(100_000));
+        let throttled = took(&mut streams);
+        assert!(throttled > Duration::from_millis(600) && throttled < Duration::from_secs(8), "{throttled:?}");
+        proxy.heal();
+        let healed = took(&mut streams);
+        assert!(healed < throttled / 2, "{healed:?} after {throttled:?}");
+    }
+
+    #[test]
+    fn only_requests_that_match_are_disturbed() {
+        let proxy = Proxy::start();
+        echo(proxy.target());
+        let late = Duration::from_millis(300);
+        proxy.disturb(Matching { api: 1, client: "slow" }, Disturbance::Delay(late..late));
+        proxy.disturb(Matching { api: 2, client: "" }, Disturbance::CutBefore(1.0));
+        proxy.disturb(Matching { api: 3, client: "" }, Disturbance::CutAfter(1.0));
+        let mut stream = dial(&proxy);
+        let mut took = |api, client| {
+            let begun = Instant::now();
+            ask_for(&mut stream, api, client).map(|()| begun.elapsed())
+        };
+        assert!(took(1, "slow-1").unwrap() >= late);
+        let undisturbed = [took(1, "quick").unwrap(), took(4, "slow-1").unwrap()];
+        assert!(undisturbed.iter().min().unwrap() < &late, "{undisturbed:?}");
+        assert!(took(2, "any").is_err());
+        assert!(ask_for(&mut dial(&proxy), 3, "any").is_err());
+        proxy.heal();
+        let mut healed = dial(&proxy);
+        (1..4).for_each(|api| ask_for(&mut healed, api, "slow-1").unwrap());
     }
 }

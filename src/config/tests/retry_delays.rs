@@ -10,13 +10,13 @@ fn delays_grow_and_their_topics_have_names_of_their_own() {
         "{ENDPOINT}kafka:
   bootstrap_servers: kafka:9092
   requests_topic: requests
-  dead_letter_topic: requests-retry-500
+  dead_letter_topic: requests-retry-signalbox-500
   allowed_reply_topics: ['requests-.*']
   retry_delays: [0s, 500ms, 500ms, 2days]
 "
     );
     insta::assert_snapshot!(report(&text), @r"
-    gateway.yaml:5:22: kafka.dead_letter_topic: 'requests-retry-500' is the name of a retry topic; each of the topics needs a name of its own
+    gateway.yaml:5:22: kafka.dead_letter_topic: 'requests-retry-signalbox-500' is the name of a retry topic; each of the topics needs a name of its own
     gateway.yaml:6:26: warning: kafka.allowed_reply_topics[0]: this also allows the retry topics, where a reply would be read as a request; narrow the pattern
     gateway.yaml:7:18: kafka.retry_delays[0]: must be from 1ms to 1day
     gateway.yaml:7:29: kafka.retry_delays[2]: must be longer than the one before
@@ -35,9 +35,17 @@ fn there_are_topics_only_where_requests_can_be_put_aside() {
     let real = "bootstrap_servers: 'kafka:9092'";
     assert_eq!(
         topics(real),
-        ["requests-retry-0", "requests-retry-1000", "requests-retry-10000", "requests-retry-60000"]
+        [
+            "requests-retry-signalbox-0",
+            "requests-retry-signalbox-1000",
+            "requests-retry-signalbox-10000",
+            "requests-retry-signalbox-60000"
+        ]
     );
-    assert_eq!(topics(&format!("{real}, retry_delays: [250ms]")), ["requests-retry-0", "requests-retry-250"]);
+    assert_eq!(
+        topics(&format!("{real}, retry_delays: [250ms]")),
+        ["requests-retry-signalbox-0", "requests-retry-signalbox-250"]
+    );
     assert_eq!(topics(&format!("{real}, retry_delays: []")), [""; 0]);
     assert_eq!(topics("retry_delays: [1s]"), [""; 0], "the embedded broker drops what waits");
 }

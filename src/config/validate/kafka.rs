@@ -146,7 +146,8 @@ impl Validator<'_> {
         let longest = kafka.retry_topics().iter().map(|topic| topic.name.len()).max();
         if is_topic(&kafka.requests_topic) && longest.is_some_and(|longest| longest > MAX_TOPIC) {
             let help = "a shorter one, or kafka.retry_delays: []";
-            let message = "too long: its retry topics are named after it, as <requests_topic>-retry-<milliseconds>";
+            let message =
+                "too long: its retry topics are named after it, as <requests_topic>-retry-<group_id>-<milliseconds>";
             self.error(&at.key("requests_topic"), message, help);
         }
     }
@@ -195,7 +196,8 @@ impl Validator<'_> {
     }
 }
 
-fn is_topic(text: &str) -> bool {
+/// Whether Kafka takes this for the name of a topic.
+pub(crate) fn is_topic(text: &str) -> bool {
     is_name(text) && text.len() <= MAX_TOPIC
 }
 

@@ -7,14 +7,14 @@ use crate::message::{Headers, Source};
 const ID: LaneId = LaneId { topic: 0, partition: 0 };
 const OTHER: LaneId = LaneId { topic: 0, partition: 1 };
 
-/// One that goes on from `offset`, which so many owners have begun.
+/// One that goes on from `offset` and is in the hands of so many owners after one another by now.
 fn open(lanes: &mut Lanes, id: LaneId, offset: i64, lives: u8, trials: u8) {
     lanes.take(id);
-    lanes.open(id, Position { offset, lives, trials, finished: Vec::new() });
+    lanes.open(id, &Position { offset, lives: lives - 1, trials, reach: 2, ..Position::default() }, offset);
 }
 
 fn begin(lanes: &mut Lanes, id: LaneId, offset: i64) -> bool {
-    lanes.running(id).is_some_and(|lane| lane.window.begin(offset, Instant::now()) == Begun::New)
+    lanes.running(id, offset).is_some_and(|lane| lane.window.begin(offset, Instant::now()) == Begun::New)
 }
 
 fn completion(lanes: &Lanes, id: LaneId, offset: i64) -> Completion {
@@ -68,8 +68,9 @@ fn what_finishes_out_of_order_is_committed_at_once() {
     open(&mut lanes, ID, 5, 1, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
     assert!(lanes.complete(&completion(&lanes, ID, 7)));
-    let expected = Position { offset: 5, lives: 1, trials: 0, finished: vec![false, false, true] };
-    assert_eq!(lanes.take_commits(None, false), [(ID, expected)]);
+    let due = lanes.take_commits(None, false);
+    let [(ID, position)] = &due[..] else { panic!("{due:?}") };
+    assert_eq!((position.offset, &position.finished[..]), (5, &[false, false, true][..]));
 }
 
 #[test]
@@ -89,60 +90,118 @@ fn nothing_runs_before_it_is_known_what_is_finished() {
     assert!(!begin(&mut lanes, ID, 5));
     lanes.hold(ID, held(5), Instant::now());
     assert_eq!(lanes.unopened(Instant::now()), [(ID, 5)]);
-    lanes.open(ID, Position { offset: 5, ..Position::default() });
+    lanes.open(ID, &Position { offset: 5, ..Position::default() }, 5);
     assert_eq!(lanes.unopened(Instant::now()), []);
     assert!(lanes.is_any_due(Instant::now()) && lanes.take_due(Instant::now()) == [ID]);
     assert!(lanes.release(ID).is_some() && !lanes.is_held(ID) && !lanes.is_any_due(Instant::now()));
     assert!(begin(&mut lanes, ID, 5));
 }
 
-/// What each commit says of the owners that the first request has had.
 #[test]
-fn an_owner_that_ends_without_an_answer_is_counted_against_its_first_request() {
+fn whoever_has_a_partition_says_so_until_it_gives_it_back() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 3, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
     let lives = |lanes: &Lanes, closing| lanes.get(ID).unwrap().position(closing).unwrap().lives;
-    assert_eq!(lives(&lanes, false), 3);
-    assert_eq!(lives(&lanes, true), 0, "it is given back: nobody has ended by it");
-    assert!(lanes.complete(&completion(&lanes, ID, 5)));
-    assert_eq!(lives(&lanes, false), 1, "we are the first owner of the next one");
-    assert!(lanes.complete(&completion(&lanes, ID, 6)) && lanes.complete(&completion(&lanes, ID, 7)));
-    assert_eq!(lives(&lanes, false), 0, "nothing is under way");
+    assert_eq!((lives(&lanes, false), lives(&lanes, true)), (3, 2));
+    for offset in 5..8 {
+        assert!(lanes.complete(&completion(&lanes, ID, offset)));
+    }
+    assert_eq!((lives(&lanes, false), lives(&lanes, true)), (2, 1), "the suspects have ended");
+    open(&mut lanes, OTHER, 5, 1, 0);
+    assert_eq!(lanes.take_commits(Some(&[OTHER]), false), []);
+    assert_eq!(offsets(lanes.take_commits(Some(&[OTHER]), true)), [(OTHER, 5)], "it is nobody's any more");
 }
 
 #[test]
-fn what_too_many_owners_have_ended_by_runs_alone() {
+fn what_too_many_owners_have_ended_by_runs_alone_one_after_the_other() {
+    let now = Instant::now();
     let mut lanes = Lanes::default();
     open(&mut lanes, OTHER, 1, 1, 0);
     assert!(begin(&mut lanes, OTHER, 1));
-    open(&mut lanes, ID, 5, LIVES + 1, 0);
-    lanes.hold(ID, held(5), Instant::now());
+    open(&mut lanes, ID, 5, 4, 0);
+    lanes.hold(ID, held(5), now);
     assert!(!begin(&mut lanes, OTHER, 2) && !begin(&mut lanes, ID, 5), "nothing else begins");
-    assert_eq!(lanes.next_trial(), None, "what is under way is waited for");
+    assert_eq!(lanes.next_trial(now), None, "what is under way is waited for");
     assert!(lanes.complete(&completion(&lanes, OTHER, 1)));
-    assert_eq!(lanes.next_trial(), Some(ID));
-    let (trial, due) = lanes.begin_trial(ID, true).unwrap();
-    let [(other, ended), (id, position)] = &due[..] else { panic!("{due:?}") };
-    assert_eq!((trial, *id, position.offset, position.trials), (Trial::Alone, ID, 5, 1));
-    assert_eq!((*other, ended.offset), (OTHER, 2), "nobody is tried again for what this one may do");
-    assert!(lanes.release(ID).is_some());
-    assert_eq!(lanes.tried(ID).unwrap().window.begin(5, Instant::now()), Begun::New);
-    assert!(!begin(&mut lanes, OTHER, 2) && !begin(&mut lanes, ID, 6));
-    assert!(lanes.complete(&completion(&lanes, ID, 5)));
-    assert!(begin(&mut lanes, OTHER, 2) && begin(&mut lanes, ID, 6), "it has ended, and all goes on");
+    for offset in [5, 6] {
+        assert_eq!(lanes.next_trial(now), Some(ID));
+        let (trial, due) = lanes.begin_trial(ID, true).unwrap();
+        let (id, position) = due.last().unwrap();
+        assert_eq!((trial, *id, position.offset, position.trials), (Trial::Alone, ID, offset, 1));
+        let others: Vec<_> = due.iter().filter(|(id, _)| *id == OTHER).map(|(_, position)| position.offset).collect();
+        assert!(offset > 5 || others == [2], "nobody is tried again for what this one may do");
+        assert!(lanes.release(ID).is_some());
+        assert_eq!(lanes.tried(ID).unwrap().window.begin(offset, now), Begun::New);
+        assert!(!begin(&mut lanes, OTHER, 2) && !begin(&mut lanes, ID, 7));
+        lanes.hold(ID, held(offset + 1), now);
+        assert!(lanes.complete(&completion(&lanes, ID, offset)));
+    }
+    assert!(begin(&mut lanes, OTHER, 2), "they have ended, and all goes on");
+    let due = lanes.take_commits(None, false);
+    due.iter().for_each(|(id, _)| lanes.committed(*id));
+    assert!(begin(&mut lanes, ID, 7));
+}
+
+#[test]
+fn suspects_that_never_come_hold_nobody_up() {
+    let now = Instant::now();
+    let mut lanes = Lanes::default();
+    open(&mut lanes, OTHER, 1, 1, 0);
+    open(&mut lanes, ID, 5, 4, 0);
+    assert_eq!(lanes.next_trial(now), None);
+    assert!(!begin(&mut lanes, OTHER, 1));
+    assert_eq!(lanes.next_trial(now + QUIET), None);
+    assert!(begin(&mut lanes, OTHER, 1) && !lanes.has_suspects());
 }
 
 #[test]
 fn what_nobody_survives_alone_does_not_run_again() {
     let mut lanes = Lanes::default();
-    open(&mut lanes, ID, 5, 9, TRIALS);
+    open(&mut lanes, ID, 5, 9, 2);
     lanes.hold(ID, held(5), Instant::now());
     assert_eq!(lanes.begin_trial(ID, true).unwrap().0, Trial::Never);
     lanes.revoke_trial(ID);
     lanes.close(ID);
     open(&mut lanes, OTHER, 1, 1, 0);
     assert!(begin(&mut lanes, OTHER, 1), "a lane that has gone holds nobody up");
+}
+
+#[test]
+fn what_is_given_back_gets_into_no_transaction_any_more() {
+    let mut lanes = Lanes::default();
+    open(&mut lanes, ID, 5, 1, 0);
+    (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
+    let claims = [5, 6, 7].map(|offset| completion(&lanes, ID, offset).claim);
+    assert!(lanes.stage(claims[0]));
+    lanes.begin_closing(&[ID]);
+    assert!(lanes.is_any_staged(&[ID]), "what was in one already is waited for");
+    assert!(!lanes.stage(claims[1]) && !begin(&mut lanes, ID, 8));
+    assert!(lanes.complete(&completion(&lanes, ID, 5)));
+    assert!(!lanes.is_any_staged(&[ID]));
+    let due = lanes.take_commits(Some(&[ID]), true);
+    assert_eq!(offsets(due), [(ID, 6)]);
+    assert!(!lanes.stage(claims[2]), "nothing can be committed after that");
+}
+
+#[test]
+fn of_a_topic_that_is_made_anew_nothing_is_known_and_what_is_under_way_ends_by_itself() {
+    let now = Instant::now();
+    let mut lanes = Lanes::default();
+    open(&mut lanes, ID, 5, 1, 0);
+    (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
+    let ends = [5, 6, 7].map(|offset| completion(&lanes, ID, offset));
+    lanes.hold(ID, held(8), now);
+    lanes.begin_anew(ID);
+    assert!(!lanes.is_held(ID) && lanes.get(ID).unwrap().is_anew() && lanes.orphans() == 3);
+    lanes.open(ID, &Position::default(), 0);
+    (0..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
+    assert!(lanes.stage(ends[0].claim) && lanes.is_orphan(ends[0].claim));
+    lanes.unstage(ends[0].claim);
+    for end in &ends {
+        assert!(lanes.complete(end), "it is answered");
+    }
+    assert_eq!((lanes.orphans(), lanes.in_flight(&[ID])), (0, 8), "and ends no other");
 }
 
 #[test]

@@ -46,8 +46,9 @@ fn what_is_not_under_way_is_ignored() {
     let mut window = Window::default();
     assert!(!window.finish(0));
     window.begin(3, now);
-    assert_eq!(window.begin(3, now), Begun::Seen);
-    assert_eq!(window.begin(2, now), Begun::Seen);
+    assert_eq!(window.begin(3, now), Begun::Back);
+    assert_eq!(window.begin(2, now), Begun::Back);
+    assert_eq!((window.in_flight(), window.first_unfinished()), (1, Some(3)), "another record is not swallowed");
     assert!(window.finish(3));
     assert!(!window.finish(3));
     assert!(!window.finish(100));
@@ -78,6 +79,15 @@ fn what_an_earlier_owner_left_and_never_arrives_counts_as_finished() {
     assert!(window.finish(12));
     assert_eq!(window.begin(1_000_000, now), Begun::New);
     assert_eq!(window.width(), 1);
+}
+
+#[test]
+fn what_was_on_its_way_when_its_last_owner_committed_is_finished() {
+    let now = Instant::now();
+    let mut window = Window::resume(&Position { offset: 10, ..Position::default() }).from_first(8);
+    let begun: Vec<_> = [8, 9, 10, 9].into_iter().map(|offset| window.begin(offset, now)).collect();
+    assert_eq!(begun, [Begun::Seen, Begun::Seen, Begun::New, Begun::Back]);
+    assert!(window.has_finished(9) && !window.has_finished(10) && !window.has_finished(11));
 }
 
 #[test]

@@ -62,9 +62,15 @@ impl Cell {
         (self.shape == other.shape).then_some(Self { kinds: self.kinds | other.kinds, ..self })
     }
 
-    /// What payloads have to agree in about a column, so that it is of one type in each of them and in all together.
-    /// None when nothing makes sure of that.
-    pub(super) fn class(self, reader: Reader, is_float: bool, has_signature: bool) -> Option<(u16, u64)> {
+    /// What payloads have to agree in about a column, so that it is of one type in each of them and in all together; and in
+    /// whether something is missing, where `nulls_apart`. None when nothing makes sure of that.
+    pub(super) fn class(
+        self,
+        reader: Reader,
+        is_float: bool,
+        has_signature: bool,
+        nulls_apart: bool,
+    ) -> Option<(u16, u64)> {
         let of = |kinds: &[Kind]| kinds.iter().fold(0, |all, kind| all | *kind as u16);
         let has = |kind: Kind| self.kinds & kind as u16 != 0;
         if has(Kind::HugeInteger) || reader == Reader::Numpy && has(Kind::Text) && !has_signature {
@@ -77,7 +83,8 @@ impl Cell {
             || has(Kind::NotANumber)
             || is_float
             || may_miss && self.kinds == of(&[Kind::Integer, Kind::Null]);
-        let kinds = if self.kinds & !numbers == 0 && are_floats { Kind::Float as u16 } else { self.kinds };
+        let nulls = if nulls_apart { self.kinds & (Kind::Null as u16 | Kind::NotANumber as u16) } else { 0 };
+        let kinds = if self.kinds & !numbers == 0 && are_floats { Kind::Float as u16 | nulls } else { self.kinds };
         Some((kinds, self.shape))
     }
 }

@@ -9,11 +9,14 @@ mod answer;
 mod columns;
 mod csv;
 mod payload;
+mod rounding;
 mod scanner;
+mod texts;
 
 pub use answer::Answer;
 pub use columns::Signature;
 pub use payload::{Key, Payload};
+pub use rounding::is_same_but_for_rounding;
 
 #[cfg(test)]
 mod tests;

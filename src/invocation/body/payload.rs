@@ -142,8 +142,8 @@ impl Payload {
     }
 
     /// What it must have in common with others to be joined with them, for a model with this signature. None when it
-    /// cannot be joined with any.
-    pub fn key(&self, content_type: &str, signature: Option<&Signature>) -> Option<Key> {
+    /// cannot be joined with any. `nulls_apart` where rows that lack a value are not to go with rows that have it.
+    pub fn key(&self, content_type: &str, signature: Option<&Signature>, nulls_apart: bool) -> Option<Key> {
         let reader = match self.format {
             Format::Split | Format::Records | Format::Csv => Reader::Pandas,
             _ => Reader::Numpy,
@@ -165,7 +165,7 @@ impl Payload {
         for (index, column) in self.columns.iter().enumerate() {
             let name = self.names.get(index).map(|name| self.at(name));
             let is_float = signature.is_some_and(|signature| signature.makes_floats(name));
-            let (kinds, shape) = column.class(reader, is_float, signature.is_some())?;
+            let (kinds, shape) = column.class(reader, is_float, signature.is_some(), nulls_apart)?;
             key.extend_from_slice(&kinds.to_le_bytes());
             key.extend_from_slice(&shape.to_le_bytes());
         }

@@ -11,11 +11,11 @@ fn read(text: &str) -> Option<Payload> {
 }
 
 fn key(text: &str) -> Option<Key> {
-    read(text)?.key(JSON, None)
+    read(text)?.key(JSON, None, false)
 }
 
 fn key_with(text: &str, signature: &Signature) -> Option<Key> {
-    read(text)?.key(JSON, Some(signature))
+    read(text)?.key(JSON, Some(signature), false)
 }
 
 fn join(texts: &[&str]) -> String {
@@ -203,11 +203,11 @@ fn plain_tables_are_joined() {
     let read = |text: &str| Payload::read(CSV, &text.to_owned().into());
     let (one, other) = (read("a,b,c\n1,x y,2.5\n").unwrap(), read("a,b,c\n-20,Łódź,0.5\n3,z,1.0").unwrap());
     assert_eq!((one.rows(), other.rows()), (1, 2));
-    assert_eq!(one.key(CSV, None), other.key(CSV, None));
+    assert_eq!(one.key(CSV, None, false), other.key(CSV, None, false));
     assert_eq!(Payload::join(&[&one, &other]), "a,b,c\n1,x y,2.5\n-20,Łódź,0.5\n3,z,1.0\n");
     assert_eq!(Payload::join(&[&other, &one]), "a,b,c\n-20,Łódź,0.5\n3,z,1.0\n1,x y,2.5");
     let whole = read("a,b,c\n1,x,2\n").unwrap();
-    assert_ne!(one.key(CSV, None), whole.key(CSV, None));
+    assert_ne!(one.key(CSV, None, false), whole.key(CSV, None, false));
     for text in [
         "",
         "a",
@@ -329,10 +329,10 @@ proptest! {
     fn joined_payloads_hold_the_rows_of_all_and_nothing_else(payloads in payloads()) {
         let understood: Vec<_> = payloads.iter().map(|(text, _)| read(text).unwrap()).collect();
         let signature = Signature::default();
-        let first = understood[0].key(JSON, Some(&signature)).unwrap();
+        let first = understood[0].key(JSON, Some(&signature), false).unwrap();
         for (payload, (_, rows)) in understood.iter().zip(&payloads) {
             prop_assert_eq!(payload.rows(), rows.len());
-            prop_assert_eq!(&payload.key(JSON, Some(&signature)).unwrap(), &first);
+            prop_assert_eq!(&payload.key(JSON, Some(&signature), false).unwrap(), &first);
         }
         let joined = Payload::join(&understood.iter().collect::<Vec<_>>());
         let all: Value = payloads.iter().flat_map(|(_, rows)| rows.clone()).collect();
@@ -340,7 +340,7 @@ proptest! {
         prop_assert_eq!(rows_of(&joined_value), &all);
         let again = Payload::read(JSON, &joined).unwrap();
         prop_assert_eq!(again.rows(), all.as_array().unwrap().len());
-        prop_assert_eq!(&again.key(JSON, Some(&signature)).unwrap(), &first);
+        prop_assert_eq!(&again.key(JSON, Some(&signature), false).unwrap(), &first);
         // Apart from the rows, and their numbers, it is the first.
         let mut alone: Value = serde_json::from_str(&payloads[0].0).unwrap();
         for value in [&mut joined_value, &mut alone] {

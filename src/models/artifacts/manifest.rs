@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::models::registry::Resolved;
+use crate::models::registry::{Provenance, Resolved};
 
 /// The file that is written last, so that a directory without it is no version.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -33,6 +33,10 @@ pub(super) struct Identity {
     pub version: String,
     /// A model that was deleted and registered again starts anew at version 1, with other artifacts.
     pub artifact_uri: String,
+    /// Other artifacts may also lie where those of the deleted version were. Of what was cached before this was noted
+    /// nothing is known, so it is fetched again.
+    #[serde(default)]
+    pub provenance: Provenance,
 }
 
 /// One file of a model.
@@ -45,7 +49,12 @@ pub(super) struct CachedFile {
 
 impl Identity {
     pub(super) fn new(registry: String, resolved: &Resolved) -> Self {
-        Self { registry, version: resolved.name.clone(), artifact_uri: resolved.artifact_uri.clone() }
+        Self {
+            registry,
+            version: resolved.name.clone(),
+            artifact_uri: resolved.artifact_uri.clone(),
+            provenance: resolved.registration.provenance.clone(),
+        }
     }
 
     /// The name of its directory: readable, the same wherever and whenever it is made, and its own. Should two of them
@@ -58,6 +67,14 @@ impl Identity {
         for part in [&self.registry, &self.version, &self.artifact_uri] {
             hash.write(part.as_bytes());
             hash.write(&[0]);
+        }
+        let Provenance { source, run_id, created } = &self.provenance;
+        let created = created.map(|created| created.to_string());
+        for (mark, part) in [(1, source), (2, run_id), (3, &created)] {
+            if let Some(part) = part {
+                hash.write(&[mark]);
+                hash.write(part.as_bytes());
+            }
         }
         format!("{}-{:016x}", readable.trim_start_matches('.'), hash.0)
     }
@@ -136,7 +153,8 @@ mod tests {
     use super::*;
 
     fn identity(registry: &str, version: &str, artifact_uri: &str) -> Identity {
-        Identity { registry: registry.into(), version: version.into(), artifact_uri: artifact_uri.into() }
+        let provenance = Provenance::default();
+        Identity { registry: registry.into(), version: version.into(), artifact_uri: artifact_uri.into(), provenance }
     }
 
     #[test]
@@ -145,6 +163,30 @@ mod tests {
         assert_eq!(name, "my-model-3-fcd22d70aa242f8e");
         assert_ne!(name, identity("http://h", "my model/3", "s3://b/n").directory_name());
         assert_ne!(name, identity("http://i", "my model/3", "s3://b/m").directory_name());
+    }
+
+    #[test]
+    fn versions_that_were_made_from_something_else_have_directories_of_their_own() {
+        let text = |text: &str| Some(text.to_owned());
+        let made = [
+            Provenance::default(),
+            Provenance { source: text("s3://b/m"), ..Provenance::default() },
+            Provenance { run_id: text("s3://b/m"), ..Provenance::default() },
+            Provenance { created: Some(1), ..Provenance::default() },
+            Provenance { created: Some(2), ..Provenance::default() },
+            Provenance { source: text("s3://b/m"), run_id: text("r"), created: Some(2) },
+        ];
+        let names = made.clone().map(|provenance| Identity { provenance, ..identity("r", "a/1", "s3://b/m") });
+        let names: std::collections::HashSet<_> = names.iter().map(Identity::directory_name).collect();
+        assert_eq!(names.len(), made.len());
+    }
+
+    /// One that is left from before provenance was noted is still counted, and pruned in its turn.
+    #[test]
+    fn a_manifest_without_provenance_can_be_read() {
+        let written = r#"{"identity": {"registry": "r", "version": "a/1", "artifact_uri": "s3://b"}, "files": []}"#;
+        let manifest: Manifest = serde_json::from_str(written).unwrap();
+        assert_eq!(manifest.identity, identity("r", "a/1", "s3://b"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::message::Code;
 use crate::models::host::{Template, TemplateSpec};
-use crate::models::registry::Addresses;
+use crate::models::registry::{Addresses, Provenance, Registration};
 
 /// A tracking server that serves files.
 struct Server {
@@ -101,10 +101,11 @@ fn registry(tracking_uri: &str, env: &[(&str, &str)]) -> Registry {
 fn version(number: u32, artifact_uri: &str) -> Resolved {
     Resolved {
         name: format!("a model/{number}"),
-        version: number.to_string().into(),
+        registration: Registration { version: number.to_string().into(), provenance: Provenance::default() },
         uri: format!("models:/a model/{number}"),
         artifact_uri: artifact_uri.into(),
         own_way: false,
+        is_tagged: false,
     }
 }
 

@@ -1,14 +1,18 @@
 //! One child of a template.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::Serialize;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -17,6 +21,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::frame::{self, Answer};
 use super::output::Output;
+use super::output_log::OutputLog;
+use crate::config::MOST_THREADS;
 
 /// Longer answers are nonsense: whoever may answer at length keeps to a limit of its own below this.
 const LONGEST_BODY: usize = 256 << 20;
@@ -31,6 +37,14 @@ const LONGEST_END: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Child {
     state: Arc<ChildState>,
+    /// None once it was taken.
+    line: Option<Line>,
+}
+
+/// A socket of a child, on which it is asked one question at a time.
+#[derive(Debug)]
+pub(super) struct Line {
+    state: Arc<ChildState>,
     stream: UnixStream,
 }
 
@@ -41,6 +55,8 @@ pub(super) struct ChildState {
     killed: AtomicBool,
     exit: watch::Sender<Option<Exit>>,
     output: Mutex<Output>,
+    /// Where what it prints goes, once that is known.
+    log: OnceLock<Arc<OutputLog>>,
 }
 
 /// How a child ended.
@@ -81,8 +97,11 @@ impl Child {
             killed: AtomicBool::new(false),
             exit: watch::Sender::new(None),
             output: Mutex::default(),
+            log: OnceLock::new(),
         };
-        Ok(Self { state: Arc::new(state), stream: UnixStream::from_std(stream)? })
+        let state = Arc::new(state);
+        let line = Line { state: Arc::clone(&state), stream: UnixStream::from_std(stream)? };
+        Ok(Self { state, line: Some(line) })
     }
 
     /// Its process id, which is that of its process group as well.
@@ -93,10 +112,8 @@ impl Child {
     /// Asks one question, and waits for its answer. A child whose answer nobody waits for any longer is killed: it would
     /// come as the answer to the next question.
     pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Answer, Lost> {
-        let unanswered = Unanswered(&self.state);
         self.state.forget_output();
-        let answer = exchange(&mut self.stream, head, body).await;
-        unanswered.settle(answer).await
+        self.line()?.ask(&serialized(head)?, body).await
     }
 
     /// The same, with an answer by then or none. That the process has ended is told even if it takes longer to hear how.
@@ -106,12 +123,33 @@ impl Child {
         body: &[u8],
         deadline: Instant,
     ) -> Result<Answer, Lost> {
-        let unanswered = Unanswered(&self.state);
-        self.state.forget_output();
-        match timeout_at(deadline, exchange(&mut self.stream, head, body)).await {
-            Ok(answer) => unanswered.settle(answer).await,
-            Err(_) => Err(Lost::TimedOut),
-        }
+        timeout_at(deadline, self.ask(head, body)).await.unwrap_or(Err(Lost::TimedOut))
+    }
+
+    /// Makes as many more sockets, at most [`MOST_THREADS`], and hands the child its ends of them, which it waits for. Any
+    /// number of questions may be under way from then on, one on each.
+    pub(super) async fn more_lines(&mut self, count: usize, deadline: Instant) -> Result<Vec<Line>, Lost> {
+        let garbled = |error: std::io::Error| Lost::Garbled(error.to_string());
+        let pairs = (0..count).map(|_| UnixStream::pair()).collect::<std::io::Result<Vec<_>>>().map_err(garbled)?;
+        let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        let Line { state, stream } = self.line()?;
+        let unanswered = Unanswered(state);
+        let handed = async {
+            hand_over(stream, theirs).await?;
+            frame::read(stream, LONGEST_BODY).await
+        };
+        let answer = timeout_at(deadline, handed).await.map_err(|_| Lost::TimedOut)?;
+        unanswered.settle(answer).await?;
+        Ok(ours.into_iter().map(|stream| Line { state: Arc::clone(&self.state), stream }).collect())
+    }
+
+    /// The socket that it was made with. Nothing else can be asked of it then.
+    pub(super) fn take_line(&mut self) -> Result<Line, Lost> {
+        self.line.take().ok_or_else(taken)
+    }
+
+    fn line(&mut self) -> Result<&mut Line, Lost> {
+        self.line.as_mut().ok_or_else(taken)
     }
 
     /// Has it killed, without waiting for that, with everything it has started.
@@ -138,6 +176,16 @@ impl Child {
         self.state.killed.load(Ordering::Acquire) || self.state.exit.borrow().is_some()
     }
 
+    /// From now on, what it prints is shown there.
+    pub(super) fn prints_to(&self, log: Arc<OutputLog>) {
+        let _ = self.state.log.set(log);
+    }
+
+    /// What it has printed does not explain what comes of the next question.
+    pub(super) fn forget_output(&self) {
+        self.state.forget_output();
+    }
+
     /// What it has printed, as far as that is kept.
     pub(crate) fn output(&self) -> MutexGuard<'_, Output> {
         self.state.output()
@@ -154,9 +202,44 @@ impl Drop for Child {
     }
 }
 
-async fn exchange(stream: &mut UnixStream, head: &impl Serialize, body: &[u8]) -> std::io::Result<Answer> {
-    frame::write(stream, &serde_json::to_vec(head)?, body).await?;
-    frame::read(stream, LONGEST_BODY).await
+impl Line {
+    /// Asks one question, and waits for its answer; dropped before, it has the child killed.
+    pub(super) async fn ask(&mut self, head: &[u8], body: &[u8]) -> Result<Answer, Lost> {
+        let unanswered = Unanswered(&self.state);
+        let answer = async {
+            frame::write(&mut self.stream, head, body).await?;
+            frame::read(&mut self.stream, LONGEST_BODY).await
+        };
+        unanswered.settle(answer.await).await
+    }
+}
+
+/// Sends sockets, together with one byte.
+async fn hand_over(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io::Result<()> {
+    // Whoever gets them reads and writes them until that is done.
+    let sockets = sockets.into_iter().map(|socket| {
+        let socket = socket.into_std()?;
+        socket.set_nonblocking(false)?;
+        Ok(socket)
+    });
+    let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
+    let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    let hand_over = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_THREADS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        Ok(sendmsg(stream, &[IoSlice::new(b"\n")], &mut ancillary, SendFlags::empty())?)
+    };
+    stream.async_io(Interest::WRITABLE, hand_over).await.map(drop)
+}
+
+fn taken() -> Lost {
+    Lost::Garbled("another asks it".to_owned())
+}
+
+/// Names and numbers: they always serialise.
+pub(super) fn serialized(head: &impl Serialize) -> Result<Vec<u8>, Lost> {
+    serde_json::to_vec(head).map_err(|error| Lost::Garbled(error.to_string()))
 }
 
 /// A question without an answer.
@@ -199,7 +282,10 @@ impl ChildState {
         let (pipe, state) = (pipe::Receiver::from_owned_fd(pipe)?, Arc::clone(self));
         let pid = self.pid.as_raw_nonzero().get();
         Ok(tokio::spawn(super::output::read(pipe, move |line| {
-            tracing::debug!(pid, line = line.trim_end(), "a model's process");
+            match state.log.get() {
+                Some(log) => log.show(pid, line),
+                None => tracing::debug!(pid, line = line.trim_end(), "a process of the template"),
+            }
             state.output().push(line);
         })))
     }

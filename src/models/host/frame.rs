@@ -1,4 +1,5 @@
-//! What travels on a child's socket: one question, one answer, and the next question.
+//! What travels on a child's socket: one question, one answer, and the next question. A host with several threads has a
+//! socket for each, beside the first, on which it goes on to show that it lives (`{"show_life": {}}`).
 //!
 //! A frame is the length of its head and of its body (32 bits each, big-endian), the head (JSON), and the body (bytes).
 //!
@@ -7,7 +8,8 @@
 //! "refused", "told"}`: the body is what the scoring server says to a payload without the requests whose numbers are in
 //! `refused`. Those are looked for once a call of several requests has failed, for as many seconds as `patience` says, and
 //! are none when they were not found. After that comes what the first of them are told, each as if it had been alone: of
-//! each, `told` has the status, the content type, and the length. (`{"load": …}` is answered by a head alone.)
+//! each, `told` has the status, the content type, and the length. (`{"load": …}` is answered by a head alone. After one that
+//! names several `threads` come their sockets, and another such answer once they are waited at.)
 
 use std::io::{Error, ErrorKind, Result};
 

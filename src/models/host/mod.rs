@@ -1,7 +1,7 @@
 //! The processes that hold models, and the one that they are forked from.
 //!
 //! ```text
-//! signalbox ── template ─┬─ host: one version of one model, on one thread      (forked)
+//! signalbox ── template ─┬─ host: one version of one model, on some threads   (forked)
 //!     one per interpreter ├─ clerk: MLflow's own client, for what has no REST   (forked)
 //!                         └─ server: `mlflow models serve`                      (forked, then executed)
 //! ```
@@ -17,14 +17,18 @@ mod environment;
 mod frame;
 mod model_host;
 mod output;
+mod output_log;
 mod process;
 mod server;
 mod template;
+mod threads;
 
 pub(crate) use child::{Child, Lost};
 pub(crate) use model_host::{Example, HostSpec, LoadReport, ModelHost, Phases, Proof};
+pub(crate) use output_log::OutputLog;
 pub(crate) use server::{Server, ServerSpec};
 pub(crate) use template::{Task, Template, TemplateSpec};
+pub(crate) use threads::Late;
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,21 @@
-//! A host: the process that holds one version of a model, and answers calls of it one at a time.
+//! A host: the process that holds one version of a model, and answers calls of it, one at a time at each of its threads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
-use super::child::{Child, Exit, Lost};
+use super::child::{Child, Exit, Lost, serialized};
 use super::frame::Answer;
+use super::output_log::OutputLog;
 use super::template::{Task, Template, TemplateError};
+use super::threads::{Late, NoAnswer, Threads};
 use crate::invocation::body::Signature;
+use crate::invocation::trust::Finding;
 use crate::invocation::{
     Answers, Call, ExceptionLog, LARGEST_REPLY, Meaning, Several, in_words, meaning_of, too_large,
 };
@@ -28,6 +32,10 @@ const LONGEST_EXCEPTION: usize = 1000;
 pub(crate) struct HostSpec {
     /// What messages call it, such as `sentiment/3`.
     pub(crate) shown: Arc<str>,
+    /// How many calls it answers at once, each in a thread of its own.
+    pub(crate) threads: usize,
+    /// Where what it prints goes.
+    pub(crate) output: Arc<OutputLog>,
     /// Where its files are.
     pub(crate) directory: PathBuf,
     /// When it must be ready.
@@ -44,6 +52,11 @@ pub(crate) struct ModelHost {
     child: Child,
     shown: Arc<str>,
     exceptions: ExceptionLog,
+    threads: Threads,
+    /// A call in it ran out of time, and so it was killed.
+    timed_out: AtomicBool,
+    /// It is not to be called again.
+    spent: AtomicBool,
 }
 
 /// How a load went.
@@ -65,6 +78,8 @@ pub(crate) struct Proof {
     /// Where the interpreter is not what the model requires, such as `scikit-learn==1.2.0 is required, 1.9.1 is
     /// installed`.
     pub(crate) unmet: Vec<String>,
+    /// Whether it answers each row by itself, by what it is made of.
+    pub(crate) finding: Finding,
 }
 
 /// What took how long.
@@ -90,12 +105,14 @@ pub(crate) enum Example {
 }
 
 /// Why a call got no prediction.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Failure {
     /// What the caller is told.
     pub(crate) fault: Fault,
     /// Whether, and why, the host is gone.
     pub(crate) lost: Option<Lost>,
+    /// What is left of the call, where it has run out of time beside others.
+    pub(crate) late: Option<Late>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +122,7 @@ enum Question<'a> {
         directory: &'a str,
         largest_answer: usize,
         is_proven: bool,
+        threads: usize,
     },
     Invoke {
         content_type: &'a str,
@@ -124,6 +142,12 @@ enum Loaded {
         /// The status and the body of the answer to the model's own example.
         example: Option<(u16, String)>,
         unmet: Vec<String>,
+        /// Why it may look at other rows; none when it cannot.
+        #[serde(default)]
+        doubt: Option<String>,
+        /// Whether its metadata says that it does not.
+        #[serde(default)]
+        declared: bool,
         imported: Vec<String>,
         /// The columns that its signature makes floats of, and whether it makes them of all it is given.
         signature: Option<(Vec<String>, bool)>,
@@ -162,63 +186,106 @@ impl ModelHost {
             let warm = Instant::now();
             Ok((template.fork(&Task::Model).await?, warm))
         });
-        let (child, warm) = match forked.await {
+        let (mut child, warm) = match forked.await {
             Ok(forked) => forked.map_err(|error: TemplateError| error.fault(&spec.shown))?,
             Err(_) => return Err(spec.not_forked(template.python())),
         };
         let (template_took, fork) = (warm - begun, warm.elapsed());
-        let exceptions = ExceptionLog::new(Arc::clone(&spec.shown));
-        let mut host = Self { child, shown: Arc::clone(&spec.shown), exceptions };
-        match host.load(template, spec).await {
-            Ok(mut report) => {
-                report.phases = Phases { template: template_took, fork, ..report.phases };
-                Ok((host, report))
-            }
+        child.prints_to(Arc::clone(&spec.output));
+        let loaded = async {
+            let report = load(&mut child, template, spec).await?;
+            let threads = Threads::start(&mut child, spec.threads, spec.deadline).await;
+            Ok((
+                report,
+                threads.map_err(|lost| spec.fault(&format!("its threads do not start: {}", with_reason(&lost))))?,
+            ))
+        };
+        let (mut report, threads) = match loaded.await {
+            Ok(loaded) => loaded,
             Err(fault) => {
-                host.child.end().await;
-                Err(fault)
+                child.end().await;
+                return Err(fault);
             }
-        }
+        };
+        report.phases = Phases { template: template_took, fork, ..report.phases };
+        let host = Self {
+            child,
+            shown: Arc::clone(&spec.shown),
+            exceptions: ExceptionLog::new(Arc::clone(&spec.shown)),
+            threads,
+            timed_out: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
+        };
+        Ok((host, report))
     }
 
-    async fn load(&mut self, template: &Template, spec: &HostSpec) -> Result<LoadReport, Fault> {
-        let Some(directory) = spec.directory.to_str() else {
-            return Err(spec.fault(&format!("{} is no UTF-8", spec.directory.display())));
-        };
-        let is_proven = spec.proof.is_some();
-        let question = Question::Load { directory, largest_answer: LARGEST_REPLY, is_proven };
-        let answer = match self.child.ask_until(&question, b"", spec.deadline).await {
-            Ok(answer) => answer,
-            Err(Lost::TimedOut) => return Err(spec.too_slow(&self.child)),
-            Err(lost) => return Err(spec.fault(&with_reason(&lost))),
-        };
-        match serde_json::from_slice(&answer.head) {
-            Ok(Loaded::Loaded { load, warm, example, unmet, imported, signature }) => {
-                template.learn(&imported).await;
-                let phases = Phases { load: seconds(load), warm: seconds(warm), ..Phases::default() };
-                let shown = || Proof { example: example.map(Example::of), unmet };
-                let signature = signature.map(|(floats, all)| Arc::new(Signature::new(floats, all)));
-                Ok(LoadReport { phases, proof: spec.proof.clone().unwrap_or_else(shown), signature })
-            }
-            Ok(Loaded::Failed { exception, traceback, unmet }) => {
-                tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");
-                Err(spec.fault(&format!("{}{}", shortened(&exception), differences(template.python(), &unmet))))
-            }
-            Err(error) => Err(spec.fault(&Lost::Garbled(error.to_string()).to_string())),
-        }
-    }
-
-    /// Calls the model, and waits for its answer. A call that is not answered in time, or whose future is dropped, ends
-    /// the process: nothing else stops a model that computes.
+    /// Calls the model in one of its threads that are free, and waits for the answer. Nothing stops a model that computes
+    /// but the end of its process: that is what a call comes to whose future is dropped, and one that is not answered in
+    /// time where there is one thread. Where there are several, it goes on.
     ///
     /// Of `several` requests, those that the model refuses are left out of the answer, where it was found out which they are,
     /// and the first of them are told at once.
-    pub(crate) async fn invoke(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, Failure> {
+    pub(crate) async fn invoke(&self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, Failure> {
         let patience = several.patience.as_secs_f64();
         let question = Question::Invoke { content_type: call.content_type, rows: several.rows, patience };
-        let answer = self.child.ask_until(&question, &call.payload, Instant::now() + call.timeout).await;
-        let answer = answer.map_err(|lost| self.lost(lost, call.timeout))?;
+        let question = serialized(&question).map_err(|lost| self.lost(lost, call.timeout))?;
+        if self.threads.are_free() {
+            self.child.forget_output();
+        }
+        let answer = match self.threads.ask(question, call.payload.clone(), call.timeout).await {
+            Ok(answer) => answer,
+            Err(NoAnswer::Lost(lost)) => return Err(self.lost(lost, call.timeout)),
+            Err(NoAnswer::Late(late)) if self.threads.are_several() => {
+                let message = format!("{} did not answer within {}", self.shown, in_words(call.timeout));
+                let fault = Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message);
+                return Err(Failure { fault, lost: None, late: Some(late) });
+            }
+            Err(NoAnswer::Late(late)) => {
+                self.give_up();
+                drop(late);
+                return Err(self.lost(Lost::TimedOut, call.timeout));
+            }
+            Err(NoAnswer::NoneFree) => {
+                let message = format!("{} is at other calls", self.shown);
+                return Err(Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message).into());
+            }
+        };
         self.answers(answer, several.rows.len())
+    }
+
+    /// Waits until the thread of a late call is free again, or the process has ended. It is killed when it gives no sign of
+    /// life, for then no other call in it gets any further.
+    pub(crate) async fn wait_out(&self, late: Late) {
+        let found = || {
+            // Before it is killed, by which others find it gone.
+            self.timed_out.store(true, Ordering::Release);
+            let pid = self.pid();
+            tracing::warn!(
+                model = &*self.shown,
+                pid,
+                "a model's process is killed, since none of its threads gets any further"
+            );
+        };
+        tokio::select! {
+            () = self.threads.wait_out(late) => {}
+            () = self.threads.lifeless(found) => {}
+        }
+    }
+
+    /// Has it killed, since a call in it has run out of time and there is no other.
+    pub(crate) fn give_up(&self) {
+        self.timed_out.store(true, Ordering::Release);
+        self.kill();
+    }
+
+    /// Whether it was killed since a call in it had run out of time.
+    pub(crate) fn has_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Acquire)
+    }
+
+    /// Whether it is not to be called again, though it still runs.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Acquire)
     }
 
     /// Its process id.
@@ -290,9 +357,13 @@ impl ModelHost {
         Err(fault)
     }
 
-    /// It answered that it has no memory left, and is not asked again. Another one may do better.
+    /// It answered that it has no memory left, and is not asked again; other calls in it may come to their ends. Another
+    /// host may do better.
     fn exhausted(&self, fault: Fault) -> Fault {
-        self.child.kill();
+        self.spent.store(true, Ordering::Release);
+        if !self.threads.are_several() {
+            self.child.kill();
+        }
         let message =
             format!("{}: it may take no more memory (models.memory_limit), so its process is replaced", fault.message);
         tracing::warn!(model = &*self.shown, pid = self.pid(), why = message, "a model's process is lost");
@@ -316,13 +387,46 @@ impl ModelHost {
                 Fault::passing(Code::ModelError, Stage::Invoke, message)
             }
         };
-        Failure { fault, lost: Some(lost) }
+        Failure { fault, lost: Some(lost), late: None }
+    }
+}
+
+/// Has it load the model, and answer the model's own example.
+async fn load(child: &mut Child, template: &Template, spec: &HostSpec) -> Result<LoadReport, Fault> {
+    let Some(directory) = spec.directory.to_str() else {
+        return Err(spec.fault(&format!("{} is no UTF-8", spec.directory.display())));
+    };
+    let is_proven = spec.proof.is_some();
+    let question = Question::Load { directory, largest_answer: LARGEST_REPLY, is_proven, threads: spec.threads };
+    let answer = match child.ask_until(&question, b"", spec.deadline).await {
+        Ok(answer) => answer,
+        Err(Lost::TimedOut) => return Err(spec.too_slow(child)),
+        Err(lost) => return Err(spec.fault(&with_reason(&lost))),
+    };
+    match serde_json::from_slice(&answer.head) {
+        Ok(Loaded::Loaded { load, warm, example, unmet, doubt, declared, imported, signature }) => {
+            template.learn(&imported).await;
+            let phases = Phases { load: seconds(load), warm: seconds(warm), ..Phases::default() };
+            let finding = match doubt {
+                None => Finding::Independent,
+                Some(_) if declared => Finding::Declared,
+                Some(why) => Finding::Doubtful(why.into()),
+            };
+            let shown = || Proof { example: example.map(Example::of), unmet, finding };
+            let signature = signature.map(|(floats, all)| Arc::new(Signature::new(floats, all)));
+            Ok(LoadReport { phases, proof: spec.proof.clone().unwrap_or_else(shown), signature })
+        }
+        Ok(Loaded::Failed { exception, traceback, unmet }) => {
+            tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");
+            Err(spec.fault(&format!("{}{}", shortened(&exception), differences(template.python(), &unmet))))
+        }
+        Err(error) => Err(spec.fault(&Lost::Garbled(error.to_string()).to_string())),
     }
 }
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self { fault, lost: None }
+        Self { fault, lost: None, late: None }
     }
 }
 

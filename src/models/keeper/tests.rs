@@ -22,6 +22,7 @@ fn version(key: u64) -> Arc<Version> {
         runtime: Runtime::MlflowServe,
         env_manager: EnvManager::Local,
         workers: 1,
+        threads: 1,
         concurrency: 1,
     };
     let name = format!("model/{key}").into();

@@ -7,11 +7,12 @@ mod access;
 mod address;
 mod clerk;
 mod question;
+mod registration;
 mod rest;
 mod snapshot;
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
@@ -19,9 +20,10 @@ use super::host::Template;
 use super::uri::{Pick, Target};
 use crate::message::{Code, Fault, Stage};
 use clerk::Clerks;
-use question::{Download, ManyVersions, ModelVersion, OneLogged, OneModel, OneVersion, Question, highest};
+use question::{Download, ManyVersions, ModelVersion, OneLogged, OneModel, OneVersion, Question, highest, says_by_row};
 
 pub(super) use address::Addresses;
+pub(super) use registration::{Provenance, Registration};
 pub(super) use rest::Rest;
 pub(super) use snapshot::Snapshot;
 
@@ -39,14 +41,16 @@ pub(super) struct Registry {
 pub(super) struct Resolved {
     /// What messages call it: `sentiment-model-fast/3`, or a logged model's id.
     pub name: String,
-    /// The version's number, or the id of a logged model.
-    pub version: Arc<str>,
+    /// Which version it is.
+    pub registration: Registration,
     /// The URI that always means this version: `models:/sentiment-model-fast/3`.
     pub uri: String,
     /// Where its artifacts are.
     pub artifact_uri: String,
     /// Whether its registry has a way of its own to the artifacts, which only MLflow's client knows and only by `uri`.
     pub own_way: bool,
+    /// Whether it is tagged `signalbox.batch: rows`.
+    pub is_tagged: bool,
 }
 
 /// Why the registry at a tracking URI cannot be used at all.
@@ -97,10 +101,31 @@ impl Registry {
         }
     }
 
-    /// What each stage and alias of a registered model stands for now.
-    pub(super) async fn current(&self, name: &str) -> Result<Snapshot, Fault> {
-        let answer: OneModel = self.ask(&self.registry, Question::Model { name }).await?;
-        Ok(Snapshot::of(answer.registered_model.unwrap_or_default()))
+    /// What these picks of a registered model stand for now: nothing, when it was deleted.
+    pub(super) async fn current(&self, name: &str, picks: &HashSet<Pick>) -> Result<Snapshot, Fault> {
+        let is_named = |pick: &Pick| matches!(pick, Pick::Version(_));
+        let model = if picks.iter().all(is_named) {
+            question::Model::default()
+        } else {
+            match self.ask::<OneModel>(&self.registry, Question::Model { name }).await {
+                Ok(answer) => answer.registered_model.unwrap_or_default(),
+                Err(fault) if fault.code == Code::ResourceDoesNotExist => question::Model::default(),
+                Err(fault) => return Err(fault),
+            }
+        };
+        let (mut snapshot, mut asked) = (Snapshot::default(), HashMap::new());
+        for pick in picks {
+            let Some(number) = model.number(pick) else { continue };
+            let mut found = model.registration(&number).or_else(|| asked.get(&number).cloned());
+            if found.is_none() {
+                found = self.registration(name, &number).await?;
+            }
+            if let Some(found) = found {
+                asked.insert(number, found.clone());
+                snapshot.put(pick.clone(), found);
+            }
+        }
+        Ok(snapshot)
     }
 
     /// What tells this registry from others, whoever is asking.
@@ -122,44 +147,40 @@ impl Registry {
     }
 
     async fn resolve_registered(&self, name: &str, pick: &Pick) -> Result<Resolved, Fault> {
-        let (version, artifact_uri) = match pick {
-            // It takes two questions; which version it is need not be known for the second.
-            Pick::Version(number) => {
-                let number = number.to_string();
-                let (version, artifact_uri) = tokio::join!(self.version(name, pick), self.artifact_uri(name, &number));
-                (version?, artifact_uri?)
-            }
-            _ => {
-                let version = self.version(name, pick).await?;
-                let artifact_uri = self.artifact_uri(name, &version).await?;
-                (version, artifact_uri)
-            }
-        };
+        // One after the other: should the version be registered again in between, its files are newer than what it is
+        // taken for, and following the registry finds that out; the other way about nobody would.
+        let found = self.version(name, pick).await?;
+        let (registration, is_tagged) = (Registration::from(&found), says_by_row(&found.tags));
+        let version = &registration.version;
+        let artifact_uri = self.artifact_uri(name, version).await?;
         Ok(Resolved {
             name: format!("{name}/{version}"),
             uri: format!("models:/{name}/{version}"),
-            version: version.into(),
+            registration,
             artifact_uri,
             own_way: self.addresses.registry().has_own_way(),
+            is_tagged,
         })
     }
 
     async fn resolve_logged(&self, model_id: &str) -> Result<Resolved, Fault> {
         let answer: OneLogged = self.ask(&self.tracking, Question::Logged { model_id }).await?;
         let info = answer.model.and_then(|model| model.info);
+        let is_tagged = info.as_ref().is_some_and(|info| says_by_row(&info.tags));
         let (status, artifact_uri) = info.map_or((None, None), |info| (info.status, info.artifact_uri));
         check_ready(&format!("logged model {model_id}"), status.as_deref(), "LOGGED_MODEL_READY")?;
         Ok(Resolved {
             name: model_id.to_owned(),
-            version: model_id.into(),
+            registration: Registration { version: model_id.into(), provenance: Provenance::default() },
             uri: format!("models:/{model_id}"),
             artifact_uri: artifact_uri.ok_or_else(|| nowhere(model_id))?,
             own_way: self.addresses.tracking.has_own_way(),
+            is_tagged,
         })
     }
 
-    /// The number of the version that is picked, if it is ready.
-    async fn version(&self, name: &str, pick: &Pick) -> Result<String, Fault> {
+    /// The version that is picked, if it is ready.
+    async fn version(&self, name: &str, pick: &Pick) -> Result<ModelVersion, Fault> {
         let found = match pick {
             Pick::Version(number) => {
                 let question = Question::Version { name, version: &number.to_string() };
@@ -186,12 +207,21 @@ impl Registry {
             })
         })?;
         check_ready(&format!("version {} of model {name}", found.version), found.status.as_deref(), "READY")?;
-        Ok(found.version)
+        Ok(found)
+    }
+
+    /// What a version is now, ready or not; none when there is none with that number.
+    async fn registration(&self, name: &str, version: &str) -> Result<Option<Registration>, Fault> {
+        match self.ask::<OneVersion>(&self.registry, Question::Version { name, version }).await {
+            Ok(answer) => Ok(answer.model_version.as_ref().map(Registration::from)),
+            Err(fault) if fault.code == Code::ResourceDoesNotExist => Ok(None),
+            Err(fault) => Err(fault),
+        }
     }
 
     async fn highest(&self, name: &str, stage: Option<&str>) -> Result<Option<ModelVersion>, Fault> {
         let answer: ManyVersions = self.ask(&self.registry, Question::Latest { name, stage }).await?;
-        Ok(highest(answer.model_versions))
+        Ok(highest(&answer.model_versions).cloned())
     }
 
     async fn artifact_uri(&self, name: &str, version: &str) -> Result<String, Fault> {

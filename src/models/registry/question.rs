@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::registration::{Provenance, Registration};
+
 /// One call.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
@@ -43,11 +45,30 @@ impl<'a> Question<'a> {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct ModelVersion {
     pub version: String,
     pub status: Option<String>,
     pub current_stage: Option<String>,
+    pub source: Option<String>,
+    pub run_id: Option<String>,
+    pub creation_timestamp: Option<Timestamp>,
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// Unix milliseconds; protobuf's own JSON has 64-bit numbers as text.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Timestamp {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Tag {
+    pub key: String,
+    pub value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,10 +119,30 @@ pub(super) struct Logged {
 pub(super) struct LoggedInfo {
     pub status: Option<String>,
     pub artifact_uri: Option<String>,
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// Whether the owner says that the model answers each row as if it were alone.
+pub(super) fn says_by_row(tags: &[Tag]) -> bool {
+    tags.iter()
+        .any(|tag| tag.key == "signalbox.batch" && tag.value.as_deref().is_some_and(|value| value.trim() == "rows"))
 }
 
 /// The version with the highest number. Several may share a stage, and the one that was moved there last is not the
 /// one that counts.
-pub(super) fn highest(versions: Vec<ModelVersion>) -> Option<ModelVersion> {
+pub(super) fn highest<'a>(versions: impl IntoIterator<Item = &'a ModelVersion>) -> Option<&'a ModelVersion> {
     versions.into_iter().max_by_key(|found| found.version.parse::<u64>().unwrap_or(0))
+}
+
+impl From<&ModelVersion> for Registration {
+    fn from(found: &ModelVersion) -> Self {
+        let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let created = found.creation_timestamp.as_ref().and_then(|timestamp| match timestamp {
+            Timestamp::Number(number) => Some(*number),
+            Timestamp::Text(text) => text.parse().ok(),
+        });
+        let provenance = Provenance { source: said(&found.source), run_id: said(&found.run_id), created };
+        Self { version: found.version.as_str().into(), provenance }
+    }
 }

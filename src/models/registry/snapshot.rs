@@ -1,42 +1,47 @@
-//! What each stage and alias of a model stands for at one moment.
+//! What each pick of a model stands for at one moment.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use super::question::Model;
+use super::question::{Model, highest};
+use super::registration::Registration;
 use crate::models::uri::Pick;
 
-/// What each stage and alias of a registered model stood for when the registry was asked.
-#[derive(Debug)]
-pub(in crate::models) struct Snapshot {
-    /// The highest version of each stage, and that stage.
-    stages: Vec<(u64, String)>,
-    aliases: Vec<(String, String)>,
-}
+/// The version that each pick of a registered model stood for when the registry was asked.
+#[derive(Debug, Default)]
+pub(in crate::models) struct Snapshot(HashMap<Pick, Registration>);
 
 impl Snapshot {
-    pub(super) fn of(model: Model) -> Self {
-        let stages = model
-            .latest_versions
-            .into_iter()
-            .filter_map(|found| Some((found.version.parse().ok()?, found.current_stage.unwrap_or_default())));
-        let aliases = model.aliases.into_iter().map(|alias| (alias.alias, alias.version));
-        Self { stages: stages.collect(), aliases: aliases.collect() }
+    /// The version that is picked now: the one that resolving the same would find, whether it is ready or not. None when
+    /// there is none, and for what was not asked about.
+    pub(in crate::models) fn pick(&self, pick: &Pick) -> Option<&Registration> {
+        self.0.get(pick)
     }
 
-    /// The version that is picked now: the one that resolving the same would find, whether it is ready or not. A
-    /// version that is named is taken at its word.
-    pub(in crate::models) fn pick(&self, pick: &Pick) -> Option<Arc<str>> {
+    pub(super) fn put(&mut self, pick: Pick, found: Registration) {
+        self.0.insert(pick, found);
+    }
+}
+
+impl Model {
+    /// The number of the version that is picked. One that is named is taken at its word.
+    pub(super) fn number(&self, pick: &Pick) -> Option<String> {
         let highest_where = |holds: &dyn Fn(&str) -> bool| {
-            let versions = self.stages.iter().filter(|(_, stage)| holds(stage)).map(|(version, _)| *version);
-            versions.max().map(|version| version.to_string().into())
+            let versions = self.latest_versions.iter();
+            highest(versions.filter(|found| holds(found.current_stage.as_deref().unwrap_or_default())))
+                .map(|found| found.version.clone())
         };
         match pick {
-            Pick::Version(version) => Some(version.to_string().into()),
+            Pick::Version(version) => Some(version.to_string()),
             Pick::Latest => highest_where(&|_| true),
             Pick::Stage(stage) => highest_where(&|found| found.eq_ignore_ascii_case(stage)),
             Pick::Alias(alias) => {
-                self.aliases.iter().find(|(name, _)| name == alias).map(|(_, version)| version.as_str().into())
+                self.aliases.iter().find(|known| known.alias == *alias).map(|known| known.version.clone())
             }
         }
+    }
+
+    /// What it says itself of a version; it lists only the highest of each stage.
+    pub(super) fn registration(&self, number: &str) -> Option<Registration> {
+        self.latest_versions.iter().find(|found| found.version == number).map(Registration::from)
     }
 }

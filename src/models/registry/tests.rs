@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
@@ -48,10 +48,11 @@ const DOWNLOAD_URI: (u16, &str) = (200, r#"{"artifact_uri": "mlflow-artifacts:/1
 fn resolved(version: &str) -> Result<Resolved, Fault> {
     Ok(Resolved {
         name: format!("my model/{version}"),
-        version: version.into(),
+        registration: Registration { version: version.into(), provenance: Provenance::default() },
         uri: format!("models:/my model/{version}"),
         artifact_uri: "mlflow-artifacts:/1/models/m-1/artifacts".into(),
         own_way: false,
+        is_tagged: false,
     })
 }
 
@@ -63,10 +64,14 @@ async fn the_highest_version_of_a_stage_counts() {
         }
         assert_eq!(asked, "/api/2.0/mlflow/registered-models/get-latest-versions?name=my+model&stages=Production");
         let body = r#"{"model_versions":[{"name":"my model","version":"9","creation_timestamp":1795338311828,"status":"READY"},
-            {"version":"10","status":"READY"},{"version":"2"}]}"#;
+            {"version":"10","creation_timestamp":1795338311829,"source":"models:/m-1","run_id":"","status":"READY"},
+            {"version":"2"}]}"#;
         (200, body)
     });
-    assert_eq!(found.await, resolved("10"));
+    let mut expected = resolved("10").unwrap();
+    let (source, created) = (Some("models:/m-1".to_owned()), Some(1_795_338_311_829));
+    expected.registration.provenance = Provenance { source, run_id: None, created };
+    assert_eq!(found.await, Ok(expected));
 }
 
 #[tokio::test]
@@ -115,7 +120,7 @@ async fn a_logged_model_is_its_own_version() {
     });
     let found = registry(&address.await, &[]).resolve(&Target::Logged { model_id: "m-1".into() }).await;
     let found = found.unwrap();
-    assert_eq!((&*found.name, &*found.version, &*found.uri), ("m-1", "m-1", "models:/m-1"));
+    assert_eq!((&*found.name, &*found.registration.version, &*found.uri), ("m-1", "m-1", "models:/m-1"));
     assert_eq!(found.artifact_uri, "s3://b/m-1");
 }
 
@@ -191,7 +196,7 @@ async fn a_username_wins_over_a_token() {
         let registry = registry(&address, env);
         assert!(!format!("{registry:?}").contains("pw"));
         let found = registry.resolve(&target("a", Pick::Version(1))).await.ok();
-        assert_eq!(found.as_ref().map(|found| &*found.version), version);
+        assert_eq!(found.as_ref().map(|found| &*found.registration.version), version);
     }
 }
 
@@ -208,43 +213,64 @@ async fn the_registry_may_be_another_server_than_that_of_logged_models() {
     let (tracking, models) = tokio::join!(tracking, models);
     let registry = registry(&tracking, &[("MLFLOW_REGISTRY_URI", &models)]);
     registry.resolve(&Target::Logged { model_id: "m-1/..".into() }).await.unwrap();
-    assert_eq!(registry.current("a").await.unwrap().pick(&Pick::Latest), None);
+    let snapshot = registry.current("a", &[Pick::Latest].into()).await.unwrap();
+    assert_eq!(snapshot.pick(&Pick::Latest), None);
     assert!(registry.identity().starts_with(models.trim_end_matches('/')));
 }
 
-/// A model as MLflow keeps it: each version with its stage, and which version each alias stands for.
+/// A model as MLflow keeps it: each version with its stage and what it was made from, and which version each alias
+/// stands for.
 #[derive(Debug, Clone, Default)]
 struct World {
-    versions: BTreeMap<u64, &'static str>,
+    versions: BTreeMap<u64, (&'static str, Made)>,
     aliases: BTreeMap<String, u64>,
 }
 
+/// The source, the run, and when a version was registered.
+type Made = (Option<char>, Option<char>, u64);
+
 impl World {
+    fn shown(&self, version: u64) -> serde_json::Value {
+        let (stage, (source, run_id, created)) = &self.versions[&version];
+        let mut shown = json!({"version": version.to_string(), "current_stage": stage, "creation_timestamp": created});
+        for (key, value) in [("source", source), ("run_id", run_id)] {
+            if let Some(value) = value {
+                shown[key] = json!(value.to_string());
+            }
+        }
+        shown
+    }
+
     /// As MLflow 3.17 answers; the highest version of each stage, in no order that could be relied on.
     fn latest(&self, stage: Option<&str>) -> Vec<serde_json::Value> {
         let mut highest = HashMap::new();
-        for (version, of) in &self.versions {
+        for (version, (of, _)) in &self.versions {
             if stage.is_none_or(|stage| stage.eq_ignore_ascii_case(of)) {
-                highest.insert(*of, version);
+                highest.insert(*of, *version);
             }
         }
-        let shown =
-            highest.into_iter().map(|(stage, version)| json!({"version": version.to_string(), "current_stage": stage}));
-        shown.collect()
+        highest.into_values().map(|version| self.shown(version)).collect()
     }
 
     fn answer(&self, path: &str, query: &HashMap<String, String>) -> (u16, serde_json::Value) {
-        match path.rsplit('/').next() {
-            Some("get-download-uri") => (200, json!({"artifact_uri": "s3://bucket"})),
-            Some("get-latest-versions") => match self.latest(query.get("stages").map(String::as_str)) {
+        let missing = |code: &str| json!({"error_code": code, "message": "not found"});
+        match path.trim_start_matches("/api/2.0/mlflow/") {
+            "model-versions/get-download-uri" => (200, json!({"artifact_uri": "s3://bucket"})),
+            "model-versions/get" => match query["version"].parse() {
+                Ok(version) if self.versions.contains_key(&version) => {
+                    (200, json!({"model_version": self.shown(version)}))
+                }
+                _ => (404, missing("RESOURCE_DOES_NOT_EXIST")),
+            },
+            "registered-models/get-latest-versions" => match self.latest(query.get("stages").map(String::as_str)) {
                 versions if versions.is_empty() => (200, json!({})),
                 versions => (200, json!({"model_versions": versions})),
             },
-            Some("alias") => match self.aliases.get(&query["alias"]) {
-                Some(version) => (200, json!({"model_version": {"version": version.to_string()}})),
-                None => (400, json!({"error_code": "INVALID_PARAMETER_VALUE", "message": "not found"})),
+            "registered-models/alias" => match self.aliases.get(&query["alias"]) {
+                Some(version) => (200, json!({"model_version": self.shown(*version)})),
+                None => (400, missing("INVALID_PARAMETER_VALUE")),
             },
-            Some("get") => {
+            "registered-models/get" => {
                 let aliases = self.aliases.iter();
                 let aliases: Vec<_> =
                     aliases.map(|(alias, version)| json!({"alias": alias, "version": version.to_string()})).collect();
@@ -263,7 +289,8 @@ impl World {
 
 fn worlds() -> impl Strategy<Value = World> {
     let stage = prop_oneof![Just("None"), Just("Staging"), Just("Production"), Just("Archived")];
-    let versions = proptest::collection::btree_map(1..30u64, stage, 0..8);
+    let text = || proptest::option::of(proptest::sample::select(vec!['a', 'b']));
+    let versions = proptest::collection::btree_map(1..30u64, (stage, (text(), text(), 1..3u64)), 0..8);
     versions.prop_flat_map(|versions| {
         let known: Vec<u64> = versions.keys().copied().collect();
         let version = if known.is_empty() { Just(0).boxed() } else { proptest::sample::select(known).boxed() };
@@ -292,27 +319,18 @@ fn a_snapshot_picks_what_resolving_finds() {
         address
     });
     let registry = registry(&format!("http://{address}"), &[]);
-    let picks = [
-        Pick::Latest,
-        Pick::Stage("None"),
-        Pick::Stage("Staging"),
-        Pick::Stage("Production"),
-        Pick::Stage("Archived"),
-        Pick::Alias("a".into()),
-        Pick::Alias("A".into()),
-        Pick::Alias("ab".into()),
-        Pick::Alias("nope".into()),
-    ];
+    let aliases = ["a", "A", "ab", "nope"].map(|alias| Pick::Alias(alias.into()));
+    let stages = ["None", "Staging", "Production", "Archived"].map(Pick::Stage);
+    let named = [1, 2, 3, 99].map(Pick::Version);
+    let picks: HashSet<Pick> = [Pick::Latest].into_iter().chain(aliases).chain(stages).chain(named).collect();
     proptest!(ProptestConfig::with_cases(64), |(now in worlds())| {
         *world.lock().unwrap() = now;
         runtime.block_on(async {
-            let snapshot = registry.current("a").await.unwrap();
+            let snapshot = registry.current("a", &picks).await.unwrap();
             for pick in &picks {
-                let resolved = registry.resolve(&target("a", pick.clone())).await.ok().map(|found| found.version);
-                prop_assert_eq!(snapshot.pick(pick), resolved, "{:?}", pick);
+                let resolved = registry.resolve(&target("a", pick.clone())).await.ok().map(|found| found.registration);
+                prop_assert_eq!(snapshot.pick(pick), resolved.as_ref(), "{:?}", pick);
             }
-            let named = snapshot.pick(&Pick::Version(99));
-            prop_assert_eq!(named.as_deref(), Some("99"));
             Ok(())
         })?;
     });

@@ -14,6 +14,7 @@ use std::task::Poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::ask::Alone;
 use super::headroom::Headroom;
 use super::line::refused;
 use super::target::Target;
@@ -21,7 +22,7 @@ use crate::config;
 use crate::intake::Expected;
 use crate::invocation::body::Payload;
 use crate::message::{Fault, Reply, Request};
-use crate::models::{CallFailure, Lease};
+use crate::models::{CallFailure, Lease, ModelHandle};
 use crate::telemetry::BatchMetrics;
 use queue::{Queue, Single, Taken, Waiting};
 use run::Batch;
@@ -30,6 +31,8 @@ use run::Batch;
 #[derive(Debug)]
 pub(super) struct Batcher {
     settings: config::Batch,
+    /// Whether the route says of its model that it answers each row as if it were alone.
+    vouches: bool,
     /// Held for the moment that it takes to enter or to leave, never over a call.
     queue: Mutex<Queue>,
     /// Told whenever a request has entered.
@@ -74,7 +77,7 @@ struct Place<'a> {
 }
 
 impl Target {
-    /// Waits for a turn; alone, or with whoever is there.
+    /// Waits for a turn; with whoever is there, unless it is to be alone.
     pub(super) async fn turn(
         self: &Arc<Self>,
         headroom: Headroom<'_>,
@@ -82,13 +85,24 @@ impl Target {
         payload: &Bytes,
         timeout: Duration,
         deadline: Option<Instant>,
-        alone: bool,
+        alone: Alone,
     ) -> Result<Turn, Fault> {
         let own = |(lease, expected)| Turn::Own(lease, expected, None);
+        if alone == Alone::InItsProcess {
+            let lease = self.line.wait(deadline, pin!(self.model.lease_alone(deadline))).await?;
+            return Ok(own((lease, headroom.expect(1))));
+        }
         let mut leasing = pin!(headroom.lease(&self.model, deadline));
-        let Some(batcher) = self.batcher.as_ref().filter(|_| !alone) else {
+        let Some(batcher) = self.batcher.as_ref().filter(|_| alone == Alone::No) else {
             return self.line.wait(deadline, leasing).await.map(own);
         };
+        if batcher.is_off_for(&self.model) {
+            if let Poll::Ready(lease) = poll!(leasing.as_mut()) {
+                return lease.map(own);
+            }
+            batcher.metrics.model.inc();
+            return self.line.wait(deadline, leasing).await.map(own);
+        }
         if batcher.settings.max_wait.is_zero()
             && let Poll::Ready(lease) = poll!(leasing.as_mut())
         {
@@ -122,10 +136,16 @@ impl Target {
 }
 
 impl Batcher {
-    /// `tells` whether what answers tells which requests of a call it refuses.
-    pub(super) fn new(settings: config::Batch, tells: bool, metrics: BatchMetrics) -> Self {
+    /// `vouches` whether the route says of its model that it answers each row as if it were alone, and `tells` whether what
+    /// answers tells which requests of a call it refuses.
+    pub(super) fn new(settings: config::Batch, vouches: bool, tells: bool, metrics: BatchMetrics) -> Self {
         let queue = Queue::new(settings.max_rows, settings.target_latency, tells);
-        Self { queue: Mutex::new(queue), entered: Notify::new(), settings, metrics }
+        Self { queue: Mutex::new(queue), entered: Notify::new(), settings, vouches, metrics }
+    }
+
+    /// Whether it is known that the requests for this model do not go together.
+    pub(super) fn is_off_for(&self, model: &ModelHandle) -> bool {
+        model.is_called_singly(self.vouches)
     }
 
     /// Why a request with this deadline need not wait, if that is so: what is before it takes far longer. `places` are
@@ -160,7 +180,8 @@ impl Batcher {
     }
 
     fn take(&self, place: &Place<'_>, lease: &Lease) -> Taken {
-        let taken = self.queue().take(place.number, lease.signature(), lease.trust(), &self.settings, &self.metrics);
+        let joining = |form| lease.trust().joining(form, self.vouches, self.settings.verify);
+        let taken = self.queue().take(place.number, lease.signature(), joining, &self.settings, &self.metrics);
         if let Taken::Alone(single) = &taken {
             self.metrics.rows.observe(single.rows as f64);
         }

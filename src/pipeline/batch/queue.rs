@@ -12,7 +12,7 @@ use crate::config;
 use crate::invocation::batch_size::BatchSize;
 use crate::invocation::body::{Key, Payload, Signature};
 use crate::invocation::suspicion::Suspicion;
-use crate::invocation::trust::{Joining, Trust};
+use crate::invocation::trust::Joining;
 use crate::message::Request;
 use crate::pipeline::ask::is_over;
 use crate::telemetry::BatchMetrics;
@@ -24,10 +24,18 @@ pub(super) struct Queue {
     next: u64,
     /// Rows of all who wait.
     rows: usize,
-    /// Of the version that was called last.
-    signature: Option<Arc<Signature>>,
+    /// How payloads are told apart for the version that was called last.
+    reader: Reader,
     pub(super) size: BatchSize,
     pub(super) suspicion: Suspicion<Key>,
+}
+
+/// What payloads have to agree in depends on who reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reader {
+    signature: Option<Arc<Signature>>,
+    /// Whether rows that lack a value may be treated otherwise in company of rows that have it, for all that is known.
+    nulls_apart: bool,
 }
 
 /// A request that waits.
@@ -72,7 +80,7 @@ impl Queue {
             waiting: BTreeMap::new(),
             next: 0,
             rows: 0,
-            signature: None,
+            reader: Reader { signature: None, nulls_apart: true },
             size: BatchSize::new(max_rows, target),
             suspicion: Suspicion::new(tells),
         }
@@ -80,7 +88,7 @@ impl Queue {
 
     /// The number of the one that has entered.
     pub(super) fn enter(&mut self, mut waiting: Waiting) -> u64 {
-        waiting.key = waiting.key_for(self.signature.as_deref());
+        waiting.key = waiting.key_for(&self.reader);
         self.rows += waiting.payload.rows();
         self.next += 1;
         self.waiting.insert(self.next, waiting);
@@ -111,17 +119,25 @@ impl Queue {
         own.key.is_none() || rows >= self.size.rows()
     }
 
-    /// Takes the one with this number, and those that go with it.
+    /// Takes the one with this number, and those that go with it. `joining` says how those of a form may.
     pub(super) fn take(
         &mut self,
         number: u64,
         signature: Option<&Arc<Signature>>,
-        trust: &Trust,
+        joining: impl Fn(usize) -> Joining,
         settings: &config::Batch,
         metrics: &BatchMetrics,
     ) -> Taken {
-        self.learn(signature);
+        let Some(own) = self.waiting.get(&number) else { return Taken::Along };
+        let joining = joining(own.payload.form());
+        if joining != Joining::No {
+            self.learn(Reader { signature: signature.cloned(), nulls_apart: joining != Joining::Known });
+        }
         let Some(own) = self.leave(number) else { return Taken::Along };
+        if joining == Joining::No {
+            metrics.model.inc();
+            return Taken::Alone(own.single());
+        }
         let Some(key) = own.key.clone() else {
             metrics.payload.inc();
             return Taken::Alone(own.single());
@@ -138,20 +154,8 @@ impl Queue {
             metrics.refused.inc();
             return Taken::Alone(Single { suspected: Some(key), ..own.single() });
         }
-        let differ = others
-            .iter()
-            .any(|other| self.waiting.get(other).is_some_and(|other| !other.payload.has_rows_of(&own.payload)));
-        let joining = joining(trust, own.payload.form(), differ, settings.verify);
-        let count = match joining {
-            Joining::No => {
-                metrics.model.inc();
-                return Taken::Alone(own.single());
-            }
-            Joining::Proven(most) => most - 1,
-            Joining::Sampled | Joining::Trusted => others.len(),
-        };
         let mut members = vec![own];
-        members.extend(others.into_iter().take(count).filter_map(|other| self.leave(other)));
+        members.extend(others.into_iter().filter_map(|other| self.leave(other)));
         Taken::Several(Group { members, joining, key })
     }
 
@@ -194,13 +198,13 @@ impl Queue {
     }
 
     /// What has to be the same depends on the model.
-    fn learn(&mut self, signature: Option<&Arc<Signature>>) {
-        if self.signature.as_ref() == signature {
+    fn learn(&mut self, reader: Reader) {
+        if self.reader == reader {
             return;
         }
-        self.signature = signature.cloned();
+        self.reader = reader;
         for waiting in self.waiting.values_mut() {
-            waiting.key = waiting.key_for(self.signature.as_deref());
+            waiting.key = waiting.key_for(&self.reader);
         }
     }
 }
@@ -210,16 +214,8 @@ impl Waiting {
         Single { rows: self.payload.rows(), suspected: None }
     }
 
-    fn key_for(&self, signature: Option<&Signature>) -> Option<Key> {
-        self.payload.key(self.request.content_type(), signature)
-    }
-}
-
-fn joining(trust: &Trust, form: usize, differ: bool, verify: bool) -> Joining {
-    match verify {
-        true => trust.joining(form, differ),
-        false if trust.is_by_row(form) => Joining::Trusted,
-        false => Joining::No,
+    fn key_for(&self, reader: &Reader) -> Option<Key> {
+        self.payload.key(self.request.content_type(), reader.signature.as_deref(), reader.nulls_apart)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::queue::{Group, Waiting};
 use super::{Answered, Company};
 use crate::intake::Expected;
-use crate::invocation::body::{Answer, Key, Payload};
+use crate::invocation::body::{Answer, Key, Payload, is_same_but_for_rounding};
 use crate::invocation::trust::{Joining, Objection};
 use crate::invocation::{Answers, Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Request};
@@ -117,52 +117,9 @@ impl Batch {
     /// Calls the model until each has an answer.
     pub(super) async fn run(mut self) {
         let members = std::mem::take(&mut self.members);
-        match self.joining {
-            Joining::Proven(_) => self.prove(members).await,
-            Joining::Sampled | Joining::Trusted | Joining::No => self.together(members).await,
-        }
+        self.together(members).await;
         if let Some(batcher) = &self.target.batcher {
             batcher.queue().suspicion.saw(&self.key, self.rows, self.refused);
-        }
-    }
-
-    /// Each alone; and then, for nobody, all at once.
-    async fn prove(&mut self, members: Vec<Member>) {
-        let (mut alone, mut members) = (Vec::new(), members.into_iter());
-        let Some(request) = members.as_slice().first().map(|member| Arc::clone(&member.request)) else { return };
-        while let Some(member) = members.next() {
-            let payload = member.payload.clone();
-            match self.alone(member).await {
-                ControlFlow::Continue(Some(reply)) if Answer::read(&reply.body, payload.rows()).is_none() => {
-                    self.object(&payload, Objection::NotByRow);
-                }
-                ControlFlow::Continue(reply) => alone.extend(reply.map(|reply| (payload, reply.body))),
-                ControlFlow::Break(failure) => return self.abandon(members, &failure),
-            }
-        }
-        let [(first, _), _, ..] = &alone[..] else { return };
-        let first = first.clone();
-        let payloads: Vec<_> = alone.iter().map(|(payload, _)| payload).collect();
-        let (rows, joined) = (payloads.iter().map(|payload| payload.rows()).sum(), Payload::join(&payloads));
-        let answer = self.call(&request, &Headers::default(), joined, rows, None).await;
-        let objection = match answer.map(|reply| Answer::read(&reply.body, rows)) {
-            Err(failure) if self.lease.is_usable() && failure.fault.retryable => return,
-            Err(_) => Some(Objection::NotAlone),
-            Ok(None) => Some(Objection::NotByRow),
-            Ok(Some(answer)) => {
-                let parts = parts(&answer, payloads.iter().map(|payload| payload.rows()));
-                let same = parts.zip(&alone).all(|(part, (_, alone))| part == *alone);
-                (!same).then_some(Objection::NotAlone)
-            }
-        };
-        match objection {
-            Some(objection) => self.object(&first, objection),
-            None => {
-                let is_new =
-                    |(index, it): &(usize, &&Payload)| payloads[..*index].iter().all(|other| !it.has_rows_of(other));
-                let different = payloads.iter().enumerate().filter(is_new).count();
-                self.lease.trust().agreed(first.form(), different);
-            }
         }
     }
 
@@ -254,13 +211,10 @@ impl Batch {
             members.extend(refused);
             return Together::NotByRow;
         };
-        if self.joining == Joining::Sampled {
-            self.joining = Joining::Trusted;
-            if !self.sample(members, &answer).await {
-                self.object(&first, Objection::NotAlone);
-                members.extend(refused);
-                return Together::NotByRow;
-            }
+        if self.joining == Joining::Watched && !self.is_same_alone(members, &answer).await {
+            self.object(&first, Objection::NotAlone);
+            members.extend(refused);
+            return Together::NotByRow;
         }
         let mut refused = refused.into_iter();
         for (result, member) in told.into_iter().zip(refused.by_ref()) {
@@ -277,22 +231,28 @@ impl Batch {
         if result.as_ref().is_err_and(|fault| !fault.retryable) {
             self.refused += member.payload.rows();
         }
-        let result = result.map_err(|fault| CallFailure { fault, crashed: false, disconnected: false });
+        let result =
+            result.map_err(|fault| CallFailure { fault, crashed: false, in_company: false, disconnected: false });
         member.answered(result, self.took, false);
     }
 
-    /// Whether one of them gets the same answer alone.
-    async fn sample(&mut self, members: &[Member], answer: &Answer) -> bool {
-        let chosen = fastrand::usize(..members.len());
-        let Some(member) = members.get(chosen) else { return true };
-        let (request, payload) = (Arc::clone(&member.request), member.payload.clone());
-        match self.call(&request, &request.headers, payload.bytes().clone(), payload.rows(), None).await {
-            Ok(reply) => {
-                let mut parts = parts(answer, members.iter().map(|member| member.payload.rows()));
-                parts.nth(chosen).is_some_and(|part| part == reply.body)
+    /// Whether those who are looked at get the same answer alone, but for rounding.
+    async fn is_same_alone(&mut self, members: &[Member], answer: &Answer) -> bool {
+        let payloads: Vec<_> = members.iter().map(|member| &member.payload).collect();
+        let parts: Vec<_> = parts(answer, payloads.iter().map(|payload| payload.rows())).collect();
+        for number in self.lease.trust().looks(&self.key, &payloads) {
+            let (Some(member), Some(part)) = (members.get(number), parts.get(number)) else { continue };
+            let (request, payload) = (Arc::clone(&member.request), member.payload.clone());
+            match self.call(&request, &request.headers, payload.bytes().clone(), payload.rows(), None).await {
+                Ok(reply) if !is_same_but_for_rounding(part, &reply.body) => return false,
+                Err(failure) if !failure.fault.retryable => return false,
+                _ => {}
             }
-            Err(failure) => failure.fault.retryable,
+            if !self.lease.is_usable() {
+                break;
+            }
         }
+        true
     }
 
     fn deliver(&mut self, members: Vec<Member>, answer: &Answer, content_type: &str) {
@@ -305,16 +265,14 @@ impl Batch {
         }
     }
 
-    /// One by itself. Gives its answer, or why nobody else can be called.
-    async fn alone(&mut self, mut member: Member) -> ControlFlow<CallFailure, Option<Reply>> {
+    /// One by itself. Tells why nobody else can be called, if that is so.
+    async fn alone(&mut self, mut member: Member) -> ControlFlow<CallFailure> {
         if !member.waits() {
-            return ControlFlow::Continue(None);
+            return ControlFlow::Continue(());
         }
         member.calls += 1;
         self.rows += member.payload.rows();
-        if !matches!(self.joining, Joining::Proven(_)) {
-            self.count(|metrics| metrics.refused.inc());
-        }
+        self.count(|metrics| metrics.refused.inc());
         let (request, payload) = (Arc::clone(&member.request), member.payload.bytes().clone());
         let rows = member.payload.rows();
         let result = self.call(&request, &request.headers, payload, rows, member.deadline).await;
@@ -322,9 +280,8 @@ impl Batch {
             self.refused += member.payload.rows();
         }
         let gone = result.as_ref().err().filter(|_| !self.lease.is_usable()).cloned();
-        let reply = result.as_ref().ok().cloned();
         member.answered(result, self.took, false);
-        gone.map_or(ControlFlow::Continue(reply), ControlFlow::Break)
+        gone.map_or(ControlFlow::Continue(()), ControlFlow::Break)
     }
 
     /// How long a host may look for those it refuses: it must not be taken for stuck, nor may anybody's time run out.

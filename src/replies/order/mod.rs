@@ -19,7 +19,8 @@ use crate::config::{Kafka, Ordering};
 use crate::intake::Ticket;
 use crate::message::Request;
 use crate::telemetry::Metrics;
-use partitions::{Partitions, partition_of};
+use partitions::Partitions;
+pub(super) use partitions::partition_of;
 pub use place::Place;
 use place::Sequencer;
 use queues::QueueId;
@@ -73,11 +74,12 @@ impl Order {
         let request = job.ending.request.clone();
         let partition = |count| self.partition(&request, count);
         job.fallback_partition = self.partitions.known(&self.default_topic).and_then(partition);
-        let Address { topic, partition: named } = job.address();
+        let Address { topic, partition: named } = &job.address;
         if named.is_none() {
             let is_futile = || job.ending.ticket.is_revoked();
             let count = self.partitions.count(topic, is_futile).await;
-            job.address_mut().partition = count.and_then(partition);
+            let partition = count.and_then(partition);
+            job.set_partition(partition);
         }
         place.turn().await;
         job.ending.place = Some(place);

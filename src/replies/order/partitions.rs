@@ -90,7 +90,7 @@ impl Partitions {
 }
 
 /// The partition that Java's default partitioner, and `murmur2` of librdkafka, chooses for a key.
-pub(super) fn partition_of(key: &[u8], count: i32) -> i32 {
+pub(in crate::replies) fn partition_of(key: &[u8], count: i32) -> i32 {
     i32::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or_default() % count.max(1)
 }
 

@@ -1,33 +1,41 @@
 //! The jobs of one transaction.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::debug;
 
+use super::admission::{Admission, Spot};
 use super::session::Session;
 use crate::intake::Claim;
-use crate::replies::address::AllowedTopics;
 use crate::replies::counts::Counts;
-use crate::replies::job::{Job, Part};
+use crate::replies::job::Job;
 use crate::replies::outgoing::{Graveyard, Outgoing};
+use crate::replies::recourse::{Cause, Part, is_of_transaction};
 
 /// How long a full producer queue is left to drain.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(2);
 
 /// Which record of a transaction: a job's index, and which of its records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Slot {
     pub(super) job: usize,
     pub(super) part: Part,
 }
 
+/// A record that was not taken, and why.
+pub(super) type Refusal = (Slot, KafkaError);
+
 /// The jobs of one transaction, in the order of their sending.
-#[derive(Default)]
 pub(super) struct Batch {
     jobs: Vec<Job>,
     /// Records that librdkafka did not take.
-    refused: Vec<(Slot, KafkaError)>,
+    refused: Vec<Refusal>,
+    bytes: usize,
+    began: Instant,
+    /// Whether it has a single job, which is not to do others harm.
+    is_apart: bool,
 }
 
 impl Slot {
@@ -42,12 +50,30 @@ impl Slot {
 }
 
 impl Batch {
+    pub(super) fn new(is_apart: bool) -> Self {
+        Self { jobs: Vec::new(), refused: Vec::new(), bytes: 0, began: Instant::now(), is_apart }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.jobs.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    /// What its records have.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When its first record may have been written.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(super) fn is_apart(&self) -> bool {
+        self.is_apart
     }
 
     /// Whether somebody may wait for what it says. A caller who has his answer does not.
@@ -60,7 +86,7 @@ impl Batch {
         !self.refused.is_empty()
     }
 
-    /// Produces a job's records. A job whose partition has gone is dropped.
+    /// Produces a job's records; none is left of what no topic takes. A job whose partition has gone is dropped.
     pub(super) fn send(&mut self, session: &Session, graveyard: &Graveyard, mut job: Job) {
         if job.ending.ticket.is_revoked() {
             debug!(source = %job.ending.request.source, "a late result is dropped; its partition has a new owner");
@@ -68,15 +94,19 @@ impl Batch {
         }
         job.sent = Instant::now();
         let index = self.jobs.len();
-        if let Some(letter) = job.letter() {
-            self.produce(session, Slot { job: index, part: Part::Letter }, || job.dead_letter(letter, graveyard));
+        for part in [Part::Letter, Part::Reply] {
+            self.produce(session, Slot { job: index, part }, || job.record(part, graveyard));
         }
-        self.produce(session, Slot { job: index, part: Part::Reply }, || job.reply());
         self.jobs.push(job);
     }
 
-    fn produce(&mut self, session: &Session, slot: Slot, record: impl Fn() -> Outgoing) {
-        while let Err((error, _)) = record().send(session.producer(), slot.opaque()) {
+    fn produce(&mut self, session: &Session, slot: Slot, record: impl Fn() -> Option<Outgoing>) {
+        while let Some(outgoing) = record() {
+            let bytes = outgoing.bytes;
+            let Err((error, _)) = outgoing.send(session.producer(), slot.opaque()) else {
+                self.bytes += bytes;
+                break;
+            };
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || session.has_refused() {
                 self.refused.push((slot, error));
                 return;
@@ -92,36 +122,54 @@ impl Batch {
     }
 
     /// The transaction is committed: these requests are finished.
-    pub(super) fn finish(self, counts: &Counts) {
+    pub(super) fn finish(self, counts: &Counts, admission: &mut Admission) {
+        admission.committed(&self.jobs);
         for job in self.jobs {
             counts.ended(&job);
             job.ending.ticket.finish();
         }
     }
 
-    /// The transaction came to nothing. The jobs for the next one in their order, with another way for each that was
-    /// refused, and how long to wait before.
+    /// The transaction came to nothing. The jobs for others in their order, with another way for each that was refused.
+    /// `late`: for want of time, so that who is to blame may be among those that were not written.
     pub(super) fn again(
         mut self,
-        session: Option<&Session>,
-        allowed: &AllowedTopics,
+        mut refused: Vec<Refusal>,
+        late: bool,
+        admission: &mut Admission,
         counts: &Counts,
-    ) -> (Vec<Job>, Duration) {
-        let mut pause = Duration::ZERO;
-        let mut refused = self.refused;
-        refused.extend(session.map(Session::take_refused).unwrap_or_default());
+    ) -> Vec<Job> {
+        refused.append(&mut self.refused);
+        if late {
+            self.blame(&refused, admission);
+        }
         for (slot, error) in refused {
             let code = error.rdkafka_error_code();
-            if is_of_the_transaction(code) {
+            if code.is_some_and(is_of_transaction) {
                 continue;
             }
             counts.refused(code);
             if let Some(job) = self.jobs.get_mut(slot.job) {
-                pause = pause.max(job.reroute(slot.part, &error, allowed));
+                admission.refused(job, slot.part, Cause::of(code), &error);
             }
         }
         self.jobs.retain(|job| !job.ending.ticket.is_revoked());
-        (self.jobs, pause)
+        self.jobs
+    }
+
+    /// Doubts each partition that has taken nothing, if others have, or if there is but one job.
+    fn blame(&self, refused: &[Refusal], admission: &mut Admission) {
+        let unwritten: HashSet<Slot> = refused.iter().map(|(slot, _)| *slot).collect();
+        let mut spots = [HashSet::<Spot>::new(), HashSet::new()];
+        for (index, job) in self.jobs.iter().enumerate() {
+            for (part, spot) in admission.spots(job) {
+                spots[usize::from(unwritten.contains(&Slot { job: index, part }))].insert(spot);
+            }
+        }
+        let [written, unwritten] = spots;
+        if !written.is_empty() || self.is_apart {
+            unwritten.difference(&written).for_each(|spot| admission.doubt(spot));
+        }
     }
 
     /// After a commit of which nobody knows whether it took place: those that it finished end, the others are left.
@@ -136,24 +184,6 @@ impl Batch {
             }
         }
     }
-}
-
-/// Errors of a record that say nothing of the record itself: its transaction was broken off.
-fn is_of_the_transaction(code: Option<RDKafkaErrorCode>) -> bool {
-    matches!(
-        code,
-        Some(
-            RDKafkaErrorCode::PurgeQueue
-                | RDKafkaErrorCode::PurgeInflight
-                | RDKafkaErrorCode::State
-                | RDKafkaErrorCode::Fatal
-                | RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::ProducerFenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-                | RDKafkaErrorCode::InvalidProducerIdMapping
-                | RDKafkaErrorCode::InvalidTransactionalState
-        )
-    )
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::info;
 
-use super::batch::Batch;
-use super::session::{Broken, Session};
+use super::batch::{Batch, Refusal};
+use super::session::{Broken, Session, Written};
 use crate::broker::BrokerError;
 use crate::intake::Offsets;
 
@@ -25,9 +26,15 @@ pub(super) struct Concluded {
     pub(super) outcome: Outcome,
     /// Which session it was.
     pub(super) index: usize,
-    /// The session, or why it is of no use any more.
-    pub(super) session: Result<Session, Broken>,
-    /// How long that took.
+    /// The session; nothing when its transaction is left to the next of its name; or why it is of no use any more.
+    pub(super) session: Result<Option<Session>, Broken>,
+    /// The records that were not taken, or not in time.
+    pub(super) refused: Vec<Refusal>,
+    /// Why nothing is committed.
+    pub(super) reason: Option<KafkaError>,
+    /// How long its records took to be written, from the first on.
+    pub(super) written: Duration,
+    /// How long its end took.
     pub(super) took: Duration,
 }
 
@@ -37,6 +44,8 @@ pub(super) enum Outcome {
     Committed,
     /// It came to nothing.
     Aborted,
+    /// It came to nothing for want of time.
+    Late,
     /// Its commit was under way when the session broke.
     Unknown,
 }
@@ -82,50 +91,111 @@ impl Concluder {
 }
 
 fn conclude(session: Session, batch: Batch, offsets: &Offsets) -> Concluded {
-    let began = Instant::now();
-    let index = session.index();
-    let (outcome, broken) = match commit(&session, &batch, offsets) {
-        Ok(None) => (Outcome::Committed, None),
-        Ok(Some(reason)) => {
-            info!(reason, "a transaction is aborted; its replies go into the next");
-            (Outcome::Aborted, session.abort().err())
+    let (began, index) = (Instant::now(), session.index());
+    let (end, written) = commit(&session, &batch, offsets);
+    let (mut reason, mut refused) = (None, Vec::new());
+    let (outcome, session) = match end {
+        End::Committed => (Outcome::Committed, Ok(Some(session))),
+        End::Late => {
+            info!(
+                bytes = batch.bytes(),
+                requests = batch.len(),
+                "a transaction was not written in time; it is aborted"
+            );
+            reason = Some(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+            refused = session.leave();
+            (Outcome::Late, Ok(None))
         }
-        Err((Broken::Transaction(error), _)) => {
-            info!(%error, "a transaction is aborted; its replies go into the next");
-            (Outcome::Aborted, session.abort().err())
+        End::Void { because, error } => {
+            let error_text = error.as_ref().map(ToString::to_string);
+            info!(because, error = error_text, "a transaction is aborted; its replies go into others");
+            reason = error;
+            let aborted = session.abort();
+            refused = session.take_refused();
+            let session = match aborted {
+                Ok(()) => Ok(Some(session)),
+                Err(broken) => {
+                    session.discard();
+                    Err(broken)
+                }
+            };
+            (Outcome::Aborted, session)
         }
-        Err((broken, true)) => (Outcome::Unknown, Some(broken)),
-        Err((broken, false)) => (Outcome::Aborted, Some(broken)),
-    };
-    let session = match broken {
-        None => Ok(session),
-        Some(broken) => {
+        End::Broken { broken, is_unknown } => {
+            refused = session.take_refused();
             session.discard();
-            Err(broken)
+            (if is_unknown { Outcome::Unknown } else { Outcome::Aborted }, Err(broken))
         }
     };
-    Concluded { batch, outcome, index, session, took: began.elapsed() }
+    Concluded { batch, outcome, index, session, refused, reason, written, took: began.elapsed() }
 }
 
-/// Why it has to be aborted, or nothing when it is committed. An error tells whether the commit was under way.
-fn commit(session: &Session, batch: &Batch, offsets: &Offsets) -> Result<Option<&'static str>, (Broken, bool)> {
+/// How an attempt to commit has ended.
+enum End {
+    Committed,
+    /// Its records were not there in time.
+    Late,
+    /// It has to be aborted.
+    Void {
+        because: &'static str,
+        error: Option<KafkaError>,
+    },
+    /// The session is of no use any more; whether the commit was under way.
+    Broken {
+        broken: Broken,
+        is_unknown: bool,
+    },
+}
+
+impl End {
+    fn void(because: &'static str) -> Self {
+        Self::Void { because, error: None }
+    }
+
+    fn of(broken: Broken, is_unknown: bool) -> Self {
+        match broken {
+            Broken::Transaction(error) => {
+                Self::Void { because: "the coordinator does not take it", error: Some(error) }
+            }
+            broken @ Broken::Session(_) => Self::Broken { broken, is_unknown },
+        }
+    }
+}
+
+/// The end, and how long after the first of its records the last was written.
+fn commit(session: &Session, batch: &Batch, offsets: &Offsets) -> (End, Duration) {
+    let flushed = flush(session, batch);
+    let written = batch.began().elapsed();
+    (flushed.map_or_else(|end| end, |()| commit_written(session, batch, offsets)), written)
+}
+
+/// Waits until all records are written.
+fn flush(session: &Session, batch: &Batch) -> Result<(), End> {
     if batch.is_empty() {
-        return Ok(Some("its requests have gone to another owner"));
+        return Err(End::void("its requests have gone to another owner"));
     }
     if batch.is_spoilt() {
-        return Ok(Some("a record was refused"));
+        return Err(End::void("a record was refused"));
     }
-    session.flush().map_err(|broken| (broken, false))?;
-    if session.has_refused() {
-        return Ok(Some("the broker has refused a record"));
+    match session.flush(batch.began()) {
+        Written::All => Ok(()),
+        Written::Refused => Err(End::void("the broker has refused a record")),
+        Written::Late => Err(End::Late),
     }
+}
+
+fn commit_written(session: &Session, batch: &Batch, offsets: &Offsets) -> End {
     let Ok(staged) = offsets.stage(&batch.claims()) else {
-        return Ok(Some("a partition has gone to another owner"));
+        return End::void("a partition has gone to another owner");
     };
-    session.add_offsets(staged).map_err(|broken| (broken, false))?;
-    if offsets.are_lost() {
-        return Ok(Some("the partitions are lost"));
+    if let Err(broken) = session.add_offsets(staged) {
+        return End::of(broken, false);
     }
-    session.commit().map_err(|broken| (broken, true))?;
-    Ok(None)
+    if offsets.are_lost() {
+        return End::void("the partitions are lost");
+    }
+    match session.commit() {
+        Ok(()) => End::Committed,
+        Err(broken) => End::of(broken, true),
+    }
 }

@@ -8,8 +8,11 @@
 //! Several producers take turns, so nothing waits for a commit: one gathers while another's transaction is concluded.
 //! Where replies leave in order, the next begins once the broker has all that the one before has written.
 
+mod admission;
+mod allowance;
 mod batch;
 mod concluder;
+mod pool;
 mod session;
 mod transactor;
 mod twins;
@@ -25,13 +28,14 @@ use tracing::warn;
 
 use super::address::AllowedTopics;
 use super::counts::Counts;
+use super::directory::Directory;
 use super::job::Job;
 use super::outgoing::Graveyard;
 use super::publisher::Parts;
 use crate::broker::{BrokerError, Identity};
 use crate::config::{Kafka, Ordering as Order};
 use crate::intake::Offsets;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Flow, Metrics};
 use session::{Maker, SESSIONS, Session};
 use transactor::Transactor;
 
@@ -43,7 +47,7 @@ pub(super) struct Transactions {
 }
 
 struct Shared {
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     /// Until it begins.
     prepared: Mutex<Option<Prepared>>,
     /// Closed when the thread has ended.
@@ -53,13 +57,16 @@ struct Shared {
 /// All that the thread needs but the offsets, which come with the intake.
 struct Prepared {
     jobs: Receiver<Job>,
-    maker: Maker,
+    maker: Arc<Maker>,
     opened: Vec<Session>,
     interval: Duration,
     ordered: bool,
     allowed: Arc<AllowedTopics>,
     graveyard: Graveyard,
+    directory: Directory,
     counts: Counts,
+    flow: Flow,
+    stop: Arc<AtomicBool>,
     metrics: Metrics,
     failed: CancellationToken,
 }
@@ -68,12 +75,13 @@ impl Transactions {
     /// Sees that the broker's transactions are real, and closes what an earlier process of this name has left open.
     /// Blocks; not for the runtime's workers.
     pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
-        let Parts { cluster, allowed, graveyard, counts, limits, failed } = parts;
+        let Parts { cluster, allowed, graveyard, counts, limits, directory, throttle, flow, failed } = parts;
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
-        let maker = Maker::new(cluster, identity, limits);
+        let maker = Arc::new(Maker::new(config, cluster, identity, limits, throttle));
         let opened = (0..SESSIONS).map(|index| maker.open(index)).collect::<Result<_, _>>()?;
         let (sender, jobs) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
         let prepared = Prepared {
             jobs,
             maker,
@@ -82,12 +90,14 @@ impl Transactions {
             ordered: config.ordering != Order::Unordered,
             allowed,
             graveyard,
+            directory,
             counts,
+            flow,
+            stop: stop.clone(),
             metrics: metrics.clone(),
             failed,
         };
-        let shared =
-            Shared { stop: AtomicBool::new(false), prepared: Mutex::new(Some(prepared)), ended: Mutex::new(None) };
+        let shared = Shared { stop, prepared: Mutex::new(Some(prepared)), ended: Mutex::new(None) };
         Ok(Self { jobs: sender, shared: Arc::new(shared) })
     }
 

@@ -12,10 +12,12 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext,
 
 use tracing::debug;
 
-use super::batch::Slot;
+use super::batch::{Refusal, Slot};
 use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
+use crate::config::Kafka;
 use crate::intake::Staged;
 use crate::replies::limits::Limits;
+use crate::replies::throttle::{self, Throttle};
 
 /// How long one attempt of a step may take. After it the process may have been told to end.
 const TRY: Duration = Duration::from_secs(5);
@@ -27,33 +29,53 @@ const PERSIST: Duration = Duration::from_secs(30);
 /// After this long without a word librdkafka is stuck in a step. The coordinator has given the transaction up by then.
 const STUCK: Duration = Duration::from_secs(10);
 
+/// How long the coordinator waits for a transaction's end, in milliseconds, as the property has it; and which part of it
+/// is left to the records, so that what takes longer is given up before that.
+const TIMEOUT: (&str, &str) = ("transaction.timeout.ms", "10000");
+const FOR_RECORDS: f64 = 0.7;
+/// So long at least a transaction has for its records after the one before it is over.
+const AT_LEAST: Duration = Duration::from_secs(2);
+/// When nothing is written for this long, the partition may be away, or what became of an earlier transaction of the same
+/// producer may not be written down yet.
+const STANDSTILL: Duration = Duration::from_secs(4);
+/// How long the records under way may hold up an abort.
+const ABORT: Duration = Duration::from_secs(5);
+/// How often what waits is thrown away meanwhile.
+const PURGE: Duration = Duration::from_millis(100);
+
 /// The producer's settings; `kafka.properties` win over them.
 const SETTINGS: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
     // So long may a transaction of a process that is gone hold up readers of committed records, unless it comes back.
-    ("transaction.timeout.ms", "10000"),
+    TIMEOUT,
     // Records leave at once, so that whoever reads uncommitted has them.
     ("linger.ms", "0"),
     ("sticky.partitioning.linger.ms", "0"),
     // As Java's clients partition.
     ("partitioner", "murmur2_random"),
+    throttle::INTERVAL,
 ];
 
 /// While one gathers and another is at its commit, the broker still writes down what became of the third's, and would
 /// have its next transaction wait.
 pub(super) const SESSIONS: usize = 3;
+/// With those that take the place of others, which wait until the brokers have written down what became of their last.
+pub(super) const MAX_SESSIONS: usize = 6;
 
 /// Makes sessions, by the instance's name and their index.
 pub(super) struct Maker {
     cluster: Arc<Cluster>,
     identity: Identity,
     limits: Limits,
+    throttle: Throttle,
+    for_records: Duration,
 }
 
 /// One transactional producer.
 pub(super) struct Session {
     index: usize,
+    for_records: Duration,
     producer: Arc<BaseProducer<SessionContext>>,
 }
 
@@ -66,16 +88,37 @@ pub(super) enum Broken {
     Session(KafkaError),
 }
 
+/// What became of the records of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// The broker has all of them.
+    All,
+    /// One was refused.
+    Refused,
+    /// Not all were there in time.
+    Late,
+}
+
 /// The producer's callbacks.
 pub(super) struct SessionContext {
     broker: BrokerContext,
     /// The records of the transaction that the broker did not take.
-    refused: Mutex<Vec<(Slot, KafkaError)>>,
+    refused: Mutex<Vec<Refusal>>,
+    index: usize,
+    throttle: Throttle,
 }
 
 impl Maker {
-    pub(super) fn new(cluster: Arc<Cluster>, identity: Identity, limits: Limits) -> Self {
-        Self { cluster, identity, limits }
+    pub(super) fn new(
+        config: &Kafka,
+        cluster: Arc<Cluster>,
+        identity: Identity,
+        limits: Limits,
+        throttle: Throttle,
+    ) -> Self {
+        let timeout = config.properties.get(TIMEOUT.0).map_or(TIMEOUT.1, String::as_str);
+        let timeout = Duration::from_millis(timeout.parse().unwrap_or(10_000));
+        Self { cluster, identity, limits, throttle, for_records: timeout.mul_f64(FOR_RECORDS) }
     }
 
     /// Whose transactions these are, for a person.
@@ -86,12 +129,13 @@ impl Maker {
     /// Introduces a producer to the coordinator, which decides what an earlier one of this name has left open, and takes
     /// nothing from that one any more.
     pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
-        let context = SessionContext { broker: self.cluster.context("replies"), refused: Mutex::new(Vec::new()) };
+        let (broker, throttle) = (self.cluster.context("replies"), self.throttle.clone());
+        let context = SessionContext { broker, refused: Mutex::new(Vec::new()), index, throttle };
         let name = format!("{}.{index}", self.identity.name());
         let mut settings = self.limits.after(SETTINGS);
         settings.push(("transactional.id", &name));
         let producer: BaseProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
-        let session = Session { index, producer: Arc::new(producer) };
+        let session = Session { index, for_records: self.for_records, producer: Arc::new(producer) };
         let opened = persist(&session.producer, |producer| producer.init_transactions(TRY));
         opened.map_err(|broken| BrokerError::Transactions { source: broken.into_error() })?;
         Ok(session)
@@ -118,9 +162,30 @@ impl Session {
         self.producer.begin_transaction().map_err(classify)
     }
 
-    /// Waits until the broker has all records of the transaction.
-    pub(super) fn flush(&self) -> Result<(), Broken> {
-        persist(&self.producer, flush)
+    /// Waits until the broker has all records of a transaction that began then, or until that is not to be expected in
+    /// time any more.
+    pub(super) fn flush(&self, began: Instant) -> Written {
+        // The library's own way looks ten times a second. To be polled for less than a millisecond it takes as "do not
+        // wait", again and again until the time is over, so the thread sleeps instead.
+        let until = (began + self.for_records).max(Instant::now() + AT_LEAST);
+        let (mut left, mut progress) = (self.producer.in_flight_count(), Instant::now());
+        loop {
+            self.poll();
+            let now_left = self.producer.in_flight_count();
+            if self.has_refused() {
+                return Written::Refused;
+            }
+            if now_left == 0 {
+                return Written::All;
+            }
+            if now_left != left {
+                (left, progress) = (now_left, Instant::now());
+            } else if progress.elapsed() > STANDSTILL || Instant::now() > until {
+                return Written::Late;
+            } else {
+                thread::sleep(LOOK);
+            }
+        }
     }
 
     /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever time
@@ -145,12 +210,35 @@ impl Session {
     }
 
     pub(super) fn abort(&self) -> Result<(), Broken> {
-        persist(&self.producer, |producer| {
-            // librdkafka waits for the records under way, and leaves it to us to take in what became of them.
-            producer.purge(PurgeConfig::default().queue());
-            flush(producer)?;
-            producer.abort_transaction(TRY)
-        })
+        // librdkafka waits for the records under way, and leaves it to us to take in what became of them.
+        let (began, mut purged) = (Instant::now(), None::<Instant>);
+        while self.producer.in_flight_count() > 0 {
+            if began.elapsed() > ABORT {
+                return Err(Broken::Session(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+            }
+            if purged.is_none_or(|purged| purged.elapsed() > PURGE) {
+                self.producer.purge(PurgeConfig::default().queue());
+                purged = Some(Instant::now());
+            }
+            self.poll();
+            thread::sleep(LOOK);
+        }
+        persist(&self.producer, |producer| producer.abort_transaction(TRY))
+    }
+
+    /// Leaves a transaction as it is to the next producer of this name, which has it aborted. Comes back with the records
+    /// that were not written, as far as is known.
+    pub(super) fn leave(self) -> Vec<Refusal> {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        let began = Instant::now();
+        while self.producer.in_flight_count() > 0 && began.elapsed() < PURGE {
+            self.poll();
+            thread::sleep(LOOK);
+        }
+        self.poll();
+        let refused = self.take_refused();
+        self.discard();
+        refused
     }
 
     /// Drops it beside: librdkafka may wait for brokers that are away, and the next of its name must not.
@@ -162,7 +250,7 @@ impl Session {
     }
 
     /// The records of the transaction that the broker did not take.
-    pub(super) fn take_refused(&self) -> Vec<(Slot, KafkaError)> {
+    pub(super) fn take_refused(&self) -> Vec<Refusal> {
         std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -212,27 +300,9 @@ fn persist(
     }
 }
 
-/// The library's own way looks ten times a second. To be polled for less than a millisecond it takes as "do not wait", again
-/// and again until the time is over, so the thread sleeps instead.
-fn flush(producer: &BaseProducer<SessionContext>) -> Result<(), KafkaError> {
-    let until = Instant::now() + TRY;
-    while producer.in_flight_count() > 0 {
-        if Instant::now() >= until {
-            return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
-        }
-        let before = producer.in_flight_count();
-        producer.poll(Duration::ZERO);
-        if producer.in_flight_count() == before {
-            thread::sleep(LOOK);
-        }
-    }
-    Ok(())
-}
-
 fn is_for_want_of_time(error: &KafkaError) -> bool {
     match error {
         KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
-        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
         _ => false,
     }
 }
@@ -254,6 +324,10 @@ impl ClientContext for SessionContext {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             self.broker.error(error, reason);
         }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.throttle.take(self.index, statistics);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The thread that puts what requests end in into transactions.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,10 +10,13 @@ use prometheus::{Histogram, IntCounter};
 use tracing::{error, info, warn};
 
 use super::Prepared;
+use super::admission::{Admission, Spot, Verdict};
+use super::allowance::Allowance;
 use super::batch::Batch;
 use super::concluder::{Concluded, Concluder, Outcome};
-use super::session::{Broken, SESSIONS, Session};
-use super::twins::{Twins, Verdict};
+use super::pool::Pool;
+use super::session::{Broken, Maker, SESSIONS, Session, Written};
+use super::twins::{self, Twins};
 use crate::broker::BrokerError;
 use crate::intake::{Claim, Offsets};
 use crate::replies::job::Job;
@@ -22,27 +26,56 @@ const POLL: Duration = Duration::from_millis(100);
 /// So long nothing may come before it is asked whether anything can; and how soon the end of the transaction before is
 /// seen.
 const IDLE: Duration = Duration::from_millis(2);
-/// Between a transaction that came to nothing and the next.
+/// How often those that are held back are looked at, unless something has changed.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Between a transaction that came to nothing, though no record was refused, and the next.
 const AFTER_ABORT: Duration = Duration::from_millis(100);
+/// After a job that had a transaction of its own was refused, so long others go on among themselves; and at most, when
+/// one after another is.
+const AFTER_APART: Duration = Duration::from_millis(50);
+const LONGEST_AFTER_APART: Duration = Duration::from_secs(1);
 /// Between two attempts to make a session.
 const AFTER_SESSION: Duration = Duration::from_millis(500);
 /// How long the broker may take to say what it has committed.
 const RECALL: Duration = Duration::from_secs(5);
+/// How long a session is waited for once everything is to end.
+const LAST_SESSION: Duration = Duration::from_secs(5);
 /// Jobs in one transaction.
 const MAX_JOBS: usize = 10_000;
 
 /// Gathers the jobs of one transaction while the one before is concluded, by several sessions in turn.
 pub(super) struct Transactor<S> {
     parts: Prepared,
-    /// Those that are at rest, the longest first: the broker may still write down what became of their transactions.
-    resting: VecDeque<Session>,
+    maker: Arc<Maker>,
+    pool: Pool,
     concluder: Concluder,
     offsets: Offsets,
     stopping: S,
     twins: Twins,
+    admission: Admission,
+    allowance: Allowance,
+    /// Jobs for the next transaction.
+    ready: VecDeque<Job>,
+    /// Jobs that travel apart, or not now.
+    held: Held,
     /// Nobody will know what became of a transaction, so none of those after it may be committed.
     is_over: bool,
     tally: Tally,
+}
+
+/// Jobs that are held back, in their order.
+struct Held {
+    jobs: VecDeque<(Job, Verdict)>,
+    /// Where they go, if others must not overtake them.
+    spots: HashSet<Spot>,
+    /// What was known when they were looked at last, and when that was.
+    version: u64,
+    looked: Instant,
+    /// When the next may travel apart, and how long the one after it has to wait if that comes to nothing.
+    apart_after: Instant,
+    pause: Duration,
+    /// Whether the last transaction was one's own: others come first then.
+    was_apart: bool,
 }
 
 /// Handles with their labels bound.
@@ -66,140 +99,247 @@ impl<S: Fn() -> bool> Transactor<S> {
             requests: parts.metrics.transaction_requests.clone(),
             commit: parts.metrics.transaction_commit.clone(),
         };
-        let resting = std::mem::take(&mut parts.opened).into();
-        let concluder = Concluder::start(offsets.clone())?;
-        Ok(Self { parts, resting, concluder, offsets, stopping, twins: Twins::default(), is_over: false, tally })
+        let opened = std::mem::take(&mut parts.opened);
+        let pool = Pool::new(parts.maker.clone(), opened, parts.stop.clone(), parts.flow.clone());
+        let (directory, allowed) = (parts.directory.clone(), parts.allowed.clone());
+        Ok(Self {
+            maker: parts.maker.clone(),
+            pool,
+            concluder: Concluder::start(offsets.clone())?,
+            offsets,
+            stopping,
+            twins: Twins::default(),
+            admission: Admission::new(directory, allowed, parts.graveyard.clone(), parts.counts.clone()),
+            allowance: Allowance::default(),
+            ready: VecDeque::new(),
+            held: Held::new(),
+            is_over: false,
+            tally,
+            parts,
+        })
     }
 
     pub(super) fn run(mut self) {
-        let mut jobs = Vec::new();
-        loop {
-            while jobs.is_empty() {
-                let waits = if self.concluder.session().is_some() { IDLE } else { POLL };
-                match self.parts.jobs.recv_timeout(waits) {
-                    Ok(job) => jobs.push(job),
-                    Err(RecvTimeoutError::Timeout) => self.resting.iter().for_each(Session::poll),
-                    Err(RecvTimeoutError::Disconnected) => return,
+        while self.wait() {
+            match self.verdict() {
+                twins::Verdict::GoOn => {}
+                twins::Verdict::GiveWay(time) => {
+                    if let Some(concluded) = self.concluder.wait() {
+                        let jobs = self.settle(concluded);
+                        self.again(jobs);
+                    }
+                    if self.give_way(time).is_none() {
+                        return;
+                    }
+                    continue;
                 }
-                if let Some(concluded) = self.concluder.take() {
-                    jobs.splice(0..0, self.settle(concluded));
-                }
-                if jobs.is_empty() && self.concluder.session().is_none() && (self.stopping)() {
-                    return;
-                }
-            }
-            if self.is_over {
-                return;
-            }
-            if let Verdict::GiveWay(time) = self.verdict() {
-                if let Some(concluded) = self.concluder.wait() {
-                    jobs.splice(0..0, self.settle(concluded));
-                }
-                if self.give_way(time).is_none() {
-                    return;
-                }
+                twins::Verdict::End => return self.end_for_twin(),
             }
             let Some(session) = self.session() else { return };
-            jobs = self.transact(session, jobs);
+            self.transact(session);
         }
     }
 
-    /// Gathers one transaction and has it concluded. What has to go into another comes back.
-    fn transact(&mut self, session: Session, jobs: Vec<Job>) -> Vec<Job> {
+    /// Waits until there is something for a transaction. False when it is over.
+    fn wait(&mut self) -> bool {
+        loop {
+            self.look_again();
+            if let Some(concluded) = self.concluder.take() {
+                let jobs = self.settle(concluded);
+                self.again(jobs);
+            }
+            if self.is_over {
+                return false;
+            }
+            if !self.ready.is_empty() || self.held.is_due() {
+                return true;
+            }
+            let is_idle = self.concluder.session().is_none();
+            if is_idle && self.held.jobs.is_empty() && (self.stopping)() {
+                return false;
+            }
+            match self.parts.jobs.recv_timeout(if is_idle && self.held.jobs.is_empty() { POLL } else { IDLE }) {
+                Ok(job) => self.admit(job),
+                Err(RecvTimeoutError::Timeout) => self.pool.poll(),
+                Err(RecvTimeoutError::Disconnected) if self.held.jobs.is_empty() => return false,
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Says with whom a job travels.
+    fn admit(&mut self, mut job: Job) {
+        let is_behind = self.parts.ordered
+            && !self.held.spots.is_empty()
+            && self.admission.spots(&job).any(|(_, spot)| self.held.spots.contains(&spot));
+        let verdict = if is_behind { Verdict::Wait } else { self.admission.verdict(&mut job) };
+        match verdict {
+            Verdict::Together => self.ready.push_back(job),
+            Verdict::Apart | Verdict::Wait => {
+                if self.parts.ordered {
+                    self.held.spots.extend(self.admission.spots(&job).map(|(_, spot)| spot));
+                }
+                self.held.jobs.push_back((job, verdict));
+            }
+        }
+    }
+
+    /// Looks at those that are held back, if something may have changed.
+    fn look_again(&mut self) {
+        let version = self.admission.directory.version();
+        if self.held.jobs.is_empty() || version == self.held.version && self.held.looked.elapsed() < LOOK_AGAIN {
+            return;
+        }
+        (self.held.version, self.held.looked) = (version, Instant::now());
+        self.held.spots.clear();
+        let revoked = |job: &Job| job.ending.ticket.is_revoked();
+        let held = std::mem::take(&mut self.held.jobs);
+        held.into_iter().map(|(job, _)| job).filter(|job| !revoked(job)).for_each(|job| self.admit(job));
+    }
+
+    /// Takes jobs back whose transaction came to nothing. They were there before all others.
+    fn again(&mut self, jobs: Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let ready = std::mem::take(&mut self.ready);
+        let held = std::mem::take(&mut self.held.jobs);
+        self.held.spots.clear();
+        let held = held.into_iter().map(|(job, _)| job);
+        jobs.into_iter().chain(ready).chain(held).for_each(|job| self.admit(job));
+    }
+
+    /// Gathers one transaction and has it concluded.
+    fn transact(&mut self, session: Session) {
         if let Err(broken) = session.begin() {
             session.discard();
-            self.ended(&broken);
-            return jobs;
+            return self.ended(&broken);
         }
-        let mut batch = Batch::default();
-        for job in jobs {
+        let apart = self.held.next(self.ready.is_empty());
+        let mut batch = Batch::new(apart.is_some());
+        self.held.was_apart = batch.is_apart();
+        if let Some(job) = apart {
             batch.send(&session, &self.parts.graveyard, job);
         }
         let until = Instant::now() + self.parts.interval;
         loop {
+            let mut full = self.is_full(&batch);
+            while let Some(job) = if full { None } else { self.ready.pop_front() } {
+                batch.send(&session, &self.parts.graveyard, job);
+                full = self.is_full(&batch);
+            }
             let left = until.saturating_duration_since(Instant::now());
-            let full = batch.len() >= MAX_JOBS || batch.is_spoilt();
-            let idle = match full {
-                true => true,
-                false => match self.parts.jobs.recv_timeout(left.clamp(Duration::from_millis(1), IDLE)) {
+            let idle = full
+                || match self.parts.jobs.recv_timeout(left.clamp(Duration::from_millis(1), IDLE)) {
                     Ok(job) => {
-                        batch.send(&session, &self.parts.graveyard, job);
+                        self.admit(job);
                         false
                     }
                     Err(_) => true,
-                },
-            };
+                };
             let before = if full { self.concluder.wait() } else { self.concluder.take() };
             if let Some(concluded) = before {
                 let mut earlier = self.settle(concluded);
-                if !earlier.is_empty() || self.is_over {
-                    // What comes later must not leave before.
+                // In order, what comes later must not leave before.
+                if self.is_over || !earlier.is_empty() && self.parts.ordered {
                     earlier.extend(self.give_up(session, batch));
-                    return earlier;
+                    return self.again(earlier);
                 }
+                self.again(earlier);
             }
+            self.look_again();
             let is_awaited = || batch.is_awaited() || (self.stopping)();
-            let nothing_comes = || idle && self.offsets.under_way() <= batch.len() && is_awaited();
+            let others = || self.offsets.under_way() > batch.len() + self.held.jobs.len();
+            let nothing_comes = || idle && self.ready.is_empty() && !others() && is_awaited();
             if self.concluder.session().is_none() && (full || left.is_zero() || nothing_comes()) {
                 // The next transaction's records take another way, and must not come before these.
-                let is_written = !self.parts.ordered || session.flush().is_ok();
+                let waits = self.parts.ordered && session.flush(batch.began()) != Written::All;
                 self.concluder.conclude(session, batch);
-                if is_written {
-                    return Vec::new();
+                if let Some(concluded) = if waits { self.concluder.wait() } else { None } {
+                    let jobs = self.settle(concluded);
+                    self.again(jobs);
                 }
-                return self.concluder.wait().map(|concluded| self.settle(concluded)).unwrap_or_default();
+                return;
             }
         }
+    }
+
+    fn is_full(&self, batch: &Batch) -> bool {
+        batch.is_apart()
+            || batch.len() >= MAX_JOBS
+            || batch.is_spoilt()
+            || !batch.is_empty() && batch.bytes() >= self.allowance.bytes()
     }
 
     /// Aborts a transaction that is being gathered; its jobs.
     fn give_up(&mut self, session: Session, batch: Batch) -> Vec<Job> {
         self.tally.aborted.inc();
         let aborted = session.abort();
-        let (jobs, _) = batch.again(Some(&session), &self.parts.allowed, &self.parts.counts);
+        let refused = session.take_refused();
         match aborted {
-            Ok(()) => self.resting.push_back(session),
+            Ok(()) => self.pool.rest(session),
             Err(broken) => {
                 session.discard();
                 self.ended(&broken);
             }
         }
-        jobs
+        batch.again(refused, false, &mut self.admission, &self.parts.counts)
     }
 
     /// Takes in what became of a transaction. What it could not end comes back.
     fn settle(&mut self, concluded: Concluded) -> Vec<Job> {
-        let Concluded { mut batch, outcome, index, session, took } = concluded;
-        let claims = batch.claims();
-        match outcome {
-            Outcome::Committed => {
-                self.tally.committed.inc();
-                self.tally.requests.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
-                self.tally.commit.observe(took.as_secs_f64());
-                batch.finish(&self.parts.counts);
-                session.into_iter().for_each(|session| self.resting.push_back(session));
+        let Concluded { mut batch, outcome, index, session, refused, reason, written, took } = concluded;
+        let (claims, is_apart) = (batch.claims(), batch.is_apart());
+        if outcome == Outcome::Committed {
+            self.tally.committed.inc();
+            self.parts.flow.passed();
+            self.tally.requests.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+            self.tally.commit.observe(took.as_secs_f64());
+            self.allowance.written(batch.bytes(), written);
+            batch.finish(&self.parts.counts, &mut self.admission);
+            session.into_iter().flatten().for_each(|session| self.pool.rest(session));
+            if is_apart {
+                self.held.went_well();
+            }
+            return Vec::new();
+        }
+        if is_apart {
+            self.held.came_to_nothing();
+        }
+        let is_refused = batch.is_spoilt() || !refused.is_empty();
+        let code = reason.as_ref().or_else(|| session.as_ref().err().map(Broken::error)).map(|error| {
+            self.parts.flow.failed(error);
+            error.rdkafka_error_code()
+        });
+        code.into_iter().for_each(|code| self.parts.counts.refused(code));
+        let session = match session {
+            Ok(session) => session,
+            Err(broken) => {
+                self.ended(&broken);
+                None
+            }
+        };
+        if outcome == Outcome::Unknown {
+            self.tally.unknown.inc();
+            let Some(finished) = self.recall(index, &claims) else {
+                self.is_over = true;
                 return Vec::new();
-            }
-            Outcome::Aborted => self.tally.aborted.inc(),
-            Outcome::Unknown => {
-                self.tally.unknown.inc();
-                session.as_ref().err().into_iter().for_each(|broken| self.ended(broken));
-                let Some(finished) = self.recall(index, &claims) else {
-                    self.is_over = true;
-                    return Vec::new();
-                };
-                batch.settle(&finished, &self.parts.counts);
-                self.offsets.unstage(&batch.claims());
-                return batch.again(None, &self.parts.allowed, &self.parts.counts).0;
-            }
+            };
+            batch.settle(&finished, &self.parts.counts);
+            self.offsets.unstage(&batch.claims());
+            return batch.again(Vec::new(), false, &mut self.admission, &self.parts.counts);
         }
+        self.tally.aborted.inc();
         self.offsets.unstage(&claims);
-        let (jobs, pause) = batch.again(session.as_ref().ok(), &self.parts.allowed, &self.parts.counts);
-        match session {
-            Ok(session) => self.resting.push_back(session),
-            Err(broken) => self.ended(&broken),
+        let is_late = outcome == Outcome::Late;
+        if is_late && !is_apart {
+            self.allowance.late(batch.bytes());
         }
-        thread::sleep(pause.max(AFTER_ABORT));
+        let jobs = batch.again(refused, is_late, &mut self.admission, &self.parts.counts);
+        session.into_iter().for_each(|session| self.pool.rest(session));
+        if !is_refused {
+            thread::sleep(AFTER_ABORT);
+        }
         jobs
     }
 
@@ -211,40 +351,62 @@ impl<S: Fn() -> bool> Transactor<S> {
         }
         if broken.is_stuck() {
             // The others look for the coordinator where this one did.
-            self.resting.drain(..).for_each(Session::discard);
+            self.pool.clear();
         }
+        self.parts.flow.failed(broken.error());
         warn!(error = %broken.error(), "a transaction came to nothing, and with it its producer; another is made");
     }
 
     /// A session for the next transaction. None when that is over.
     fn session(&mut self) -> Option<Session> {
-        let busy = self.concluder.session();
-        let is_there = |index: &usize| Some(*index) == busy || self.resting.iter().any(|it| it.index() == *index);
-        match (0..SESSIONS).find(|index| !is_there(index)) {
-            Some(missing) => self.open(missing),
-            None => self.resting.pop_front(),
+        let began = Instant::now();
+        loop {
+            if let Some(session) = self.pool.take(self.concluder.session()) {
+                return Some(session);
+            }
+            if let Some(concluded) = self.concluder.take() {
+                let jobs = self.settle(concluded);
+                self.again(jobs);
+            } else {
+                self.pool.wait(IDLE);
+            }
+            if self.verdict() == twins::Verdict::End {
+                self.end_for_twin();
+                return None;
+            }
+            if self.is_over || (self.stopping)() && began.elapsed() > LAST_SESSION {
+                return None;
+            }
         }
     }
 
-    fn verdict(&mut self) -> Verdict {
+    fn verdict(&mut self) -> twins::Verdict {
         self.twins.verdict(Instant::now(), fastrand::f64())
+    }
+
+    fn end_for_twin(&self) {
+        error!(
+            instance = self.maker.name(),
+            "another instance has the same name and takes this one's transactions; give each a kafka.instance_id of its own"
+        );
+        self.parts.failed.cancel();
     }
 
     /// Leaves everything to a twin, if there is one, and makes all sessions anew. None when that is over.
     fn give_way(&mut self, time: Duration) -> Option<()> {
         warn!(
-            instance = self.parts.maker.name(),
+            instance = self.maker.name(),
             "producers of the same name take each other's transactions; perhaps another instance has this name as well: \
              waiting for it to end"
         );
-        self.resting.drain(..).for_each(Session::discard);
+        self.pool.end();
         let until = Instant::now() + time;
         while Instant::now() < until && !(self.stopping)() {
             thread::sleep(POLL.min(until.saturating_duration_since(Instant::now())));
         }
         for index in 0..SESSIONS {
             let session = self.open(index)?;
-            self.resting.push_back(session);
+            self.pool.rest(session);
         }
         self.twins.came_back(Instant::now());
         Some(())
@@ -253,18 +415,16 @@ impl<S: Fn() -> bool> Transactor<S> {
     /// Makes a session. None when that is over.
     fn open(&mut self, index: usize) -> Option<Session> {
         loop {
-            if self.verdict() == Verdict::End {
-                error!(
-                    instance = self.parts.maker.name(),
-                    "another instance has the same name and takes this one's transactions; give each a kafka.instance_id \
-                     of its own"
-                );
-                self.parts.failed.cancel();
+            if self.verdict() == twins::Verdict::End {
+                self.end_for_twin();
                 return None;
             }
-            match self.parts.maker.open(index) {
+            match self.maker.open(index) {
                 Ok(session) => return Some(session),
-                Err(error) => warn!(%error, "transactions cannot go on yet"),
+                Err(error) => {
+                    self.parts.flow.failed(&error);
+                    warn!(%error, "transactions cannot go on yet");
+                }
             }
             if (self.stopping)() {
                 return None;
@@ -277,7 +437,7 @@ impl<S: Fn() -> bool> Transactor<S> {
     /// is over before it is known.
     fn recall(&mut self, index: usize, claims: &[Claim]) -> Option<Vec<bool>> {
         let session = self.open(index)?;
-        self.resting.push_back(session);
+        self.pool.rest(session);
         loop {
             match self.offsets.recall(claims, RECALL) {
                 Ok(finished) => {
@@ -295,5 +455,46 @@ impl<S: Fn() -> bool> Transactor<S> {
             }
             thread::sleep(AFTER_SESSION);
         }
+    }
+}
+
+impl Held {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            jobs: VecDeque::new(),
+            spots: HashSet::new(),
+            version: 0,
+            looked: now,
+            apart_after: now,
+            pause: AFTER_APART,
+            was_apart: false,
+        }
+    }
+
+    /// Whether one may travel apart now.
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.apart_after && self.jobs.iter().any(|(_, verdict)| *verdict == Verdict::Apart)
+    }
+
+    /// The one that travels apart next. Others come between two of them, unless `alone`.
+    fn next(&mut self, alone: bool) -> Option<Job> {
+        if self.jobs.is_empty() || !alone && self.was_apart || Instant::now() < self.apart_after {
+            return None;
+        }
+        let index = self.jobs.iter().position(|(_, verdict)| *verdict == Verdict::Apart)?;
+        self.jobs.remove(index).map(|(job, _)| job)
+    }
+
+    /// What travelled apart is there: others that go there may travel together.
+    fn went_well(&mut self) {
+        self.pause = AFTER_APART;
+        self.version = u64::MAX;
+    }
+
+    fn came_to_nothing(&mut self) {
+        self.apart_after = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_AFTER_APART);
+        self.version = u64::MAX;
     }
 }

@@ -9,10 +9,12 @@
 //!
 //! **Where it differs from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
 //! `keys()`, `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars only;
-//! `isdigit()`, `int()` and `float()` know ASCII digits only. All that fails, it never gives another answer. Another answer is only
-//! possible for a JSON key that is written twice (the first counts), for a body whose text is broken after the leaf that
-//! was asked for, and for `isalpha()` on combining marks. `NaN` is not JSON here, and 127 levels are the most. Whatever
-//! else is not known is refused when the condition is loaded.
+//! `isdigit()`, `int()` and `float()` know ASCII digits only; a value is read up to 500 levels deep. All that fails, it
+//! never gives another answer. Another answer is only possible for a body that is no JSON after the leaf that was asked
+//! for, for `isalpha()` on combining marks, and for the last 2,048 characters for private use, which stand for halves of
+//! others here. Whatever else is not known is refused when the condition is loaded.
+//!
+//! **JSON** is what Python's `json` reads ([`json`]), since that is what the model will read.
 //!
 //! **Values.** The same expressions serve where the value itself is wanted and not only its truth, such as `sticky_by`:
 //! see [`ConditionsBuilder::add_expression`] and [`Evaluation::value`].
@@ -23,6 +25,7 @@ mod budget;
 mod direct;
 mod engine;
 mod error;
+mod json;
 mod lower;
 mod path;
 mod python;

@@ -1,20 +1,16 @@
 //! Constant ways into the payload, read straight from its bytes.
 //!
 //! `request.json()['dataframe_split']['data'][0][0]` is known when the condition is loaded, so reading it needs no tree
-//! of the whole body: what lies beside the way is skipped, and reading stops at the leaf. What follows from that:
+//! of the whole body: what lies beside the way is passed over. What follows from that:
 //!
-//! - of a key that is written twice the *first* value counts, here and wherever else a condition reads the payload
-//!   (Python's `json` takes the last). Taking the last would mean reading every body to its end, and no model server's
-//!   client writes a key twice.
-//! - text after the leaf is not looked at; the model server will.
-//! - `NaN` and `Infinity` are not JSON, although Python writes them; met before or in the leaf, they are an error.
-
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+//! - what comes before the leaf is checked for its form, and not read: a `NaN`, half a character or a number beyond all
+//!   bounds there is nobody's business;
+//! - of what comes after the leaf, only as much is looked at as it takes to know that no key of the way is written
+//!   again; should it be broken, the model server will say so.
 
 use super::engine::collections;
 use super::error::{ConditionError, Result};
+use super::json::{Broken, Cursor, Key, Kind};
 use super::value::Value;
 
 /// One step into a JSON value.
@@ -32,36 +28,51 @@ pub(super) enum Step {
 #[derive(Debug, Clone)]
 pub(super) struct Path {
     pub(super) steps: Vec<Step>,
+    /// What each step looks for in an object.
+    keys: Vec<Option<Key>>,
     /// As errors show it.
-    pub(super) text: String,
+    text: String,
 }
 
 impl Path {
+    pub(super) fn new(steps: Vec<Step>, text: String) -> Self {
+        let keys = steps.iter().map(|step| match step {
+            Step::Key(key) | Step::Get(key, _) => Some(Key::new(key)),
+            Step::Index(_) => None,
+        });
+        Self { keys: keys.collect(), steps, text }
+    }
+
     /// Reads the value at the end of the way.
-    pub(super) fn read(&self, payload: &[u8]) -> Result<Value> {
-        let mut found = None;
-        let mut deserializer = serde_json::Deserializer::from_slice(payload);
-        let outcome = Seek { steps: &self.steps, found: &mut found }.deserialize(&mut deserializer);
-        match (found, outcome) {
-            (Some(result), _) => result,
-            (None, Err(error)) => Err(not_json(payload, &error)),
-            // Every way through `Seek` leaves something in `found` or fails.
-            (None, Ok(())) => Err(ConditionError::Failed("the body could not be read".to_owned())),
+    pub(super) fn read(&self, document: &[u8]) -> Result<Value> {
+        let (value, walked) = self.find(document).map_err(|broken| broken.of(document).with_place(&self.text))?;
+        let rest = self.steps.get(walked..).unwrap_or_default();
+        walk(value, rest).map_err(|error| error.with_place(&self.text))
+    }
+
+    /// The value that the way leads to, and how many steps that takes. Where a step leads nowhere, it is something of the
+    /// same type for which that step fails as it would there.
+    fn find(&self, document: &[u8]) -> std::result::Result<(Value, usize), Broken> {
+        let mut cursor = Cursor::new(document);
+        for (walked, (step, key)) in self.steps.iter().zip(&self.keys).enumerate() {
+            match (cursor.kind(), step, key) {
+                (Kind::Object, _, Some(key)) => {
+                    if !cursor.seek(key)? {
+                        return Ok((Value::Dict(std::sync::Arc::default()), walked));
+                    }
+                }
+                (Kind::Array, Step::Index(index), _) => {
+                    if !cursor.seek_element(*index)? {
+                        return Ok((Value::List([].into()), walked));
+                    }
+                }
+                (Kind::Object, ..) => return Ok((Value::Dict(std::sync::Arc::default()), walked)),
+                (Kind::Array, ..) => return Ok((Value::List([].into()), walked)),
+                (Kind::Scalar, ..) => return cursor.value().map(|scalar| (scalar, walked)),
+            }
         }
-        .map_err(|error| error.with_place(&self.text))
+        cursor.value().map(|value| (value, self.steps.len()))
     }
-}
-
-/// Reads the whole payload.
-pub(super) fn read_whole(payload: &[u8]) -> Result<Value> {
-    serde_json::from_slice(payload).map_err(|error| not_json(payload, &error).with_place("request.json()"))
-}
-
-fn not_json(payload: &[u8], error: &serde_json::Error) -> ConditionError {
-    if payload.is_empty() {
-        return ConditionError::Failed("the body is empty".to_owned());
-    }
-    ConditionError::Failed(format!("the body cannot be read as JSON: {error}"))
 }
 
 /// Walks the rest of a way through a value that is there already.
@@ -73,116 +84,7 @@ fn walk(value: Value, steps: &[Step]) -> Result<Value> {
     })
 }
 
-/// Follows the steps through JSON. What it finds goes into `found`; the error it then returns only stops the reading.
-struct Seek<'a> {
-    steps: &'a [Step],
-    found: &'a mut Option<Result<Value>>,
-}
-
-impl Seek<'_> {
-    fn finish<E: serde::de::Error>(self, value: Value) -> Result<(), E> {
-        *self.found = Some(walk(value, self.steps));
-        Err(E::custom(""))
-    }
-
-    fn fail<E: serde::de::Error>(self, error: ConditionError) -> Result<(), E> {
-        *self.found = Some(Err(error));
-        Err(E::custom(""))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if self.steps.is_empty() {
-            let leaf = <Value as serde::Deserialize>::deserialize(deserializer)?;
-            return self.finish(leaf);
-        }
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.finish(Value::None)
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, bool: bool) -> Result<(), E> {
-        self.finish(Value::Bool(bool))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, int: i64) -> Result<(), E> {
-        self.finish(Value::Int(int))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, int: u64) -> Result<(), E> {
-        self.finish(i64::try_from(int).map_or(Value::Beyond, Value::Int))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, float: f64) -> Result<(), E> {
-        self.finish(Value::Float(float))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        self.finish(Value::text(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        let Some((Step::Index(index), rest)) = self.steps.split_first() else {
-            return self.finish(Value::List([].into()));
-        };
-        for _ in 0..*index {
-            if elements.next_element::<IgnoredAny>()?.is_none() {
-                return self.fail(collections::index_error("list"));
-            }
-        }
-        match elements.next_element_seed(Seek { steps: rest, found: &mut *self.found })? {
-            Some(()) => Err(A::Error::custom("")),
-            None => self.fail(collections::index_error("list")),
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let Some((Step::Key(key) | Step::Get(key, _), rest)) = self.steps.split_first() else {
-            return self.finish(Value::Dict(std::sync::Arc::default()));
-        };
-        while let Some(is_it) = entries.next_key_seed(IsKey(key))? {
-            if is_it {
-                entries.next_value_seed(Seek { steps: rest, found: &mut *self.found })?;
-                return Err(A::Error::custom(""));
-            }
-            entries.next_value::<IgnoredAny>()?;
-        }
-        self.finish(Value::Dict(std::sync::Arc::default()))
-    }
-}
-
-/// Whether the next key is this one, told without copying it.
-struct IsKey<'a>(&'a str);
-
-impl<'de> DeserializeSeed<'de> for IsKey<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for IsKey<'_> {
-    type Value = bool;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
-        Ok(key == self.0)
-    }
+/// Reads the whole payload.
+pub(super) fn read_whole(document: &[u8]) -> Result<Value> {
+    super::json::read(document).map_err(|error: ConditionError| error.with_place("request.json()"))
 }

@@ -1,6 +1,6 @@
 //! From a person's text to Python's syntax tree.
 
-use ruff_python_ast::Expr;
+use ruff_python_ast::{Expr, ExprStringLiteral};
 use ruff_python_parser::parse_expression;
 use ruff_text_size::Ranged;
 
@@ -43,6 +43,17 @@ pub(super) fn parse(source: &str) -> Result<Parsed<'_>, ConditionProblem> {
 }
 
 impl Parsed<'_> {
+    /// Whether a text holds half of a character, in whose place the parser puts U+FFFD.
+    pub(super) fn holds_half_a_character(&self, literal: &ExprStringLiteral) -> bool {
+        if !literal.value.to_str().contains(char::REPLACEMENT_CHARACTER) {
+            return false;
+        }
+        let [start, end] = [literal.start(), literal.end()].map(|at| at.to_usize().saturating_sub(self.added));
+        let written = self.source.get(start..end).unwrap_or_default();
+        let meant = ["\u{fffd}", "\\ufffd", "\\U0000fffd", "\\N{"];
+        !meant.iter().any(|meant| written.contains(meant) || written.contains(&meant.replace("fffd", "FFFD")))
+    }
+
     /// A problem with this part of the text.
     pub(super) fn problem(
         &self,

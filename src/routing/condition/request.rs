@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Program;
 use super::error::{ConditionError, Result};
+use super::json::{Encoding, transcoded};
 use super::path;
 use super::value::Value;
 use crate::message::{Request, header};
@@ -38,13 +39,15 @@ struct Inner {
     fields: Box<[OnceLock<Result<Value>>]>,
     /// The whole payload, for what has no constant path.
     body: OnceLock<Result<Value>>,
+    /// The payload in UTF-8, when it comes in another encoding of JSON.
+    transcoded: OnceLock<Result<Vec<u8>>>,
 }
 
 impl RequestView {
     /// A request before its first condition.
     pub(super) fn new(request: Arc<Request>, program: Arc<Program>) -> Self {
         let fields = program.paths.iter().map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Inner { request, program, fields, body: OnceLock::new() }))
+        Self(Arc::new(Inner { request, program, fields, body: OnceLock::new(), transcoded: OnceLock::new() }))
     }
 
     /// What the conditions of the endpoint were compiled to.
@@ -62,13 +65,26 @@ impl RequestView {
         let (Some(memo), Some(path)) = (self.0.fields.get(index), self.0.program.paths.get(index)) else {
             return Err(ConditionError::Failed("no such path".to_owned()));
         };
-        let value = memo.get_or_init(|| if path.steps.is_empty() { self.body() } else { path.read(self.payload()) });
+        let read = || if path.steps.is_empty() { self.body() } else { path.read(self.document()?) };
+        let value = memo.get_or_init(read);
         value.as_ref().map_err(Clone::clone)
     }
 
     /// `request.json`
     pub(super) fn body(&self) -> Result<Value> {
-        self.0.body.get_or_init(|| path::read_whole(self.payload())).clone()
+        self.0.body.get_or_init(|| path::read_whole(self.document()?)).clone()
+    }
+
+    /// The payload as JSON in UTF-8.
+    fn document(&self) -> Result<&[u8]> {
+        let payload = self.payload();
+        match Encoding::of(payload) {
+            Encoding::Utf8(mark) => Ok(payload.get(mark..).unwrap_or_default()),
+            encoding => {
+                let transcoded = self.0.transcoded.get_or_init(|| transcoded(payload, encoding));
+                transcoded.as_deref().map_err(Clone::clone)
+            }
+        }
     }
 
     /// `request.get_data(as_text=True)`

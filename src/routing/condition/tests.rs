@@ -10,11 +10,15 @@ const BODY: &str = r#"{"dataframe_split": {"columns": ["text", "n"], "data": [["
     "float": 0.1, "list": [1, 2, 3], "deep": {"a": {"b": [10, 20]}}, "empty": {}, "a\"b": "quoted", "\u00e9": "e"}, "twice": 1, "twice": 2}"#;
 
 fn request(body: &str) -> Arc<Request> {
+    request_of(body.as_bytes())
+}
+
+fn request_of(payload: &[u8]) -> Arc<Request> {
     Arc::new(Request {
         source: Source { topic: "inference-requests".into(), partition: 3, offset: 17 },
         timestamp: None,
         key: Some(Bytes::from_static(b"customer-7")),
-        payload: Some(Bytes::copy_from_slice(body.as_bytes())),
+        payload: Some(Bytes::copy_from_slice(payload)),
         headers: Headers::from_pairs([
             ("X-Tier", &b"gold"[..]),
             ("http-target", b"GET /endpoints/a%20b/invocations?a=1&b=x+y&a=2&empty="),
@@ -114,7 +118,7 @@ fn paths_read_what_is_there() {
         "request.json().get('nope') is None",
         "request.json()['dataframe_split']['data'][0][0][0] == 'D'",
         "request.json()['dataframe_split']['data'][1][0][1:] == 'nï'",
-        "request.json()['twice'] == 1 and request.json()[request.json()['params'].get('x', 'twice')] == 1",
+        "request.json()['twice'] == 2 and request.json()[request.json()['params'].get('x', 'twice')] == 2",
         "request.json()[request.json()['dataframe_split']['columns'][0].replace('text', 'params')]['lang'] == 'de'",
         "len(request.json()) == 3",
         "'params' in request.json() and 'nope' not in request.json()",
@@ -140,13 +144,102 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn bodies_that_are_not_json_fail() {
-    for body in ["", "{", "nope", "{\"a\": NaN}", "{\"b\": [1, 2", "\u{feff}{}", "[1e999]"] {
+    for body in ["", "{", "nope", "{\"a\": nan}", "{\"b\": [1, 2", "\u{feff}", "[+1]", "{\"b\": 1, \"a\": 01}", "\0"] {
         for source in ["request.json()['a'] == 1", "len(request.json()) == 1", "request.json()[0] == 1"] {
             assert!(matches!(evaluate_on(source, body), Err(ConditionError::Failed(_))), "{source} on {body:?}");
         }
     }
     // Reading stops at the leaf; what comes after it is the model's business.
-    assert_eq!(evaluate_on("request.json()['a'] == 1", "{\"a\": 1, NaN"), Ok(true));
+    assert_eq!(evaluate_on("request.json()['a'] == 1", "{\"a\": 1, nan"), Ok(true));
+}
+
+/// The README's own example, and bodies that a model answers: nothing beside the value that is read makes it fail.
+#[test]
+fn what_python_reads_beside_the_value_is_nobodys_business() {
+    let condition = "request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text')";
+    let deep = ["[", "]"].map(|bracket| bracket.repeat(100_000)).concat();
+    let huge = "9".repeat(4_000);
+    for odd in [
+        "NaN",
+        "-Infinity",
+        "1e400",
+        "\"\\ud800\"",
+        "\"\\udc00\\ud800\"",
+        "-0",
+        "1E-999",
+        &huge,
+        &deep,
+        "{\"x\": 1, \"x\": NaN}",
+    ] {
+        for body in [
+            format!(
+                "{{\"dataframe_split\": {{\"columns\": [\"t\", \"n\"], \"data\": [[\"Domain specific text\", {odd}]]}}}}"
+            ),
+            format!(
+                "{{\"params\": {{\"p\": {odd}}}, \"dataframe_split\": {{\"index\": [{odd}], \"data\": [[\"Domain specific text\"]]}}}}"
+            ),
+            format!(
+                "{{\"dataframe_split\": {{\"data\": [[\"x\"]]}}, \"dataframe_split\": {{\"data\": [[\"Domain specific text \\ud83d\"], {odd}]}}}}"
+            ),
+        ] {
+            assert_eq!(evaluate_on(condition, &body), Ok(true), "{}", &body[..body.len().min(300)]);
+        }
+    }
+}
+
+#[test]
+fn bodies_are_read_in_every_encoding_of_json() {
+    let body = "{\"a\": \"é😀\", \"b\": {\"a\": 2}}";
+    let (conditions, id) =
+        add("request.json()['a'] == 'é😀' and request.json()['b']['a'] == 2 and len(request.json()) == 2").unwrap();
+    let sixteen = |mark: &str| (mark.to_owned() + body).encode_utf16().collect::<Vec<_>>();
+    let thirty_two = |mark: &str| (mark.to_owned() + body).chars().map(u32::from).collect::<Vec<_>>();
+    let mut bodies = vec![body.as_bytes().to_vec(), ["\u{feff}", body].concat().into_bytes()];
+    for mark in ["", "\u{feff}"] {
+        bodies.push(sixteen(mark).into_iter().flat_map(u16::to_be_bytes).collect());
+        bodies.push(sixteen(mark).into_iter().flat_map(u16::to_le_bytes).collect());
+        bodies.push(thirty_two(mark).into_iter().flat_map(u32::to_be_bytes).collect());
+        bodies.push(thirty_two(mark).into_iter().flat_map(u32::to_le_bytes).collect());
+    }
+    for body in bodies {
+        assert_eq!(conditions.evaluation(&request_of(&body)).holds(id), Ok(true), "{body:?}");
+    }
+}
+
+/// Whatever the model takes of a key that is written twice, the condition has taken too.
+#[test]
+fn of_a_repeated_key_the_last_counts_at_every_step() {
+    for (source, body) in [
+        ("request.json()['a'] == 2", "{\"a\": 1, \"a\": 2}"),
+        ("request.json()['a'] == 2", "{\"a\": 1, \"\\u0061\": 2}"),
+        ("request.json()['a']['b'] == 3", "{\"a\": {\"b\": 1}, \"a\": {\"b\": 2, \"c\": [\"a\"], \"b\": 3}}"),
+        ("request.json().get('a').get('b', 7) == 7", "{\"a\": {\"b\": 1}, \"a\": {\"c\": 2}}"),
+        ("request.json()['a'][0]['b'] == 2", "{\"a\": [{\"b\": 1, \"b\": 2}, {\"b\": 3}]}"),
+        ("request.json()['a/b'] == 2", "{\"a/b\": 1, \"a\\/b\": 2}"),
+        ("any(v == 2 for v in request.json().values()) and len(request.json()) == 1", "{\"a\": 1, \"a\": 2}"),
+    ] {
+        assert_eq!(evaluate_on(source, body), Ok(true), "{source} on {body}");
+    }
+}
+
+#[test]
+fn odd_numbers_and_halves_of_characters_compare_as_in_python() {
+    let body =
+        r#"{"n": NaN, "l": [NaN, 1], "m": {"a": NaN}, "i": 1e400, "t": "ab\ud83d", "u": "\ue000", "big": 1e300}"#;
+    for source in [
+        "request.json()['n'] != request.json()['n'] and request.json()['n'] in request.json()['l']",
+        "request.json()['l'] == [request.json()['n'], 1] and request.json()['l'].count(request.json()['n']) == 1",
+        "request.json()['m'] == request.json()['m'] and any(v != v for v in request.json()['m'].values())",
+        "not (request.json()['n'] + 0 in request.json()['l']) and abs(request.json()['n']) not in request.json()['l']",
+        "request.json()['i'] > request.json()['big'] and request.json()['i'] == float('inf') and -request.json()['i'] < 0",
+        "len(request.json()['t']) == 3 and request.json()['t'].startswith('ab') and request.json()['t'][2] != '?'",
+        "request.json()['t'][2] < request.json()['u'] and not request.json()['t'][2].isalpha()",
+    ] {
+        assert_eq!(evaluate_on(source, body), Ok(true), "{source}");
+    }
+    let refused = add("request.json()['t'] == 'ab\\ud83d'").unwrap_err();
+    assert!(refused.message.contains("half of a character"), "{refused}");
+    assert!(add("request.json()['t'] == 'ab\\ufffd\\N{REPLACEMENT CHARACTER}'").is_ok());
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! A Python value, as a condition meets it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use rhai::{Dynamic, ImmutableString};
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Error, Serialize, Serializer};
+
+use super::json::text::{NAN, shown};
 
 /// A Python value. Cloning costs a reference count at most.
 ///
@@ -24,12 +24,11 @@ pub(in crate::routing) enum Value {
     /// What `keys()`, `values()` and `items()` give: something to look through, not a list.
     View(Arc<[Value]>, ViewOf),
     Dict(Arc<Dict>),
-    /// A number whose size is beyond 64 bits. JSON does not tell whether it was a whole one, so nothing is computed
-    /// with it: whatever touches it fails.
+    /// A whole number beyond 64 bits. Nothing is computed with it: whatever touches it fails.
     Beyond,
 }
 
-/// A dictionary in the order it was written. A key that is written twice keeps its first value.
+/// A dictionary in the order it was written. A key that is written twice keeps its first place and its last value.
 #[derive(Debug, Clone, Default)]
 pub(in crate::routing) struct Dict {
     entries: Vec<(Value, Value)>,
@@ -83,6 +82,18 @@ impl Value {
         }
     }
 
+    /// A float that was computed: another one than any of the request, even where it is no number either.
+    pub(super) fn computed(float: f64) -> Self {
+        Self::Float(if float.is_nan() { f64::NAN } else { float })
+    }
+
+    /// Whether both are the `NaN` of JSON, which is one object in Python: what is looked for in a list is found if it is
+    /// the same, whether it equals itself or not.
+    pub(super) fn is_same_nan(&self, other: &Self) -> bool {
+        let is_it = |value: &Self| matches!(value, Self::Float(float) if float.to_bits() == NAN.to_bits());
+        is_it(self) && is_it(other)
+    }
+
     /// Takes a value back from Rhai.
     pub(super) fn from_dynamic(dynamic: &Dynamic) -> Self {
         if let Ok(text) = dynamic.as_immutable_string_ref() {
@@ -116,23 +127,25 @@ impl Value {
 }
 
 impl Dict {
-    /// From pairs, in order; of equal text keys the first counts.
+    /// From pairs, in order; of equal text keys the last counts.
     pub(super) fn from_text_keys(pairs: Vec<(ImmutableString, Value)>) -> Self {
         let mut index = HashMap::new();
         let indexed = pairs.len() > INDEXED_FROM;
         let mut entries: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
-            let is_known = if indexed {
-                index.contains_key(&key)
+            let known = if indexed {
+                index.get(&key).copied()
             } else {
-                entries.iter().any(|(known, _)| matches!(known, Value::Str(known) if *known == key))
+                entries.iter().position(|(known, _)| matches!(known, Value::Str(known) if *known == key))
             };
-            if !is_known {
-                if indexed {
-                    index.insert(key.clone(), entries.len());
-                }
-                entries.push((Value::Str(key), value));
+            if let Some((_, earlier)) = known.and_then(|known| entries.get_mut(known)) {
+                *earlier = value;
+                continue;
             }
+            if indexed {
+                index.insert(key.clone(), entries.len());
+            }
+            entries.push((Value::Str(key), value));
         }
         Self { entries, index }
     }
@@ -160,13 +173,6 @@ impl Dict {
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
-    /// From JSON. Nesting is bounded by `serde_json`'s own limit of 127 levels.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
 impl Serialize for Value {
     /// As JSON: whatever can be looked through is a list. A key that is neither text nor a number cannot be told.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -175,63 +181,12 @@ impl Serialize for Value {
             Self::Bool(bool) => serializer.serialize_bool(*bool),
             Self::Int(int) => serializer.serialize_i64(*int),
             Self::Float(float) => serializer.serialize_f64(*float),
-            Self::Str(text) => serializer.serialize_str(text),
+            Self::Str(text) => serializer.serialize_str(&shown(text)),
             Self::List(items) | Self::Tuple(items) | Self::Set(items) | Self::View(items, _) => {
                 serializer.collect_seq(items.iter())
             }
             Self::Dict(dict) => serializer.collect_map(dict.entries.iter().map(|(key, value)| (key, value))),
             Self::Beyond => Err(S::Error::custom("a number is beyond 64 bits")),
         }
-    }
-}
-
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::None)
-    }
-
-    fn visit_bool<E>(self, bool: bool) -> Result<Value, E> {
-        Ok(Value::Bool(bool))
-    }
-
-    fn visit_i64<E>(self, int: i64) -> Result<Value, E> {
-        Ok(Value::Int(int))
-    }
-
-    fn visit_u64<E>(self, int: u64) -> Result<Value, E> {
-        Ok(i64::try_from(int).map_or(Value::Beyond, Value::Int))
-    }
-
-    fn visit_f64<E>(self, float: f64) -> Result<Value, E> {
-        // A whole number that is too long arrives here as well, rounded.
-        Ok(if float.abs() < 2f64.powi(63) { Value::Float(float) } else { Value::Beyond })
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::text(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(element) = elements.next_element()? {
-            list.push(element);
-        }
-        Ok(Value::List(list.into()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut pairs: Vec<(ImmutableString, Value)> = Vec::new();
-        while let Some((key, value)) = entries.next_entry::<std::borrow::Cow<'_, str>, Value>()? {
-            pairs.push((key.as_ref().into(), value));
-        }
-        Ok(Value::Dict(Arc::new(Dict::from_text_keys(pairs))))
     }
 }

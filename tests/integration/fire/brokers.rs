@@ -1,10 +1,10 @@
-//! Brokers that are killed, are away, or have no space left.
+//! Brokers that are killed, are away, stand still, or have no space left.
 
 use std::time::Duration;
 
 use super::{Ground, Length, Run, at_each_delivery};
-use crate::support::fire::Conduct;
-use crate::support::{Cluster, Disk, Kafka, wait_until};
+use crate::support::fire::{Conduct, Endings, Extra, Extras, Kind as Wrong, Recipe};
+use crate::support::{Cluster, Disk, Kafka, signal, wait_until};
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
@@ -58,6 +58,71 @@ fn the_brokers_disk_is_full() {
             kafka.kill();
             kafka.start_again();
         });
+        run.finish()
+    });
+}
+
+/// It goes on after longer than a transaction may take.
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn the_broker_stands_still() {
+    let kafka = Kafka::start();
+    at_each_delivery(|delivery| {
+        let ground = Ground::on(&kafka).plan(|plan| {
+            plan.computed_per_mille = 1_000;
+            plan.answer_bytes = 100 << 10;
+        });
+        let length = Length::of(8, 1, 80).per_second(100);
+        let mut run = Run::start("broker stands still", delivery, length, ground, 1, Conduct::Slow);
+        run.strike(|_, _| {
+            signal("STOP", kafka.pid());
+            std::thread::sleep(Duration::from_secs(if Length::is_long() { 40 } else { 12 }));
+            signal("CONT", kafka.pid());
+        });
+        run.finish()
+    });
+}
+
+/// Some partitions of the replies topic, and a topic that requests name, are on one broker alone.
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn some_replies_have_no_broker_to_go_to() {
+    let mut cluster = Cluster::start();
+    at_each_delivery(|delivery| {
+        let [requests, _, dead_letters] = Ground::on_cluster(&cluster).topics;
+        let replies = cluster.create_topic_without_copies("replies", super::ground::PARTITIONS);
+        let elsewhere = cluster.create_topic_without_copies("team-elsewhere", 1);
+        let victim = cluster.leaders(&elsewhere)[0];
+        let leaders = cluster.leaders(&replies);
+        let offline = leaders.iter().filter(|leader| **leader == victim).count();
+        assert!(offline > 0 && offline < leaders.len(), "{leaders:?}");
+
+        let ground = Ground::over(cluster.bootstrap(), [requests, replies, dead_letters])
+            .key("allowed_reply_topics: [\"team-.*\"]")
+            .plan(|plan| plan.names_partition = false);
+        let [requests, replies, dead_letters] = &ground.topics.clone();
+        let endings = Endings::start(&ground.checkers, requests, &[replies, dead_letters, &elsewhere]);
+        let recipe: Recipe<'_> = Box::new(|_| Extra::at("north").reply_to(&elsewhere));
+        let mut extras = Extras::start(&ground.checkers, requests, vec![("to a topic that is away", recipe)]);
+        let length = Length::of(20, 1, 60).per_second(100);
+        let mut run = Run::start("replies' broker away", delivery, length, ground, 1, Conduct::Steady);
+        run.judge(Wrong::Foreign, false); // those to the other topic, if they end here
+        run.strike(|run, _| {
+            cluster.stop(victim);
+            // Until the others have all that was on all of them.
+            extras.send_for(Duration::from_secs(3), 5);
+            let (sent, answered) = (run.sent(), run.reader.answered());
+            extras.send_for(Duration::from_secs(if Length::is_long() { 30 } else { 6 }), 5);
+            let (sent, answered) = (run.sent() - sent, run.reader.answered() - answered);
+            cluster.start_again(victim);
+            let due = sent * (leaders.len() - offline) as u64 / leaders.len() as u64;
+            run.figure(format!("{answered} of {sent} answered meanwhile, {due} due"));
+            run.expect(answered * 2 > due, || format!("others' replies stopped: {answered} instead of {due}"));
+        });
+        let fates = extras.finish(&endings, Duration::from_secs(60));
+        run.figure(format!("{} of {} to the other topic ended", fates.sent() - fates.never(), fates.sent()));
+        run.expect(fates.never() == 0, || format!("not all ended whose topic was away:\n{fates}"));
+        run.topic_holds(length.requests() + fates.sent() as u64);
         run.finish()
     });
 }

@@ -11,7 +11,9 @@ use crate::support::{Kafka, signal, wait_until};
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn killed_every_few_seconds() {
     at_each_delivery(|delivery| {
-        let (ground, length) = (Ground::on(Kafka::shared()), Length::of_the_main_one(12, 3, 5));
+        // Alone and known by name, it need not wait after each kill until the group has given up its former self.
+        let ground = Ground::on(Kafka::shared()).property("group.instance.id: alone");
+        let length = Length::of_the_main_one(12, 3, 5);
         let mut run = Run::start("kill -9", delivery, length, ground, 1, Conduct::Steady);
         run.strike(|run, _| {
             run.instances[0].kill();

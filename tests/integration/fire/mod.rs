@@ -3,19 +3,26 @@
 //! Each scenario has a short version for `tests/run`, and a long one for `tests/fire`, which sets
 //! `SIGNALBOX_TEST_FIRE_MINUTES`.
 
-mod brokers; // killed, away, out of space
+mod brokers; // killed, away, standing still, out of space
+mod deadly; // requests that nobody survives
+mod ground; // where a scenario takes place
+mod groups; // two that have the same requests
 mod instances; // killed, paused, come and gone
+mod memory; // less than answers take
 mod models; // in trouble
-mod network; // cut, both ways and one way
+mod neighbours; // bad requests beside innocent ones
+mod network; // cut, both ways and one way, and narrow
 mod run; // one scenario at one delivery
+mod topics; // deleted and made anew
 
-use run::{Ground, Length, Run};
+use ground::Ground;
+use run::{Length, Run};
 
 /// What is promised, as `kafka.delivery` names it. Each scenario runs at all of them.
 const DELIVERIES: &[&str] = &["at_least_once", "exactly_once"];
 
 /// Runs a scenario at each delivery. All of them are judged, whatever the first says.
-fn at_each_delivery(scenario: impl Fn(&'static str) -> Result<(), String>) {
+fn at_each_delivery(mut scenario: impl FnMut(&'static str) -> Result<(), String>) {
     let verdicts: Vec<_> = DELIVERIES.iter().map(|delivery| scenario(delivery)).collect();
     let failures: Vec<_> = verdicts.into_iter().filter_map(Result::err).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -1,9 +1,10 @@
-//! The wire between Signalbox and the broker is cut. The checker has another.
+//! The wire between Signalbox and the broker is cut, narrow, or loses commits. The checker has another.
 
 use std::time::Duration;
 
 use super::run::SESSION;
 use super::{Ground, Length, Run, at_each_delivery};
+use crate::support::disturbance::{Disturbance, Matching, OFFSET_COMMIT};
 use crate::support::fire::Conduct;
 use crate::support::{Kafka, Proxy, Way};
 
@@ -29,6 +30,52 @@ fn the_network_loses_requests_only() {
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn the_network_loses_responses_only() {
     cut("network cut, responses only", |proxy, _| proxy.stall(&[Way::Responses]));
+}
+
+/// A drain that runs out gives back what is under way, while its last commit has not arrived yet.
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn commits_are_late_or_lost_while_instances_come_and_go() {
+    at_each_delivery(|delivery| {
+        let proxy = Proxy::start();
+        let kafka = Kafka::start_behind(&proxy);
+        let ground =
+            Ground::behind(&kafka, &proxy).key("drain_timeout: 500ms").plan(|plan| plan.computed_per_mille = 1_000);
+        let length = Length::of(20, 8, 4).per_second(100);
+        let mut run = Run::start("given back, commits lost", delivery, length, ground, 2, Conduct::Slow);
+        let commits = Matching { api: OFFSET_COMMIT, client: "signalbox-intake" };
+        proxy.disturb(commits.clone(), Disturbance::CutBefore(0.5));
+        proxy.disturb(commits, Disturbance::Delay(Duration::from_millis(30)..Duration::from_millis(150)));
+        run.strike(|run, blow| match blow.is_multiple_of(2) {
+            true => run.join(),
+            false => assert!(run.instances.remove(0).terminate().success()),
+        });
+        proxy.heal();
+        run.finish()
+    });
+}
+
+/// The answers under way take longer to write than a transaction may.
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn answers_are_more_than_the_wire_takes() {
+    const ANSWER: usize = 100 << 10;
+    // Twice as much as it takes comes, for so long that the rest takes a quarter of a minute.
+    const RATE: u32 = 20;
+    at_each_delivery(|delivery| {
+        let proxy = Proxy::start();
+        let kafka = Kafka::start_behind(&proxy);
+        let ground = Ground::behind(&kafka, &proxy).plan(|plan| {
+            plan.computed_per_mille = 1_000;
+            plan.answer_bytes = ANSWER;
+        });
+        let length = Length::without_blows(RATE.into(), 15);
+        let mut run = Run::prepare("narrow wire", delivery, length, ground, 1, Conduct::Steady);
+        proxy.throttle(Some(RATE * ANSWER as u32 / 2));
+        run.send(0..length.requests());
+        run.be_patient_for(Duration::from_secs(60));
+        run.finish()
+    });
 }
 
 /// Of two instances both are cut off, and find out when their connections end, with what was on its way in them.

@@ -1,12 +1,14 @@
 //! One scenario at one delivery: the load, the blows, the verdict.
 
 use std::io::Write;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::Ground;
+use super::ground::PARTITIONS;
 use crate::support::fire::{ComputedModel, Conduct, Kind, Load, Plan, Reader, Report, lag_vanishes};
-use crate::support::{Cluster, Kafka, Proxy, Signalbox, fresh_directory, unique, wait_until};
+use crate::support::{Signalbox, unique, wait_until};
 
-const PARTITIONS: i32 = 6;
 /// Without one more answer in this time, the rest is given up as lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// From the last answer to the last commit.
@@ -14,51 +16,38 @@ const COMMITTED_WITHIN: Duration = Duration::from_secs(60);
 /// As short as brokers allow, so that an instance that is silent is soon replaced.
 pub(super) const SESSION: Duration = Duration::from_secs(6);
 
-/// Where a scenario takes place: addresses, and topics that no other run has.
-pub(super) struct Ground {
-    checkers: String,
-    signalboxes: String,
-    topics: [String; 3],
-}
-
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Length {
-    per_second: u64,
-    seconds: u64,
-    blows: u64,
+    pub(super) per_second: u64,
+    pub(super) seconds: u64,
+    pub(super) blows: u64,
 }
 
 /// A scenario under way.
 pub(super) struct Run {
-    name: &'static str,
+    name: String,
     delivery: &'static str,
     length: Length,
-    ground: Ground,
+    pub(super) ground: Ground,
     group: String,
     config: String,
+    plan: Plan,
     pub(super) instances: Vec<Signalbox>,
-    load: Load,
-    reader: Reader,
+    load: Option<Load>,
+    /// How many requests of earlier loads the broker has.
+    acknowledged: u64,
+    /// How many records the requests topic holds, where it is not those of the plan.
+    in_topic: Option<u64>,
+    pub(super) reader: Reader,
+    judged: Vec<Kind>,
+    dead_letters_due: Option<u64>,
+    patience: Duration,
     blows: u64,
     begun: Instant,
+    figures: Vec<String>,
+    wrong: Vec<String>,
     _model: ComputedModel,
-}
-
-impl Ground {
-    pub(super) fn on(kafka: &Kafka) -> Self {
-        let topics = ["requests", "replies", "dead-letters"].map(|name| kafka.create_topic(name, PARTITIONS));
-        Self { checkers: kafka.bootstrap(), signalboxes: kafka.bootstrap(), topics }
-    }
-
-    pub(super) fn on_cluster(cluster: &Cluster) -> Self {
-        let topics = ["requests", "replies", "dead-letters"].map(|name| cluster.create_topic(name, PARTITIONS));
-        Self { checkers: cluster.bootstrap(), signalboxes: cluster.bootstrap(), topics }
-    }
-
-    pub(super) fn behind(kafka: &Kafka, proxy: &Proxy) -> Self {
-        Self { signalboxes: format!("127.0.0.1:{}", proxy.port()), ..Self::on(kafka) }
-    }
 }
 
 impl Length {
@@ -71,6 +60,27 @@ impl Length {
     /// The same for the scenario that takes all the minutes.
     pub(super) fn of_the_main_one(seconds: u64, blows: u64, every: u64) -> Self {
         Self::scaled(seconds, blows, every, 60)
+    }
+
+    /// As long as the other short one, at a rate of its own. Where one thing is done or goes on all the time there are no
+    /// blows to count.
+    pub(super) fn without_blows(per_second: u64, seconds: u64) -> Self {
+        Self { per_second, ..Self::of(seconds, 0, u64::MAX) }
+    }
+
+    /// At a rate of its own.
+    pub(super) fn per_second(self, per_second: u64) -> Self {
+        Self { per_second, ..self }
+    }
+
+    /// Whether it is the long version.
+    pub(super) fn is_long() -> bool {
+        std::env::var_os("SIGNALBOX_TEST_FIRE_MINUTES").is_some()
+    }
+
+    /// How many requests that are.
+    pub(super) fn requests(self) -> u64 {
+        self.per_second * self.seconds
     }
 
     fn scaled(seconds: u64, blows: u64, every: u64, a_minute_is: u64) -> Self {
@@ -87,7 +97,21 @@ impl Length {
 impl Run {
     /// Starts so many instances, and then the load.
     pub(super) fn start(
-        name: &'static str,
+        name: &str,
+        delivery: &'static str,
+        length: Length,
+        ground: Ground,
+        instances: usize,
+        conduct: Conduct,
+    ) -> Self {
+        let mut run = Self::prepare(name, delivery, length, ground, instances, conduct);
+        run.send(0..length.requests());
+        run
+    }
+
+    /// Starts so many instances, and no load.
+    pub(super) fn prepare(
+        name: &str,
         delivery: &'static str,
         length: Length,
         ground: Ground,
@@ -97,31 +121,120 @@ impl Run {
         let group = unique("signalbox");
         // Of no other run, so that what strays from there is foreign here.
         let seed = xxhash_rust::xxh3::xxh3_64(group.as_bytes());
-        let mut plan = Plan::new(seed, length.per_second * length.seconds, PARTITIONS);
-        if conduct == Conduct::Troubled {
-            plan.computed_per_mille = 300;
-        }
-        let model = ComputedModel::start(conduct);
-        let mut config = config(&ground, delivery, &group, &model);
-        if name == "kill -9" {
-            // Alone and known by name, it need not wait after each kill until the group has given up its former self.
-            config = config.replace("properties: {", "properties: {group.instance.id: alone, ");
-        }
-        let [requests, replies, dead_letters] = &ground.topics;
+        let mut plan = Plan::new(seed, length.requests(), PARTITIONS);
+        plan.computed_per_mille = match conduct {
+            Conduct::Steady => 100,
+            Conduct::Troubled | Conduct::Slow | Conduct::Failing => 300,
+        };
+        (ground.plan)(&mut plan);
+        Self::of_plan(name, delivery, length, ground, instances, conduct, plan)
+    }
+
+    /// Starts so many instances of another group, which has the same requests, and topics of its own for what comes of
+    /// them. The load is the first one's.
+    pub(super) fn beside(&self, name: &str, replies: String, dead_letters: String, conduct: Conduct) -> Self {
+        let topics = [self.ground.requests().to_owned(), replies, dead_letters];
+        let (ground, instances) = (self.ground.clone().topics(topics), self.instances.len());
+        Self::of_plan(name, self.delivery, self.length, ground, instances, conduct, self.plan.clone())
+    }
+
+    fn of_plan(
+        name: &str,
+        delivery: &'static str,
+        length: Length,
+        ground: Ground,
+        instances: usize,
+        conduct: Conduct,
+        plan: Plan,
+    ) -> Self {
+        let group = unique("signalbox");
+        let model = ComputedModel::start(conduct, plan.answer_bytes);
+        let config = ground.config(delivery, &group, conduct, &model);
+        let [_, replies, dead_letters] = &ground.topics;
         let reader = Reader::start(plan.clone(), &ground.checkers, replies, dead_letters);
         let instances: Vec<_> = (0..instances).map(|_| Signalbox::start(&config)).collect();
-        let load = Load::start(plan, &ground.checkers, requests, length.per_second);
-        let begun = Instant::now();
-        Self { name, delivery, length, group, config, instances, load, reader, blows: 0, begun, _model: model, ground }
+        let mut judged = vec![Kind::Lost, Kind::Foreign, Kind::Misrouted];
+        judged.extend((delivery == "exactly_once").then_some(Kind::Repeated));
+        Self {
+            name: name.to_owned(),
+            delivery,
+            length,
+            ground,
+            group,
+            config,
+            plan,
+            instances,
+            load: None,
+            acknowledged: 0,
+            in_topic: None,
+            reader,
+            judged,
+            dead_letters_due: None,
+            patience: PATIENCE,
+            blows: 0,
+            begun: Instant::now(),
+            figures: Vec::new(),
+            wrong: Vec::new(),
+            _model: model,
+        }
+    }
+
+    /// Starts to send these requests, after those before.
+    pub(super) fn send(&mut self, numbers: Range<u64>) {
+        self.all_are_sent();
+        let (plan, topic) = (self.plan.clone(), self.ground.requests());
+        let load = Load::start(plan, numbers, &self.ground.checkers, topic, self.length.per_second);
+        self.load = Some(load);
+    }
+
+    /// Waits until the broker has all that is to be sent so far. How many that are, from the first on.
+    pub(super) fn all_are_sent(&mut self) -> u64 {
+        self.acknowledged += self.load.take().map_or(0, Load::finish);
+        self.acknowledged
+    }
+
+    /// The number of the request that is sent next.
+    pub(super) fn sent(&self) -> u64 {
+        self.load.as_ref().map_or(self.acknowledged, Load::sent)
+    }
+
+    /// Judges this as well, or no longer.
+    pub(super) fn judge(&mut self, kind: Kind, is_judged: bool) {
+        self.judged.retain(|judged| *judged != kind);
+        self.judged.extend(is_judged.then_some(kind));
+    }
+
+    /// Gives up the rest sooner than usual.
+    pub(super) fn be_patient_for(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// The requests topic holds so many records in the end.
+    pub(super) fn topic_holds(&mut self, records: u64) {
+        self.in_topic = Some(records);
+    }
+
+    /// Something that the table tells beside the counts.
+    pub(super) fn figure(&mut self, figure: String) {
+        self.figures.push(figure);
+    }
+
+    /// Something that is wrong unless it holds.
+    pub(super) fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        self.wrong.extend((!holds).then(otherwise));
+    }
+
+    /// Every request that fails for good must be a dead letter in the end.
+    pub(super) fn expect_dead_letters(&mut self) {
+        self.dead_letters_due = Some((0..self.plan.requests).filter(|number| self.plan.fails(*number)).count() as u64);
     }
 
     /// Strikes at even distances over the load, and each time only when answers flow.
     pub(super) fn strike(&mut self, mut blow: impl FnMut(&mut Self, u64)) {
-        let requests = self.length.per_second * self.length.seconds;
+        let requests = self.length.requests();
         for number in 0..self.length.blows {
             let due = (number + 1) * requests / (self.length.blows + 1);
-            let limit = Duration::from_secs(self.length.seconds) + PATIENCE;
-            wait_until("the load to go on", limit, || (self.load.sent() >= due).then_some(()));
+            self.wait_until_sent(due);
             if !self.flows() {
                 return;
             }
@@ -130,10 +243,16 @@ impl Run {
         }
     }
 
+    /// Waits until so many requests have been sent.
+    pub(super) fn wait_until_sent(&self, due: u64) {
+        let limit = Duration::from_secs(self.length.seconds) + PATIENCE;
+        wait_until("the load to go on", limit, || (self.sent() >= due).then_some(()));
+    }
+
     /// Waits for one more answer. False when there is none to come.
     pub(super) fn flows(&self) -> bool {
         let before = self.reader.answered();
-        let all = self.length.per_second * self.length.seconds;
+        let all = self.length.requests();
         wait_until("answers to flow", PATIENCE, || {
             (self.reader.answered() > before || before == all).then_some(before < all)
         })
@@ -144,95 +263,78 @@ impl Run {
         self.instances.push(Signalbox::spawn_with(&self.config, Vec::new()));
     }
 
+    /// Waits until so many are answered. False when patience is at its end before.
+    pub(super) fn await_answers(&self, sent: u64) -> bool {
+        let (mut answered, mut since) = (self.reader.answered(), Instant::now());
+        while answered < sent && since.elapsed() < self.patience {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = self.reader.answered();
+            if now > answered {
+                (answered, since) = (now, Instant::now());
+            }
+        }
+        answered >= sent
+    }
+
     /// Waits until all is answered and committed, ends the instances, and judges.
-    #[expect(clippy::print_stdout, reason = "what it cost is told of a run that went well, too")]
     pub(super) fn finish(mut self) -> Result<(), String> {
-        let sent = self.load.finish();
-        let all_answered = await_answers(&self.reader, sent);
+        let sent = self.all_are_sent();
+        self.verdict(sent)
+    }
+
+    /// The same for this one and another that had the same requests.
+    pub(super) fn finish_with(mut self, other: Self) -> Result<(), String> {
+        let sent = self.all_are_sent();
+        let wrong: Vec<_> = [self, other].into_iter().filter_map(|run| run.verdict(sent).err()).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    #[expect(clippy::print_stdout, reason = "what it cost is told of a run that went well, too")]
+    fn verdict(mut self, sent: u64) -> Result<(), String> {
+        let all_answered = self.await_answers(sent);
         let seconds = self.begun.elapsed().as_secs_f64();
-        let [requests, ..] = &self.ground.topics;
         let committed = match all_answered {
-            true => lag_vanishes(&self.ground.checkers, &self.group, requests, sent, COMMITTED_WITHIN),
+            true => {
+                let (requests, in_topic) = (self.ground.requests(), self.in_topic.unwrap_or(sent));
+                lag_vanishes(&self.ground.checkers, &self.group, requests, in_topic, COMMITTED_WITHIN)
+            }
             false => Ok(()),
         };
         let ends: Vec<_> = self.instances.iter_mut().map(Signalbox::terminate).collect();
         let report = self.reader.finish(sent);
-        println!("{} at {}, {} blows, {seconds:.0} s: {report}", self.name, self.delivery, self.blows);
-        write_row(self.name, self.delivery, self.blows, seconds, &report);
+        let (name, delivery, blows, figures) = (&self.name, self.delivery, self.blows, self.figures.join(", "));
+        println!("{name} at {delivery}, {blows} blows, {seconds:.0} s, {figures}: {report}");
+        write_row(name, delivery, blows, seconds, &report, &figures);
 
-        let mut wrong: Vec<_> = committed.err().into_iter().collect();
-        wrong.extend((self.blows == 0).then(|| "all was answered before the first blow, which proves nothing".into()));
+        let mut wrong = self.wrong;
+        wrong.extend(committed.err());
+        let due = self.dead_letters_due.unwrap_or(report.dead_letters);
+        wrong.extend((report.dead_letters != due).then(|| format!("{due} dead letters were due")));
+        let proves_nothing = self.length.blows > 0 && blows == 0;
+        wrong.extend(proves_nothing.then(|| "all was answered before the first blow, which proves nothing".into()));
         wrong.extend(ends.iter().filter(|end| !end.success()).map(|end| format!("an instance ended with {end}")));
-        let judged = [Kind::Lost, Kind::Foreign, Kind::Misrouted].into_iter();
-        let judged = judged.chain((self.delivery == "exactly_once").then_some(Kind::Repeated));
-        wrong.extend(judged.filter(|kind| report.count(*kind) > 0).map(|kind| format!("{kind:?}")));
+        let found = self.judged.iter().filter(|kind| report.count(**kind) > 0);
+        wrong.extend(found.map(|kind| format!("{kind:?}: {}", report.count(*kind))));
         if wrong.is_empty() {
             return Ok(());
         }
         let logs = self.instances.iter().map(|instance| instance.log_path().display().to_string());
         let logs = logs.collect::<Vec<_>>().join("\n");
-        Err(format!("{} at {}: {}\n{report}\n{logs}", self.name, self.delivery, wrong.join("; ")))
+        Err(format!("{name} at {delivery}: {}\n{figures}\n{report}\n{logs}", wrong.join("; ")))
     }
-}
-
-/// Whether all are answered before patience is at its end.
-fn await_answers(reader: &Reader, sent: u64) -> bool {
-    let (mut answered, mut since) = (reader.answered(), Instant::now());
-    while answered < sent && since.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(20));
-        let now = reader.answered();
-        if now > answered {
-            (answered, since) = (now, Instant::now());
-        }
-    }
-    answered == sent
 }
 
 /// A line of the table that `tests/fire` prints.
-fn write_row(name: &str, delivery: &str, blows: u64, seconds: f64, report: &Report) {
+fn write_row(name: &str, delivery: &str, blows: u64, seconds: f64, report: &Report, figures: &str) {
     let Some(table) = std::env::var_os("SIGNALBOX_TEST_FIRE_TABLE") else { return };
     let counts = [Kind::Lost, Kind::Repeated, Kind::Foreign, Kind::Misrouted, Kind::Reordered];
     let counts = counts.map(|kind| report.count(kind).to_string()).join("\t");
     let (sent, faults, dead) = (report.sent, report.faults_by_status(), report.dead_letters);
     let rate = sent as f64 / seconds;
-    let row = format!("{name}\t{delivery}\t{sent}\t{blows}\t{counts}\t{faults}\t{dead}\t{seconds:.0}\t{rate:.0}\n");
+    let figures = if figures.is_empty() { "-" } else { figures };
+    let row = format!(
+        "{name}\t{delivery}\t{sent}\t{blows}\t{counts}\t{faults}\t{dead}\t{seconds:.0}\t{rate:.0}\t{figures}\n"
+    );
     let mut file = std::fs::File::options().create(true).append(true).open(table).unwrap();
     file.write_all(row.as_bytes()).unwrap();
-}
-
-fn config(ground: &Ground, delivery: &str, group: &str, model: &ComputedModel) -> String {
-    let gold = "model_request_condition: \"request.headers.get('x-tier') == 'gold'\"";
-    let retries = "retries: {max_attempts: 3, backoff: 20ms}";
-    let Ground { signalboxes, topics: [requests, replies, dead_letters], .. } = ground;
-    let ComputedModel { gold: gold_url, plain: plain_url, .. } = model;
-    format!(
-        "model_endpoints:
-  - name: north
-    routes:
-      - {{model_uri: builtin:noop, alias: gold, {gold}}}
-      - {{model_uri: builtin:noop, alias: plain}}
-  - name: south
-    routes:
-      - {{model_uri: builtin:noop, alias: gold, {gold}}}
-      - {{model_uri: builtin:noop, alias: plain}}
-  - name: computed
-    timeout: 1s
-    routes:
-      - {{model_uri: \"{gold_url}\", alias: gold, {gold}, max_concurrency: 128, {retries}}}
-      - {{model_uri: \"{plain_url}\", alias: plain, max_concurrency: 128, {retries}}}
-kafka:
-  bootstrap_servers: {signalboxes}
-  requests_topic: {requests}
-  replies_topic: {replies}
-  dead_letter_topic: {dead_letters}
-  group_id: {group}
-  delivery: {delivery}
-  properties: {{session.timeout.ms: \"{}\"}}
-server: {{port: 0}}
-registry: {{tracking_uri: \"http://127.0.0.1:9\"}}
-models: {{cache: {{directory: \"{}\"}}}}
-",
-        SESSION.as_millis(),
-        fresh_directory("cache").display(),
-    )
 }

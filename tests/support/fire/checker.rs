@@ -1,17 +1,22 @@
 //! Judges a history of replies: what is lost, repeated, foreign, reordered or misrouted.
 //!
-//! A million requests take 8 MB: where each was answered first, and nothing else.
+//! A million requests take 12 MB: where each was answered first, and after how long.
 
 use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::message::Headers;
 
+use super::clock;
 use super::plan::Plan;
 use super::report::{Kind, Report};
 
 /// No reply yet.
 const UNANSWERED: u64 = u64::MAX;
+/// No reply yet, and none that is due.
+const EXCUSED: u64 = u64::MAX - 1;
 const OFFSET_BITS: u32 = 48;
 
 /// Where a record is.
@@ -33,6 +38,8 @@ pub(crate) struct Terminal<'a> {
     /// The header `x-number`, which travels through.
     pub(crate) number: Option<&'a [u8]>,
     pub(crate) body: &'a [u8],
+    /// How long ago the request was sent, by the header `x-sent`, which travels through.
+    pub(crate) took: Option<Duration>,
 }
 
 /// What has come of the requests of a plan so far.
@@ -40,22 +47,48 @@ pub(crate) struct Checker {
     plan: Plan,
     /// Where each number was answered first.
     first: Vec<u64>,
+    /// After how many microseconds.
+    took: Vec<u32>,
     /// The highest number of each key so far, plus one.
     latest: Vec<u64>,
     dead: Vec<(u64, Position)>,
+    /// How many need no reply, and have none.
+    excused: u64,
     report: Report,
 }
 
 impl Checker {
     pub(crate) fn new(plan: Plan) -> Self {
         let first = vec![UNANSWERED; usize::try_from(plan.requests).unwrap()];
+        let took = vec![u32::MAX; first.len()];
         let latest = vec![0; usize::try_from(plan.keys).unwrap()];
-        Self { plan, first, latest, dead: Vec::new(), report: Report::default() }
+        Self { plan, first, took, latest, dead: Vec::new(), excused: 0, report: Report::default() }
     }
 
-    /// How many different requests have been answered.
+    /// How many different requests have been answered, or need not be.
     pub(crate) fn answered(&self) -> u64 {
-        self.report.answered
+        self.report.answered + self.excused
+    }
+
+    /// Asks for no reply to those of these requests that have none so far. One may come all the same.
+    pub(crate) fn excuse(&mut self, numbers: Range<u64>) {
+        for number in numbers {
+            let first = &mut self.first[index(number)];
+            if *first == UNANSWERED {
+                *first = EXCUSED;
+                self.excused += 1;
+            }
+        }
+    }
+
+    /// How long each of these requests took, and [`Duration::MAX`] for one that has no reply.
+    pub(crate) fn latencies(&self, numbers: Range<u64>) -> Vec<Duration> {
+        let micros = &self.took[index(numbers.start)..index(numbers.end)];
+        let took = |micros: &u32| match *micros {
+            u32::MAX => Duration::MAX,
+            micros => Duration::from_micros(micros.into()),
+        };
+        micros.iter().map(took).collect()
     }
 
     /// Takes in a record of the replies topic.
@@ -65,11 +98,15 @@ impl Checker {
             return;
         };
         let first = &mut self.first[index(number)];
-        if *first != UNANSWERED {
+        if *first < EXCUSED {
             let before = Position::unpack(*first);
             self.report.note(Kind::Repeated, || format!("{number} at replies/{} and before at {before}", reply.at));
         } else {
+            self.excused -= u64::from(*first == EXCUSED);
             *first = reply.at.pack();
+            if let Some(took) = reply.took {
+                self.took[index(number)] = u32::try_from(took.as_micros()).unwrap_or(u32::MAX - 1);
+            }
             self.report.answered += 1;
             if reply.status >= 400 {
                 *self.report.faults.entry(reply.status).or_default() += 1;
@@ -110,7 +147,7 @@ impl Checker {
                 (UNANSWERED, true) => {
                     report.note(Kind::Lost, || format!("{number}, key {}", self.plan.key(number)));
                 }
-                (first, false) if first != UNANSWERED => {
+                (first, false) if first < EXCUSED => {
                     let at = Position::unpack(first);
                     report.note(Kind::Foreign, || format!("{number}, which was not sent, at replies/{at}"));
                 }
@@ -135,8 +172,8 @@ impl Checker {
         if reply.number != Some(number.to_string().as_bytes()) {
             return wrong("x-number", reply.number, &number.to_string());
         }
-        if reply.at.partition != due.partition {
-            return wrong("partition", Some(reply.at.partition.to_string().as_bytes()), &due.partition.to_string());
+        if let Some(partition) = due.partition.filter(|partition| reply.at.partition != *partition) {
+            return wrong("partition", Some(reply.at.partition.to_string().as_bytes()), &partition.to_string());
         }
         if differs(reply.endpoint, due.endpoint) {
             return wrong("endpoint", reply.endpoint, due.endpoint);
@@ -168,6 +205,7 @@ impl<'a> Terminal<'a> {
             route: header("route"),
             number: header("x-number"),
             body: record.payload().unwrap_or_default(),
+            took: header("x-sent").and_then(clock::since),
         }
     }
 }
@@ -229,10 +267,11 @@ mod tests {
         let mut ends = vec![0; plan.reply_partitions.unsigned_abs() as usize];
         let replies = (0..plan.requests).map(|number| {
             let due = plan.due(number);
-            let end = &mut ends[due.partition.unsigned_abs() as usize];
+            let partition = due.partition.unwrap();
+            let end = &mut ends[partition.unsigned_abs() as usize];
             *end += 1;
             Forged {
-                at: Position { partition: due.partition, offset: *end - 1 },
+                at: Position { partition, offset: *end - 1 },
                 id: plan.id(number),
                 status: 200,
                 endpoint: Some(due.endpoint),
@@ -264,6 +303,7 @@ mod tests {
                 route: forged.route.map(str::as_bytes),
                 number: Some(forged.number.as_bytes()),
                 body: &forged.body,
+                took: Some(Duration::from_millis(7)),
             });
         }
         checker.report(REQUESTS)
@@ -296,7 +336,7 @@ mod tests {
             history.extend([again.clone(), again]);
         });
         assert_eq!(counts(&report), [0, 2, 0, 0, 0]);
-        let partition = plan().reply_partition(3);
+        let partition = plan().reply_partition(3).unwrap();
         let (told, later) = (report.to_string(), format!("3 at replies/{partition}/5000 and before at {partition}/"));
         assert!(told.contains(&later), "{told}");
     }
@@ -316,7 +356,7 @@ mod tests {
         checker.dead_letter(b"who", Position { partition: 0, offset: 0 });
         let due = plan.due(9);
         checker.reply(&Terminal {
-            at: Position { partition: due.partition, offset: 0 },
+            at: Position { partition: due.partition.unwrap(), offset: 0 },
             id: id.as_bytes(),
             key: id.as_bytes(),
             status: 200,
@@ -324,6 +364,7 @@ mod tests {
             route: Some(due.route.as_bytes()),
             number: Some(b"9"),
             body: &due.answer,
+            took: None,
         });
         assert_eq!(counts(&checker.report(9)), [9, 0, 2, 0, 0], "the tenth request was not sent");
     }
@@ -384,5 +425,30 @@ mod tests {
         checker.dead_letter(plan.id(1).as_bytes(), at(2));
         let report = checker.report(0);
         assert_eq!((report.dead_letters, counts(&report)), (2, [0, 1, 0, 0, 0]), "{report}");
+    }
+    #[test]
+    fn what_is_excused_is_not_lost_and_may_still_be_answered_once() {
+        let plan = plan();
+        let mut checker = Checker::new(plan.clone());
+        checker.excuse(0..3);
+        assert_eq!(checker.answered(), 3);
+        let due = plan.due(1);
+        let id = plan.id(1);
+        let reply = Terminal {
+            at: Position { partition: due.partition.unwrap(), offset: 0 },
+            id: id.as_bytes(),
+            key: id.as_bytes(),
+            status: 200,
+            endpoint: Some(due.endpoint.as_bytes()),
+            route: Some(due.route.as_bytes()),
+            number: Some(b"1"),
+            body: &due.answer,
+            took: Some(Duration::from_micros(12)),
+        };
+        checker.reply(&reply);
+        assert_eq!((checker.answered(), counts(&checker.report(4))), (3, [1, 0, 0, 0, 0]));
+        assert_eq!(checker.latencies(0..2), [Duration::MAX, Duration::from_micros(12)]);
+        checker.reply(&reply);
+        assert_eq!(counts(&checker.report(3)), [0, 1, 0, 0, 0]);
     }
 }

@@ -1,5 +1,6 @@
 //! Sends the requests of a plan, so many a second.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
+use super::clock;
 use super::plan::Plan;
 
 /// As long as the broker may be away while the last requests are on their way.
@@ -29,8 +31,8 @@ struct Receipts {
 }
 
 impl Load {
-    /// Starts to send. The pace is kept on average: what a slow broker holds up is caught up with.
-    pub(crate) fn start(plan: Plan, bootstrap: &str, topic: &str, per_second: u64) -> Self {
+    /// Starts to send these. The pace is kept on average: what a slow broker holds up is caught up with.
+    pub(crate) fn start(plan: Plan, numbers: Range<u64>, bootstrap: &str, topic: &str, per_second: u64) -> Self {
         let acknowledged = Arc::new(AtomicU64::new(0));
         let producer: ThreadedProducer<Receipts> = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
@@ -43,14 +45,14 @@ impl Load {
             .set("linger.ms", "2")
             .create_with_context(Receipts { acknowledged: Arc::clone(&acknowledged) })
             .unwrap();
-        let sent = Arc::new(AtomicU64::new(0));
+        let sent = Arc::new(AtomicU64::new(numbers.start));
         let (counted, topic) = (Arc::clone(&sent), topic.to_owned());
         let thread = std::thread::spawn(move || {
             let begun = Instant::now();
-            let mut number = 0;
-            while number < plan.requests {
-                let due = (begun.elapsed().as_secs_f64() * per_second as f64) as u64;
-                while number < due.min(plan.requests) {
+            let mut number = numbers.start;
+            while number < numbers.end {
+                let due = numbers.start + (begun.elapsed().as_secs_f64() * per_second as f64) as u64;
+                while number < due.min(numbers.end) {
                     send(&producer, &plan, &topic, number);
                     number += 1;
                 }
@@ -63,7 +65,7 @@ impl Load {
         Self { sent, thread }
     }
 
-    /// How many requests have been handed to the producer.
+    /// The number of the request that is handed to the producer next.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -76,14 +78,16 @@ impl Load {
 
 fn send(producer: &ThreadedProducer<Receipts>, plan: &Plan, topic: &str, number: u64) {
     let (id, key, text) = (plan.id(number), format!("key-{}", plan.key(number)), number.to_string());
-    let partition = plan.reply_partition(number).to_be_bytes();
-    let values = [
+    let partition = plan.reply_partition(number).map(i32::to_be_bytes);
+    let now = clock::micros().to_be_bytes();
+    let mut values = vec![
         ("kafka_correlationId", id.as_bytes()),
-        ("kafka_replyPartition", &partition[..]),
         ("endpoint", plan.endpoint(number).as_bytes()),
         ("x-tier", plan.tier(number).as_bytes()),
         ("x-number", text.as_bytes()),
+        ("x-sent", &now[..]),
     ];
+    values.extend(partition.as_ref().map(|partition| ("kafka_replyPartition", &partition[..])));
     let headers = values.iter().fold(OwnedHeaders::new_with_capacity(values.len()), |headers, (key, value)| {
         headers.insert(Header { key, value: Some(*value) })
     });

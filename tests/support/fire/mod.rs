@@ -2,12 +2,19 @@
 //! contract and nothing else of Signalbox.
 
 mod checker;
+mod clock;
+mod endings;
+mod extra;
+mod extras;
 mod load;
 mod model;
 mod plan;
 mod reader;
 mod report;
 
+pub(crate) use endings::Endings;
+pub(crate) use extra::Extra;
+pub(crate) use extras::{Extras, Recipe};
 pub(crate) use load::Load;
 pub(crate) use model::{ComputedModel, Conduct};
 pub(crate) use plan::Plan;

@@ -14,7 +14,9 @@ use tokio::runtime::Runtime;
 
 use super::plan::Plan;
 
-const SLOWEST: u64 = 50;
+/// In milliseconds.
+pub(super) const SLOWEST: u64 = 50;
+const SLOWEST_OF_THE_SLOW: u64 = 3_000;
 
 /// How well the model does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,10 @@ pub(crate) enum Conduct {
     Steady,
     /// Fails on one request in ten, on half of those only once, and hangs on one in a hundred.
     Troubled,
+    /// Answers everything, within 3 seconds.
+    Slow,
+    /// Is busy when one request in ten comes, whenever that is, and when another one in ten comes for the first time.
+    Failing,
 }
 
 /// Serves each of the two routes at an address of its own.
@@ -34,15 +40,17 @@ pub(crate) struct ComputedModel {
 
 struct Behaviour {
     conduct: Conduct,
+    answer_bytes: usize,
     route: &'static str,
     failed_once: Mutex<HashSet<u64>>,
 }
 
 impl ComputedModel {
-    pub(crate) fn start(conduct: Conduct) -> Self {
+    /// Answers have so many bytes at least.
+    pub(crate) fn start(conduct: Conduct, answer_bytes: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let serve = |route: &'static str| {
-            let behaviour = Arc::new(Behaviour { conduct, route, failed_once: Mutex::default() });
+            let behaviour = Arc::new(Behaviour { conduct, answer_bytes, route, failed_once: Mutex::default() });
             let invocations = post(move |body: Bytes| {
                 let behaviour = Arc::clone(&behaviour);
                 async move { behaviour.answer(&body).await }
@@ -61,18 +69,21 @@ impl Behaviour {
         let body: serde_json::Value = serde_json::from_slice(body).unwrap();
         let number = body["inputs"][0].as_u64().unwrap();
         // Scattered, so that slow requests do not come in turn.
-        let chance = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        tokio::time::sleep(Duration::from_millis(chance % SLOWEST)).await;
-        if self.conduct == Conduct::Troubled {
-            match chance / SLOWEST % 100 {
-                0 => std::future::pending().await,
-                1..6 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-                6..11 if self.failed_once.lock().unwrap().insert(number) => {
-                    return StatusCode::SERVICE_UNAVAILABLE.into_response();
-                }
-                _ => {}
+        let chance = Plan::scattered(number);
+        let slowest = if self.conduct == Conduct::Slow { SLOWEST_OF_THE_SLOW } else { SLOWEST };
+        tokio::time::sleep(Duration::from_millis(chance % slowest)).await;
+        match (self.conduct, chance / SLOWEST % 100) {
+            (Conduct::Troubled, 0) => std::future::pending().await,
+            (Conduct::Troubled, 1..6) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            (Conduct::Troubled, 6..11) | (Conduct::Failing, 10..20)
+                if self.failed_once.lock().unwrap().insert(number) =>
+            {
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
             }
+            (Conduct::Failing, 0..10) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            _ => {}
         }
-        ([("content-type", "application/json")], Plan::computed(number, self.route)).into_response()
+        let answer = Plan::computed(number, self.route, self.answer_bytes);
+        ([("content-type", "application/json")], answer).into_response()
     }
 }

@@ -2,6 +2,8 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::model::SLOWEST;
+
 /// How many answers of a model that computes differ for one and the same number: one for each of its routes.
 const ROUTES: [&str; 2] = ["gold", "plain"];
 
@@ -16,8 +18,12 @@ pub(crate) struct Plan {
     /// Of the replies topic. Each request names one, the same for all of its key, so that the order of a key's replies
     /// is the order of their offsets.
     pub(crate) reply_partitions: i32,
+    /// Whether requests name the partition; else the reply's key decides it, and requests may wait in retry topics.
+    pub(crate) names_partition: bool,
     /// How many in a thousand go to the model that computes its answer, and takes its time.
     pub(crate) computed_per_mille: u64,
+    /// How long a computed answer is at least.
+    pub(crate) answer_bytes: usize,
 }
 
 /// How a request must be answered.
@@ -25,14 +31,23 @@ pub(crate) struct Plan {
 pub(crate) struct Due {
     pub(crate) endpoint: &'static str,
     pub(crate) route: &'static str,
-    pub(crate) partition: i32,
+    /// Any, if it is `None`.
+    pub(crate) partition: Option<i32>,
     pub(crate) answer: Vec<u8>,
 }
 
 impl Plan {
     /// A thousand keys; one request in ten is computed.
     pub(crate) fn new(seed: u64, requests: u64, reply_partitions: i32) -> Self {
-        Self { seed, requests, keys: 1_009, reply_partitions, computed_per_mille: 100 }
+        Self {
+            seed,
+            requests,
+            keys: 1_009,
+            reply_partitions,
+            names_partition: true,
+            computed_per_mille: 100,
+            answer_bytes: 0,
+        }
     }
 
     /// The correlation id.
@@ -72,23 +87,36 @@ impl Plan {
     }
 
     /// The partition of the replies topic that it asks for.
-    pub(crate) fn reply_partition(&self, number: u64) -> i32 {
-        i32::try_from(self.key(number) % u64::from(self.reply_partitions.unsigned_abs())).unwrap()
+    pub(crate) fn reply_partition(&self, number: u64) -> Option<i32> {
+        let partitions = u64::from(self.reply_partitions.unsigned_abs());
+        self.names_partition.then(|| i32::try_from(self.key(number) % partitions).unwrap())
     }
 
     /// How it must be answered.
     pub(crate) fn due(&self, number: u64) -> Due {
         let (endpoint, route) = (self.endpoint(number), self.tier(number));
         let answer = match endpoint {
-            "computed" => Self::computed(number, route),
+            "computed" => Self::computed(number, route, self.answer_bytes),
             _ => b"{\"predictions\": []}".to_vec(),
         };
         Due { endpoint, route, partition: self.reply_partition(number), answer }
     }
 
-    /// What a model that computes says to a number.
-    pub(crate) fn computed(number: u64, route: &str) -> Vec<u8> {
-        format!("{{\"predictions\": [\"{route}\", {}]}}", number * 3 + 1).into_bytes()
+    /// What a model that computes says to a number, in so many bytes at least.
+    pub(crate) fn computed(number: u64, route: &str, bytes: usize) -> Vec<u8> {
+        let mut answer = format!("{{\"predictions\": [\"{route}\", {}]}}", number * 3 + 1).into_bytes();
+        answer.resize(answer.len().max(bytes), b' ');
+        answer
+    }
+
+    /// Whether a model that fails does so with this request whenever it comes; see `Conduct::Failing`.
+    pub(crate) fn fails(&self, number: u64) -> bool {
+        self.endpoint(number) == "computed" && Self::scattered(number) / SLOWEST % 100 < 10
+    }
+
+    /// A number that has nothing to do with those before and after.
+    pub(super) fn scattered(number: u64) -> u64 {
+        number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
     }
 
     fn chance(&self, number: u64, of_what: &str) -> u64 {
@@ -119,6 +147,6 @@ mod tests {
                 assert!(count > least / 2, "{endpoint}/{route}: {count}");
             }
         }
-        assert!((0..4).all(|partition| share(&|number| plan.reply_partition(number) == partition) > 2_000));
+        assert!((0..4).all(|partition| share(&|number| plan.reply_partition(number) == Some(partition)) > 2_000));
     }
 }

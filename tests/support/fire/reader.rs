@@ -1,5 +1,6 @@
 //! Reads the replies and the dead letters into a checker, committed ones only, from the first on.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -32,7 +33,7 @@ struct Topics {
 }
 
 /// Says nothing of connections that come and go: that is what the tests are about.
-struct Silent;
+pub(super) struct Silent;
 impl ClientContext for Silent {
     fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, _facility: &str, _message: &str) {}
     fn error(&self, _error: KafkaError, _reason: &str) {}
@@ -64,9 +65,19 @@ impl Reader {
         Self { bootstrap: bootstrap.to_owned(), topics, checker, stop, thread }
     }
 
-    /// How many different requests have been answered.
+    /// How many different requests have been answered, or need not be.
     pub(crate) fn answered(&self) -> u64 {
         self.checker.lock().unwrap().answered()
+    }
+
+    /// Asks for no reply to those of these requests that have none so far.
+    pub(crate) fn excuse(&self, numbers: Range<u64>) {
+        self.checker.lock().unwrap().excuse(numbers);
+    }
+
+    /// How long each of these requests took, and [`Duration::MAX`] for one that has no reply so far.
+    pub(crate) fn latencies(&self, numbers: Range<u64>) -> Vec<Duration> {
+        self.checker.lock().unwrap().latencies(numbers)
     }
 
     /// Reads to the end, when nobody writes any more, and gives the verdict.
@@ -151,7 +162,7 @@ fn lag(consumer: &BaseConsumer<Silent>, topic: &str, partitions: &[i32]) -> Resu
     Ok((lag, all))
 }
 
-fn partitions(consumer: &BaseConsumer<Silent>, topic: &str) -> Vec<i32> {
+pub(super) fn partitions(consumer: &BaseConsumer<Silent>, topic: &str) -> Vec<i32> {
     let begun = Instant::now();
     loop {
         let found = consumer.fetch_metadata(Some(topic), ASK).ok().map(|metadata| {
@@ -164,7 +175,7 @@ fn partitions(consumer: &BaseConsumer<Silent>, topic: &str) -> Vec<i32> {
     }
 }
 
-fn client(bootstrap: &str, group: &str) -> BaseConsumer<Silent> {
+pub(super) fn client(bootstrap: &str, group: &str) -> BaseConsumer<Silent> {
     ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("client.id", "checker")

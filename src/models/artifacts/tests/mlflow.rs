@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 
 use super::*;
-use crate::models::{ModelUri, Target};
+use crate::models::{ModelUri, Pick, Target};
 
 /// Holds the server's life: its standard input ends with us.
 const GUARD: &str = include_str!("../../../cli/quickstart/guard.py");
@@ -108,7 +108,6 @@ async fn check(tracking_uri: &str, model_id: &str) {
     let (registry, tasks, closing) = real_registry(tracking_uri);
     let cache = tempfile::tempdir().unwrap();
     let artifacts = open(&cache, 1 << 30);
-    let snapshot = registry.current("a model").await.unwrap();
     for (uri, version) in [
         ("models:/a model/1", "1"),
         ("models:/a model/production", "2"),
@@ -116,12 +115,17 @@ async fn check(tracking_uri: &str, model_id: &str) {
         ("models:/a model/latest", "3"),
         ("models:/a model@champion", "2"),
     ] {
-        let resolved = resolve(&registry, uri).await.unwrap();
-        assert_eq!((&*resolved.version, resolved.uri), (version, format!("models:/a model/{version}")), "{uri}");
+        let Resolved { uri: named, registration, .. } = resolve(&registry, uri).await.unwrap();
+        assert_eq!((&*registration.version, named), (version, format!("models:/a model/{version}")), "{uri}");
+        let Provenance { source, run_id, created } = &registration.provenance;
+        assert!(source.is_some() && run_id.is_some() && created.is_some(), "{uri}: {registration:?}");
         let parsed = ModelUri::parse(uri).unwrap();
         let Target::Registered { pick, .. } = parsed.target() else { panic!("{uri}") };
-        assert_eq!(snapshot.pick(pick).as_deref(), Some(version), "{uri}");
+        let snapshot = registry.current("a model", &[pick.clone()].into()).await.unwrap();
+        assert_eq!(snapshot.pick(pick), Some(&registration), "{uri}");
     }
+    let snapshot = registry.current("a model", &[Pick::Version(99)].into()).await.unwrap();
+    assert_eq!(snapshot.pick(&Pick::Version(99)), None);
     for (uri, name) in [("models:/a model/1".to_owned(), "a model/1"), (format!("models:/{model_id}"), model_id)] {
         let resolved = resolve(&registry, &uri).await.unwrap();
         assert_eq!(resolved.name, name);
@@ -145,7 +149,8 @@ async fn check(tracking_uri: &str, model_id: &str) {
         assert_eq!((fault.code, fault.retryable), (Code::ResourceDoesNotExist, false), "{uri}: {fault}");
         assert!(fault.message.contains(says), "{uri}: {fault}");
     }
-    assert_eq!(registry.current("nope").await.unwrap_err().code, Code::ResourceDoesNotExist);
+    let snapshot = registry.current("nope", &[Pick::Latest].into()).await.unwrap();
+    assert_eq!(snapshot.pick(&Pick::Latest), None);
     closing.cancel();
     tasks.close();
     tasks.wait().await;

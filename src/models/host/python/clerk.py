@@ -100,7 +100,8 @@ def logged(model_id):
     found = client().get_logged_model(model_id)
     status = {"READY": "LOGGED_MODEL_READY", "FAILED": "LOGGED_MODEL_UPLOAD_FAILED"}
     word = getattr(found.status, "name", str(found.status))
-    return {"model": {"info": {"status": status.get(word, word), "artifact_uri": found.artifact_location}}}
+    info = {"status": status.get(word, word), "artifact_uri": found.artifact_location, "tags": listed(found.tags)}
+    return {"model": {"info": info}}
 
 
 def download(uri, directory):
@@ -119,7 +120,15 @@ def described(version):
         "version": str(version.version),
         "status": version.status,
         "current_stage": version.current_stage or "None",
+        "source": version.source,
+        "run_id": version.run_id,
+        "creation_timestamp": version.creation_timestamp,
+        "tags": listed(version.tags),
     }
+
+
+def listed(tags):
+    return [{"key": key, "value": value} for key, value in (tags or {}).items()]
 
 
 OPERATIONS = {

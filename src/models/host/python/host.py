@@ -1,17 +1,22 @@
-"""Holds one version of a model, and answers calls of it, one after the other on one thread.
+"""Holds one version of a model, and answers calls of it: one after the other on its main thread, or as many at once as it
+has threads for.
 
 Runs in a child of the template: `TEMPLATE` is that, and `main` is called with the child's channel. Parsing, checking
 and writing are MLflow's own, in the order and with the errors of its scoring server, so that a model answers here as it
-does under `mlflow models serve`.
+does under `mlflow models serve`. Only whose fault an error is, is told with more care: see blame.py.
 """
 
+import contextvars
 import functools
 import itertools
 import json
 import os
 import pickle
 import re
+import resource
+import socket
 import sys
+import threading
 import time
 import traceback
 import types
@@ -28,8 +33,12 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 # So many places in code, a few dozen for each way to fail.
 TRACED = 1024
-# What parses a payload in the scoring server, for JSON and for CSV.
+# What parses a payload in the scoring server, for JSON and for CSV; and what writes an answer, with and without a key.
 PARSERS = ("_parse_json_data", "parse_csv_input")
+WRITERS = ("predictions_to_json", "unwrapped_predictions_to_json")
+# What a thread's stack takes where the system sets no limit to it.
+STACK = 8 << 20
+ENDED_BADLY = 70
 # For so many seconds those who are answered may wait for what the refused are told, or for as long as their own call took.
 TELLING = 0.01
 
@@ -38,9 +47,12 @@ def main(channel):
     (question, _) = channel.receive() or os._exit(0)
     directory, largest = question["load"]["directory"], question["load"]["largest_answer"]
     is_proven = question["load"]["is_proven"]
+    threads = question["load"].get("threads", 1)
     write_tracebacks_faster()
     # It writes an answer piece by piece, in Python; the same in one piece is written in C.
     scoring_server.json = types.SimpleNamespace(**{**vars(json), "dump": dump})
+    replace(PARSERS, parsing)
+    replace(WRITERS, writing)
     model, report = load(directory, is_proven)
     if model is None:
         channel.answer(report)
@@ -53,15 +65,95 @@ def main(channel):
     report["loaded"]["warm"] = time.monotonic() - begun
     report["loaded"]["imported"] = missing_modules()
     report["loaded"]["signature"] = floats(schema)
+    report["loaded"].update({} if is_proven else TEMPLATE.execute("independence")["found"](model))  # noqa: F821
     channel.answer(report)
+    if threads == 1:
+        serve(channel, model, schema, largest)
+    else:
+        start_threads(further(channel, threads), model, schema, largest)
+        channel.answer({})
+        show_life(channel)
+
+
+def serve(channel, model, schema, largest):
+    """Answers calls, each in a context of its own, as the scoring server does."""
     while (question := channel.receive()) is not None:
         head, body = question
-        head, answer, told = respond(head["invoke"], body, model, schema)
+        head, answer, told = contextvars.copy_context().run(respond, head["invoke"], body, model, schema)
         head["too_large"] = len(answer) > largest
         if head["too_large"] or len(answer) + sum(len(outcome.answer) for outcome in told) > largest:
             told = []
         head["told"] = [(outcome.status, outcome.media_type, len(outcome.answer)) for outcome in told]
         channel.answer(head, b"" if head["too_large"] else b"".join([answer, *(outcome.answer for outcome in told)]))
+
+
+def further(channel, count):
+    """As many channels as there are threads to be: Signalbox sends their sockets."""
+    _, descriptors, _, _ = socket.recv_fds(channel.connection, 1, count)
+    return [type(channel)(socket.socket(fileno=descriptor)) for descriptor in descriptors]
+
+
+def start_threads(channels, *model):
+    """Has each channel served by a thread of its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY:
+        # Their stacks are not what the model takes.
+        stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+        limit = soft + len(channels) * (STACK if stack == resource.RLIM_INFINITY else stack)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+    def run(channel):
+        try:
+            serve(channel, *model)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(ENDED_BADLY)
+
+    for number, channel in enumerate(channels):
+        threading.Thread(target=run, args=(channel,), name=f"signalbox-{number}", daemon=True).start()
+
+
+def show_life(channel):
+    """Answers whoever wants to know whether this process still runs Python, whatever its threads are at."""
+    while channel.receive() is not None:
+        channel.answer({})
+
+
+def replace(names, by):
+    """Puts something of ours around functions of the scoring server, those that this version of it has."""
+    for name in names:
+        if hasattr(scoring_server, name):
+            setattr(scoring_server, name, by(name, getattr(scoring_server, name)))
+
+
+class Parsed(threading.local):
+    """What the payload of this thread's call was parsed to already; by the name of the parser."""
+
+    by_parser = None
+
+
+PARSED = Parsed()
+
+
+def parsing(name, parse):
+    def parse_unless_parsed(*args, **more):
+        return parse(*args, **more) if PARSED.by_parser is None else PARSED.by_parser[name]
+
+    return parse_unless_parsed
+
+
+class Unwritable(Exception):
+    """The model's answer cannot be written as JSON."""
+
+
+def writing(_, write):
+    def write_or_say_so(*args, **more):
+        try:
+            return write(*args, **more)
+        except Exception as error:
+            raise Unwritable from error
+
+    return write_or_say_so
 
 
 def write_tracebacks_faster():
@@ -148,7 +240,8 @@ def respond(question, data, model, schema):
         called = model
         outcome = invoke(data, content_type, model, schema)
     exhausted = ran_out_of_memory(outcome.error)
-    if outcome.error is not None and len(rows) > 1 and not exhausted:
+    # That an answer cannot be written, the model does not find out.
+    if outcome.error is not None and len(rows) > 1 and not exhausted and not isinstance(outcome.error, Unwritable):
         called = divided(model, rows, until, outcome.error)
         second = invoke(data, content_type, called, schema)
         exhausted = ran_out_of_memory(second.error)
@@ -164,26 +257,30 @@ def tell(called, refused, content_type, schema, until):
     if not refused or not all(hasattr(scoring_server, parser) for parser in (*PARSERS, "ParsedJsonInput")):
         return []
     until, told = min(until, time.monotonic() + max(TELLING, called.longest)), []
-    parsers = {parser: getattr(scoring_server, parser) for parser in PARSERS}
     try:
         for request in refused:
             if time.monotonic() >= until:
                 break
             data, params = called.alone(request)
-            scoring_server._parse_json_data = lambda *_: scoring_server.ParsedJsonInput(data, params, False)  # noqa: B023
-            scoring_server.parse_csv_input = lambda **_: data  # noqa: B023
+            parsed = scoring_server.ParsedJsonInput(data, params, False)
+            PARSED.by_parser = dict(zip(PARSERS, (parsed, data)))
             outcome = invoke(b"", content_type, called.model, schema)
             if ran_out_of_memory(outcome.error):
                 break
             told.append(outcome)
     finally:
-        vars(scoring_server).update(parsers)
+        PARSED.by_parser = None
     return told
 
 
 @functools.cache
 def divide():
     return TEMPLATE.execute("divide")  # noqa: F821
+
+
+@functools.cache
+def blame():
+    return TEMPLATE.execute("blame")  # noqa: F821
 
 
 def has_divided():
@@ -209,17 +306,50 @@ def invoke(data, content_type, model, schema):
         answer = scoring_server.invocations(data, content_type, model, schema)
         media_type = TEXT if answer.mimetype == "text/plain" else answer.mimetype
         return Outcome(answer.status, media_type, answer.response.encode())
-    except MlflowException as error:
-        return Outcome(error.get_http_status_code(), JSON, error.serialize_as_json().encode(), error)
     except Exception as error:
-        # Such as predictions that cannot be written as JSON: the reason is for the log.
-        traceback.print_exc()
-        return Outcome(500, TEXT, b"Internal Server Error", error)
+        return failed(error)
     except BaseException as raised:
         # The model wants to end its process, which would end the scoring server as well.
         message = f"the model raised {type(raised).__name__}"
         error = MlflowException(message, stack_trace=traceback.format_exc())
         return Outcome(500, JSON, error.serialize_as_json().encode(), raised)
+
+
+def failed(error):
+    """What the caller is told of an exception: what the scoring server says, where that does not blame the wrong one."""
+    told, whose = error, None
+    if isinstance(error, Unwritable):
+        told = unwritable(describe(error.__cause__), error.__cause__)
+    elif not ran_out_of_memory(error):
+        whose = blame()["blame"](error)
+    if whose == "caller":
+        told = blame()["refusal"](error)
+    elif whose == "answer":
+        told = unwritable("it is not what its kind of model answers", error)
+    elif not isinstance(told, MlflowException):
+        told = MlflowException("the model raised", stack_trace=written(error))
+    return Outcome(told.get_http_status_code(), JSON, told.serialize_as_json().encode(), error)
+
+
+def unwritable(why, error):
+    """That the answer is at fault, without what it holds; where that was found out is for the log."""
+    message = f"the model's answer cannot be written as JSON: {why}"
+    return MlflowException(message, stack_trace=written(error), unwritable=True)
+
+
+def describe(error):
+    message = str(error)
+    if found := re.match(r"Object of type (\S+) is not JSON serializable", message):
+        return f"it holds a value of type {found[1]}"
+    if found := re.match(r"keys must be .*, not (\S+)", message):
+        return f"it has a key of type {found[1]}"
+    if message.startswith("Circular reference"):
+        return "it holds itself"
+    return f"{type(error).__name__} was raised"
+
+
+def written(error):
+    return "".join(traceback.format_exception(error))
 
 
 def ran_out_of_memory(error):

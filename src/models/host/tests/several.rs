@@ -6,13 +6,13 @@ use crate::invocation::Answers;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Asks for requests of one row each.
-async fn ask(host: &mut ModelHost, says: &[&str], patience: Duration) -> Result<Answers, Failure> {
+async fn ask(host: &ModelHost, says: &[&str], patience: Duration) -> Result<Answers, Failure> {
     let rows: Vec<Value> = says.iter().map(|says| json!([says])).collect();
     let body = json!({"dataframe_split": {"columns": ["says"], "data": rows}});
     ask_for(host, &body, &vec![1; says.len()], patience).await
 }
 
-async fn ask_for(host: &mut ModelHost, body: &Value, rows: &[usize], patience: Duration) -> Result<Answers, Failure> {
+async fn ask_for(host: &ModelHost, body: &Value, rows: &[usize], patience: Duration) -> Result<Answers, Failure> {
     let headers = Headers::default();
     let payload = body.to_string().into();
     let call = Call { content_type: "application/json", payload, headers: &headers, timeout: PATIENCE };
@@ -20,13 +20,13 @@ async fn ask_for(host: &mut ModelHost, body: &Value, rows: &[usize], patience: D
 }
 
 /// Who is refused.
-async fn refused(host: &mut ModelHost, says: &[&str]) -> Vec<usize> {
+async fn refused(host: &ModelHost, says: &[&str]) -> Vec<usize> {
     refused_after(host, says).await.0
 }
 
 /// Who is refused, and how many calls it took to answer the others: as they are without those. The refused are told what
 /// they are alone, as far as they are told.
-async fn refused_after(host: &mut ModelHost, says: &[&str]) -> (Vec<usize>, u64) {
+async fn refused_after(host: &ModelHost, says: &[&str]) -> (Vec<usize>, u64) {
     let before = calls(host).await;
     let answers = ask(host, says, PATIENCE).await.unwrap();
     let took = calls(host).await - before - 1 - answers.told.len() as u64;
@@ -40,7 +40,7 @@ async fn refused_after(host: &mut ModelHost, says: &[&str]) -> (Vec<usize>, u64)
     (answers.refused, took)
 }
 
-async fn calls(host: &mut ModelHost) -> u64 {
+async fn calls(host: &ModelHost) -> u64 {
     let answers = ask(host, &["calls"], PATIENCE).await.unwrap();
     let body: Value = serde_json::from_slice(&answers.reply.body).unwrap();
     body["predictions"][0].as_u64().unwrap()
@@ -50,32 +50,32 @@ async fn calls(host: &mut ModelHost) -> u64 {
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn who_is_refused_is_left_out_and_the_others_are_answered() {
     let world = World::bare();
-    let (mut host, _) = world.start(&world.stunts("rows")).await.unwrap();
+    let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
     let fine: Vec<String> = (0..100).map(|number| format!("fine {number}")).collect();
     let with = |bad: &[(usize, &'static str)]| {
         let mut says: Vec<&str> = fine.iter().map(String::as_str).collect();
         bad.iter().for_each(|(number, bad)| says[*number] = bad);
         says
     };
-    assert_eq!(refused(&mut host, &with(&[])).await, [0; 0]);
+    assert_eq!(refused(&host, &with(&[])).await, [0; 0]);
     for (number, bad) in [(0, "poison"), (57, "poisonous"), (99, "exit")] {
-        assert_eq!(refused(&mut host, &with(&[(number, bad)])).await, [number]);
+        assert_eq!(refused(&host, &with(&[(number, bad)])).await, [number]);
     }
     let three = with(&[(3, "named d"), (4, "poisoned e"), (90, "exits f")]);
-    assert_eq!(refused(&mut host, &three).await, [3, 4, 90]);
+    assert_eq!(refused(&host, &three).await, [3, 4, 90]);
 
     // Who is named is found at once: it fails, is probed, and left out.
-    assert_eq!(refused_after(&mut host, &with(&[(70, "named g")])).await, (vec![70], 3));
+    assert_eq!(refused_after(&host, &with(&[(70, "named g")])).await, (vec![70], 3));
     // And so is, by and by, who is like those before, without a call that fails as a whole.
     for number in 0..10 {
         let bad = with(&[(number, "poison"), (number + 50, "poison")]);
-        assert_eq!(refused(&mut host, &bad).await, [number, number + 50]);
+        assert_eq!(refused(&host, &bad).await, [number, number + 50]);
     }
     // Soon none of them is probed, but one in each eighth call.
     let bad = with(&[(1, "poison"), (2, "poison"), (60, "poison")]);
     let mut took = Vec::new();
     for _ in 0..16 {
-        let (refused, calls) = refused_after(&mut host, &bad).await;
+        let (refused, calls) = refused_after(&host, &bad).await;
         assert_eq!(refused, [1, 2, 60]);
         took.push(calls);
     }
@@ -88,16 +88,16 @@ async fn who_is_refused_is_left_out_and_the_others_are_answered() {
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn requests_of_several_rows_and_what_is_no_table() {
     let world = World::bare();
-    let (mut host, _) = world.start(&world.stunts("rows")).await.unwrap();
+    let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
     let table = json!({"dataframe_records": [{"says": "a"}, {"says": "b"}, {"says": "poison"}, {"says": "c"}]});
-    let answers = ask_for(&mut host, &table, &[2, 2], PATIENCE).await.unwrap();
+    let answers = ask_for(&host, &table, &[2, 2], PATIENCE).await.unwrap();
     assert_eq!(&answers.reply.body[..], br#"{"predictions": [["a", 2, 0], ["b", 2, 1]]}"#);
     assert_eq!(answers.refused, [1]);
     let told: Vec<_> = answers.told.into_iter().map(|told| told.unwrap_err()).collect();
     let alone = json!({"dataframe_records": [{"says": "poison"}, {"says": "c"}]});
-    assert_eq!(told, [ask_for(&mut host, &alone, &[2], PATIENCE).await.unwrap_err().fault]);
+    assert_eq!(told, [ask_for(&host, &alone, &[2], PATIENCE).await.unwrap_err().fault]);
     let columns = json!({"inputs": {"number": [5, 13, 7]}});
-    let answers = ask_for(&mut host, &columns, &[1, 1, 1], PATIENCE).await.unwrap();
+    let answers = ask_for(&host, &columns, &[1, 1, 1], PATIENCE).await.unwrap();
     assert_eq!((&answers.reply.body[..], &answers.refused[..]), (&br#"{"predictions": [5, 7]}"#[..], &[1][..]));
     world.end().await;
 }
@@ -106,15 +106,15 @@ async fn requests_of_several_rows_and_what_is_no_table() {
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn what_cannot_be_found_out_fails_as_a_whole() {
     let world = World::bare();
-    let (mut host, _) = world.start(&world.stunts("rows")).await.unwrap();
+    let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
     // All of them are refused, or it would take too long.
     for (says, patience) in [(&["poison", "poison"][..], PATIENCE), (&["slow", "a", "named b"], Duration::ZERO)] {
-        let failure = ask(&mut host, says, patience).await.unwrap_err();
+        let failure = ask(&host, says, patience).await.unwrap_err();
         assert_eq!((failure.fault.code, failure.lost), (Code::ModelError, None));
     }
-    assert_eq!(refused(&mut host, &["slow", "a", "named b"]).await, [2]);
+    assert_eq!(refused(&host, &["slow", "a", "named b"]).await, [2]);
     // Whatever took the memory may still have it.
-    let failure = ask(&mut host, &["a", "leak", "named b"], PATIENCE).await.unwrap_err();
+    let failure = ask(&host, &["a", "leak", "named b"], PATIENCE).await.unwrap_err();
     assert!(failure.fault.message.contains("its process is replaced"), "{}", failure.fault.message);
     world.end().await;
 }

@@ -63,9 +63,9 @@ async fn what_is_proven_is_not_tried_again() {
     let ends_it = request("end");
     std::fs::write(directory.join("serving_input_example.json"), ends_it).unwrap();
     assert!(world.start(&directory).await.is_err());
-    let proof = Proof { example: Some(Example::Answered), unmet: vec!["as it was".into()] };
-    let (mut host, report) = world.start_proven(&directory, proof.clone()).await.unwrap();
+    let proof = Proof { example: Some(Example::Answered), unmet: vec!["as it was".into()], ..Proof::default() };
+    let (host, report) = world.start_proven(&directory, proof.clone()).await.unwrap();
     assert_eq!(report.proof, proof);
-    assert_eq!(stunt(&mut host, "pid").await.unwrap(), json!(host.pid()));
+    assert_eq!(stunt(&host, "pid").await.unwrap(), json!(host.pid()));
     world.end().await;
 }

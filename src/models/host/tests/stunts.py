@@ -1,5 +1,6 @@
 """A model that does what it is asked, and what it should not."""
 
+import contextvars
 import os
 import subprocess
 import sys
@@ -9,10 +10,24 @@ INHERITED = "json.tool" in sys.modules
 MODULES = sorted(sys.modules)
 
 
+CALLED = contextvars.ContextVar("called", default="fresh")
+
+
 class Stunts:
     def predict(self, model_input, params=None):
         stunt = str(model_input["stunt"][0])
+        if stunt == "echo":
+            time.sleep(0.05 * (8 - model_input["number"][0]))
+            return [int(model_input["number"][0])]
         return [getattr(self, stunt)()]
+
+    def wait(self):
+        time.sleep(0.5)
+
+    def context(self):
+        before = CALLED.get()
+        CALLED.set("called before")
+        return before
 
     def pid(self):
         return os.getpid()

@@ -1,11 +1,10 @@
 use super::*;
-use crate::invocation::trust::Objection;
 use crate::message::{Headers, Source};
 use crate::telemetry::Metrics;
 
 struct World {
     queue: Queue,
-    trust: Trust,
+    joining: Joining,
     settings: config::Batch,
     metrics: BatchMetrics,
     /// Kept, since who is gone is not taken.
@@ -14,12 +13,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let trust = Trust::default();
-        (0..8).for_each(|form| trust.agreed(form, 1_000));
         let settings = config::Batch { max_bytes: bytesize::ByteSize::b(2_000), ..config::Batch::default() };
         let metrics = Metrics::new().unwrap().batch("e", "main");
         let queue = Queue::new(settings.max_rows, settings.target_latency, false);
-        Self { queue, trust, settings, metrics, places: Vec::new() }
+        Self { queue, joining: Joining::Known, settings, metrics, places: Vec::new() }
     }
 
     fn enter(&mut self, payload: &str) -> u64 {
@@ -48,7 +45,7 @@ impl World {
     }
 
     fn take_with(&mut self, number: u64, signature: Option<&Arc<Signature>>) -> Vec<usize> {
-        match self.queue.take(number, signature, &self.trust, &self.settings, &self.metrics) {
+        match self.queue.take(number, signature, |_| self.joining, &self.settings, &self.metrics) {
             Taken::Along => Vec::new(),
             Taken::Alone(single) => vec![single.rows],
             Taken::Several(group) => group.members.iter().map(|member| member.payload.rows()).collect(),
@@ -94,11 +91,23 @@ fn as_many_go_as_there_may_be() {
 fn a_model_that_is_called_singly_is() {
     let mut world = World::new();
     let numbers: Vec<_> = (0..4).map(|_| world.enter(&rows(&["1"]))).collect();
-    world.trust.object(0, Objection::NotAlone);
+    world.joining = Joining::No;
     assert_eq!(world.take(numbers[0]), [1]);
-    world.settings.verify = false;
+    world.joining = Joining::Unwatched;
     assert_eq!(world.take(numbers[1]), [1, 1, 1]);
     assert_eq!(world.metrics.model.get(), 1);
+}
+
+#[test]
+fn what_lacks_a_value_goes_apart_where_only_somebodys_word_stands() {
+    let floats = Arc::new(Signature::new(["x".to_owned()], false));
+    for (joining, together) in [(Joining::Known, 4), (Joining::Watched, 2), (Joining::Unwatched, 2)] {
+        let mut world = World::new();
+        world.joining = joining;
+        let numbers = ["1", "null", "2.5", "null"].map(|value| world.enter(&rows(&[value])));
+        assert_eq!(world.take_with(numbers[0], Some(&floats)).len(), together, "{joining:?}");
+        assert_eq!(world.take_with(numbers[1], Some(&floats)).len(), if together == 4 { 0 } else { 2 }, "{joining:?}");
+    }
 }
 
 #[test]
@@ -110,7 +119,7 @@ fn what_is_suspected_goes_alone_as_long_as_it_is_refused() {
     let mut call = |is_refused| {
         let waiting = world.enter(&rows(&["null"]));
         let number = std::mem::replace(&mut next, waiting);
-        let taken = world.queue.take(number, None, &world.trust, &world.settings, &world.metrics);
+        let taken = world.queue.take(number, None, |_| world.joining, &world.settings, &world.metrics);
         let Taken::Alone(single) = taken else { return false };
         world.queue.called(&single, is_refused);
         true

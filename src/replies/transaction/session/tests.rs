@@ -23,7 +23,8 @@ fn maker(mock: &Mock) -> Maker {
         Kafka { bootstrap_servers: mock.bootstrap_servers(), instance_id: Some("a".to_owned()), ..Kafka::default() };
     mock.create_topic(TOPIC, 1, 1).unwrap();
     let cluster = Arc::new(Cluster::new(&config).unwrap());
-    Maker::new(cluster, Identity::of(&config).unwrap(), Limits::default())
+    let throttle = Throttle::new(prometheus::Gauge::new("throttle", "seconds").unwrap());
+    Maker::new(&config, cluster, Identity::of(&config).unwrap(), Limits::default(), throttle)
 }
 
 fn send(session: &Session) {
@@ -36,7 +37,7 @@ fn commit_refused_with(errors: &[RDKafkaRespErr]) -> Result<(), Broken> {
     let session = maker(&mock).open(0).unwrap();
     session.begin().unwrap();
     send(&session);
-    session.flush().unwrap();
+    assert_eq!(session.flush(Instant::now()), Written::All);
     mock.request_errors(RDKafkaApiKey::EndTxn, errors);
     let committed = session.commit();
     drop_in_time(session);
@@ -75,7 +76,7 @@ fn a_record_that_is_refused_spoils_its_transaction() {
     session.begin().unwrap();
     mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
     send(&session);
-    session.flush().unwrap();
+    assert_eq!(session.flush(Instant::now()), Written::Refused);
     assert!(session.has_refused());
     assert!(matches!(session.commit().unwrap_err(), Broken::Transaction(_)));
     session.abort().unwrap();
@@ -91,14 +92,14 @@ fn one_that_is_fenced_while_it_gives_up_does_not_hold_up_the_next() {
     let session = maker.open(0).unwrap();
     session.begin().unwrap();
     send(&session);
-    session.flush().unwrap();
+    assert_eq!(session.flush(Instant::now()), Written::All);
     mock.request_errors(RDKafkaApiKey::EndTxn, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
     assert!(session.abort().is_err());
     drop_in_time(session);
     let next = maker.open(0).unwrap();
     next.begin().unwrap();
     send(&next);
-    next.flush().unwrap();
+    assert_eq!(next.flush(Instant::now()), Written::All);
     next.commit().unwrap();
     drop_in_time(next);
 }
@@ -109,7 +110,7 @@ fn one_with_records_under_way_that_the_broker_never_takes_ends_in_time() {
     let session = maker(&mock).open(0).unwrap();
     session.begin().unwrap();
     send(&session);
-    session.flush().unwrap();
+    assert_eq!(session.flush(Instant::now()), Written::All);
     mock.broker_down(1).unwrap();
     send(&session);
     drop_in_time(session);
@@ -125,7 +126,7 @@ fn one_that_waits_for_ever_for_the_groups_coordinator_is_given_up() {
         ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).set("group.id", "g").create().unwrap();
     session.begin().unwrap();
     send(&session);
-    session.flush().unwrap();
+    assert_eq!(session.flush(Instant::now()), Written::All);
     mock.broker_down(2).unwrap();
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(TOPIC, 0, Offset::Offset(1)).unwrap();

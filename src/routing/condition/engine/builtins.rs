@@ -101,7 +101,7 @@ pub(super) fn abs(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => int.checked_abs().map(Value::Int).ok_or_else(ConditionError::overflow),
         Value::Bool(bool) => Ok(Value::Int(i64::from(*bool))),
-        Value::Float(float) => Ok(Value::Float(float.abs())),
+        Value::Float(float) => Ok(Value::computed(float.abs())),
         Value::Beyond => Err(ConditionError::overflow()),
         other => Err(bad_operand("abs()", other)),
     }
@@ -121,7 +121,7 @@ pub(super) fn round(arguments: &[Value]) -> Result<Value> {
         (Some(Value::Bool(bool)), _) => Ok(Value::Int(i64::from(*bool))),
         (Some(Value::Float(float)), None) => int(&[Value::Float(float.round_ties_even())]),
         // No double has more than 323 digits after its point that could change it.
-        (Some(Value::Float(float)), Some(digits)) if digits > 323 || !float.is_finite() => Ok(Value::Float(*float)),
+        (Some(Value::Float(float)), Some(digits)) if digits > 323 || !float.is_finite() => Ok(Value::computed(*float)),
         (Some(Value::Float(float)), Some(digits)) => {
             let digits = usize::try_from(digits).unwrap_or(0);
             Ok(Value::Float(format!("{float:.digits$}").parse().unwrap_or(*float)))

@@ -1,6 +1,6 @@
 //! Lists, tuples, sets and dictionaries: what indexing, slicing, `in` and the methods mean in Python.
 
-use super::operators::{compare, equal};
+use super::operators::{compare, equal, same};
 use super::strings;
 use crate::routing::condition::budget::charge;
 use crate::routing::condition::error::{ConditionError, Result};
@@ -150,7 +150,7 @@ pub(super) fn count(receiver: &Value, arguments: &[Value]) -> Result<Value> {
         (Value::List(items) | Value::Tuple(items), [needle]) => {
             let mut count = 0;
             for item in items.iter() {
-                count += usize::from(equal(item, needle)?);
+                count += usize::from(same(item, needle)?);
             }
             int(count)
         }
@@ -209,7 +209,7 @@ pub(in crate::routing::condition) fn dict_of(pairs: Vec<(Value, Value)>) -> Resu
 /// Whether one of the items equals the needle.
 fn any_equal(items: &[Value], needle: &Value) -> Result<bool> {
     for item in items {
-        if equal(item, needle)? {
+        if same(item, needle)? {
             return Ok(true);
         }
     }

@@ -6,6 +6,7 @@ use super::collections::{elements, look_up};
 use super::strings;
 use crate::routing::condition::budget::charge;
 use crate::routing::condition::error::{ConditionError, Result};
+use crate::routing::condition::json::text::order;
 use crate::routing::condition::value::Value;
 
 /// Two numbers, as Python's arithmetic sees them: whole as long as both are.
@@ -42,7 +43,7 @@ pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
                 return Ok(false);
             }
             for (left, right) in left.iter().zip(right.iter()) {
-                if !equal(left, right)? {
+                if !same(left, right)? {
                     return Ok(false);
                 }
             }
@@ -54,7 +55,7 @@ pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
             }
             for (key, value) in left.entries() {
                 match look_up(right, key)? {
-                    Some(other) if equal(value, other)? => {}
+                    Some(other) if same(value, other)? => {}
                     _ => return Ok(false),
                 }
             }
@@ -79,6 +80,11 @@ pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
     }
 }
 
+/// Whether both are one object or equal, which is how containers compare what is in them.
+pub(super) fn same(left: &Value, right: &Value) -> Result<bool> {
+    Ok(left.is_same_nan(right) || equal(left, right)?)
+}
+
 /// How the values are ordered: none when one is not a number (`nan`). Values of different types have no order, which
 /// is an error; `sign` is the operator that asked.
 pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<Ordering>> {
@@ -86,11 +92,11 @@ pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<
     match (left, right) {
         (Value::Str(left), Value::Str(right)) => {
             charge(left.len().min(right.len()) / 64)?;
-            Ok(Some(left.as_str().cmp(right.as_str())))
+            Ok(Some(order(left, right)))
         }
         (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
             for (left, right) in left.iter().zip(right.iter()) {
-                if !equal(left, right)? {
+                if !same(left, right)? {
                     return compare(left, right, sign);
                 }
             }
@@ -148,7 +154,7 @@ pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
     if right == 0.0 {
         return Err(zero_division());
     }
-    Ok(Value::Float(left / right))
+    Ok(Value::computed(left / right))
 }
 
 /// `left // right`: rounds towards minus infinity.
@@ -160,7 +166,7 @@ pub(super) fn floor_divide(left: &Value, right: &Value) -> Result<Value> {
                 left.checked_div(right).zip(left.checked_rem(right)).ok_or_else(ConditionError::overflow)?;
             Ok(Value::Int(if remainder != 0 && (remainder < 0) != (right < 0) { quotient - 1 } else { quotient }))
         }
-        Numbers::Floats(left, right) => Ok(Value::Float(divide_floats(left, right).0)),
+        Numbers::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).0)),
     }
 }
 
@@ -175,7 +181,7 @@ pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value> {
             let remainder = left.wrapping_rem(right);
             Ok(Value::Int(if remainder != 0 && (remainder < 0) != (right < 0) { remainder + right } else { remainder }))
         }
-        Numbers::Floats(left, right) => Ok(Value::Float(divide_floats(left, right).1)),
+        Numbers::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).1)),
     }
 }
 
@@ -195,7 +201,7 @@ pub(super) fn power(left: &Value, right: &Value) -> Result<Value> {
     if power.is_infinite() && base.is_finite() && exponent.is_finite() {
         return Err(ConditionError::Failed("OverflowError: the result is too large".to_owned()));
     }
-    Ok(Value::Float(power))
+    Ok(Value::computed(power))
 }
 
 /// `-value`
@@ -203,7 +209,7 @@ pub(super) fn negate(value: &Value) -> Result<Value> {
     match value {
         Value::Int(int) => int.checked_neg().map(Value::Int).ok_or_else(ConditionError::overflow),
         Value::Bool(bool) => Ok(Value::Int(-i64::from(*bool))),
-        Value::Float(float) => Ok(Value::Float(-float)),
+        Value::Float(float) => Ok(Value::computed(-float)),
         other => Err(bad_operand("unary -", other)),
     }
 }
@@ -299,7 +305,7 @@ fn arithmetic(
 ) -> Result<Value> {
     match required(left, right, sign)? {
         Numbers::Ints(left, right) => ints(left, right).map(Value::Int).ok_or_else(ConditionError::overflow),
-        Numbers::Floats(left, right) => Ok(Value::Float(floats(left, right))),
+        Numbers::Floats(left, right) => Ok(Value::computed(floats(left, right))),
     }
 }
 

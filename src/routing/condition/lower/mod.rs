@@ -173,6 +173,10 @@ impl Lowering<'_> {
         Ok(match expression {
             Expr::NoneLiteral(_) => Some(Value::None),
             Expr::BooleanLiteral(literal) => Some(Value::Bool(literal.value)),
+            Expr::StringLiteral(literal) if self.parsed.holds_half_a_character(literal) => {
+                let message = "half of a character (U+D800 to U+DFFF) cannot be written here";
+                return Err(self.problem(expression, message, Some("compare with whole characters")));
+            }
             Expr::StringLiteral(literal) => Some(Value::text(literal.value.to_str())),
             Expr::NumberLiteral(literal) => Some(match &literal.value {
                 Number::Int(int) => match int.as_i64() {

@@ -119,7 +119,8 @@ impl Lowering<'_> {
         let paths = &mut self.tables.paths;
         let known = paths.iter().position(|path| format!("{:?}", path.steps) == identity);
         let index = known.unwrap_or_else(|| {
-            paths.push(Path { text: path_text(&steps), steps });
+            let text = path_text(&steps);
+            paths.push(Path::new(steps, text));
             paths.len() - 1
         });
         Ok(Some(index))
@@ -130,7 +131,9 @@ impl Lowering<'_> {
         Ok(match expression {
             Expr::Subscript(subscript) => {
                 let step = match &*subscript.slice {
-                    Expr::StringLiteral(key) => Some(Step::Key(key.value.to_str().into())),
+                    Expr::StringLiteral(key) if !self.parsed.holds_half_a_character(key) => {
+                        Some(Step::Key(key.value.to_str().into()))
+                    }
                     Expr::NumberLiteral(number) => {
                         number.value.as_int().and_then(|index| index.as_usize()).map(Step::Index)
                     }
@@ -144,7 +147,7 @@ impl Lowering<'_> {
                 else {
                     return Ok(None);
                 };
-                if method.attr.as_str() != "get" || default.len() > 1 {
+                if method.attr.as_str() != "get" || default.len() > 1 || self.parsed.holds_half_a_character(key) {
                     return Ok(None);
                 }
                 let default = match default.first() {

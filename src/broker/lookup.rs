@@ -1,0 +1,93 @@
+//! What the brokers say of a topic, asked again and again by one client.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+use tracing::debug;
+
+use super::cluster::Cluster;
+use super::context::BrokerContext;
+use super::error::BrokerError;
+use super::topics::blocking;
+
+/// How long a broker may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks brokers about topics, and never has one made: a consumer asks, and an admin client for settings.
+pub(crate) struct TopicLookup {
+    consumer: BaseConsumer<BrokerContext>,
+    /// The embedded broker knows no settings.
+    admin: Option<AdminClient<BrokerContext>>,
+}
+
+/// How it stands with a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TopicState {
+    /// It is not there, or not for this client.
+    Missing(RDKafkaErrorCode),
+    /// The broker that leads each partition, if there is one.
+    There(Vec<Option<i32>>),
+}
+
+impl Cluster {
+    /// A client for questions about topics.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a property.
+    pub(crate) fn topic_lookup(&self) -> Result<TopicLookup, BrokerError> {
+        let settings = [("allow.auto.create.topics", "false")];
+        let consumer = self.client("topics", &settings, self.context("topics"))?;
+        let admin = match self.is_embedded() {
+            true => None,
+            false => Some(self.client("topics", &[], self.context("topics"))?),
+        };
+        Ok(TopicLookup { consumer, admin })
+    }
+}
+
+impl TopicLookup {
+    /// How it stands with a topic; None while it is being made. Blocks; not for the runtime's workers.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub(crate) fn state(&self, topic: &str) -> Result<Option<TopicState>, KafkaError> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT)?;
+        self.consumer.context().health().answered();
+        // Nobody else takes in what it has to say.
+        self.consumer.poll(Duration::ZERO);
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+        if let Some(code) = found.error().map(RDKafkaErrorCode::from) {
+            let passes = matches!(code, RDKafkaErrorCode::LeaderNotAvailable | RDKafkaErrorCode::UnknownTopicId);
+            return Ok((!passes).then_some(TopicState::Missing(code)));
+        }
+        let leaders = leaders(found);
+        Ok((!leaders.is_empty()).then_some(TopicState::There(leaders)))
+    }
+
+    /// How many bytes a batch of records for a topic may have; None when the broker does not say. Blocks; not for the
+    /// runtime's workers.
+    pub(crate) fn largest_record(&self, topic: &str) -> Option<u64> {
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let topics = [ResourceSpecifier::Topic(topic)];
+        let described = match blocking(self.admin.as_ref()?.describe_configs(&topics, &options)) {
+            Ok(Ok(described)) => described,
+            Ok(Err(error)) => {
+                debug!(topic, %error, "the broker does not say how much a topic takes");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let described = described.into_iter().flatten().next()?;
+        described.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    }
+}
+
+/// In the order of the partitions.
+fn leaders(topic: &MetadataTopic) -> Vec<Option<i32>> {
+    let mut partitions: Vec<_> = topic.partitions().iter().map(|it| (it.id(), it.leader())).collect();
+    partitions.sort_unstable();
+    partitions.into_iter().map(|(_, leader)| (leader >= 0).then_some(leader)).collect()
+}

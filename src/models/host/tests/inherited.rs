@@ -1,0 +1,42 @@
+//! What a host has of the template and of Signalbox.
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::*;
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn hosts_inherit_what_they_should_and_nothing_else() {
+    let world = World::new(TemplateSpec { exclude: vec!["sklearn".into()], ..spec() });
+    let directory = world.stunts("tool");
+    let (first, _) = world.start(&directory).await.unwrap();
+    let modules = stunt(&first, "modules").await.unwrap();
+    assert!(
+        modules.as_array().unwrap().contains(&json!("mlflow"))
+            && !modules.as_array().unwrap().contains(&json!("sklearn"))
+    );
+    assert_eq!(stunt(&first, "inherited").await.unwrap(), json!(false));
+    // What the first one had to import, a later one has.
+    let give_up = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (next, _) = world.start(&directory).await.unwrap();
+        assert_eq!(stunt(&next, "sockets").await.unwrap(), json!(1), "only its own");
+        if stunt(&next, "inherited").await.unwrap() == json!(true) {
+            break;
+        }
+        assert!(Instant::now() < give_up);
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn what_signalbox_has_left_open_to_children_is_closed() {
+    // As librdkafka's pipes are: whoever is executed has them.
+    let kept = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None).unwrap();
+    let world = World::bare();
+    let (host, _) = world.start(&world.stunts("nothing")).await.unwrap();
+    assert_eq!(stunt(&host, "sockets").await.unwrap(), json!(1), "only its own");
+    drop(kept);
+    world.end().await;
+}

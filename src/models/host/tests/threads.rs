@@ -1,0 +1,107 @@
+//! Hosts that answer several calls at once.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::*;
+
+/// A host with so many threads.
+async fn start(world: &World, threads: usize) -> Arc<ModelHost> {
+    let spec = host_spec(&world.stunts("nothing"), Duration::from_secs(120), None);
+    let (host, _) = ModelHost::start(&world.template, &HostSpec { threads, ..spec }).await.unwrap();
+    Arc::new(host)
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn calls_that_wait_are_waited_for_at_the_same_time() {
+    let world = World::bare();
+    let took = async |threads: usize| {
+        let host = start(&world, threads).await;
+        let begun = Instant::now();
+        for _ in 0..12 / threads {
+            for answer in join_all((0..threads).map(|_| stunt(&host, "wait"))).await {
+                answer.unwrap();
+            }
+        }
+        begun.elapsed()
+    };
+    let (one, six, twelve) = (took(1).await, took(6).await, took(12).await);
+    println!("12 calls that wait for half a second: {one:?}, with 6 threads {six:?}, with 12 {twelve:?}");
+    assert!(one > Duration::from_secs(6) && six < one / 2 && twelve < one / 3, "{one:?} {six:?} {twelve:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn each_call_has_a_context_of_its_own_and_none_learns_of_another() {
+    let world = World::bare();
+    for threads in [1, 4] {
+        let host = start(&world, threads).await;
+        for _ in 0..3 {
+            // What it has set before, it would find.
+            for answer in join_all((0..threads).map(|_| stunt(&host, "context"))).await {
+                assert_eq!(answer.unwrap(), json!("fresh"), "{threads}");
+            }
+        }
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn answers_go_to_who_asked_however_they_come() {
+    let world = World::bare();
+    let host = start(&world, 8).await;
+    let rows = async |number: usize| {
+        // The later it is asked, the sooner it answers; and the larger it is, the more it is written in pieces.
+        let body =
+            json!({"dataframe_records": [{"stunt": "echo", "number": number, "filler": "x".repeat(number * 50_000)}]});
+        let reply = invoke(&host, body.to_string()).await.unwrap();
+        let body: Value = serde_json::from_slice(&reply.body).unwrap();
+        body["predictions"][0].as_u64().unwrap()
+    };
+    for _ in 0..5 {
+        let answers = join_all((0..8).map(&rows)).await;
+        assert_eq!(answers, (0..8).collect::<Vec<_>>());
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_late_call_leaves_the_others_alone_and_gives_its_thread_back() {
+    let world = World::bare();
+    let host = start(&world, 2).await;
+    let failure = invoke_within(&host, request("wait"), Duration::from_millis(50)).await.unwrap_err();
+    assert_eq!((failure.fault.code, &failure.lost), (Code::DeadlineExceeded, &None));
+    let late = failure.late.unwrap();
+    assert_eq!(stunt(&host, "pid").await.unwrap(), json!(host.pid()));
+    host.wait_out(late).await;
+    assert!(!host.is_gone());
+    let both = join_all((0..2).map(|_| stunt(&host, "pid"))).await;
+    assert!(both.iter().all(Result::is_ok), "{both:?}");
+
+    // A call that lets nothing else run in its process: that shows no life, and is killed.
+    let failure = invoke_within(&host, request("hang"), Duration::from_millis(200)).await.unwrap_err();
+    let other = tokio::spawn({
+        let host = Arc::clone(&host);
+        async move { stunt(&host, "pid").await.unwrap_err() }
+    });
+    host.wait_out(failure.late.unwrap()).await;
+    let other = other.await.unwrap();
+    assert!(host.is_gone() && host.has_timed_out());
+    assert!(matches!(other.lost, Some(Lost::Ended { .. })), "{other:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_limit_of_memory_leaves_room_for_threads() {
+    let world = World::new(TemplateSpec { data_limit: Some(64 << 20), libraries: Vec::new(), ..spec() });
+    let host = start(&world, crate::config::MOST_THREADS).await;
+    let answers = join_all((0..crate::config::MOST_THREADS).map(|_| stunt(&host, "pid"))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    world.end().await;
+}

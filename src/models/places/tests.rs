@@ -1,0 +1,228 @@
+use std::cell::Cell;
+use std::rc::Rc;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+struct Fake {
+    number: usize,
+    gone: Rc<Cell<bool>>,
+    spent: Rc<Cell<bool>>,
+}
+
+impl Fake {
+    fn new(number: usize) -> Self {
+        Self { number, gone: Rc::default(), spent: Rc::default() }
+    }
+}
+
+impl Host for Fake {
+    fn is(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    fn is_spent(&self) -> bool {
+        self.spent.get()
+    }
+}
+
+fn places(hosts: usize, threads: usize, at_once: usize) -> Places<Fake, char> {
+    Places::new((0..hosts).map(Fake::new), threads, at_once)
+}
+
+fn numbers(hosts: &[Fake]) -> Vec<usize> {
+    hosts.iter().map(|host| host.number).collect()
+}
+
+fn next(places: &mut Places<Fake, char>) -> Option<(Fake, char)> {
+    places.next(|_| true)
+}
+
+#[test]
+fn hosts_are_filled_evenly_and_no_further_than_they_may_be() {
+    let mut places = places(2, 3, 5);
+    let taken: Vec<_> = (0..5).map(|_| places.take(false).unwrap()).collect();
+    assert_eq!(numbers(&taken), [0, 1, 0, 1, 0]);
+    assert_eq!((places.take(false).is_none(), places.free()), (true, 0));
+    places.give_back(&taken[1], false);
+    assert_eq!(places.free(), 1);
+    assert_eq!(places.take(false).unwrap().number, 1);
+}
+
+#[test]
+fn who_comes_first_goes_first_and_who_has_gone_away_is_passed_over() {
+    let mut places = places(1, 1, 1);
+    let host = places.take(false).unwrap();
+    for who in ['a', 'b', 'c'] {
+        places.wait(false, who);
+    }
+    assert!(next(&mut places).is_none());
+    places.give_back(&host, false);
+    let (host, who) = places.next(|who| *who != 'a').unwrap();
+    assert_eq!(who, 'b');
+    places.give_back(&host, false);
+    // A place that is free belongs to whoever waits.
+    assert!(places.take(false).is_none());
+    assert_eq!(next(&mut places).unwrap().1, 'c');
+}
+
+#[test]
+fn who_is_to_be_alone_has_a_host_to_himself() {
+    let mut places = places(1, 3, 3);
+    let [first, second] = [(); 2].map(|()| places.take(false).unwrap());
+    places.wait(true, 'a');
+    places.wait(false, 'b');
+    places.give_back(&first, false);
+    assert!(next(&mut places).is_none(), "one is still called, and nobody may go past");
+    places.give_back(&second, false);
+    let (host, who) = next(&mut places).unwrap();
+    assert_eq!(who, 'a');
+    assert!(next(&mut places).is_none());
+    assert!(!places.had_company(&host));
+    places.give_back(&host, false);
+    assert_eq!(next(&mut places).unwrap().1, 'b');
+}
+
+#[test]
+fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them() {
+    let mut places = places(1, 3, 3);
+    let host = places.take(false).unwrap();
+    assert!(!places.runs_late(&host), "there is no other");
+    let other = places.take(false).unwrap();
+    assert!(places.runs_late(&host));
+    // The third place is still to be had.
+    let third = places.take(false).unwrap();
+    places.give_back(&other, false);
+    assert!(places.lost().is_empty());
+    places.give_back(&third, false);
+    assert_eq!(numbers(&places.lost()), [0]);
+    assert!(places.take(false).is_none());
+    places.give_back(&host, true);
+    places.add(Fake::new(1));
+    assert_eq!(places.take(false).unwrap().number, 1);
+
+    // One that comes to its end while there are others is as if it had not been late.
+    let mut places = self::places(1, 2, 2);
+    let [late, other] = [(); 2].map(|()| places.take(false).unwrap());
+    assert!(places.runs_late(&late));
+    places.give_back(&late, true);
+    places.give_back(&other, false);
+    assert!(places.lost().is_empty());
+    assert_eq!(places.free(), 2);
+}
+
+#[test]
+fn a_host_that_is_gone_is_missed_once_by_all_who_were_in_it() {
+    let mut places = places(2, 2, 4);
+    let taken: Vec<_> = (0..4).map(|_| places.take(false).unwrap()).collect();
+    taken[0].gone.set(true);
+    assert!(places.had_company(&taken[0]));
+    places.give_back(&taken[0], false);
+    assert_eq!(numbers(&places.lost()), [0]);
+    assert!(places.had_company(&taken[2]), "another has missed it before");
+    places.give_back(&taken[2], false);
+    assert!(places.lost().is_empty());
+    assert_eq!(places.free(), 0);
+    places.add(Fake::new(2));
+    assert_eq!(places.free(), 2);
+
+    // And so is one that ends while nobody calls it.
+    let mut places = self::places(2, 2, 4);
+    let host = places.take(false).unwrap();
+    places.give_back(&host, false);
+    host.gone.set(true);
+    assert_eq!(places.take(false).unwrap().number, 1);
+    assert_eq!(numbers(&places.lost()), [0]);
+}
+
+#[test]
+fn a_host_that_is_spent_is_called_no_more_and_goes_when_its_last_call_ends() {
+    let mut places = places(1, 3, 3);
+    let [spent, other] = [(); 2].map(|()| places.take(false).unwrap());
+    spent.spent.set(true);
+    places.give_back(&spent, false);
+    assert!(places.take(false).is_none() && places.lost().is_empty());
+    places.give_back(&other, false);
+    assert_eq!(numbers(&places.lost()), [0]);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Take { alone: bool },
+    GiveBack(usize),
+    Late(usize),
+    Crash(usize),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        6 => (0..8_u8).prop_map(|dice| Act::Take { alone: dice == 0 }),
+        6 => any::<usize>().prop_map(Act::GiveBack),
+        1 => any::<usize>().prop_map(Act::Late),
+        1 => any::<usize>().prop_map(Act::Crash),
+    ];
+    proptest::collection::vec(act, 0..200)
+}
+
+proptest! {
+    /// Whatever happens: no host has more calls than threads, nor beside one that is to be alone; and once all calls have
+    /// ended and every lost host is replaced, nobody waits and every place is free.
+    #[test]
+    fn no_place_is_lost_and_none_is_given_twice(
+        (hosts, threads) in (1..4_usize, 1..5_usize), at_once in 1..20_usize, acts in acts()
+    ) {
+        let mut places: Places<Fake, bool> = Places::new((0..hosts).map(Fake::new), threads, at_once);
+        let mut born = hosts;
+        // Each call: its host, whether it is to be alone, whether it is late.
+        let mut calls: Vec<(Fake, bool, bool)> = Vec::new();
+        let end = acts.len();
+        let more = std::iter::repeat_n(Act::GiveBack(0), 2 * end);
+        for act in acts.into_iter().chain(more) {
+            match act {
+                Act::Take { alone } => match places.take(alone) {
+                    Some(host) => calls.push((host, alone, false)),
+                    None => places.wait(alone, alone),
+                },
+                Act::GiveBack(index) if !calls.is_empty() => {
+                    let (host, _, late) = calls.swap_remove(index % calls.len());
+                    places.give_back(&host, late);
+                }
+                Act::Late(index) if !calls.is_empty() => {
+                    let index = index % calls.len();
+                    if !calls[index].2 && places.runs_late(&calls[index].0) {
+                        calls[index].2 = true;
+                    }
+                }
+                Act::Crash(index) if !calls.is_empty() => calls[index % calls.len()].0.gone.set(true),
+                Act::GiveBack(_) | Act::Late(_) | Act::Crash(_) => {}
+            }
+            while let Some((host, alone)) = places.next(|_| true) {
+                calls.push((host, alone, false));
+            }
+            for lost in places.lost() {
+                lost.gone.set(true);
+                places.add(Fake::new(born));
+                born += 1;
+            }
+            while let Some((host, alone)) = places.next(|_| true) {
+                calls.push((host, alone, false));
+            }
+            prop_assert!(calls.len() <= at_once);
+            for (host, alone, _) in &calls {
+                let beside = calls.iter().filter(|(other, ..)| other.is(host)).count();
+                let most = if *alone { 1 } else { threads };
+                prop_assert!(beside <= most);
+            }
+        }
+        // Hosts that ended while they were idle are still counted among those that are there.
+        prop_assert!(calls.is_empty() && places.waiting.is_empty());
+        prop_assert_eq!(places.hosts.len(), hosts);
+        prop_assert_eq!(places.free(), at_once.min(hosts * threads));
+    }
+}

@@ -1,0 +1,76 @@
+//! Quotas: how long brokers have our producers wait, from librdkafka's statistics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::Gauge;
+use serde::Deserialize;
+
+/// How often librdkafka tells its statistics, in milliseconds, as its property has it.
+pub(super) const INTERVAL: (&str, &str) = ("statistics.interval.ms", "5000");
+
+/// Shows the longest wait of all producers of replies. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Throttle {
+    gauge: Gauge,
+    /// Of each producer, by its number, in seconds.
+    waits: Arc<Mutex<Vec<f64>>>,
+}
+
+/// The part of the statistics that is wanted here.
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    brokers: std::collections::HashMap<String, Broker>,
+}
+
+#[derive(Deserialize)]
+struct Broker {
+    #[serde(default)]
+    throttle: Window,
+}
+
+/// Milliseconds.
+#[derive(Default, Deserialize)]
+struct Window {
+    #[serde(default)]
+    max: f64,
+}
+
+impl Throttle {
+    pub(super) fn new(gauge: Gauge) -> Self {
+        Self { gauge, waits: Arc::default() }
+    }
+
+    /// Takes in what a producer's client tells.
+    pub(super) fn take(&self, producer: usize, statistics: &[u8]) {
+        let Ok(Statistics { brokers }) = serde_json::from_slice(statistics) else { return };
+        let longest = brokers.values().map(|broker| broker.throttle.max / 1000.0).fold(0.0, f64::max);
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if waits.len() <= producer {
+            waits.resize(producer + 1, 0.0);
+        }
+        waits[producer] = longest;
+        self.gauge.set(waits.iter().copied().fold(0.0, f64::max));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_wait_of_all_producers_shows() {
+        let gauge = Gauge::new("throttle", "seconds").unwrap();
+        let throttle = Throttle::new(gauge.clone());
+        throttle.take(
+            1,
+            br#"{"name": "a", "brokers": {"b/1": {"throttle": {"min": 0, "max": 250, "avg": 9}}, "b/2": {}}}"#,
+        );
+        assert!((gauge.get() - 0.25).abs() < 1e-9, "{}", gauge.get());
+        throttle.take(0, br#"{"brokers": {"b/1": {"throttle": {"max": 40}}}}"#);
+        throttle.take(0, b"no JSON");
+        assert!((gauge.get() - 0.25).abs() < 1e-9, "{}", gauge.get());
+        throttle.take(1, br#"{"brokers": {}}"#);
+        assert!((gauge.get() - 0.04).abs() < 1e-9, "{}", gauge.get());
+    }
+}

@@ -1,0 +1,117 @@
+//! The sessions: those at rest, and those that are being made beside.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::session::{MAX_SESSIONS, Maker, SESSIONS, Session};
+use crate::telemetry::Flow;
+
+/// Between two attempts to make a session.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// When the making of a session takes this long, another takes its place: the coordinator may have to wait for a broker
+/// that is away until it has written down what became of the one before.
+const SPARE_AFTER: Duration = Duration::from_secs(1);
+
+/// All sessions that are not at work.
+pub(super) struct Pool {
+    maker: Arc<Maker>,
+    /// The longest first: the broker may still write down what became of their transactions.
+    resting: VecDeque<Session>,
+    /// By their index, since when.
+    opening: BTreeMap<usize, Instant>,
+    opened: Receiver<Session>,
+    opener: Sender<Session>,
+    stop: Arc<AtomicBool>,
+    flow: Flow,
+}
+
+impl Pool {
+    pub(super) fn new(maker: Arc<Maker>, opened: Vec<Session>, stop: Arc<AtomicBool>, flow: Flow) -> Self {
+        let (opener, receiver) = channel();
+        Self { maker, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, flow }
+    }
+
+    /// One that is at rest. `busy` is at work.
+    pub(super) fn take(&mut self, busy: Option<usize>) -> Option<Session> {
+        while let Ok(session) = self.opened.try_recv() {
+            self.admit(session);
+        }
+        for index in 0..SESSIONS {
+            self.open(index, busy);
+        }
+        if self.resting.is_empty() && self.opening.values().all(|since| since.elapsed() > SPARE_AFTER) {
+            (SESSIONS..MAX_SESSIONS).find(|index| self.open(*index, busy));
+        }
+        self.resting.pop_front()
+    }
+
+    /// Waits for one that is being made.
+    pub(super) fn wait(&mut self, timeout: Duration) {
+        if let Ok(session) = self.opened.recv_timeout(timeout) {
+            self.admit(session);
+        }
+    }
+
+    /// Puts one back.
+    pub(super) fn rest(&mut self, session: Session) {
+        self.resting.push_back(session);
+    }
+
+    /// Takes in what librdkafka has to say to those at rest.
+    pub(super) fn poll(&self) {
+        self.resting.iter().for_each(Session::poll);
+    }
+
+    /// Drops all that are at rest.
+    pub(super) fn clear(&mut self) {
+        self.resting.drain(..).for_each(Session::discard);
+    }
+
+    /// Drops all, and waits for those that are being made, unless it is over before.
+    pub(super) fn end(&mut self) {
+        while !self.opening.is_empty() && !self.stop.load(Ordering::Acquire) {
+            self.wait(AGAIN_AFTER);
+        }
+        self.clear();
+    }
+
+    fn admit(&mut self, session: Session) {
+        self.opening.remove(&session.index());
+        self.resting.push_back(session);
+    }
+
+    /// Has one made, if it is not there in any way. Whether it was not.
+    fn open(&mut self, index: usize, busy: Option<usize>) -> bool {
+        let rests = self.resting.iter().any(|session| session.index() == index);
+        if rests || busy == Some(index) || self.opening.contains_key(&index) {
+            return false;
+        }
+        let (maker, opener) = (self.maker.clone(), self.opener.clone());
+        let (stop, flow) = (self.stop.clone(), self.flow.clone());
+        let make = move || loop {
+            match maker.open(index) {
+                // When it is over nobody wants it any more.
+                Ok(session) => return drop(opener.send(session)),
+                Err(error) => {
+                    flow.failed(&error);
+                    warn!(%error, "transactions cannot go on yet");
+                }
+            }
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            thread::sleep(AGAIN_AFTER);
+        };
+        // Without a thread it is tried again when the next is wanted.
+        if thread::Builder::new().name(format!("session {index}")).spawn(make).is_ok() {
+            self.opening.insert(index, Instant::now());
+        }
+        true
+    }
+}

@@ -1,0 +1,139 @@
+//! Keys that are written twice in one object, of which the last counts.
+//!
+//! To be sure of the last, an object has to be read to its end; for the object that is the whole body, that is all of
+//! it. Looking for the key's bytes is several times faster than reading: a key that is found nowhere in the rest of the
+//! document does not come again, and where it is found, the objects in between tell whether it is the same one's.
+
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+use super::Broken;
+use super::cursor::Cursor;
+
+/// The start of an escaped character below U+0100; one of ASCII is written like that by nobody but on purpose.
+static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u00"));
+
+/// A key that is looked for.
+#[derive(Debug, Clone)]
+pub(in crate::routing::condition) struct Key {
+    text: Box<str>,
+    /// It in quotation marks.
+    quoted: Finder<'static>,
+    /// Whether it can only be escaped by way of [`ESCAPE`].
+    is_plain: bool,
+}
+
+impl Key {
+    pub(in crate::routing::condition) fn new(text: &str) -> Self {
+        let quoted = Finder::new(&format!("\"{text}\"")).into_owned();
+        let is_plain = |byte: u8| (0x20..0x7F).contains(&byte) && !b"\"\\/".contains(&byte);
+        Self { text: text.into(), quoted, is_plain: text.bytes().all(is_plain) }
+    }
+
+    /// Where it may stand next: at or after this place.
+    fn next(&self, document: &[u8], from: usize) -> Option<usize> {
+        let rest = document.get(from..).unwrap_or_default();
+        let quoted = self.quoted.find(rest);
+        // What is escaped further behind than it stands does not matter.
+        let before = quoted.and_then(|found| rest.get(..found)).unwrap_or(rest);
+        let escaped = if self.is_plain {
+            let is_ascii = |at: &usize| before.get(at + 4).is_some_and(|digit| (b'2'..b'8').contains(digit));
+            ESCAPE.find_iter(before).find(is_ascii)
+        } else {
+            memchr::memchr(b'\\', before)
+        };
+        escaped.or(quoted).map(|found| from + found)
+    }
+}
+
+impl Cursor<'_> {
+    /// Goes into the object that is next, and to the last value that it has under this key. Tells whether it has any.
+    pub(in crate::routing::condition) fn seek(&mut self, key: &Key) -> Result<bool, Broken> {
+        let (mut last, mut next) = (None, None);
+        let mut is_inside = self.enter(b'{')?;
+        while is_inside {
+            if self.key()?.is(&key.text) {
+                last = Some(self.at);
+            }
+            if last.is_some() && next.is_none_or(|next| next < self.at) {
+                next = key.next(self.bytes, self.at);
+                if next.is_none() {
+                    break;
+                }
+            }
+            self.skip()?;
+            is_inside = self.next(b'{')?;
+        }
+        self.at = last.unwrap_or(self.at);
+        Ok(last.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::read;
+    use super::*;
+    use crate::routing::condition::value::Value;
+
+    fn sought(document: &str, key: &str) -> Option<i64> {
+        let mut cursor = Cursor::new(document.as_bytes());
+        if !cursor.seek(&Key::new(key)).unwrap() {
+            return None;
+        }
+        match cursor.value().unwrap() {
+            Value::Int(int) => Some(int),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_last_of_the_same_object_counts_however_it_is_written() {
+        for (document, key, found) in [
+            (r#"{"a": 1, "b": 2, "a": 3}"#, "a", Some(3)),
+            (r#"{"a": 1, "b": {"a": 2}, "c": ["a"], "d": "\"a\""}"#, "a", Some(1)),
+            (r#"{"a": 1, "\u0061": 2}"#, "a", Some(2)),
+            (r#"{"\u0061": 1, "b": "\u00e9 \u0061"}"#, "a", Some(1)),
+            (r#"{"b": 0}"#, "a", None),
+            (r#"{}"#, "a", None),
+            (r#"{"é": 1, "\u00E9": 2}"#, "é", Some(2)),
+            (r#"{"a/b": 1, "a\/b": 2}"#, "a/b", Some(2)),
+            ("{\"\u{7f}\": 1, \"\\u007f\": 2}", "\u{7f}", Some(2)),
+            (r#"{"\n": 1, "\u000a": 2}"#, "\n", Some(2)),
+            (r#"{"\"": 1, "\u0022": 2}"#, "\"", Some(2)),
+            (r#"{"": 1, "a": "", "": 2}"#, "", Some(2)),
+        ] {
+            assert_eq!(sought(document, key), found, "{document}");
+        }
+    }
+
+    /// Small documents in which keys come again, at every depth and in every spelling.
+    fn documents() -> impl Strategy<Value = String> {
+        let leaf =
+            prop_oneof![(0..9_i64).prop_map(|number| number.to_string()), Just(r#""\"a\" \u0061 é""#.to_owned())];
+        let tree = leaf.prop_recursive(3, 24, 4, |inner| {
+            let key =
+                prop::sample::select(vec!["\"a\"", r#""\u0061""#, "\"b\"", "\"\\\"a\\\"\"", "\"é\"", r#""\u00e9""#]);
+            prop_oneof![
+                prop::collection::vec((key, inner.clone()), 0..4).prop_map(|entries| {
+                    let entries: Vec<_> = entries.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+                    format!("{{{}}}", entries.join(","))
+                }),
+                prop::collection::vec(inner, 0..3).prop_map(|items| format!("[{}]", items.join(","))),
+            ]
+        });
+        tree.prop_map(|tree| format!("{{\"z\": {tree}, \"a\": {tree}}}"))
+    }
+
+    proptest! {
+        #[test]
+        fn seeking_finds_what_reading_the_whole_does(document in documents(), key in prop::sample::select(vec!["a", "b", "é", "z"])) {
+            let Value::Dict(whole) = read(document.as_bytes()).unwrap() else { panic!("{document}") };
+            let mut cursor = Cursor::new(document.as_bytes());
+            let found = cursor.seek(&Key::new(key)).unwrap().then(|| cursor.value().unwrap());
+            prop_assert_eq!(format!("{:?}", found.as_ref()), format!("{:?}", whole.get_text(key)));
+        }
+    }
+}

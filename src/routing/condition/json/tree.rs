@@ -1,0 +1,140 @@
+//! Values of a document.
+
+use std::sync::Arc;
+
+use rhai::ImmutableString;
+
+use super::cursor::{Cursor, Number};
+use super::{Broken, DEEPEST};
+use crate::routing::condition::value::{Dict, Value};
+
+/// A whole number of more digits is refused by Python, for reading it takes the square of their number.
+const MOST_DIGITS: usize = 4300;
+
+/// What is not read to its end yet.
+enum Open {
+    List(Vec<Value>),
+    /// With the key whose value comes next.
+    Dict(Vec<(ImmutableString, Value)>, ImmutableString),
+}
+
+impl Cursor<'_> {
+    /// Reads the value that is next. However deep it is nested, this takes no stack.
+    pub(in crate::routing::condition) fn value(&mut self) -> Result<Value, Broken> {
+        let mut open: Vec<Open> = Vec::new();
+        loop {
+            let mut value = match self.peek() {
+                Some(bracket @ (b'[' | b'{')) => {
+                    if open.len() == DEEPEST {
+                        return Err(self.broken("it is nested deeper than 500 levels"));
+                    }
+                    let is_empty = !self.enter(bracket)?;
+                    match (bracket, is_empty) {
+                        (b'[', true) => Value::List([].into()),
+                        (_, true) => Value::Dict(Arc::default()),
+                        (b'[', false) => {
+                            open.push(Open::List(Vec::new()));
+                            continue;
+                        }
+                        (_, false) => {
+                            open.push(Open::Dict(Vec::new(), self.key_text()?));
+                            continue;
+                        }
+                    }
+                }
+                _ => self.scalar()?,
+            };
+            loop {
+                value = match open.pop() {
+                    None => return Ok(value),
+                    Some(Open::List(mut items)) => {
+                        items.push(value);
+                        if self.next(b'[')? {
+                            open.push(Open::List(items));
+                            break;
+                        }
+                        Value::List(items.into())
+                    }
+                    Some(Open::Dict(mut entries, key)) => {
+                        entries.push((key, value));
+                        if self.next(b'{')? {
+                            open.push(Open::Dict(entries, self.key_text()?));
+                            break;
+                        }
+                        Value::Dict(Arc::new(Dict::from_text_keys(entries)))
+                    }
+                };
+            }
+        }
+    }
+
+    fn key_text(&mut self) -> Result<ImmutableString, Broken> {
+        self.key()?.text().map(|text| text.as_ref().into())
+    }
+
+    fn scalar(&mut self) -> Result<Value, Broken> {
+        match self.peek() {
+            Some(b'"') => self.string()?.text().map(|text| Value::text(text.as_ref())),
+            Some(b't') => self.word("true").map(|()| Value::Bool(true)),
+            Some(b'f') => self.word("false").map(|()| Value::Bool(false)),
+            Some(b'n') => self.word("null").map(|()| Value::None),
+            _ => match self.number()? {
+                Number::Constant(float) => Ok(Value::Float(float)),
+                Number::Float(written) => {
+                    written.parse().map(Value::Float).map_err(|_| self.broken("a number cannot be read"))
+                }
+                Number::Int(written) if written.len() > MOST_DIGITS && digits(written) > MOST_DIGITS => {
+                    Err(self.broken("a whole number has more than 4300 digits"))
+                }
+                Number::Int(written) => Ok(written.parse().map_or(Value::Beyond, Value::Int)),
+            },
+        }
+    }
+}
+
+fn digits(written: &str) -> usize {
+    written.trim_start_matches('-').len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use super::*;
+
+    fn shown(document: &str) -> String {
+        read(document.as_bytes()).map_or_else(|error| error.to_string(), |value| format!("{value:?}"))
+    }
+
+    #[test]
+    fn numbers_are_what_python_makes_of_them() {
+        for (document, value) in [
+            ("-0", "Int(0)"),
+            ("-0.0", "Float(-0.0)"),
+            ("9223372036854775807", "Int(9223372036854775807)"),
+            ("9223372036854775808", "Beyond"),
+            ("9223372036854775808.0", "Float(9.223372036854776e18)"),
+            ("1e400", "Float(inf)"),
+            ("-1e400", "Float(-inf)"),
+            ("[NaN, Infinity, -Infinity]", "List([Float(NaN), Float(inf), Float(-inf)])"),
+        ] {
+            assert_eq!(shown(document), value);
+        }
+        assert_eq!(shown(&"9".repeat(4300)), "Beyond");
+        assert!(shown(&"9".repeat(4301)).contains("4300 digits"));
+    }
+
+    #[test]
+    fn a_value_as_deep_as_may_be_is_read_compared_and_dropped() {
+        let nested = |depth: usize| ["[", "]"].map(|bracket| bracket.repeat(depth)).concat();
+        let deepest = read(nested(DEEPEST).as_bytes()).unwrap();
+        assert!(serde_json::to_string(&deepest).unwrap() == nested(DEEPEST));
+        assert!(shown(&nested(DEEPEST + 1)).contains("deeper than 500 levels"));
+    }
+
+    #[test]
+    fn of_a_repeated_key_the_last_value_stands_in_the_first_place() {
+        let read = shown(r#"{"a": 1, "b": 2, "a": 3}"#);
+        let (a, b) = (read.find("\"a\"").unwrap(), read.find("\"b\"").unwrap());
+        assert!(a < b && read.contains("Int(3)") && !read.contains("Int(1)"), "{read}");
+    }
+}

@@ -1,0 +1,103 @@
+//! Whose parked requests are whose: groups, a group that is changed, an order that is changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::support::{Kafka, Reaction, Setup, Signalbox, StubModel, unique, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
+const REQUESTS: usize = 30;
+
+fn config(setup: &Setup<'_>, url: &str, keys: &str) -> String {
+    let route = format!(
+        "\n  - {{name: only, routes: [{{model_uri: \"{url}\", alias: only, max_concurrency: 64, \
+         breaker: {{minimum_calls: 100000}}}}]}}\n"
+    );
+    setup.config(&route, keys, "http://127.0.0.1:9")
+}
+
+/// A model that does not answer before it is told to.
+fn model_that_is_down() -> (StubModel, Arc<AtomicBool>) {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_up);
+    let react =
+        move |_: usize, _: &_| if told.load(Ordering::SeqCst) { Reaction::Answer } else { Reaction::Status(503) };
+    (StubModel::start(react), is_up)
+}
+
+/// Waits for an answer to each request, and then for more of them.
+fn assert_each_once(setup: &Setup<'_>, signalbox: &Signalbox, then: Duration) {
+    let reader = setup.reply_reader();
+    let mut answered = HashMap::<String, usize>::new();
+    wait_until("a reply to every request", LIMIT, || {
+        reader.count_into(&mut answered);
+        (answered.len() >= REQUESTS).then_some(())
+    });
+    std::thread::sleep(then);
+    reader.count_rest_into(&mut answered);
+    assert!(answered.values().all(|times| *times == 1), "{answered:?}\n{}", signalbox.log());
+}
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn two_groups_do_not_run_what_the_other_has_parked() {
+    let kafka = Kafka::shared();
+    let one = Setup::new(kafka);
+    let mut other = Setup::new(kafka);
+    other.requests.clone_from(&one.requests);
+    let (model, _) = model_that_is_down();
+    let keys = "  retry_delays: [300ms, 600ms]";
+    let signalboxes = [&one, &other].map(|setup| Signalbox::start(&config(setup, model.url(), keys)));
+    kafka.send_orders(&one.requests, REQUESTS, |_| PAYLOAD.to_vec());
+    for (setup, signalbox) in [&one, &other].into_iter().zip(&signalboxes) {
+        assert_each_once(setup, signalbox, Duration::from_secs(3));
+        let letters = kafka.consume(&setup.dead_letters, REQUESTS + 1, Duration::from_secs(2));
+        assert_eq!(letters.len(), REQUESTS, "{}", signalbox.log());
+    }
+    assert_eq!(model.calls(), 2 * 3 * REQUESTS, "each group has run each request once, and again after each delay");
+}
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn a_group_of_another_name_answers_what_the_one_before_has_parked_once() {
+    let kafka = Kafka::shared();
+    let setup = Setup::new(kafka);
+    let (model, is_up) = model_that_is_down();
+    let config = config(&setup, model.url(), "  retry_delays: [4s]");
+    let mut before = Signalbox::start(&config);
+    kafka.send_orders(&setup.requests, REQUESTS, |_| PAYLOAD.to_vec());
+    wait_until("all to be parked", LIMIT, || {
+        (before.metric("signalbox_parked_total{reason=\"failed\"}") == Some(REQUESTS as f64)).then_some(())
+    });
+    assert!(before.terminate().success(), "{}", before.log());
+    is_up.store(true, Ordering::SeqCst);
+    let mut after = Signalbox::start(&config.replace(setup.group(), &unique("another")));
+    assert_each_once(&setup, &after, Duration::from_secs(8));
+    // What it has left alone, it leaves alone for good.
+    assert!(after.terminate().success(), "{}", after.log());
+    after.start_again();
+    assert_each_once(&setup, &after, Duration::from_secs(3));
+}
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn what_is_parked_is_run_although_nothing_is_parked_any_more() {
+    let kafka = Kafka::shared();
+    for then in ["  ordering: key", "  ordering: partition", "  retry_delays: []", "  retry_delays: [100ms]"] {
+        let setup = Setup::new(kafka);
+        let (model, is_up) = model_that_is_down();
+        let mut signalbox = Signalbox::start(&config(&setup, model.url(), "  retry_delays: [3s]"));
+        kafka.send_orders(&setup.requests, REQUESTS, |_| PAYLOAD.to_vec());
+        wait_until("all to be parked", LIMIT, || {
+            (signalbox.metric("signalbox_parked_total{reason=\"failed\"}") == Some(REQUESTS as f64)).then_some(())
+        });
+        assert!(signalbox.terminate().success(), "{}", signalbox.log());
+        is_up.store(true, Ordering::SeqCst);
+        let signalbox = Signalbox::start(&config(&setup, model.url(), then));
+        println!("{then}");
+        assert_each_once(&setup, &signalbox, Duration::ZERO);
+    }
+}

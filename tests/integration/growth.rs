@@ -1,0 +1,54 @@
+//! Partitions that are added while requests run.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::support::{Kafka, Reaction, Setup, Signalbox, StubModel};
+
+const REQUESTS: usize = 200;
+const SOON: Duration = Duration::from_secs(45);
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn added_partitions_are_read_within_seconds_and_what_is_parked_of_them_as_well() {
+    let kafka = Kafka::shared();
+    let setup = Setup::with_partitions(kafka, 2);
+    let seen = Mutex::new(HashSet::new());
+    let model = StubModel::start(move |_, headers| {
+        let id = headers["x-id"].to_str().unwrap().to_owned();
+        if seen.lock().unwrap().insert(id) { Reaction::Status(503) } else { Reaction::Answer }
+    });
+    let keys = "  retry_delays: [500ms]";
+    let route = format!(
+        "\n  - {{name: only, routes: [{{model_uri: \"{}\", alias: only, max_concurrency: 64}}]}}\n",
+        model.url()
+    );
+    let signalbox = Signalbox::start(&setup.config(&route, keys, "http://127.0.0.1:9"));
+    kafka.produce(&setup.requests, None, &[("kafka_correlationId", "first"), ("x-id", "first")], b"{\"inputs\": [1]}");
+    assert_eq!(setup.replies(1, SOON).len(), 1, "{}", signalbox.log());
+
+    // Of the requests topic and of those for retries, in that order and in the other.
+    let mut topics = kafka.topics(&setup.requests);
+    topics.sort();
+    topics.iter().for_each(|topic| kafka.grow(topic, 4));
+    let began = Instant::now();
+    let reader = setup.reply_reader();
+    let mut answered = HashMap::<String, usize>::new();
+    let mut sent = 0;
+    while sent < REQUESTS || answered.len() < REQUESTS + 1 {
+        // The partition of each request is drawn, and soon from all of them.
+        if sent < REQUESTS {
+            let id = format!("order-{sent}");
+            kafka.produce(&setup.requests, None, &[("kafka_correlationId", &id), ("x-id", &id)], b"{\"inputs\": [1]}");
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if sent % 20 == 0 {
+            reader.count_into(&mut answered);
+        }
+        assert!(began.elapsed() < SOON, "{} of {REQUESTS} are answered:\n{}", answered.len() - 1, signalbox.log());
+    }
+    println!("all were answered {:?} after the partitions were added", began.elapsed());
+    assert!(answered.values().all(|times| *times == 1), "{answered:?}");
+}

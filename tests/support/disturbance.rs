@@ -1,0 +1,79 @@
+//! Trouble for requests of Kafka's protocol: they are delayed, or their connection is cut.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::Dice;
+
+/// Requests of Kafka's protocol that a disturbance is for.
+#[derive(Debug, Clone)]
+pub(crate) struct Matching {
+    /// The API key, such as [`OFFSET_COMMIT`].
+    pub(crate) api: i16,
+    /// What the client id begins with.
+    pub(crate) client: &'static str,
+}
+
+/// What happens to a request that matches.
+#[derive(Debug, Clone)]
+pub(crate) enum Disturbance {
+    /// It waits so long, and those behind it on its connection.
+    Delay(Range<Duration>),
+    /// Its connection is cut before it is forwarded, with this chance.
+    CutBefore(f64),
+    /// Its connection is cut once it is forwarded, with this chance: what it asked for is done, and nobody hears of it.
+    CutAfter(f64),
+}
+
+/// The API key of OffsetCommit.
+pub(crate) const OFFSET_COMMIT: i16 = 8;
+
+/// All that has been asked for, and the chance in it.
+#[derive(Default)]
+pub(super) struct Disturbances {
+    list: Vec<(Matching, Disturbance)>,
+    dice: Dice,
+}
+
+/// What becomes of one request.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Fate {
+    pub(super) delay: Duration,
+    pub(super) cut_before: bool,
+    pub(super) cut_after: bool,
+}
+
+impl Disturbances {
+    pub(super) fn add(&mut self, matching: Matching, disturbance: Disturbance) {
+        self.list.push((matching, disturbance));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+    }
+
+    /// What happens to the request in this frame.
+    pub(super) fn fate(&mut self, frame: &[u8]) -> Fate {
+        let mut fate = Fate::default();
+        let dice = &mut self.dice;
+        for (matching, disturbance) in &self.list {
+            if !matching.is(frame) {
+                continue;
+            }
+            match disturbance {
+                Disturbance::Delay(range) => fate.delay += range.start + dice.moment(range.end - range.start),
+                Disturbance::CutBefore(chance) => fate.cut_before |= dice.fraction() < *chance,
+                Disturbance::CutAfter(chance) => fate.cut_after |= dice.fraction() < *chance,
+            }
+        }
+        fate
+    }
+}
+
+impl Matching {
+    /// Looks at a frame: its length, the API key, its version, a correlation id, and the client id after its own length.
+    fn is(&self, frame: &[u8]) -> bool {
+        let client = frame.get(14..).unwrap_or_default();
+        frame.get(4..6) == Some(&self.api.to_be_bytes()) && client.starts_with(self.client.as_bytes())
+    }
+}

@@ -1,0 +1,14 @@
+//! When a request was sent, as it says itself, on the clock of the machine that all tests share.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Microseconds since 1970.
+pub(super) fn micros() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
+}
+
+/// How long ago that was, from the bytes of [`micros`].
+pub(super) fn since(bytes: &[u8]) -> Option<Duration> {
+    let then = u64::from_be_bytes(bytes.try_into().ok()?);
+    Some(Duration::from_micros(micros().saturating_sub(then)))
+}

@@ -1,0 +1,50 @@
+//! A request that is in no plan.
+
+/// A request as it goes to the broker, header by header.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(super) value: Option<Vec<u8>>,
+    /// Whether it is compressed, so that the broker takes more than it takes.
+    pub(super) gzip: bool,
+}
+
+impl Extra {
+    /// One for this endpoint, with nothing wrong.
+    pub(crate) fn at(endpoint: &str) -> Self {
+        Self::default().header("endpoint", endpoint.as_bytes()).value(b"{\"inputs\": [1]}")
+    }
+
+    /// With the topic that its reply is to go to.
+    pub(crate) fn reply_to(self, topic: &str) -> Self {
+        self.header("kafka_correlationId", b"5f0e").header("kafka_replyTopic", topic.as_bytes())
+    }
+
+    pub(crate) fn key(self, key: Vec<u8>) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    pub(crate) fn value(self, value: &[u8]) -> Self {
+        Self { value: Some(value.to_owned()), ..self }
+    }
+
+    pub(crate) fn tombstone(self) -> Self {
+        Self { value: None, ..self }
+    }
+
+    pub(crate) fn gzip(self) -> Self {
+        Self { gzip: true, ..self }
+    }
+
+    /// With one more header. The last of a name is the one that counts.
+    pub(crate) fn header(mut self, name: &str, value: &[u8]) -> Self {
+        self.headers.push((name.to_owned(), Some(value.to_owned())));
+        self
+    }
+
+    pub(crate) fn header_without_value(mut self, name: &str) -> Self {
+        self.headers.push((name.to_owned(), None));
+        self
+    }
+}
