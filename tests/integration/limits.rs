@@ -8,10 +8,10 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio::sync::Notify;
 
-use crate::support::{Kafka, Reaction, Reply, Setup, Signalbox, StubModel, memory_peak, wait_until};
+use crate::support::{Kafka, Reaction, Reply, Setup, Signalbox, StubModel, resident_peak, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(120);
-const MEBIBYTE: usize = 1 << 20;
+const MEBIBYTE: u64 = 1 << 20;
 const PAYLOAD: &[u8] = br#"{"inputs": [1]}"#;
 
 /// A producer that takes whatever the broker takes, however much that is unpacked.
@@ -77,7 +77,7 @@ fn oversized() -> Vec<(&'static str, Record, Option<&'static str>)> {
         ("header_bytes", plain().header("kafka_correlationId", vec![0; 200_000]), None),
         ("correlation_id", plain().header("REPLY_CORRELATION_ID", vec![b'"'; 30_000]), None),
         ("header_bytes", plain().header("correlation-id", "\"".repeat(200_000)), None),
-        ("value", Record { value: vec![b' '; 20 * MEBIBYTE], ..Record::with_id("value") }, Some("value")),
+        ("value", Record { value: vec![b' '; 20 << 20], ..Record::with_id("value") }, Some("value")),
     ]
 }
 
@@ -144,7 +144,7 @@ fn each_part_that_is_too_large_gets_a_small_fault_exactly_once() {
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn what_unpacks_to_more_than_there_should_be_is_not_copied() {
-    const UNPACKED: usize = 160 * MEBIBYTE;
+    const UNPACKED: u64 = 160 * MEBIBYTE;
     let kafka = Kafka::shared();
     for compression in ["gzip", "zstd", "lz4"] {
         let setup = Setup::with_partitions(kafka, 1);
@@ -152,11 +152,11 @@ fn what_unpacks_to_more_than_there_should_be_is_not_copied() {
         let signalbox = Signalbox::start(&config(&setup, "builtin:noop", "exactly_once", keys));
         kafka.produce(&setup.requests, None, &[("kafka_correlationId", "first")], PAYLOAD);
         assert_eq!(setup.replies(1, LIMIT).len(), 1);
-        let before = memory_peak(signalbox.pid());
+        let before = resident_peak(signalbox.pid());
         let sender = Sender::new(kafka, &setup.requests, compression);
         for n in 0..2 {
             let id = format!("bomb-{n}");
-            sender.send(&Record { value: vec![b' '; UNPACKED], ..Record::with_id(&id) });
+            sender.send(&Record { value: vec![b' '; UNPACKED as usize], ..Record::with_id(&id) });
             wait_until("its fault", LIMIT, || setup.replies(n + 2, Duration::from_secs(5)).get(n + 1).cloned());
         }
         kafka.produce(&setup.requests, None, &[("kafka_correlationId", "last")], PAYLOAD);
@@ -164,7 +164,7 @@ fn what_unpacks_to_more_than_there_should_be_is_not_copied() {
         let status: HashMap<_, _> = replies.iter().map(|reply| (reply.key.as_str(), reply.status())).collect();
         let expected = [("first", 200), ("bomb-0", 413), ("bomb-1", 413), ("last", 200)];
         assert_eq!(status, HashMap::from(expected), "{compression}: {}", signalbox.log());
-        let grown = memory_peak(signalbox.pid()) - before;
+        let grown = resident_peak(signalbox.pid()) - before;
         println!("{compression}: {} MiB more for a record of {} MiB", grown / MEBIBYTE, UNPACKED / MEBIBYTE);
         // The client library unpacks it, with lz4 several times over; but nobody copies that.
         assert!(compression == "lz4" || grown < UNPACKED * 7 / 4, "{compression}: {} MiB more", grown / MEBIBYTE);
@@ -187,7 +187,7 @@ fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
     });
     let keys = "  max_in_flight_bytes: 16MiB\n  ordering: partition";
     let signalbox = Signalbox::start(&config(&setup, model.url(), "exactly_once", keys));
-    let before = memory_peak(signalbox.pid());
+    let before = resident_peak(signalbox.pid());
     kafka.send_orders(&setup.requests, REQUESTS, |_| PAYLOAD.to_vec());
     wait_until("calls", LIMIT, || (model.calls() > 20).then_some(()));
     // No more are made, since there is no memory for what they would be answered.
@@ -198,7 +198,7 @@ fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
         }
         (quiet.1.elapsed() > Duration::from_secs(3)).then_some(())
     });
-    let (calls, waiting) = (quiet.0, memory_peak(signalbox.pid()) - before);
+    let (calls, waiting) = (quiet.0, resident_peak(signalbox.pid()) - before);
     println!("{calls} calls, {} MiB more", waiting / MEBIBYTE);
     assert!(calls < 100, "{calls} answers of {ANSWER} bytes are held");
     assert!(waiting < 96 * MEBIBYTE, "{} MiB more", waiting / MEBIBYTE);
@@ -209,7 +209,7 @@ fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
     let order: Vec<_> =
         replies.iter().map(|reply| reply.key.trim_start_matches("order-").parse::<usize>().unwrap()).collect();
     assert_eq!(order, (0..REQUESTS).collect::<Vec<_>>());
-    let grown = memory_peak(signalbox.pid()) - before;
+    let grown = resident_peak(signalbox.pid()) - before;
     println!("{} MiB more in the end", grown / MEBIBYTE);
     assert!(grown < 128 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
 }
@@ -220,11 +220,11 @@ fn an_answer_that_no_record_can_hold_is_refused_at_once() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let model = StubModel::start(|calls, _| match calls % 2 {
-        0 => Reaction::Large(30 * MEBIBYTE),
+        0 => Reaction::Large(30 << 20),
         _ => Reaction::Answer,
     });
     let signalbox = Signalbox::start(&config(&setup, model.url(), "exactly_once", ""));
-    let before = memory_peak(signalbox.pid());
+    let before = resident_peak(signalbox.pid());
     kafka.send_orders(&setup.requests, 100, |_| PAYLOAD.to_vec());
     let replies = setup.replies(100, LIMIT);
     let too_large: Vec<_> = replies.iter().filter(|reply| reply.status() == 413).collect();
@@ -232,7 +232,7 @@ fn an_answer_that_no_record_can_hold_is_refused_at_once() {
     for reply in too_large {
         assert!(reply.json()["message"].as_str().unwrap().contains("is larger than 1000000 bytes"), "{reply:?}");
     }
-    let grown = memory_peak(signalbox.pid()) - before;
+    let grown = resident_peak(signalbox.pid()) - before;
     println!("{} MiB more for 50 answers of 30 MiB", grown / MEBIBYTE);
     assert!(grown < 200 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
     // None of them went into a transaction.

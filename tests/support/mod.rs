@@ -41,7 +41,7 @@ pub(crate) use hosting::Hosting;
 pub(crate) use kafka::Kafka;
 pub(crate) use mlflow::{Mlflow, mlflow_environment, python};
 pub(crate) use opa::Opa;
-pub(crate) use proc::{MARK, Mark, is_alive, kill, memory_peak, signal, wait_for_end};
+pub(crate) use proc::{MARK, Mark, is_alive, kill, resident_peak, signal, wait_for_end};
 pub(crate) use process::Process;
 pub(crate) use proxy::{Proxy, Way};
 pub(crate) use reply::Reply;

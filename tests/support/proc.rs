@@ -89,11 +89,11 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// Bytes that the process has had resident at most.
-pub(crate) fn memory_peak(pid: u32) -> usize {
+/// The most memory that a process has had in the machine, in bytes.
+pub(crate) fn resident_peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(of(pid).join("status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse::<usize>().unwrap() * 1024
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+    peak.parse::<u64>().unwrap() * 1024
 }
 
 /// Ends a process on the spot.

@@ -6,10 +6,10 @@ use tokio::sync::Notify;
 
 use super::{Ground, Length, Run, at_each_delivery};
 use crate::support::fire::{Conduct, Kind};
-use crate::support::{Kafka, Reaction, StubModel, memory_peak};
+use crate::support::{Kafka, Reaction, StubModel, resident_peak};
 
 /// With 16 MiB of requests and answers: the program itself, the calls under way, and what the client library holds.
-const BEARABLE: usize = 160 << 20;
+const BEARABLE: u64 = 160 << 20;
 const ANSWER: usize = 300 << 10;
 
 #[test]
@@ -39,7 +39,7 @@ fn answers_larger_than_the_memory_limit_wait_behind_a_slow_request() {
         std::thread::sleep(Duration::from_secs(3));
         go.notify_one();
         run.await_answers(length.requests());
-        let peak = memory_peak(run.instances[0].pid());
+        let peak = resident_peak(run.instances[0].pid());
         run.figure(format!("{} MiB resident at most", peak >> 20));
         run.expect(peak < BEARABLE, || format!("{} MiB were resident", peak >> 20));
         run.topic_holds(length.requests() + 1);
