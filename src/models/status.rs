@@ -18,6 +18,9 @@ use crate::config::Runtime;
 use crate::invocation::trust::Voucher;
 use crate::message::{Code, Fault, Stage};
 
+/// Its calls would carry no headers of single requests otherwise.
+const SERVED_SINGLY: &str = "`mlflow models serve` is called for several requests where a route has `batch:`";
+
 /// What `GET /models` shows.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -199,7 +202,10 @@ impl Inner {
             Standing::Hosted(hosted) => hosted.has(version) && model.is_vouched_for(),
             _ => false,
         });
-        let (batched_by, singly) = version.trust.report(by_route);
+        let (batched_by, singly) = match version.hosting.runtime {
+            Runtime::MlflowServe if !by_route => (None, Some(SERVED_SINGLY.to_owned())),
+            Runtime::MlflowServe | Runtime::Forked => version.trust.report(by_route),
+        };
         VersionReport {
             id: version.name.to_string(),
             source: source.map(|source| redacted(&source).into_owned()),

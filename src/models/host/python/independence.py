@@ -114,7 +114,7 @@ class Examination:
             look_up(value)
         elif kind.__module__.split(".")[0] == "numpy" and hasattr(value, "dtype"):
             if value.dtype.hasobject:
-                self.look_at_all(value.flat)
+                self.look_at_all(list(value.flat))
         elif kind.__module__.split(".")[0] == "pandas":
             look_up(kind)
         elif not is_estimator(value):

@@ -381,9 +381,13 @@ def suspects():
     swapped = sklearn.cluster.KMeans(2).fit(TABLE)
     swapped.predict = swapped.fit_predict
     yield swapped, "predict"
-    held = linear.Ridge().fit(TABLE, SUM)
-    held.helper = pipeline(Scaler())
-    yield held, "Scaler"
+    for hidden in (Scaler(), [Scaler()], (0, {"a": Scaler()}), np.array([Scaler()], dtype=object), types.SimpleNamespace(a=Scaler())):
+        held = linear.Ridge().fit(TABLE, SUM)
+        held.helper = hidden
+        yield held, "SimpleNamespace" if isinstance(hidden, types.SimpleNamespace) else "Scaler"
+    boosted = sklearn.ensemble.GradientBoostingRegressor(n_estimators=3).fit(TABLE, SUM)
+    boosted.estimators_[1, 0] = Scaler()
+    yield boosted, "Scaler"
     yield sklearn.svm.SVC(kernel=lambda one, other: one @ other.T).fit(TABLE, CLASSES), "<lambda>"
     neighbours = sklearn.neighbors.KNeighborsClassifier
     yield neighbours(algorithm="brute").fit(TABLE, CLASSES), "ties"
