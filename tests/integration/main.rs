@@ -18,6 +18,7 @@ mod zoo; // every kind of model answers as `mlflow models serve` does
 mod batching; // requests that go together are answered as if each had gone alone
 mod hostile; // models that hurt nobody but themselves
 mod following; // stages and aliases that move
+mod reborn; // a model is registered again under its number
 mod shelf; // more models than there is memory for
 mod killed; // kill -9, and nothing is left
 mod canary; // a share that moves by itself
@@ -42,7 +43,7 @@ mod groups; // whose parked requests are whose
 mod lag; // nothing left to do is nothing
 mod fairness; // who waits gets a turn, and nobody else takes one
 mod answered; // who waits has the answer at once
-mod rebalance;
-mod reborn; // instances come and go
+mod rebalance; // instances come and go
+mod redrive; // dead letters go back, and those that a filter leaves stay
 mod outage; // the broker stops and comes back
 mod fire; // everything at once, and a checker that counts what it cost

@@ -43,12 +43,12 @@ fn header<'a>(record: &'a OwnedMessage, name: &str) -> &'a [u8] {
     headers.iter().filter(|header| header.key == name).last().and_then(|header| header.value).unwrap_or_default()
 }
 
-fn text(record: &OwnedMessage, name: &str) -> String {
+pub(crate) fn text(record: &OwnedMessage, name: &str) -> String {
     String::from_utf8(header(record, name).to_vec()).unwrap()
 }
 
 /// `signalbox redrive`, on its way.
-fn redrive(config: &str, arguments: &[&str]) -> Child {
+pub(crate) fn redrive(config: &str, arguments: &[&str]) -> Child {
     let file = fresh_directory("redrive").join("signalbox.yaml");
     std::fs::write(&file, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox"));
