@@ -18,6 +18,8 @@ pub(super) struct Counts {
     replies: IntCounter,
     faults: IntCounter,
     dead_letters: IntCounter,
+    lost_faults: IntCounter,
+    lost_requests: IntCounter,
     duration: Histogram,
     all: Metrics,
 }
@@ -28,6 +30,9 @@ impl Counts {
             replies: metrics.published.with_label_values(&["reply"]),
             faults: metrics.published.with_label_values(&["fault"]),
             dead_letters: metrics.published.with_label_values(&["dead_letter"]),
+            // They are there from the first, so that nobody misses the first.
+            lost_faults: metrics.lost.with_label_values(&["fault"]),
+            lost_requests: metrics.lost.with_label_values(&["request"]),
             duration: metrics.publish_duration.clone(),
             all: metrics.clone(),
         }
@@ -58,10 +63,10 @@ impl Counts {
         let fault = job.ending.outcome.result.as_ref().err();
         let fault = fault.map(ToString::to_string).unwrap_or_default();
         if job.course.is_lost() {
-            self.all.lost.with_label_values(&["request"]).inc();
+            self.lost_requests.inc();
             error!(%source, fault, "no topic takes anything that this request could end in; it is dropped");
         } else {
-            self.all.lost.with_label_values(&["fault"]).inc();
+            self.lost_faults.inc();
             error!(%source, fault, "no topic takes the fault of this request in any form; only its dead letter is there");
         }
     }

@@ -108,7 +108,6 @@ impl Watch {
             self.look();
             let left = keys.iter().filter(|key| !self.seen.contains_key(&(round, (*key).clone()))).count();
             if left == 0 {
-                println!("{what}: all {} after {:?}", keys.len(), began.elapsed());
                 return;
             }
             assert!(began.elapsed() < limit, "{what}: {left} of {} are missing after {limit:?}\n{}", keys.len(), log());

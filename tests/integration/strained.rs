@@ -12,7 +12,7 @@ const REQUESTS: usize = 600;
 const CHARACTERS: usize = 30_000;
 const KEYS: &str = "  delivery: exactly_once";
 
-fn each_is_answered_once(setup: &Setup<'_>, signalbox: &mut Signalbox, within: Duration) {
+fn each_is_answered_once(setup: &Setup<'_>, signalbox: &mut Signalbox, within: Duration) -> Duration {
     let (reader, mut answered) = (setup.reply_reader(), HashMap::<String, usize>::new());
     let began = Instant::now();
     while answered.len() < REQUESTS {
@@ -20,10 +20,11 @@ fn each_is_answered_once(setup: &Setup<'_>, signalbox: &mut Signalbox, within: D
         let done = answered.len();
         assert!(began.elapsed() < within, "{done} of {REQUESTS} after {within:?}\n{}", signalbox.log());
     }
-    println!("{REQUESTS} were answered after {:?}", began.elapsed());
+    let took = began.elapsed();
     assert!(signalbox.terminate().success(), "{}", signalbox.log());
     reader.count_rest_into(&mut answered);
     assert!(answered.values().all(|times| *times == 1), "{answered:?}");
+    took
 }
 
 /// 18 MB over 600 kB/s: half a minute, if nothing is written in vain.
@@ -39,7 +40,8 @@ fn more_than_the_link_takes_in_a_transactions_time_drains() {
     let mut signalbox = Signalbox::start(&config);
     proxy.throttle(Some(BYTES_PER_SECOND));
     kafka.send_orders(&setup.requests, REQUESTS, |_| b"{\"inputs\": [1]}".to_vec());
-    each_is_answered_once(&setup, &mut signalbox, Duration::from_secs(150));
+    let took = each_is_answered_once(&setup, &mut signalbox, Duration::from_secs(150));
+    println!("{REQUESTS} were answered after {took:?}");
 }
 
 /// Longer than a transaction may last, and than anybody waits for a record's acknowledgement.
@@ -59,5 +61,6 @@ fn a_broker_that_stands_still_for_a_while_gets_all_when_it_goes_on() {
     signal("STOP", kafka.pid());
     thread::sleep(Duration::from_secs(25));
     signal("CONT", kafka.pid());
-    each_is_answered_once(&setup, &mut signalbox, Duration::from_secs(60));
+    let took = each_is_answered_once(&setup, &mut signalbox, Duration::from_secs(60));
+    println!("{REQUESTS} were answered {took:?} after it went on");
 }

@@ -43,6 +43,8 @@ struct Doubt {
     /// When it is tried again.
     until: Instant,
     pause: Duration,
+    /// Whether others were served while it was tried, so that it is not the brokers as a whole.
+    is_alone: bool,
 }
 
 /// With whom a job travels.
@@ -118,8 +120,7 @@ impl Admission {
             }
         };
         match doubt {
-            // Others were served meanwhile.
-            Some(doubt) if part == Part::Reply && job.waits_no_longer(doubt.since) && self.committed > doubt.since => {
+            Some(doubt) if part == Part::Reply && doubt.is_alone && job.waits_no_longer(doubt.since) => {
                 Err((Cause::Topic, RDKafkaErrorCode::MessageTimedOut))
             }
             Some(doubt) if Instant::now() < doubt.until => Ok(Verdict::Wait),
@@ -155,9 +156,9 @@ impl Admission {
         }
     }
 
-    /// A place has taken nothing in time.
+    /// A place has taken nothing in time, or not now.
     pub(super) fn doubt(&mut self, spot: &Spot) {
-        let now = Instant::now();
+        let (now, committed) = (Instant::now(), self.committed);
         self.directory.look_up(&spot.0);
         if self.doubts.len() >= MAX_PROVEN {
             self.doubts.clear();
@@ -165,16 +166,19 @@ impl Admission {
         self.doubts
             .entry(spot.clone())
             .and_modify(|doubt| {
+                doubt.is_alone |= committed > doubt.since;
                 doubt.until = now + doubt.pause;
                 doubt.pause = (doubt.pause * 2).min(LONGEST_PAUSE);
             })
             // Once at once, by itself: perhaps it was not its fault.
-            .or_insert(Doubt { since: now, until: now, pause: FIRST_PAUSE });
+            .or_insert(Doubt { since: now, until: now, pause: FIRST_PAUSE, is_alone: false });
     }
 
     /// A record was refused: another goes in its place, apart from others.
     pub(super) fn refused(&mut self, job: &mut Job, part: Part, cause: Cause, why: &dyn Display) {
+        let place = self.spots(job).find_map(|(of, spot)| (of == part).then_some(spot));
         if cause == Cause::Passing {
+            place.iter().for_each(|place| self.doubt(place));
             return;
         }
         self.proven.remove(&job.address.topic);
@@ -188,7 +192,6 @@ impl Admission {
             job.was_refused = true;
             return;
         }
-        let place = self.spots(job).find_map(|(of, spot)| (of == part).then_some(spot));
         if job.refused(part, cause, why, &self.allowed) {
             job.was_refused = true;
         } else if let Some(place) = place {

@@ -149,12 +149,22 @@ impl Batch {
                 continue;
             }
             counts.refused(code);
+            // Another record of the same batch is at fault, or all are late.
+            if late || code == Some(RDKafkaErrorCode::InvalidDifferentRecord) {
+                continue;
+            }
             if let Some(job) = self.jobs.get_mut(slot.job) {
                 admission.refused(job, slot.part, Cause::of(code), &error);
             }
         }
         self.jobs.retain(|job| !job.ending.ticket.is_revoked());
         self.jobs
+    }
+
+    /// Whether a record was refused for what it is, so that there is no need to wait before others go on.
+    pub(super) fn has_met_a_refusal(&self, refused: &[Refusal]) -> bool {
+        let is_of_record = |(_, error): &Refusal| Cause::of(error.rdkafka_error_code()) != Cause::Passing;
+        self.refused.iter().chain(refused).any(is_of_record)
     }
 
     /// Doubts each partition that has taken nothing, if others have, or if there is but one job.

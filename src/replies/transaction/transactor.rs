@@ -306,7 +306,7 @@ impl<S: Fn() -> bool> Transactor<S> {
         if is_apart {
             self.held.came_to_nothing();
         }
-        let is_refused = batch.is_spoilt() || !refused.is_empty();
+        let is_refused = batch.has_met_a_refusal(&refused);
         let code = reason.as_ref().or_else(|| session.as_ref().err().map(Broken::error)).map(|error| {
             self.parts.flow.failed(error);
             error.rdkafka_error_code()
