@@ -30,9 +30,11 @@ pub struct HttpBackend {
     /// The model URI, as configured: what messages call it.
     model: Arc<str>,
     exceptions: ExceptionLog,
+    concern: Concern,
 }
 
-/// Who runs the server at an address: it decides how long a connection that nobody uses is kept.
+/// Who runs the server at an address: it decides how long a connection that nobody uses is kept, and what is known of its
+/// errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concern {
     /// We do, and it keeps them longer than we do.
@@ -58,7 +60,7 @@ impl HttpBackend {
             let message = format!("no HTTP client for {model} can be made: {}", root_cause(&error));
             Fault::permanent(Code::InternalError, Stage::Load, message)
         })?;
-        Ok(Self { client, invocations, exceptions: ExceptionLog::new(Arc::clone(&model)), model })
+        Ok(Self { client, invocations, exceptions: ExceptionLog::new(Arc::clone(&model)), model, concern })
     }
 
     /// Whether the server says that it is there (`GET /ping`, beside `/invocations`).
@@ -107,6 +109,9 @@ impl HttpBackend {
         if let Some(traceback) = &meaning.traceback {
             self.exceptions.log(&meaning.fault, traceback);
         }
+        if self.concern == Concern::Ours && is_uncaught(status.as_u16(), &body) {
+            return Err(uncaught().into());
+        }
         Err(meaning.fault.into())
     }
 
@@ -143,6 +148,18 @@ impl HttpBackend {
         };
         Failure { fault: Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message), disconnected: true }
     }
+}
+
+/// Whether this is how MLflow's own server answers when it fails over a request itself: it cannot read the payload, or not
+/// write what the model has answered. Only its log says which.
+fn is_uncaught(status: u16, body: &[u8]) -> bool {
+    status == 500 && body == b"Internal Server Error"
+}
+
+fn uncaught() -> Fault {
+    let message =
+        "MLflow's server could not read the payload, or not write the model's answer as JSON; the log says why";
+    Fault::permanent(Code::ModelError, Stage::Invoke, message)
 }
 
 /// The fault of an answer of more bytes than may travel, or be held in memory.

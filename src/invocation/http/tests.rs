@@ -25,6 +25,17 @@ fn backend(url: &str) -> HttpBackend {
     HttpBackend::new(url.parse().unwrap(), "models:/m/1".into(), Concern::Theirs, 4).unwrap()
 }
 
+#[tokio::test]
+async fn what_mlflows_own_server_fails_over_is_not_tried_again() {
+    let theirs =
+        served(|_| async { Answer::builder().status(500).body(Body::from("Internal Server Error")).unwrap() }).await;
+    let ours = HttpBackend::new(theirs.invocations.clone(), "models:/m/1".into(), Concern::Ours, 4).unwrap();
+    for (backend, retryable) in [(theirs, true), (ours, false)] {
+        let fault = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err().fault;
+        assert_eq!((fault.code, fault.retryable), (Code::ModelError, retryable), "{fault}");
+    }
+}
+
 fn call<'a>(content_type: &'a str, headers: &'a Headers) -> Call<'a> {
     Call { content_type, payload: Bytes::from_static(b"\xff{}"), headers, timeout: Duration::from_secs(10) }
 }

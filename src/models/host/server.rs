@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::child::{Child, Exit};
 use super::environment::Environment;
+use super::output_log::OutputLog;
 use super::template::{Task, Template};
 use crate::invocation::{Concern, HttpBackend, in_words};
 use crate::message::{Code, Fault, Stage};
@@ -79,6 +80,7 @@ impl Server {
         let forked = timeout_at(spec.deadline, template.fork(&task)).await;
         let forked = forked.map_err(|_| spec.fault(&spec.late("the process that starts it was busy")))?;
         let server = Self { child: forked.map_err(|error| error.fault(&spec.shown))? };
+        server.child.prints_to(OutputLog::new(Arc::clone(&spec.shown)));
         let ready = async {
             while !backend.ping().await {
                 if server.child.output().has_environment()
