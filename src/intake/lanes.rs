@@ -106,6 +106,11 @@ impl Lane {
         self.first_held().is_some_and(|offset| self.window.has_finished(offset))
     }
 
+    /// Whether what is committed of it has been looked at.
+    pub(super) fn is_checked(&self) -> bool {
+        self.is_checked
+    }
+
     /// Whether the topic that it is a lane of has been made anew.
     pub(super) fn is_anew(&self) -> bool {
         self.is_anew

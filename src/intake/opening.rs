@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Refusal;
 use super::caution::{Caution, Trial};
-use super::lanes::Held;
+use super::lanes::{Held, Lane};
 use super::poller::Poller;
 use super::position::Position;
 use super::ticket::{LaneId, Ticket};
@@ -25,13 +25,17 @@ use crate::broker::TopicId;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The same of what nobody waits for.
+const CHECK_PATIENCE: Duration = Duration::from_millis(500);
+const CHECK_PAUSE: Duration = Duration::from_secs(2);
 
 /// When the broker may be asked again, and what librdkafka is still to be told.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
     not_before: Option<Instant>,
-    /// Whether lanes have not been [checked](Poller::check) yet.
+    /// Whether lanes have not been [checked](Poller::check) yet, and when the broker may be asked again about them.
     checks: bool,
+    no_check_before: Option<Instant>,
     /// From where lanes are to be read that do not go on from their commit. Whatever else comes of them is dropped.
     seeks: BTreeMap<LaneId, Offset>,
 }
@@ -59,7 +63,13 @@ impl Opening {
 impl Poller {
     /// Opens the lanes whose first record has come.
     pub(super) fn open(&mut self) {
-        let waiting = self.consumer.context().state().lanes.unopened(Instant::now());
+        let waiting = {
+            let state = self.consumer.context().state();
+            // Of these it has to be seen first whether they are for us.
+            let is_for_us = |lane| !self.topics.is_shared(lane) || state.lanes.get(lane).is_some_and(Lane::is_checked);
+            let waiting = state.lanes.unopened(Instant::now()).into_iter();
+            waiting.filter(|(lane, _)| is_for_us(*lane)).collect::<Vec<_>>()
+        };
         if waiting.is_empty() || !self.may_ask() {
             return;
         }
@@ -141,48 +151,38 @@ impl Poller {
     pub(super) fn check(&mut self) {
         let unchecked = self.consumer.context().state().lanes.unchecked();
         self.opening.checks = !unchecked.is_empty();
-        if unchecked.is_empty() || !self.may_ask() {
+        let now = Instant::now();
+        if unchecked.is_empty() || self.opening.no_check_before.is_some_and(|time| time > now) {
             return;
         }
+        self.opening.no_check_before = Some(now + CHECK_PAUSE);
         let requests = unchecked.iter().map(|lane| LaneId { topic: 0, ..*lane });
         let all: BTreeSet<LaneId> = unchecked.iter().copied().chain(requests).collect();
-        let committed = match self.consumer.committed_offsets(self.topics.list(all), PATIENCE) {
+        let committed = match self.consumer.committed_offsets(self.topics.list(all), CHECK_PATIENCE) {
             Ok(committed) => committed,
-            Err(error) => {
-                debug!(%error, "it is not known yet which topic a position is of");
-                return self.ask_later();
-            }
+            Err(error) => return debug!(%error, "it is not known yet which topic a position is of"),
         };
         let topics = self.topics.clone();
+        // Not known, none, or the position.
         let position = |lane: LaneId| {
             let element = committed.find_partition(topics.name(lane), lane.partition)?;
             element.error().ok()?;
-            Some(match element.offset() {
-                Offset::Offset(offset) => {
-                    Some(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() }))
-                }
-                _ => None,
-            })
+            let Offset::Offset(offset) = element.offset() else { return Some(None) };
+            Some(Some(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() })))
         };
         let (mut anew, mut left_alone) = (Vec::new(), Vec::new());
         for lane in unchecked {
             let context = self.consumer.context();
             match (position(lane), position(LaneId { topic: 0, ..lane })) {
                 (Some(Some(position)), _) => match context.topic_id(lane) {
-                    None if position.topic.is_some() => {
-                        self.ask_later();
-                        continue;
-                    }
+                    None if position.topic.is_some() => continue,
                     topic_id if is_of_another(&position, topic_id) => anew.push(lane),
                     _ => {}
                 },
                 // What waits there was parked by groups that have read these requests before us.
                 (Some(None), Some(None)) if self.topics.is_shared(lane) => left_alone.push(lane),
                 (Some(None), Some(_)) => {}
-                _ => {
-                    self.ask_later();
-                    continue;
-                }
+                _ => continue,
             }
             context.state().lanes.checked(lane);
         }

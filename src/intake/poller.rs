@@ -129,12 +129,12 @@ impl Poller {
         if has_new_lanes {
             self.set_paused(self.pressure.is_paused());
         }
+        if matches!(step, Step::Read | Step::Resume) && is_any_due {
+            self.release(now);
+        }
         if has_unchecked_lanes || self.opening.is_busy() {
             self.check();
             self.seek();
-        }
-        if matches!(step, Step::Read | Step::Resume) && is_any_due {
-            self.release(now);
         }
         let polled = consumer.poll(POLL);
         let anew = match consumer.context().broker().topic_ids().is_any_anew() {

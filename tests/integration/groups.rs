@@ -101,3 +101,43 @@ fn what_is_parked_is_run_although_nothing_is_parked_any_more() {
         assert_each_once(&setup, &signalbox, Duration::ZERO);
     }
 }
+
+/// As versions before named the retry topics, and wrote to them.
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn what_an_earlier_version_has_parked_is_run_by_the_group_that_was_there_and_by_no_other() {
+    let kafka = Kafka::shared();
+    let setup = Setup::with_partitions(kafka, 1);
+    let model = StubModel::start(|_, _| Reaction::Answer);
+    let config = config(&setup, model.url(), "  retry_delays: [500ms]");
+    let mut signalbox = Signalbox::start(&config);
+    kafka.send_orders(&setup.requests, 5, |_| PAYLOAD.to_vec());
+    assert_eq!(setup.replies(5, LIMIT).len(), 5);
+    assert!(signalbox.terminate().success(), "{}", signalbox.log());
+    let before = format!("{}-retry-500", setup.requests);
+    kafka.create_exactly(&before, 1);
+    for n in 5..REQUESTS {
+        let headers = [
+            ("kafka_correlationId", &*format!("order-{n}")),
+            ("kafka_original-topic", &*setup.requests),
+            ("kafka_original-partition", "\0\0\0\0"),
+            ("kafka_original-offset", "\0\0\0\0\0\0\0\u{3}"),
+            ("retry_topic-attempts", "\0\0\0\u{2}"),
+            ("retry_topic-backoff-timestamp", "\u{1}"),
+            ("attempts", "1"),
+        ];
+        kafka.send(&before, None, &headers, PAYLOAD);
+    }
+    kafka.flush();
+    // It reads the requests from their beginning, and nothing of what others have parked.
+    let mut other = Setup::with_partitions(kafka, 1);
+    other.requests.clone_from(&setup.requests);
+    let another = Signalbox::start(&self::config(&other, model.url(), "  retry_delays: [500ms]"));
+    signalbox.start_again();
+    assert_each_once(&setup, &signalbox, Duration::from_secs(2));
+    let replies = setup.replies(REQUESTS, LIMIT);
+    let source = format!("{}/0/3", setup.requests);
+    assert!(replies.iter().filter(|reply| reply.header("source") == source).count() > 20, "{replies:?}");
+    let replies = other.replies(REQUESTS, Duration::from_secs(3));
+    assert_eq!(replies.len(), 5, "{}", another.log());
+}

@@ -22,7 +22,7 @@ fn added_partitions_are_read_within_seconds_and_what_is_parked_of_them_as_well()
     });
     let keys = "  retry_delays: [500ms]";
     let route = format!(
-        "\n  - {{name: only, routes: [{{model_uri: \"{}\", alias: only, max_concurrency: 64}}]}}\n",
+        "\n  - {{name: only, routes: [{{model_uri: \"{}\", alias: only, max_concurrency: 64, breaker: {{minimum_calls: 100000}}}}]}}\n",
         model.url()
     );
     let signalbox = Signalbox::start(&setup.config(&route, keys, "http://127.0.0.1:9"));
@@ -50,6 +50,7 @@ fn added_partitions_are_read_within_seconds_and_what_is_parked_of_them_as_well()
         }
         assert!(began.elapsed() < SOON, "{} of {REQUESTS} are answered:\n{}", answered.len() - 1, signalbox.log());
     }
+    assert!(setup.replies(REQUESTS + 1, SOON).iter().all(|reply| reply.status() == 200));
     println!("all were answered {:?} after the partitions were added", began.elapsed());
     assert!(answered.values().all(|times| *times == 1), "{answered:?}");
 }

@@ -156,6 +156,13 @@ share.coordinator.state.topic.min.isr=1
         }
     }
 
+    /// Creates a topic of just this name.
+    pub(crate) fn create_exactly(&self, name: &str, partitions: i32) {
+        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let created = wait_for_future(admin(&self.bootstrap()).create_topics([&new], &AdminOptions::new()));
+        created.unwrap()[0].as_ref().unwrap();
+    }
+
     /// Gives a topic more partitions, so many in all.
     pub(crate) fn grow(&self, topic: &str, partitions: usize) {
         let new = NewPartitions::new(topic, partitions);
