@@ -120,11 +120,12 @@ impl Admission {
             }
         };
         match doubt {
+            // One after another tries, and those between them need not.
+            Some(doubt) if Instant::now() >= doubt.until => Ok(Verdict::Apart),
             Some(doubt) if part == Part::Reply && doubt.is_alone && job.waits_no_longer(doubt.since) => {
                 Err((Cause::Topic, RDKafkaErrorCode::MessageTimedOut))
             }
-            Some(doubt) if Instant::now() < doubt.until => Ok(Verdict::Wait),
-            Some(_) => Ok(Verdict::Apart),
+            Some(_) => Ok(Verdict::Wait),
             None if is_own || self.proven.contains(target.topic) => Ok(Verdict::Together),
             None => Ok(Verdict::Apart),
         }

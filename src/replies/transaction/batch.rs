@@ -116,6 +116,11 @@ impl Batch {
         session.poll();
     }
 
+    /// Where its records go.
+    pub(super) fn spots(&self, admission: &Admission) -> Vec<Spot> {
+        self.jobs.iter().flat_map(|job| admission.spots(job)).map(|(_, spot)| spot).collect()
+    }
+
     /// Which requests end by it.
     pub(super) fn claims(&self) -> Vec<Claim> {
         self.jobs.iter().map(|job| job.ending.ticket.claim()).collect()

@@ -37,8 +37,8 @@ impl Pool {
         Self { maker, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, flow }
     }
 
-    /// One that is at rest. `busy` is at work.
-    pub(super) fn take(&mut self, busy: Option<usize>) -> Option<Session> {
+    /// One that is at rest. Those of these indices are at work.
+    pub(super) fn take(&mut self, busy: &[Option<usize>]) -> Option<Session> {
         while let Ok(session) = self.opened.try_recv() {
             self.admit(session);
         }
@@ -87,9 +87,9 @@ impl Pool {
     }
 
     /// Has one made, if it is not there in any way. Whether it was not.
-    fn open(&mut self, index: usize, busy: Option<usize>) -> bool {
+    fn open(&mut self, index: usize, busy: &[Option<usize>]) -> bool {
         let rests = self.resting.iter().any(|session| session.index() == index);
-        if rests || busy == Some(index) || self.opening.contains_key(&index) {
+        if rests || busy.contains(&Some(index)) || self.opening.contains_key(&index) {
             return false;
         }
         let (maker, opener) = (self.maker.clone(), self.opener.clone());

@@ -188,6 +188,18 @@ impl Session {
         }
     }
 
+    /// The same without waiting; None while they are under way. How long nothing is written does not matter here.
+    pub(super) fn written(&self, began: Instant) -> Option<Written> {
+        self.poll();
+        if self.has_refused() {
+            Some(Written::Refused)
+        } else if self.producer.in_flight_count() == 0 {
+            Some(Written::All)
+        } else {
+            (began.elapsed() > self.for_records).then_some(Written::Late)
+        }
+    }
+
     /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever time
     /// it is given (its issues 5456 and 5511), so another thread waits for it: one that is stuck is left behind, and its
     /// client with it, until a broker comes or goes. What it may still send then has been fenced.

@@ -30,8 +30,7 @@ const IDLE: Duration = Duration::from_millis(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Between a transaction that came to nothing, though no record was refused, and the next.
 const AFTER_ABORT: Duration = Duration::from_millis(100);
-/// After a job that had a transaction of its own was refused, so long others go on among themselves; and at most, when
-/// one after another is.
+/// After a job that travelled apart was refused, so long the next waits; and at most, when one after another is.
 const AFTER_APART: Duration = Duration::from_millis(50);
 const LONGEST_AFTER_APART: Duration = Duration::from_secs(1);
 /// Between two attempts to make a session.
@@ -58,6 +57,11 @@ pub(super) struct Transactor<S> {
     ready: VecDeque<Job>,
     /// Jobs that travel apart, or not now.
     held: Held,
+    /// A transaction of one of these whose record is not written yet. It is concluded between two others, so however long
+    /// that takes nobody waits for it.
+    apart: Option<(Session, Batch)>,
+    /// Which session gathers.
+    gathering: Option<usize>,
     /// Nobody will know what became of a transaction, so none of those after it may be committed.
     is_over: bool,
     tally: Tally,
@@ -74,8 +78,6 @@ struct Held {
     /// When the next may travel apart, and how long the one after it has to wait if that comes to nothing.
     apart_after: Instant,
     pause: Duration,
-    /// Whether the last transaction was one's own: others come first then.
-    was_apart: bool,
 }
 
 /// Handles with their labels bound.
@@ -113,6 +115,8 @@ impl<S: Fn() -> bool> Transactor<S> {
             allowance: Allowance::default(),
             ready: VecDeque::new(),
             held: Held::new(),
+            apart: None,
+            gathering: None,
             is_over: false,
             tally,
             parts,
@@ -136,7 +140,9 @@ impl<S: Fn() -> bool> Transactor<S> {
                 twins::Verdict::End => return self.end_for_twin(),
             }
             let Some(session) = self.session() else { return };
+            self.gathering = Some(session.index());
             self.transact(session);
+            self.gathering = None;
         }
     }
 
@@ -148,20 +154,22 @@ impl<S: Fn() -> bool> Transactor<S> {
                 let jobs = self.settle(concluded);
                 self.again(jobs);
             }
+            self.travel_apart();
             if self.is_over {
                 return false;
             }
-            if !self.ready.is_empty() || self.held.is_due() {
+            if !self.ready.is_empty() {
                 return true;
             }
-            let is_idle = self.concluder.session().is_none();
-            if is_idle && self.held.jobs.is_empty() && (self.stopping)() {
+            let none_held = self.held.jobs.is_empty() && self.apart.is_none();
+            let is_idle = self.concluder.session().is_none() && none_held;
+            if is_idle && (self.stopping)() {
                 return false;
             }
-            match self.parts.jobs.recv_timeout(if is_idle && self.held.jobs.is_empty() { POLL } else { IDLE }) {
+            match self.parts.jobs.recv_timeout(if is_idle { POLL } else { IDLE }) {
                 Ok(job) => self.admit(job),
                 Err(RecvTimeoutError::Timeout) => self.pool.poll(),
-                Err(RecvTimeoutError::Disconnected) if self.held.jobs.is_empty() => return false,
+                Err(RecvTimeoutError::Disconnected) if none_held => return false,
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL),
             }
         }
@@ -191,7 +199,7 @@ impl<S: Fn() -> bool> Transactor<S> {
             return;
         }
         (self.held.version, self.held.looked) = (version, Instant::now());
-        self.held.spots.clear();
+        self.clear_spots();
         let revoked = |job: &Job| job.ending.ticket.is_revoked();
         let held = std::mem::take(&mut self.held.jobs);
         held.into_iter().map(|(job, _)| job).filter(|job| !revoked(job)).for_each(|job| self.admit(job));
@@ -204,9 +212,69 @@ impl<S: Fn() -> bool> Transactor<S> {
         }
         let ready = std::mem::take(&mut self.ready);
         let held = std::mem::take(&mut self.held.jobs);
-        self.held.spots.clear();
+        self.clear_spots();
         let held = held.into_iter().map(|(job, _)| job);
         jobs.into_iter().chain(ready).chain(held).for_each(|job| self.admit(job));
+    }
+
+    /// Forgets where those go that are held back, but for the one that is on its way.
+    fn clear_spots(&mut self) {
+        self.held.spots.clear();
+        if let Some((_, batch)) = self.apart.as_ref().filter(|_| self.parts.ordered) {
+            self.held.spots.extend(batch.spots(&self.admission));
+        }
+    }
+
+    /// Sends the next of those that travel apart, or sees to the one that is on its way.
+    fn travel_apart(&mut self) {
+        let Some((session, batch)) = self.apart.take() else { return self.set_out() };
+        let (index, reason) = (session.index(), None);
+        let concluded = |batch, outcome, session, refused| Concluded {
+            batch,
+            outcome,
+            index,
+            session,
+            refused,
+            reason,
+            written: Duration::ZERO,
+            took: Duration::ZERO,
+        };
+        let concluded = match session.written(batch.began()).filter(|_| !batch.is_spoilt()) {
+            None if !batch.is_spoilt() => return self.apart = Some((session, batch)),
+            Some(Written::All) if self.concluder.session().is_some() => return self.apart = Some((session, batch)),
+            Some(Written::All) => return self.concluder.conclude(session, batch),
+            Some(Written::Late) => concluded(batch, Outcome::Late, Ok(None), session.leave()),
+            None | Some(Written::Refused) => match session.abort() {
+                Ok(()) => {
+                    let refused = session.take_refused();
+                    concluded(batch, Outcome::Aborted, Ok(Some(session)), refused)
+                }
+                Err(_) => concluded(batch, Outcome::Aborted, Ok(None), session.leave()),
+            },
+        };
+        let jobs = self.settle(concluded);
+        self.again(jobs);
+    }
+
+    /// Sends the next of those that travel apart, if there is a session that nobody else needs.
+    fn set_out(&mut self) {
+        if !self.held.is_due() || self.is_over {
+            return;
+        }
+        let Some(session) = self.pool.take(&[self.concluder.session(), self.gathering]) else { return };
+        let Some(job) = self.held.next() else { return self.pool.rest(session) };
+        match session.begin() {
+            Ok(()) => {
+                let mut batch = Batch::new(true);
+                batch.send(&session, &self.parts.graveyard, job);
+                self.apart = Some((session, batch));
+            }
+            Err(broken) => {
+                session.discard();
+                self.ended(&broken);
+                self.again(vec![job]);
+            }
+        }
     }
 
     /// Gathers one transaction and has it concluded.
@@ -215,12 +283,7 @@ impl<S: Fn() -> bool> Transactor<S> {
             session.discard();
             return self.ended(&broken);
         }
-        let apart = self.held.next(self.ready.is_empty());
-        let mut batch = Batch::new(apart.is_some());
-        self.held.was_apart = batch.is_apart();
-        if let Some(job) = apart {
-            batch.send(&session, &self.parts.graveyard, job);
-        }
+        let mut batch = Batch::new(false);
         let until = Instant::now() + self.parts.interval;
         loop {
             let mut full = self.is_full(&batch);
@@ -248,8 +311,10 @@ impl<S: Fn() -> bool> Transactor<S> {
                 self.again(earlier);
             }
             self.look_again();
+            self.travel_apart();
             let is_awaited = || batch.is_awaited() || (self.stopping)();
-            let others = || self.offsets.under_way() > batch.len() + self.held.jobs.len();
+            let others =
+                || self.offsets.under_way() > batch.len() + self.held.jobs.len() + usize::from(self.apart.is_some());
             let nothing_comes = || idle && self.ready.is_empty() && !others() && is_awaited();
             if self.concluder.session().is_none() && (full || left.is_zero() || nothing_comes()) {
                 // The next transaction's records take another way, and must not come before these.
@@ -265,10 +330,7 @@ impl<S: Fn() -> bool> Transactor<S> {
     }
 
     fn is_full(&self, batch: &Batch) -> bool {
-        batch.is_apart()
-            || batch.len() >= MAX_JOBS
-            || batch.is_spoilt()
-            || !batch.is_empty() && batch.bytes() >= self.allowance.bytes()
+        batch.len() >= MAX_JOBS || batch.is_spoilt() || !batch.is_empty() && batch.bytes() >= self.allowance.bytes()
     }
 
     /// Aborts a transaction that is being gathered; its jobs.
@@ -337,7 +399,7 @@ impl<S: Fn() -> bool> Transactor<S> {
         }
         let jobs = batch.again(refused, is_late, &mut self.admission, &self.parts.counts);
         session.into_iter().for_each(|session| self.pool.rest(session));
-        if !is_refused {
+        if !is_refused && !is_apart {
             thread::sleep(AFTER_ABORT);
         }
         jobs
@@ -361,7 +423,8 @@ impl<S: Fn() -> bool> Transactor<S> {
     fn session(&mut self) -> Option<Session> {
         let began = Instant::now();
         loop {
-            if let Some(session) = self.pool.take(self.concluder.session()) {
+            let apart = self.apart.as_ref().map(|(session, _)| session.index());
+            if let Some(session) = self.pool.take(&[self.concluder.session(), apart]) {
                 return Some(session);
             }
             if let Some(concluded) = self.concluder.take() {
@@ -468,7 +531,6 @@ impl Held {
             looked: now,
             apart_after: now,
             pause: AFTER_APART,
-            was_apart: false,
         }
     }
 
@@ -477,11 +539,8 @@ impl Held {
         Instant::now() >= self.apart_after && self.jobs.iter().any(|(_, verdict)| *verdict == Verdict::Apart)
     }
 
-    /// The one that travels apart next. Others come between two of them, unless `alone`.
-    fn next(&mut self, alone: bool) -> Option<Job> {
-        if self.jobs.is_empty() || !alone && self.was_apart || Instant::now() < self.apart_after {
-            return None;
-        }
+    /// The one that travels apart next.
+    fn next(&mut self) -> Option<Job> {
         let index = self.jobs.iter().position(|(_, verdict)| *verdict == Verdict::Apart)?;
         self.jobs.remove(index).map(|(job, _)| job)
     }
