@@ -16,6 +16,7 @@ mod cluster;
 mod dice;
 mod disk;
 pub(crate) mod fire;
+pub(crate) mod handmade;
 mod hosting;
 mod kafka;
 mod mlflow;
