@@ -35,12 +35,13 @@ impl ExceptionLog {
 
     /// The model raised, or answered what cannot be written, and this is what the caller is told.
     pub(crate) fn log(&self, fault: &Fault, traceback: &str) {
-        let (model, start) = (&*self.model, traceback.ceil_char_boundary(traceback.len().saturating_sub(LONGEST)));
-        let (traceback, said) = (|| printable(&traceback[start..], 2 * LONGEST), || printable(&fault.message, LONGEST));
+        let (model, said) = (&*self.model, printable(&fault.message, LONGEST));
+        // As a field it is written on one line.
+        let traceback = &traceback[traceback.ceil_char_boundary(traceback.len().saturating_sub(LONGEST))..];
         match self.count(Instant::now()) {
-            1 => tracing::warn!(model, traceback = traceback(), "{}", said()),
-            2..=SHOWN => tracing::info!(model, traceback = traceback(), "{}", said()),
-            _ => tracing::debug!(model, traceback = traceback(), "{}", said()),
+            1 => tracing::warn!(model, traceback, "{said}"),
+            2..=SHOWN => tracing::info!(model, traceback, "{said}"),
+            _ => tracing::debug!(model, traceback, "{said}"),
         }
     }
 

@@ -16,6 +16,8 @@ mod shares; // routes that share, and a route that is asked for
 mod models; // found in a real registry, loaded, called
 mod zoo; // every kind of model answers as `mlflow models serve` does
 mod batching; // requests that go together are answered as if each had gone alone
+mod threads; // several calls at once in one process
+mod blame; // whose fault it is
 mod hostile; // models that hurt nobody but themselves
 mod following; // stages and aliases that move
 mod reborn; // a model is registered again under its number

@@ -49,6 +49,7 @@ pub(crate) struct ModelStatus {
     pub(crate) state: String,
     pub(crate) memory: Option<u64>,
     pub(crate) pids: Vec<u32>,
+    pub(crate) threads: Option<usize>,
     pub(crate) calls: u64,
     pub(crate) loads: u64,
     pub(crate) evictions: u64,

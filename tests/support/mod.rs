@@ -17,6 +17,7 @@ mod dice;
 mod disk;
 pub(crate) mod disturbance;
 pub(crate) mod fire;
+pub(crate) mod handmade;
 mod hosting;
 mod kafka;
 mod mlflow;

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::telemetry::printable;
-
 /// How many lines are shown in each period; the others are counted.
 const SHOWN: u32 = 100;
 
@@ -45,7 +43,9 @@ impl OutputLog {
         }
         let Allowance { until, lines } = self.count(Instant::now());
         if lines <= SHOWN {
-            tracing::info!(model = &*self.model, pid, line = printable(line, LONGEST), "a model has printed");
+            // As a field it is written with all that could pass for another line escaped.
+            let line = &line[..line.floor_char_boundary(LONGEST)];
+            tracing::info!(model = &*self.model, pid, line, "a model has printed");
         } else if lines == SHOWN + 1 {
             let log = Arc::clone(self);
             tokio::spawn(async move {

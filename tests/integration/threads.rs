@@ -1,0 +1,167 @@
+//! Hosts that answer several calls at once: they are faster with models that wait, and what one call does to its process
+//! costs those beside it nothing.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Caller, eventually, handmade};
+
+const MODEL: &str = "
+import os
+import threading
+import time
+
+TOGETHER = threading.Semaphore(0)
+
+
+class Model:
+    def predict(self, model_input, params=None):
+        what = str(model_input['what'][0])
+        if what == 'wait':
+            time.sleep(float(model_input['seconds'][0]))
+        if what == 'die':
+            time.sleep(float(model_input['seconds'][0]))
+            os._exit(9)
+        if what == 'compute':
+            return [7 ** (7**12) > 0]
+        return [os.getpid()]
+";
+
+fn model() -> PathBuf {
+    handmade::handmade(MODEL)
+}
+
+fn request(what: &str, seconds: f64) -> Value {
+    json!({"dataframe_records": [{"what": what, "seconds": seconds}]})
+}
+
+async fn waits(caller: &Caller, endpoint: &str, calls: usize, seconds: f64) -> Vec<Answer> {
+    join_all((0..calls).map(|_| async { caller.ask(endpoint, &request("wait", seconds)).await })).await
+}
+
+fn statuses(answers: &[Answer]) -> Vec<u16> {
+    answers.iter().map(|answer| answer.status).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn calls_that_wait_for_others_go_on_at_the_same_time() {
+    let model = model();
+    let route = |keys: &str| [handmade::route("only", &model, &format!(", batch: off{keys}"))];
+    let (one, six, twelve) = (route(""), route(", threads: 6"), route(", threads: 12"));
+    let signalbox = handmade::start(&[("one", "60s", &one), ("six", "60s", &six), ("twelve", "60s", &twelve)]);
+    let caller = Caller::of(&signalbox);
+    let mut took = Vec::new();
+    for endpoint in ["one", "six", "twelve"] {
+        // Loaded, and called once by each thread.
+        assert_eq!(statuses(&waits(&caller, endpoint, 12, 0.0).await), [200; 12]);
+        let begun = Instant::now();
+        assert_eq!(statuses(&waits(&caller, endpoint, 12, 1.0).await), [200; 12]);
+        took.push(begun.elapsed());
+    }
+    println!("12 calls that wait for a second: {took:?}");
+    assert!(took[0] >= Duration::from_secs(12) && took[1] < took[0] / 3 && took[2] < took[0] / 4, "{took:?}");
+    let page = caller.models().await;
+    let mut threads: Vec<_> = page.models.iter().map(|model| (model.threads, model.pids.len())).collect();
+    threads.sort_unstable();
+    assert_eq!(threads, [(Some(1), 1), (Some(6), 1), (Some(12), 1)], "one process each, whatever the threads");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_call_that_kills_its_process_costs_those_beside_it_no_answer() {
+    const BESIDE: usize = 7;
+    let routes = [handmade::route("only", &model(), ", threads: 8, batch: off, breaker: {minimum_calls: 4}")];
+    let signalbox = handmade::start(&[("threads", "60s", &routes)]);
+    let caller = Caller::of(&signalbox);
+    assert_eq!(statuses(&waits(&caller, "threads", 1, 0.0).await), [200]);
+    for _ in 0..2 {
+        let death = request("die", 0.3);
+        let dies = caller.ask("threads", &death);
+        let (died, beside) = tokio::join!(dies, waits(&caller, "threads", BESIDE, 1.0));
+        assert_eq!((died.status, &*died.fault().0), (502, "MODEL_ERROR"));
+        assert_eq!(died.header("x-attempts"), "2");
+        assert_eq!(statuses(&beside), [200; BESIDE]);
+        assert!(beside.iter().all(|answer| answer.header("x-attempts") == "2"), "each was called once more");
+    }
+    // The first of each pair of deaths had company, the second had not: two processes each time, counted once each.
+    assert_eq!(caller.metric(r#"signalbox_model_hosts_lost_total{reason="crashed"}"#).await, 4.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_call_that_runs_out_of_time_costs_those_beside_it_nothing() {
+    let routes = [handmade::route("only", &model(), ", threads: 3, batch: off")];
+    let signalbox = handmade::start(&[("threads", "2s", &routes)]);
+    let caller = Caller::of(&signalbox);
+    let pid = loaded(&caller).await;
+    let stuck = tokio::spawn({
+        let caller = caller.clone();
+        async move { caller.ask("threads", &request("wait", 600.0)).await }
+    });
+    // Whoever comes while it waits, and after it has been given up, is answered by the same process at once.
+    let begun = Instant::now();
+    let mut answers = Vec::new();
+    let company = async {
+        while begun.elapsed() < Duration::from_secs(4) {
+            answers.push(caller.ask("threads", &request("wait", 0.1)).await);
+        }
+    };
+    // Another keeps the process in use.
+    let (_, beside) = tokio::join!(company, waits_on(&caller, begun));
+    assert_eq!(stuck.await.unwrap().status, 504);
+    assert!(answers.len() > 8 && beside > 8, "{} {beside}", answers.len());
+    assert!(answers.iter().all(|answer| answer.predictions() == pid), "{pid}: {:?}", statuses(&answers));
+    // Now that nobody else is in it, it is replaced.
+    let another = caller.ask("threads", &request("pid", 0.0)).await;
+    assert_eq!(another.status, 200);
+    eventually("another process", Duration::from_secs(30), async || {
+        let answer = caller.ask("threads", &request("pid", 0.0)).await;
+        (answer.status == 200 && answer.predictions() != pid).then_some(())
+    })
+    .await;
+    assert_eq!(caller.metric(r#"signalbox_model_hosts_lost_total{reason="timed_out"}"#).await, 1.0);
+}
+
+/// Once it is loaded, which may take longer than a call may; the number of its process.
+async fn loaded(caller: &Caller) -> Value {
+    eventually("the model", Duration::from_secs(60), async || {
+        let answer = caller.ask("threads", &request("pid", 0.0)).await;
+        (answer.status == 200).then(|| answer.predictions())
+    })
+    .await
+}
+
+/// Calls without a pause until the time is over; how many were answered.
+async fn waits_on(caller: &Caller, begun: Instant) -> usize {
+    let mut answered = 0;
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert_eq!(caller.ask("threads", &request("wait", 0.15)).await.status, 200);
+        answered += 1;
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs MLflow; tests/run starts it"]
+async fn a_process_that_runs_nothing_any_more_is_killed_and_the_others_are_answered_by_the_next() {
+    let routes = [handmade::route("only", &model(), ", threads: 4, batch: off")];
+    let signalbox = handmade::start(&[("threads", "4s", &routes)]);
+    let caller = Caller::of(&signalbox);
+    let pid = loaded(&caller).await;
+    // In C, where it lets nothing else run. It begins before the others.
+    let stuck = tokio::spawn({
+        let caller = caller.clone();
+        async move { caller.ask("threads", &request("compute", 0.0)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let others = waits(&caller, "threads", 3, 0.0).await;
+    assert_eq!(stuck.await.unwrap().status, 504);
+    // Those have waited as long as it; whoever comes now is answered.
+    assert!(others.iter().all(|answer| [200, 504].contains(&answer.status)), "{:?}", statuses(&others));
+    assert_ne!(loaded(&caller).await, pid);
+    assert!(caller.metric(r#"signalbox_model_hosts_lost_total{reason="timed_out"}"#).await >= 1.0);
+}
