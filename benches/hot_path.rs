@@ -1,5 +1,5 @@
-//! One routing decision: without conditions, with one over the body, whose size should not matter, and among routes that
-//! share. Payloads that are joined, and answers that are cut. A partition's window, and what a commit says of it.
+//! One routing decision: without conditions, with one over the body, which is looked through for keys that come again, and
+//! among routes that share. Payloads that are joined, and answers that are cut. A partition's window, and what a commit says of it.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 

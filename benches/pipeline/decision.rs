@@ -1,5 +1,5 @@
 //! One routing decision, in this process: a condition over the payload whose value lies near its front. What comes after
-//! that should not be read.
+//! that is not read, but looked through for a key of the way there that is written again, of which the last counts.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rhai::{Dynamic, ImmutableString};
 use serde::ser::{Error, Serialize, Serializer};
 
-use super::json::text::{NAN, shown};
+use super::json::NAN;
+use super::json::text::shown;
 
 /// A Python value. Cloning costs a reference count at most.
 ///

@@ -2,7 +2,7 @@
 
 use memchr::memchr2;
 
-use super::Broken;
+use super::{Broken, NAN};
 
 /// A place in a document.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(super) enum Number<'a> {
     Constant(f64),
 }
 
-/// The first byte of each kind of value.
+/// A kind of value, as far as a way into it depends on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::routing::condition) enum Kind {
     Object,
@@ -206,8 +206,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes a number.
     pub(super) fn number(&mut self) -> Result<Number<'a>, Broken> {
-        for (word, value) in [("NaN", super::text::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)]
-        {
+        for (word, value) in [("NaN", NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)] {
             if self.rest().starts_with(word.as_bytes()) {
                 self.word(word)?;
                 return Ok(Number::Constant(value));

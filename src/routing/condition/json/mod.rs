@@ -23,6 +23,10 @@ use super::value::Value;
 /// The deepest a value may be nested that is read. What is skipped may be nested as deep as it likes.
 pub(super) const DEEPEST: usize = 500;
 
+/// The `NaN` of JSON. In Python that is one object for ever, so it is found in a list although it does not equal
+/// itself; computing never gives it.
+pub(super) const NAN: f64 = f64::from_bits(0x7ff8_0000_4a53_4f4e);
+
 /// Reads a whole document.
 ///
 /// # Errors

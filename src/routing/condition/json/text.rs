@@ -10,10 +10,6 @@ use std::cmp::Ordering;
 use super::Broken;
 use super::cursor::Quoted;
 
-/// The `NaN` of JSON. In Python that is one object for ever, so it is found in a list although it does not equal
-/// itself; computing never gives it.
-pub(in crate::routing::condition) const NAN: f64 = f64::from_bits(0x7ff8_0000_4a53_4f4e);
-
 /// The surrogates.
 const SURROGATES: std::ops::RangeInclusive<u32> = 0xD800..=0xDFFF;
 /// From a surrogate to its stand-in.

@@ -131,6 +131,13 @@ mod tests {
         assert!(shown(&nested(DEEPEST + 1)).contains("deeper than 500 levels"));
     }
 
+    /// What an outside decision is told: JSON of the strict kind.
+    #[test]
+    fn what_others_cannot_read_is_written_as_they_can() {
+        let odd = read(br#"["a\ud83d", NaN, 1e400, "\ud83d\ude00"]"#).unwrap();
+        assert_eq!(serde_json::to_string(&odd).unwrap(), "[\"a\u{fffd}\",null,null,\"😀\"]");
+    }
+
     #[test]
     fn of_a_repeated_key_the_last_value_stands_in_the_first_place() {
         let read = shown(r#"{"a": 1, "b": 2, "a": 3}"#);
