@@ -58,6 +58,8 @@ pub(super) struct Held {
     pub(super) due: Option<Due>,
     /// Why it is not to be served, if that is known already.
     pub(super) refusal: Option<Refusal>,
+    /// Whether the request has its value. One without is read again when it may be run.
+    pub(super) is_whole: bool,
 }
 
 /// When a record that was parked may be run.
@@ -268,6 +270,13 @@ impl Lanes {
     /// Takes the first record that waits for a lane.
     pub(super) fn release(&mut self, id: LaneId) -> Option<Held> {
         self.lanes.get_mut(&id)?.held.pop_front()
+    }
+
+    /// Forgets the records that wait for a lane: they are read again.
+    pub(super) fn drop_held(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.held.clear();
+        }
     }
 
     /// A record that was taken has to wait on, before all others.

@@ -61,6 +61,11 @@ impl Measure {
         }
     }
 
+    /// The same but for the value.
+    pub(super) fn without_value(self) -> Self {
+        Self { value: 0, ..self }
+    }
+
     /// Bytes of the whole record.
     pub(super) fn bytes(&self) -> usize {
         self.value + self.key + self.header_bytes

@@ -23,6 +23,8 @@ use crate::broker::TopicId;
 
 /// How long the broker is waited for. Polling stands still meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a record is waited for that is read again. It may be gone.
+const LONGEST_REREAD: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 /// The same of what nobody waits for.
@@ -38,6 +40,8 @@ pub(super) struct Opening {
     no_check_before: Option<Instant>,
     /// From where lanes are to be read that do not go on from their commit. Whatever else comes of them is dropped.
     seeks: BTreeMap<LaneId, Offset>,
+    /// The record that is to be run alone when it has been read again, and since when.
+    trial: Option<(LaneId, i64, Instant)>,
 }
 
 /// What is found of a lane before anything of it is run.
@@ -52,6 +56,17 @@ impl Opening {
     /// Whether something is left to be done.
     pub(super) fn is_busy(&self) -> bool {
         self.checks || !self.seeks.is_empty()
+    }
+
+    /// Whether this record has been read again to be run alone. It is asked once.
+    pub(super) fn take_trial(&mut self, lane: LaneId, offset: i64) -> bool {
+        self.trial.take_if(|trial| (trial.0, trial.1) == (lane, offset)).is_some()
+    }
+
+    /// Whether a record is on its way that is to be run alone.
+    fn is_trying(&mut self) -> bool {
+        self.trial.take_if(|(.., since)| since.elapsed() > LONGEST_REREAD);
+        self.trial.is_some()
     }
 
     /// Whether what comes of a lane is not what it is to be read from.
@@ -272,6 +287,9 @@ impl Poller {
 
     /// Runs alone what was the end of too many owners.
     pub(super) fn try_suspects(&mut self, now: Instant) {
+        if self.opening.is_trying() {
+            return;
+        }
         let Some(lane) = self.consumer.context().state().lanes.next_trial(now) else { return };
         if !self.may_ask() {
             return;
@@ -290,15 +308,26 @@ impl Poller {
             return self.ask_later();
         }
         let Some(held) = self.consumer.context().state().lanes.release(lane) else { return };
-        if let Some((trial, _)) = begun {
-            self.run_alone(lane, held, trial);
+        match begun {
+            Some((Trial::Alone, _)) if !held.is_whole => {
+                self.opening.trial = Some((lane, held.offset, Instant::now()));
+                self.read_again(lane, held.offset);
+            }
+            Some((trial, _)) => self.run_alone(lane, held, trial),
+            None => {}
         }
         if !self.consumer.context().state().lanes.is_held(lane) {
             self.resume(vec![lane]);
         }
     }
 
-    fn run_alone(&self, id: LaneId, held: Held, trial: Trial) {
+    /// Reads a record again whose value was not copied, and with it what comes after.
+    pub(super) fn read_again(&mut self, lane: LaneId, offset: i64) {
+        self.consumer.context().state().lanes.drop_held(lane);
+        self.opening.seeks.insert(lane, Offset::Offset(offset));
+    }
+
+    pub(super) fn run_alone(&self, id: LaneId, held: Held, trial: Trial) {
         let Held { request, offset, refusal, .. } = held;
         let (bytes, now) = (request.size(), Instant::now());
         let mut state = self.consumer.context().state();

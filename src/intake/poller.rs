@@ -9,13 +9,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use tracing::{debug, error, info, warn};
 
+use super::caution::Trial;
 use super::committer::Committer;
 use super::consumer::IntakeError;
 use super::context::IntakeContext;
 use super::lanes::{Due, Held};
 use super::opening::Opening;
 use super::pressure::{Pressure, Step};
-use super::record::read;
+use super::record::{is_bulky, read};
 use super::ticket::{Completion, LaneId, Ticket};
 use super::topics::Topics;
 use super::trouble::Trouble;
@@ -48,6 +49,8 @@ enum Handed {
     Held(Held),
     /// It lies before what was read already.
     Back(Held),
+    /// It may be run, but its value is not here; its offset.
+    Unread(i64),
 }
 
 /// What the polling thread works with.
@@ -162,7 +165,17 @@ impl Poller {
             return;
         }
         let now = Instant::now();
-        let held = read(message, lane, &self.topics, &self.limits, now);
+        let offset = message.offset();
+        let is_tried = self.opening.take_trial(lane, offset) && context.state().lanes.tried(lane).is_some();
+        let may_run = || {
+            let mut state = context.state();
+            !state.lanes.is_held(lane) && state.lanes.running(lane, offset).is_some()
+        };
+        let is_whole = is_tried || !is_bulky(message) || may_run();
+        let held = read(message, lane, &self.topics, &self.limits, is_whole, now);
+        if is_tried {
+            return self.run_alone(lane, held, Trial::Alone);
+        }
         if context.state().lanes.is_held(lane) {
             // It was on its way when the partition was paused.
             return context.state().lanes.hold(lane, held, now);
@@ -171,6 +184,7 @@ impl Poller {
             Handed::Over => {}
             Handed::Held(held) => self.hold(lane, held, now),
             Handed::Back(held) => self.begin_again(lane, held, now),
+            Handed::Unread(offset) => self.read_again(lane, offset),
         }
     }
 
@@ -186,6 +200,9 @@ impl Poller {
             return Handed::Held(Held { due: Some(Due { at: now + OVERFLOW_REST, rest: Duration::ZERO }), ..held });
         }
         let Some(lane) = state.lanes.running(id, offset) else { return Handed::Held(held) };
+        if !held.is_whole {
+            return Handed::Unread(offset);
+        }
         match lane.window.begin(offset, now) {
             Begun::TooFar => return Handed::Held(held),
             Begun::Back => return Handed::Back(held),
@@ -232,6 +249,10 @@ impl Poller {
                     }
                     Handed::Back(held) => {
                         self.begin_again(lane, held, now);
+                        break;
+                    }
+                    Handed::Unread(offset) => {
+                        self.read_again(lane, offset);
                         break;
                     }
                 }

@@ -20,22 +20,27 @@ use crate::message::{Correlation, HeadersBuilder, Request, Source};
 const REST_PART: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
+/// Bytes of a value that can always be copied.
+const BULKY: usize = 1 << 20;
+
 /// Bytes of the longest header that may name a topic or a partition: no topic's name is longer.
 const LONGEST_ADDRESS: usize = 249;
 
-/// Copies a record that is within the limits. If it was parked, it is the request that it was before.
+/// Copies a record that is within the limits, without its value unless it `is_whole`. If it was parked, it is the request
+/// that it was before.
 pub(super) fn read(
     message: &BorrowedMessage<'_>,
     lane: LaneId,
     topics: &Topics,
     limits: &Limits,
+    is_whole: bool,
     now: Instant,
 ) -> Held {
     let is_parked = lane.topic != 0;
-    let (mut request, refusal) = take(message, topics.name(lane), limits, is_parked);
+    let (mut request, refusal) = take(message, topics.name(lane), limits, is_parked, is_whole);
     let offset = message.offset();
     if !is_parked {
-        return Held { request, offset, due: None, refusal };
+        return Held { request, offset, due: None, refusal, is_whole };
     }
     let written = request.timestamp;
     let said = request.unpark(topics.names(), topics.failures(lane));
@@ -46,7 +51,7 @@ pub(super) fn read(
     let wait = wait(said, written, unix_milliseconds(), delay);
     let rest = (delay / REST_PART).min(LONGEST_REST);
     let due = (!wait.is_zero()).then(|| Due { at: now + wait, rest });
-    Held { request, offset, due, refusal }
+    Held { request, offset, due, refusal, is_whole }
 }
 
 /// How long a record of a retry topic has to wait, if it is `said` to be due then and was written at that time, all in
@@ -64,11 +69,17 @@ fn unix_milliseconds() -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Whether a record is so large that its copy alone could be the end of the process. It is copied when it may be run, and
+/// not before: by then it is noted that it has begun, and it is found out if it is the end of each of its owners.
+pub(super) fn is_bulky(message: &BorrowedMessage<'_>) -> bool {
+    message.payload_len() > BULKY
+}
+
 /// Copies a record. The flag tells whether its headers could be read; if not, the request has none.
 pub(crate) fn request_from(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> (Request, bool) {
     match measure(message) {
-        Some(measure) => (copy(message, topic, message.headers(), measure), true),
-        None => (copy(message, topic, None, Measure::of(message)), false),
+        Some(measure) => (copy(message, topic, message.headers(), message.payload(), measure), true),
+        None => (copy(message, topic, None, message.payload(), Measure::of(message)), false),
     }
 }
 
@@ -79,6 +90,7 @@ fn take(
     topic: &Arc<str>,
     limits: &Limits,
     is_parked: bool,
+    is_whole: bool,
 ) -> (Request, Option<Refusal>) {
     let measure = measure(message);
     let (headers, size) = match measure {
@@ -87,7 +99,12 @@ fn take(
     };
     match size.excess(limits, is_parked) {
         Some(excess) => (strip(message, topic, headers, limits), Some(Refusal::TooLarge(excess))),
-        None => (copy(message, topic, headers, size), measure.is_none().then_some(Refusal::UnreadableHeaders)),
+        None => {
+            let size = if is_whole { size } else { size.without_value() };
+            let payload = message.payload().filter(|_| is_whole);
+            let refusal = measure.is_none().then_some(Refusal::UnreadableHeaders);
+            (copy(message, topic, headers, payload, size), refusal)
+        }
     }
 }
 
@@ -99,14 +116,20 @@ fn measure(message: &BorrowedMessage<'_>) -> Option<Measure> {
     catch_unwind(AssertUnwindSafe(|| bare.with(headers))).ok()
 }
 
-fn copy(message: &BorrowedMessage<'_>, topic: &Arc<str>, headers: Option<&BorrowedHeaders>, size: Measure) -> Request {
+fn copy(
+    message: &BorrowedMessage<'_>,
+    topic: &Arc<str>,
+    headers: Option<&BorrowedHeaders>,
+    payload: Option<&[u8]>,
+    size: Measure,
+) -> Request {
     let mut builder = HeadersBuilder::with_capacity(size.bytes(), size.headers);
     if let Some(headers) = headers {
         for header in headers.iter() {
             builder.push(header.key, header.value);
         }
     }
-    request(message, topic, builder, message.key(), message.payload())
+    request(message, topic, builder, message.key(), payload)
 }
 
 /// What is needed to tell the caller of a record that it is too large: where the reply goes, and whose it is. A

@@ -1,17 +1,13 @@
 //! The memory there must be for an answer before a model is called for it.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, timeout};
+use tokio::select;
+use tokio::time::Instant;
 
 use super::ask::is_over;
 use crate::intake::{Expected, Ticket};
 use crate::message::Fault;
 use crate::models::{Lease, ModelHandle, until};
 use crate::replies::Place;
-
-/// How often a request that others may come to wait for looks whether they do.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// One request's claim to memory for its answer.
 ///
@@ -47,12 +43,15 @@ impl Headroom<'_> {
 
     async fn wait(&self) {
         loop {
-            let freed = self.ticket.memory().freed();
+            let (freed, moved) = (self.ticket.memory().freed(), self.place.map(Place::moved));
             if self.is_there() {
                 return;
             }
-            match self.place {
-                Some(_) => drop(timeout(LOOK, freed).await),
+            match moved {
+                Some(moved) => select! {
+                    () = freed => {}
+                    () = moved => {}
+                },
                 None => freed.await,
             }
         }

@@ -238,3 +238,50 @@ fn an_answer_that_no_record_can_hold_is_refused_at_once() {
     // None of them went into a transaction.
     assert_eq!(signalbox.metric("signalbox_transactions_total{result=\"aborted\"}").unwrap_or_default(), 0.0);
 }
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn a_record_whose_copy_is_the_end_of_each_process_is_found_out() {
+    const UNPACKED: u64 = 300 * MEBIBYTE;
+    let kafka = Kafka::shared();
+    let setup = Setup::with_partitions(kafka, 1);
+    // As if the limits had been raised beyond what the machine can hold.
+    let keys = "  limits: {value: 1GiB}\n  max_in_flight_bytes: 2GiB\n  properties: {group.instance.id: one}";
+    let mut signalbox = Signalbox::start(&config(&setup, "builtin:noop", "exactly_once", keys));
+    kafka.produce(&setup.requests, None, &[("kafka_correlationId", "first")], PAYLOAD);
+    assert_eq!(setup.replies(1, LIMIT).len(), 1);
+    // It is unpacked, and there is no room for a copy.
+    let most = address_space(signalbox.pid()) + UNPACKED * 3 / 2;
+    limit_address_space(signalbox.pid(), most);
+    let sender = Sender::new(kafka, &setup.requests, "gzip");
+    sender.send(&Record { value: vec![b' '; UNPACKED as usize], ..Record::with_id("deadly") });
+    kafka.produce(&setup.requests, None, &[("kafka_correlationId", "last")], PAYLOAD);
+    let reader = setup.reply_reader();
+    let (mut answered, mut ends) = (HashMap::new(), 0);
+    wait_until("its end", Duration::from_secs(240), || {
+        if signalbox.ended().is_some() {
+            ends += 1;
+            signalbox.start_again();
+            limit_address_space(signalbox.pid(), most);
+        }
+        reader.count_into(&mut answered);
+        answered.contains_key("last").then_some(())
+    });
+    println!("{ends} processes have ended by it");
+    assert!((1..=5).contains(&ends), "{ends} processes have ended by it");
+    assert_eq!(answered, HashMap::from(["first", "deadly", "last"].map(|key| (key.to_owned(), 1))));
+    let letters = kafka.consume(&setup.dead_letters, 1, LIMIT);
+    assert_eq!(Reply::of(&letters[0]).header("kafka_correlationId"), "deadly");
+}
+
+fn address_space(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// From now on the process cannot have more than so many bytes of address space.
+fn limit_address_space(pid: u32, bytes: u64) {
+    let arguments = ["--pid".to_owned(), pid.to_string(), format!("--as={bytes}")];
+    assert!(std::process::Command::new("prlimit").args(arguments).status().unwrap().success());
+}

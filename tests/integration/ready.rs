@@ -49,12 +49,10 @@ fn a_broker_that_stands_still_is_said_and_that_it_goes_on() {
         let said = wait_until_ready(&signalbox, 503, &["replies", "requests"]);
         println!("{delivery}: {said}");
         let why = said["parts"]["replies"]["waits_for"].as_str().unwrap();
-        assert!(why.contains("replies to be published") && why.contains("5 wait"), "{why}");
+        assert!(why.contains("replies to be published: none got through"), "{why}");
         let why = said["parts"]["requests"]["waits_for"].as_str().unwrap();
         assert!(why.contains("broker"), "{why}");
-        let scrape = Scrape::of(&signalbox);
-        assert_eq!(scrape.sum("ready", &["part=\"replies\""]), 0.0);
-        assert!(scrape.sum("oldest_in_flight_seconds", &[]) > 10.0);
+        assert_eq!(Scrape::of(&signalbox).sum("ready", &["part=\"replies\""]), 0.0);
         signal("CONT", kafka.pid());
         assert_eq!(setup.replies(5, LIMIT).len(), 5, "{}", signalbox.log());
         wait_until_ready(&signalbox, 200, &["replies", "requests"]);
@@ -80,6 +78,8 @@ fn replies_that_cannot_be_published_are_said_while_requests_are_read() {
         assert_eq!(said["parts"]["requests"]["ready"], true, "{said}");
         let why = said["parts"]["replies"]["waits_for"].as_str().unwrap();
         assert!(why.contains("replies to be published: none got through"), "{why}");
+        let oldest = Scrape::of(&signalbox).sum("oldest_in_flight_seconds", &[]);
+        assert!(oldest > 5.0, "{oldest} s");
         topics.create(&setup.replies);
         let said = wait_until_ready(&signalbox, 200, &["replies", "requests"]);
         println!("{delivery}: {said}");

@@ -26,7 +26,7 @@ fn held(offset: i64) -> Held {
     let source = Source { topic: "requests".into(), partition: 0, offset };
     let request =
         Request { source, timestamp: None, key: None, payload: None, headers: Headers::default(), parked: None };
-    Held { request, offset, due: None, refusal: None }
+    Held { request, offset, due: None, refusal: None, is_whole: true }
 }
 
 fn offsets(due: Vec<(LaneId, Position)>) -> Vec<(LaneId, i64)> {

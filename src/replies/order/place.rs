@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use prometheus::{Histogram, IntGauge};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::sync::oneshot::{Sender, channel};
 
 use super::queues::{QueueId, Queues};
@@ -12,6 +14,8 @@ use super::queues::{QueueId, Queues};
 #[derive(Debug)]
 pub(super) struct Sequencer {
     queues: Mutex<Queues<Sender<()>>>,
+    /// Told whenever another may be waited for: one has come to wait, or has left.
+    moved: Notify,
     waiting: IntGauge,
     wait: Histogram,
 }
@@ -30,7 +34,7 @@ struct Waiting<'a>(&'a IntGauge);
 
 impl Sequencer {
     pub(super) fn new(waiting: IntGauge, wait: Histogram) -> Self {
-        Self { queues: Mutex::default(), waiting, wait }
+        Self { queues: Mutex::default(), moved: Notify::new(), waiting, wait }
     }
 
     /// Takes the last place of a queue.
@@ -52,6 +56,7 @@ impl Place {
         if self.sequencer.queues().is_first(self.queue, self.number, || waker) {
             return wait.observe(0.0);
         }
+        self.sequencer.moved.notify_waiters();
         let (began, _counted) = (Instant::now(), Waiting::new(waiting));
         // The waker goes with the place alone, which is still there.
         let _ = woken.await;
@@ -60,6 +65,11 @@ impl Place {
 }
 
 impl Place {
+    /// Completes when that may have changed of which one is waited for. It has to be asked for before looking.
+    pub fn moved(&self) -> Notified<'_> {
+        self.sequencer.moved.notified()
+    }
+
     /// Whether it is the first, and one behind it is ready to leave.
     pub fn is_waited_for(&self) -> bool {
         self.sequencer.queues().is_waited_for(self.queue, self.number)
@@ -69,9 +79,10 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let next = self.sequencer.queues().leave(self.queue, self.number);
-        if let Some(next) = next {
+        match next {
             // Whoever waited may be gone just now, and then gives its own place up.
-            let _ = next.send(());
+            Some(next) => drop(next.send(())),
+            None => self.sequencer.moved.notify_waiters(),
         }
     }
 }
