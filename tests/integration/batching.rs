@@ -11,6 +11,7 @@ use std::collections::hash_map::Entry;
 use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use signalbox::invocation::body::is_same_but_for_rounding;
 
 use crate::support::{Answer, Caller, Dice, Hosting, Mlflow, Signalbox, mlflow_environment, zoo};
 
@@ -60,7 +61,8 @@ async fn together_each_gets_the_answer_that_it_gets_alone() {
         let answers = join_all(requests.iter().map(|request| request.ask(&caller, &together))).await;
         for (request, answer) in requests.iter().zip(answers) {
             let expected = &expected[&request.asks()];
-            if said(&answer) != said(expected) {
+            let ((status, body), (status_alone, alone)) = (said(&answer), said(expected));
+            if status != status_alone || !is_same_but_for_rounding(body.as_bytes(), alone.as_bytes()) {
                 let (what, text) = (&request.what, request.text.as_deref().unwrap());
                 let (alone, together) = (said(expected), said(&answer));
                 differences.push(format!("{}, {what}: {text}\n  {alone:?}\n  {together:?}", animal.name));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Signalbox, python};
+use crate::support::{Caller, Signalbox, python};
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run installs it"]
@@ -19,6 +19,9 @@ async fn quickstart_answers_over_http_and_over_its_broker() {
     let domain = ask(&signalbox, text).await;
     assert_eq!(domain["predictions"][0]["label"], "positive", "{domain}");
     assert_eq!(domain["predictions"][0]["domain_confidence"], "high", "{domain}");
+
+    let model = Caller::of(&signalbox).model("sentiment-model-fast/1").await.unwrap();
+    assert_eq!((model.batched_by.as_deref(), model.singly), (Some("tag"), None));
 
     let answer = python(OVER_KAFKA, &[signalbox.broker(), &payload(text).to_string()]);
     assert_eq!(answer.lines().next(), Some("request-1 200 accurate"), "{answer}");

@@ -135,12 +135,6 @@ impl Payload {
         &self.bytes
     }
 
-    /// Whether the other one, of the same key, asks the same.
-    pub fn has_rows_of(&self, other: &Self) -> bool {
-        self.rows == other.rows
-            && self.places.iter().zip(&other.places).all(|(own, others)| self.at(own) == other.at(others))
-    }
-
     /// What it must have in common with others to be joined with them, for a model with this signature. None when it
     /// cannot be joined with any. `nulls_apart` where rows that lack a value are not to go with rows that have it.
     pub fn key(&self, content_type: &str, signature: Option<&Signature>, nulls_apart: bool) -> Option<Key> {

@@ -76,7 +76,7 @@ async fn requests_for_an_address_go_together_over_few_connections() {
             }
         }
     };
-    // The first of them are called alone, until the model has shown that it answers row by row.
+    // The first of them are looked at.
     ask_all(|_| false).await;
     for is_bad in [|_| false, |n| n % 60 == 7] {
         let (_, calls, rows) = model.counted();
