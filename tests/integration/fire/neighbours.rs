@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kinds::{ABSENT, ALLOWED, KINDS, Kind, Places};
 
+use super::run::write_part;
 use super::{Ground, Length, Run, at_each_delivery};
 use crate::support::fire::{Conduct, Endings, Extras, Kind as Wrong, Recipe};
 use crate::support::{Kafka, Reaction, StubModel};
@@ -18,20 +19,38 @@ const BAD: u32 = 10;
 const BEARABLE: u32 = 2;
 /// What is less than this is not noticed, however much longer than usual it is.
 const UNNOTICED: Duration = Duration::from_millis(100);
-/// Before the first turn, in seconds.
-const WARM_UP: u64 = 2;
-/// Quiet and noisy ones, each.
-const TURNS: u64 = 3;
-/// For so long it is looked whether those end that have not in time.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Before each noisy turn.
+const QUIET: Duration = Duration::from_secs(3);
+/// How often the same is tried while it is noticed: what else the machine does makes a turn worse and never better, so
+/// that in one of them at least nothing is noticed of a neighbour who does no harm.
+const TURNS: usize = 3;
+/// For so long it is looked whether those end that have not in time, and for answers that do not come.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+/// Then all the others need not be tried any more.
+const ENOUGH_IS_WRONG: usize = 5;
+
+/// Bad requests that come together.
+struct Course<'a> {
+    name: &'a str,
+    kinds: &'a [Kind],
+    noisy: Duration,
+}
+
+/// What the innocents noticed of them.
+struct Turn {
+    quiet: Duration,
+    noisy: Duration,
+}
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn nobody_notices_bad_neighbours() {
-    at_each_delivery(|delivery| match Length::is_long() {
-        true => each(KINDS.iter().map(|kind| beside(kind.name, delivery, Kafka::shared(), std::slice::from_ref(kind)))),
-        false => beside("all kinds", delivery, Kafka::shared(), KINDS),
-    });
+    let courses: Vec<_> = match Length::is_long() {
+        true => KINDS.chunks(1).map(|kind| Course::of(kind[0].name, kind, 50)).collect(),
+        false => vec![Course::of("all kinds", KINDS, KINDS.len())],
+    };
+    at_each_delivery(|delivery| beside("neighbours", delivery, Kafka::shared(), &courses));
 }
 
 #[test]
@@ -40,86 +59,107 @@ fn nobody_notices_reply_topics_that_the_broker_would_make() {
     let kafka = Kafka::start_with("auto.create.topics.enable=true");
     let kinds: Vec<_> = KINDS.iter().filter(|kind| kind.name.contains("there")).copied().collect();
     at_each_delivery(|delivery| {
-        let verdict = beside("topics, made on demand", delivery, &kafka, &kinds);
+        let courses = [Course::of("topics that there are not", &kinds, 50)];
+        let verdict = beside("neighbours, topics on demand", delivery, &kafka, &courses);
         let made = kafka.topics(ABSENT);
         let made = made.is_empty().then_some(()).ok_or_else(|| format!("topics were made: {made:?}"));
-        each([verdict, made].into_iter())
+        verdict.and(made)
     });
 }
 
-/// All that is wrong.
-fn each(verdicts: impl Iterator<Item = Result<(), String>>) -> Result<(), String> {
-    let wrong: Vec<_> = verdicts.filter_map(Result::err).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
-}
-
-/// Quiet and noisy turns one after the other, since whatever else the machine does changes all the time.
-fn beside(name: &str, delivery: &'static str, kafka: &Kafka, kinds: &[Kind]) -> Result<(), String> {
-    let turn = if Length::is_long() { 8 } else { 4 };
-    let length = Length { per_second: INNOCENTS, seconds: WARM_UP + 2 * TURNS * turn, blows: 0 };
+/// Innocent callers all the time, and the courses one after the other.
+fn beside(name: &str, delivery: &'static str, kafka: &Kafka, courses: &[Course<'_>]) -> Result<(), String> {
+    let longest = courses.iter().map(|course| (QUIET + course.noisy + 2 * GIVEN_UP_AFTER) * TURNS as u32).sum();
+    let length = Length { per_second: INNOCENTS, seconds: (WARM_UP + longest).as_secs(), blows: 0 };
     let large = StubModel::start(|_, _| Reaction::Large(2 << 20));
     let brimful = StubModel::start(|_, _| Reaction::Large(1_048_400));
+    let busy = StubModel::start(|_, _| Reaction::Status(503));
     let ground = Ground::on(kafka)
         .plan(|plan| plan.computed_per_mille = 0)
+        .key("retry_delays: [300ms]")
         .key(&format!("allowed_reply_topics: [\"{ALLOWED}\"]"))
         .endpoint("large", large.url(), "max_concurrency: 8")
         .endpoint("brimful", brimful.url(), "max_concurrency: 8")
+        .endpoint("busy", busy.url(), "max_concurrency: 8")
         .endpoint("picky", "builtin:noop", "model_request_condition: \"request.json()['a'][0] == 1\"");
     let places = Places::on(kafka);
     let [requests, replies, dead_letters] = &ground.topics.clone();
     let topics = [replies, dead_letters, &places.fine, &places.tight, &places.stale].map(String::as_str);
     let endings = Endings::start(&ground.checkers, requests, &topics);
-    let bound = |kind: &Kind| {
-        let (request, places) = (kind.request, &places);
-        (kind.name, Box::new(move |n| request(n, places)) as Recipe<'_>)
-    };
-    let mut bad_ones = Extras::start(&ground.checkers, requests, kinds.iter().map(bound).collect());
 
-    let mut run = Run::start(&format!("neighbours: {name}"), delivery, length, ground, 1, Conduct::Steady);
+    let mut run = Run::start(name, delivery, length, ground, 1, Conduct::Steady);
     run.judge(Wrong::Foreign, false); // the bad ones' replies
     run.be_patient_for(GIVEN_UP_AFTER);
-    run.wait_until_sent(WARM_UP * INNOCENTS);
-    let turns: Vec<_> = (0..TURNS)
-        .map(|_| {
-            let begun = run.sent();
-            std::thread::sleep(Duration::from_secs(turn));
-            let quiet = begun..run.sent();
-            bad_ones.send_for(Duration::from_secs(turn), BAD);
-            (quiet.clone(), quiet.end..run.sent())
-        })
-        .collect();
-    let fates = bad_ones.finish(&endings, GIVEN_UP_AFTER);
-    run.all_are_sent();
-    run.await_answers(length.requests());
-    let percentiles: Vec<_> = turns
-        .into_iter()
-        .map(|(quiet, noisy)| [quiet, noisy].map(|numbers| percentile(run.reader.latencies(numbers))))
-        .collect();
-    run.figure(format!("p99 quiet, noisy: {}", shown(&percentiles)));
-    run.figure(format!("{} of {} bad ones ended in time, slowest {:?}", fates.ended(), fates.sent(), fates.slowest()));
-    // What else the machine does makes a turn worse and never better, so in one of them at least nothing is noticed. Where
-    // nothing else is done, that is so in most of them.
-    let usual = percentiles.iter().map(|[quiet, _]| *quiet).min().unwrap_or_default();
-    let limit = usual.saturating_mul(BEARABLE).max(UNNOTICED);
-    let bearable = percentiles.iter().filter(|[_, noisy]| *noisy <= limit).count();
-    let needed = if Length::is_long() { TURNS.div_ceil(2) } else { 1 };
-    run.expect(bearable as u64 >= needed, || format!("bad neighbours are noticed: {}", shown(&percentiles)));
-    run.expect(fates.ended() == fates.sent(), || format!("not all bad ones have ended in time:\n{fates}"));
-    run.topic_holds(length.requests() + fates.sent() as u64);
+    std::thread::sleep(WARM_UP);
+    let (mut usual, mut wrong, mut sent) = (Duration::MAX, 0, 0);
+    for course in courses {
+        let bound = |kind: &Kind| {
+            let (request, places) = (kind.request, &places);
+            (kind.name, Box::new(move |n| request(n, places)) as Recipe<'_>)
+        };
+        let recipes = course.kinds.iter().map(bound).collect();
+        let mut bad_ones = Extras::start(&run.ground.checkers, requests, recipes);
+        let mut turns: Vec<Turn> = Vec::new();
+        let mut noticed = true;
+        while noticed && turns.len() < TURNS {
+            let turn = turn(&run, || bad_ones.send_for(course.noisy, BAD));
+            usual = usual.min(turn.quiet);
+            noticed = turn.noisy > usual.saturating_mul(BEARABLE).max(UNNOTICED);
+            turns.push(turn);
+        }
+        let fates = bad_ones.finish(&endings, GIVEN_UP_AFTER);
+        sent += fates.sent();
+        let turns: Vec<_> = turns.iter().map(Turn::shown).collect();
+        let figures = format!(
+            "p99 quiet and noisy: {}; {} of {} ended in time, slowest {:?}",
+            turns.join(", "),
+            fates.ended(),
+            fates.sent(),
+            fates.slowest()
+        );
+        write_part(&format!("{name}: {}", course.name), delivery, fates.sent(), &figures);
+        run.figure(format!("{}: {figures}", course.name));
+        run.expect(!noticed, || format!("{} are noticed: {}", course.name, turns.join(", ")));
+        run.expect(fates.ended() == fates.sent(), || format!("not all have ended in time:\n{fates}"));
+        wrong += usize::from(noticed || fates.ended() < fates.sent());
+        if wrong == ENOUGH_IS_WRONG {
+            break;
+        }
+    }
+    let innocents = run.stop_sending();
+    run.topic_holds(innocents + sent as u64);
     run.finish()
 }
 
-/// The 99th.
-fn percentile(mut latencies: Vec<Duration>) -> Duration {
-    latencies.sort_unstable();
-    latencies[latencies.len() * 99 / 100]
+/// Innocents alone, and then beside what `noise` does.
+fn turn(run: &Run, noise: impl FnOnce()) -> Turn {
+    let begun = run.sent();
+    std::thread::sleep(QUIET);
+    let between = run.sent();
+    noise();
+    let end = run.sent();
+    run.await_answers_for(end, GIVEN_UP_AFTER);
+    let percentile = |numbers| {
+        let mut latencies = run.reader.latencies(numbers);
+        latencies.sort_unstable();
+        latencies[latencies.len() * 99 / 100]
+    };
+    Turn { quiet: percentile(begun..between), noisy: percentile(between..end) }
 }
 
-fn shown(percentiles: &[[Duration; 2]]) -> String {
-    let milliseconds = |percentile: &Duration| match *percentile {
-        Duration::MAX => "never".to_owned(),
-        percentile => format!("{} ms", percentile.as_millis()),
-    };
-    let pair = |[quiet, noisy]: &[Duration; 2]| format!("{} {}", milliseconds(quiet), milliseconds(noisy));
-    percentiles.iter().map(pair).collect::<Vec<_>>().join("; ")
+impl<'a> Course<'a> {
+    /// So many requests, of all these kinds in turn.
+    fn of(name: &'a str, kinds: &'a [Kind], requests: usize) -> Self {
+        Self { name, kinds, noisy: Duration::from_secs(1) * requests as u32 / BAD }
+    }
+}
+
+impl Turn {
+    fn shown(&self) -> String {
+        let milliseconds = |percentile: Duration| match percentile {
+            Duration::MAX => "never".to_owned(),
+            percentile => format!("{} ms", percentile.as_millis()),
+        };
+        format!("{} {}", milliseconds(self.quiet), milliseconds(self.noisy))
+    }
 }

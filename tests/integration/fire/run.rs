@@ -193,6 +193,12 @@ impl Run {
         self.acknowledged
     }
 
+    /// Sends no more.
+    pub(super) fn stop_sending(&mut self) -> u64 {
+        self.load.iter().for_each(Load::stop);
+        self.all_are_sent()
+    }
+
     /// The number of the request that is sent next.
     pub(super) fn sent(&self) -> u64 {
         self.load.as_ref().map_or(self.acknowledged, Load::sent)
@@ -265,8 +271,13 @@ impl Run {
 
     /// Waits until so many are answered. False when patience is at its end before.
     pub(super) fn await_answers(&self, sent: u64) -> bool {
+        self.await_answers_for(sent, self.patience)
+    }
+
+    /// The same with another patience.
+    pub(super) fn await_answers_for(&self, sent: u64, patience: Duration) -> bool {
         let (mut answered, mut since) = (self.reader.answered(), Instant::now());
-        while answered < sent && since.elapsed() < self.patience {
+        while answered < sent && since.elapsed() < patience {
             std::thread::sleep(Duration::from_millis(20));
             let now = self.reader.answered();
             if now > answered {
@@ -324,17 +335,25 @@ impl Run {
     }
 }
 
-/// A line of the table that `tests/fire` prints.
+/// A line of the table that `tests/fire` prints, for a part of a scenario whose counts are those of the whole.
+pub(super) fn write_part(name: &str, delivery: &str, blows: usize, figures: &str) {
+    write_line(&format!("{name}\t{delivery}\t-\t{blows}{}\t{figures}\n", "\t-".repeat(9)));
+}
+
+/// The line of a scenario.
 fn write_row(name: &str, delivery: &str, blows: u64, seconds: f64, report: &Report, figures: &str) {
-    let Some(table) = std::env::var_os("SIGNALBOX_TEST_FIRE_TABLE") else { return };
     let counts = [Kind::Lost, Kind::Repeated, Kind::Foreign, Kind::Misrouted, Kind::Reordered];
     let counts = counts.map(|kind| report.count(kind).to_string()).join("\t");
     let (sent, faults, dead) = (report.sent, report.faults_by_status(), report.dead_letters);
     let rate = sent as f64 / seconds;
     let figures = if figures.is_empty() { "-" } else { figures };
-    let row = format!(
+    write_line(&format!(
         "{name}\t{delivery}\t{sent}\t{blows}\t{counts}\t{faults}\t{dead}\t{seconds:.0}\t{rate:.0}\t{figures}\n"
-    );
+    ));
+}
+
+fn write_line(row: &str) {
+    let Some(table) = std::env::var_os("SIGNALBOX_TEST_FIRE_TABLE") else { return };
     let mut file = std::fs::File::options().create(true).append(true).open(table).unwrap();
     file.write_all(row.as_bytes()).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Requests on their way to the broker.
 pub(crate) struct Load {
     sent: Arc<AtomicU64>,
+    enough: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
 }
 
@@ -46,11 +47,12 @@ impl Load {
             .create_with_context(Receipts { acknowledged: Arc::clone(&acknowledged) })
             .unwrap();
         let sent = Arc::new(AtomicU64::new(numbers.start));
-        let (counted, topic) = (Arc::clone(&sent), topic.to_owned());
+        let enough = Arc::new(AtomicBool::new(false));
+        let (counted, stopped, topic) = (Arc::clone(&sent), Arc::clone(&enough), topic.to_owned());
         let thread = std::thread::spawn(move || {
             let begun = Instant::now();
             let mut number = numbers.start;
-            while number < numbers.end {
+            while number < numbers.end && !stopped.load(Ordering::Relaxed) {
                 let due = numbers.start + (begun.elapsed().as_secs_f64() * per_second as f64) as u64;
                 while number < due.min(numbers.end) {
                     send(&producer, &plan, &topic, number);
@@ -62,12 +64,17 @@ impl Load {
             producer.flush(ACKNOWLEDGED_WITHIN).unwrap();
             acknowledged.load(Ordering::SeqCst)
         });
-        Self { sent, thread }
+        Self { sent, enough, thread }
     }
 
     /// The number of the request that is handed to the producer next.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Sends no more.
+    pub(crate) fn stop(&self) {
+        self.enough.store(true, Ordering::Relaxed);
     }
 
     /// Waits until the broker has all of them. How many that are.

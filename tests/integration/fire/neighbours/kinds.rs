@@ -91,6 +91,10 @@ pub(super) const KINDS: &[Kind] = &[
     kind("an answer of 2 MiB", |_, _| good().header("endpoint", b"large")),
     kind("an answer of 2 MiB to a topic", |_, places| to(&places.fine).header("endpoint", b"large")),
     kind("an answer a little too large", |_, _| good().header("endpoint", b"brimful")),
+    kind("a busy model", |_, _| good().header("endpoint", b"busy")),
+    kind("a busy model, and too long to wait anywhere", |_, _| {
+        good().header("endpoint", b"busy").value(&filled(b' ', 1_048_300))
+    }),
     // Reply topics and partitions.
     kind("a reply topic that there is not", |_, _| to(ABSENT)),
     kind("reply topics that there are not", |n, _| to(&format!("{ABSENT}-{n}"))),
@@ -104,6 +108,9 @@ pub(super) const KINDS: &[Kind] = &[
     kind("a reply topic that may not be written", |_, _| to("__consumer_offsets")),
     kind("a reply topic that takes 300 bytes", |_, places| to(&places.tight)),
     kind("a reply topic that refuses what comes", |_, places| to(&places.stale)),
+    kind("a reply topic that refuses what comes, and a value of 1 MB", |_, places| {
+        to(&places.stale).value(&filled(b' ', 1_048_200))
+    }),
     kind("a reply partition that there is not", |_, _| good().header("kafka_replyPartition", b"999")),
     kind("a topic's partition that there is not", |_, places| {
         to(&places.fine).header("kafka_replyPartition", &1_i32.to_be_bytes())
