@@ -15,7 +15,7 @@ const FIRST_CALLS: usize = 4;
 /// Of the calls after that, one in so many.
 const LOOK_EVERY: u64 = 64;
 
-/// At most so many requests of one call are called alone as well.
+/// When so many requests of one call are called alone as well, no more are looked for.
 const MOST: usize = 8;
 
 /// A column with more texts than these holds no categories, and new texts in it are nothing new.
@@ -50,7 +50,10 @@ impl Looks {
     pub(super) fn choose(&mut self, key: &Key, payloads: &[&Payload]) -> Vec<usize> {
         let mut chosen = Vec::new();
         self.calls += 1;
-        if self.is_new(key) || self.calls.is_multiple_of(LOOK_EVERY) {
+        if self.is_new(key) {
+            // What runs along the rows shows at one of their ends.
+            chosen.extend([0, payloads.len().saturating_sub(1)]);
+        } else if self.calls.is_multiple_of(LOOK_EVERY) {
             chosen.push(fastrand::usize(..payloads.len().max(1)));
         }
         self.choose_repeated_rows(payloads, &mut chosen);
@@ -156,7 +159,7 @@ mod tests {
         assert_eq!(choose(&mut looks, &texts(&["Oslo", "Rome", "Oslo"])), [1], "an unseen text");
         assert_eq!(choose(&mut looks, &texts(&["Oslo", "Rome", "Oslo"])), [0; 0]);
         let nulls: Vec<_> = (0..3).map(|number| format!("{number}, null")).collect();
-        assert_eq!(choose(&mut looks, &nulls).len(), 1, "nulls");
+        assert_eq!(choose(&mut looks, &nulls), [0, 2], "nulls");
         let same = vec!["1, \"Rome\"".to_owned(), "2, \"Oslo\"".to_owned(), "1, \"Rome\"".to_owned()];
         assert_eq!(choose(&mut looks, &same), [0, 2], "the same row twice");
     }
