@@ -29,6 +29,8 @@ pub struct BrokerContext {
     role: &'static str,
     health: Arc<BrokerHealth>,
     topic_ids: Arc<TopicIds>,
+    /// Whether it says nothing for long.
+    is_at_rest: bool,
 }
 
 impl BrokerHealth {
@@ -62,7 +64,14 @@ impl BrokerHealth {
 impl BrokerContext {
     /// The callbacks of the client with this role.
     pub fn new(role: &'static str, health: Arc<BrokerHealth>) -> Self {
-        Self { role, health, topic_ids: Arc::default() }
+        Self { role, health, topic_ids: Arc::default(), is_at_rest: false }
+    }
+
+    /// The same for a client that is at rest most of the time. What such a one has to say of brokers that are away is heard
+    /// late, when it may long be otherwise; the other clients say it as well.
+    #[must_use]
+    pub fn at_rest(self) -> Self {
+        Self { is_at_rest: true, ..self }
     }
 
     /// The ids of the topics that the client knows; see [`Cluster::client_with_topic_ids`](super::Cluster).
@@ -105,6 +114,7 @@ impl ClientContext for BrokerContext {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         match code {
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.is_at_rest => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => self.health.lost(self.role, reason),
             // Whoever wants to know is told so in its place among the records.
             Some(RDKafkaErrorCode::PartitionEOF) => {}

@@ -39,10 +39,10 @@ impl Cluster {
     /// When librdkafka refuses a property.
     pub(crate) fn topic_lookup(&self) -> Result<TopicLookup, BrokerError> {
         let settings = [("allow.auto.create.topics", "false")];
-        let consumer = self.client("topics", &settings, self.context("topics"))?;
+        let consumer = self.client("topics", &settings, self.context("topics").at_rest())?;
         let admin = match self.is_embedded() {
             true => None,
-            false => Some(self.client("topics", &[], self.context("topics"))?),
+            false => Some(self.client("topics", &[], self.context("topics").at_rest())?),
         };
         Ok(TopicLookup { consumer, admin })
     }

@@ -4,7 +4,9 @@ use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -126,6 +128,13 @@ share.coordinator.state.topic.min.isr=1
     /// The same with settings of the topic, such as `max.message.bytes`.
     pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
         create_topic(&self.bootstrap(), name, partitions, 1, settings)
+    }
+
+    /// Changes a setting of a topic.
+    pub(crate) fn set(&self, topic: &str, key: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        let changed = wait_for_future(admin(&self.bootstrap()).alter_configs([&change], &AdminOptions::new()));
+        changed.unwrap()[0].as_ref().unwrap();
     }
 
     /// Deletes a topic, and makes another of its name so long after, as soon as the broker lets it.

@@ -129,7 +129,7 @@ impl Maker {
     /// Introduces a producer to the coordinator, which decides what an earlier one of this name has left open, and takes
     /// nothing from that one any more.
     pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
-        let (broker, throttle) = (self.cluster.context("replies"), self.throttle.clone());
+        let (broker, throttle) = (self.cluster.context("replies").at_rest(), self.throttle.clone());
         let context = SessionContext { broker, refused: Mutex::new(Vec::new()), index, throttle };
         let name = format!("{}.{index}", self.identity.name());
         let mut settings = self.limits.after(SETTINGS);
@@ -332,10 +332,7 @@ impl ClientContext for SessionContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // What one at rest has to say is heard late, when it may long be otherwise. The other clients say this as well.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.broker.error(error, reason);
-        }
+        self.broker.error(error, reason);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
