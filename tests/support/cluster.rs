@@ -84,7 +84,7 @@ share.coordinator.state.topic.min.isr=2",
         self.wait_until_whole();
     }
 
-    /// Waits until each of the brokers that are started is in the set of replicas of every partition.
+    /// Waits until each of the brokers that are started is in the set of replicas of every partition that has one there.
     pub(crate) fn wait_until_whole(&mut self) {
         let started = self.brokers.iter().filter(|broker| broker.is_started()).count();
         let consumer: BaseConsumer =
@@ -93,7 +93,9 @@ share.coordinator.state.topic.min.isr=2",
         loop {
             let whole = consumer.fetch_metadata(None, Duration::from_secs(2)).is_ok_and(|metadata| {
                 let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-                metadata.brokers().len() == started && partitions.all(|partition| partition.isr().len() == started)
+                let in_sync = |of: usize, replicas: usize| of == replicas.min(started);
+                metadata.brokers().len() == started
+                    && partitions.all(|partition| in_sync(partition.isr().len(), partition.replicas().len()))
             });
             if whole {
                 return;
