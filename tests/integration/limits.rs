@@ -177,7 +177,7 @@ static GO_ON: Notify = Notify::const_new();
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
-    const REQUESTS: usize = 500;
+    const REQUESTS: usize = 1500;
     const ANSWER: usize = 600_000;
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, 1);
@@ -211,7 +211,8 @@ fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
     assert_eq!(order, (0..REQUESTS).collect::<Vec<_>>());
     let grown = resident_peak(signalbox.pid()) - before;
     println!("{} MiB more in the end", grown / MEBIBYTE);
-    assert!(grown < 192 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
+    // The client library has copies of what is on its way, and allocators give back late; all answers have 858 MiB.
+    assert!(grown < 400 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
 }
 
 #[test]
