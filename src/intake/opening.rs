@@ -307,7 +307,11 @@ impl Poller {
             drop(state);
             return self.ask_later();
         }
-        let Some(held) = self.consumer.context().state().lanes.release(lane) else { return };
+        let mut state = self.consumer.context().state();
+        // What it says of the other lanes holds as well: some may have nothing else to commit, and wait for that.
+        begun.iter().flat_map(|(_, due)| due).for_each(|(lane, _)| state.lanes.committed(*lane));
+        let Some(held) = state.lanes.release(lane) else { return };
+        drop(state);
         match begun {
             Some((Trial::Alone, _)) if !held.is_whole => {
                 self.opening.trial = Some((lane, held.offset, Instant::now()));

@@ -104,13 +104,13 @@ fn some_replies_have_no_broker_to_go_to() {
         let endings = Endings::start(&ground.checkers, requests, &[replies, dead_letters, &elsewhere]);
         let recipe: Recipe<'_> = Box::new(|_| Extra::at("north").reply_to(&elsewhere));
         let mut extras = Extras::start(&ground.checkers, requests, vec![("to a topic that is away", recipe)]);
-        let length = Length::of(20, 1, 60).per_second(100);
+        let length = Length::of(35, 1, 60).per_second(60);
         let mut run = Run::start("replies' broker away", delivery, length, ground, 1, Conduct::Steady);
         run.judge(Wrong::Foreign, false); // those to the other topic, if they end here
         run.strike(|run, _| {
             cluster.stop(victim);
-            // Until the others have all that was on all of them.
-            extras.send_for(Duration::from_secs(3), 5);
+            // Until the others have what was on all of them, and what was begun with the one that is away is given up.
+            extras.send_for(Duration::from_secs(10), 5);
             let (sent, answered) = (run.sent(), run.reader.answered());
             extras.send_for(Duration::from_secs(if Length::is_long() { 30 } else { 6 }), 5);
             let (sent, answered) = (run.sent() - sent, run.reader.answered() - answered);

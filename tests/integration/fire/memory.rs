@@ -27,7 +27,7 @@ fn answers_larger_than_the_memory_limit_wait_behind_a_slow_request() {
             .plan(|plan| {
                 (plan.computed_per_mille, plan.answer_bytes, plan.reply_partitions) = (1_000, ANSWER, 1);
             });
-        let length = Length::without_blows(100, 10);
+        let length = Length::without_blows(60, 10);
         let mut run = Run::prepare("large answers, slow head", delivery, length, ground, 1, Conduct::Steady);
         run.judge(Kind::Reordered, true);
         run.judge(Kind::Foreign, false); // the slow one's reply
