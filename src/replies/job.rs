@@ -58,7 +58,7 @@ impl Job {
             parked: false,
             named: address.topic != allowed.default_address().topic,
             letter: Letter::Unwritten,
-            letter_partition: true,
+            same_partition: true,
             reply: if ending.outcome.result.is_ok() { Form::Answer } else { Form::Fault },
             partition: address.partition.is_some(),
         };
@@ -120,7 +120,7 @@ impl Job {
             return false;
         };
         debug!(%source, %why, ?part, ?next, "a record was not taken; another goes in its place");
-        if before.parked {
+        if before.parked && !next.parked {
             warn!(%source, %why, "a request cannot be put aside in its retry topic; its caller gets the answer or fault");
         }
         if next.letter == Letter::Spent && before.letter != Letter::Spent {

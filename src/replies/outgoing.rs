@@ -55,12 +55,12 @@ impl Job {
             // Whoever has that partition of the requests topic reads this one, too.
             (Some(parking), Part::Reply) => Some(Target {
                 topic: &parking.topic.name,
-                partition: Some(self.ending.ticket.claim().assignment().0.partition),
+                partition: course.same_partition.then(|| self.ending.ticket.claim().assignment().0.partition),
                 key: request.key.clone(),
             }),
             (None, Part::Letter) => course.letter.is_written().then(|| Target {
                 topic: &graveyard.topic,
-                partition: course.letter_partition.then_some(request.source.partition),
+                partition: course.same_partition.then_some(request.source.partition),
                 key: request.key.clone().filter(|_| course.letter > Letter::Bare),
             }),
             (None, Part::Reply) => (course.reply > Form::Dropped).then(|| Target {

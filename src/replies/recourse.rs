@@ -15,8 +15,8 @@ pub(super) struct Course {
     pub(super) named: bool,
     /// The dead letter.
     pub(super) letter: Letter,
-    /// Whether the letter has to be in the partition that the request was in.
-    pub(super) letter_partition: bool,
+    /// Whether the request, parked or as a dead letter, has to be in the partition that it was in.
+    pub(super) same_partition: bool,
     /// The reply or fault.
     pub(super) reply: Form,
     /// Whether its partition is given.
@@ -134,9 +134,13 @@ impl Course {
 pub(super) fn recourse(cause: Cause, part: Part, course: Course, partition: bool) -> Option<Course> {
     let next = match (part, cause) {
         (_, Cause::Passing) => return None,
-        (Part::Reply, _) if course.parked => Course { parked: false, ..course },
+        // A topic that has got partitions may have them later than the requests topic, and each of its own is read.
+        (Part::Reply, Cause::Partition) if course.parked && course.same_partition => {
+            Course { same_partition: false, ..course }
+        }
+        (Part::Reply, _) if course.parked => Course { parked: false, same_partition: true, ..course },
         (Part::Letter, Cause::Topic) => return None,
-        (Part::Letter, Cause::Partition) if course.letter_partition => Course { letter_partition: false, ..course },
+        (Part::Letter, Cause::Partition) if course.same_partition => Course { same_partition: false, ..course },
         (Part::Letter, _) => Course { letter: course.letter.less(), ..course },
         (Part::Reply, Cause::Partition) if course.partition => Course { partition: false, ..course },
         (Part::Reply, Cause::Size) => course.smaller_reply(partition),
@@ -268,8 +272,8 @@ mod tests {
         let mut courses = Vec::new();
         for (letter, reply) in LETTERS.iter().flat_map(|letter| FORMS.map(|reply| (*letter, reply))) {
             for flags in 0..16 {
-                let [parked, named, letter_partition, partition] = [1, 2, 4, 8].map(|bit| flags & bit > 0);
-                courses.push(Course { parked, named, letter, letter_partition, reply, partition });
+                let [parked, named, same_partition, partition] = [1, 2, 4, 8].map(|bit| flags & bit > 0);
+                courses.push(Course { parked, named, letter, same_partition, reply, partition });
             }
         }
         courses
@@ -336,7 +340,7 @@ mod tests {
             parked: true,
             named: true,
             letter: Letter::Unwritten,
-            letter_partition: true,
+            same_partition: true,
             reply: Form::Answer,
             partition: true,
         };
@@ -370,7 +374,7 @@ mod tests {
             parked: false,
             named: false,
             letter: Letter::Unwritten,
-            letter_partition: true,
+            same_partition: true,
             reply: Form::Answer,
             partition: false,
         };
@@ -386,9 +390,15 @@ mod tests {
             (E::UnknownTopic, Part::Reply, Course { named: true, ..lettered }, Some(lettered)),
             (E::UnknownTopic, Part::Letter, lettered, None),
             (E::BrokerTransportFailure, Part::Reply, named, None),
-            (E::UnknownPartition, Part::Letter, lettered, Some(Course { letter_partition: false, ..lettered })),
+            (E::UnknownPartition, Part::Letter, lettered, Some(Course { same_partition: false, ..lettered })),
             (E::MessageSizeTooLarge, Part::Letter, lettered, Some(Course { letter: Letter::Valueless, ..lettered })),
             (E::UnknownTopic, Part::Reply, Course { parked: true, ..plain }, Some(plain)),
+            (
+                E::UnknownPartition,
+                Part::Reply,
+                Course { parked: true, ..plain },
+                Some(Course { parked: true, same_partition: false, ..plain }),
+            ),
             (E::BrokerTransportFailure, Part::Reply, Course { parked: true, ..plain }, None),
         ];
         for (code, part, course, next) in cases {
