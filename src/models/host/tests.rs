@@ -236,7 +236,12 @@ async fn what_a_model_raises_or_says_leaves_its_host_alive() {
     assert_eq!(pid, json!(host.pid()));
     for (name, code, message) in [
         ("exit", Code::ModelError, "the model raised SystemExit: 3"),
-        ("large", Code::PayloadTooLarge, "the answer of models:/m/1 is larger than 64 MiB"),
+        (
+            "large",
+            Code::PayloadTooLarge,
+            "the answer of models:/m/1 is larger than 64 MiB, the most that a reply may have; ask for fewer rows, or raise \
+             message.max.bytes of the broker and in kafka.properties",
+        ),
         (
             "unwritable",
             Code::ModelError,
