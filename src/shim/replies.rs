@@ -131,6 +131,8 @@ impl Replies {
             ("isolation.level", "read_uncommitted"),
             ("fetch.wait.max.ms", wait),
             ("fetch.queue.backoff.ms", "5"),
+            // As for the intake.
+            ("enable.sparse.connections", "false"),
             ("queued.max.messages.kbytes", "16384"),
         ];
         let consumer = cluster.client_with_topic_ids("shim-consumer", &settings, cluster.context("shim-consumer"))?;

@@ -12,6 +12,7 @@ mod admission;
 mod allowance;
 mod batch;
 mod concluder;
+mod held;
 mod pool;
 mod session;
 mod transactor;

@@ -1,6 +1,6 @@
 //! The thread that puts what requests end in into transactions.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
@@ -10,10 +10,11 @@ use prometheus::{Histogram, IntCounter};
 use tracing::{error, info, warn};
 
 use super::Prepared;
-use super::admission::{Admission, Spot, Verdict};
+use super::admission::{Admission, Verdict};
 use super::allowance::Allowance;
 use super::batch::Batch;
 use super::concluder::{Concluded, Concluder, Outcome};
+use super::held::Held;
 use super::pool::Pool;
 use super::session::{Broken, Maker, SESSIONS, Session, Written};
 use super::twins::{self, Twins};
@@ -30,9 +31,6 @@ const IDLE: Duration = Duration::from_millis(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Between a transaction that came to nothing, though no record was refused, and the next.
 const AFTER_ABORT: Duration = Duration::from_millis(100);
-/// After a job that travelled apart was refused, so long the next waits; and at most, when one after another is.
-const AFTER_APART: Duration = Duration::from_millis(50);
-const LONGEST_AFTER_APART: Duration = Duration::from_secs(1);
 /// Between two attempts to make a session.
 const AFTER_SESSION: Duration = Duration::from_millis(500);
 /// How long the broker may take to say what it has committed.
@@ -65,19 +63,6 @@ pub(super) struct Transactor<S> {
     /// Nobody will know what became of a transaction, so none of those after it may be committed.
     is_over: bool,
     tally: Tally,
-}
-
-/// Jobs that are held back, in their order.
-struct Held {
-    jobs: VecDeque<(Job, Verdict)>,
-    /// Where they go, if others must not overtake them.
-    spots: HashSet<Spot>,
-    /// What was known when they were looked at last, and when that was.
-    version: u64,
-    looked: Instant,
-    /// When the next may travel apart, and how long the one after it has to wait if that comes to nothing.
-    apart_after: Instant,
-    pause: Duration,
 }
 
 /// Handles with their labels bound.
@@ -518,42 +503,5 @@ impl<S: Fn() -> bool> Transactor<S> {
             }
             thread::sleep(AFTER_SESSION);
         }
-    }
-}
-
-impl Held {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            jobs: VecDeque::new(),
-            spots: HashSet::new(),
-            version: 0,
-            looked: now,
-            apart_after: now,
-            pause: AFTER_APART,
-        }
-    }
-
-    /// Whether one may travel apart now.
-    fn is_due(&self) -> bool {
-        Instant::now() >= self.apart_after && self.jobs.iter().any(|(_, verdict)| *verdict == Verdict::Apart)
-    }
-
-    /// The one that travels apart next.
-    fn next(&mut self) -> Option<Job> {
-        let index = self.jobs.iter().position(|(_, verdict)| *verdict == Verdict::Apart)?;
-        self.jobs.remove(index).map(|(job, _)| job)
-    }
-
-    /// What travelled apart is there: others that go there may travel together.
-    fn went_well(&mut self) {
-        self.pause = AFTER_APART;
-        self.version = u64::MAX;
-    }
-
-    fn came_to_nothing(&mut self) {
-        self.apart_after = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_AFTER_APART);
-        self.version = u64::MAX;
     }
 }
