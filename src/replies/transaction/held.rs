@@ -42,6 +42,11 @@ impl Held {
     }
 
     /// The one that travels apart next.
+    pub(super) fn peek(&self) -> Option<&Job> {
+        self.jobs.iter().find(|(_, verdict)| *verdict == Verdict::Apart).map(|(job, _)| job)
+    }
+
+    /// Takes the one that travels apart next.
     pub(super) fn next(&mut self) -> Option<Job> {
         let index = self.jobs.iter().position(|(_, verdict)| *verdict == Verdict::Apart)?;
         self.jobs.remove(index).map(|(job, _)| job)

@@ -1,6 +1,6 @@
 //! The thread that puts what requests end in into transactions.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
@@ -10,7 +10,7 @@ use prometheus::{Histogram, IntCounter};
 use tracing::{error, info, warn};
 
 use super::Prepared;
-use super::admission::{Admission, Verdict};
+use super::admission::{Admission, Spot, Verdict};
 use super::allowance::Allowance;
 use super::batch::Batch;
 use super::concluder::{Concluded, Concluder, Outcome};
@@ -139,7 +139,7 @@ impl<S: Fn() -> bool> Transactor<S> {
                 let jobs = self.settle(concluded);
                 self.again(jobs);
             }
-            self.travel_apart();
+            self.travel_apart(None);
             if self.is_over {
                 return false;
             }
@@ -210,9 +210,10 @@ impl<S: Fn() -> bool> Transactor<S> {
         }
     }
 
-    /// Sends the next of those that travel apart, or sees to the one that is on its way.
-    fn travel_apart(&mut self) {
-        let Some((session, batch)) = self.apart.take() else { return self.set_out() };
+    /// Sends the next of those that travel apart, or sees to the one that is on its way. `gathered`: what is to be concluded
+    /// next.
+    fn travel_apart(&mut self, gathered: Option<&Batch>) {
+        let Some((session, batch)) = self.apart.take() else { return self.set_out(gathered) };
         let (index, reason) = (session.index(), None);
         let concluded = |batch, outcome, session, refused| Concluded {
             batch,
@@ -242,8 +243,8 @@ impl<S: Fn() -> bool> Transactor<S> {
     }
 
     /// Sends the next of those that travel apart, if there is a session that nobody else needs.
-    fn set_out(&mut self) {
-        if !self.held.is_due() || self.is_over {
+    fn set_out(&mut self, gathered: Option<&Batch>) {
+        if !self.held.is_due() || self.is_over || self.parts.ordered && self.is_preceded(gathered) {
             return;
         }
         let Some(session) = self.pool.take(&[self.concluder.session(), self.gathering]) else { return };
@@ -260,6 +261,18 @@ impl<S: Fn() -> bool> Transactor<S> {
                 self.again(vec![job]);
             }
         }
+    }
+
+    /// Whether others must leave before the one that travels apart next: those that go where it goes, and came before it.
+    /// What comes after it is held back, so it does not wait for long.
+    fn is_preceded(&self, gathered: Option<&Batch>) -> bool {
+        let Some(job) = self.held.peek() else { return false };
+        let spots: HashSet<Spot> = self.admission.spots(job).map(|(_, spot)| spot).collect();
+        let leaves_before = |other: &Job| self.admission.spots(other).any(|(_, spot)| spots.contains(&spot));
+        // What is being concluded may come back.
+        self.concluder.session().is_some()
+            || self.ready.iter().any(leaves_before)
+            || gathered.is_some_and(|batch| batch.spots(&self.admission).iter().any(|spot| spots.contains(spot)))
     }
 
     /// Gathers one transaction and has it concluded.
@@ -296,7 +309,7 @@ impl<S: Fn() -> bool> Transactor<S> {
                 self.again(earlier);
             }
             self.look_again();
-            self.travel_apart();
+            self.travel_apart(Some(&batch));
             let is_awaited = || batch.is_awaited() || (self.stopping)();
             let others =
                 || self.offsets.under_way() > batch.len() + self.held.jobs.len() + usize::from(self.apart.is_some());
