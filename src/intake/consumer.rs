@@ -146,6 +146,8 @@ fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a 
         // So much of a backlog is in memory, and a fetch on top of it, however long it is; more is not faster.
         ("queued.max.messages.kbytes", "2048"),
         ("fetch.max.bytes", "4194304"),
+        // What zstd unpacks to is held against it, too: a record that does not fit would stop its partition for ever.
+        ("receive.message.max.bytes", "2147483647"),
         ("statistics.interval.ms", "5000"),
         // Otherwise librdkafka 2.12 may never connect again after a broker stood still, though it asks for the group's
         // coordinator. A consumer of all partitions needs all brokers anyway.
