@@ -149,8 +149,8 @@ fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a 
         // What zstd unpacks to is held against it, too: a record that does not fit would stop its partition for ever.
         ("receive.message.max.bytes", "2147483647"),
         ("statistics.interval.ms", "5000"),
-        // Otherwise librdkafka 2.12 may never connect again after a broker stood still, though it asks for the group's
-        // coordinator. A consumer of all partitions needs all brokers anyway.
+        // A consumer of all partitions needs all brokers anyway. One that waits to connect until it has to was seen not to
+        // connect again after its broker stood still; this alone does not prevent that.
         ("enable.sparse.connections", "false"),
         // Partitions that are added are seen within this time.
         ("topic.metadata.refresh.interval.ms", "5000"),
