@@ -1,6 +1,7 @@
 //! Where the brokers are, and how each of our clients is set up.
 
 use std::collections::BTreeMap;
+use std::convert::identity;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
+use super::bootstrap::Native;
 use super::context::{BrokerContext, BrokerHealth};
 use super::embedded::Embedded;
 use super::error::BrokerError;
@@ -63,23 +65,22 @@ impl Cluster {
         &self.health
     }
 
-    /// The callbacks for a client that needs no others.
-    pub fn context(&self, role: &'static str) -> BrokerContext {
-        BrokerContext::new(role, self.health.clone())
-    }
-
     /// Creates a client: what every client needs, then `settings` of its role, then the user's `kafka.properties`, of
-    /// which the later win.
+    /// which the later win. `context` makes its callbacks of those that each client has.
     ///
     /// # Errors
     /// When librdkafka refuses a property or cannot start its threads.
-    pub fn client<C, T>(&self, role: &'static str, settings: &[(&str, &str)], context: C) -> Result<T, BrokerError>
+    pub fn client<C, T>(
+        &self,
+        role: &'static str,
+        settings: &[(&str, &str)],
+        context: impl FnOnce(BrokerContext) -> C,
+    ) -> Result<T, BrokerError>
     where
         C: rdkafka::ClientContext,
-        T: FromClientConfigAndContext<C>,
+        T: FromClientConfigAndContext<C> + Native,
     {
-        T::from_config_and_context(&self.client_config(role, settings), context)
-            .map_err(|error| BrokerError::client(role, error))
+        self.make(role, &self.client_config(role, settings), context)
     }
 
     /// The same for a client whose [`BrokerContext`] is to know which topic it reads.
@@ -90,11 +91,11 @@ impl Cluster {
         &self,
         role: &'static str,
         settings: &[(&str, &str)],
-        context: C,
+        context: impl FnOnce(BrokerContext) -> C,
     ) -> Result<T, BrokerError>
     where
         C: rdkafka::ClientContext,
-        T: FromClientConfigAndContext<C>,
+        T: FromClientConfigAndContext<C> + Native,
     {
         let mut config = self.client_config(role, settings);
         let (debug, metadata) = topic_id::DEBUG;
@@ -103,7 +104,25 @@ impl Cluster {
             None => metadata.to_owned(),
         };
         config.set(debug, with_metadata).set_log_level(RDKafkaLogLevel::Debug);
-        T::from_config_and_context(&config, context).map_err(|error| BrokerError::client(role, error))
+        self.make(role, &config, context)
+    }
+
+    fn make<C, T>(
+        &self,
+        role: &'static str,
+        config: &ClientConfig,
+        context: impl FnOnce(BrokerContext) -> C,
+    ) -> Result<T, BrokerError>
+    where
+        C: rdkafka::ClientContext,
+        T: FromClientConfigAndContext<C> + Native,
+    {
+        let broker = BrokerContext::new(role, self.health.clone());
+        let bootstrap = broker.bootstrap().clone();
+        let client = T::from_config_and_context(config, context(broker));
+        let client = client.map_err(|error| BrokerError::client(role, error))?;
+        bootstrap.belongs_to(&client, config.get("bootstrap.servers").unwrap_or_default());
+        Ok(client)
     }
 
     fn client_config(&self, role: &str, settings: &[(&str, &str)]) -> ClientConfig {
@@ -112,6 +131,8 @@ impl Cluster {
             .set("bootstrap.servers", &self.bootstrap_servers)
             .set("client.id", format!("signalbox-{role}"))
             .set("socket.keepalive.enable", "true")
+            // In milliseconds. What is to be done with them is up to the contexts.
+            .set("statistics.interval.ms", "5000")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000");
         for (key, value) in settings {
@@ -128,7 +149,7 @@ impl Cluster {
     /// # Errors
     /// When no broker answers.
     pub fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
-        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
         self.partitions_by(&consumer, topic)
     }
 
@@ -137,7 +158,7 @@ impl Cluster {
     /// # Errors
     /// When no broker answers.
     pub fn topics(&self) -> Result<BTreeMap<String, i32>, BrokerError> {
-        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
         let metadata = consumer.fetch_metadata(None, METADATA_TIMEOUT).map_err(|source| self.unreachable(source))?;
         self.health.answered();
         let count = |topic: &MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
@@ -150,7 +171,7 @@ impl Cluster {
     /// # Errors
     /// When no broker answers.
     pub fn leaders(&self, topic: &str) -> Result<Vec<i32>, BrokerError> {
-        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
         self.leaders_by(&consumer, topic)
     }
 

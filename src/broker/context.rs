@@ -13,6 +13,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, info, trace, warn};
 
+use super::bootstrap::Bootstrap;
 use super::topic_id::{FACILITY, TopicIds};
 
 /// Whether the broker can be reached, as all clients together see it.
@@ -29,6 +30,7 @@ pub struct BrokerContext {
     role: &'static str,
     health: Arc<BrokerHealth>,
     topic_ids: Arc<TopicIds>,
+    bootstrap: Bootstrap,
     /// Whether it says nothing for long.
     is_at_rest: bool,
 }
@@ -64,7 +66,7 @@ impl BrokerHealth {
 impl BrokerContext {
     /// The callbacks of the client with this role.
     pub fn new(role: &'static str, health: Arc<BrokerHealth>) -> Self {
-        Self { role, health, topic_ids: Arc::default(), is_at_rest: false }
+        Self { role, health, topic_ids: Arc::default(), bootstrap: Bootstrap::default(), is_at_rest: false }
     }
 
     /// The same for a client that is at rest most of the time. What such a one has to say of brokers that are away is heard
@@ -82,6 +84,24 @@ impl BrokerContext {
     /// The health that all clients share.
     pub fn health(&self) -> &BrokerHealth {
         &self.health
+    }
+
+    pub(super) fn bootstrap(&self) -> &Bootstrap {
+        &self.bootstrap
+    }
+
+    /// Looks at where the client's brokers come from, as its statistics have it; one that has none left begins again.
+    pub fn look_at_brokers<'a>(&self, sources: impl Iterator<Item = &'a str>) {
+        self.has_begun_again(self.bootstrap.look_at(sources));
+    }
+
+    fn has_begun_again(&self, has: bool) {
+        if has {
+            warn!(
+                client = self.role,
+                "the cluster said that it has no brokers, so they are asked for again at those of the config"
+            );
+        }
     }
 }
 
@@ -123,6 +143,10 @@ impl ClientContext for BrokerContext {
             }
             _ => warn!(client = self.role, %error, reason, "librdkafka reports an error"),
         }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.has_begun_again(self.bootstrap.look_at_json(statistics));
     }
 }
 

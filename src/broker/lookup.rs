@@ -39,10 +39,10 @@ impl Cluster {
     /// When librdkafka refuses a property.
     pub(crate) fn topic_lookup(&self) -> Result<TopicLookup, BrokerError> {
         let settings = [("allow.auto.create.topics", "false")];
-        let consumer = self.client("topics", &settings, self.context("topics").at_rest())?;
+        let consumer = self.client("topics", &settings, BrokerContext::at_rest)?;
         let admin = match self.is_embedded() {
             true => None,
-            false => Some(self.client("topics", &[], self.context("topics").at_rest())?),
+            false => Some(self.client("topics", &[], BrokerContext::at_rest)?),
         };
         Ok(TopicLookup { consumer, admin })
     }
@@ -54,10 +54,11 @@ impl TopicLookup {
     /// # Errors
     /// When no broker answers.
     pub(crate) fn state(&self, topic: &str) -> Result<Option<TopicState>, KafkaError> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT)?;
-        self.consumer.context().health().answered();
+        let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT);
         // Nobody else takes in what it has to say.
         self.consumer.poll(Duration::ZERO);
+        let metadata = metadata?;
+        self.consumer.context().health().answered();
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
         if let Some(code) = found.error().map(RDKafkaErrorCode::from) {
             let passes = matches!(code, RDKafkaErrorCode::LeaderNotAvailable | RDKafkaErrorCode::UnknownTopicId);

@@ -1,5 +1,6 @@
 //! Kafka itself: where the brokers are, how clients are set up, and the topics there must be.
 
+mod bootstrap;
 mod cluster;
 mod context;
 mod embedded;

@@ -1,5 +1,6 @@
 //! Whether a broker's transactions are real. Some take all the calls, and keep nothing of what they promise.
 
+use std::convert::identity;
 use std::thread;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl Cluster {
     pub fn probe_transactions(&self, config: &Kafka, instance: &str) -> Result<(), BrokerError> {
         let group = format!("{}-probe", config.group_id);
         let settings = [("group.id", group.as_str()), ("isolation.level", "read_committed")];
-        let consumer: BaseConsumer<BrokerContext> = self.client("probe", &settings, self.context("probe"))?;
+        let consumer: BaseConsumer<BrokerContext> = self.client("probe", &settings, identity)?;
         let name = format!("{instance}-probe");
         let earlier = self.probe_producer(&name)?;
         let transactions = |source| BrokerError::Transactions { source };
@@ -72,7 +73,7 @@ impl Cluster {
 
     fn probe_producer(&self, name: &str) -> Result<ProbeProducer, BrokerError> {
         let settings = [("transactional.id", name), ("enable.idempotence", "true"), ("acks", "all")];
-        let producer: ProbeProducer = self.client("probe", &settings, ProbeContext(self.context("probe")))?;
+        let producer: ProbeProducer = self.client("probe", &settings, ProbeContext)?;
         producer.init_transactions(PATIENCE).map_err(|source| BrokerError::Transactions { source })?;
         Ok(producer)
     }
@@ -115,6 +116,10 @@ impl ClientContext for ProbeContext {
             KafkaError::Global(code) if super::is_connection_trouble(*code) => self.0.error(error, reason),
             _ => tracing::debug!(%error, reason, "the probe of transactions"),
         }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.0.stats_raw(statistics);
     }
 }
 

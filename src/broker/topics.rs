@@ -1,5 +1,6 @@
 //! The topics there must be before anything starts.
 
+use std::convert::identity;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ impl Cluster {
                 .map(AsRef::as_ref)
                 .try_for_each(|topic: &str| embedded.create_topic(topic, config.partitions));
         }
-        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], self.context("metadata"))?;
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
         let retry_topics = config.retry_topics();
         let begin = Instant::now();
         for topic in topics.iter().map(AsRef::as_ref) {
@@ -91,7 +92,7 @@ impl Cluster {
         if self.embedded().is_some() {
             return Ok(None);
         }
-        let admin: AdminClient<BrokerContext> = self.client("admin", &[], self.context("admin"))?;
+        let admin: AdminClient<BrokerContext> = self.client("admin", &[], identity)?;
         let options = AdminOptions::new().request_timeout(Some(CREATE_TIMEOUT));
         let topics: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let described = match blocking(admin.describe_configs(&topics, &options))? {
@@ -125,7 +126,7 @@ impl Cluster {
         let refused = |code: RDKafkaErrorCode| {
             missing(format!("the broker does not create it: {code}"), "give this client the right to create topics")
         };
-        let admin: AdminClient<BrokerContext> = self.client("admin", &[], self.context("admin"))?;
+        let admin: AdminClient<BrokerContext> = self.client("admin", &[], identity)?;
         let mut new_topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(config.replication_factor));
         for (name, value) in settings {
             new_topic = new_topic.set(name, value);

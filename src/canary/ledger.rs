@@ -1,5 +1,6 @@
 //! What instances tell each other of their canaries: a compacted topic, which each of them reads whole.
 
+use std::convert::identity;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -173,11 +174,10 @@ impl Keeper {
             ("fetch.wait.max.ms", wait),
         ];
         let consumer: BaseConsumer<BrokerContext> =
-            self.cluster.client_with_topic_ids("state-consumer", &settings, self.cluster.context("state-consumer"))?;
+            self.cluster.client_with_topic_ids("state-consumer", &settings, identity)?;
         let settings =
             [("acks", "all"), ("enable.idempotence", "true"), ("message.timeout.ms", "10000"), ("linger.ms", "0")];
-        let scribe = Scribe(self.cluster.context("state-producer"));
-        let producer = self.cluster.client("state-producer", &settings, scribe)?;
+        let producer = self.cluster.client("state-producer", &settings, Scribe)?;
         let mut assignment = TopicPartitionList::with_capacity(1);
         let of_topic = |source| BrokerError::Topic { topic: topic.clone(), source };
         for partition in 0..count {
@@ -225,6 +225,10 @@ impl ClientContext for Scribe {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.error(error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.0.stats_raw(statistics);
     }
 }
 

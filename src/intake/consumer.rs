@@ -63,8 +63,8 @@ impl Intake {
         readiness.waits_for(format!("partitions of '{}' to be assigned", config.requests_topic));
         let topics = Topics::of(config, &cluster.topics()?);
         let (completions, receiver) = channel();
-        let context = IntakeContext::new(ContextParts {
-            broker: cluster.context("intake"),
+        let parts = |broker| ContextParts {
+            broker,
             topics: topics.clone(),
             drain: config.drain_timeout,
             commits: config.delivery() == Delivery::AtLeastOnce,
@@ -75,7 +75,8 @@ impl Intake {
             completions: receiver,
             metrics: metrics.clone(),
             readiness: readiness.clone(),
-        });
+        };
+        let context = |broker| IntakeContext::new(parts(broker));
         let consumer: BaseConsumer<IntakeContext> =
             cluster.client_with_topic_ids("intake", &settings(config, cluster), context)?;
         let subscribed = consumer.subscribe(&[topics.requests()]);
@@ -148,10 +149,6 @@ fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a 
         ("fetch.max.bytes", "4194304"),
         // What zstd unpacks to is held against it, too: a record that does not fit would stop its partition for ever.
         ("receive.message.max.bytes", "2147483647"),
-        ("statistics.interval.ms", "5000"),
-        // A consumer of all partitions needs all brokers anyway. One that waits to connect until it has to was seen not to
-        // connect again after its broker stood still; this alone does not prevent that.
-        ("enable.sparse.connections", "false"),
         // Partitions that are added are seen within this time.
         ("topic.metadata.refresh.interval.ms", "5000"),
     ];

@@ -13,6 +13,7 @@ mod notes;
 mod sender;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::identity;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -132,7 +133,7 @@ impl Redrive {
             ("isolation.level", "read_committed"),
             ("enable.partition.eof", "true"),
         ];
-        let consumer = cluster.client("redrive", &settings, cluster.context("redrive"))?;
+        let consumer = cluster.client("redrive", &settings, identity)?;
         let topic = &*kafka.dead_letter_topic;
         let choice = Choice {
             filter: self.filter.clone(),

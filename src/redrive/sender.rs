@@ -42,7 +42,7 @@ struct SenderContext {
 
 impl Sender {
     pub(super) fn open(cluster: &Cluster, name: &str) -> Result<Self, BrokerError> {
-        let context = SenderContext { broker: cluster.context("redrive"), refused: Mutex::new(None) };
+        let context = |broker| SenderContext { broker, refused: Mutex::new(None) };
         let settings: Vec<_> = SETTINGS.into_iter().chain([("transactional.id", name)]).collect();
         let producer: ThreadedProducer<SenderContext> = cluster.client("redrive", &settings, context)?;
         let sender = Self { producer };
@@ -126,6 +126,10 @@ impl ClientContext for SenderContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.broker.error(error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.broker.stats_raw(statistics);
     }
 }
 

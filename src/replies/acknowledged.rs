@@ -16,7 +16,7 @@ use super::directory::Standing;
 use super::job::Job;
 use super::publisher::Parts;
 use super::recourse::{Cause, Part};
-use super::throttle::{self, Throttle};
+use super::throttle::Throttle;
 use crate::broker::{BrokerContext, BrokerError};
 use crate::telemetry::Flow;
 
@@ -38,7 +38,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("sticky.partitioning.linger.ms", "0"),
     // As Java's clients partition.
     ("partitioner", "murmur2_random"),
-    throttle::INTERVAL,
 ];
 
 /// Cheap to clone.
@@ -74,9 +73,8 @@ struct DeliveryContext {
 impl Acknowledged {
     pub(super) fn start(parts: Parts) -> Result<Self, BrokerError> {
         let (unsettled, receiver) = unbounded_channel();
-        let broker = parts.cluster.context("replies");
         let (counts, flow, throttle) = (parts.counts.clone(), parts.flow.clone(), parts.throttle.clone());
-        let context = DeliveryContext { broker, unsettled, counts, flow, throttle };
+        let context = |broker| DeliveryContext { broker, unsettled, counts, flow, throttle };
         let producer = parts.cluster.client("replies", &parts.limits.after(SETTINGS), context)?;
         let acknowledged = Self { shared: Arc::new(Shared { producer, parts, runtime: Handle::current() }) };
         acknowledged.shared.runtime.spawn(acknowledged.clone().settle(receiver));
@@ -234,6 +232,7 @@ impl ClientContext for DeliveryContext {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
+        self.broker.stats_raw(statistics);
         self.throttle.take(0, statistics);
     }
 }

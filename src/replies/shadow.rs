@@ -72,7 +72,7 @@ impl ShadowPublisher {
     /// # Errors
     /// When librdkafka refuses a property.
     pub fn start(config: &Kafka, cluster: &Cluster) -> Result<Self, BrokerError> {
-        let context = ShadowContext { broker: cluster.context("shadows"), log: LogGate::default() };
+        let context = |broker| ShadowContext { broker, log: LogGate::default() };
         Ok(Self { producer: cluster.client("shadows", SETTINGS, context)?, topic: config.shadow_topic.clone() })
     }
 
@@ -149,6 +149,10 @@ impl ClientContext for ShadowContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.broker.error(error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.broker.stats_raw(statistics);
     }
 }
 

@@ -5,9 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::Gauge;
 use serde::Deserialize;
 
-/// How often librdkafka tells its statistics, in milliseconds, as its property has it.
-pub(super) const INTERVAL: (&str, &str) = ("statistics.interval.ms", "5000");
-
 /// Shows the longest wait of all producers of replies. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Throttle {

@@ -3,6 +3,7 @@
 //! The partition is assigned, never subscribed to, so no rebalance can take it away; its end is found before the first
 //! call is let in, so no reply can lie before it.
 
+use std::convert::identity;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,11 +132,9 @@ impl Replies {
             ("isolation.level", "read_uncommitted"),
             ("fetch.wait.max.ms", wait),
             ("fetch.queue.backoff.ms", "5"),
-            // As for the intake.
-            ("enable.sparse.connections", "false"),
             ("queued.max.messages.kbytes", "16384"),
         ];
-        let consumer = cluster.client_with_topic_ids("shim-consumer", &settings, cluster.context("shim-consumer"))?;
+        let consumer = cluster.client_with_topic_ids("shim-consumer", &settings, identity)?;
         let stop = Arc::new(AtomicBool::new(false));
         let partition = source.partition;
         let reader = Reader {

@@ -79,7 +79,7 @@ impl Requests {
         max_body: usize,
         flow: Flow,
     ) -> Result<Self, ShimError> {
-        let context = DeliveryReports { broker: cluster.context("shim-producer"), callers, flow: flow.clone() };
+        let context = |broker| DeliveryReports { broker, callers, flow: flow.clone() };
         // A request that is older than every deadline is not worth delivering.
         let timeout = longest_timeout.as_millis().max(1).to_string();
         // Whether a record is too large is the broker's to say.
@@ -171,6 +171,10 @@ impl ClientContext for DeliveryReports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.broker.error(error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.broker.stats_raw(statistics);
     }
 }
 

@@ -185,7 +185,7 @@ async fn repeated_and_poisoned_replies_are_counted_and_disturb_nobody() {
     until("repeats are counted", || running.metrics.shim_unclaimed.get() == 2).await;
 
     // Replies that no one of ours would write: no headers, null and foreign correlation ids.
-    let producer: BaseProducer = world.cluster.client("stranger", &[], DefaultProducerContext).unwrap();
+    let producer: BaseProducer = world.cluster.client("stranger", &[], |_| DefaultProducerContext).unwrap();
     for id in [None, Some(None), Some(Some(&b"\xff\xfe"[..]))] {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("inference-replies").partition(1);
         if let Some(value) = id {

@@ -54,6 +54,9 @@ fn a_broker_that_stands_still_is_said_and_that_it_goes_on() {
         assert!(why.contains("broker"), "{why}");
         assert_eq!(Scrape::of(&signalbox).sum("ready", &["part=\"replies\""]), 0.0);
         signal("CONT", kafka.pid());
+        wait_until("the replies", LIMIT, || {
+            (signalbox.metric("signalbox_published_total{kind=\"reply\"}")? >= 5.0).then_some(())
+        });
         assert_eq!(setup.replies(5, LIMIT).len(), 5, "{}", signalbox.log());
         wait_until_ready(&signalbox, 200, &["replies", "requests"]);
         assert_eq!(Scrape::of(&signalbox).sum("ready", &[]), 3.0);

@@ -17,7 +17,7 @@ use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
 use crate::config::Kafka;
 use crate::intake::Staged;
 use crate::replies::limits::Limits;
-use crate::replies::throttle::{self, Throttle};
+use crate::replies::throttle::Throttle;
 
 /// How long one attempt of a step may take. After it the process may have been told to end.
 const TRY: Duration = Duration::from_secs(5);
@@ -54,7 +54,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("sticky.partitioning.linger.ms", "0"),
     // As Java's clients partition.
     ("partitioner", "murmur2_random"),
-    throttle::INTERVAL,
 ];
 
 /// While one gathers and another is at its commit, the broker still writes down what became of the third's, and would
@@ -129,8 +128,13 @@ impl Maker {
     /// Introduces a producer to the coordinator, which decides what an earlier one of this name has left open, and takes
     /// nothing from that one any more.
     pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
-        let (broker, throttle) = (self.cluster.context("replies").at_rest(), self.throttle.clone());
-        let context = SessionContext { broker, refused: Mutex::new(Vec::new()), index, throttle };
+        let throttle = self.throttle.clone();
+        let context = |broker: BrokerContext| SessionContext {
+            broker: broker.at_rest(),
+            refused: Mutex::new(Vec::new()),
+            index,
+            throttle,
+        };
         let name = format!("{}.{index}", self.identity.name());
         let mut settings = self.limits.after(SETTINGS);
         settings.push(("transactional.id", &name));
@@ -336,6 +340,7 @@ impl ClientContext for SessionContext {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
+        self.broker.stats_raw(statistics);
         self.throttle.take(self.index, statistics);
     }
 }

@@ -143,9 +143,9 @@ fn respond(
     mut answer: impl FnMut(&ReplyRecord) -> Option<Said>,
 ) {
     let settings = [("group.id", "responder"), ("fetch.wait.max.ms", "5"), ("enable.auto.commit", "false")];
-    let consumer: BaseConsumer<BrokerContext> =
-        cluster.client("responder", &settings, cluster.context("responder")).unwrap();
-    let producer: BaseProducer = cluster.client("responder", &[("linger.ms", "0")], DefaultProducerContext).unwrap();
+    let consumer: BaseConsumer<BrokerContext> = cluster.client("responder", &settings, std::convert::identity).unwrap();
+    let producer: BaseProducer =
+        cluster.client("responder", &[("linger.ms", "0")], |_| DefaultProducerContext).unwrap();
     let mut assignment = TopicPartitionList::new();
     for partition in 0..kafka.partitions {
         assignment.add_partition_offset(&kafka.requests_topic, partition, Offset::Beginning).unwrap();

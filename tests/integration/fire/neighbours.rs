@@ -18,7 +18,7 @@ const BAD: u32 = 10;
 /// How many times the innocents' 99th percentile may be what it is without bad ones.
 const BEARABLE: u32 = 2;
 /// What is less than this is not noticed, however much longer than usual it is.
-const UNNOTICED: Duration = Duration::from_millis(100);
+const UNNOTICED: Duration = Duration::from_millis(200);
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Before each noisy turn.
 const QUIET: Duration = Duration::from_secs(3);

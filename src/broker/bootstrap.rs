@@ -1,0 +1,132 @@
+//! The way back to `bootstrap.servers`, for a client whose brokers are all gone.
+//!
+//! A broker that goes on after a standstill says for a moment that the cluster has no brokers. librdkafka drops then all
+//! that it knows, and asks nobody again, until the process ends (seen with 2.12; its issue 5301). So each client's
+//! statistics are looked at: when no broker is left in them, the client is given those of its config again.
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rdkafka::admin::AdminClient;
+use rdkafka::bindings::rd_kafka_brokers_add;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafka;
+use serde::Deserialize;
+
+/// A client whose native part can be reached.
+pub trait Native {
+    /// Points to librdkafka's client, which lives as long as this one.
+    fn native(&self) -> *mut RDKafka;
+}
+
+/// Where a client began, and itself, once it is made. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bootstrap(Arc<OnceLock<Beginning>>);
+
+#[derive(Debug)]
+struct Beginning {
+    /// Atomic only since threads may not share a bare pointer.
+    native: AtomicPtr<RDKafka>,
+    servers: CString,
+}
+
+/// The part of librdkafka's statistics that is wanted here.
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    brokers: std::collections::HashMap<String, Broker>,
+}
+
+#[derive(Deserialize)]
+struct Broker {
+    #[serde(default)]
+    source: String,
+}
+
+impl Bootstrap {
+    /// Remembers of whom it is, and the value of `bootstrap.servers`.
+    pub(super) fn belongs_to(&self, client: &impl Native, servers: &str) {
+        // What has a zero byte is no list of servers, and no client is made of it.
+        let Ok(servers) = CString::new(servers) else { return };
+        let _ = self.0.set(Beginning { native: AtomicPtr::new(client.native()), servers });
+    }
+
+    /// Gives the client its first brokers again. Only for its callbacks. False when it is not made yet.
+    fn begin_again(&self) -> bool {
+        let Some(Beginning { native, servers }) = self.0.get() else { return false };
+        #[expect(unsafe_code, reason = "the bindings have no safe call for it")]
+        // SAFETY: callbacks run while the client is polled, by whoever holds it, so librdkafka's part of it is alive;
+        // it takes this call on any thread, and copies the string.
+        unsafe {
+            rd_kafka_brokers_add(native.load(Ordering::Relaxed), servers.as_ptr());
+        }
+        true
+    }
+
+    /// Looks at where a client's brokers come from, as its statistics have it: `learned` from others, `configured`, or
+    /// none that could be asked, such as `logical`. Whether it had to begin again.
+    pub(super) fn look_at<'a>(&self, mut sources: impl Iterator<Item = &'a str>) -> bool {
+        !sources.any(|source| matches!(source, "learned" | "configured")) && self.begin_again()
+    }
+
+    /// The same with statistics as librdkafka tells them.
+    pub(super) fn look_at_json(&self, statistics: &[u8]) -> bool {
+        let Ok(Statistics { brokers }) = serde_json::from_slice(statistics) else { return false };
+        self.look_at(brokers.values().map(|broker| &*broker.source))
+    }
+}
+
+impl<C: ConsumerContext> Native for BaseConsumer<C> {
+    fn native(&self) -> *mut RDKafka {
+        self.client().native_ptr()
+    }
+}
+
+impl<C: ProducerContext> Native for BaseProducer<C> {
+    fn native(&self) -> *mut RDKafka {
+        self.client().native_ptr()
+    }
+}
+
+impl<C: ProducerContext + 'static> Native for ThreadedProducer<C> {
+    fn native(&self) -> *mut RDKafka {
+        self.client().native_ptr()
+    }
+}
+
+impl<C: ClientContext> Native for AdminClient<C> {
+    fn native(&self) -> *mut RDKafka {
+        self.inner().native_ptr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_client_without_a_broker_finds_those_of_its_config() {
+        let cluster = MockCluster::new(1).unwrap();
+        // It knows of none, as one that was told that there are none.
+        let client: BaseConsumer = ClientConfig::new().create().unwrap();
+        assert!(client.fetch_metadata(None, Duration::from_millis(50)).is_err());
+        let bootstrap = Bootstrap::default();
+        assert!(!bootstrap.look_at([].into_iter()), "it is nobody's yet");
+        bootstrap.belongs_to(&client, &cluster.bootstrap_servers());
+        assert!(!bootstrap.look_at_json(b"no JSON"));
+        assert!(!bootstrap.look_at_json(br#"{"brokers": {"a/1": {"source": "learned"}, "b": {"source": "logical"}}}"#));
+        assert!(client.fetch_metadata(None, Duration::from_millis(50)).is_err());
+        assert!(bootstrap.look_at_json(br#"{"brokers": {"GroupCoordinator": {"source": "logical"}}}"#));
+        assert_eq!(client.fetch_metadata(None, PATIENCE).unwrap().brokers().len(), 1);
+    }
+}
