@@ -3,7 +3,7 @@
 use tokio::select;
 use tokio::time::Instant;
 
-use super::ask::is_over;
+use super::attempt::is_over;
 use crate::intake::{Expected, Ticket};
 use crate::message::Fault;
 use crate::models::{Lease, ModelHandle, until};

@@ -1,22 +1,14 @@
 //! The path of one request, from the record that was read to the ending that is published.
 
-mod ask;
-mod batch;
-mod breaker;
-mod call;
-mod cause;
+mod admission;
+mod attempt;
 mod deadline;
-mod fallback;
+mod dispatch;
 mod headroom;
-mod journey;
-mod line;
-mod load;
-mod parking;
-mod retries;
-mod room;
+mod retry_topics;
+mod route;
 mod shadow;
 mod snapshot;
-mod target;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -37,9 +29,9 @@ use crate::replies::{Ending, Place, Publisher};
 use crate::routing::RoutingTable;
 use crate::telemetry::Metrics;
 use headroom::Headroom;
-use journey::{Journey, Progress};
-use parking::{Next, RetryTopics};
-use room::Room;
+use dispatch::{Journey, Progress};
+use retry_topics::{Next, RetryTopics};
+use admission::Room;
 pub use shadow::Shadows;
 use snapshot::Snapshot;
 

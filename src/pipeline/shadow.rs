@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::call::call;
-use super::journey::{Chosen, Progress};
+use super::route::call::call;
+use super::dispatch::{Chosen, Progress};
 use super::snapshot::Snapshot;
 use crate::message::{Code, Fault, Outcome, Reply, Request, ServedBy, Stage};
 use crate::replies::{Primary, ShadowAnswer, ShadowPublisher};

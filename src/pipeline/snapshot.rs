@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::target::Target;
+use super::route::Target;
 use crate::canary::Subject;
 use crate::config::{self, Config, OnConditionError};
 use crate::models::{ModelUriError, Models};

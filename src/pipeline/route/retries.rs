@@ -10,7 +10,7 @@ use crate::invocation::retry::{RetryBudget, pause};
 use crate::telemetry::Metrics;
 
 /// How often the calls of one route are tried again, all its requests together.
-pub(super) struct RouteRetries {
+pub(in crate::pipeline) struct RouteRetries {
     policy: config::Retries,
     budget: RetryBudget,
     retried: IntCounter,
@@ -18,7 +18,7 @@ pub(super) struct RouteRetries {
 }
 
 impl RouteRetries {
-    pub(super) fn new(policy: config::Retries, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
+    pub(in crate::pipeline) fn new(policy: config::Retries, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
         Self {
             policy,
             budget: RetryBudget::default(),
@@ -28,12 +28,12 @@ impl RouteRetries {
     }
 
     /// A request has come.
-    pub(super) fn earn(&self) {
+    pub(in crate::pipeline) fn earn(&self) {
         self.budget.earn();
     }
 
     /// How long to wait before the call after so many; none when it is not to be made, or not `within` the time there is.
-    pub(super) fn pause(
+    pub(in crate::pipeline) fn pause(
         &self,
         calls: u32,
         retry_after: Option<Duration>,

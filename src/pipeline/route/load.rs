@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use super::breaker::RouteBreaker;
-use super::target::Target;
+use super::Target;
 use crate::message::{Code, Fault};
 use crate::routing::{self, Loads};
 
@@ -14,7 +14,7 @@ const MEMORY: Duration = Duration::from_secs(10);
 
 /// What a route has to do. It is read and written without a lock; what two calls write at once may be lost for one.
 #[derive(Debug, Default)]
-pub(super) struct Load {
+pub(in crate::pipeline) struct Load {
     in_flight: AtomicUsize,
     /// How long a call took at [`Self::seen`], in seconds, the latest ones counting the most: the bits of a float.
     mean: AtomicU64,
@@ -24,30 +24,30 @@ pub(super) struct Load {
 
 /// A request that a route has.
 #[derive(Debug)]
-pub(super) struct InFlight<'a>(&'a Load);
+pub(in crate::pipeline) struct InFlight<'a>(&'a Load);
 
 impl Load {
     /// Counts a request until that ends.
-    pub(super) fn enter(&self) -> InFlight<'_> {
+    pub(in crate::pipeline) fn enter(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)
     }
 
     /// Takes account of a call that was answered, or that was too slow to be.
-    pub(super) fn took(&self, seconds: f64) {
+    pub(in crate::pipeline) fn took(&self, seconds: f64) {
         self.took_at(seconds, now());
     }
 
     /// Takes account of a request that got no answer, where that is not the caller's own fault. It counts as a call that
     /// took all the time there is: a route that fails at once would look the fastest of all.
-    pub(super) fn failed(&self, fault: &Fault, limit: Duration) {
+    pub(in crate::pipeline) fn failed(&self, fault: &Fault, limit: Duration) {
         if fault.code.status() >= 500 || fault.code == Code::ResourceExhausted {
             self.took(limit.as_secs_f64());
         }
     }
 
     /// The same at this time.
-    pub(super) fn took_at(&self, seconds: f64, now: Duration) {
+    pub(in crate::pipeline) fn took_at(&self, seconds: f64, now: Duration) {
         let mean = self.weighted_mean(now).map_or(seconds, |(mean, weight)| mean * weight + seconds * (1.0 - weight));
         self.mean.store(mean.to_bits(), Ordering::Relaxed);
         self.seen.store(nanoseconds(now), Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Loads for [Arc<Target>] {
     }
 }
 
-pub(super) fn now() -> Duration {
+pub(in crate::pipeline) fn now() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }

@@ -13,7 +13,7 @@ use crate::models::{CallFailure, Lease};
 /// Calls the model. A model that is hosted here has the whole of `timeout` for it and is ended when that is not enough,
 /// so whose caller was in more of a hurry gets a fault while the call goes on: a host must not be taken for stuck because
 /// its callers have waited before. None when the deadline came first.
-pub(super) async fn call(
+pub(in crate::pipeline) async fn call(
     mut lease: Lease,
     request: Arc<Request>,
     payload: Bytes,

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use tokio::select;
 use tokio::time::Instant;
 
-use super::ask::{Unanswered, is_over};
+use super::attempt::{Unanswered, is_over};
 use super::deadline::deadline_of;
-use super::fallback::Fallbacks;
+use super::route::fallback::Fallbacks;
 use super::headroom::Headroom;
-use super::room::{Place, Room};
+use super::admission::{Place, Room};
 use super::snapshot::Snapshot;
 use crate::callers::Caller;
 use crate::message::{Code, Fault, Reply, Request, ServedBy, Stage};

@@ -6,14 +6,14 @@ use crate::config::{self, FallbackOn};
 use crate::telemetry::Metrics;
 
 /// What a route falls back on, and how often it has.
-pub(super) struct Fallbacks {
+pub(in crate::pipeline) struct Fallbacks {
     /// By [`FallbackOn`].
     counters: [Option<IntCounter>; FallbackOn::ALL.len()],
 }
 
 impl Fallbacks {
     /// None when the route names no other.
-    pub(super) fn new(endpoint: &str, route: &config::Route, metrics: &Metrics) -> Option<Self> {
+    pub(in crate::pipeline) fn new(endpoint: &str, route: &config::Route, metrics: &Metrics) -> Option<Self> {
         route.fallback.as_ref()?;
         let causes = route.fallback_on.as_deref().unwrap_or(&FallbackOn::ALL);
         let counter = |cause: FallbackOn| {
@@ -24,7 +24,7 @@ impl Fallbacks {
     }
 
     /// Whether the other route is asked now, which is counted.
-    pub(super) fn take(&self, cause: FallbackOn) -> bool {
+    pub(in crate::pipeline) fn take(&self, cause: FallbackOn) -> bool {
         let counter = &self.counters[cause as usize];
         counter.as_ref().inspect(|counter| counter.inc()).is_some()
     }

@@ -1,19 +1,28 @@
 //! What stands behind a route.
 
+pub(super) mod batch;
+pub(super) mod breaker;
+pub(super) mod call;
+pub(super) mod failure;
+pub(super) mod fallback;
+pub(super) mod load;
+pub(super) mod queue;
+mod retries;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::time::Instant;
 
-use super::batch::Batcher;
-use super::breaker::RouteBreaker;
-use super::fallback::Fallbacks;
-use super::line::Line;
-use super::load::Load;
-use super::retries::RouteRetries;
-use super::room::Share;
-use super::shadow::Shadow;
+use batch::Batcher;
+use breaker::RouteBreaker;
+use fallback::Fallbacks;
+use queue::Line;
+use load::Load;
+use retries::RouteRetries;
+use crate::pipeline::admission::Share;
+use crate::pipeline::shadow::Shadow;
 use crate::canary::Statistics;
 use crate::config::{self, Batching};
 use crate::invocation::too_large;
@@ -23,34 +32,34 @@ use crate::routing::Reason;
 use crate::telemetry::{Metrics, RouteMetrics};
 
 /// A route's model, and what is counted of it.
-pub(super) struct Target {
-    pub(super) model: ModelHandle,
-    pub(super) metrics: Arc<RouteMetrics>,
+pub(in crate::pipeline) struct Target {
+    pub(in crate::pipeline) model: ModelHandle,
+    pub(in crate::pipeline) metrics: Arc<RouteMetrics>,
     /// What it has to do.
-    pub(super) load: Load,
+    pub(in crate::pipeline) load: Load,
     /// Those of its requests that wait for calls of their own.
-    pub(super) line: Line,
+    pub(in crate::pipeline) line: Line,
     /// What its requests take of the room for all.
-    pub(super) share: Share,
+    pub(in crate::pipeline) share: Share,
     /// What became of its requests, where a canary is compared with others.
-    pub(super) statistics: Option<Arc<Statistics>>,
+    pub(in crate::pipeline) statistics: Option<Arc<Statistics>>,
     /// How often it was chosen, by [`Reason`].
-    pub(super) decisions: [IntCounter; Reason::ALL.len()],
+    pub(in crate::pipeline) decisions: [IntCounter; Reason::ALL.len()],
     /// Where copies of its requests go.
-    pub(super) shadow: Option<Shadow>,
+    pub(in crate::pipeline) shadow: Option<Shadow>,
     /// How often its condition failed on a request and was skipped.
-    pub(super) condition_skips: IntCounter,
+    pub(in crate::pipeline) condition_skips: IntCounter,
     /// How often it was drawn by chance since `sticky_by` gave nothing.
-    pub(super) sticky_failures: IntCounter,
+    pub(in crate::pipeline) sticky_failures: IntCounter,
     /// Those of its requests that wait at the same time, if they are joined.
-    pub(super) batcher: Option<Batcher>,
+    pub(in crate::pipeline) batcher: Option<Batcher>,
     /// Bytes of the largest answer, which has to fit a record.
-    pub(super) largest_answer: usize,
+    pub(in crate::pipeline) largest_answer: usize,
     /// How long a request may take here.
-    pub(super) timeout: Option<Duration>,
-    pub(super) breaker: Option<RouteBreaker>,
-    pub(super) retries: Option<RouteRetries>,
-    pub(super) fallbacks: Option<Fallbacks>,
+    pub(in crate::pipeline) timeout: Option<Duration>,
+    pub(in crate::pipeline) breaker: Option<RouteBreaker>,
+    pub(in crate::pipeline) retries: Option<RouteRetries>,
+    pub(in crate::pipeline) fallbacks: Option<Fallbacks>,
 }
 
 impl Target {
@@ -58,7 +67,7 @@ impl Target {
     ///
     /// # Errors
     /// When its model URI cannot be read, which a checked config rules out.
-    pub(super) fn new(
+    pub(in crate::pipeline) fn new(
         endpoint: &config::Endpoint,
         route: &config::Route,
         largest_answer: usize,
@@ -113,7 +122,7 @@ impl Target {
     ///
     /// # Errors
     /// `PAYLOAD_TOO_LARGE`.
-    pub(super) fn within_limit(&self, reply: Reply) -> Result<Reply, CallFailure> {
+    pub(in crate::pipeline) fn within_limit(&self, reply: Reply) -> Result<Reply, CallFailure> {
         if reply.body.len() <= self.largest_answer {
             return Ok(reply);
         }
@@ -122,7 +131,7 @@ impl Target {
     }
 
     /// Why a request with this deadline need not wait for a place at the model, if that is so.
-    pub(super) fn hopeless(&self, deadline: Option<Instant>) -> Option<Fault> {
+    pub(in crate::pipeline) fn hopeless(&self, deadline: Option<Instant>) -> Option<Fault> {
         let places = self.model.places();
         match self.batcher() {
             Some(batcher) => batcher.hopeless(deadline, places),
@@ -131,7 +140,7 @@ impl Target {
     }
 
     /// What joins its requests, unless its model is known to be called singly.
-    pub(super) fn batcher(&self) -> Option<&Batcher> {
+    pub(in crate::pipeline) fn batcher(&self) -> Option<&Batcher> {
         self.batcher.as_ref().filter(|batcher| !batcher.is_off_for(&self.model))
     }
 }

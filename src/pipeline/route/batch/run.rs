@@ -16,8 +16,8 @@ use crate::invocation::trust::{Joining, Objection};
 use crate::invocation::{Answers, Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Request};
 use crate::models::{CallFailure, Lease};
-use crate::pipeline::ask::is_over;
-use crate::pipeline::target::Target;
+use crate::pipeline::attempt::is_over;
+use crate::pipeline::route::Target;
 use crate::telemetry::BatchMetrics;
 
 /// Requests that go together, and the place that they have.

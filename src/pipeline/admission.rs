@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::load::now;
+use super::route::load::now;
 use crate::config::Kafka;
 
 /// The room of all routes.

@@ -5,7 +5,7 @@ use crate::message::{Code, Fault, Stage};
 
 /// What a request was at when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::pipeline) enum Step {
     /// Waiting for the model to be loaded, or for a turn.
     Wait,
     /// Calling the model.
@@ -17,7 +17,7 @@ pub(super) enum Step {
 
 /// Why the route could not answer; nothing when the caller is at fault. Whether the request itself was out of time, a
 /// fault does not say.
-pub(super) fn cause_of(fault: &Fault, step: Step) -> Option<FallbackOn> {
+pub(in crate::pipeline) fn cause_of(fault: &Fault, step: Step) -> Option<FallbackOn> {
     match (fault.stage, fault.code, step) {
         (Stage::Route | Stage::Publish, ..) => None,
         (Stage::Invoke, Code::DeadlineExceeded, Step::Wait) => Some(FallbackOn::Overload),

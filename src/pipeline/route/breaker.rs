@@ -13,7 +13,7 @@ use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
 /// A breaker that is shared by the calls of one route.
-pub(super) struct RouteBreaker {
+pub(in crate::pipeline) struct RouteBreaker {
     endpoint: Arc<str>,
     route: Arc<str>,
     /// Held for the moment that it takes to count, never over a call.
@@ -25,14 +25,14 @@ pub(super) struct RouteBreaker {
 }
 
 /// A call that was let through. It counts for nothing when it is dropped before it has ended.
-pub(super) struct Passage<'a> {
+pub(in crate::pipeline) struct Passage<'a> {
     breaker: &'a RouteBreaker,
     pass: Option<Pass>,
     ended: Option<Ended>,
 }
 
 impl RouteBreaker {
-    pub(super) fn new(policy: config::Breaker, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
+    pub(in crate::pipeline) fn new(policy: config::Breaker, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
         let to = |phase: Phase| metrics.breaker_transitions.with_label_values(&[endpoint, route, phase.name()]);
         let state = metrics.breaker_state.with_label_values(&[endpoint, route]);
         state.set(Phase::Closed as i64);
@@ -47,7 +47,7 @@ impl RouteBreaker {
     }
 
     /// Whether a call would not be let through now.
-    pub(super) fn refuses(&self) -> bool {
+    pub(in crate::pipeline) fn refuses(&self) -> bool {
         self.policy().refuses(self.begin.elapsed())
     }
 
@@ -55,7 +55,7 @@ impl RouteBreaker {
     ///
     /// # Errors
     /// When it is open; the fault says since when, why, and when to come back.
-    pub(super) fn admit(&self) -> Result<Passage<'_>, Fault> {
+    pub(in crate::pipeline) fn admit(&self) -> Result<Passage<'_>, Fault> {
         let mut policy = self.policy();
         let before = policy.phase();
         let admitted = policy.admit(self.begin.elapsed());
@@ -111,13 +111,13 @@ impl Drop for RouteBreaker {
 
 impl Passage<'_> {
     /// The same right some time later: if the breaker has opened since, it has to be asked for once more.
-    pub(super) fn renew(self) -> Result<Self, Fault> {
+    pub(in crate::pipeline) fn renew(self) -> Result<Self, Fault> {
         let is_valid = self.pass.as_ref().is_some_and(|pass| self.breaker.policy().is_valid(pass));
         if is_valid { Ok(self) } else { self.breaker.admit() }
     }
 
     /// The call has ended; `None` when nothing can be concluded from it.
-    pub(super) fn end(mut self, ended: Option<Ended>) {
+    pub(in crate::pipeline) fn end(mut self, ended: Option<Ended>) {
         self.ended = ended;
     }
 }

@@ -22,7 +22,7 @@ const MEMORY: Duration = Duration::from_secs(60);
 
 /// Who waits, in the order of their coming.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(in crate::pipeline) struct Line {
     waiting: Mutex<Waiting>,
     /// How many wait. While nobody does, nobody takes a lock to know that.
     length: AtomicUsize,
@@ -57,7 +57,7 @@ impl Line {
     /// Why a request with this deadline need not wait, if that is so: those before it take longer, even if each call from
     /// now on is as quick as the quickest of the latest. `places` are those of its model. Where nobody waits there is
     /// always hope.
-    pub(super) fn hopeless(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
+    pub(in crate::pipeline) fn hopeless(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
         let deadline = deadline.filter(|_| self.is_there_anybody())?;
         let (call, begin) = (self.pace.quickest_at(now())?, Instant::now());
         let left = |deadline: Instant| deadline.saturating_duration_since(begin);
@@ -66,7 +66,7 @@ impl Line {
     }
 
     /// Waits for a lease. Who gets it too late for any call leaves it to the next.
-    pub(super) async fn wait<Lease>(
+    pub(in crate::pipeline) async fn wait<Lease>(
         &self,
         deadline: Option<Instant>,
         mut leasing: Pin<&mut impl Future<Output = Result<Lease, Fault>>>,
@@ -84,7 +84,7 @@ impl Line {
     }
 
     /// Takes account of a call that has ended.
-    pub(super) fn took_at(&self, took: Duration, now: Duration) {
+    pub(in crate::pipeline) fn took_at(&self, took: Duration, now: Duration) {
         self.pace.took_at(took, now);
     }
 
@@ -149,7 +149,7 @@ fn earliest_turn(ahead: impl Iterator<Item = Option<Duration>>, places: usize, c
 }
 
 /// What a request is told that need not wait: before it there is so much, and it has only so much time left.
-pub(super) fn refused(before: Duration, left: Duration) -> Fault {
+pub(in crate::pipeline) fn refused(before: Duration, left: Duration) -> Fault {
     let message = format!(
         "at least {before:.1?} of calls are waiting before this request, which has {left:.0?} left; give the route more \
          `workers`, more `threads` or a higher `max_concurrency`, or come back later"

@@ -14,10 +14,10 @@ use std::task::Poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::ask::Alone;
-use super::headroom::Headroom;
-use super::line::refused;
-use super::target::Target;
+use crate::pipeline::attempt::Alone;
+use crate::pipeline::headroom::Headroom;
+use super::queue::refused;
+use super::Target;
 use crate::config;
 use crate::intake::Expected;
 use crate::invocation::body::Payload;
@@ -29,7 +29,7 @@ use run::Batch;
 
 /// The requests of one route that wait for its model.
 #[derive(Debug)]
-pub(super) struct Batcher {
+pub(in crate::pipeline) struct Batcher {
     settings: config::Batch,
     /// Whether the route says of its model that it answers each row as if it were alone.
     vouches: bool,
@@ -41,7 +41,7 @@ pub(super) struct Batcher {
 }
 
 /// What a request gets when its turn has come.
-pub(super) enum Turn {
+pub(in crate::pipeline) enum Turn {
     /// A place of its own; and what is known of it, if somebody has looked.
     Own(Lease, Expected, Option<Single>),
     /// It has been taken along.
@@ -50,23 +50,23 @@ pub(super) enum Turn {
 
 /// Somebody who has a place, and calls the model for several.
 #[derive(Debug)]
-pub(super) struct Company {
+pub(in crate::pipeline) struct Company {
     /// Which version of the model answers.
-    pub(super) version: Arc<str>,
+    pub(in crate::pipeline) version: Arc<str>,
     /// None comes when it was lost.
-    pub(super) answer: oneshot::Receiver<Answered>,
+    pub(in crate::pipeline) answer: oneshot::Receiver<Answered>,
 }
 
 /// What became of a request that was taken along.
 #[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) result: Result<Reply, CallFailure>,
+pub(in crate::pipeline) struct Answered {
+    pub(in crate::pipeline) result: Result<Reply, CallFailure>,
     /// How many calls it was part of.
-    pub(super) calls: u32,
+    pub(in crate::pipeline) calls: u32,
     /// How long the last of them took.
-    pub(super) took: Duration,
+    pub(in crate::pipeline) took: Duration,
     /// Whether the failure may be another's doing, so that it has to be called alone.
-    pub(super) in_company: bool,
+    pub(in crate::pipeline) in_company: bool,
 }
 
 /// A request's place in the queue, until its turn comes or it goes away.
@@ -78,7 +78,7 @@ struct Place<'a> {
 
 impl Target {
     /// Waits for a turn; with whoever is there, unless it is to be alone.
-    pub(super) async fn turn(
+    pub(in crate::pipeline) async fn turn(
         self: &Arc<Self>,
         headroom: Headroom<'_>,
         request: &Arc<Request>,
@@ -138,19 +138,19 @@ impl Target {
 impl Batcher {
     /// `vouches` whether the route says of its model that it answers each row as if it were alone, and `tells` whether what
     /// answers tells which requests of a call it refuses.
-    pub(super) fn new(settings: config::Batch, vouches: bool, tells: bool, metrics: BatchMetrics) -> Self {
+    pub(in crate::pipeline) fn new(settings: config::Batch, vouches: bool, tells: bool, metrics: BatchMetrics) -> Self {
         let queue = Queue::new(settings.max_rows, settings.target_latency, tells);
         Self { queue: Mutex::new(queue), entered: Notify::new(), settings, vouches, metrics }
     }
 
     /// Whether it is known that the requests for this model do not go together.
-    pub(super) fn is_off_for(&self, model: &ModelHandle) -> bool {
+    pub(in crate::pipeline) fn is_off_for(&self, model: &ModelHandle) -> bool {
         model.is_called_singly(self.vouches)
     }
 
     /// Why a request with this deadline need not wait, if that is so: what is before it takes far longer. `places` are
     /// those of its model.
-    pub(super) fn hopeless(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
+    pub(in crate::pipeline) fn hopeless(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
         let left = deadline?.saturating_duration_since(Instant::now());
         let expected = self.queue().expected_wait(places)?;
         (expected > left).then(|| refused(expected, left))
@@ -194,7 +194,7 @@ impl Batcher {
     }
 
     /// Takes account of a call for one request, of which there may be something known.
-    pub(super) fn called(&self, single: Option<&Single>, result: &Result<Reply, CallFailure>, took: Duration) {
+    pub(in crate::pipeline) fn called(&self, single: Option<&Single>, result: &Result<Reply, CallFailure>, took: Duration) {
         let is_refused = match result {
             Ok(_) => false,
             Err(failure) if failure.fault.retryable => return,
@@ -210,7 +210,7 @@ impl Batcher {
     }
 
     /// Takes account of a call with so many rows.
-    pub(super) fn took(&self, rows: usize, took: Duration) {
+    pub(in crate::pipeline) fn took(&self, rows: usize, took: Duration) {
         self.queue().size.took(rows, took);
     }
 }

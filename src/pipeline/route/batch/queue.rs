@@ -14,7 +14,7 @@ use crate::invocation::body::{Key, Payload, Signature};
 use crate::invocation::suspicion::Suspicion;
 use crate::invocation::trust::Joining;
 use crate::message::Request;
-use crate::pipeline::ask::is_over;
+use crate::pipeline::attempt::is_over;
 use crate::telemetry::BatchMetrics;
 
 /// Requests that wait.
