@@ -1,80 +1,82 @@
-//! When a route is not called for a while: a pure policy. Times are given in, as durations since some moment.
+//! The circuit breaker: a pure policy that keeps calls from a failing route for a while. Times are given in, as durations since
+//! some moment.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::config;
 
-/// In how many parts the window slides.
+/// Parts in which the window slides: the oldest tenth is forgotten at once.
 const BUCKETS: usize = 10;
 
-/// Lets calls through until too many of them fail or are slow; then none for a while; then probes, one after the other.
+/// Lets calls through until too many of them fail or are slow; then refuses all for a while; then lets probes through, one after
+/// the other.
 #[derive(Debug)]
 pub struct Breaker {
     policy: config::Breaker,
-    window: Window,
+    window: SlidingWindow,
     state: State,
-    /// Goes up with each change of the state, so that calls let through before it are told from those after it.
+    /// Number of changes of the state, so that calls let through before a change are told from those after it.
     generation: u64,
 }
 
-/// What a breaker does with calls. The numbers are those of the metric.
+/// Names the states of a breaker. The numbers are those of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Lets them through.
+    /// Lets calls through.
     Closed = 0,
-    /// Lets one through at a time.
+    /// Lets one call through at a time, as a probe.
     HalfOpen = 1,
-    /// Lets none through.
+    /// Lets no call through.
     Open = 2,
 }
 
-/// The right to make one call. It must be brought back with [`Breaker::end`].
+/// Permits one call. A pass must be brought back with [`Breaker::end`].
 #[derive(Debug)]
 #[must_use]
 pub struct Pass {
     generation: u64,
 }
 
-/// What became of a call.
+/// Tells the outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// Whether it failed through no fault of its caller's.
+    /// Whether the call failed through no fault of its caller's.
     pub failed: bool,
-    /// How long it took.
+    /// Duration of the call.
     pub took: Duration,
 }
 
-/// Why a call is not let through.
+/// Tells why a call is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// How long ago it opened.
+    /// Time since the breaker opened.
     pub open_for: Duration,
-    /// How long it still stays open.
+    /// Time for which it still stays open.
     pub left: Duration,
-    /// Why it opened.
+    /// Reason for which it opened.
     pub trip: Trip,
 }
 
-/// Why a breaker opened.
+/// Tells why a breaker opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trip {
     /// Too many calls failed.
-    Errors(Tally),
+    Errors(CallCounts),
     /// Too many calls were slow.
-    Slow(Tally),
+    Slow(CallCounts),
     /// A probe was answered badly.
     Probe,
 }
 
-/// Calls that have ended.
+/// Counts calls that have ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// All of them.
+pub struct CallCounts {
+    /// All calls.
     pub calls: usize,
-    /// Those that failed.
+    /// Calls that failed.
     pub errors: usize,
-    /// Those that were slow, whether they failed or not.
+    /// Calls that were slow, whether they failed or not.
     pub slow: usize,
 }
 
@@ -85,21 +87,21 @@ enum State {
     HalfOpen { since: Duration, trip: Trip, good: usize, probing: bool },
 }
 
-/// What was counted of late, in parts of which the oldest is forgotten as a whole.
+/// Counts the calls of late in parts, of which the oldest is forgotten as a whole.
 #[derive(Debug, Default)]
-struct Window {
-    buckets: [Tally; BUCKETS],
-    /// The number of the newest bucket, since the beginning of time.
+struct SlidingWindow {
+    buckets: [CallCounts; BUCKETS],
+    /// Number of the newest bucket, since the beginning of time.
     newest: u128,
 }
 
 impl Breaker {
-    /// A closed breaker that has seen nothing.
+    /// Makes a closed breaker that has seen nothing.
     pub fn new(policy: config::Breaker) -> Self {
-        Self { policy, window: Window::default(), state: State::Closed, generation: 0 }
+        Self { policy, window: SlidingWindow::default(), state: State::Closed, generation: 0 }
     }
 
-    /// What it does with calls now.
+    /// Returns the state.
     pub fn phase(&self) -> Phase {
         match self.state {
             State::Closed => Phase::Closed,
@@ -108,7 +110,7 @@ impl Breaker {
         }
     }
 
-    /// Why it is not closed.
+    /// Returns the reason why the breaker is not closed.
     pub fn trip(&self) -> Option<&Trip> {
         match &self.state {
             State::Closed => None,
@@ -116,7 +118,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a call would not be let through now.
+    /// Tells whether a call would be refused now.
     pub fn refuses(&self, now: Duration) -> bool {
         match self.state {
             State::Closed => false,
@@ -125,7 +127,7 @@ impl Breaker {
         }
     }
 
-    /// Lets a call through, or tells why not. Once it has been open for long enough, the next call is a probe.
+    /// Lets a call through, or tells why not. Once the breaker has been open for long enough, the next call is a probe.
     ///
     /// # Errors
     /// When the call is not to be made.
@@ -148,14 +150,15 @@ impl Breaker {
         Ok(Pass { generation: self.generation })
     }
 
-    /// Whether it still is what it was when it let this call through. A call that was not made yet is made no more when
-    /// it is not.
+    /// Tells whether the state is still the one in which this call was let through. If not, a call that was not made yet is made
+    /// no more.
     pub fn is_valid(&self, pass: &Pass) -> bool {
         pass.generation == self.generation
     }
 
-    /// A call has ended; `None` when nothing can be concluded from it: it was given up, or its caller was at fault.
+    /// Ends a call; `None` when nothing can be concluded from it: the call was given up, or its caller was at fault.
     pub fn end(&mut self, pass: Pass, now: Duration, ended: Option<Ended>) {
+        // A call from before a change of the state says nothing about the time after it.
         if !self.is_valid(&pass) {
             return;
         }
@@ -164,8 +167,8 @@ impl Breaker {
         match (&mut self.state, verdict) {
             (State::Closed, Some((failed, slow))) => {
                 let width = self.policy.window / BUCKETS as u32;
-                let tally = self.window.add(now, width, failed, slow);
-                if let Some(trip) = trip(&self.policy, tally) {
+                let counts = self.window.add(now, width, failed, slow);
+                if let Some(trip) = trip(&self.policy, counts) {
                     self.change(State::Open { since: now, trip });
                 }
             }
@@ -173,11 +176,12 @@ impl Breaker {
                 *probing = false;
                 *good += 1;
                 if *good >= self.policy.probes {
-                    self.window = Window::default();
+                    self.window = SlidingWindow::default();
                     self.change(State::Closed);
                 }
             }
             (State::HalfOpen { .. }, Some(_)) => self.change(State::Open { since: now, trip: Trip::Probe }),
+            // A lost probe makes room for the next.
             (State::HalfOpen { probing, .. }, None) => *probing = false,
             (State::Closed, None) | (State::Open { .. }, _) => {}
         }
@@ -189,47 +193,47 @@ impl Breaker {
     }
 }
 
-fn trip(policy: &config::Breaker, tally: Tally) -> Option<Trip> {
-    let reaches = |count: usize, share: f64| count as f64 >= share * tally.calls as f64;
-    if tally.calls < policy.minimum_calls {
+fn trip(policy: &config::Breaker, counts: CallCounts) -> Option<Trip> {
+    let reaches = |count: usize, share: f64| count as f64 >= share * counts.calls as f64;
+    if counts.calls < policy.minimum_calls {
         None
-    } else if reaches(tally.errors, policy.error_share) {
-        Some(Trip::Errors(tally))
-    } else if policy.slow_call.is_some() && reaches(tally.slow, policy.slow_share) {
-        Some(Trip::Slow(tally))
+    } else if reaches(counts.errors, policy.error_share) {
+        Some(Trip::Errors(counts))
+    } else if policy.slow_call.is_some() && reaches(counts.slow, policy.slow_share) {
+        Some(Trip::Slow(counts))
     } else {
         None
     }
 }
 
-impl Window {
-    /// Counts a call; what is in the window now. A time before the newest counts as the newest.
-    fn add(&mut self, now: Duration, width: Duration, failed: bool, slow: bool) -> Tally {
+impl SlidingWindow {
+    /// Counts a call, and returns the sum of the window. A time before the newest bucket counts as the newest.
+    fn add(&mut self, now: Duration, width: Duration, failed: bool, slow: bool) -> CallCounts {
         let number = now.as_nanos() / width.as_nanos().max(1);
         let forgotten = number.saturating_sub(self.newest).min(BUCKETS as u128);
         self.newest = self.newest.max(number);
         for back in 0..forgotten {
-            self.buckets[index(self.newest - back)] = Tally::default();
+            self.buckets[index(self.newest - back)] = CallCounts::default();
         }
         let bucket = &mut self.buckets[index(self.newest)];
-        *bucket = bucket.and(Tally { calls: 1, errors: failed.into(), slow: slow.into() });
-        self.buckets.into_iter().fold(Tally::default(), Tally::and)
+        *bucket = bucket.and(CallCounts { calls: 1, errors: failed.into(), slow: slow.into() });
+        self.buckets.into_iter().fold(CallCounts::default(), CallCounts::and)
     }
 }
 
 fn index(number: u128) -> usize {
-    // What is left of a division by ten fits.
+    // The remainder of a division by ten fits.
     (number % BUCKETS as u128) as usize
 }
 
-impl Tally {
+impl CallCounts {
     fn and(self, other: Self) -> Self {
         Self { calls: self.calls + other.calls, errors: self.errors + other.errors, slow: self.slow + other.slow }
     }
 }
 
 impl Phase {
-    /// The word that metrics use.
+    /// Returns the word that metrics use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -240,11 +244,11 @@ impl Phase {
 }
 
 impl fmt::Display for Trip {
-    /// Such as `12 of 20 calls failed`.
+    /// Writes the reason, such as `12 of 20 calls failed`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Errors(tally) => write!(formatter, "{} of {} calls failed", tally.errors, tally.calls),
-            Self::Slow(tally) => write!(formatter, "{} of {} calls were slow", tally.slow, tally.calls),
+            Self::Errors(counts) => write!(formatter, "{} of {} calls failed", counts.errors, counts.calls),
+            Self::Slow(counts) => write!(formatter, "{} of {} calls were slow", counts.slow, counts.calls),
             Self::Probe => formatter.write_str("a probe failed or was slow"),
         }
     }

@@ -1,4 +1,4 @@
-//! Calling a model over HTTP, by MLflow's scoring protocol.
+//! The HTTP backend: a model's server, called by MLflow's scoring protocol.
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -12,40 +12,39 @@ use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 
 use tokio::net::TcpStream;
 
-use super::answer::meaning_of;
+use super::meaning::meaning_of;
 use super::{Call, ExceptionLog, Failure};
 use crate::message::{Code, Fault, Headers, Reply, Stage, header};
 
-/// Bytes of the largest answer that is taken where nothing else is said: it is held in memory as a whole.
+/// Bytes of the largest answer that is taken where no other limit is given: an answer is held in memory as a whole.
 pub(crate) const LARGEST_REPLY: usize = 64 << 20;
 
-/// Bytes that are read of an error's body. The rest of a longer one is left.
+/// Bytes of an error's body that are read; the rest of a longer one is left unread.
 const LONGEST_ERROR: usize = 1 << 20;
 
-/// A server that speaks MLflow's scoring protocol, and the connections to it.
+/// Calls a server that speaks MLflow's scoring protocol, over a pool of connections.
 #[derive(Debug)]
 pub struct HttpBackend {
     client: Client,
     invocations: Url,
-    /// The model URI, as configured: what messages call it.
+    /// Model URI, as configured, by which messages name the model.
     model: Arc<str>,
     exceptions: ExceptionLog,
     concern: Concern,
 }
 
-/// Who runs the server at an address: it decides how long a connection that nobody uses is kept, and what is known of its
-/// errors.
+/// Names the owner of the server at an address, on whom depends how long an idle connection is kept, and how an error is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concern {
-    /// We do, and it keeps them longer than we do.
+    /// Signalbox runs the server, which keeps idle connections longer than we do.
     Ours,
-    /// Someone else. Servers close idle connections of their own accord (uvicorn after five seconds), and a request
-    /// sent at that moment is lost; so they are given up before.
+    /// Others run the server. Servers close idle connections of their own accord (uvicorn after five seconds), and a request
+    /// sent at that moment is lost; so such connections are given up before.
     Theirs,
 }
 
 impl HttpBackend {
-    /// The server that takes requests at this URL. Nothing is connected yet.
+    /// Prepares calls of the server that takes requests at this URL. Nothing is connected yet.
     pub fn new(invocations: Url, model: Arc<str>, concern: Concern, connections: usize) -> Result<Self, Fault> {
         let idle = match concern {
             Concern::Ours => Duration::from_secs(60),
@@ -63,14 +62,14 @@ impl HttpBackend {
         Ok(Self { client, invocations, exceptions: ExceptionLog::new(Arc::clone(&model)), model, concern })
     }
 
-    /// Whether the server says that it is there (`GET /ping`, beside `/invocations`).
+    /// Pings the server (`GET /ping`, beside `/invocations`), and tells whether it says that it is up.
     pub async fn ping(&self) -> bool {
         let Ok(url) = self.invocations.join("ping") else { return false };
         let answer = self.client.get(url).timeout(Duration::from_secs(2)).send().await;
         answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
-    /// Whether something accepts connections at its address: a server that is merely busy does.
+    /// Tells whether anything accepts connections at the address: a server that is merely busy does.
     pub async fn is_listening(&self) -> bool {
         let (Some(host), Some(port)) = (self.invocations.host_str(), self.invocations.port_or_known_default()) else {
             return false;
@@ -83,7 +82,7 @@ impl HttpBackend {
         self.invoke_within(call, LARGEST_REPLY).await
     }
 
-    /// The same, if the answer has no more bytes than that.
+    /// Posts the payload, and waits for the whole answer, of no more bytes than `largest_answer`.
     pub async fn invoke_within(&self, call: Call<'_>, largest_answer: usize) -> Result<Reply, Failure> {
         let limit = call.timeout;
         tokio::time::timeout(limit, self.post(call, largest_answer)).await.unwrap_or_else(|_| {
@@ -115,8 +114,8 @@ impl HttpBackend {
         Err(meaning.fault.into())
     }
 
-    /// Reads the body, which is copied only if it comes in several pieces. None when it is larger than that; then no more
-    /// of it is read.
+    /// Reads the body, which is copied only if it comes in several pieces. None when the body is larger than `largest`; then no
+    /// more of it is read.
     async fn read(&self, mut answer: Response, largest: usize) -> Result<Option<Bytes>, Failure> {
         let announced = usize::try_from(answer.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
         if announced > largest {
@@ -137,7 +136,7 @@ impl HttpBackend {
         Ok(None)
     }
 
-    /// The fault of a connection that cannot be made, or that broke.
+    /// Makes the failure of a connection that cannot be made, or that broke.
     fn broken(&self, error: &reqwest::Error) -> Failure {
         let address = self.invocations.origin().ascii_serialization();
         let cause = root_cause(error);
@@ -150,8 +149,8 @@ impl HttpBackend {
     }
 }
 
-/// Whether this is how MLflow's own server answers when it fails over a request itself: it cannot read the payload, or not
-/// write what the model has answered. Only its log says which.
+/// Tells whether MLflow's own server failed over the request itself: it cannot read the payload, or not write the model's answer.
+/// Only its log says which.
 fn is_uncaught(status: u16, body: &[u8]) -> bool {
     status == 500 && body == b"Internal Server Error"
 }
@@ -162,7 +161,7 @@ fn uncaught() -> Fault {
     Fault::permanent(Code::ModelError, Stage::Invoke, message)
 }
 
-/// The fault of an answer of more bytes than may travel, or be held in memory.
+/// Makes the fault of an answer of more bytes than may travel, or be held in memory.
 pub(crate) fn too_large(model: &str, largest: usize) -> Fault {
     let size = match largest >> 20 {
         mebibytes if mebibytes << 20 == largest => format!("{mebibytes} MiB"),
@@ -175,7 +174,7 @@ pub(crate) fn too_large(model: &str, largest: usize) -> Fault {
     Fault::permanent(Code::PayloadTooLarge, Stage::Invoke, message)
 }
 
-/// A client for this address, with what holds for every one of ours. A loopback address is never reached by a proxy.
+/// Begins a client for this address, with the settings of all our clients. A loopback address is never reached by a proxy.
 pub fn http_client(url: &Url) -> ClientBuilder {
     let builder = Client::builder().tcp_nodelay(true).user_agent(concat!("signalbox/", env!("CARGO_PKG_VERSION")));
     if is_loopback(url) { builder.no_proxy() } else { builder }
@@ -186,7 +185,7 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-/// The content type, which MLflow's server cannot do without, and the carried headers. One that HTTP cannot carry is
+/// Collects the content type, which MLflow's server cannot do without, and the carried headers. A header that HTTP cannot carry is
 /// left out, except the content type: without it the payload means something else.
 fn headers_of(call: &Call<'_>) -> Result<HeaderMap, Fault> {
     let content_type = HeaderValue::from_str(call.content_type).map_err(|_| {
@@ -208,12 +207,12 @@ fn carried(headers: &Headers) -> impl Iterator<Item = (&str, &[u8])> {
     headers.iter().filter_map(|(name, value)| value.filter(|_| header::is_carried(name)).map(|value| (name, value)))
 }
 
-/// `Retry-After` in its usual form, seconds.
+/// Reads `Retry-After` in its usual form, seconds.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// What lies at the bottom of an error: `Connection refused`, not `error sending request`. It never shows the URL.
+/// Finds the root cause of an error: `Connection refused`, not `error sending request`. The text never shows the URL.
 pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(source) = cause.source() {
@@ -225,7 +224,7 @@ pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// A duration as people write it: in whole milliseconds, if it has any.
+/// Writes a duration as people do: in whole milliseconds, if it has any.
 pub(crate) fn in_words(duration: Duration) -> String {
     let milliseconds = duration.as_secs_f64() * 1000.0;
     if milliseconds < 1.0 {

@@ -1,14 +1,14 @@
-//! Calling a model: one request, or later a batch of them, and what its answer means.
+//! The call of a model for one request or a batch of them, the meaning of its answer, and the pure policies around calls.
 
-mod answer;
 pub mod batch_size;
 pub mod body;
 pub mod breaker;
 mod exceptions;
 mod http;
-mod looks;
+mod meaning;
+pub mod rejection_rate;
 pub mod retry;
-pub mod suspicion;
+mod spot_checks;
 mod traceback;
 pub mod trust;
 
@@ -16,45 +16,45 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(crate) use answer::{Meaning, meaning_of};
 pub(crate) use exceptions::ExceptionLog;
 pub use http::{Concern, HttpBackend, http_client};
 pub(crate) use http::{LARGEST_REPLY, in_words, root_cause, too_large};
+pub(crate) use meaning::{Meaning, meaning_of};
 pub use traceback::exception_of;
 
 use crate::message::{Fault, Headers, Reply};
 
-/// One call of a model.
+/// Describes one call of a model.
 #[derive(Debug, Clone)]
 pub struct Call<'a> {
-    /// The media type of the payload.
+    /// Media type of the payload.
     pub content_type: &'a str,
-    /// An MLflow scoring payload, passed on byte for byte.
+    /// MLflow scoring payload, passed on byte for byte.
     pub payload: Bytes,
-    /// The request's headers. Those of the wire contract that are carried (`traceparent`, `tracestate`, `x-*`) go with
-    /// the call.
+    /// Headers of the request. Those of the wire contract that are carried (`traceparent`, `tracestate`, `x-*`) go with the
+    /// call.
     pub headers: &'a Headers,
-    /// How long the answer is waited for.
+    /// Time for which the answer is waited for.
     pub timeout: Duration,
 }
 
-/// Requests whose rows are in one call.
+/// Describes the requests whose rows are in one call.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Several<'a> {
-    /// The rows of each, in their order; none where the call is for one.
+    /// Number of rows of each request, in their order; empty where the call is for one request, or bad rows are not asked for.
     pub rows: &'a [usize],
-    /// How long what answers may look for those that it refuses.
+    /// Time for which the host may search for the requests that it refuses.
     pub patience: Duration,
 }
 
-/// What requests are answered that are in one call.
+/// Holds the answers to the requests of one call.
 #[derive(Debug, Clone)]
 pub struct Answers {
-    /// As if those that were refused had not been there.
+    /// Reply as if the refused requests had not been there.
     pub reply: Reply,
-    /// The numbers of the refused, in their order: never all.
+    /// Numbers of the refused requests, in their order: never all.
     pub refused: Vec<usize>,
-    /// What the first of the refused were answered alone, in their order. The others are to be called.
+    /// Individual answers to the first of the refused requests, in their order, each called alone. The others are to be called.
     pub told: Vec<Result<Reply, Fault>>,
 }
 
@@ -64,16 +64,16 @@ impl From<Reply> for Answers {
     }
 }
 
-/// Why a call got no prediction.
+/// Tells why a call got no prediction.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// What the caller is told.
+    /// Fault for the caller.
     pub fault: Fault,
-    /// Whether there was no connection, or it broke. Its server may be gone.
+    /// Whether there was no connection, or it broke. The server may be gone.
     pub disconnected: bool,
 }
 
-/// What `builtin:noop` answers.
+/// Answers for `builtin:noop`.
 pub fn noop() -> Reply {
     Reply { content_type: "application/json".to_owned(), body: Bytes::from_static(br#"{"predictions": []}"#) }
 }

@@ -1,43 +1,44 @@
-//! How often, and when, a call is tried again: pure policies without a clock.
+//! Retries: exponential backoff with full jitter, and a budget for all retries of a route. Pure policies without a clock.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::config::Retries;
 
-/// What one retry costs; each request earns one. So retries stay at a fifth of the requests, and below that of all calls.
+/// Tokens that one retry costs; each request earns one token. So retries stay at a fifth of the requests, and below that of all
+/// calls.
 const PRICE: u32 = 5;
 
-/// What can be saved at most: a hundred retries at once after a time without any.
-const MOST: u32 = 100 * PRICE;
+/// Tokens that can be saved at most: enough for a hundred retries at once after a time without any.
+const MAX_SAVED: u32 = 100 * PRICE;
 
-/// How many retries a route can still afford. It begins with none: a route that fails from the start gets no more calls
-/// than one that works.
+/// Limits a route's retries (a token bucket). The bucket begins empty: a route that fails from the start gets no more calls than
+/// one that works.
 #[derive(Debug, Default)]
 pub struct RetryBudget {
     saved: AtomicU32,
 }
 
 impl RetryBudget {
-    /// A request has come, for which there is a first call.
+    /// Earns a token for a request, which gets its first call.
     pub fn earn(&self) {
-        let more = |saved: u32| (saved < MOST).then_some(saved + 1);
-        // It fails when there is as much as can be saved.
+        let more = |saved: u32| (saved < MAX_SAVED).then_some(saved + 1);
+        // The update fails when the bucket is full.
         let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// Takes what one retry costs; false when there is too little.
+    /// Spends the tokens of one retry; false when there are too few.
     #[must_use]
     pub fn spend(&self) -> bool {
         self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| saved.checked_sub(PRICE)).is_ok()
     }
 }
 
-/// The pause after so many calls, or `None` when there is to be no other call. `draw`, from 0 to 1, is by chance, so that
-/// those who failed together do not come again together.
+/// Computes the pause after so many calls, or `None` when there is to be no other call. `draw`, from 0 to 1, is random (full
+/// jitter), so that requests that failed together do not come again together.
 ///
-/// Whoever failed may have said when to come back: the pause begins then, and there is none when that is further away
-/// than the longest pause.
+/// A model that failed may have said when to come back (`retry_after`): the pause begins then, and there is none when that is
+/// further away than the longest pause.
 pub fn pause(policy: &Retries, calls: u32, retry_after: Option<Duration>, draw: f64) -> Option<Duration> {
     if calls >= policy.max_attempts || retry_after.is_some_and(|after| after > policy.max_backoff) {
         return None;
@@ -58,21 +59,21 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_end_with_the_attempts() {
+    fn pauses_double_up_to_longest_and_end_with_attempts() {
         let longest = |calls| pause(&policy(), calls, None, 1.0).map(|pause| pause.as_millis());
         assert_eq!([1, 2, 3, 4, 5].map(longest), [Some(50), Some(100), Some(200), Some(300), None]);
         assert_eq!(pause(&policy(), 1, None, 0.0), Some(Duration::ZERO));
     }
 
     #[test]
-    fn nobody_comes_before_they_were_asked_to() {
+    fn pause_begins_after_retry_after() {
         let after = |milliseconds| pause(&policy(), 1, Some(Duration::from_millis(milliseconds)), 0.5);
         assert_eq!(after(200), Some(Duration::from_millis(225)));
         assert_eq!(after(301), None);
     }
 
     #[test]
-    fn the_first_retry_has_to_be_earned() {
+    fn budget_affords_no_retry_before_it_is_earned() {
         let budget = RetryBudget::default();
         (0..4).for_each(|_| budget.earn());
         assert!(!budget.spend());
@@ -93,7 +94,7 @@ mod tests {
         }
 
         #[test]
-        fn a_long_calm_buys_no_storm(calm in 0_usize..5_000) {
+        fn burst_is_bounded_after_long_calm(calm in 0_usize..5_000) {
             let budget = RetryBudget::default();
             (0..calm).for_each(|_| budget.earn());
             let burst = (0..1_000).filter(|_| budget.spend()).count();
@@ -101,7 +102,7 @@ mod tests {
         }
 
         #[test]
-        fn a_pause_is_never_longer_than_the_longest(
+        fn pause_is_never_longer_than_longest(
             calls in 1_u32..100, attempts in 1_u32..100, draw in 0.0..1.0_f64, after in proptest::option::of(0_u64..1_000),
         ) {
             let policy = Retries { max_attempts: attempts, ..policy() };

@@ -1,12 +1,12 @@
-//! The one line of a Python traceback that a person needs.
+//! Python tracebacks, of which a person needs one line.
 
-/// The exception at the end of a traceback, as `Type: message`, if the text holds one. Only the first line of a message
-/// that has several. What Python prints about chained exceptions is passed over: the last one counts.
+/// Finds the exception at the end of a traceback, as `Type: message`, if the text holds one, with only the first line of its
+/// message. Python prints chained exceptions one after the other: the last one counts.
 pub fn exception_of(text: &str) -> Option<&str> {
     text.lines().rev().find(|line| is_exception(line))
 }
 
-/// Whether this is how Python ends a traceback: `package.Type: message`, at the start of the line.
+/// Tells whether a line ends a traceback as Python does: `package.Type: message`, at the start of the line.
 fn is_exception(line: &str) -> bool {
     let name = line.split_once(':').map_or(line, |(name, _)| name);
     let kind = name.rsplit('.').next().unwrap_or(name);
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_last_exception() {
+    fn last_exception_is_found_when_exceptions_are_chained() {
         let text = "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\n    x: Error = 1\nKeyError: 'a'\n\n\
                     During handling of the above exception, another exception occurred:\n\n\
                     Traceback (most recent call last):\n  File \"b.py\", line 1\n\

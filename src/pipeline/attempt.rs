@@ -1,4 +1,4 @@
-//! One route is asked: past its breaker, in its time, and again where that may help.
+//! The attempts of one request at one route: past its breaker, within its time, and again where that may help.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,264 +7,196 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::route::batch::{Company, Turn};
-use super::route::breaker::{Passage, RouteBreaker};
-use super::route::call::call;
-use super::route::failure::{Step, cause_of};
-use super::dispatch::Journey;
-use super::route::load::now;
-use super::route::Target;
+use super::cancellation::Cancellation;
+use super::deadline::{TimeLimits, is_over};
+use super::headroom::Headroom;
+use super::route::batch::{BatchTicket, ModelAccess};
+use super::route::breaker::{BreakerPermit, RouteBreaker};
+use super::route::call::call_until_deadline;
+use super::route::clock::now;
+use super::route::failure::{FailurePoint, RouteFailure};
+use super::route::{Isolation, Route};
+use super::trace::RequestTrace;
 use crate::config::FallbackOn;
 use crate::invocation::breaker::Ended;
-use crate::message::{Code, Fault, Reply, Stage};
+use crate::message::{Code, Fault, Reply, Request, Stage};
 use crate::models::{CallFailure, Lease, until};
-use crate::routing::Endpoint;
 
-/// How often a request is given to a model whose process crashes on the way.
-const MAX_CALLS_WHEN_IT_CRASHES: u32 = 2;
+/// Calls that a request gets of a model whose process crashes on the way. The request may be the one that its process does not
+/// survive, and a third call would be one too many.
+const MAX_CALLS_ON_CRASH: u32 = 2;
 
-/// Why a route has not answered.
-pub(super) struct Unanswered {
-    pub(super) fault: Fault,
-    /// What of it is the route's own doing, if anything is.
-    pub(super) cause: Option<FallbackOn>,
-    /// Whether the process that was to answer is gone.
-    crashed: bool,
+/// Calls one route for one request until there is an answer, or no further call may help.
+pub(super) struct RouteAttempts<'a> {
+    pub(super) route: &'a Arc<Route>,
+    pub(super) request: &'a Arc<Request>,
+    pub(super) payload: &'a Bytes,
+    pub(super) limits: TimeLimits,
+    pub(super) headroom: Headroom<'a>,
+    pub(super) cancellation: Cancellation<'a>,
+    pub(super) trace: &'a mut RequestTrace,
+}
+
+/// Holds the end of one call; its answer is none when the call was not answered in time.
+struct Called {
+    answer: Option<Result<Reply, CallFailure>>,
+    took: Duration,
     /// Whether other requests were in the same call, one of which may be at fault.
-    in_company: bool,
+    in_batch: bool,
 }
 
-/// With whom a request is called: it may be another's doing that it was not answered, or its own that others were not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub(super) enum Alone {
-    /// With other requests, where they can be joined.
-    No,
-    /// In a call of its own.
-    InItsCall,
-    /// In a process in which there is no other call.
-    InItsProcess,
-}
-
-/// The time that there is for an answer.
-#[derive(Clone, Copy)]
-struct Time {
-    /// For one call of the model.
-    call: Duration,
-    /// What a call is given at least before its model is blamed for a request that ran out of time.
-    enough: Duration,
-    /// Until when the request waits, if it does not wait for ever.
-    request: Option<Instant>,
-    /// Until when it waits for this route.
-    route: Option<Instant>,
-}
-
-impl Journey<'_> {
-    /// Has one route answer.
-    pub(super) async fn ask(
-        &mut self,
-        endpoint: &Endpoint,
-        index: usize,
-        payload: &Bytes,
-        deadline: Option<Instant>,
-    ) -> Result<Reply, Unanswered> {
-        let (target, route) = (&self.snapshot.targets(endpoint)[index], &endpoint.routes[index]);
-        let served_by = &mut self.progress.served_by;
-        served_by.route = Some(route.alias.clone());
-        served_by.model_uri = Some(route.model_uri.clone());
-        served_by.model_version = None;
-        self.progress.metrics = Some(target.metrics.clone());
-        let _in_flight = target.load.enter();
-        let time = Time::new(endpoint.timeout, target.timeout, deadline);
-        let retries = target.retries.as_ref().inspect(|retries| retries.earn());
-        let (mut calls, mut earlier, mut alone) = (0, None, Alone::No);
+impl RouteAttempts<'_> {
+    /// Calls the route, and calls it again as its retries, crashes and lost batches allow.
+    pub(super) async fn call_with_retries(mut self) -> Result<Reply, RouteFailure> {
+        let route = self.route;
+        let _in_flight = route.load.enter();
+        let retries = route.retries.as_ref().inspect(|retries| retries.earn());
+        let (mut calls, mut earlier, mut isolation) = (0, None, Isolation::Shared);
         loop {
-            let unanswered = match self.call(target, payload, time, alone).await {
+            let failure = match self.attempt(isolation).await {
                 Ok(reply) => return Ok(reply),
-                Err(unanswered) => unanswered,
+                Err(failure) => failure,
             };
-            if unanswered.cause == Some(FallbackOn::BreakerOpen) {
-                return Err(earlier.unwrap_or(unanswered));
+            // An open breaker tells less than the failure that a retry was made for.
+            if failure.cause == Some(FallbackOn::BreakerOpen) {
+                return Err(earlier.unwrap_or(failure));
             }
             calls += 1;
-            let next = if unanswered.crashed { Alone::InItsProcess } else { Alone::InItsCall };
-            if unanswered.in_company && alone < next && !is_over(time.route) {
-                alone = next;
-            // It may be this request that its process does not survive: a third would be one too many.
-            } else if !(unanswered.crashed && calls < MAX_CALLS_WHEN_IT_CRASHES) {
-                let retry_after = unanswered.fault.retry_after;
-                let retries = retries.filter(|_| unanswered.may_pass());
-                match retries.and_then(|retries| retries.pause(calls, retry_after, time.left())) {
-                    // Who hangs up meanwhile is noticed before the call.
-                    Some(pause) => drop(self.while_wanted(pin!(sleep(pause))).await),
-                    None => return Err(unanswered),
+            // After a failure among others the request is called apart from them: either may be at fault.
+            let next = if failure.crashed { Isolation::OwnProcess } else { Isolation::OwnCall };
+            if failure.in_batch && isolation < next && !is_over(self.limits.route) {
+                isolation = next;
+            // A crash is tried again without the route's retries, as long as there are calls left.
+            } else if !(failure.crashed && calls < MAX_CALLS_ON_CRASH) {
+                let retry_after = failure.fault.retry_after;
+                let retries = retries.filter(|_| failure.is_worth_retry());
+                match retries.and_then(|retries| retries.pause(calls, retry_after, self.limits.left())) {
+                    // A caller that hangs up during the pause is noticed before the call.
+                    Some(pause) => drop(self.cancellation.unless_cancelled(pin!(sleep(pause))).await),
+                    None => return Err(failure),
                 }
             }
-            earlier = Some(unanswered);
+            earlier = Some(failure);
         }
     }
 
-    /// Calls the model of a route once, if its breaker lets it; together with others, unless it is to be `alone`.
-    async fn call(
-        &mut self,
-        target: &Arc<Target>,
-        payload: &Bytes,
-        time: Time,
-        alone: Alone,
-    ) -> Result<Reply, Unanswered> {
-        self.wanted(Stage::Invoke).map_err(|fault| Unanswered::of(fault, Step::Wait, time))?;
-        if let Some(fault) = target.hopeless(time.route) {
-            target.metrics.hopeless.inc();
-            return Err(Unanswered::of(fault, Step::Wait, time));
+    /// Calls the model once, if the breaker lets the call through; together with other requests as far as `isolation` allows.
+    async fn attempt(&mut self, isolation: Isolation) -> Result<Reply, RouteFailure> {
+        let (route, limits) = (self.route, self.limits);
+        let while_waiting = |fault| RouteFailure::of(fault, FailurePoint::Waiting, limits);
+        self.cancellation.check(Stage::Invoke).map_err(while_waiting)?;
+        // Load shedding comes before the breaker, so that a request without a chance takes no probe.
+        if let Some(fault) = route.sheds(limits.route) {
+            route.metrics.requests_shed.inc();
+            return Err(while_waiting(fault));
         }
-        let mut passage = target.breaker.as_ref().map(RouteBreaker::admit).transpose().map_err(Unanswered::unasked)?;
-        let turn = target.turn(self.headroom, self.request, payload, time.call, time.route, alone);
-        let turn = match self.while_wanted(pin!(turn)).await.flatten() {
-            Ok(turn) => turn,
+        let breaker = route.breaker.as_ref();
+        let mut permit = breaker.map(RouteBreaker::admit).transpose().map_err(RouteFailure::breaker_open)?;
+        let access = route.access(self.headroom, self.request, self.payload, limits.call, limits.route, isolation);
+        let access = match self.cancellation.unless_cancelled(pin!(access)).await.flatten() {
+            Ok(access) => access,
             Err(fault) => {
-                target.load.failed(&fault, time.call);
-                let unanswered = Unanswered::of(fault, Step::Wait, time);
-                end(passage, unanswered.cause.map(|_| Ended { failed: true, took: Duration::ZERO }));
-                return Err(unanswered);
+                route.load.record_failure(&fault, limits.call);
+                let failure = while_waiting(fault);
+                end(permit, failure.cause.map(|_| Ended { failed: true, took: Duration::ZERO }));
+                return Err(failure);
             }
         };
-        self.wanted(Stage::Invoke).map_err(|fault| Unanswered::of(fault, Step::Wait, time))?;
+        self.cancellation.check(Stage::Invoke).map_err(while_waiting)?;
         // The breaker may have opened while this request waited for its turn, with many others.
-        passage = passage.map(Passage::renew).transpose().map_err(Unanswered::unasked)?;
-        let (answer, took, in_company) = match turn {
-            Turn::Own(lease, _expected, single) => {
-                let (answer, took) = self.call_alone(target, lease, payload, time).await;
-                if let (Some(batcher), Some(result)) = (target.batcher(), &answer) {
-                    batcher.called(single.as_ref(), result, took);
+        permit = permit.map(BreakerPermit::renew).transpose().map_err(RouteFailure::breaker_open)?;
+        let Called { answer, took, in_batch } = match access {
+            ModelAccess::Single(lease, _expected, single) => {
+                let called = self.call_single(lease).await;
+                if let (Some(batcher), Some(result)) = (route.batcher(), &called.answer) {
+                    batcher.record_single_call(single.as_ref(), result, called.took);
                 }
-                (answer, took, false)
+                called
             }
-            Turn::Company(company) => self.call_together(company, time).await,
+            ModelAccess::Batched(ticket) => self.await_batch(ticket).await,
         };
-        self.progress.took = Some(took);
-        let answer = answer.map(|answer| answer.and_then(|reply| target.within_limit(reply)));
-        let unanswered = match answer {
+        self.trace.took = Some(took);
+        let answer = answer.map(|answer| answer.and_then(|reply| route.within_limit(reply)));
+        let failure = match answer {
             Some(Ok(reply)) => {
-                end(passage, Some(Ended { failed: false, took }));
+                end(permit, Some(Ended { failed: false, took }));
                 return Ok(reply);
             }
             Some(Err(failure)) => {
-                let step = Step::Call { disconnected: failure.disconnected };
-                let in_company = in_company || failure.in_company;
-                let unanswered = Unanswered::of(failure.fault, step, time);
-                Unanswered { crashed: failure.crashed, in_company, ..unanswered }
+                let point = FailurePoint::Calling { disconnected: failure.disconnected };
+                let in_batch = in_batch || failure.in_company;
+                RouteFailure { crashed: failure.crashed, in_batch, ..RouteFailure::of(failure.fault, point, limits) }
             }
-            None => Unanswered { in_company, ..Unanswered::of(late(target), Step::Call { disconnected: false }, time) },
+            None => {
+                let point = FailurePoint::Calling { disconnected: false };
+                RouteFailure { in_batch, ..RouteFailure::of(timed_out(route), point, limits) }
+            }
         };
         // A request that was short of time itself says nothing of a model that had not enough of it; and one call that
         // was lost is not as many as there were requests in it, each of which is going to be called alone.
         let failed =
-            !unanswered.in_company && (unanswered.cause.is_some() || (unanswered.is_late() && took >= time.enough));
-        end(passage, failed.then_some(Ended { failed, took }));
-        Err(unanswered)
+            !failure.in_batch && (failure.cause.is_some() || (failure.is_timeout() && took >= limits.fair_call));
+        end(permit, failed.then_some(Ended { failed, took }));
+        Err(failure)
     }
 
-    async fn call_alone(
-        &mut self,
-        target: &Target,
-        lease: Lease,
-        payload: &Bytes,
-        time: Time,
-    ) -> (Option<Result<Reply, CallFailure>>, Duration) {
-        let served_by = &mut self.progress.served_by;
+    /// Calls the model for this request alone.
+    async fn call_single(&mut self, lease: Lease) -> Called {
+        let Self { route, limits, .. } = *self;
+        let served_by = &mut self.trace.served_by;
         served_by.model_version = Some(lease.version().clone());
         served_by.attempts += 1;
+        let (request, payload) = (Arc::clone(self.request), self.payload.clone());
         let begun = now();
         let answer =
-            call(lease, Arc::clone(self.request), payload.clone(), target.largest_answer, time.call, time.route).await;
+            call_until_deadline(lease, request, payload, route.largest_answer, limits.call, limits.route).await;
         let ended = now();
         let took = ended.saturating_sub(begun);
-        target.metrics.invocation_duration.observe(took.as_secs_f64());
+        route.metrics.invocation_duration.observe(took.as_secs_f64());
         if answer.is_some() {
-            target.line.took_at(took, ended);
+            route.wait_queue.record_at(took, ended);
         }
         match &answer {
-            Some(Err(failure)) => target.load.failed(&failure.fault, time.call),
-            None | Some(Ok(_)) => target.load.took_at(took.as_secs_f64(), ended),
+            Some(Err(failure)) => route.load.record_failure(&failure.fault, limits.call),
+            None | Some(Ok(_)) => route.load.record_at(took.as_secs_f64(), ended),
         }
-        (answer, took)
+        Called { answer, took, in_batch: false }
     }
 
-    /// Waits for what somebody else, who calls the model for several, is told. It goes on without us when time is up.
-    async fn call_together(
-        &mut self,
-        company: Company,
-        time: Time,
-    ) -> (Option<Result<Reply, CallFailure>>, Duration, bool) {
-        self.progress.served_by.model_version = Some(company.version);
+    /// Waits for the answer out of a batch that another request's task calls. The batch goes on without this request when its
+    /// time is up.
+    async fn await_batch(&mut self, ticket: BatchTicket) -> Called {
+        self.trace.served_by.model_version = Some(ticket.version);
         let begun = Instant::now();
-        let answer = self.while_wanted(pin!(until(time.route, company.answer))).await;
-        let served_by = &mut self.progress.served_by;
+        let answer = self.cancellation.unless_cancelled(pin!(until(self.limits.route, ticket.answer))).await;
+        let served_by = &mut self.trace.served_by;
         match answer {
             Err(fault) => {
                 let failure = CallFailure { fault, crashed: false, in_company: false, disconnected: false };
-                (Some(Err(failure)), begun.elapsed(), false)
+                Called { answer: Some(Err(failure)), took: begun.elapsed(), in_batch: false }
             }
-            Ok(Some(Ok(answered))) => {
-                served_by.attempts += answered.calls;
-                (Some(answered.result), answered.took, answered.in_company)
+            Ok(Some(Ok(answer))) => {
+                served_by.attempts += answer.calls;
+                Called { answer: Some(answer.result), took: answer.took, in_batch: answer.in_batch }
             }
-            // Whoever called is lost.
-            Ok(Some(Err(_))) => (None, begun.elapsed(), true),
+            // The task that called the batch is lost.
+            Ok(Some(Err(_))) => Called { answer: None, took: begun.elapsed(), in_batch: true },
+            // The request's own time is up.
             Ok(None) => {
                 served_by.attempts += 1;
-                (None, begun.elapsed(), false)
+                Called { answer: None, took: begun.elapsed(), in_batch: false }
             }
         }
     }
 }
 
-fn end(passage: Option<Passage<'_>>, ended: Option<Ended>) {
-    if let Some(passage) = passage {
-        passage.end(ended);
+fn end(permit: Option<BreakerPermit<'_>>, ended: Option<Ended>) {
+    if let Some(permit) = permit {
+        permit.end(ended);
     }
 }
 
-impl Unanswered {
-    /// A request whose own time is up may have been too short of it for any route.
-    fn of(fault: Fault, step: Step, time: Time) -> Self {
-        let out_of_time = fault.code == Code::DeadlineExceeded && is_over(time.request);
-        let cause = if out_of_time { None } else { cause_of(&fault, step) };
-        Self { fault, cause, crashed: false, in_company: false }
-    }
-
-    fn unasked(fault: Fault) -> Self {
-        Self { fault, cause: Some(FallbackOn::BreakerOpen), crashed: false, in_company: false }
-    }
-
-    fn is_late(&self) -> bool {
-        self.fault.code == Code::DeadlineExceeded
-    }
-
-    /// Whether another call of the same route may be answered.
-    fn may_pass(&self) -> bool {
-        self.fault.retryable && self.cause.is_some() && !self.crashed
-    }
-}
-
-impl Time {
-    fn new(call: Duration, route: Option<Duration>, request: Option<Instant>) -> Self {
-        let enough = route.map_or(call, |route| route.min(call)) / 2;
-        let route = route.map(|route| Instant::now() + route);
-        Self { call, enough, request, route: route.into_iter().chain(request).min() }
-    }
-
-    /// What is left of it for this route.
-    fn left(self) -> Option<Duration> {
-        self.route.map(|route| route.saturating_duration_since(Instant::now()))
-    }
-}
-
-/// Whether a deadline has come.
-pub(super) fn is_over(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| deadline <= Instant::now())
-}
-
-fn late(target: &Target) -> Fault {
-    let message = format!("{} had not answered when time was up", target.model.uri());
+fn timed_out(route: &Route) -> Fault {
+    let message = format!("{} had not answered when time was up", route.model.uri());
     Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
 }

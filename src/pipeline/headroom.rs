@@ -1,18 +1,18 @@
-//! The memory there must be for an answer before a model is called for it.
+//! Memory headroom: a model is called only once there is memory for its answer.
 
 use tokio::select;
 use tokio::time::Instant;
 
-use super::attempt::is_over;
+use super::deadline::is_over;
 use crate::intake::{Expected, Ticket};
 use crate::message::Fault;
 use crate::models::{Lease, ModelHandle, until};
 use crate::replies::Place;
 
-/// One request's claim to memory for its answer.
+/// Claims memory for the answer of one request.
 ///
-/// While answers take too much, no model is called, but for a request which earlier answers wait for in the order of
-/// leaving: they go only once it has gone.
+/// While answers take too much memory, no model is called (back-pressure), except for a request that earlier answers wait
+/// for in the order of leaving: they are published only once its own answer has been.
 #[derive(Clone, Copy)]
 pub(super) struct Headroom<'a> {
     pub(super) ticket: &'a Ticket,
@@ -20,8 +20,8 @@ pub(super) struct Headroom<'a> {
 }
 
 impl Headroom<'_> {
-    /// A lease of the model for one call, once there is memory for what it will say. Nobody holds a lease while there is
-    /// none: who may go on could need it.
+    /// Takes a lease of the model for one call, once there is memory for the answer. No request holds a lease while there
+    /// is none: a request that may go on could need that lease.
     pub(super) async fn lease(
         self,
         model: &ModelHandle,
@@ -30,21 +30,23 @@ impl Headroom<'_> {
         loop {
             until(deadline, self.wait()).await;
             let lease = model.lease(deadline).await?;
-            if self.is_there() || is_over(deadline) {
+            // The memory may have been used up while the lease was waited for.
+            if self.is_available() || is_over(deadline) {
                 return Ok((lease, self.expect(1)));
             }
         }
     }
 
-    /// Counts so many calls.
+    /// Reserves memory for the answers of a number of calls.
     pub(super) fn expect(self, calls: usize) -> Expected {
         self.ticket.memory().expect(calls)
     }
 
     async fn wait(&self) {
         loop {
+            // Both are awaited from before the check on, so that no change between is missed.
             let (freed, moved) = (self.ticket.memory().freed(), self.place.map(Place::moved));
-            if self.is_there() {
+            if self.is_available() {
                 return;
             }
             match moved {
@@ -57,7 +59,7 @@ impl Headroom<'_> {
         }
     }
 
-    fn is_there(&self) -> bool {
+    fn is_available(&self) -> bool {
         !self.ticket.memory().is_crowded() || self.place.is_some_and(Place::is_waited_for)
     }
 }

@@ -1,7 +1,10 @@
-//! The path of one request, from the record that was read to the ending that is published.
+//! The path of one request, from the record that was read to the reply or fault that is published.
+//!
+//! The files of this folder are the steps of one request; the folder `route` holds the live state of one route.
 
 mod admission;
 mod attempt;
+mod cancellation;
 mod deadline;
 mod dispatch;
 mod headroom;
@@ -9,6 +12,7 @@ mod retry_topics;
 mod route;
 mod shadow;
 mod snapshot;
+mod trace;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -28,14 +32,17 @@ use crate::models::{ModelUriError, Models};
 use crate::replies::{Ending, Place, Publisher};
 use crate::routing::RoutingTable;
 use crate::telemetry::Metrics;
+use admission::AdmissionControl;
+use cancellation::Cancellation;
+use dispatch::RequestDispatch;
 use headroom::Headroom;
-use dispatch::{Journey, Progress};
-use retry_topics::{Next, RetryTopics};
-use admission::Room;
+use retry_topics::{Disposition, RetryTopics};
+use shadow::ShadowCopy;
 pub use shadow::Shadows;
 use snapshot::Snapshot;
+use trace::RequestTrace;
 
-/// How many requests are begun before those of other tasks have their turn.
+/// Requests that are begun in a row; after so many the tasks of others have their turn.
 const AT_ONCE: usize = 32;
 
 /// Takes requests from the intake and ends each one. Cheap to clone.
@@ -45,24 +52,25 @@ pub struct Pipeline {
     accepted: UnboundedSender<Accepted>,
 }
 
-/// A request that is about to be served. What is in flight is bounded by the intake, so no channel of them has to be.
+/// Holds a request that is about to be served. The intake bounds the requests in flight, so no channel of them has to be
+/// bounded.
 struct Accepted {
     request: Request,
     ticket: Ticket,
     place: Option<Place>,
 }
 
-/// What a pipeline stands between.
+/// Names the neighbours of a pipeline.
 pub struct PipelineParts<'a> {
-    /// What its routes point at.
+    /// Models that its routes point at.
     pub models: &'a Models,
-    /// Which of its routes have shares that move.
+    /// Canaries, which are given the routes whose shares move.
     pub canaries: &'a Canaries,
-    /// Where requests end.
+    /// Publisher of replies and faults.
     pub publisher: Publisher,
-    /// Where copies of them go.
+    /// Sender of copies to shadow routes.
     pub shadows: Shadows,
-    /// Who does not wait for the end any more.
+    /// HTTP callers, each of which may hang up before its request has ended.
     pub callers: Callers,
 }
 
@@ -71,7 +79,7 @@ struct Shared {
     publisher: Publisher,
     shadows: Shadows,
     retry_topics: RetryTopics,
-    room: Room,
+    admission: AdmissionControl,
     callers: Callers,
     metrics: Metrics,
 }
@@ -95,7 +103,7 @@ impl Pipeline {
             publisher,
             shadows,
             retry_topics: RetryTopics::new(&config.kafka),
-            room: Room::new(&config.kafka),
+            admission: AdmissionControl::new(&config.kafka),
             callers,
             metrics: metrics.clone(),
         };
@@ -105,7 +113,7 @@ impl Pipeline {
         Ok(Self { shared, accepted })
     }
 
-    /// Serves by another configuration from now on. A request goes on with the one that it began with.
+    /// Serves by another configuration from now on. A request goes on with the snapshot that it began with.
     ///
     /// # Errors
     /// When a model URI cannot be read, which a checked config rules out; then nothing changes.
@@ -128,29 +136,29 @@ impl Pipeline {
 impl Handler for Pipeline {
     fn accept(&self, request: Request, ticket: Ticket) {
         let place = self.shared.publisher.place(&request, &ticket);
-        // Nobody takes it only when the runtime is gone, and with it whatever could serve the request.
+        // The send fails only when the runtime is gone, and with it every task that could serve the request.
         let _ = self.accepted.send(Accepted { request, ticket, place });
     }
 
     fn refuse(&self, request: Request, ticket: Ticket, refusal: Refusal) {
         let fault = refused(refusal);
-        let next = if refusal == Refusal::Deadly { Next::Bury } else { Next::Publish };
+        let disposition = if refusal == Refusal::Deadly { Disposition::DeadLetter } else { Disposition::Reply };
         let place = self.shared.publisher.place(&request, &ticket);
-        let (progress, request) = (Progress::of(&request), Arc::new(request));
-        let outcome = Outcome { served_by: progress.served_by, result: Err(fault) };
+        let (trace, request) = (RequestTrace::of(&request), Arc::new(request));
+        let outcome = Outcome { served_by: trace.served_by, result: Err(fault) };
         let ending = Ending { request, outcome, ticket, metrics: None, place };
-        self.shared.end(ending, next);
+        self.shared.end(ending, disposition);
     }
 }
 
 impl Shared {
-    /// Gives each request a task of its own. A task that is begun on one of the runtime's own threads costs a fraction of
-    /// one that the intake's thread begins, whose every word goes through a lock that all of them share.
+    /// Gives each request a task of its own. A task that is begun on one of the runtime's own threads costs a fraction of one
+    /// that the intake's thread begins, whose every call goes through a lock that all threads share.
     async fn serve_all(self: Arc<Self>, mut accepted: UnboundedReceiver<Accepted>) {
-        let mut some = Vec::with_capacity(AT_ONCE);
-        while accepted.recv_many(&mut some, AT_ONCE).await > 0 {
-            for accepted in some.drain(..) {
-                // In a box: the runtime moves what it is given several times, and this is large.
+        let mut received = Vec::with_capacity(AT_ONCE);
+        while accepted.recv_many(&mut received, AT_ONCE).await > 0 {
+            for accepted in received.drain(..) {
+                // The future is boxed: it is large, and the runtime moves it several times.
                 tokio::spawn(Box::pin(self.clone().serve(accepted)));
             }
         }
@@ -158,53 +166,56 @@ impl Shared {
 
     async fn serve(self: Arc<Self>, Accepted { request, mut ticket, place }: Accepted) {
         let request = Arc::new(request);
-        let mut progress = Progress::of(&request);
+        let mut trace = RequestTrace::of(&request);
         let snapshot = self.snapshot.load_full();
-        let mut journey = Journey {
+        let mut dispatch = RequestDispatch {
             snapshot: &snapshot,
             metrics: &self.metrics,
-            room: &self.room,
+            admission: &self.admission,
             headroom: Headroom { ticket: &ticket, place: place.as_ref() },
             request: &request,
-            caller: self.callers.of(&request),
-            progress: &mut progress,
+            cancellation: Cancellation(self.callers.of(&request)),
+            trace: &mut trace,
         };
         // A defect met by one request must not leave it unanswered, nor take others down.
-        let answer = AssertUnwindSafe(journey.answer()).catch_unwind().await;
+        let answer = AssertUnwindSafe(dispatch.answer()).catch_unwind().await;
         let result = answer.unwrap_or_else(|_| Err(defect(&request)));
         ticket.hold_answer(result.as_ref().map_or(0, |reply| reply.body.len()));
-        let is_abandoned = result.as_ref().is_err_and(|fault| fault.code == Code::Cancelled);
-        self.metrics.abandoned.inc_by(u64::from(is_abandoned));
-        let next = match &result {
-            Ok(_) => Next::Publish,
-            Err(_) if progress.is_behind => self.retry_topics.overflow(&request),
+        let is_cancelled = result.as_ref().is_err_and(|fault| fault.code == Code::Cancelled);
+        self.metrics.abandoned.inc_by(u64::from(is_cancelled));
+        let disposition = match &result {
+            Ok(_) => Disposition::Reply,
+            Err(_) if trace.overflows => self.retry_topics.overflow(&request),
             Err(fault) => self.retry_topics.failed(&request, fault),
         };
-        let copy = match next {
-            Next::Publish | Next::Bury if !is_abandoned => snapshot.copy(&request, &progress, &result),
-            Next::Publish | Next::Bury | Next::Park(_) => None,
+        // A request that is put aside is copied when it comes back and has ended.
+        let copy = match disposition {
+            Disposition::Reply | Disposition::DeadLetter if !is_cancelled => {
+                ShadowCopy::of(&snapshot, &request, &trace, &result)
+            }
+            Disposition::Reply | Disposition::DeadLetter | Disposition::Retry(_) => None,
         };
-        let outcome = Outcome { served_by: progress.served_by, result };
-        self.end(Ending { request, outcome, ticket, metrics: progress.metrics, place }, next);
+        let outcome = Outcome { served_by: trace.served_by, result };
+        self.end(Ending { request, outcome, ticket, metrics: trace.metrics, place }, disposition);
         if let Some(copy) = copy {
             self.shadows.send(copy);
         }
     }
 
-    /// Publishes what a request ended in or puts it aside, or makes a dead letter of it when its caller may not be answered
-    /// there.
-    fn end(&self, ending: Ending, next: Next) {
+    /// Publishes the reply or fault of a request or puts the request aside, or makes a dead letter of it when its caller may
+    /// not be answered at its address.
+    fn end(&self, ending: Ending, disposition: Disposition) {
         let correlation = Correlation::of(&ending.request);
-        let buried = match (&next, &ending.outcome.result) {
-            (Next::Bury, Err(fault)) => Some(fault.clone()),
+        let dead = match (&disposition, &ending.outcome.result) {
+            (Disposition::DeadLetter, Err(fault)) => Some(fault.clone()),
             _ => None,
         };
-        match (self.publisher.address(&correlation), buried, next) {
+        match (self.publisher.address(&correlation), dead, disposition) {
             (Err(fault), ..) | (_, Some(fault), _) => self.publisher.dead_letter(ending, correlation, fault),
-            (Ok(address), None, Next::Park(parking)) => {
+            (Ok(address), None, Disposition::Retry(parking)) => {
                 self.publisher.park(ending, correlation, parking, address);
             }
-            (Ok(address), None, Next::Publish | Next::Bury) => {
+            (Ok(address), None, Disposition::Reply | Disposition::DeadLetter) => {
                 self.publisher.publish(ending, correlation, address);
             }
         }

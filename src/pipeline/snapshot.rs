@@ -1,28 +1,28 @@
-//! Everything that a configuration says about routes, as one value: a request is served by one of these from end to end.
+//! A snapshot of all routes of one configuration: a request is served by one snapshot from end to end.
 
 use std::sync::Arc;
 
-use super::route::Target;
+use super::route::Route;
 use crate::canary::Subject;
 use crate::config::{self, Config, OnConditionError};
 use crate::models::{ModelUriError, Models};
 use crate::routing::{Endpoint, Outside, RoutingTable};
 use crate::telemetry::Metrics;
 
-/// The routing table, and what stands behind its routes.
+/// Joins the routing table with the routes at work.
 pub(super) struct Snapshot {
     pub(super) table: RoutingTable,
-    /// By endpoint and route, in the order of the table.
-    targets: Vec<Vec<Arc<Target>>>,
-    /// The services outside that decide first, by endpoint.
-    outside: Vec<Option<Arc<Outside>>>,
-    /// What the targets were made of.
+    /// Routes by endpoint, in the order of the table.
+    routes: Vec<Vec<Arc<Route>>>,
+    /// Decision services, which decide first, by endpoint.
+    decision_services: Vec<Option<Arc<Outside>>>,
+    /// Config that the routes were made of.
     endpoints: Vec<config::Endpoint>,
 }
 
 impl Snapshot {
-    /// Binds each route of the table to what stands behind it. That is what stood behind it before, with all that is known
-    /// of it, where nothing has changed that it is made of.
+    /// Makes the routes of the table. A route stays the same as before, with all that is known of it, where its config has not
+    /// changed.
     ///
     /// # Errors
     /// When a model URI cannot be read, which a checked config rules out.
@@ -33,33 +33,35 @@ impl Snapshot {
         metrics: &Metrics,
         before: Option<&Self>,
     ) -> Result<Self, ModelUriError> {
-        let target = |endpoint: &config::Endpoint, route: &config::Route| {
-            let known = before.and_then(|before| before.same(endpoint, route)).cloned();
+        let runtime_route = |endpoint: &config::Endpoint, route: &config::Route| {
+            let known = before.and_then(|before| before.unchanged_route(endpoint, route)).cloned();
             known.map_or_else(
-                || Target::new(endpoint, route, config.kafka.largest_record(), models, metrics).map(Arc::new),
+                || Route::new(endpoint, route, config.kafka.largest_record(), models, metrics).map(Arc::new),
                 Ok,
             )
         };
         let endpoints = || config.model_endpoints.iter();
-        let targets = endpoints().map(|endpoint| endpoint.routes.iter().map(|route| target(endpoint, route)).collect());
-        let targets = targets.collect::<Result<_, _>>()?;
-        let outside = endpoints().map(|endpoint| {
-            let known = before.and_then(|before| before.same_outside(endpoint));
+        let routes =
+            endpoints().map(|endpoint| endpoint.routes.iter().map(|route| runtime_route(endpoint, route)).collect());
+        let routes = routes.collect::<Result<_, _>>()?;
+        let decision_services = endpoints().map(|endpoint| {
+            let known = before.and_then(|before| before.unchanged_decision_service(endpoint));
             known.or_else(|| Outside::new(endpoint, metrics))
         });
-        let snapshot = Self { outside: outside.collect(), targets, table, endpoints: config.model_endpoints.clone() };
+        let decision_services = decision_services.collect();
+        let snapshot = Self { routes, decision_services, table, endpoints: config.model_endpoints.clone() };
         if let Some(before) = before {
             snapshot.carry_shares(before);
         }
         Ok(snapshot)
     }
 
-    /// The canaries among the routes.
+    /// Returns the canaries among the routes.
     pub(super) fn canaries(&self) -> Vec<Subject> {
         let subjects = self.endpoints.iter().filter_map(|endpoint| {
             let compiled = self.table.named(&endpoint.name)?;
             let (route, share) = compiled.canary()?;
-            let statistics = |route: usize| self.targets(compiled)[route].statistics.clone();
+            let statistics = |route: usize| self.routes(compiled)[route].statistics.clone();
             Some(Subject {
                 endpoint: Arc::clone(&compiled.name),
                 route: Arc::clone(&compiled.routes[route].alias),
@@ -73,7 +75,8 @@ impl Snapshot {
         subjects.collect()
     }
 
-    /// Canaries keep their shares; those that are new or other ones have none, until it is known where they stand.
+    /// Carries the shares of canaries over from before; canaries that are new or have changed have none, until their state is
+    /// known.
     fn carry_shares(&self, before: &Self) {
         let before = before.canaries();
         for Subject { endpoint, route, model_uri, canary, share, .. } in self.canaries() {
@@ -87,50 +90,50 @@ impl Snapshot {
         }
     }
 
-    /// The service outside of an endpoint, if its cache and its breaker hold for this one as well.
-    fn same_outside(&self, endpoint: &config::Endpoint) -> Option<Arc<Outside>> {
+    /// Returns the decision service of an endpoint, if its cache and its breaker hold for the new config as well.
+    fn unchanged_decision_service(&self, endpoint: &config::Endpoint) -> Option<Arc<Outside>> {
         let index = self.endpoints.iter().position(|known| known.name == endpoint.name)?;
         let known = &self.endpoints[index];
         let aliases = |endpoint: &config::Endpoint| -> Vec<String> {
             endpoint.routes.iter().map(|route| route.alias.clone()).collect()
         };
         let is_same = known.decision == endpoint.decision && aliases(known) == aliases(endpoint);
-        self.outside.get(index).filter(|_| is_same)?.clone()
+        self.decision_services.get(index).filter(|_| is_same)?.clone()
     }
 
-    /// What would not change if it were made anew for this route.
-    fn same(&self, endpoint: &config::Endpoint, route: &config::Route) -> Option<&Arc<Target>> {
+    /// Returns the route that would not change if it were made anew from this config.
+    fn unchanged_route(&self, endpoint: &config::Endpoint, route: &config::Route) -> Option<&Arc<Route>> {
         let endpoint_at = self.endpoints.iter().position(|known| known.name == endpoint.name)?;
         let known = &self.endpoints[endpoint_at];
         let route_at = known.routes.iter().position(|it| it.alias == route.alias)?;
-        let is_same = substance(known, &known.routes[route_at]) == substance(endpoint, route);
-        is_same.then(|| &self.targets[endpoint_at][route_at])
+        let is_same = identity(known, &known.routes[route_at]) == identity(endpoint, route);
+        is_same.then(|| &self.routes[endpoint_at][route_at])
     }
 
-    /// Whether there is more than one route: else no other suffers when one has too much to do.
+    /// Tells whether there is more than one route: else no other suffers when one has too much to do.
     pub(super) fn has_several_routes(&self) -> bool {
-        self.targets.iter().map(Vec::len).sum::<usize>() > 1
+        self.routes.iter().map(Vec::len).sum::<usize>() > 1
     }
 
-    /// What stands behind the routes of an endpoint, in their order.
-    pub(super) fn targets(&self, endpoint: &Endpoint) -> &[Arc<Target>] {
-        &self.targets[endpoint.index]
+    /// Returns the routes of an endpoint, in their order.
+    pub(super) fn routes(&self, endpoint: &Endpoint) -> &[Arc<Route>] {
+        &self.routes[endpoint.index]
     }
 
-    /// The same of the endpoint with this index.
-    pub(super) fn targets_at(&self, endpoint: usize) -> &[Arc<Target>] {
-        self.targets.get(endpoint).map_or(&[], Vec::as_slice)
+    /// Returns the routes of the endpoint with this index.
+    pub(super) fn routes_at(&self, endpoint: usize) -> &[Arc<Route>] {
+        self.routes.get(endpoint).map_or(&[], Vec::as_slice)
     }
 
-    /// The service outside that decides first for an endpoint.
-    pub(super) fn outside(&self, endpoint: &Endpoint) -> Option<&Arc<Outside>> {
-        self.outside.get(endpoint.index)?.as_ref()
+    /// Returns the service that decides first for an endpoint.
+    pub(super) fn decision_service(&self, endpoint: &Endpoint) -> Option<&Arc<Outside>> {
+        self.decision_services.get(endpoint.index)?.as_ref()
     }
 }
 
-/// What a target is made of: its route without what only the routing table knows, and where in the endpoint the other
-/// routes are that it names; and whether it is compared with a canary.
-fn substance(endpoint: &config::Endpoint, route: &config::Route) -> (config::Route, [Option<usize>; 2], bool) {
+/// Returns all config that a route at work is made of: its own without the keys that only the routing table uses, the places in
+/// the endpoint of the other routes that it names, and whether it is compared with a canary.
+fn identity(endpoint: &config::Endpoint, route: &config::Route) -> (config::Route, [Option<usize>; 2], bool) {
     let route = config::Route {
         model_request_condition: None,
         on_condition_error: OnConditionError::default(),

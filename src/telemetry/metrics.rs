@@ -66,8 +66,8 @@ pub struct Metrics {
     pub batch_singles: IntCounterVec,
     /// `signalbox_batch_splits_total{endpoint,route}`: batches that were refused, and split to find whom for.
     pub batch_splits: IntCounterVec,
-    /// `signalbox_hopeless_total{endpoint,route}`: requests refused since there was too much before them.
-    pub hopeless: IntCounterVec,
+    /// `signalbox_requests_shed_total{endpoint,route}`: requests refused since there was too much before them.
+    pub requests_shed: IntCounterVec,
     /// `signalbox_model_loads_total{model,result}`
     pub model_loads: IntCounterVec,
     /// `signalbox_model_load_duration_seconds{model}`
@@ -171,8 +171,8 @@ pub struct RouteMetrics {
     pub request_duration: Histogram,
     /// The model's part of it.
     pub invocation_duration: Histogram,
-    /// Requests that had no chance.
-    pub hopeless: IntCounter,
+    /// Requests that were shed, since they could not be in time.
+    pub requests_shed: IntCounter,
 }
 
 /// The metrics of one route's batches, with their labels bound.
@@ -294,8 +294,8 @@ impl Metrics {
                 "Batches that were refused, and split to find whom for",
                 &["endpoint", "route"],
             )?,
-            hopeless: f.counters(
-                "hopeless_total",
+            requests_shed: f.counters(
+                "requests_shed_total",
                 "Requests refused since there was too much before them",
                 &["endpoint", "route"],
             )?,
@@ -413,7 +413,7 @@ impl Metrics {
             answered: self.requests.with_label_values(&[endpoint, route, "200"]),
             request_duration: self.request_duration.with_label_values(&[endpoint, route]),
             invocation_duration: self.invocation_duration.with_label_values(&[endpoint, route]),
-            hopeless: self.hopeless.with_label_values(&[endpoint, route]),
+            requests_shed: self.requests_shed.with_label_values(&[endpoint, route]),
         }
     }
 

@@ -162,7 +162,7 @@ fn who_cannot_be_in_time_is_told_at_once_and_costs_no_call() {
             assert!((1..=2).contains(&answer.header("retry-after").parse().unwrap()), "{answer:?}");
         }
         assert!(answered.len() >= 5 && calls <= CALLERS - refused.len());
-        let counted = caller.metric(r#"signalbox_hopeless_total{endpoint="slow",route="only"}"#).await;
+        let counted = caller.metric(r#"signalbox_requests_shed_total{endpoint="slow",route="only"}"#).await;
         assert_eq!(counted, refused.len() as f64);
         // Nobody is told to go away when there is nothing to do.
         assert_eq!(caller.ask("slow", &payload).await.status, 200);

@@ -6,16 +6,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::scanner::Scanner;
 
-/// An answer with one prediction for each row: `{"predictions": […]}`, or an object of such lists.
+/// Holds an answer with one prediction for each row: `{"predictions": […]}`, or an object of such lists.
 #[derive(Debug)]
 pub struct Answer {
     body: Bytes,
-    /// Where the elements of each list are.
+    /// Position of each element of each list.
     lists: Vec<Vec<Range<usize>>>,
 }
 
 impl Answer {
-    /// Finds the predictions of an answer. None when there are not as many as rows, or when it says anything else.
+    /// Finds the predictions of an answer. None when there are not as many as rows, or when the answer says anything else.
     pub fn read(body: &Bytes, rows: usize) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
         let mut scanner = Scanner::new(text);
@@ -41,7 +41,7 @@ impl Answer {
             .then(|| Self { body: body.clone(), lists })
     }
 
-    /// What the model would have answered to these rows alone.
+    /// Cuts out the answer that the model would have given to these rows alone.
     pub fn part(&self, rows: Range<usize>) -> Bytes {
         let mut part = BytesMut::with_capacity(self.body.len());
         let mut copied = 0;

@@ -1,17 +1,18 @@
-//! Comma-separated values, as pandas reads them, where that is plain enough.
+//! Comma-separated values as pandas reads them, for tables that are plain enough.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::columns::{Cell, Kind};
-use super::payload::{Format, Payload};
+use super::columns::{Cell, CellKind};
+use super::payload::{Payload, PayloadFormat};
 
-/// Words that pandas takes for something else, in lower case.
-const NO_WORDS: &[&str] = &["na", "n/a", "nan", "nat", "null", "none", "true", "false", "inf", "infinity"];
+/// Words that pandas takes for missing values, booleans or numbers, in lower case; a table with one is not understood.
+const RESERVED_WORDS: &[&str] = &["na", "n/a", "nan", "nat", "null", "none", "true", "false", "inf", "infinity"];
 
-/// Understands a table: a line of names, and lines with as many fields, each column of which is all whole numbers, all
-/// plain decimals, or all words. No quotation marks, so that a line is a row; nothing missing, so that nothing is guessed.
+/// Reads a table: a line of names, and lines with as many fields, each column of which is all whole numbers, all plain decimals,
+/// or all words. Tables with quotation marks are refused, so that a line is a row; and tables with missing values, so that
+/// nothing is guessed.
 pub(super) fn read(bytes: &Bytes, text: &str) -> Option<Payload> {
     if text.contains(['"', '\r', '\0', '\u{feff}']) {
         return None;
@@ -41,7 +42,7 @@ pub(super) fn read(bytes: &Bytes, text: &str) -> Option<Payload> {
     let place: Range<usize> = start..content.len();
     Some(Payload {
         bytes: bytes.clone(),
-        format: Format::Csv,
+        format: PayloadFormat::Csv,
         places: vec![place],
         rows,
         numbers: None,
@@ -51,20 +52,20 @@ pub(super) fn read(bytes: &Bytes, text: &str) -> Option<Payload> {
     })
 }
 
-fn kind_of(field: &str) -> Option<Kind> {
+fn kind_of(field: &str) -> Option<CellKind> {
     let unsigned = field.strip_prefix('-').unwrap_or(field);
     let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if are_digits(unsigned) && unsigned.len() <= 15 {
-        return Some(Kind::Integer);
+        return Some(CellKind::Integer);
     }
     if let Some((whole, fraction)) = unsigned.split_once('.')
         && are_digits(whole)
         && are_digits(fraction)
     {
-        return Some(Kind::Float);
+        return Some(CellKind::Float);
     }
     let is_word = field.starts_with(|first: char| first.is_alphabetic())
         && field.chars().all(|character| character.is_alphanumeric() || " _-.:;!?'()/".contains(character))
-        && !NO_WORDS.contains(&field.trim().to_ascii_lowercase().as_str());
-    is_word.then_some(Kind::Text)
+        && !RESERVED_WORDS.contains(&field.trim().to_ascii_lowercase().as_str());
+    is_word.then_some(CellKind::Text)
 }

@@ -1,33 +1,33 @@
-//! A payload as rows and what they have in common.
+//! A payload as its rows and their common key.
 
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::columns::{Cell, Reader, Signature};
+use super::columns::{Cell, ColumnReader, Signature};
 use super::csv;
 use super::scanner::Scanner;
 
-/// A payload whose rows can be told apart from the rest of it.
+/// Holds a payload whose rows can be told apart from the rest of it.
 #[derive(Debug, Clone)]
 pub struct Payload {
     pub(super) bytes: Bytes,
-    pub(super) format: Format,
-    /// Where its rows lie: in one place, or in as many as it has columns. At least one.
+    pub(super) format: PayloadFormat,
+    /// Places of the rows: one place, or as many as there are columns. At least one.
     pub(super) places: Vec<Range<usize>>,
     pub(super) rows: usize,
-    /// Where its rows are numbered, from 0 on.
+    /// Place of the row numbers, from 0 on, if the payload has an index.
     pub(super) numbers: Option<Range<usize>>,
-    /// The names of its columns, as they are written.
+    /// Names of the columns, as they are written.
     pub(super) names: Vec<Range<usize>>,
-    /// Of which kinds its columns are.
+    /// Kinds of the columns.
     pub(super) columns: Vec<Cell>,
     pub(super) params: Option<Range<usize>>,
 }
 
-/// How it is written.
+/// Names the forms in which a payload is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum PayloadFormat {
     /// `dataframe_split`
     Split,
     /// `dataframe_records`
@@ -46,13 +46,13 @@ pub(super) enum Format {
     Csv,
 }
 
-/// What payloads must have in common to be joined.
+/// Identifies payloads that can be joined: they have the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key(Box<[u8]>);
+pub struct JoinKey(Box<[u8]>);
 
-/// The part of a payload that holds the rows.
-struct Body {
-    format: Format,
+/// Holds the part of a payload with the rows.
+struct RowsPart {
+    format: PayloadFormat,
     places: Vec<Range<usize>>,
     rows: usize,
     numbers: Option<Range<usize>>,
@@ -61,7 +61,7 @@ struct Body {
 }
 
 impl Payload {
-    /// Understands a payload. None when it is not of a kind whose rows can be told apart, or not without doubt.
+    /// Reads a payload. None when its rows cannot be told apart, or not without doubt.
     pub fn read(content_type: &str, bytes: &Bytes) -> Option<Self> {
         let (media_type, parameter) = content_type.split_once(';').unwrap_or((content_type, ""));
         let parameter = parameter.trim();
@@ -84,17 +84,17 @@ impl Payload {
                 "\"params\"" => params.replace(scanner.skip()?).is_none(),
                 "\"dataframe_split\"" => body.replace(split(scanner, text)?).is_none(),
                 "\"dataframe_records\"" => {
-                    let found = list(scanner, text, Format::Records, Format::Records)?;
+                    let found = list(scanner, text, PayloadFormat::Records, PayloadFormat::Records)?;
                     !found.names.is_empty() && body.replace(found).is_none()
                 }
                 "\"instances\"" => {
-                    let found = list(scanner, text, Format::InstanceRecords, Format::InstanceValues)?;
+                    let found = list(scanner, text, PayloadFormat::InstanceRecords, PayloadFormat::InstanceValues)?;
                     body.replace(found).is_none()
                 }
                 "\"inputs\"" => {
                     let found = match scanner.peek()? {
                         b'{' => columns(scanner, text)?,
-                        _ => list(scanner, text, Format::InputRecords, Format::InputValues)?,
+                        _ => list(scanner, text, PayloadFormat::InputRecords, PayloadFormat::InputValues)?,
                     };
                     body.replace(found).is_none()
                 }
@@ -102,7 +102,7 @@ impl Payload {
             };
             fresh.then_some(())
         })?;
-        let Body { format, places, rows, numbers, names, columns } = body.filter(|body| body.rows > 0)?;
+        let RowsPart { format, places, rows, numbers, names, columns } = body.filter(|body| body.rows > 0)?;
         scanner.is_at_end().then(|| Self {
             bytes: bytes.clone(),
             format,
@@ -115,35 +115,35 @@ impl Payload {
         })
     }
 
-    /// How many rows it has: at least one.
+    /// Returns the number of rows: at least one.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// In which of eight forms it is written, by number.
+    /// Returns the number of the form in which the payload is written, of eight.
     pub fn form(&self) -> usize {
         self.format as usize
     }
 
-    /// How many bytes it has.
+    /// Returns the number of bytes.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// It as it came.
+    /// Returns the payload as it came.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// What it must have in common with others to be joined with them, for a model with this signature. None when it
-    /// cannot be joined with any. `nulls_apart` where rows that lack a value are not to go with rows that have it.
-    pub fn key(&self, content_type: &str, signature: Option<&Signature>, nulls_apart: bool) -> Option<Key> {
+    /// Computes the key that the payload must have in common with others to be joined with them, for a model with this signature.
+    /// None when it cannot be joined with any. `nulls_apart` where rows that lack a value are not to go with rows that have it.
+    pub fn key(&self, content_type: &str, signature: Option<&Signature>, nulls_apart: bool) -> Option<JoinKey> {
         let reader = match self.format {
-            Format::Split | Format::Records | Format::Csv => Reader::Pandas,
-            _ => Reader::Numpy,
+            PayloadFormat::Split | PayloadFormat::Records | PayloadFormat::Csv => ColumnReader::Pandas,
+            _ => ColumnReader::Numpy,
         };
-        // What pandas reads of a table has its type before the model's signature is looked at.
-        let signature = signature.filter(|_| self.format != Format::Csv);
+        // Columns of a table get their types from pandas before the model's signature is looked at.
+        let signature = signature.filter(|_| self.format != PayloadFormat::Csv);
         let mut key = Vec::with_capacity(64 + self.columns.len() * 16);
         let put = |key: &mut Vec<u8>, bytes: &[u8]| {
             key.extend_from_slice(&bytes.len().to_le_bytes());
@@ -163,18 +163,19 @@ impl Payload {
             key.extend_from_slice(&kinds.to_le_bytes());
             key.extend_from_slice(&shape.to_le_bytes());
         }
-        Some(Key(key.into()))
+        Some(JoinKey(key.into()))
     }
 
-    /// One payload with the rows of all of these, which have the same key.
+    /// Joins payloads of the same key into one with the rows of all.
     pub fn join(payloads: &[&Self]) -> Bytes {
         let Some(first) = payloads.first() else { return Bytes::new() };
-        let separator = if first.format == Format::Csv { b'\n' } else { b',' };
+        let separator = if first.format == PayloadFormat::Csv { b'\n' } else { b',' };
         let rows: usize = payloads.iter().map(|payload| payload.rows).sum();
         // Each row's number has at most 20 digits, and a comma.
         let numbers = first.numbers.as_ref().map_or(0, |_| rows * 21);
         let size: usize = payloads.iter().map(|payload| payload.bytes.len() + payload.places.len()).sum();
         let mut joined = BytesMut::with_capacity(size + numbers);
+        // Rows and row numbers are replaced in the order in which they stand in the first payload.
         let mut pieces: Vec<_> = first.places.iter().enumerate().map(|(index, at)| (at, Some(index))).collect();
         pieces.extend(first.numbers.iter().map(|at| (at, None)));
         pieces.sort_by_key(|(at, _)| at.start);
@@ -206,8 +207,8 @@ impl Payload {
     }
 }
 
-/// `{"columns": […], "index": […], "data": [[…], …]}`
-fn split(scanner: &mut Scanner<'_>, text: &str) -> Option<Body> {
+/// Reads `{"columns": […], "index": […], "data": [[…], …]}`.
+fn split(scanner: &mut Scanner<'_>, text: &str) -> Option<RowsPart> {
     let (mut names, mut index, mut data) = (None, None, None);
     scanner.object(|scanner, key, _| {
         let fresh = match text.get(key)? {
@@ -219,7 +220,7 @@ fn split(scanner: &mut Scanner<'_>, text: &str) -> Option<Body> {
                 })?;
                 names.replace(found).is_none()
             }
-            // Any other index is something that the model may look at.
+            // Only a plain numbering is understood: the model may look at any other index.
             "\"index\"" => index.replace(counted(scanner, text)?).is_none(),
             "\"data\"" => {
                 let mut columns = Vec::new();
@@ -239,10 +240,10 @@ fn split(scanner: &mut Scanner<'_>, text: &str) -> Option<Body> {
         && index.as_ref().is_none_or(|(_, count)| *count == rows);
     let numbers = index.map(|(at, _)| at);
     let names = names.unwrap_or_default();
-    fits.then(|| Body { format: Format::Split, places: vec![place], rows, numbers, names, columns })
+    fits.then(|| RowsPart { format: PayloadFormat::Split, places: vec![place], rows, numbers, names, columns })
 }
 
-/// `[0, 1, 2, …]`
+/// Reads `[0, 1, 2, …]`.
 fn counted(scanner: &mut Scanner<'_>, text: &str) -> Option<(Range<usize>, usize)> {
     scanner.array(|scanner, row| {
         let number = scanner.skip_scalar()?;
@@ -250,8 +251,13 @@ fn counted(scanner: &mut Scanner<'_>, text: &str) -> Option<(Range<usize>, usize
     })
 }
 
-/// A list of rows: of objects with the same keys in the same order, or of values that are alike.
-fn list(scanner: &mut Scanner<'_>, text: &str, of_records: Format, of_values: Format) -> Option<Body> {
+/// Reads a list of rows: of objects with the same keys in the same order, or of values that are alike.
+fn list(
+    scanner: &mut Scanner<'_>,
+    text: &str,
+    of_records: PayloadFormat,
+    of_values: PayloadFormat,
+) -> Option<RowsPart> {
     let (mut names, mut columns): (Vec<Range<usize>>, _) = (Vec::new(), Vec::new());
     let mut has_records = None;
     let (place, rows) = scanner.array(|scanner, row| {
@@ -274,11 +280,11 @@ fn list(scanner: &mut Scanner<'_>, text: &str, of_records: Format, of_values: Fo
         (width == columns.len() && width > 0).then_some(())
     })?;
     let format = if has_records? { of_records } else { of_values };
-    Some(Body { format, places: vec![place], rows, numbers: None, names, columns })
+    Some(RowsPart { format, places: vec![place], rows, numbers: None, names, columns })
 }
 
-/// `{"name": […], …}`, each column as long as the others.
-fn columns(scanner: &mut Scanner<'_>, text: &str) -> Option<Body> {
+/// Reads `{"name": […], …}`, with each column as long as the others.
+fn columns(scanner: &mut Scanner<'_>, text: &str) -> Option<RowsPart> {
     let (mut names, mut places, mut columns) = (Vec::<Range<usize>>::new(), Vec::new(), Vec::new());
     let mut rows = None;
     scanner.object(|scanner, key, column| {
@@ -290,7 +296,7 @@ fn columns(scanner: &mut Scanner<'_>, text: &str) -> Option<Body> {
         places.push(place);
         (columns.len() == column + 1 && *rows.get_or_insert(count) == count).then_some(())
     })?;
-    Some(Body { format: Format::InputColumns, places, rows: rows?, numbers: None, names, columns })
+    Some(RowsPart { format: PayloadFormat::InputColumns, places, rows: rows?, numbers: None, names, columns })
 }
 
 /// Adds a cell to its column. The first row says which columns there are.

@@ -1,11 +1,13 @@
-//! Whether two answers are the same but for rounding.
+//! Comparison of two answers up to rounding.
 
-/// Two numbers are the same when they differ by no more than this times the larger one, and than the next beyond that: what
-/// NumPy's `allclose` takes for the same.
+/// Relative tolerance: numbers are the same when they differ by no more than this times the larger one plus [`ABSOLUTE`], by the
+/// defaults of NumPy's `allclose`.
 const RELATIVE: f64 = 1e-5;
+
+/// Absolute tolerance, which is added to the relative one.
 const ABSOLUTE: f64 = 1e-8;
 
-/// Whether two JSON texts are the same, byte for byte but for the last digits of numbers with a fraction or an exponent.
+/// Tells whether two JSON texts are the same, byte for byte but for the last digits of numbers with a fraction or an exponent.
 pub fn is_same_but_for_rounding(one: &[u8], other: &[u8]) -> bool {
     let (mut one, mut other) = (one, other);
     let mut in_text = false;
@@ -21,7 +23,7 @@ pub fn is_same_but_for_rounding(one: &[u8], other: &[u8]) -> bool {
                 (one, other) = (rest, other_rest);
             }
             ([first, rest @ ..], [second, other_rest @ ..]) if first == second => {
-                // What is escaped is passed with its escape.
+                // An escaped character is passed with its escape, so that `\"` does not end the text.
                 let skipped = usize::from(in_text && *first == b'\\');
                 if skipped > 0 && rest.first() != other_rest.first() {
                     return false;
@@ -44,7 +46,7 @@ fn length_of_number(text: &[u8]) -> usize {
 }
 
 fn are_close(one: &[u8], other: &[u8]) -> bool {
-    // At least one of them: Python writes a float that is whole as `1.0`, and a large one as `1e+16`.
+    // A float has at least one of these: Python writes a float that is whole as `1.0`, and a large one as `1e+16`.
     let has_fraction = |number: &[u8]| number.iter().any(|byte| b".eE".contains(byte));
     let read = |number: &[u8]| std::str::from_utf8(number).ok()?.parse::<f64>().ok();
     match (read(one), read(other)) {
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_last_digits_of_fractions_may_differ() {
+    fn answers_are_same_when_only_last_digits_of_fractions_differ() {
         let same = |one: &str, other: &str| is_same_but_for_rounding(one.as_bytes(), other.as_bytes());
         let answer = r#"{"predictions": [{"label": "a 1.5", "score": 0.95123456789}, 3, NaN, -Infinity, null]}"#;
         assert!(same(answer, answer));

@@ -1,20 +1,20 @@
-//! Reads JSON as Python's `json` does, and remembers nothing but where things are. It may refuse what Python takes, and
-//! never takes for something else what Python takes.
+//! A scanner of JSON that reads as Python's `json` does, and keeps only positions. The scanner may refuse a text that Python takes,
+//! and never reads it otherwise than Python does.
 
 use std::ops::Range;
 
-use super::columns::{Cell, Kind};
+use super::columns::{Cell, CellKind};
 
-/// Deeper documents are refused: Python itself gives up at some depth.
+/// Levels of the deepest document; deeper ones are refused, since Python itself gives up at some depth.
 const DEEPEST: usize = 64;
 
-/// Whole numbers of this many digits fit into 64 bits, whatever they are.
+/// Digits of whole numbers all of which fit into 64 bits.
 const LONGEST_INTEGER: usize = 18;
 
-/// Those of this many are the same as floats.
+/// Digits of whole numbers all of which are the same as floats.
 const LONGEST_EXACT_INTEGER: usize = 15;
 
-/// A position in a text.
+/// Keeps a position in a text.
 pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -26,7 +26,7 @@ impl<'a> Scanner<'a> {
         Self { bytes: text.as_bytes(), at: 0, depth: 0 }
     }
 
-    /// The position, after any white space.
+    /// Returns the position, after any white space.
     pub(super) fn here(&mut self) -> usize {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes.get(self.at) {
             self.at += 1;
@@ -34,7 +34,7 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
-    /// The next byte, after any white space; it is not passed.
+    /// Returns the next byte, after any white space, and does not pass it.
     pub(super) fn peek(&mut self) -> Option<u8> {
         let here = self.here();
         self.bytes.get(here).copied()
@@ -45,13 +45,13 @@ impl<'a> Scanner<'a> {
         (self.peek() == Some(byte)).then(|| self.at += 1)
     }
 
-    /// Whether nothing but white space is left.
+    /// Tells whether nothing but white space is left.
     pub(super) fn is_at_end(&mut self) -> bool {
         self.peek().is_none()
     }
 
-    /// Passes an array, each of whose elements is passed by `element`, which is told its number. Gives where its content
-    /// lies, from its first element to the end of its last, and how many there are.
+    /// Passes an array, each of whose elements is passed by `element`, which is given its number. Returns the place of the
+    /// content, from the first element to the end of the last, and the number of elements.
     pub(super) fn array(
         &mut self,
         mut element: impl FnMut(&mut Self, usize) -> Option<()>,
@@ -73,8 +73,8 @@ impl<'a> Scanner<'a> {
         Some((start..end, count))
     }
 
-    /// Passes an object, each of whose values is passed by `value`, which is told where its key is and its number.
-    /// Gives how many there are.
+    /// Passes an object, each of whose values is passed by `value`, which is given the place of its key and its number. Returns
+    /// the number of values.
     pub(super) fn object(
         &mut self,
         mut value: impl FnMut(&mut Self, Range<usize>, usize) -> Option<()>,
@@ -97,7 +97,7 @@ impl<'a> Scanner<'a> {
         Some(count)
     }
 
-    /// Passes any value, and gives where it is.
+    /// Passes any value, and returns its place.
     pub(super) fn skip(&mut self) -> Option<Range<usize>> {
         let start = self.here();
         match self.peek()? {
@@ -114,8 +114,8 @@ impl<'a> Scanner<'a> {
         Some(start..self.at)
     }
 
-    /// Passes a value, and gives what can be seen of it from outside. None for lists whose elements are not alike, since
-    /// no two readers agree on what they are.
+    /// Passes a value, and describes it as seen from outside. None for lists whose elements are not alike, since no two readers
+    /// agree on their type.
     pub(super) fn cell(&mut self) -> Option<Cell> {
         match self.peek()? {
             b'[' => {
@@ -129,28 +129,28 @@ impl<'a> Scanner<'a> {
             }
             b'{' => {
                 self.skip()?;
-                Some(Kind::Object.into())
+                Some(CellKind::Object.into())
             }
             _ => self.scalar().map(Cell::from),
         }
     }
 
-    /// Passes what is neither an array nor an object, and gives where it is.
+    /// Passes a value that is neither an array nor an object, and returns its place.
     pub(super) fn skip_scalar(&mut self) -> Option<Range<usize>> {
         let start = self.here();
         self.scalar()?;
         Some(start..self.at)
     }
 
-    fn scalar(&mut self) -> Option<Kind> {
+    fn scalar(&mut self) -> Option<CellKind> {
         match self.peek()? {
-            b'"' => self.string().map(|_| Kind::Text),
-            b't' => self.word("true").map(|()| Kind::Boolean),
-            b'f' => self.word("false").map(|()| Kind::Boolean),
-            b'n' => self.word("null").map(|()| Kind::Null),
-            b'N' => self.word("NaN").map(|()| Kind::NotANumber),
-            b'I' => self.word("Infinity").map(|()| Kind::Float),
-            b'-' if self.bytes.get(self.at + 1) == Some(&b'I') => self.word("-Infinity").map(|()| Kind::Float),
+            b'"' => self.string().map(|_| CellKind::Text),
+            b't' => self.word("true").map(|()| CellKind::Boolean),
+            b'f' => self.word("false").map(|()| CellKind::Boolean),
+            b'n' => self.word("null").map(|()| CellKind::Null),
+            b'N' => self.word("NaN").map(|()| CellKind::NotANumber),
+            b'I' => self.word("Infinity").map(|()| CellKind::Float),
+            b'-' if self.bytes.get(self.at + 1) == Some(&b'I') => self.word("-Infinity").map(|()| CellKind::Float),
             _ => self.number(),
         }
     }
@@ -159,7 +159,7 @@ impl<'a> Scanner<'a> {
         self.bytes.get(self.at..)?.starts_with(word.as_bytes()).then(|| self.at += word.len())
     }
 
-    /// Passes a string, and gives where it is, with its quotation marks.
+    /// Passes a string, and returns its place, with its quotation marks.
     pub(super) fn string(&mut self) -> Option<Range<usize>> {
         let start = self.here();
         self.pass(b'"')?;
@@ -185,7 +185,7 @@ impl<'a> Scanner<'a> {
         Some(start..self.at)
     }
 
-    fn number(&mut self) -> Option<Kind> {
+    fn number(&mut self) -> Option<CellKind> {
         if self.bytes.get(self.at) == Some(&b'-') {
             self.at += 1;
         }
@@ -209,14 +209,14 @@ impl<'a> Scanner<'a> {
             is_float = true;
         }
         Some(match digits {
-            _ if is_float => Kind::Float,
-            digits if digits <= LONGEST_EXACT_INTEGER => Kind::Integer,
-            digits if digits <= LONGEST_INTEGER => Kind::LargeInteger,
-            _ => Kind::HugeInteger,
+            _ if is_float => CellKind::Float,
+            digits if digits <= LONGEST_EXACT_INTEGER => CellKind::Integer,
+            digits if digits <= LONGEST_INTEGER => CellKind::LargeInteger,
+            _ => CellKind::HugeInteger,
         })
     }
 
-    /// At least one.
+    /// Passes digits, at least one, and returns their number.
     fn digits(&mut self) -> Option<usize> {
         let start = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {

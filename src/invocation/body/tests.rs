@@ -10,11 +10,11 @@ fn read(text: &str) -> Option<Payload> {
     Payload::read(JSON, &text.to_owned().into())
 }
 
-fn key(text: &str) -> Option<Key> {
+fn key(text: &str) -> Option<JoinKey> {
     read(text)?.key(JSON, None, false)
 }
 
-fn key_with(text: &str, signature: &Signature) -> Option<Key> {
+fn key_with(text: &str, signature: &Signature) -> Option<JoinKey> {
     read(text)?.key(JSON, Some(signature), false)
 }
 
@@ -25,7 +25,7 @@ fn join(texts: &[&str]) -> String {
 }
 
 #[test]
-fn rows_are_joined_as_they_are_written() {
+fn rows_are_joined_as_written() {
     for (one, other, joined) in [
         (
             r#"{"dataframe_split": {"columns": ["a", "b"], "data": [[1, "x"]]}}"#,
@@ -62,7 +62,7 @@ fn rows_are_joined_as_they_are_written() {
 }
 
 #[test]
-fn what_is_in_doubt_is_not_understood() {
+fn payload_is_not_understood_when_in_doubt() {
     for text in [
         "",
         "{}",
@@ -135,7 +135,7 @@ fn what_is_in_doubt_is_not_understood() {
 }
 
 #[test]
-fn what_a_model_could_see_keeps_payloads_apart() {
+fn payloads_stay_apart_when_model_could_see_difference() {
     let split = |row: &str| format!(r#"{{"dataframe_split": {{"columns": ["a", "b"], "data": [{row}]}}}}"#);
     let different = [
         split("[1, 2]"),
@@ -178,7 +178,7 @@ fn what_a_model_could_see_keeps_payloads_apart() {
 }
 
 #[test]
-fn numbers_that_become_floats_are_alike() {
+fn numbers_are_alike_when_they_become_floats() {
     let records = |values: &str| {
         let rows: Vec<_> = values.split(' ').map(|value| format!(r#"{{"a": {value}}}"#)).collect();
         format!(r#"{{"dataframe_records": [{}]}}"#, rows.join(", "))
@@ -199,7 +199,7 @@ fn numbers_that_become_floats_are_alike() {
 }
 
 #[test]
-fn what_lacks_a_value_can_be_kept_apart() {
+fn payloads_with_nulls_stay_apart_when_asked() {
     let signature = Signature::new(["a".to_owned()], false);
     let table =
         |values: &str| read(&format!(r#"{{"dataframe_split": {{"columns": ["a"], "data": [[{values}]]}}}}"#)).unwrap();
@@ -214,7 +214,7 @@ fn what_lacks_a_value_can_be_kept_apart() {
 }
 
 #[test]
-fn plain_tables_are_joined() {
+fn tables_are_joined_when_plain() {
     let read = |text: &str| Payload::read(CSV, &text.to_owned().into());
     let (one, other) = (read("a,b,c\n1,x y,2.5\n").unwrap(), read("a,b,c\n-20,Łódź,0.5\n3,z,1.0").unwrap());
     assert_eq!((one.rows(), other.rows()), (1, 2));
@@ -251,7 +251,7 @@ fn plain_tables_are_joined() {
 }
 
 #[test]
-fn answers_are_cut_as_they_are_written() {
+fn answers_are_cut_as_written() {
     let body = r#"{"predictions": [1, {"a": [2, "]"]}, NaN, "\"x"]}"#.into();
     let answer = Answer::read(&body, 4).unwrap();
     assert_eq!(answer.part(0..1), r#"{"predictions": [1]}"#);
@@ -290,7 +290,7 @@ fn leaf() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Payloads of one kind: what is written, and its rows.
+/// Generates payloads of one kind, each as its text and its rows.
 fn payloads() -> impl Strategy<Value = Vec<(String, Vec<Value>)>> {
     let rows = (1usize..4).prop_flat_map(|width| {
         prop::collection::vec(leaf(), width).prop_flat_map(|row| {
@@ -341,7 +341,7 @@ fn rows_of(payload: &Value) -> &Value {
 
 proptest! {
     #[test]
-    fn joined_payloads_hold_the_rows_of_all_and_nothing_else(payloads in payloads()) {
+    fn joined_payload_holds_rows_of_all_and_nothing_else(payloads in payloads()) {
         let understood: Vec<_> = payloads.iter().map(|(text, _)| read(text).unwrap()).collect();
         let signature = Signature::default();
         let first = understood[0].key(JSON, Some(&signature), false).unwrap();
@@ -370,14 +370,14 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_understood_or_not(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn reading_never_panics_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Payload::read(JSON, &bytes.clone().into());
         let _ = Payload::read(CSV, &bytes.clone().into());
         let _ = Answer::read(&bytes.into(), 1);
     }
 
     #[test]
-    fn any_change_of_a_byte_is_still_json_if_it_is_understood(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn payload_is_json_when_understood_after_change_of_byte(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut bytes = br#"{"dataframe_split": {"columns": ["a", "b"], "data": [[1, "x\n"], [-2.5e3, "\u00e9"]]}, "params": {"a": [true, null]}}"#.to_vec();
         let at = at.index(bytes.len());
         bytes[at] = byte;
@@ -388,7 +388,7 @@ proptest! {
     }
 
     #[test]
-    fn parts_of_an_answer_make_the_answer(predictions in prop::collection::vec(leaf(), 1..20), cut in any::<prop::sample::Index>()) {
+    fn parts_make_answer_when_joined(predictions in prop::collection::vec(leaf(), 1..20), cut in any::<prop::sample::Index>()) {
         let write = |predictions: &[Value]| bytes::Bytes::from(json!({"predictions": predictions}).to_string());
         let cut = cut.index(predictions.len());
         let answer = Answer::read(&write(&predictions), predictions.len()).unwrap();

@@ -1,27 +1,27 @@
 //! The texts in the rows of a payload, each with its column.
 
-use super::payload::{Format, Payload};
+use super::payload::{Payload, PayloadFormat};
 
 impl Payload {
     /// Calls `each` with every text in its rows, and with the number of the column that it stands in.
     pub fn texts(&self, mut each: impl FnMut(usize, &[u8])) {
         for (place, rows) in self.rows_in_bytes().enumerate() {
             match self.format {
-                Format::Csv => fields(rows, &mut each),
-                Format::InputColumns => in_json(rows, &mut |_, text| each(place, text)),
+                PayloadFormat::Csv => fields(rows, &mut each),
+                PayloadFormat::InputColumns => in_json(rows, &mut |_, text| each(place, text)),
                 _ => in_json(rows, &mut each),
             }
         }
     }
 
-    /// The bytes of its rows, in one piece or by column.
+    /// Returns the bytes of the rows, in one piece or by column.
     pub fn rows_in_bytes(&self) -> impl Iterator<Item = &[u8]> {
         self.places.iter().map(|place| self.bytes.get(place.clone()).unwrap_or_default())
     }
 }
 
-/// Of rows that were understood before: nothing in there is wrong. A row is an array or an object, and so its cells are
-/// separated by the commas one level down.
+/// Finds the texts in rows of JSON that were understood before, and so are well-formed. A row is an array or an object, so its
+/// cells are separated by the commas one level down.
 fn in_json(rows: &[u8], each: &mut impl FnMut(usize, &[u8])) {
     let (mut depth, mut column, mut at) = (0_usize, 0, 0);
     while let Some(byte) = rows.get(at) {
@@ -47,7 +47,7 @@ fn in_json(rows: &[u8], each: &mut impl FnMut(usize, &[u8])) {
     }
 }
 
-/// Where a text has ended that begins here.
+/// Finds the end of the text that begins at `start`.
 fn end_of_text(rows: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = rows.get(at) {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_has_its_column_in_every_form() {
+    fn texts_have_their_column_in_every_form() {
         let json = |text| texts("application/json", text);
         let split = r#"{"dataframe_split": {"columns": ["n", "t"], "data": [[1, "a, [b"], [2, "c\"]"]]}}"#;
         assert_eq!(json(split), [(1, r#""a, [b""#.to_owned()), (1, r#""c\"]""#.to_owned())]);

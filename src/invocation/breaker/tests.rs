@@ -40,7 +40,7 @@ fn open_at(now: f64) -> Breaker {
 }
 
 #[test]
-fn opens_at_its_share_of_errors_and_not_before_the_minimum() {
+fn breaker_opens_at_share_of_errors_but_not_before_minimum() {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, 1.0, &[BAD, BAD, BAD]);
     assert_eq!(breaker.phase(), Phase::Closed);
@@ -52,7 +52,7 @@ fn opens_at_its_share_of_errors_and_not_before_the_minimum() {
 }
 
 #[test]
-fn opens_at_its_share_of_slow_calls() {
+fn breaker_opens_at_share_of_slow_calls() {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, 1.0, &[GOOD, SLOW, SLOW, SLOW]);
     assert_eq!(breaker.phase(), Phase::Closed);
@@ -64,7 +64,7 @@ fn opens_at_its_share_of_slow_calls() {
 }
 
 #[test]
-fn forgets_what_is_older_than_the_window() {
+fn breaker_forgets_calls_older_than_window() {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, 0.5, &[BAD, BAD, BAD]);
     call(&mut breaker, 10.1, &[BAD]);
@@ -74,7 +74,7 @@ fn forgets_what_is_older_than_the_window() {
 }
 
 #[test]
-fn what_says_nothing_is_not_counted() {
+fn call_is_not_counted_when_inconclusive() {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, 1.0, &[None; 50]);
     call(&mut breaker, 1.0, &[BAD, BAD, BAD]);
@@ -82,7 +82,7 @@ fn what_says_nothing_is_not_counted() {
 }
 
 #[test]
-fn probes_go_one_after_the_other_and_close_it() {
+fn breaker_closes_after_probes_one_by_one() {
     let mut breaker = open_at(1.0);
     assert!(breaker.admit(seconds(5.9)).is_err());
     let probe = breaker.admit(seconds(6.0)).unwrap();
@@ -96,7 +96,7 @@ fn probes_go_one_after_the_other_and_close_it() {
 }
 
 #[test]
-fn one_bad_or_slow_probe_opens_it_again() {
+fn breaker_reopens_when_probe_fails_or_is_slow() {
     for bad in [BAD, SLOW] {
         let mut breaker = open_at(1.0);
         call(&mut breaker, 6.0, &[GOOD]);
@@ -107,14 +107,14 @@ fn one_bad_or_slow_probe_opens_it_again() {
 }
 
 #[test]
-fn a_probe_that_is_lost_makes_room_for_the_next() {
+fn breaker_admits_next_probe_when_one_is_lost() {
     let mut breaker = open_at(1.0);
     call(&mut breaker, 6.0, &[None, None, GOOD, None, GOOD]);
     assert_eq!(breaker.phase(), Phase::Closed);
 }
 
 #[test]
-fn calls_from_before_a_change_say_nothing_about_after_it() {
+fn call_is_ignored_when_state_changed_since() {
     let mut breaker = Breaker::new(policy());
     let early: Vec<Pass> = (0..3).map(|_| breaker.admit(seconds(1.0)).unwrap()).collect();
     call(&mut breaker, 1.0, &[BAD; 4]);
@@ -126,7 +126,7 @@ fn calls_from_before_a_change_say_nothing_about_after_it() {
     breaker.end(probe, seconds(6.0), GOOD);
 }
 
-/// A thing that happens: time passes, a call comes, or one of those under way ends.
+/// Lists the events: time passes, a call comes, or one of those under way ends.
 #[derive(Debug, Clone)]
 enum Event {
     Wait(u64),
@@ -146,7 +146,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn an_open_breaker_lets_nothing_but_probes_through(
+    fn breaker_admits_only_probes_when_open(
         events in proptest::collection::vec(event(), 0..300),
         minimum_calls in 1_usize..6,
         probes in 1_usize..4,
@@ -191,7 +191,7 @@ proptest! {
                 opened = Some(now);
             }
         }
-        // However it stands: once the calls under way are lost and time has passed, good answers close it.
+        // In every state: once the calls under way are lost and time has passed, good answers close it.
         for (_, pass) in under_way {
             breaker.end(pass, now, None);
         }
@@ -206,13 +206,13 @@ proptest! {
     }
 
     #[test]
-    fn the_window_counts_what_a_plain_list_counts(calls in proptest::collection::vec((0_u64..3_000, any::<bool>(), any::<bool>()), 1..200)) {
-        let (mut window, width, mut now) = (Window::default(), Duration::from_secs(1), 0);
-        let mut seen: Vec<(u64, Tally)> = Vec::new();
+    fn window_counts_like_plain_list(calls in proptest::collection::vec((0_u64..3_000, any::<bool>(), any::<bool>()), 1..200)) {
+        let (mut window, width, mut now) = (SlidingWindow::default(), Duration::from_secs(1), 0);
+        let mut seen: Vec<(u64, CallCounts)> = Vec::new();
         for (wait, failed, slow) in calls {
             now += wait;
-            seen.push((now / 1_000, Tally { calls: 1, errors: failed.into(), slow: slow.into() }));
-            let expected = seen.iter().filter(|(at, _)| at + 10 > now / 1_000).fold(Tally::default(), |sum, (_, one)| sum.and(*one));
+            seen.push((now / 1_000, CallCounts { calls: 1, errors: failed.into(), slow: slow.into() }));
+            let expected = seen.iter().filter(|(at, _)| at + 10 > now / 1_000).fold(CallCounts::default(), |sum, (_, one)| sum.and(*one));
             prop_assert_eq!(window.add(Duration::from_millis(now), width, failed, slow), expected);
         }
     }

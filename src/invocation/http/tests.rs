@@ -9,7 +9,7 @@ use super::*;
 
 const LARGEST: usize = 5 << 20;
 
-/// A server that answers everything by `answer`, for as long as the test runs.
+/// Runs a server that answers everything by `answer`, for as long as the test runs.
 async fn served<F>(answer: fn(Request) -> F) -> HttpBackend
 where
     F: Future<Output = Answer<Body>> + Send + 'static,
@@ -26,7 +26,7 @@ fn backend(url: &str) -> HttpBackend {
 }
 
 #[tokio::test]
-async fn what_mlflows_own_server_fails_over_is_not_tried_again() {
+async fn failure_is_permanent_when_our_own_server_fails_over_request() {
     let theirs =
         served(|_| async { Answer::builder().status(500).body(Body::from("Internal Server Error")).unwrap() }).await;
     let ours = HttpBackend::new(theirs.invocations.clone(), "models:/m/1".into(), Concern::Ours, 4).unwrap();
@@ -41,7 +41,7 @@ fn call<'a>(content_type: &'a str, headers: &'a Headers) -> Call<'a> {
 }
 
 #[tokio::test]
-async fn passes_payload_headers_and_answer_on_untouched() {
+async fn backend_passes_payload_headers_and_answer_on_untouched() {
     let backend = served(|request: Request| async move {
         let (parts, body) = request.into_parts();
         assert_eq!((parts.method.as_str(), parts.uri.path()), ("POST", "/invocations"));
@@ -63,14 +63,14 @@ async fn passes_payload_headers_and_answer_on_untouched() {
 }
 
 #[tokio::test]
-async fn a_large_answer_arrives_whole() {
+async fn answer_arrives_whole_when_large() {
     let backend = served(|_| async { Answer::new(Body::from(vec![b'x'; LARGEST])) }).await;
     let reply = backend.invoke_within(call("application/json", &Headers::default()), LARGEST).await.unwrap();
     assert_eq!(reply.body.len(), LARGEST);
 }
 
 #[tokio::test]
-async fn no_more_is_read_of_an_answer_than_can_be_published() {
+async fn answer_is_refused_when_larger_than_limit() {
     let announced = served(|_| async { Answer::new(Body::from(vec![0; LARGEST + 1])) }).await;
     let endless = served(|_| async {
         let pieces = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 1 << 16]));
@@ -85,7 +85,7 @@ async fn no_more_is_read_of_an_answer_than_can_be_published() {
 }
 
 #[tokio::test]
-async fn an_error_is_an_error_however_much_it_says() {
+async fn error_stays_error_when_its_body_is_long() {
     let backend =
         served(|_| async { Answer::builder().status(500).body(Body::from(vec![b'x'; 8 << 20])).unwrap() }).await;
     let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
@@ -93,7 +93,7 @@ async fn an_error_is_an_error_however_much_it_says() {
 }
 
 #[tokio::test]
-async fn errors_keep_the_time_to_come_back() {
+async fn error_keeps_retry_after() {
     let backend = served(|_| async {
         Answer::builder().status(503).header("retry-after", "9").body(Body::from("full")).unwrap()
     })
@@ -104,14 +104,14 @@ async fn errors_keep_the_time_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_content_type_that_http_cannot_carry_is_a_fault() {
+async fn call_fails_when_http_cannot_carry_content_type() {
     let backend = backend("http://127.0.0.1:9/invocations");
     let failure = backend.invoke(call("text/csv\n", &Headers::default())).await.unwrap_err();
     assert_eq!(failure.fault.code, Code::UnsupportedMediaType);
 }
 
 #[tokio::test]
-async fn nothing_there_is_a_fault_that_may_pass() {
+async fn failure_may_pass_when_nothing_listens() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let backend = backend(&format!("http://{address}/invocations?token=secret"));
     assert!(!backend.ping().await);
@@ -124,7 +124,7 @@ async fn nothing_there_is_a_fault_that_may_pass() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_a_fault_that_may_pass() {
+async fn failure_may_pass_when_connection_breaks() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let backend = backend(&format!("http://{}/invocations", listener.local_addr().unwrap()));
     tokio::spawn(async move {
@@ -139,7 +139,7 @@ async fn a_connection_that_breaks_is_a_fault_that_may_pass() {
 }
 
 #[tokio::test]
-async fn no_answer_in_time_is_a_deadline_exceeded() {
+async fn call_exceeds_deadline_when_answer_is_late() {
     let backend = served(|_| std::future::pending()).await;
     let headers = Headers::default();
     let call = Call { timeout: Duration::from_millis(50), ..call("application/json", &headers) };
@@ -149,7 +149,7 @@ async fn no_answer_in_time_is_a_deadline_exceeded() {
 }
 
 #[test]
-fn knows_loopback() {
+fn loopback_is_recognised() {
     for (url, loopback) in [
         ("http://127.0.0.1:1/", true),
         ("http://127.9.9.9/", true),
@@ -163,7 +163,7 @@ fn knows_loopback() {
 }
 
 #[test]
-fn durations_are_told_in_whole_milliseconds() {
+fn durations_are_written_in_whole_milliseconds() {
     let words = |nanoseconds| in_words(Duration::from_nanos(nanoseconds));
     let told = [733_198_622, 9_998_613_000, 1_500_000_000, 120_000_000_000, 1_000, 0].map(words);
     assert_eq!(told, ["733ms", "9.999s", "1.5s", "120s", "1µs", "0ns"]);

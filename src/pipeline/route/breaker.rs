@@ -1,4 +1,4 @@
-//! A route's breaker, with a clock, a voice and numbers.
+//! The circuit breaker of a route: the policy with a clock, a log and metrics.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,27 +12,28 @@ use crate::invocation::in_words;
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
-/// A breaker that is shared by the calls of one route.
+/// Shares a circuit breaker between the calls of one route.
 pub(in crate::pipeline) struct RouteBreaker {
     endpoint: Arc<str>,
     route: Arc<str>,
-    /// Held for the moment that it takes to count, never over a call.
+    /// Policy, locked for the moment that it takes to count, never over a call.
     policy: Mutex<Breaker>,
     begin: Instant,
     state: IntGauge,
-    /// By [`Phase`].
+    /// Changes of the state, by the [`Phase`] that they led to.
     transitions: [IntCounter; 3],
 }
 
-/// A call that was let through. It counts for nothing when it is dropped before it has ended.
-pub(in crate::pipeline) struct Passage<'a> {
+/// Permits one call. A permit that is dropped before its call has ended counts for nothing.
+pub(in crate::pipeline) struct BreakerPermit<'a> {
     breaker: &'a RouteBreaker,
     pass: Option<Pass>,
     ended: Option<Ended>,
 }
 
 impl RouteBreaker {
-    pub(in crate::pipeline) fn new(policy: config::Breaker, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
+    /// Begins closed.
+    pub(super) fn new(policy: config::Breaker, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
         let to = |phase: Phase| metrics.breaker_transitions.with_label_values(&[endpoint, route, phase.name()]);
         let state = metrics.breaker_state.with_label_values(&[endpoint, route]);
         state.set(Phase::Closed as i64);
@@ -46,27 +47,27 @@ impl RouteBreaker {
         }
     }
 
-    /// Whether a call would not be let through now.
-    pub(in crate::pipeline) fn refuses(&self) -> bool {
+    /// Tells whether a call would be refused now.
+    pub(super) fn refuses(&self) -> bool {
         self.policy().refuses(self.begin.elapsed())
     }
 
-    /// Lets a call through.
+    /// Lets a call through, or refuses it.
     ///
     /// # Errors
-    /// When it is open; the fault says since when, why, and when to come back.
-    pub(in crate::pipeline) fn admit(&self) -> Result<Passage<'_>, Fault> {
+    /// When the breaker is open; the fault says since when, why, and when to come back.
+    pub(in crate::pipeline) fn admit(&self) -> Result<BreakerPermit<'_>, Fault> {
         let mut policy = self.policy();
         let before = policy.phase();
         let admitted = policy.admit(self.begin.elapsed());
-        self.tell(&policy, before);
+        self.report(&policy, before);
         drop(policy);
         let pass = admitted.map_err(|refusal| self.refused(&refusal))?;
-        Ok(Passage { breaker: self, pass: Some(pass), ended: None })
+        Ok(BreakerPermit { breaker: self, pass: Some(pass), ended: None })
     }
 
-    /// Says what has changed, while nobody can change it again.
-    fn tell(&self, policy: &Breaker, before: Phase) {
+    /// Reports a change of the state, under the lock, so that no other change comes before its report.
+    fn report(&self, policy: &Breaker, before: Phase) {
         let phase = policy.phase();
         if phase == before {
             return;
@@ -95,12 +96,12 @@ impl RouteBreaker {
     }
 
     fn policy(&self) -> MutexGuard<'_, Breaker> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A route that a new configuration no longer has, or has otherwise, is not left alone any more.
+/// Resets the metric of a route that a new configuration no longer has, or has otherwise.
 impl Drop for RouteBreaker {
     fn drop(&mut self) {
         if self.policy().phase() != Phase::Closed {
@@ -109,26 +110,26 @@ impl Drop for RouteBreaker {
     }
 }
 
-impl Passage<'_> {
-    /// The same right some time later: if the breaker has opened since, it has to be asked for once more.
+impl BreakerPermit<'_> {
+    /// Renews a permit some time later: if the breaker has opened since, the call has to be admitted once more.
     pub(in crate::pipeline) fn renew(self) -> Result<Self, Fault> {
         let is_valid = self.pass.as_ref().is_some_and(|pass| self.breaker.policy().is_valid(pass));
         if is_valid { Ok(self) } else { self.breaker.admit() }
     }
 
-    /// The call has ended; `None` when nothing can be concluded from it.
+    /// Ends the call; `None` when nothing can be concluded from it.
     pub(in crate::pipeline) fn end(mut self, ended: Option<Ended>) {
         self.ended = ended;
     }
 }
 
-impl Drop for Passage<'_> {
+impl Drop for BreakerPermit<'_> {
     fn drop(&mut self) {
         let Some(pass) = self.pass.take() else { return };
         let mut policy = self.breaker.policy();
         let before = policy.phase();
         policy.end(pass, self.breaker.begin.elapsed(), self.ended);
-        self.breaker.tell(&policy, before);
+        self.breaker.report(&policy, before);
     }
 }
 
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_which_route_since_when_and_why() {
+    fn refusal_names_route_time_and_reason() {
         let metrics = Metrics::new().unwrap();
         let mut breaker = breaker(&metrics);
         breaker.admit().unwrap().end(FAILED);
@@ -172,18 +173,18 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_waited_while_it_opened_is_turned_away_as_well() {
+    fn renewal_fails_when_breaker_opened_meanwhile() {
         let metrics = Metrics::new().unwrap();
         let breaker = breaker(&metrics);
         let [waiting, waiting_longer] = [(); 2].map(|()| breaker.admit().unwrap().pass.take());
         breaker.admit().unwrap().end(ANSWERED);
-        let renewed = Passage { breaker: &breaker, pass: waiting, ended: None }.renew().unwrap();
+        let renewed = BreakerPermit { breaker: &breaker, pass: waiting, ended: None }.renew().unwrap();
         renewed.end(FAILED);
-        assert!(Passage { breaker: &breaker, pass: waiting_longer, ended: None }.renew().is_err());
+        assert!(BreakerPermit { breaker: &breaker, pass: waiting_longer, ended: None }.renew().is_err());
     }
 
     #[test]
-    fn a_probe_whose_caller_goes_away_makes_room_for_the_next() {
+    fn breaker_admits_next_probe_when_one_is_dropped() {
         let metrics = Metrics::new().unwrap();
         let mut breaker = breaker(&metrics);
         breaker.admit().unwrap().end(FAILED);

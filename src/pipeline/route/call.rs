@@ -1,4 +1,4 @@
-//! One call of a model.
+//! One call of a model for one request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::invocation::Call;
 use crate::message::{Reply, Request};
 use crate::models::{CallFailure, Lease};
 
-/// Calls the model. A model that is hosted here has the whole of `timeout` for it and is ended when that is not enough,
-/// so whose caller was in more of a hurry gets a fault while the call goes on: a host must not be taken for stuck because
-/// its callers have waited before. None when the deadline came first.
-pub(in crate::pipeline) async fn call(
+/// Calls the model; none when the deadline came first. A model that is hosted here has the whole of `timeout` and is ended when
+/// that is not enough, so a request with less time gets a fault while the call goes on: a host must not be taken for stuck
+/// because its callers have waited before.
+pub(in crate::pipeline) async fn call_until_deadline(
     mut lease: Lease,
     request: Arc<Request>,
     payload: Bytes,

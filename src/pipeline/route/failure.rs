@@ -1,30 +1,67 @@
-//! What of a fault is the route's own doing. Only that opens breakers, is tried again and falls back.
+//! The failures of a route, and the cause of each. Only a cause of the route's own opens breakers, is tried again and falls
+//! back.
 
 use crate::config::FallbackOn;
 use crate::message::{Code, Fault, Stage};
+use crate::pipeline::deadline::{TimeLimits, is_over};
 
-/// What a request was at when it failed.
+/// Tells why a route has not answered a request.
+pub(in crate::pipeline) struct RouteFailure {
+    pub(in crate::pipeline) fault: Fault,
+    /// Cause that lies with the route; none when the caller is at fault.
+    pub(in crate::pipeline) cause: Option<FallbackOn>,
+    /// Whether the process that was to answer is gone.
+    pub(in crate::pipeline) crashed: bool,
+    /// Whether other requests were in the same call, one of which may be at fault.
+    pub(in crate::pipeline) in_batch: bool,
+}
+
+/// Names the point on its way at which a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::pipeline) enum Step {
+pub(in crate::pipeline) enum FailurePoint {
     /// Waiting for the model to be loaded, or for a turn.
-    Wait,
+    Waiting,
     /// Calling the model.
-    Call {
+    Calling {
         /// Whether there was no connection, or it broke.
         disconnected: bool,
     },
 }
 
-/// Why the route could not answer; nothing when the caller is at fault. Whether the request itself was out of time, a
-/// fault does not say.
-pub(in crate::pipeline) fn cause_of(fault: &Fault, step: Step) -> Option<FallbackOn> {
-    match (fault.stage, fault.code, step) {
+impl RouteFailure {
+    /// Finds the cause of a fault. A request whose own time is up may have been too short of it for any route.
+    pub(in crate::pipeline) fn of(fault: Fault, point: FailurePoint, limits: TimeLimits) -> Self {
+        let out_of_time = fault.code == Code::DeadlineExceeded && is_over(limits.request);
+        let cause = if out_of_time { None } else { cause_of(&fault, point) };
+        Self { fault, cause, crashed: false, in_batch: false }
+    }
+
+    /// Fails a request that an open breaker has refused.
+    pub(in crate::pipeline) fn breaker_open(fault: Fault) -> Self {
+        Self { fault, cause: Some(FallbackOn::BreakerOpen), crashed: false, in_batch: false }
+    }
+
+    /// Tells whether time was up before there was an answer.
+    pub(in crate::pipeline) fn is_timeout(&self) -> bool {
+        self.fault.code == Code::DeadlineExceeded
+    }
+
+    /// Tells whether another call of the same route may be answered.
+    pub(in crate::pipeline) fn is_worth_retry(&self) -> bool {
+        self.fault.retryable && self.cause.is_some() && !self.crashed
+    }
+}
+
+/// Finds the cause of a fault that lies with the route; none when the caller is at fault. A fault does not say whether the
+/// request itself was out of time.
+fn cause_of(fault: &Fault, point: FailurePoint) -> Option<FallbackOn> {
+    match (fault.stage, fault.code, point) {
         (Stage::Route | Stage::Publish, ..) => None,
-        (Stage::Invoke, Code::DeadlineExceeded, Step::Wait) => Some(FallbackOn::Overload),
+        (Stage::Invoke, Code::DeadlineExceeded, FailurePoint::Waiting) => Some(FallbackOn::Overload),
         (_, Code::DeadlineExceeded, _) => Some(FallbackOn::Timeout),
-        // Even what is not found: it is the route that names the model.
+        // A model that is not found counts as well: the route names the model.
         (Stage::Load, ..) => Some(FallbackOn::LoadFailure),
-        (Stage::Invoke, Code::TemporarilyUnavailable, Step::Call { disconnected: true }) => {
+        (Stage::Invoke, Code::TemporarilyUnavailable, FailurePoint::Calling { disconnected: true }) => {
             Some(FallbackOn::ServerError)
         }
         (Stage::Invoke, Code::TemporarilyUnavailable | Code::ResourceExhausted, _) => Some(FallbackOn::Overload),
@@ -49,10 +86,10 @@ mod tests {
     use super::*;
     use crate::invocation::meaning_of;
 
-    const CALL: Step = Step::Call { disconnected: false };
+    const CALL: FailurePoint = FailurePoint::Calling { disconnected: false };
 
     #[test]
-    fn what_a_model_answers_is_its_own_doing_unless_the_caller_is_at_fault() {
+    fn cause_lies_with_route_unless_caller_is_at_fault() {
         let raised = br#"{"stack_trace": "Traceback (most recent call last):\nValueError: no\n"}"#;
         for (status, body, cause) in [
             (500, &b""[..], Some(FallbackOn::ServerError)),
@@ -72,15 +109,15 @@ mod tests {
     }
 
     #[test]
-    fn where_it_failed_matters() {
-        let cause = |code, stage, step| cause_of(&Fault::passing(code, stage, ""), step);
-        let gone = Step::Call { disconnected: true };
+    fn cause_depends_on_point_of_failure() {
+        let cause = |code, stage, point| cause_of(&Fault::passing(code, stage, ""), point);
+        let gone = FailurePoint::Calling { disconnected: true };
         assert_eq!(cause(Code::TemporarilyUnavailable, Stage::Invoke, gone), Some(FallbackOn::ServerError));
-        assert_eq!(cause(Code::DeadlineExceeded, Stage::Invoke, Step::Wait), Some(FallbackOn::Overload));
-        assert_eq!(cause(Code::DeadlineExceeded, Stage::Load, Step::Wait), Some(FallbackOn::Timeout));
+        assert_eq!(cause(Code::DeadlineExceeded, Stage::Invoke, FailurePoint::Waiting), Some(FallbackOn::Overload));
+        assert_eq!(cause(Code::DeadlineExceeded, Stage::Load, FailurePoint::Waiting), Some(FallbackOn::Timeout));
         for code in [Code::TemporarilyUnavailable, Code::ResourceDoesNotExist, Code::ModelError, Code::InternalError] {
-            assert_eq!(cause(code, Stage::Load, Step::Wait), Some(FallbackOn::LoadFailure), "{code}");
-            assert_eq!(cause(code, Stage::Route, Step::Wait), None, "{code}");
+            assert_eq!(cause(code, Stage::Load, FailurePoint::Waiting), Some(FallbackOn::LoadFailure), "{code}");
+            assert_eq!(cause(code, Stage::Route, FailurePoint::Waiting), None, "{code}");
         }
     }
 }

@@ -1,97 +1,76 @@
-//! What a route has to do at the moment.
+//! The load of a route: its requests in flight, and an EWMA of how long its calls take.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::breaker::RouteBreaker;
-use super::Target;
+use super::clock::{nanoseconds, now};
 use crate::message::{Code, Fault};
-use crate::routing::{self, Loads};
+use crate::routing;
 
-/// How long a call is remembered: after that it counts for a third. A route that once was slow is thus tried again.
-const MEMORY: Duration = Duration::from_secs(10);
+/// Time constant of the EWMA, in seconds: a call this old counts for a third (1/e). A route that once was slow is thus tried
+/// again.
+const DECAY: Duration = Duration::from_secs(10);
 
-/// What a route has to do. It is read and written without a lock; what two calls write at once may be lost for one.
+/// Tracks the load of one route, without a lock: of two calls that write at once, one may be lost.
 #[derive(Debug, Default)]
-pub(in crate::pipeline) struct Load {
+pub(in crate::pipeline) struct RouteLoad {
     in_flight: AtomicUsize,
-    /// How long a call took at [`Self::seen`], in seconds, the latest ones counting the most: the bits of a float.
+    /// Mean duration of a call at [`Self::seen`], in seconds, the latest calls counting the most: the bits of a float.
     mean: AtomicU64,
-    /// When that was, in nanoseconds since the first load of all was looked at; 0 is never.
+    /// Time of the latest call, in nanoseconds of the route clock; 0 is never.
     seen: AtomicU64,
 }
 
-/// A request that a route has.
+/// Counts one request as in flight until it is dropped.
 #[derive(Debug)]
-pub(in crate::pipeline) struct InFlight<'a>(&'a Load);
+pub(in crate::pipeline) struct LoadGuard<'a>(&'a RouteLoad);
 
-impl Load {
-    /// Counts a request until that ends.
-    pub(in crate::pipeline) fn enter(&self) -> InFlight<'_> {
+impl RouteLoad {
+    /// Counts a request as in flight until the guard is dropped.
+    pub(in crate::pipeline) fn enter(&self) -> LoadGuard<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self)
+        LoadGuard(self)
     }
 
-    /// Takes account of a call that was answered, or that was too slow to be.
-    pub(in crate::pipeline) fn took(&self, seconds: f64) {
-        self.took_at(seconds, now());
+    /// Adds a call that was answered, or that was too slow to be, to the mean.
+    pub(super) fn record_success(&self, seconds: f64) {
+        self.record_at(seconds, now());
     }
 
-    /// Takes account of a request that got no answer, where that is not the caller's own fault. It counts as a call that
-    /// took all the time there is: a route that fails at once would look the fastest of all.
-    pub(in crate::pipeline) fn failed(&self, fault: &Fault, limit: Duration) {
+    /// Adds a request without an answer to the mean, unless its caller is at fault. The request counts as a call that took
+    /// all the time there is: a route that fails at once would look the fastest of all.
+    pub(in crate::pipeline) fn record_failure(&self, fault: &Fault, limit: Duration) {
         if fault.code.status() >= 500 || fault.code == Code::ResourceExhausted {
-            self.took(limit.as_secs_f64());
+            self.record_success(limit.as_secs_f64());
         }
     }
 
-    /// The same at this time.
-    pub(in crate::pipeline) fn took_at(&self, seconds: f64, now: Duration) {
+    /// Adds a call that ended at a given time to the mean.
+    pub(in crate::pipeline) fn record_at(&self, seconds: f64, now: Duration) {
         let mean = self.weighted_mean(now).map_or(seconds, |(mean, weight)| mean * weight + seconds * (1.0 - weight));
         self.mean.store(mean.to_bits(), Ordering::Relaxed);
-        self.seen.store(nanoseconds(now), Ordering::Relaxed);
+        self.seen.store(nanoseconds(now).max(1), Ordering::Relaxed);
     }
 
-    fn at(&self, now: Duration) -> routing::Load {
+    /// Reads the load as of a given time, for routing by load.
+    pub(super) fn at(&self, now: Duration) -> routing::Load {
         let mean = self.weighted_mean(now).map(|(mean, weight)| mean * weight);
         routing::Load { in_flight: self.in_flight.load(Ordering::Relaxed), mean }
     }
 
-    /// The mean, and how much it still counts for.
+    /// Returns the mean, and the weight from 0 to 1 that its age leaves it.
     fn weighted_mean(&self, now: Duration) -> Option<(f64, f64)> {
         let seen = self.seen.load(Ordering::Relaxed);
         let age = Duration::from_nanos(nanoseconds(now).saturating_sub(seen));
-        let weight = (-age.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        let weight = (-age.as_secs_f64() / DECAY.as_secs_f64()).exp();
         (seen > 0).then(|| (f64::from_bits(self.mean.load(Ordering::Relaxed)), weight))
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for LoadGuard<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-impl Loads for [Arc<Target>] {
-    fn load(&self, route: usize) -> routing::Load {
-        let Some(target) = self.get(route) else { return routing::Load::default() };
-        let load = target.load.at(now());
-        // A route that is left alone has nothing to do, and must not seem to be the best choice for that.
-        match target.breaker.as_ref().is_some_and(RouteBreaker::refuses) {
-            true => routing::Load { in_flight: usize::MAX / 2, ..load },
-            false => load,
-        }
-    }
-}
-
-pub(in crate::pipeline) fn now() -> Duration {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed()
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -103,13 +82,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn mean(load: &Load, now: Duration) -> f64 {
+    fn mean(load: &RouteLoad, now: Duration) -> f64 {
         load.at(now).mean.unwrap()
     }
 
     #[test]
-    fn requests_count_until_they_end() {
-        let load = Load::default();
+    fn load_counts_requests_until_they_end() {
+        let load = RouteLoad::default();
         let (one, other) = (load.enter(), load.enter());
         assert_eq!(load.at(seconds(1)), routing::Load { in_flight: 2, mean: None });
         drop(one);
@@ -119,32 +98,32 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_calls_count_the_most() {
-        let load = Load::default();
-        load.took_at(2.0, seconds(0));
+    fn mean_follows_latest_calls_when_earlier_ones_are_old() {
+        let load = RouteLoad::default();
+        load.record_at(2.0, seconds(0));
         assert!((mean(&load, seconds(0)) - 2.0).abs() < 1e-6);
-        load.took_at(0.1, seconds(60));
+        load.record_at(0.1, seconds(60));
         assert!((mean(&load, seconds(60)) - 0.1).abs() < 0.01);
-        // Many at the same moment are no more than one.
-        (0..100).for_each(|_| load.took_at(9.0, seconds(60)));
+        // Many calls at the same moment count for no more than one.
+        (0..100).for_each(|_| load.record_at(9.0, seconds(60)));
         assert!((mean(&load, seconds(60)) - 0.1).abs() < 0.01);
-        (61..160).for_each(|now| load.took_at(0.5, seconds(now)));
+        (61..160).for_each(|now| load.record_at(0.5, seconds(now)));
         assert!((mean(&load, seconds(159)) - 0.5).abs() < 1e-3);
     }
 
     #[test]
-    fn what_fails_looks_slow_unless_the_caller_is_at_fault() {
-        let (load, limit) = (Load::default(), seconds(10));
-        load.failed(&Fault::permanent(Code::BadRequest, Stage::Invoke, "a stray comma"), limit);
+    fn failure_counts_as_slow_unless_caller_is_at_fault() {
+        let (load, limit) = (RouteLoad::default(), seconds(10));
+        load.record_failure(&Fault::permanent(Code::BadRequest, Stage::Invoke, "a stray comma"), limit);
         assert_eq!(load.at(now()).mean, None);
-        load.failed(&Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "no such file"), limit);
+        load.record_failure(&Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "no such file"), limit);
         assert!(mean(&load, now()) > 1.0);
     }
 
     #[test]
-    fn what_was_slow_is_forgotten() {
-        let load = Load::default();
-        load.took_at(30.0, seconds(0));
+    fn mean_fades_when_no_calls_come() {
+        let load = RouteLoad::default();
+        load.record_at(30.0, seconds(0));
         assert!(mean(&load, seconds(100)) < 0.002);
     }
 }

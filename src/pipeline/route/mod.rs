@@ -1,73 +1,93 @@
-//! What stands behind a route.
+//! One route at work: its model, its queues, its load, and the policies that guard it.
 
 pub(super) mod batch;
 pub(super) mod breaker;
 pub(super) mod call;
+pub(super) mod clock;
 pub(super) mod failure;
 pub(super) mod fallback;
-pub(super) mod load;
-pub(super) mod queue;
+mod load;
+mod queue;
 mod retries;
+pub(super) mod shadow;
+pub(super) mod share;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::poll;
 use prometheus::IntCounter;
 use tokio::time::Instant;
 
-use batch::Batcher;
-use breaker::RouteBreaker;
-use fallback::Fallbacks;
-use queue::Line;
-use load::Load;
-use retries::RouteRetries;
-use crate::pipeline::admission::Share;
-use crate::pipeline::shadow::Shadow;
+use super::headroom::Headroom;
 use crate::canary::Statistics;
 use crate::config::{self, Batching};
 use crate::invocation::too_large;
-use crate::message::{Fault, Reply};
+use crate::message::{Fault, Reply, Request};
 use crate::models::{CallFailure, HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
-use crate::routing::Reason;
+use crate::routing::{self, Loads, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
+use batch::{BatchedRoute, Batcher, ModelAccess};
+use breaker::RouteBreaker;
+use clock::now;
+use fallback::Fallbacks;
+use load::RouteLoad;
+use queue::WaitQueue;
+use retries::RouteRetries;
+use shadow::RouteShadow;
+use share::RouteShare;
 
-/// A route's model, and what is counted of it.
-pub(in crate::pipeline) struct Target {
-    pub(in crate::pipeline) model: ModelHandle,
-    pub(in crate::pipeline) metrics: Arc<RouteMetrics>,
-    /// What it has to do.
-    pub(in crate::pipeline) load: Load,
-    /// Those of its requests that wait for calls of their own.
-    pub(in crate::pipeline) line: Line,
-    /// What its requests take of the room for all.
-    pub(in crate::pipeline) share: Share,
-    /// What became of its requests, where a canary is compared with others.
-    pub(in crate::pipeline) statistics: Option<Arc<Statistics>>,
-    /// How often it was chosen, by [`Reason`].
-    pub(in crate::pipeline) decisions: [IntCounter; Reason::ALL.len()],
-    /// Where copies of its requests go.
-    pub(in crate::pipeline) shadow: Option<Shadow>,
-    /// How often its condition failed on a request and was skipped.
-    pub(in crate::pipeline) condition_skips: IntCounter,
-    /// How often it was drawn by chance since `sticky_by` gave nothing.
-    pub(in crate::pipeline) sticky_failures: IntCounter,
-    /// Those of its requests that wait at the same time, if they are joined.
-    pub(in crate::pipeline) batcher: Option<Batcher>,
+/// Joins a route's model with its live state; a reload keeps it as long as the route's config stays the same.
+pub(super) struct Route {
+    pub(super) model: ModelHandle,
+    pub(super) metrics: Arc<RouteMetrics>,
+    pub(super) load: Arc<RouteLoad>,
+    /// Queue of the requests that are called singly.
+    pub(super) wait_queue: WaitQueue,
+    /// Part that the route's requests have of all requests in flight.
+    pub(super) share: RouteShare,
+    /// Outcomes of the route's requests, where a canary is compared with others.
+    pub(super) statistics: Option<Arc<Statistics>>,
+    /// Decisions for the route, by [`Reason`].
+    pub(super) decisions: [IntCounter; Reason::ALL.len()],
+    /// Shadow route that copies of the requests go to.
+    pub(super) shadow: Option<RouteShadow>,
+    /// Requests on which the route's condition failed, so that the route was skipped.
+    pub(super) condition_skips: IntCounter,
+    /// Requests for which the route was drawn by chance since `sticky_by` gave nothing.
+    pub(super) sticky_failures: IntCounter,
+    /// Batcher of the requests that wait at the same time, if they are joined.
+    batcher: Option<Batcher>,
     /// Bytes of the largest answer, which has to fit a record.
-    pub(in crate::pipeline) largest_answer: usize,
-    /// How long a request may take here.
-    pub(in crate::pipeline) timeout: Option<Duration>,
-    pub(in crate::pipeline) breaker: Option<RouteBreaker>,
-    pub(in crate::pipeline) retries: Option<RouteRetries>,
-    pub(in crate::pipeline) fallbacks: Option<Fallbacks>,
+    pub(super) largest_answer: usize,
+    /// Time that a request may take at this route.
+    pub(super) timeout: Option<Duration>,
+    pub(super) breaker: Option<RouteBreaker>,
+    pub(super) retries: Option<RouteRetries>,
+    pub(super) fallbacks: Option<Fallbacks>,
 }
 
-impl Target {
+/// Keeps a request apart from others: another request may be the reason that it was not answered, or the request itself the
+/// reason that others were not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(super) enum Isolation {
+    /// Called with other requests, where they can be joined.
+    Shared,
+    /// Called in a call of its own.
+    OwnCall,
+    /// Called in a process in which there is no other call.
+    OwnProcess,
+}
+
+impl Route {
     /// Binds a route to its model and its metrics.
     ///
     /// # Errors
     /// When its model URI cannot be read, which a checked config rules out.
-    pub(in crate::pipeline) fn new(
+    pub(super) fn new(
         endpoint: &config::Endpoint,
         route: &config::Route,
         largest_answer: usize,
@@ -83,33 +103,47 @@ impl Target {
             threads: route.threads,
             max_concurrency: route.max_concurrency,
         };
+        // A route with `batch:` says of its model that rows do not depend on each other.
         let vouches = matches!(route.batch, Some(Batching::On(_)));
         let model = models.handle(&ModelUri::parse(&route.model_uri)?, options);
         let model = if vouches { model.vouched_for() } else { model };
         let shadow = route.shadow.as_ref().and_then(|alias| {
             let index = endpoint.routes.iter().position(|route| route.alias == *alias)?;
-            Some(Shadow::new(&endpoint.name, alias, index, metrics))
+            Some(RouteShadow::new(&endpoint.name, alias, index, metrics))
         });
-        let tells = model.is_forked();
+        // A host of ours tells which requests of a batch it refuses, so batches are on by default there, and only there.
+        let isolates_bad_rows = model.is_forked();
         let batch = match &route.batch {
             Some(Batching::Off) => None,
             Some(Batching::On(batch)) => Some(batch.clone()),
-            None => tells.then(config::Batch::default),
+            None => isolates_bad_rows.then(config::Batch::default),
         };
         let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
         let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
+        let route_metrics = Arc::new(metrics.route(endpoint, alias));
+        let load = Arc::<RouteLoad>::default();
+        let batcher = batch.map(|settings| {
+            let route = BatchedRoute {
+                model_uri: Arc::clone(model.uri().text()),
+                load: Arc::clone(&load),
+                metrics: Arc::clone(&route_metrics),
+                batch_metrics: metrics.batch(endpoint, alias),
+                largest_answer,
+            };
+            Batcher::new(settings, vouches, isolates_bad_rows, route)
+        });
         Ok(Self {
             model,
-            load: Load::default(),
-            line: Line::default(),
-            share: Share::default(),
+            load,
+            wait_queue: WaitQueue::default(),
+            share: RouteShare::default(),
             statistics: is_compared.then(Arc::default),
-            metrics: Arc::new(metrics.route(endpoint, alias)),
+            metrics: route_metrics,
             decisions: Reason::ALL.map(decided),
             shadow,
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
             sticky_failures: metrics.condition_failures.with_label_values(&[endpoint, alias, "sticky"]),
-            batcher: batch.map(|batch| Batcher::new(batch, vouches, tells, metrics.batch(endpoint, alias))),
+            batcher,
             largest_answer,
             timeout: route.timeout,
             breaker: route.breaker.clone().map(|policy| RouteBreaker::new(policy, endpoint, alias, metrics)),
@@ -118,11 +152,41 @@ impl Target {
         })
     }
 
-    /// The answer, unless it is too large to be published.
+    /// Waits for the model: for a lease of the request's own, or for a ticket of a batch that takes the request along.
+    pub(super) async fn access(
+        &self,
+        headroom: Headroom<'_>,
+        request: &Arc<Request>,
+        payload: &Bytes,
+        timeout: Duration,
+        deadline: Option<Instant>,
+        isolation: Isolation,
+    ) -> Result<ModelAccess, Fault> {
+        if isolation == Isolation::OwnProcess {
+            let lease = self.wait_queue.wait(deadline, pin!(self.model.lease_alone(deadline))).await?;
+            return Ok(ModelAccess::Single(lease, headroom.expect(1), None));
+        }
+        let mut leasing = pin!(headroom.lease(&self.model, deadline));
+        let single = |(lease, expected)| ModelAccess::Single(lease, expected, None);
+        let Some(batcher) = self.batcher.as_ref().filter(|_| isolation == Isolation::Shared) else {
+            return self.wait_queue.wait(deadline, leasing).await.map(single);
+        };
+        if batcher.is_off_for(&self.model) {
+            // A request that did not wait is not counted as called singly for the model's sake.
+            if let Poll::Ready(lease) = poll!(leasing.as_mut()) {
+                return lease.map(single);
+            }
+            batcher.count_single_for_model();
+            return self.wait_queue.wait(deadline, leasing).await.map(single);
+        }
+        batcher.access(leasing, headroom, request, payload, timeout, deadline).await
+    }
+
+    /// Returns the answer, unless it is too large to be published.
     ///
     /// # Errors
     /// `PAYLOAD_TOO_LARGE`.
-    pub(in crate::pipeline) fn within_limit(&self, reply: Reply) -> Result<Reply, CallFailure> {
+    pub(super) fn within_limit(&self, reply: Reply) -> Result<Reply, CallFailure> {
         if reply.body.len() <= self.largest_answer {
             return Ok(reply);
         }
@@ -130,17 +194,29 @@ impl Target {
         Err(CallFailure { fault, crashed: false, disconnected: false, in_company: false })
     }
 
-    /// Why a request with this deadline need not wait for a place at the model, if that is so.
-    pub(in crate::pipeline) fn hopeless(&self, deadline: Option<Instant>) -> Option<Fault> {
+    /// Sheds a request whose deadline comes before it can get a place at the model; none when it may be in time.
+    pub(super) fn sheds(&self, deadline: Option<Instant>) -> Option<Fault> {
         let places = self.model.places();
         match self.batcher() {
-            Some(batcher) => batcher.hopeless(deadline, places),
-            None => self.line.hopeless(deadline, places),
+            Some(batcher) => batcher.sheds(deadline, places),
+            None => self.wait_queue.sheds(deadline, places),
         }
     }
 
-    /// What joins its requests, unless its model is known to be called singly.
-    pub(in crate::pipeline) fn batcher(&self) -> Option<&Batcher> {
+    /// Returns the batcher, unless the model is known to be called singly.
+    pub(super) fn batcher(&self) -> Option<&Batcher> {
         self.batcher.as_ref().filter(|batcher| !batcher.is_off_for(&self.model))
+    }
+}
+
+impl Loads for [Arc<Route>] {
+    fn load(&self, route: usize) -> routing::Load {
+        let Some(route) = self.get(route) else { return routing::Load::default() };
+        let load = route.load.at(now());
+        // A route whose breaker is open has nothing to do, and must not seem to be the best choice for that.
+        match route.breaker.as_ref().is_some_and(RouteBreaker::refuses) {
+            true => routing::Load { in_flight: usize::MAX / 2, ..load },
+            false => load,
+        }
     }
 }

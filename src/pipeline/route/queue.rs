@@ -1,5 +1,5 @@
-//! The requests of a route that wait for a place at its model, each for a call of its own; and whether one more can be in
-//! time. What cannot be is refused before it costs a call.
+//! The wait queue of a route, for requests that are called singly; and load shedding: a request that cannot be in time is
+//! refused before it costs a call.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -11,62 +11,61 @@ use std::time::Duration;
 use futures_util::poll;
 use tokio::time::Instant;
 
-use super::load::now;
+use super::clock::{nanoseconds, now};
 use crate::message::{Code, Fault, Stage};
 
-/// So many calls tell how long one takes at least.
+/// Number of the latest calls whose quickest tells how long a call takes at least. With fewer calls nothing is known, and no
+/// request is shed.
 const RECENT: usize = 8;
 
-/// Calls that were made longer ago tell nothing.
+/// Time in seconds after the latest call until all of them are too old to tell anything; then no request is shed.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// Who waits, in the order of their coming.
+/// Queues a route's requests for a lease of its model, in the order of their coming.
 #[derive(Debug, Default)]
-pub(in crate::pipeline) struct Line {
-    waiting: Mutex<Waiting>,
-    /// How many wait. While nobody does, nobody takes a lock to know that.
+pub(in crate::pipeline) struct WaitQueue {
+    waiters: Mutex<Waiters>,
+    /// Number of waiters. While there are none, no request takes the lock to know that.
     length: AtomicUsize,
-    pace: Pace,
+    service_times: ServiceTimes,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    /// Until when each waits.
+struct Waiters {
+    /// Deadline of each waiter, by its number.
     deadlines: BTreeMap<u64, Option<Instant>>,
     next: u64,
 }
 
-/// A request's place in the line, until its turn comes or it goes away.
-struct Place<'a> {
-    line: &'a Line,
+/// Holds a request's position in the queue, until its turn comes or it goes away.
+struct QueuePosition<'a> {
+    queue: &'a WaitQueue,
     number: u64,
 }
 
-/// How long the latest calls took. It is read and written without a lock; what two calls write at once may be lost for
-/// one.
+/// Remembers how long the latest calls took, without a lock: of two calls that write at once, one may be lost.
 #[derive(Debug, Default)]
-struct Pace {
-    /// In nanoseconds, each at its number modulo their count.
+struct ServiceTimes {
+    /// Duration of each call in nanoseconds, at the call's number modulo their count.
     recent: [AtomicU64; RECENT],
     calls: AtomicUsize,
-    /// When the latest has ended, in nanoseconds by the pipeline's clock.
+    /// End of the latest call, in nanoseconds of the route clock.
     seen: AtomicU64,
 }
 
-impl Line {
-    /// Why a request with this deadline need not wait, if that is so: those before it take longer, even if each call from
-    /// now on is as quick as the quickest of the latest. `places` are those of its model. Where nobody waits there is
-    /// always hope.
-    pub(in crate::pipeline) fn hopeless(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
-        let deadline = deadline.filter(|_| self.is_there_anybody())?;
-        let (call, begin) = (self.pace.quickest_at(now())?, Instant::now());
+impl WaitQueue {
+    /// Sheds a request with this deadline, if the waiters before it take longer than it has left, even if each call from now
+    /// on is as quick as the quickest of the latest. `places` are those of its model. No request is shed while none waits.
+    pub(super) fn sheds(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
+        let deadline = deadline.filter(|_| self.has_waiters())?;
+        let (call, begin) = (self.service_times.quickest_at(now())?, Instant::now());
         let left = |deadline: Instant| deadline.saturating_duration_since(begin);
-        let turn = earliest_turn(self.waiting().deadlines.values().map(|it| it.map(left)), places, call);
-        (turn + call > left(deadline)).then(|| refused(turn, left(deadline)))
+        let turn = earliest_turn(self.waiters().deadlines.values().map(|it| it.map(left)), places, call);
+        (turn + call > left(deadline)).then(|| deadline_unreachable(turn, left(deadline)))
     }
 
-    /// Waits for a lease. Who gets it too late for any call leaves it to the next.
-    pub(in crate::pipeline) async fn wait<Lease>(
+    /// Waits for a lease. A request that gets its lease too late for any call leaves it to the next.
+    pub(super) async fn wait<Lease>(
         &self,
         deadline: Option<Instant>,
         mut leasing: Pin<&mut impl Future<Output = Result<Lease, Fault>>>,
@@ -74,55 +73,55 @@ impl Line {
         if let Poll::Ready(lease) = poll!(leasing.as_mut()) {
             return lease;
         }
-        let place = self.enter(deadline);
+        let position = self.enter(deadline);
         let lease = leasing.await?;
-        drop(place);
-        match deadline.filter(|_| self.is_there_anybody()).zip(self.pace.quickest_at(now())) {
+        drop(position);
+        match deadline.filter(|_| self.has_waiters()).zip(self.service_times.quickest_at(now())) {
             Some((deadline, call)) if Instant::now() + call > deadline => Err(too_late(call)),
             _ => Ok(lease),
         }
     }
 
-    /// Takes account of a call that has ended.
-    pub(in crate::pipeline) fn took_at(&self, took: Duration, now: Duration) {
-        self.pace.took_at(took, now);
+    /// Remembers the duration of a call that has ended.
+    pub(in crate::pipeline) fn record_at(&self, took: Duration, now: Duration) {
+        self.service_times.record_at(took, now);
     }
 
-    fn enter(&self, deadline: Option<Instant>) -> Place<'_> {
-        let mut waiting = self.waiting();
-        waiting.next += 1;
-        let number = waiting.next;
-        waiting.deadlines.insert(number, deadline);
-        self.length.store(waiting.deadlines.len(), Ordering::Relaxed);
-        Place { line: self, number }
+    fn enter(&self, deadline: Option<Instant>) -> QueuePosition<'_> {
+        let mut waiters = self.waiters();
+        waiters.next += 1;
+        let number = waiters.next;
+        waiters.deadlines.insert(number, deadline);
+        self.length.store(waiters.deadlines.len(), Ordering::Relaxed);
+        QueuePosition { queue: self, number }
     }
 
-    fn is_there_anybody(&self) -> bool {
+    fn has_waiters(&self) -> bool {
         self.length.load(Ordering::Relaxed) > 0
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing panics while it is held.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        // Nothing panics while the lock is held.
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePosition<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.line.waiting();
-        waiting.deadlines.remove(&self.number);
-        self.line.length.store(waiting.deadlines.len(), Ordering::Relaxed);
+        let mut waiters = self.queue.waiters();
+        waiters.deadlines.remove(&self.number);
+        self.queue.length.store(waiters.deadlines.len(), Ordering::Relaxed);
     }
 }
 
-impl Pace {
-    fn took_at(&self, took: Duration, now: Duration) {
+impl ServiceTimes {
+    fn record_at(&self, took: Duration, now: Duration) {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         self.recent[number % RECENT].store(nanoseconds(took), Ordering::Relaxed);
         self.seen.store(nanoseconds(now), Ordering::Relaxed);
     }
 
-    /// How long the quickest of the latest calls took; none where there were too few lately.
+    /// Returns the duration of the quickest of the latest calls; none when there were too few of late.
     fn quickest_at(&self, now: Duration) -> Option<Duration> {
         let seen = Duration::from_nanos(self.seen.load(Ordering::Relaxed));
         if self.calls.load(Ordering::Relaxed) < RECENT || now.saturating_sub(seen) > MEMORY {
@@ -132,9 +131,9 @@ impl Pace {
     }
 }
 
-/// How long it takes at least until it is the turn of one who comes after all `ahead`, whose time is given that each of
-/// them has left; with all places free now, and each call as long as `call`. Who has too little time left when its turn
-/// comes is not called.
+/// Computes the earliest turn of a request that comes after all `ahead`, for each of which the time is given that it has
+/// left; with all places free now, and each call as long as `call`. A request that has too little time left when its turn
+/// comes is not called, and so takes no place.
 fn earliest_turn(ahead: impl Iterator<Item = Option<Duration>>, places: usize, call: Duration) -> Duration {
     let (mut turn, mut called) = (Duration::ZERO, 0);
     for left in ahead {
@@ -148,8 +147,8 @@ fn earliest_turn(ahead: impl Iterator<Item = Option<Duration>>, places: usize, c
     turn
 }
 
-/// What a request is told that need not wait: before it there is so much, and it has only so much time left.
-pub(in crate::pipeline) fn refused(before: Duration, left: Duration) -> Fault {
+/// Refuses a request that is shed: so much is before it, and it has only so much time left.
+pub(super) fn deadline_unreachable(before: Duration, left: Duration) -> Fault {
     let message = format!(
         "at least {before:.1?} of calls are waiting before this request, which has {left:.0?} left; give the route more \
          `workers`, more `threads` or a higher `max_concurrency`, or come back later"
@@ -163,10 +162,6 @@ fn too_late(call: Duration) -> Fault {
          ({call:.1?})"
     );
     Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -187,76 +182,76 @@ mod tests {
         earliest_turn(ahead.iter().copied(), places, CALL)
     }
 
-    fn paced(line: &Line) {
-        (0..RECENT).for_each(|_| line.took_at(CALL, now()));
+    fn record_calls(queue: &WaitQueue) {
+        (0..RECENT).for_each(|_| queue.record_at(CALL, now()));
     }
 
     #[test]
-    fn a_turn_comes_after_those_ahead_as_far_as_they_are_called() {
+    fn turn_comes_after_those_ahead_that_are_called() {
         assert_eq!(turn(&[], 1), Duration::ZERO);
         assert_eq!(turn(&[None; 5], 1), calls(5));
         assert_eq!(turn(&[None; 5], 2), calls(2));
         assert_eq!(turn(&[None; 5], usize::MAX), Duration::ZERO);
-        // Ten who wait for as long as three calls take are no more than three calls.
+        // Ten waiters with as much time as three calls take get no more than three calls.
         assert_eq!(turn(&[Some(calls(3)); 10], 1), calls(3));
         assert_eq!(turn(&[Some(calls(3)), None, Some(calls(1)), None], 1), calls(3));
     }
 
     #[test]
-    fn the_quickest_of_the_latest_calls_tells_while_it_is_recent() {
-        let (pace, now) = (Pace::default(), Duration::from_secs(100));
-        (1..RECENT as u32).for_each(|count| pace.took_at(calls(count), now));
-        assert_eq!(pace.quickest_at(now), None, "too few");
-        pace.took_at(calls(9), now);
-        assert_eq!(pace.quickest_at(now), Some(calls(1)));
-        pace.took_at(calls(9), now);
-        assert_eq!(pace.quickest_at(now + MEMORY), Some(calls(2)));
-        assert_eq!(pace.quickest_at(now + MEMORY + CALL), None);
+    fn quickest_call_is_known_while_calls_are_recent() {
+        let (times, now) = (ServiceTimes::default(), Duration::from_secs(100));
+        (1..RECENT as u32).for_each(|count| times.record_at(calls(count), now));
+        assert_eq!(times.quickest_at(now), None, "too few");
+        times.record_at(calls(9), now);
+        assert_eq!(times.quickest_at(now), Some(calls(1)));
+        times.record_at(calls(9), now);
+        assert_eq!(times.quickest_at(now + MEMORY), Some(calls(2)));
+        assert_eq!(times.quickest_at(now + MEMORY + CALL), None);
     }
 
     #[test]
-    fn nobody_is_refused_without_reason() {
-        let line = Line::default();
+    fn queue_sheds_only_when_deadline_is_unreachable() {
+        let queue = WaitQueue::default();
         let soon = Some(Instant::now() + Duration::from_millis(20));
-        assert!(line.hopeless(soon, 1).is_none());
-        let places = [None; 4].map(|deadline| line.enter(deadline));
-        assert!(line.hopeless(soon, 1).is_none(), "nothing is known of its calls");
-        paced(&line);
-        let fault = line.hopeless(soon, 1).unwrap();
+        assert!(queue.sheds(soon, 1).is_none());
+        let places = [None; 4].map(|deadline| queue.enter(deadline));
+        assert!(queue.sheds(soon, 1).is_none(), "nothing is known of its calls");
+        record_calls(&queue);
+        let fault = queue.sheds(soon, 1).unwrap();
         assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Invoke, true));
         assert_eq!(fault.retry_after, Some(calls(4)));
         assert!(fault.message.starts_with("at least 400.0ms of calls are waiting before this request"), "{fault}");
-        assert!(line.hopeless(None, 1).is_none(), "it has all the time there is");
-        assert!(line.hopeless(Some(Instant::now() + Duration::from_secs(60)), 1).is_none());
+        assert!(queue.sheds(None, 1).is_none(), "it has all the time there is");
+        assert!(queue.sheds(Some(Instant::now() + Duration::from_secs(60)), 1).is_none());
         drop(places);
-        assert!(line.hopeless(soon, 1).is_none(), "nobody waits");
-        assert!(line.waiting().deadlines.is_empty());
+        assert!(queue.sheds(soon, 1).is_none(), "nobody waits");
+        assert!(queue.waiters().deadlines.is_empty());
     }
 
     #[tokio::test]
-    async fn who_gets_a_place_too_late_leaves_it_to_the_next() {
-        let line = Line::default();
-        paced(&line);
+    async fn waiter_leaves_lease_to_next_when_it_comes_too_late() {
+        let queue = WaitQueue::default();
+        record_calls(&queue);
         let soon = Some(Instant::now() + CALL / 2);
         let at_once = pin!(async { Ok(()) });
-        let next = line.enter(None);
-        assert_eq!(line.wait(soon, at_once).await, Ok(()), "it has not waited");
+        let next = queue.enter(None);
+        assert_eq!(queue.wait(soon, at_once).await, Ok(()), "it has not waited");
         let later = async || {
             let leasing = pin!(async {
                 tokio::task::yield_now().await;
                 Ok(())
             });
-            line.wait(soon, leasing).await
+            queue.wait(soon, leasing).await
         };
         let fault = later().await.unwrap_err();
         assert_eq!((fault.code, fault.retryable), (Code::DeadlineExceeded, true));
         drop(next);
         assert_eq!(later().await, Ok(()), "nobody else wants it");
-        assert!(!line.is_there_anybody());
+        assert!(!queue.has_waiters());
     }
 
-    /// When a place is free for the next, where each call takes that much longer.
-    fn played(ahead: &[Option<Duration>], places: usize, slower: &[u32]) -> Duration {
+    /// Simulates when a place is free for the next request, with each call that much slower.
+    fn simulated(ahead: &[Option<Duration>], places: usize, slower: &[u32]) -> Duration {
         let mut free = vec![Duration::ZERO; places];
         for (left, slower) in ahead.iter().zip(slower) {
             let first = free.iter_mut().min().unwrap();
@@ -269,15 +264,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_turn_comes_earlier(
+        fn turn_comes_no_earlier_when_calls_are_slower(
             ahead in prop::collection::vec(prop::option::of(0u64..2_000), 0..60),
             slower in prop::collection::vec(0u32..300, 60),
             places in 1usize..6,
         ) {
             let ahead: Vec<_> = ahead.into_iter().map(|left| left.map(Duration::from_millis)).collect();
-            prop_assert_eq!(turn(&ahead, places), played(&ahead, places, &[0; 60]));
+            prop_assert_eq!(turn(&ahead, places), simulated(&ahead, places, &[0; 60]));
             let patient = vec![None; ahead.len()];
-            prop_assert!(turn(&patient, places) <= played(&patient, places, &slower));
+            prop_assert!(turn(&patient, places) <= simulated(&patient, places, &slower));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A route's retries, with chance and numbers.
+//! The retries of a route: the policy with random numbers and metrics.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::config;
 use crate::invocation::retry::{RetryBudget, pause};
 use crate::telemetry::Metrics;
 
-/// How often the calls of one route are tried again, all its requests together.
+/// Limits the retries of one route, over all its requests.
 pub(in crate::pipeline) struct RouteRetries {
     policy: config::Retries,
     budget: RetryBudget,
@@ -18,7 +18,7 @@ pub(in crate::pipeline) struct RouteRetries {
 }
 
 impl RouteRetries {
-    pub(in crate::pipeline) fn new(policy: config::Retries, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
+    pub(super) fn new(policy: config::Retries, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
         Self {
             policy,
             budget: RetryBudget::default(),
@@ -27,12 +27,13 @@ impl RouteRetries {
         }
     }
 
-    /// A request has come.
+    /// Adds a request to the retry budget.
     pub(in crate::pipeline) fn earn(&self) {
         self.budget.earn();
     }
 
-    /// How long to wait before the call after so many; none when it is not to be made, or not `within` the time there is.
+    /// Draws the pause before the next call, after so many `calls`; none when there is to be no other, or none that begins
+    /// `within` the time there is.
     pub(in crate::pipeline) fn pause(
         &self,
         calls: u32,
@@ -53,10 +54,10 @@ impl RouteRetries {
     }
 }
 
-/// From 0 up to, and without, 1.
+/// Draws a number from 0 up to, and without, 1.
 fn chance() -> f64 {
     let (random, _) = Uuid::new_v4().as_u64_pair();
-    // As many bits as a fraction has.
+    // A float's fraction has 53 bits.
     (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_spent_on_a_pause_that_does_not_fit() {
+    fn budget_is_kept_when_pause_does_not_fit() {
         let metrics = Metrics::new().unwrap();
         let policy = config::Retries { backoff: Duration::ZERO, ..config::Retries::default() };
         let retries = RouteRetries::new(policy, "e", "main", &metrics);
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_a_fraction() {
+    fn draws_are_fractions() {
         let draws: Vec<f64> = (0..1_000).map(|_| chance()).collect();
         assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
         let mean = draws.iter().sum::<f64>() / 1_000.0;

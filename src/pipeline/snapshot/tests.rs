@@ -13,7 +13,7 @@ impl World {
         Self { models: Models::start(&config::Models::default(), &registry, &metrics).unwrap(), metrics }
     }
 
-    /// The snapshot of endpoints `a` and `b`, each with these routes.
+    /// Makes a snapshot of endpoints `a` and `b`, each with these routes.
     fn snapshot(&self, a: &str, b: &str, before: Option<&Snapshot>) -> Snapshot {
         let text = format!("model_endpoints: [{{name: a, routes: [{a}]}}, {{name: b, routes: [{b}]}}]");
         let config = config::parse(&text, "file", &|_| None).unwrap_or_else(|report| panic!("{report}")).config;
@@ -22,21 +22,21 @@ impl World {
     }
 }
 
-/// Which route of `one` has the same target as each route of `other`, in the endpoint `a`.
+/// Finds for each route of `other` in the endpoint `a` the index that the same route has in `one`.
 fn kept(one: &Snapshot, other: &Snapshot) -> Vec<Option<usize>> {
-    let targets = |snapshot: &Snapshot| snapshot.targets[0].clone();
-    let before = targets(one);
-    targets(other).iter().map(|target| before.iter().position(|it| Arc::ptr_eq(it, target))).collect()
+    let routes = |snapshot: &Snapshot| snapshot.routes[0].clone();
+    let before = routes(one);
+    routes(other).iter().map(|route| before.iter().position(|it| Arc::ptr_eq(it, route))).collect()
 }
 
 const FAST: &str = "{model_uri: builtin:noop, alias: fast}";
 const SLOW: &str = "{model_uri: 'http://127.0.0.1:9', alias: slow}";
 
 #[tokio::test]
-async fn what_a_reload_does_not_concern_is_kept() {
+async fn route_is_kept_when_reload_does_not_concern_it() {
     let world = World::new();
     let before = world.snapshot(&format!("{FAST}, {SLOW}"), FAST, None);
-    // Neither the order, nor other endpoints, nor what only the routing table knows.
+    // Neither the order, nor other endpoints, nor keys that only the routing table uses change a route.
     let after = world.snapshot(&format!("{SLOW}, {FAST}"), SLOW, Some(&before));
     assert_eq!(kept(&before, &after), [Some(1), Some(0)]);
     let condition = "model_request_condition: \"request.key == 'x'\"";
@@ -46,7 +46,7 @@ async fn what_a_reload_does_not_concern_is_kept() {
 }
 
 #[tokio::test]
-async fn what_a_reload_concerns_is_made_anew() {
+async fn route_is_made_anew_when_its_config_changes() {
     let world = World::new();
     let before = world.snapshot(&format!("{FAST}, {SLOW}"), FAST, None);
     for changed in [
@@ -60,7 +60,7 @@ async fn what_a_reload_concerns_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_canary_that_goes_on_keeps_its_share() {
+async fn canary_keeps_its_share_when_its_steps_stay() {
     let world = World::new();
     let routes = |steps: &str| {
         format!("{FAST}, {{model_uri: builtin:noop, alias: next, canary: {{steps: [{steps}], every: 10m}}}}")
@@ -71,7 +71,7 @@ async fn a_canary_that_goes_on_keeps_its_share() {
     share(&before).set(0.5);
     assert_eq!(share(&snapshot("1, 50", Some(&before))).get(), 0.5);
     assert_eq!(share(&snapshot("2, 50", Some(&before))).get(), 0.0);
-    // Those that it is compared with are no longer the same without it.
+    // Routes that a canary is compared with are no longer the same without it.
     let after = world.snapshot(FAST, FAST, Some(&before));
     assert_eq!(kept(&before, &after), [None]);
 }

@@ -1,4 +1,4 @@
-//! Who waits, in the order of their coming, and who goes together.
+//! The queue of requests that may go together, in the order of their coming.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,103 +7,96 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Company;
+use super::ticket::{BatchTicket, SingleCall};
 use crate::config;
 use crate::invocation::batch_size::BatchSize;
-use crate::invocation::body::{Key, Payload, Signature};
-use crate::invocation::suspicion::Suspicion;
-use crate::invocation::trust::Joining;
+use crate::invocation::body::{JoinKey, Payload, Signature};
+use crate::invocation::rejection_rate::RejectionRate;
+use crate::invocation::trust::BatchMode;
 use crate::message::Request;
-use crate::pipeline::attempt::is_over;
+use crate::pipeline::deadline::is_over;
 use crate::telemetry::BatchMetrics;
 
-/// Requests that wait.
+/// Keeps the waiting requests of one route, and knows how many of them may go into one call.
 #[derive(Debug)]
-pub(super) struct Queue {
-    waiting: BTreeMap<u64, Waiting>,
+pub(super) struct BatchQueue {
+    waiters: BTreeMap<u64, BatchWaiter>,
     next: u64,
-    /// Rows of all who wait.
+    /// Rows of all waiters.
     rows: usize,
-    /// How payloads are told apart for the version that was called last.
-    reader: Reader,
+    /// Rules by which payloads are told apart for the version that was called last.
+    rules: KeyRules,
     pub(super) size: BatchSize,
-    pub(super) suspicion: Suspicion<Key>,
+    pub(super) rejection_rate: RejectionRate<JoinKey>,
 }
 
-/// What payloads have to agree in depends on who reads them.
+/// Sets in which respects payloads have to agree to be joined, which depends on the model that reads them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reader {
+struct KeyRules {
     signature: Option<Arc<Signature>>,
-    /// Whether rows that lack a value may be treated otherwise in company of rows that have it, for all that is known.
+    /// Whether rows that lack a value may be treated otherwise among rows that have it, for all that is known.
     nulls_apart: bool,
 }
 
-/// A request that waits.
+/// Waits in the queue for a request.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct BatchWaiter {
     pub(super) payload: Payload,
     pub(super) request: Arc<Request>,
     pub(super) deadline: Option<Instant>,
-    /// What it must have in common with others.
-    pub(super) key: Option<Key>,
-    pub(super) taken: oneshot::Sender<Company>,
+    /// Key that the request must have in common with others; none when it cannot be joined with any.
+    pub(super) key: Option<JoinKey>,
+    pub(super) ticket: oneshot::Sender<BatchTicket>,
 }
 
-/// Who goes when somebody has a place.
+/// Tells which requests are called now that one of them has a lease.
 pub(super) enum Taken {
-    /// Nobody, since another has taken it along.
-    Along,
-    Alone(Single),
+    /// None: the task of another request has taken that one along.
+    ByOther,
+    /// That one by itself.
+    Single(SingleCall),
     /// That one and others.
-    Several(Group),
+    Batch(BatchGroup),
 }
 
-/// A request that goes by itself.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::pipeline) struct Single {
-    pub(super) rows: usize,
-    /// Its kind, where most of that are refused.
-    suspected: Option<Key>,
+/// Groups at least two requests that go together, the first of which has the lease.
+pub(super) struct BatchGroup {
+    pub(super) members: Vec<BatchWaiter>,
+    pub(super) mode: BatchMode,
+    pub(super) key: JoinKey,
 }
 
-/// Requests that go together: at least two, the first of which has the place.
-pub(super) struct Group {
-    pub(super) members: Vec<Waiting>,
-    pub(super) joining: Joining,
-    pub(super) key: Key,
-}
-
-impl Queue {
-    /// `tells` whether what answers tells which requests of a call it refuses.
-    pub(super) fn new(max_rows: usize, target: Duration, tells: bool) -> Self {
+impl BatchQueue {
+    /// `isolates_bad_rows` whether the model's host tells which requests of a call it refuses.
+    pub(super) fn new(max_rows: usize, target: Duration, isolates_bad_rows: bool) -> Self {
         Self {
-            waiting: BTreeMap::new(),
+            waiters: BTreeMap::new(),
             next: 0,
             rows: 0,
-            reader: Reader { signature: None, nulls_apart: true },
+            rules: KeyRules { signature: None, nulls_apart: true },
             size: BatchSize::new(max_rows, target),
-            suspicion: Suspicion::new(tells),
+            rejection_rate: RejectionRate::new(isolates_bad_rows),
         }
     }
 
-    /// The number of the one that has entered.
-    pub(super) fn enter(&mut self, mut waiting: Waiting) -> u64 {
-        waiting.key = waiting.key_for(&self.reader);
-        self.rows += waiting.payload.rows();
+    /// Enters a request, and returns its number.
+    pub(super) fn enter(&mut self, mut waiter: BatchWaiter) -> u64 {
+        waiter.key = waiter.key_by(&self.rules);
+        self.rows += waiter.payload.rows();
         self.next += 1;
-        self.waiting.insert(self.next, waiting);
+        self.waiters.insert(self.next, waiter);
         self.next
     }
 
-    /// The one with this number does not wait any longer.
-    pub(super) fn leave(&mut self, number: u64) -> Option<Waiting> {
-        let left = self.waiting.remove(&number)?;
+    /// Removes the request with this number, if it still waits.
+    pub(super) fn leave(&mut self, number: u64) -> Option<BatchWaiter> {
+        let left = self.waiters.remove(&number)?;
         self.rows -= left.payload.rows();
         Some(left)
     }
 
-    /// How long it takes at least until those who wait have been called, with calls as full as they may be; none when they
-    /// do not even fill two, or too little was measured yet.
+    /// Computes how long it takes at least until all waiters have been called, with calls as full as they may be; none when
+    /// the waiters do not even fill two calls, or too little was measured yet.
     pub(super) fn expected_wait(&self, places: usize) -> Option<Duration> {
         let calls = self.rows / self.size.rows();
         if calls < 2 {
@@ -112,79 +105,81 @@ impl Queue {
         Some(self.size.quickest()?.mul_f64(calls as f64 / places.max(1) as f64))
     }
 
-    /// Whether there are as many rows as may go with the one of this number, or it has gone already.
+    /// Tells whether there are as many rows as may go with the request of this number, or the request has gone already.
     pub(super) fn is_complete(&self, number: u64) -> bool {
-        let Some(own) = self.waiting.get(&number) else { return true };
-        let rows: usize = self.waiting.values().filter(|it| it.key == own.key).map(|it| it.payload.rows()).sum();
+        let Some(own) = self.waiters.get(&number) else { return true };
+        let rows: usize = self.waiters.values().filter(|it| it.key == own.key).map(|it| it.payload.rows()).sum();
         own.key.is_none() || rows >= self.size.rows()
     }
 
-    /// Takes the one with this number, and those that go with it. `joining` says how those of a form may.
+    /// Takes the request with this number, and those that go with it. `mode` says how payloads of a form may be joined.
     pub(super) fn take(
         &mut self,
         number: u64,
         signature: Option<&Arc<Signature>>,
-        joining: impl Fn(usize) -> Joining,
+        mode: impl Fn(usize) -> BatchMode,
         settings: &config::Batch,
         metrics: &BatchMetrics,
     ) -> Taken {
-        let Some(own) = self.waiting.get(&number) else { return Taken::Along };
-        let joining = joining(own.payload.form());
-        if joining != Joining::No {
-            self.learn(Reader { signature: signature.cloned(), nulls_apart: joining != Joining::Known });
+        let Some(own) = self.waiters.get(&number) else { return Taken::ByOther };
+        let mode = mode(own.payload.form());
+        // Keys depend on the version that the lease is for, which may be another one than before.
+        if mode != BatchMode::Off {
+            self.apply(KeyRules { signature: signature.cloned(), nulls_apart: mode != BatchMode::Proven });
         }
-        let Some(own) = self.leave(number) else { return Taken::Along };
-        if joining == Joining::No {
+        let Some(own) = self.leave(number) else { return Taken::ByOther };
+        if mode == BatchMode::Off {
             metrics.model.inc();
-            return Taken::Alone(own.single());
+            return Taken::Single(own.single());
         }
         let Some(key) = own.key.clone() else {
             metrics.payload.inc();
-            return Taken::Alone(own.single());
+            return Taken::Single(own.single());
         };
-        let suspected = self.suspicion.most(&key);
+        // Kinds of payloads that are often refused go in smaller calls, and in the end one by one.
+        let bearable = self.rejection_rate.max_rows(&key);
         let (others, is_crowded) =
-            self.company(&own, &key, self.size.rows().min(suspected), settings.max_bytes.as_u64());
-        self.size.left_behind(is_crowded);
+            self.companions(&own, &key, self.size.rows().min(bearable), settings.max_bytes.as_u64());
+        self.size.record_crowding(is_crowded);
         if others.is_empty() {
-            if suspected > 1 {
+            if bearable > 1 {
                 metrics.company.inc();
-                return Taken::Alone(own.single());
+                return Taken::Single(own.single());
             }
             metrics.refused.inc();
-            return Taken::Alone(Single { suspected: Some(key), ..own.single() });
+            return Taken::Single(SingleCall { suspected: Some(key), ..own.single() });
         }
         let mut members = vec![own];
         members.extend(others.into_iter().filter_map(|other| self.leave(other)));
-        Taken::Several(Group { members, joining, key })
+        Taken::Batch(BatchGroup { members, mode, key })
     }
 
-    /// Takes account of a call with so many rows, if their number is known.
-    pub(super) fn took(&mut self, rows: Option<usize>, took: Duration) {
+    /// Records the duration of a call, with the number of its rows if it is known.
+    pub(super) fn record_duration(&mut self, rows: Option<usize>, took: Duration) {
         match rows {
-            Some(rows) => self.size.took(rows, took),
-            None => self.size.saw(took),
+            Some(rows) => self.size.record(rows, took),
+            None => self.size.record_duration(took),
         }
     }
 
-    /// Takes account of one that was called by itself: a suspicion is confirmed, or forgiven in the end.
-    pub(super) fn called(&mut self, single: &Single, is_refused: bool) {
+    /// Records the outcome of a request that was called by itself: a suspicion is confirmed, or forgiven in the end.
+    pub(super) fn record_single_call(&mut self, single: &SingleCall, is_refused: bool) {
         if let Some(kind) = &single.suspected {
-            self.suspicion.saw(kind, single.rows, if is_refused { single.rows } else { 0 });
+            self.rejection_rate.record(kind, single.rows, if is_refused { single.rows } else { 0 });
         }
     }
 
-    /// Those that can go with one, and fit in; and whether some do not, for their rows.
-    fn company(&self, own: &Waiting, key: &Key, most_rows: usize, most_bytes: u64) -> (Vec<u64>, bool) {
+    /// Finds the requests that can go with one, and fit in; and whether some do not fit in, for their rows.
+    fn companions(&self, own: &BatchWaiter, key: &JoinKey, most_rows: usize, most_bytes: u64) -> (Vec<u64>, bool) {
         let (mut rows, mut bytes) = (own.payload.rows(), own.payload.size());
         let (mut others, mut is_crowded) = (Vec::new(), false);
-        for (number, other) in &self.waiting {
+        for (number, other) in &self.waiters {
             if rows >= most_rows {
                 break;
             }
             let (more_rows, more_bytes) = (rows + other.payload.rows(), bytes + other.payload.size());
-            // Nobody wants what is over; it tells its caller itself.
-            if other.key.as_ref() != Some(key) || is_over(other.deadline) || other.taken.is_closed() {
+            // A request whose time is up is left: nobody wants its answer, and its own task tells its caller.
+            if other.key.as_ref() != Some(key) || is_over(other.deadline) || other.ticket.is_closed() {
                 continue;
             }
             if more_rows > most_rows {
@@ -197,25 +192,25 @@ impl Queue {
         (others, is_crowded)
     }
 
-    /// What has to be the same depends on the model.
-    fn learn(&mut self, reader: Reader) {
-        if self.reader == reader {
+    /// Computes all keys anew, when the rules for them have changed.
+    fn apply(&mut self, rules: KeyRules) {
+        if self.rules == rules {
             return;
         }
-        self.reader = reader;
-        for waiting in self.waiting.values_mut() {
-            waiting.key = waiting.key_for(&self.reader);
+        self.rules = rules;
+        for waiter in self.waiters.values_mut() {
+            waiter.key = waiter.key_by(&self.rules);
         }
     }
 }
 
-impl Waiting {
-    fn single(&self) -> Single {
-        Single { rows: self.payload.rows(), suspected: None }
+impl BatchWaiter {
+    fn single(&self) -> SingleCall {
+        SingleCall { rows: self.payload.rows(), suspected: None }
     }
 
-    fn key_for(&self, reader: &Reader) -> Option<Key> {
-        self.payload.key(self.request.content_type(), reader.signature.as_deref(), reader.nulls_apart)
+    fn key_by(&self, rules: &KeyRules) -> Option<JoinKey> {
+        self.payload.key(self.request.content_type(), rules.signature.as_deref(), rules.nulls_apart)
     }
 }
 

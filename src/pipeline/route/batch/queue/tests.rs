@@ -3,20 +3,20 @@ use crate::message::{Headers, Source};
 use crate::telemetry::Metrics;
 
 struct World {
-    queue: Queue,
-    joining: Joining,
+    queue: BatchQueue,
+    mode: BatchMode,
     settings: config::Batch,
     metrics: BatchMetrics,
-    /// Kept, since who is gone is not taken.
-    places: Vec<oneshot::Receiver<Company>>,
+    /// Receivers of all tickets, kept since a request whose receiver is gone is not taken.
+    tickets: Vec<oneshot::Receiver<BatchTicket>>,
 }
 
 impl World {
     fn new() -> Self {
         let settings = config::Batch { max_bytes: bytesize::ByteSize::b(2_000), ..config::Batch::default() };
         let metrics = Metrics::new().unwrap().batch("e", "main");
-        let queue = Queue::new(settings.max_rows, settings.target_latency, false);
-        Self { queue, joining: Joining::Known, settings, metrics, places: Vec::new() }
+        let queue = BatchQueue::new(settings.max_rows, settings.target_latency, false);
+        Self { queue, mode: BatchMode::Proven, settings, metrics, tickets: Vec::new() }
     }
 
     fn enter(&mut self, payload: &str) -> u64 {
@@ -34,21 +34,21 @@ impl World {
             parked: None,
         };
         let payload = Payload::read("application/json", &bytes).unwrap();
-        let (tell, place) = oneshot::channel();
-        self.places.push(place);
-        self.queue.enter(Waiting { payload, request: Arc::new(request), deadline, key: None, taken: tell })
+        let (sender, ticket) = oneshot::channel();
+        self.tickets.push(ticket);
+        self.queue.enter(BatchWaiter { payload, request: Arc::new(request), deadline, key: None, ticket: sender })
     }
 
-    /// How many rows each of those has that go with this one.
+    /// Takes a request, and returns the rows of each request that goes with it.
     fn take(&mut self, number: u64) -> Vec<usize> {
         self.take_with(number, None)
     }
 
     fn take_with(&mut self, number: u64, signature: Option<&Arc<Signature>>) -> Vec<usize> {
-        match self.queue.take(number, signature, |_| self.joining, &self.settings, &self.metrics) {
-            Taken::Along => Vec::new(),
-            Taken::Alone(single) => vec![single.rows],
-            Taken::Several(group) => group.members.iter().map(|member| member.payload.rows()).collect(),
+        match self.queue.take(number, signature, |_| self.mode, &self.settings, &self.metrics) {
+            Taken::ByOther => Vec::new(),
+            Taken::Single(single) => vec![single.rows],
+            Taken::Batch(group) => group.members.iter().map(|member| member.payload.rows()).collect(),
         }
     }
 }
@@ -59,7 +59,7 @@ fn rows(values: &[&str]) -> String {
 }
 
 #[test]
-fn who_is_alike_goes_together_in_the_order_of_coming() {
+fn requests_of_one_key_go_together_in_order_of_coming() {
     let mut world = World::new();
     let first = world.enter(&rows(&["1"]));
     let other = world.enter(&rows(&["\"a\""]));
@@ -74,10 +74,10 @@ fn who_is_alike_goes_together_in_the_order_of_coming() {
 }
 
 #[test]
-fn as_many_go_as_there_may_be() {
+fn batch_takes_as_many_rows_and_bytes_as_allowed() {
     let mut world = World::new();
     let numbers: Vec<_> = (0..40).map(|_| world.enter(&rows(&["1"]))).collect();
-    // It begins with sixteen rows.
+    // The size begins with sixteen rows.
     assert_eq!(world.take(numbers[0]).len(), 16);
     assert_eq!(world.take(numbers[20]).len(), 16);
     let large = world.enter(&rows(&["1"; 200]));
@@ -88,40 +88,40 @@ fn as_many_go_as_there_may_be() {
 }
 
 #[test]
-fn a_model_that_is_called_singly_is() {
+fn request_goes_singly_when_batching_is_off() {
     let mut world = World::new();
     let numbers: Vec<_> = (0..4).map(|_| world.enter(&rows(&["1"]))).collect();
-    world.joining = Joining::No;
+    world.mode = BatchMode::Off;
     assert_eq!(world.take(numbers[0]), [1]);
-    world.joining = Joining::Unwatched;
+    world.mode = BatchMode::Trusted;
     assert_eq!(world.take(numbers[1]), [1, 1, 1]);
     assert_eq!(world.metrics.model.get(), 1);
 }
 
 #[test]
-fn what_lacks_a_value_goes_apart_where_only_somebodys_word_stands() {
+fn rows_with_nulls_go_apart_unless_independence_is_proven() {
     let floats = Arc::new(Signature::new(["x".to_owned()], false));
-    for (joining, together) in [(Joining::Known, 4), (Joining::Watched, 2), (Joining::Unwatched, 2)] {
+    for (mode, together) in [(BatchMode::Proven, 4), (BatchMode::Sampled, 2), (BatchMode::Trusted, 2)] {
         let mut world = World::new();
-        world.joining = joining;
+        world.mode = mode;
         let numbers = ["1", "null", "2.5", "null"].map(|value| world.enter(&rows(&[value])));
-        assert_eq!(world.take_with(numbers[0], Some(&floats)).len(), together, "{joining:?}");
-        assert_eq!(world.take_with(numbers[1], Some(&floats)).len(), if together == 4 { 0 } else { 2 }, "{joining:?}");
+        assert_eq!(world.take_with(numbers[0], Some(&floats)).len(), together, "{mode:?}");
+        assert_eq!(world.take_with(numbers[1], Some(&floats)).len(), if together == 4 { 0 } else { 2 }, "{mode:?}");
     }
 }
 
 #[test]
-fn what_is_suspected_goes_alone_as_long_as_it_is_refused() {
+fn suspected_kind_goes_singly_while_it_is_refused() {
     let mut world = World::new();
     let mut next = world.enter(&rows(&["null"]));
-    let suspected = world.queue.waiting[&next].key.clone().unwrap();
-    world.queue.suspicion.saw(&suspected, 10, 10);
+    let suspected = world.queue.waiters[&next].key.clone().unwrap();
+    world.queue.rejection_rate.record(&suspected, 10, 10);
     let mut call = |is_refused| {
         let waiting = world.enter(&rows(&["null"]));
         let number = std::mem::replace(&mut next, waiting);
-        let taken = world.queue.take(number, None, |_| world.joining, &world.settings, &world.metrics);
-        let Taken::Alone(single) = taken else { return false };
-        world.queue.called(&single, is_refused);
+        let taken = world.queue.take(number, None, |_| world.mode, &world.settings, &world.metrics);
+        let Taken::Single(single) = taken else { return false };
+        world.queue.record_single_call(&single, is_refused);
         true
     };
     assert!((0..200).all(|_| call(true)));
@@ -131,7 +131,7 @@ fn what_is_suspected_goes_alone_as_long_as_it_is_refused() {
 }
 
 #[test]
-fn what_must_be_alike_depends_on_the_model_that_answers() {
+fn keys_follow_signature_of_leased_model() {
     let mut world = World::new();
     let whole = world.enter(&rows(&["1"]));
     let half = world.enter(&rows(&["0.5"]));
@@ -143,17 +143,17 @@ fn what_must_be_alike_depends_on_the_model_that_answers() {
 }
 
 #[test]
-fn a_wait_is_expected_when_enough_is_known() {
+fn wait_is_expected_when_enough_is_known() {
     let mut world = World::new();
     assert_eq!(world.queue.expected_wait(1), None);
     for _ in 0..64 {
         world.enter(&rows(&["1"]));
     }
     assert_eq!(world.queue.expected_wait(1), None);
-    (0..8).for_each(|_| world.queue.size.saw(Duration::from_millis(50)));
+    (0..8).for_each(|_| world.queue.size.record_duration(Duration::from_millis(50)));
     assert_eq!(world.queue.expected_wait(1), Some(Duration::from_millis(200)));
     assert_eq!(world.queue.expected_wait(2), Some(Duration::from_millis(100)));
-    let few: Vec<_> = world.queue.waiting.keys().copied().take(40).collect();
+    let few: Vec<_> = world.queue.waiters.keys().copied().take(40).collect();
     few.into_iter().for_each(|number| drop(world.queue.leave(number)));
     assert_eq!(world.queue.expected_wait(1), None);
 }

@@ -1,4 +1,4 @@
-//! What a model's answer means when it is not a prediction: whose fault, and whether to try again.
+//! The meaning of a model's answer that is not a prediction: whose fault it is, and whether to try again.
 
 use std::time::Duration;
 
@@ -7,40 +7,40 @@ use serde::Deserialize;
 use super::traceback::exception_of;
 use crate::message::{Code, Fault, Stage};
 
-/// Longer messages are cut: a model may echo the whole payload in one.
+/// Bytes of the longest message; a longer one is cut, since a model may echo the whole payload in it.
 const LONGEST_MESSAGE: usize = 2048;
 
-/// How Python starts a traceback.
+/// First line of a Python traceback; a caller's message ends before it.
 const TRACEBACK: &str = "Traceback (most recent call last)";
 
-/// Functions of MLflow's that make a model's input of a payload, as a traceback names them. No code of the model's runs below
-/// them; its hosts tell more exactly.
-const READERS: [&str; 3] = [", in parse_csv_input\n", ", in parse_parquet_input\n", ", in _convert_input\n"];
+/// Functions of MLflow that make a model's input of a payload, as a traceback names them. No code of the model runs below them,
+/// so an exception there is the caller's fault. Hosts of ours tell more exactly.
+const PARSER_FRAMES: [&str; 3] = [", in parse_csv_input\n", ", in parse_parquet_input\n", ", in _convert_input\n"];
 
-/// How MLflow begins what it says when it does not know what was wrong.
+/// Begin of MLflow's message when it does not know what was wrong; the exception tells more than the message then.
 const UNEXPECTED: &str = "Encountered an unexpected error";
 
-/// An error body of MLflow's scoring server (`message`), or of the web framework below it (`detail`).
+/// Reads an error body of MLflow's scoring server (`message`), or of the web framework below it (`detail`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ErrorBody {
     message: Option<serde_json::Value>,
     detail: Option<serde_json::Value>,
     stack_trace: Option<String>,
-    /// A host of ours says so: the message is its own.
+    /// Whether a host of ours could not write the model's answer; the message is the host's own then.
     unwritable: bool,
 }
 
-/// What an answer means that is no success.
+/// Tells the meaning of an answer that is no success.
 #[derive(Debug)]
 pub(crate) struct Meaning {
-    /// What the caller is told.
+    /// Fault for the caller.
     pub(crate) fault: Fault,
-    /// The traceback, where the model raised an exception. It is for the log alone.
+    /// Traceback, where the model raised an exception, for the log alone.
     pub(crate) traceback: Option<String>,
 }
 
-/// What an answer with this status means, which is no success.
+/// Finds the meaning of an answer with this status, which is no success.
 ///
 /// A 400 alone does not tell who is at fault, since MLflow answers 400 as well when the model itself raises; a
 /// `stack_trace` in the body does, unless it comes from where MLflow reads the payload. Bodies may be anything, whatever
@@ -52,7 +52,7 @@ pub(crate) fn meaning_of(status: u16, retry_after: Option<Duration>, body: &[u8]
         Some(_) if error.unwritable => permanent(Code::ModelError, said),
         Some(traceback) => {
             let exception = exception_of(traceback).unwrap_or("an exception");
-            if READERS.iter().any(|reader| traceback.contains(reader)) {
+            if PARSER_FRAMES.iter().any(|frame| traceback.contains(frame)) {
                 let refused = if said.starts_with(UNEXPECTED) {
                     cut(&format!("MLflow cannot make the model's input of this payload: {exception}"))
                 } else {
@@ -109,7 +109,7 @@ fn passing(code: Code, message: impl Into<String>) -> Fault {
     Fault::passing(code, Stage::Invoke, message)
 }
 
-/// What the body says, fit for a caller: no traceback, no web page, and not too long.
+/// Reads the message of a body, fit for a caller: no traceback, no web page, and not too long.
 fn message_of(error: &ErrorBody, body: &[u8]) -> String {
     let said = match (&error.message, &error.detail) {
         (Some(serde_json::Value::String(text)), _) | (None, Some(serde_json::Value::String(text))) => text.clone(),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_whose_fault_it_is() {
+    fn meaning_tells_whose_fault_it_is() {
         let schema = r#"{"error_code":"INVALID_PARAMETER_VALUE","message":"Model is missing inputs ['text'].","sqlstate":"KAM01"}"#;
         let raised = r#"{"error_code":"BAD_REQUEST","message":"Encountered an unexpected error","stack_trace":"Traceback (most recent call last):\n  File \"x\"\nValueError: no\n"}"#;
         let unread = r#"{"error_code":"BAD_REQUEST","message":"Failed to parse input","stack_trace":"Traceback (most recent call last):\n  File \"x\", line 1, in parse_csv_input\npandas.errors.ParserError: no\n"}"#;
@@ -177,14 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_time_to_come_back() {
+    fn meaning_keeps_retry_after() {
         let after = Some(Duration::from_secs(7));
         assert_eq!(meaning_of(503, after, b"").fault.retry_after, after);
         assert_eq!(meaning_of(500, after, b"").fault.retry_after, None);
     }
 
     #[test]
-    fn cuts_what_is_long_and_what_is_a_traceback() {
+    fn message_is_cut_when_long_or_traceback() {
         let long = fault(400, &"é".repeat(5000));
         assert_eq!(long.message.chars().count(), LONGEST_MESSAGE / 2 + 1);
         let traced =
@@ -194,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn takes_any_body(status in 300u16..600, body in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn meaning_exists_for_any_body(status in 300u16..600, body in proptest::collection::vec(any::<u8>(), 0..64)) {
             let fault = meaning_of(status, None, &body).fault;
             prop_assert!(fault.code.status() >= 400 && !fault.message.is_empty());
         }
