@@ -1,8 +1,8 @@
 //! The batch size of a route: as many rows in one call as keep its latency within a target, by additive increase and
 //! multiplicative decrease (AIMD) with a slow start.
 //!
-//! The size doubles while calls are full and quick. As soon as one call is slow it shrinks by a factor, and from then on it grows
-//! by addition.
+//! The size doubles while calls are full and quick. As soon as one call is slow it shrinks by a factor, and from then
+//! on it grows by addition.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ const MORE: f64 = 4.0;
 /// Factor for the rows of a call that was slow: the next calls have at most so much of them.
 const FEWER: f64 = 0.7;
 
-/// Factor for the time of a single row, if that is longer than the target: the model may take so many times as long for more
-/// rows, since fewer rows would not make it quicker.
+/// Factor for the time of a single row, if that is longer than the target: the model may take so many times as long for
+/// more rows, since fewer rows would not make it quicker.
 const SLOW_MODEL: f64 = 2.0;
 
 /// Weight of the latest call in the EWMA of the time for a single row.
@@ -33,9 +33,9 @@ pub struct BatchSize {
     /// Latency target in seconds.
     target: f64,
     limit: f64,
-    /// Whether a call has ever been too slow, which ends the slow start.
+    /// Tells whether a call has ever been too slow, which ends the slow start.
     knows_too_many: bool,
-    /// Whether requests were left in the queue the last time, since there was no room for their rows.
+    /// Tells whether requests were left in the queue the last time, since there was no room for their rows.
     is_crowded: bool,
     /// EWMA of the seconds for a single row; none before such a call.
     single: Option<f64>,
@@ -213,7 +213,7 @@ mod tests {
             let mut size = BatchSize::new(1_000, TARGET);
             settle(&mut size, fixed, row);
             let ideal = (100_000 - fixed) as f64 / row as f64;
-            // Between what is left after a call that was too slow, and one step too many.
+            // The size lies between the rows left after a call that was too slow, and one step too many.
             let (least, most) = ((ideal * FEWER - 1.0).max(1.0).floor(), ideal + MORE);
             let rows = size.rows() as f64;
             prop_assert!((least.min(1_000.0)..=most).contains(&rows) || ideal >= 1_000.0 * FEWER, "{} of {}", rows, ideal);

@@ -1,5 +1,5 @@
-//! The circuit breaker: a pure policy that keeps calls from a failing route for a while. Times are given in, as durations since
-//! some moment.
+//! The circuit breaker: a pure policy that keeps calls from a failing route for a while. Times are given in, as
+//! durations since some moment.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::config;
 /// Parts in which the window slides: the oldest tenth is forgotten at once.
 const BUCKETS: usize = 10;
 
-/// Lets calls through until too many of them fail or are slow; then refuses all for a while; then lets probes through, one after
-/// the other.
+/// Lets calls through until too many of them fail or are slow; then refuses all for a while; then lets probes through,
+/// one after the other.
 #[derive(Debug)]
 pub struct Breaker {
     policy: config::Breaker,
@@ -41,7 +41,7 @@ pub struct Pass {
 /// Tells the outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// Whether the call failed through no fault of its caller's.
+    /// Tells whether the call failed through no fault of its caller's.
     pub failed: bool,
     /// Duration of the call.
     pub took: Duration,
@@ -150,8 +150,8 @@ impl Breaker {
         Ok(Pass { generation: self.generation })
     }
 
-    /// Tells whether the state is still the one in which this call was let through. If not, a call that was not made yet is made
-    /// no more.
+    /// Tells whether the state is still the one in which this call was let through. If not, a call that was not made
+    /// yet is made no more.
     pub fn is_valid(&self, pass: &Pass) -> bool {
         pass.generation == self.generation
     }

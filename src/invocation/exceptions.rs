@@ -17,8 +17,8 @@ const SHOWN: u32 = 20;
 /// Bytes of the longest traceback; a longer one loses its beginning, since its end is what matters.
 const LONGEST: usize = 16 << 10;
 
-/// Logs the tracebacks of one model. A model may raise on every request, so the first of a minute is a warning, a few are shown,
-/// and the others are logged at level debug.
+/// Logs the tracebacks of one model. A model may raise on every request, so the first of a minute is a warning, a few
+/// are shown, and the others are logged at level debug.
 #[derive(Debug)]
 pub(crate) struct ExceptionLog {
     /// The model URI, as configured.

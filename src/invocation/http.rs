@@ -33,13 +33,14 @@ pub struct HttpBackend {
     concern: Concern,
 }
 
-/// Names the owner of the server at an address, on whom depends how long an idle connection is kept, and how an error is read.
+/// Names the owner of the server at an address, on whom depends how long an idle connection is kept, and how an error
+/// is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concern {
     /// Signalbox runs the server, which keeps idle connections longer than we do.
     Ours,
-    /// Others run the server. Servers close idle connections of their own accord (uvicorn after five seconds), and a request
-    /// sent at that moment is lost; so such connections are given up before.
+    /// Others run the server. Servers close idle connections of their own accord (uvicorn after five seconds), and a
+    /// request sent at that moment is lost; so such connections are given up before.
     Theirs,
 }
 
@@ -114,8 +115,8 @@ impl HttpBackend {
         Err(meaning.fault.into())
     }
 
-    /// Reads the body, which is copied only if it comes in several pieces. None when the body is larger than `largest`; then no
-    /// more of it is read.
+    /// Reads the body, which is copied only if it comes in several pieces. None when the body is larger than `largest`;
+    /// then no more of it is read.
     async fn read(&self, mut answer: Response, largest: usize) -> Result<Option<Bytes>, Failure> {
         let announced = usize::try_from(answer.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
         if announced > largest {
@@ -149,8 +150,8 @@ impl HttpBackend {
     }
 }
 
-/// Tells whether MLflow's own server failed over the request itself: it cannot read the payload, or not write the model's answer.
-/// Only its log says which.
+/// Tells whether MLflow's own server failed over the request itself: it cannot read the payload, or not write the
+/// model's answer. Only its log says which.
 fn is_uncaught(status: u16, body: &[u8]) -> bool {
     status == 500 && body == b"Internal Server Error"
 }
@@ -185,8 +186,8 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-/// Collects the content type, which MLflow's server cannot do without, and the carried headers. A header that HTTP cannot carry is
-/// left out, except the content type: without it the payload means something else.
+/// Collects the content type, which MLflow's server cannot do without, and the carried headers. A header that HTTP
+/// cannot carry is left out, except the content type: without it the payload means something else.
 fn headers_of(call: &Call<'_>) -> Result<HeaderMap, Fault> {
     let content_type = HeaderValue::from_str(call.content_type).map_err(|_| {
         let message = format!("the content type {:?} holds characters that HTTP cannot carry", call.content_type);

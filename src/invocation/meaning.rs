@@ -13,8 +13,8 @@ const LONGEST_MESSAGE: usize = 2048;
 /// First line of a Python traceback; a caller's message ends before it.
 const TRACEBACK: &str = "Traceback (most recent call last)";
 
-/// Functions of MLflow that make a model's input of a payload, as a traceback names them. No code of the model runs below them,
-/// so an exception there is the caller's fault. Hosts of ours tell more exactly.
+/// Functions of MLflow that make a model's input of a payload, as a traceback names them. No code of the model runs
+/// below them, so an exception there is the caller's fault. Hosts of ours tell more exactly.
 const PARSER_FRAMES: [&str; 3] = [", in parse_csv_input\n", ", in parse_parquet_input\n", ", in _convert_input\n"];
 
 /// Begin of MLflow's message when it does not know what was wrong; the exception tells more than the message then.
@@ -27,7 +27,7 @@ struct ErrorBody {
     message: Option<serde_json::Value>,
     detail: Option<serde_json::Value>,
     stack_trace: Option<String>,
-    /// Whether a host of ours could not write the model's answer; the message is the host's own then.
+    /// Tells whether a host of ours could not write the model's answer; the message is the host's own then.
     unwritable: bool,
 }
 

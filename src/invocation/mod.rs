@@ -41,7 +41,8 @@ pub struct Call<'a> {
 /// Describes the requests whose rows are in one call.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Several<'a> {
-    /// Number of rows of each request, in their order; empty where the call is for one request, or bad rows are not asked for.
+    /// Number of rows of each request, in their order; empty where the call is for one request, or bad rows are not
+    /// asked for.
     pub rows: &'a [usize],
     /// Time for which the host may search for the requests that it refuses.
     pub patience: Duration,
@@ -54,7 +55,8 @@ pub struct Answers {
     pub reply: Reply,
     /// Numbers of the refused requests, in their order: never all.
     pub refused: Vec<usize>,
-    /// Individual answers to the first of the refused requests, in their order, each called alone. The others are to be called.
+    /// Individual answers to the first of the refused requests, in their order, each called alone. The others are to be
+    /// called.
     pub told: Vec<Result<Reply, Fault>>,
 }
 
@@ -69,7 +71,7 @@ impl From<Reply> for Answers {
 pub struct Failure {
     /// Fault for the caller.
     pub fault: Fault,
-    /// Whether there was no connection, or it broke. The server may be gone.
+    /// Tells whether there was no connection, or it broke. The server may be gone.
     pub disconnected: bool,
 }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Factor by which earlier counts fade with each further row (an EWMA over rows): after 100 rows about a third of their weight is
-/// left.
+/// Factor by which earlier counts fade with each further row (an EWMA over rows): after 100 rows about a third of their
+/// weight is left.
 const FADING: f64 = 0.99;
 
 /// Rows of each kind that count as answered from the start: with nothing known, nothing is suspected.
@@ -13,15 +13,15 @@ const BENEFIT_OF_DOUBT: f64 = 4.0;
 /// Rows of a call that may be refused on average where the host tells which.
 const BEARABLE_IF_ISOLATED: f64 = 8.0;
 
-/// Share of refused rows from which on it takes fewer calls to test each row by itself than to search among several, whatever
-/// the host tells: two minus the golden ratio (Ungar, 1960).
+/// Share of refused rows from which on it takes fewer calls to test each row by itself than to search among several,
+/// whatever the host tells: two minus the golden ratio (Ungar, 1960).
 const ONE_BY_ONE: f64 = 0.382;
 
 /// Kinds that are remembered, at most; with one more, all are forgotten.
 const MAX_KINDS: usize = 1024;
 
-/// Tracks how often the rows of each kind of payload were refused, the latest counting the most. Splitting a call to find the
-/// refused rows costs a few calls, which pays as long as few rows are refused.
+/// Tracks how often the rows of each kind of payload were refused, the latest counting the most. Splitting a call to
+/// find the refused rows costs a few calls, which pays as long as few rows are refused.
 #[derive(Debug)]
 pub struct RejectionRate<K> {
     seen: HashMap<K, RowCounts>,
@@ -36,7 +36,7 @@ struct RowCounts {
 }
 
 impl<K: Eq + Hash + Clone> RejectionRate<K> {
-    /// Begins with nothing known. `isolates_bad_rows` whether the model's host tells which rows it refuses.
+    /// Begins with nothing known. `isolates_bad_rows` tells whether the model's host says which rows it refuses.
     pub fn new(isolates_bad_rows: bool) -> Self {
         Self {
             seen: HashMap::new(),
@@ -44,8 +44,8 @@ impl<K: Eq + Hash + Clone> RejectionRate<K> {
         }
     }
 
-    /// Limits the rows of a kind that go together: to so many that a call is refused about every second time, or some more where
-    /// finding the refused rows costs less; to one, when most are refused.
+    /// Limits the rows of a kind that go together: to so many that a call is refused about every second time, or some
+    /// more where finding the refused rows costs less; to one, when most are refused.
     pub fn max_rows(&self, kind: &K) -> usize {
         let Some(seen) = self.seen.get(kind) else { return usize::MAX };
         let share = seen.refused / (seen.rows + BENEFIT_OF_DOUBT);

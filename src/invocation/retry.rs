@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use crate::config::Retries;
 
-/// Tokens that one retry costs; each request earns one token. So retries stay at a fifth of the requests, and below that of all
-/// calls.
+/// Tokens that one retry costs; each request earns one token. So retries stay at a fifth of the requests, and below
+/// that of all calls.
 const PRICE: u32 = 5;
 
 /// Tokens that can be saved at most: enough for a hundred retries at once after a time without any.
 const MAX_SAVED: u32 = 100 * PRICE;
 
-/// Limits a route's retries (a token bucket). The bucket begins empty: a route that fails from the start gets no more calls than
-/// one that works.
+/// Limits a route's retries (a token bucket). The bucket begins empty: a route that fails from the start gets no more
+/// calls than one that works.
 #[derive(Debug, Default)]
 pub struct RetryBudget {
     saved: AtomicU32,
@@ -34,11 +34,11 @@ impl RetryBudget {
     }
 }
 
-/// Computes the pause after so many calls, or `None` when there is to be no other call. `draw`, from 0 to 1, is random (full
-/// jitter), so that requests that failed together do not come again together.
+/// Computes the pause after so many calls, or `None` when there is to be no other call. `draw`, from 0 to 1, is random
+/// (full jitter), so that requests that failed together do not come again together.
 ///
-/// A model that failed may have said when to come back (`retry_after`): the pause begins then, and there is none when that is
-/// further away than the longest pause.
+/// A model that failed may have said when to come back (`retry_after`): the pause begins then, and there is none when
+/// that is further away than the longest pause.
 pub fn pause(policy: &Retries, calls: u32, retry_after: Option<Duration>, draw: f64) -> Option<Duration> {
     if calls >= policy.max_attempts || retry_after.is_some_and(|after| after > policy.max_backoff) {
         return None;

@@ -12,7 +12,7 @@ use super::body::{JoinKey, Payload};
 /// First calls of each kind (of the same columns, types and params) that are checked.
 const FIRST_CALLS: usize = 4;
 
-/// One in so many of the calls after that is checked.
+/// Interval of checks in calls: of the calls after the first ones, one in so many is checked.
 const CHECK_EVERY: u64 = 64;
 
 /// Requests of one call that are called alone as well, after which no further one is chosen for its texts.
@@ -24,7 +24,7 @@ const MAX_CATEGORIES: usize = 64;
 /// Checks of a text that several requests of a call have, in each column, and of a row that they share.
 const MAX_REPETITIONS: usize = 4;
 
-/// Columns that are checked one by one; the texts of further ones are not checked at.
+/// Columns that are checked one by one; the texts of further ones are not looked at.
 const MAX_COLUMNS: usize = 64;
 
 /// Kinds that are remembered, at most; with one more, all are forgotten.

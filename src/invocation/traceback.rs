@@ -1,7 +1,7 @@
 //! Python tracebacks, of which a person needs one line.
 
-/// Finds the exception at the end of a traceback, as `Type: message`, if the text holds one, with only the first line of its
-/// message. Python prints chained exceptions one after the other: the last one counts.
+/// Finds the exception at the end of a traceback, as `Type: message`, if the text holds one, with only the first line
+/// of its message. Python prints chained exceptions one after the other: the last one counts.
 pub fn exception_of(text: &str) -> Option<&str> {
     text.lines().rev().find(|line| is_exception(line))
 }

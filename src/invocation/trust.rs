@@ -86,8 +86,8 @@ impl Trust {
         self.finding.get().is_some() && self.voucher(by_route).is_none()
     }
 
-    /// Decides how payloads of this form may be called together for a route, which vouches for the model itself or does not, and
-    /// wants it checked or not.
+    /// Decides how payloads of this form may be called together for a route, which vouches for the model itself or does
+    /// not, and wants it checked or not.
     pub fn batch_mode(&self, form: usize, by_route: bool, verify: bool) -> BatchMode {
         let is_refused = |forms: &AtomicU8| forms.load(Ordering::Relaxed) & bit(form) != 0;
         match self.voucher(by_route) {

@@ -1,9 +1,9 @@
 //! Admission control for the requests in flight: a bulkhead between routes.
 //!
-//! A route whose model is far behind would fill the whole window, and no other route's requests would be read any more. So a
-//! route may hold no more than it leaves free: one such route takes half, two take a third each, and there is always some
-//! room left. A route may hold more than that if it is no more than it has ended within the last second: other routes get
-//! its room in a moment.
+//! A route whose model is far behind would fill the whole window, and no other route's requests would be read any more.
+//! So a route may hold no more than it leaves free: one such route takes half, two take a third each, and there is
+//! always some room left. A route may hold more than that if it is no more than it has ended within the last second:
+//! other routes get its room in a moment.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::Kafka;
 /// Counts the requests in flight of all routes, and tells which route holds too many.
 #[derive(Debug)]
 pub(super) struct AdmissionControl {
-    /// Whether requests beyond a route's share can be put aside, in the overflow topic.
+    /// Tells whether requests beyond a route's share can be put aside, in the overflow topic.
     is_bounded: bool,
     max_requests: usize,
     max_bytes: usize,

@@ -22,8 +22,8 @@ use crate::invocation::breaker::Ended;
 use crate::message::{Code, Fault, Reply, Request, Stage};
 use crate::models::{CallFailure, Lease, until};
 
-/// Calls that a request gets of a model whose process crashes on the way. The request may be the one that its process does not
-/// survive, and a third call would be one too many.
+/// Calls that a request gets of a model whose process crashes on the way. The request may be the one that its process
+/// does not survive, and a third call would be one too many.
 const MAX_CALLS_ON_CRASH: u32 = 2;
 
 /// Calls one route for one request until there is an answer, or no further call may help.
@@ -41,7 +41,7 @@ pub(super) struct RouteAttempts<'a> {
 struct Called {
     answer: Option<Result<Reply, CallFailure>>,
     took: Duration,
-    /// Whether other requests were in the same call, one of which may be at fault.
+    /// Tells whether other requests were in the same call, one of which may be at fault.
     in_batch: bool,
 }
 
@@ -80,7 +80,8 @@ impl RouteAttempts<'_> {
         }
     }
 
-    /// Calls the model once, if the breaker lets the call through; together with other requests as far as `isolation` allows.
+    /// Calls the model once, if the breaker lets the call through; together with other requests as far as `isolation`
+    /// allows.
     async fn attempt(&mut self, isolation: Isolation) -> Result<Reply, RouteFailure> {
         let (route, limits) = (self.route, self.limits);
         let while_waiting = |fault| RouteFailure::of(fault, FailurePoint::Waiting, limits);
@@ -163,8 +164,8 @@ impl RouteAttempts<'_> {
         Called { answer, took, in_batch: false }
     }
 
-    /// Waits for the answer out of a batch that another request's task calls. The batch goes on without this request when its
-    /// time is up.
+    /// Waits for the answer out of a batch that another request's task calls. The batch goes on without this request
+    /// when its time is up.
     async fn await_batch(&mut self, ticket: BatchTicket) -> Called {
         self.trace.served_by.model_version = Some(ticket.version);
         let begun = Instant::now();

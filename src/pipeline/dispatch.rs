@@ -19,8 +19,8 @@ use crate::message::{Code, Fault, Reply, Request, Stage};
 use crate::routing::{Decision, Endpoint, Reason};
 use crate::telemetry::Metrics;
 
-/// Time in milliseconds that a request must have left to be put aside: the way there and back, over the broker, takes some of
-/// it.
+/// Time in milliseconds that a request must have left to be put aside: the way there and back, over the broker, takes
+/// some of it.
 const WORTH_A_DETOUR: Duration = Duration::from_millis(500);
 
 /// Takes one request from its endpoint to the reply of a model.

@@ -44,7 +44,7 @@ impl Headroom<'_> {
 
     async fn wait(&self) {
         loop {
-            // Both are awaited from before the check on, so that no change between is missed.
+            // Both futures are made before the check, so that no change after it is missed.
             let (freed, moved) = (self.ticket.memory().freed(), self.place.map(Place::moved));
             if self.is_available() {
                 return;

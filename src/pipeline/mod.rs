@@ -152,8 +152,8 @@ impl Handler for Pipeline {
 }
 
 impl Shared {
-    /// Gives each request a task of its own. A task that is begun on one of the runtime's own threads costs a fraction of one
-    /// that the intake's thread begins, whose every call goes through a lock that all threads share.
+    /// Gives each request a task of its own. A task that is begun on one of the runtime's own threads costs a fraction
+    /// of one that the intake's thread begins, whose every call goes through a lock that all threads share.
     async fn serve_all(self: Arc<Self>, mut accepted: UnboundedReceiver<Accepted>) {
         let mut received = Vec::with_capacity(AT_ONCE);
         while accepted.recv_many(&mut received, AT_ONCE).await > 0 {
@@ -202,8 +202,8 @@ impl Shared {
         }
     }
 
-    /// Publishes the reply or fault of a request or puts the request aside, or makes a dead letter of it when its caller may
-    /// not be answered at its address.
+    /// Publishes the reply or fault of a request or puts the request aside, or makes a dead letter of it when its
+    /// caller may not be answered at its address.
     fn end(&self, ending: Ending, disposition: Disposition) {
         let correlation = Correlation::of(&ending.request);
         let dead = match (&disposition, &ending.outcome.result) {

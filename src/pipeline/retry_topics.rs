@@ -38,8 +38,8 @@ impl RetryTopics {
         self.overflow.as_ref().map_or(Disposition::Reply, |topic| Disposition::Retry(parking(topic)))
     }
 
-    /// Disposes of a request that got this fault. With a deadline, or a place that its reply has to come to, its caller waits,
-    /// and would rather know.
+    /// Disposes of a request that got this fault. With a deadline, or a place that its reply has to come to, its caller
+    /// waits, and would rather know.
     pub(super) fn failed(&self, request: &Request, fault: &Fault) -> Disposition {
         if !fault.retryable || self.delayed.is_empty() || caller_waits(request) {
             return Disposition::Reply;

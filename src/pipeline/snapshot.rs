@@ -21,8 +21,8 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes the routes of the table. A route stays the same as before, with all that is known of it, where its config has not
-    /// changed.
+    /// Makes the routes of the table. A route stays the same as before, with all that is known of it, where its config
+    /// has not changed.
     ///
     /// # Errors
     /// When a model URI cannot be read, which a checked config rules out.
@@ -75,8 +75,8 @@ impl Snapshot {
         subjects.collect()
     }
 
-    /// Carries the shares of canaries over from before; canaries that are new or have changed have none, until their state is
-    /// known.
+    /// Carries the shares of canaries over from before; canaries that are new or have changed have none, until their
+    /// state is known.
     fn carry_shares(&self, before: &Self) {
         let before = before.canaries();
         for Subject { endpoint, route, model_uri, canary, share, .. } in self.canaries() {
@@ -131,8 +131,8 @@ impl Snapshot {
     }
 }
 
-/// Returns all config that a route at work is made of: its own without the keys that only the routing table uses, the places in
-/// the endpoint of the other routes that it names, and whether it is compared with a canary.
+/// Returns all config that a route at work is made of: its own without the keys that only the routing table uses, the
+/// places in the endpoint of the other routes that it names, and whether it is compared with a canary.
 fn identity(endpoint: &config::Endpoint, route: &config::Route) -> (config::Route, [Option<usize>; 2], bool) {
     let route = config::Route {
         model_request_condition: None,

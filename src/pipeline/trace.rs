@@ -15,7 +15,7 @@ pub(super) struct RequestTrace {
     /// Duration of the request's last call of a model.
     pub(super) took: Option<Duration>,
     pub(super) metrics: Option<Arc<RouteMetrics>>,
-    /// Whether its route had too much to do to begin with it, so that it goes to the overflow topic.
+    /// Tells whether its route had too much to do to begin with it, so that it goes to the overflow topic.
     pub(super) overflows: bool,
 }
 

@@ -62,8 +62,8 @@ impl Cell {
         (self.shape == other.shape).then_some(Self { kinds: self.kinds | other.kinds, ..self })
     }
 
-    /// Computes the class in which payloads have to agree about a column, so that it is of one type in each of them and in all
-    /// together; and whether values are missing, where `nulls_apart`. None when nothing makes sure of that.
+    /// Computes the class in which payloads have to agree about a column, so that it is of one type in each of them and
+    /// in all together; and whether values are missing, where `nulls_apart`. None when nothing makes sure of that.
     pub(super) fn class(
         self,
         reader: ColumnReader,
@@ -90,8 +90,8 @@ impl Cell {
 }
 
 impl Signature {
-    /// Makes the signature of a model that makes floats of the columns of these names; or of all columns, when its input has no
-    /// names (`is_float`).
+    /// Makes the signature of a model that makes floats of the columns of these names; or of all columns, when its
+    /// input has no names (`is_float`).
     pub fn new(floats: impl IntoIterator<Item = String>, is_float: bool) -> Self {
         // Names are kept as JSON has them, with their quotation marks. Names that need escapes are not recognised.
         let quoted = floats.into_iter().map(|name| format!("\"{name}\"").into_bytes());

@@ -10,9 +10,9 @@ use super::payload::{Payload, PayloadFormat};
 /// Words that pandas takes for missing values, booleans or numbers, in lower case; a table with one is not understood.
 const RESERVED_WORDS: &[&str] = &["na", "n/a", "nan", "nat", "null", "none", "true", "false", "inf", "infinity"];
 
-/// Reads a table: a line of names, and lines with as many fields, each column of which is all whole numbers, all plain decimals,
-/// or all words. Tables with quotation marks are refused, so that a line is a row; and tables with missing values, so that
-/// nothing is guessed.
+/// Reads a table: a line of names, and lines with as many fields, each column of which is all whole numbers, all plain
+/// decimals, or all words. Tables with quotation marks are refused, so that a line is a row; and tables with missing
+/// values, so that nothing is guessed.
 pub(super) fn read(bytes: &Bytes, text: &str) -> Option<Payload> {
     if text.contains(['"', '\r', '\0', '\u{feff}']) {
         return None;

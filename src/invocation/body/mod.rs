@@ -1,9 +1,9 @@
-//! Payloads as bytes: the rows of a payload are found in its bytes, without its values being understood. Payloads that agree in
-//! everything else that a model sees can be joined into one, and the answer to that cut again.
+//! Payloads as bytes: the rows of a payload are found in its bytes, without its values being understood. Payloads that
+//! agree in everything else that a model sees can be joined into one, and the answer to that cut again.
 //!
-//! Payloads are not joined if a model could see a row otherwise than it would alone. The type that Python's parsers and pandas
-//! infer from a whole column (whole numbers, say) is therefore part of the key that payloads have to agree in. A payload that is
-//! in doubt is not understood, and called alone.
+//! Payloads are not joined if a model could see a row otherwise than it would alone. The type that Python's parsers and
+//! pandas infer from a whole column (whole numbers, say) is therefore part of the key that payloads have to agree in. A
+//! payload that is in doubt is not understood, and called alone.
 
 mod answer;
 mod columns;

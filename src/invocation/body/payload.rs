@@ -135,8 +135,9 @@ impl Payload {
         &self.bytes
     }
 
-    /// Computes the key that the payload must have in common with others to be joined with them, for a model with this signature.
-    /// None when it cannot be joined with any. `nulls_apart` where rows that lack a value are not to go with rows that have it.
+    /// Computes the key that the payload must have in common with others to be joined with them, for a model with this
+    /// signature. None when it cannot be joined with any. `nulls_apart` where rows that lack a value are not to go with
+    /// rows that have it.
     pub fn key(&self, content_type: &str, signature: Option<&Signature>, nulls_apart: bool) -> Option<JoinKey> {
         let reader = match self.format {
             PayloadFormat::Split | PayloadFormat::Records | PayloadFormat::Csv => ColumnReader::Pandas,

@@ -1,13 +1,14 @@
 //! Comparison of two answers up to rounding.
 
-/// Relative tolerance: numbers are the same when they differ by no more than this times the larger one plus [`ABSOLUTE`], by the
-/// defaults of NumPy's `allclose`.
+/// Relative tolerance: numbers are the same when they differ by no more than this times the larger one plus
+/// [`ABSOLUTE`], by the defaults of NumPy's `allclose`.
 const RELATIVE: f64 = 1e-5;
 
 /// Absolute tolerance, which is added to the relative one.
 const ABSOLUTE: f64 = 1e-8;
 
-/// Tells whether two JSON texts are the same, byte for byte but for the last digits of numbers with a fraction or an exponent.
+/// Tells whether two JSON texts are the same, byte for byte but for the last digits of numbers with a fraction or an
+/// exponent.
 pub fn is_same_but_for_rounding(one: &[u8], other: &[u8]) -> bool {
     let (mut one, mut other) = (one, other);
     let mut in_text = false;

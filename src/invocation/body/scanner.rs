@@ -1,5 +1,5 @@
-//! A scanner of JSON that reads as Python's `json` does, and keeps only positions. The scanner may refuse a text that Python takes,
-//! and never reads it otherwise than Python does.
+//! A scanner of JSON that reads as Python's `json` does, and keeps only positions. The scanner may refuse a text that
+//! Python takes, and never reads it otherwise than Python does.
 
 use std::ops::Range;
 
@@ -73,8 +73,8 @@ impl<'a> Scanner<'a> {
         Some((start..end, count))
     }
 
-    /// Passes an object, each of whose values is passed by `value`, which is given the place of its key and its number. Returns
-    /// the number of values.
+    /// Passes an object, each of whose values is passed by `value`, which is given the place of its key and its number.
+    /// Returns the number of values.
     pub(super) fn object(
         &mut self,
         mut value: impl FnMut(&mut Self, Range<usize>, usize) -> Option<()>,
@@ -114,8 +114,8 @@ impl<'a> Scanner<'a> {
         Some(start..self.at)
     }
 
-    /// Passes a value, and describes it as seen from outside. None for lists whose elements are not alike, since no two readers
-    /// agree on their type.
+    /// Passes a value, and describes it as seen from outside. None for lists whose elements are not alike, since no two
+    /// readers agree on their type.
     pub(super) fn cell(&mut self) -> Option<Cell> {
         match self.peek()? {
             b'[' => {

@@ -128,7 +128,7 @@ fn payload_is_not_understood_when_in_doubt() {
     }
     assert!(Payload::read("application/json; charset=UTF-8", &r#"{"inputs": [1]}"#.into()).is_some());
     assert!(Payload::read(JSON, &b"{\"inputs\": [\"\xff\"]}"[..].into()).is_none());
-    // These are understood, but no two of them are sure to be alike.
+    // Payloads of these kinds are understood, but no two are sure to be alike.
     assert!(key(r#"{"inputs": [12345678901234567890]}"#).is_none());
     assert!(key(r#"{"inputs": ["text of some length"]}"#).is_none());
     assert!(key_with(r#"{"inputs": ["text of some length"]}"#, &Signature::default()).is_some());
@@ -356,7 +356,7 @@ proptest! {
         let again = Payload::read(JSON, &joined).unwrap();
         prop_assert_eq!(again.rows(), all.as_array().unwrap().len());
         prop_assert_eq!(&again.key(JSON, Some(&signature), false).unwrap(), &first);
-        // Apart from the rows, and their numbers, it is the first.
+        // The joined payload is the first, apart from the rows and their numbers.
         let mut alone: Value = serde_json::from_str(&payloads[0].0).unwrap();
         for value in [&mut joined_value, &mut alone] {
             if let Some(split) = value.get_mut("dataframe_split") {

@@ -20,8 +20,8 @@ impl Payload {
     }
 }
 
-/// Finds the texts in rows of JSON that were understood before, and so are well-formed. A row is an array or an object, so its
-/// cells are separated by the commas one level down.
+/// Finds the texts in rows of JSON that were understood before, and so are well-formed. A row is an array or an object,
+/// so its cells are separated by the commas one level down.
 fn in_json(rows: &[u8], each: &mut impl FnMut(usize, &[u8])) {
     let (mut depth, mut column, mut at) = (0_usize, 0, 0);
     while let Some(byte) = rows.get(at) {

@@ -10,9 +10,9 @@ use crate::invocation::Call;
 use crate::message::{Reply, Request};
 use crate::models::{CallFailure, Lease};
 
-/// Calls the model; none when the deadline came first. A model that is hosted here has the whole of `timeout` and is ended when
-/// that is not enough, so a request with less time gets a fault while the call goes on: a host must not be taken for stuck
-/// because its callers have waited before.
+/// Calls the model; none when the deadline came first. A model that is hosted here has the whole of `timeout` and is
+/// ended when that is not enough, so a request with less time gets a fault while the call goes on: a host must not be
+/// taken for stuck because its callers have waited before.
 pub(in crate::pipeline) async fn call_until_deadline(
     mut lease: Lease,
     request: Arc<Request>,

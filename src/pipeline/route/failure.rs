@@ -10,9 +10,9 @@ pub(in crate::pipeline) struct RouteFailure {
     pub(in crate::pipeline) fault: Fault,
     /// Cause that lies with the route; none when the caller is at fault.
     pub(in crate::pipeline) cause: Option<FallbackOn>,
-    /// Whether the process that was to answer is gone.
+    /// Tells whether the process that was to answer is gone.
     pub(in crate::pipeline) crashed: bool,
-    /// Whether other requests were in the same call, one of which may be at fault.
+    /// Tells whether other requests were in the same call, one of which may be at fault.
     pub(in crate::pipeline) in_batch: bool,
 }
 
@@ -23,7 +23,7 @@ pub(in crate::pipeline) enum FailurePoint {
     Waiting,
     /// Calling the model.
     Calling {
-        /// Whether there was no connection, or it broke.
+        /// Tells whether there was no connection, or it broke.
         disconnected: bool,
     },
 }

@@ -7,8 +7,8 @@ use super::clock::{nanoseconds, now};
 use crate::message::{Code, Fault};
 use crate::routing;
 
-/// Time constant of the EWMA, in seconds: a call this old counts for a third (1/e). A route that once was slow is thus tried
-/// again.
+/// Time constant of the EWMA, in seconds: a call this old counts for a third (1/e). A route that once was slow is thus
+/// tried again.
 const DECAY: Duration = Duration::from_secs(10);
 
 /// Tracks the load of one route, without a lock: of two calls that write at once, one may be lost.

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::clock::{nanoseconds, now};
 use crate::message::{Code, Fault, Stage};
 
-/// Number of the latest calls whose quickest tells how long a call takes at least. With fewer calls nothing is known, and no
-/// request is shed.
+/// Number of the latest calls whose quickest tells how long a call takes at least. With fewer calls nothing is known,
+/// and no request is shed.
 const RECENT: usize = 8;
 
 /// Time in seconds after the latest call until all of them are too old to tell anything; then no request is shed.
@@ -54,8 +54,9 @@ struct ServiceTimes {
 }
 
 impl WaitQueue {
-    /// Sheds a request with this deadline, if the waiters before it take longer than it has left, even if each call from now
-    /// on is as quick as the quickest of the latest. `places` are those of its model. No request is shed while none waits.
+    /// Sheds a request with this deadline, if the waiters before it take longer than it has left, even if each call
+    /// from now on is as quick as the quickest of the latest. `places` are those of its model. No request is shed while
+    /// none waits.
     pub(super) fn sheds(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
         let deadline = deadline.filter(|_| self.has_waiters())?;
         let (call, begin) = (self.service_times.quickest_at(now())?, Instant::now());

@@ -28,7 +28,7 @@ pub(super) struct BatchCall {
     members: Vec<BatchMember>,
     mode: BatchMode,
     key: JoinKey,
-    /// Whether the model's host is asked to tell which requests it refuses.
+    /// Tells whether the model's host is asked to tell which requests it refuses.
     asks_for_bad_rows: bool,
     /// Rows that were called, and rows that were refused on their own account.
     rows: usize,
@@ -69,7 +69,7 @@ enum BatchOutcome {
 }
 
 impl BatchCall {
-    /// Sends each member of the group its ticket, and returns that of the first, which waits for it here.
+    /// Sends each member of the group its ticket, except the first, whose ticket is returned: its task is the caller.
     pub(super) fn new(
         group: BatchGroup,
         lease: Lease,
@@ -179,7 +179,7 @@ impl BatchCall {
         members.iter_mut().for_each(|member| member.calls += 1);
         let Some(BatchMember { request, payload: first, .. }) = members.first() else { return BatchOutcome::NotByRow };
         let (request, first) = (Arc::clone(request), first.clone());
-        // The call may take as long as any of them waits; the search for bad rows only as long as all of them do.
+        // The call may take as long as any member waits; the search for bad rows only as long as all members do.
         let deadlines: Option<Vec<_>> = members.iter().map(|member| member.deadline).collect();
         let latest = deadlines.and_then(|deadlines| deadlines.into_iter().max());
         let earliest = members.iter().filter_map(|member| member.deadline).min();
@@ -290,8 +290,8 @@ impl BatchCall {
         lost.map_or(ControlFlow::Continue(()), ControlFlow::Break)
     }
 
-    /// Limits the time for which a host may search for bad rows: the host must not be taken for stuck, nor may the time of any
-    /// member run out.
+    /// Limits the time for which a host may search for bad rows: the host must not be taken for stuck, nor may the time
+    /// of any member run out.
     fn patience(&self, earliest: Option<Instant>) -> Duration {
         let left = earliest.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         self.timeout.min(left.unwrap_or(Duration::MAX)) / 2
@@ -372,7 +372,7 @@ fn parts(answer: &Answer, rows: impl Iterator<Item = usize>) -> impl Iterator<It
 
 /// Takes the members with these numbers out; the numbers are in order.
 fn take_out(members: &mut Vec<BatchMember>, numbers: &[usize]) -> Vec<BatchMember> {
-    // The last is taken out first, so that no number changes.
+    // The last member is taken out first, so that no number changes.
     let mut taken: Vec<_> = numbers.iter().rev().map(|number| members.remove(*number)).collect();
     taken.reverse();
     taken

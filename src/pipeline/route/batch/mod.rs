@@ -1,5 +1,6 @@
-//! Dynamic batching: requests of one route that wait for its model at the same time are called together. A request that gets
-//! a lease takes along those that can be joined with it; a request that finds the model free goes at once, and alone.
+//! Dynamic batching: requests of one route that wait for its model at the same time are called together. A request that
+//! gets a lease takes along those that can be joined with it; a request that finds the model free goes at once, and
+//! alone.
 
 mod call;
 mod queue;
@@ -34,7 +35,7 @@ pub(in crate::pipeline) use ticket::{BatchTicket, ModelAccess};
 #[derive(Debug)]
 pub(in crate::pipeline) struct Batcher {
     settings: config::Batch,
-    /// Whether the route says of its model that it answers each row as if the row were alone.
+    /// Tells whether the route says of its model that it answers each row as if the row were alone.
     vouches: bool,
     /// Notifies those who wait for companions whenever a request has entered.
     entered: Notify,
@@ -49,8 +50,9 @@ struct BatchPosition<'a> {
 }
 
 impl Batcher {
-    /// `vouches` whether the route says of its model that it answers each row as if the row were alone, and
-    /// `isolates_bad_rows` whether the model's host tells which requests of a call it refuses.
+    /// Makes a batcher without requests. `vouches` tells whether the route says of its model that it answers each row
+    /// as if the row were alone, and `isolates_bad_rows` whether the model's host tells which requests of a call it
+    /// refuses.
     pub(super) fn new(settings: config::Batch, vouches: bool, isolates_bad_rows: bool, route: BatchedRoute) -> Self {
         let queue = BatchQueue::new(settings.max_rows, settings.target_latency, isolates_bad_rows);
         Self { state: Arc::new(BatchState::new(queue, route)), entered: Notify::new(), settings, vouches }

@@ -34,7 +34,7 @@ pub(super) struct BatchQueue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct KeyRules {
     signature: Option<Arc<Signature>>,
-    /// Whether rows that lack a value may be treated otherwise among rows that have it, for all that is known.
+    /// Tells whether rows that lack a value may be treated otherwise among rows that have it, for all that is known.
     nulls_apart: bool,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct BatchGroup {
 }
 
 impl BatchQueue {
-    /// `isolates_bad_rows` whether the model's host tells which requests of a call it refuses.
+    /// Makes an empty queue. `isolates_bad_rows` tells whether the model's host says which requests of a call it refuses.
     pub(super) fn new(max_rows: usize, target: Duration, isolates_bad_rows: bool) -> Self {
         Self {
             waiters: BTreeMap::new(),

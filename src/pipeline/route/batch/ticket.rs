@@ -12,8 +12,8 @@ use crate::models::{CallFailure, Lease};
 
 /// Gives a request its turn at the model.
 pub(in crate::pipeline) enum ModelAccess {
-    /// A lease for a call of the request's own, with the memory reserved for the answer, and with facts about the request if
-    /// the batcher has read it.
+    /// A lease for a call of the request's own, with the memory reserved for the answer, and with facts about the
+    /// request if the batcher has read it.
     Single(Lease, Expected, Option<SingleCall>),
     /// A ticket of the batch that takes the request along.
     Batched(BatchTicket),
@@ -36,7 +36,7 @@ pub(in crate::pipeline) struct BatchAnswer {
     pub(in crate::pipeline) calls: u32,
     /// Duration of the last of them.
     pub(in crate::pipeline) took: Duration,
-    /// Whether the failure may be another request's doing, so that this one has to be called alone.
+    /// Tells whether the failure may be another request's doing, so that this one has to be called alone.
     pub(in crate::pipeline) in_batch: bool,
 }
 
