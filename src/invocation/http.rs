@@ -12,8 +12,9 @@ use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 
 use tokio::net::TcpStream;
 
+use super::call::{Call, Failure};
+use super::exceptions::ExceptionLog;
 use super::meaning::meaning_of;
-use super::{Call, ExceptionLog, Failure};
 use crate::message::{Code, Fault, Headers, Reply, Stage, header};
 
 /// Bytes of the largest answer that is taken where no other limit is given: an answer is held in memory as a whole.

@@ -68,20 +68,22 @@ pub(crate) fn meaning_of(status: u16, retry_after: Option<Duration>, body: &[u8]
 }
 
 fn fault_of(status: u16, retry_after: Option<Duration>, said: &str) -> Fault {
-    let told = |what: &str| if said.is_empty() { what.to_owned() } else { format!("{what}: {said}") };
+    let with_reason = |what: &str| if said.is_empty() { what.to_owned() } else { format!("{what}: {said}") };
     match status {
         400 | 422 if said.is_empty() => {
             permanent(Code::BadRequest, "the model refuses the payload, and does not say why")
         }
         400 | 422 => permanent(Code::BadRequest, said),
-        413 => permanent(Code::PayloadTooLarge, told("the model does not take a payload of this size")),
-        415 => permanent(Code::UnsupportedMediaType, told("the model does not read this content type")),
+        413 => permanent(Code::PayloadTooLarge, with_reason("the model does not take a payload of this size")),
+        415 => permanent(Code::UnsupportedMediaType, with_reason("the model does not read this content type")),
         408 | 429 | 503 => {
-            let fault =
-                passing(Code::TemporarilyUnavailable, told(&format!("the model is busy (it answered {status})")));
+            let fault = passing(
+                Code::TemporarilyUnavailable,
+                with_reason(&format!("the model is busy (it answered {status})")),
+            );
             Fault { retry_after, ..fault }
         }
-        504 => passing(Code::DeadlineExceeded, told("the model's server gave up waiting for the model")),
+        504 => passing(Code::DeadlineExceeded, with_reason("the model's server gave up waiting for the model")),
         300..400 => permanent(
             Code::ModelError,
             format!(
@@ -90,14 +92,16 @@ fn fault_of(status: u16, retry_after: Option<Duration>, said: &str) -> Fault {
         ),
         401 | 403 => permanent(
             Code::ModelError,
-            told(&format!("the model's server does not let Signalbox in (it answered {status})")),
+            with_reason(&format!("the model's server does not let Signalbox in (it answered {status})")),
         ),
         404 | 405 => permanent(
             Code::ModelError,
-            told(&format!("what is at the model's address does not serve MLflow's protocol (it answered {status})")),
+            with_reason(&format!(
+                "what is at the model's address does not serve MLflow's protocol (it answered {status})"
+            )),
         ),
-        400..500 => permanent(Code::ModelError, told(&format!("the model's server answered {status}"))),
-        _ => passing(Code::ModelError, told(&format!("the model's server failed (it answered {status})"))),
+        400..500 => permanent(Code::ModelError, with_reason(&format!("the model's server answered {status}"))),
+        _ => passing(Code::ModelError, with_reason(&format!("the model's server failed (it answered {status})"))),
     }
 }
 
