@@ -1,6 +1,8 @@
 //! Checks the documentation against the tree: links, folders, metrics, alerts, config keys and YAML blocks. It needs no
 //! service.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
+
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::process::Command;
 
 use regex::Regex;
 
-/// Stands in for endpoints in a YAML block that has none: such a block is an excerpt of a file.
+/// Completes a YAML block without endpoints, which is an excerpt of a file.
 const ENDPOINTS: &str = "model_endpoints:\n  - {name: any, routes: [{model_uri: 'builtin:noop', alias: any}]}\n";
 
 #[test]
@@ -139,16 +141,18 @@ fn read(path: &Path) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The pages of the documentation, relative to the root.
+/// Lists the pages of the documentation, relative to the root.
 fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(PathBuf::from).to_vec();
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
-    pages.extend(docs.map(|name| Path::new("docs").join(name)).filter(|path| path.extension().is_some_and(|it| it == "md")));
+    pages.extend(
+        docs.map(|name| Path::new("docs").join(name)).filter(|path| path.extension().is_some_and(|it| it == "md")),
+    );
     pages.sort();
     pages
 }
 
-/// The text without fenced blocks: nothing in them is a link or a heading.
+/// Drops the fenced blocks of a text: nothing in them is a link or a heading.
 fn without_code(text: &str) -> String {
     let mut fenced = false;
     let mut kept = String::new();
@@ -163,7 +167,7 @@ fn without_code(text: &str) -> String {
     kept
 }
 
-/// Where the links of a page lead: those in the text, and the definitions of those by name.
+/// Collects the targets of a page's links: inline ones, and the definitions of named ones.
 fn targets(text: &str) -> Vec<String> {
     let inline = Regex::new(r"\]\(([^)\s]+)\)").unwrap();
     let defined = Regex::new(r"(?m)^\[[^\]]+\]: (\S+)$").unwrap();
@@ -171,7 +175,7 @@ fn targets(text: &str) -> Vec<String> {
     found.map(|found| found[1].to_owned()).collect()
 }
 
-/// Whether a relative link has its file, and the file its heading.
+/// Tells whether a relative link has its file, and the file its heading.
 fn leads_somewhere(page: &Path, target: &str) -> bool {
     let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
     let file = match path {
@@ -182,7 +186,7 @@ fn leads_somewhere(page: &Path, target: &str) -> bool {
     file.exists() && (anchor.is_empty() || (is_page && anchors(&fs::read_to_string(&file).unwrap()).contains(anchor)))
 }
 
-/// The anchors of a page's headings, as GitHub makes them.
+/// Makes the anchors of a page's headings as GitHub makes them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let without_code = without_code(text);
@@ -199,7 +203,8 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The names of all metrics: a name is the text before a help text, and a help text has several words.
+/// Finds the names of all metrics in the source: a name is the text before a help text, which has several words. The
+/// registry cannot tell them, since a metric with labels appears there with its first event.
 fn metrics() -> BTreeSet<String> {
     let named = Regex::new(r#""([a-z][a-z0-9_]*)",\s*"[^"\n]* [^"\n]*""#).unwrap();
     let source = read(Path::new("src/telemetry/metrics.rs"));
@@ -207,12 +212,12 @@ fn metrics() -> BTreeSet<String> {
     named.captures_iter(source).map(|found| format!("signalbox_{}", &found[1])).collect()
 }
 
-/// Whether a table of the manual has a row for the metric.
+/// Tells whether a table of the manual has a row for the metric.
 fn has_row(manual: &str, name: &str) -> bool {
     ["`", "{"].iter().any(|end| manual.contains(&format!("\n| `{name}{end}")))
 }
 
-/// The YAML blocks of a page, with the lines they come after.
+/// Cuts the YAML blocks out of a page, each with the line that it comes after.
 fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
     let mut blocks = Vec::new();
     let mut current: Option<(usize, String)> = None;
@@ -231,14 +236,16 @@ fn yaml_blocks(text: &str) -> Vec<(usize, String)> {
     blocks
 }
 
-/// Runs `signalbox check`; what it says of a file that it refuses, or warns of.
+/// Runs `signalbox check` on a text, and gives its report when the file is refused or has warnings.
 fn check(text: &str, name: &str) -> Option<String> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("docs-{}", std::process::id()));
     let directory = directory.join(format!("{:?}", std::thread::current().id()));
     fs::create_dir_all(&directory).unwrap();
     fs::write(directory.join(name), text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox"));
-    let command = command.args(["check", "--config", name]).current_dir(&directory).env("KAFKA_PASSWORD", "secret");
+    command.args(["check", "--config", name]).current_dir(&directory);
+    // The log is off, so that what stands on standard error is the report.
+    command.env("KAFKA_PASSWORD", "secret").env("RUST_LOG", "off");
     let output = command.output().unwrap();
     let report = String::from_utf8_lossy(&output.stderr).into_owned();
     fs::remove_dir_all(&directory).unwrap();
