@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 ///
 /// The kernel walks the whole page table for it: 3 ms for a process of 350 MB, growing with its size. So it is not for
 /// a thread that answers requests, and not for every request either.
-pub(super) fn private_memory(pid: u32) -> Option<u64> {
+fn private_memory(pid: u32) -> Option<u64> {
     private_bytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
@@ -18,7 +18,7 @@ pub(super) fn private_memory(pid: u32) -> Option<u64> {
 /// started hold together.
 ///
 /// To find them costs 2 ms with a hundred processes on the machine, for however many of them this is asked.
-pub(super) fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
+fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
     let mut held = vec![None; pids.len()];
     let Ok(processes) = fs::read_dir("/proc") else { return held };
     for member in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
@@ -32,6 +32,19 @@ pub(super) fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
         }
     }
     held
+}
+
+/// Measures the private bytes of these processes, and of the processes that they have started, together; `None` where that
+/// cannot be measured.
+pub(super) async fn memory_of(pids: Vec<u32>) -> Option<u64> {
+    memories_of(pids).await.into_iter().flatten().reduce(u64::saturating_add)
+}
+
+/// Measures the private bytes of each of these processes and of the processes that it has started; `None` for one that has
+/// gone.
+pub(super) async fn memories_of(pids: Vec<u32>) -> Vec<Option<u64>> {
+    // Reading it walks the process's page tables in the kernel, so it is done on a thread that may block.
+    tokio::task::spawn_blocking(move || group_private_memories(&pids)).await.unwrap_or_default()
 }
 
 /// The bytes of memory that this process and its children may use: the machine's, or its control group's limit when

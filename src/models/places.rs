@@ -1,9 +1,9 @@
-//! The places at which hosts are called, and those who wait for one, in the order of their coming.
+//! The places at which hosts are called, and those waiter wait for one, in the order of their coming.
 
 use std::collections::VecDeque;
 
 /// A host, as far as it matters here.
-pub(super) trait Host: Clone {
+pub(super) trait PoolHost: Clone {
     /// Whether this is the same one.
     fn is(&self, other: &Self) -> bool;
 
@@ -14,23 +14,23 @@ pub(super) trait Host: Clone {
     fn is_spent(&self) -> bool;
 }
 
-/// The places of some hosts, each of which has as many as it has threads; and who waits for one, as `W`.
+/// The places of some hosts, each of which has as many as it has threads; and waiter waits for one, as `W`.
 #[derive(Debug)]
 pub(super) struct Places<H, W> {
-    hosts: Vec<Held<H>>,
+    hosts: Vec<HostEntry<H>>,
     /// How many each host has.
     threads: usize,
     /// How many may be taken at the same time.
     at_once: usize,
     taken: usize,
-    waiting: VecDeque<Waiting<W>>,
+    waiting: VecDeque<PlaceWaiter<W>>,
     /// Hosts that were found gone, and that nobody has seen to.
     lost: Vec<H>,
     closed: bool,
 }
 
 #[derive(Debug)]
-struct Held<H> {
+struct HostEntry<H> {
     host: H,
     taken: usize,
     /// Of those taken, how many are by calls that have run out of time.
@@ -40,15 +40,15 @@ struct Held<H> {
 }
 
 #[derive(Debug)]
-struct Waiting<W> {
+struct PlaceWaiter<W> {
     alone: bool,
-    who: W,
+    waiter: W,
 }
 
-impl<H: Host, W> Places<H, W> {
+impl<H: PoolHost, W> Places<H, W> {
     /// Nobody has called any of these hosts.
     pub(super) fn new(hosts: impl IntoIterator<Item = H>, threads: usize, at_once: usize) -> Self {
-        let hosts = hosts.into_iter().map(Held::new).collect();
+        let hosts = hosts.into_iter().map(HostEntry::new).collect();
         Self { hosts, threads, at_once, taken: 0, waiting: VecDeque::new(), lost: Vec::new(), closed: false }
     }
 
@@ -59,7 +59,7 @@ impl<H: Host, W> Places<H, W> {
 
     /// How many may be taken now.
     pub(super) fn free(&self) -> usize {
-        let in_hosts: usize = self.hosts.iter().map(|held| held.free(self.threads)).sum();
+        let in_hosts: usize = self.hosts.iter().map(|entry| entry.free(self.threads)).sum();
         in_hosts.min(self.at_once.saturating_sub(self.taken))
     }
 
@@ -69,28 +69,28 @@ impl<H: Host, W> Places<H, W> {
     }
 
     /// Somebody waits for a place.
-    pub(super) fn wait(&mut self, alone: bool, who: W) {
-        self.waiting.push_back(Waiting { alone, who });
+    pub(super) fn wait(&mut self, alone: bool, waiter: W) {
+        self.waiting.push_back(PlaceWaiter { alone, waiter });
     }
 
     /// Takes a place for whoever has waited longest, if there is one for him. Whoever is no longer there is forgotten. One
-    /// who is to be alone lets nobody past, or he would wait for ever.
+    /// waiter is to be alone lets nobody past, or he would wait for ever.
     pub(super) fn next(&mut self, is_there: impl Fn(&W) -> bool) -> Option<(H, W)> {
         loop {
             let first = self.waiting.front()?;
-            let host = if is_there(&first.who) { Some(self.pick(first.alone)?) } else { None };
+            let host = if is_there(&first.waiter) { Some(self.pick(first.alone)?) } else { None };
             let first = self.waiting.pop_front()?;
             if let Some(host) = host {
-                return Some((host, first.who));
+                return Some((host, first.waiter));
             }
         }
     }
 
     /// The call has run out of time, and goes on; unless no other call is in its host, which is told: it is to be killed.
     pub(super) fn runs_late(&mut self, host: &H) -> bool {
-        match self.held(host) {
-            Some(held) if held.taken > held.late + 1 => {
-                held.late += 1;
+        match self.entry(host) {
+            Some(entry) if entry.taken > entry.late + 1 => {
+                entry.late += 1;
                 true
             }
             _ => false,
@@ -100,19 +100,19 @@ impl<H: Host, W> Places<H, W> {
     /// Whether others were called in this host beside this call, which it has not survived.
     pub(super) fn had_company(&mut self, host: &H) -> bool {
         // One that is not there any more was missed by another before.
-        self.held(host).is_none_or(|held| held.taken > 1)
+        self.entry(host).is_none_or(|entry| entry.taken > 1)
     }
 
     /// Gives a place back. A host that is gone has none any longer, and is lost; so is one in which no call is left but late
     /// ones, or that is spent.
     pub(super) fn give_back(&mut self, host: &H, was_late: bool) {
         self.taken = self.taken.saturating_sub(1);
-        let Some(index) = self.hosts.iter().position(|held| held.host.is(host)) else { return };
-        let Some(held) = self.hosts.get_mut(index) else { return };
-        held.taken = held.taken.saturating_sub(1);
-        held.late = held.late.saturating_sub(usize::from(was_late));
-        held.alone = false;
-        let is_left = held.taken == held.late && (held.late > 0 || host.is_spent());
+        let Some(index) = self.hosts.iter().position(|entry| entry.host.is(host)) else { return };
+        let Some(entry) = self.hosts.get_mut(index) else { return };
+        entry.taken = entry.taken.saturating_sub(1);
+        entry.late = entry.late.saturating_sub(usize::from(was_late));
+        entry.alone = false;
+        let is_left = entry.taken == entry.late && (entry.late > 0 || host.is_spent());
         if host.is_gone() || is_left {
             self.lost.push(self.hosts.swap_remove(index).host);
         }
@@ -125,7 +125,7 @@ impl<H: Host, W> Places<H, W> {
 
     /// Another host.
     pub(super) fn add(&mut self, host: H) {
-        self.hosts.push(Held::new(host));
+        self.hosts.push(HostEntry::new(host));
     }
 
     /// From now on there are none.
@@ -141,7 +141,7 @@ impl<H: Host, W> Places<H, W> {
 
     /// All hosts, which are called from here no longer.
     pub(super) fn clear(&mut self) -> Vec<H> {
-        self.hosts.drain(..).map(|held| held.host).collect()
+        self.hosts.drain(..).map(|entry| entry.host).collect()
     }
 
     /// The host with the fewest calls.
@@ -150,24 +150,24 @@ impl<H: Host, W> Places<H, W> {
             return None;
         }
         // One that has ended while it was idle is missed now.
-        while let Some(index) = self.hosts.iter().position(|held| held.taken == 0 && held.host.is_gone()) {
+        while let Some(index) = self.hosts.iter().position(|entry| entry.taken == 0 && entry.host.is_gone()) {
             self.lost.push(self.hosts.swap_remove(index).host);
         }
         let threads = self.threads;
-        let fits = |held: &&mut Held<H>| held.free(threads) > 0 && (!alone || held.taken == 0);
-        let held = self.hosts.iter_mut().filter(fits).min_by_key(|held| held.taken)?;
-        held.taken += 1;
-        held.alone = alone;
+        let fits = |entry: &&mut HostEntry<H>| entry.free(threads) > 0 && (!alone || entry.taken == 0);
+        let entry = self.hosts.iter_mut().filter(fits).min_by_key(|entry| entry.taken)?;
+        entry.taken += 1;
+        entry.alone = alone;
         self.taken += 1;
-        Some(held.host.clone())
+        Some(entry.host.clone())
     }
 
-    fn held(&mut self, host: &H) -> Option<&mut Held<H>> {
-        self.hosts.iter_mut().find(|held| held.host.is(host))
+    fn entry(&mut self, host: &H) -> Option<&mut HostEntry<H>> {
+        self.hosts.iter_mut().find(|entry| entry.host.is(host))
     }
 }
 
-impl<H: Host> Held<H> {
+impl<H: PoolHost> HostEntry<H> {
     fn new(host: H) -> Self {
         Self { host, taken: 0, late: 0, alone: false }
     }

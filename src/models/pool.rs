@@ -13,21 +13,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::host::{HostSpec, Late, LoadReport, Lost, ModelHost, Template};
-use super::lease::{CallFailure, Claim};
-use super::places::{Host, Places};
-use super::until;
+use super::call::{CallFailure, CallKind};
+use super::places::{Places, PoolHost};
+use super::deadline::until;
 use crate::invocation::{Answers, Call, Several};
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
 /// A version whose hosts crash so often in a row, with no answer between, is not started again at once.
-const CRASHES: u32 = 4;
+const MOST_CRASHES: u32 = 4;
 
 /// How long the second crash in a row is waited after; it doubles twice with each one after that.
-const AFTER_A_CRASH: Duration = Duration::from_millis(100);
+const CRASH_DELAY: Duration = Duration::from_millis(100);
 
 /// How long at most until a host that could not be replaced is tried again, while there are others.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// How its hosts are made.
 #[derive(Debug, Clone)]
@@ -41,11 +41,11 @@ pub(super) struct HostStarter {
 
 /// The hosts of one loaded version.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct HostPool {
     starter: HostStarter,
     runtime: Handle,
     /// Held for the moment that it takes to take a place, or to give it back.
-    places: Mutex<Places<Arc<ModelHost>, oneshot::Sender<Seat>>>,
+    places: Mutex<Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>>,
     /// The process of each host, idle or not.
     pids: Mutex<Vec<u32>>,
     crashes_in_a_row: AtomicU32,
@@ -59,8 +59,8 @@ pub(super) struct Pool {
 
 /// A place at a host that is ours for one call.
 #[derive(Debug)]
-pub(super) struct Seat {
-    pool: Arc<Pool>,
+pub(super) struct PooledHost {
+    pool: Arc<HostPool>,
     /// None once the call goes on without us, and while it is being dropped.
     host: Option<Arc<ModelHost>>,
     /// How many crashes there had been in a row when it was taken: hosts that crash together count as one crash.
@@ -69,11 +69,11 @@ pub(super) struct Seat {
 
 /// Why there is no host to be had.
 #[derive(Debug)]
-pub(super) enum NoSeat {
+pub(super) enum PoolError {
     /// The deadline came first.
-    TimeIsUp,
+    DeadlineExceeded,
     /// They are all gone, or going.
-    Gone,
+    Closed,
 }
 
 impl HostStarter {
@@ -83,7 +83,7 @@ impl HostStarter {
     }
 }
 
-impl Pool {
+impl HostPool {
     /// Starts so many hosts, and has `at_once` calls of all of them at the same time. When one cannot be started, the others
     /// have gone as well before this returns.
     pub(super) async fn start(
@@ -120,37 +120,37 @@ impl Pool {
     }
 
     /// Waits for a place.
-    pub(super) async fn seat(self: &Arc<Self>, claim: Claim, deadline: Option<Instant>) -> Result<Seat, NoSeat> {
+    pub(super) async fn acquire(self: &Arc<Self>, kind: CallKind, deadline: Option<Instant>) -> Result<PooledHost, PoolError> {
         let free = || {
             let places = self.places();
             (!places.is_closed()).then(|| (places.free(), places.at_once()))
         };
-        if until(deadline, claim.wait(free)).await.is_none() {
-            return Err(NoSeat::TimeIsUp);
+        if until(deadline, kind.wait(free)).await.is_none() {
+            return Err(PoolError::DeadlineExceeded);
         }
-        let alone = claim == Claim::Alone;
+        let alone = kind == CallKind::Alone;
         loop {
-            let seat = match self.ask_for_seat(alone)? {
-                Ok(seat) => seat,
+            let host = match self.request_place(alone)? {
+                Ok(host) => host,
                 Err(waiting) => match until(deadline, waiting).await {
-                    None => return Err(NoSeat::TimeIsUp),
-                    Some(Err(_)) => return Err(NoSeat::Gone),
-                    Some(Ok(seat)) => seat,
+                    None => return Err(PoolError::DeadlineExceeded),
+                    Some(Err(_)) => return Err(PoolError::Closed),
+                    Some(Ok(host)) => host,
                 },
             };
             // One that ended while it was idle is replaced like any other, and we take the next.
-            if !seat.is_lost() {
-                return Ok(seat);
+            if !host.is_lost() {
+                return Ok(host);
             }
         }
     }
 
     /// A place, or where it comes to.
-    fn ask_for_seat(self: &Arc<Self>, alone: bool) -> Result<Result<Seat, oneshot::Receiver<Seat>>, NoSeat> {
+    fn request_place(self: &Arc<Self>, alone: bool) -> Result<Result<PooledHost, oneshot::Receiver<PooledHost>>, PoolError> {
         let (asked, lost) = {
             let mut places = self.places();
             if places.is_closed() {
-                return Err(NoSeat::Gone);
+                return Err(PoolError::Closed);
             }
             let asked = places.take(alone).ok_or_else(|| {
                 let (tell, waiting) = oneshot::channel();
@@ -160,24 +160,24 @@ impl Pool {
             (asked, places.lost())
         };
         lost.into_iter().for_each(|host| self.lose(host, self.crashes()));
-        Ok(asked.map(|host| self.seat_at(host)))
+        Ok(asked.map(|host| self.pooled(host)))
     }
 
-    fn seat_at(self: &Arc<Self>, host: Arc<ModelHost>) -> Seat {
-        Seat { pool: Arc::clone(self), host: Some(host), crashes_before: self.crashes() }
+    fn pooled(self: &Arc<Self>, host: Arc<ModelHost>) -> PooledHost {
+        PooledHost { pool: Arc::clone(self), host: Some(host), crashes_before: self.crashes() }
     }
 
     fn give_back(self: &Arc<Self>, host: &Arc<ModelHost>, was_late: bool, crashes_before: u32) {
-        self.change(crashes_before, |places| places.give_back(host, was_late));
+        self.update(crashes_before, |places| places.give_back(host, was_late));
     }
 
     /// Lets those have places who wait for them, after a change.
-    fn change(
+    fn update(
         self: &Arc<Self>,
         crashes_before: u32,
-        change: impl FnOnce(&mut Places<Arc<ModelHost>, oneshot::Sender<Seat>>),
+        change: impl FnOnce(&mut Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>),
     ) {
-        let is_there = |who: &oneshot::Sender<Seat>| !who.is_closed();
+        let is_there = |who: &oneshot::Sender<PooledHost>| !who.is_closed();
         let (mut next, lost) = {
             let mut places = self.places();
             change(&mut places);
@@ -186,7 +186,7 @@ impl Pool {
         lost.into_iter().for_each(|host| self.lose(host, crashes_before));
         while let Some((host, who)) = next {
             // Whoever gives up just now lets go of the place, which passes it on.
-            drop(who.send(self.seat_at(host)));
+            drop(who.send(self.pooled(host)));
             next = self.places().next(is_there);
         }
     }
@@ -245,23 +245,23 @@ impl Pool {
 
     async fn start_another(self: &Arc<Self>) {
         let crashes = self.crashes();
-        if crashes >= CRASHES {
+        if crashes >= MOST_CRASHES {
             return self.give_up(self.keeps_crashing(crashes));
         }
-        let mut pause = if crashes > 1 { AFTER_A_CRASH * 4_u32.pow(crashes - 2) } else { Duration::ZERO };
+        let mut delay = if crashes > 1 { CRASH_DELAY * 4_u32.pow(crashes - 2) } else { Duration::ZERO };
         loop {
-            sleep(pause).await;
+            sleep(delay).await;
             match self.starter.start().await {
                 Ok((host, _)) => {
                     self.running().push(host.pid());
-                    return self.change(self.crashes(), |places| places.add(Arc::new(host)));
+                    return self.update(self.crashes(), |places| places.add(Arc::new(host)));
                 }
                 Err(fault) if self.running().is_empty() => return self.give_up(fault),
                 Err(fault) => {
                     tracing::warn!(model = &*self.starter.spec.shown, %fault, "a host cannot be replaced; others go on");
                 }
             }
-            pause = (pause * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE);
+            delay = (delay * 2).clamp(Duration::from_secs(1), LONGEST_DELAY);
         }
     }
 
@@ -283,7 +283,7 @@ impl Pool {
         self.crashes_in_a_row.load(Ordering::Relaxed)
     }
 
-    fn places(&self) -> MutexGuard<'_, Places<Arc<ModelHost>, oneshot::Sender<Seat>>> {
+    fn places(&self) -> MutexGuard<'_, Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>> {
         // Nothing panics while it is held.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -293,7 +293,7 @@ impl Pool {
     }
 }
 
-impl Seat {
+impl PooledHost {
     /// Calls the model. Dropped before the answer is there, the host is lost, for nothing else stops it.
     pub(super) async fn invoke(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, CallFailure> {
         let Some(host) = self.host.clone() else {
@@ -307,7 +307,7 @@ impl Seat {
             Err(failure) => failure,
         };
         if let Some(late) = failure.late {
-            self.leave(late);
+            self.abandon_call(late);
         } else if failure.lost.is_none() {
             self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
         }
@@ -317,7 +317,7 @@ impl Seat {
     }
 
     /// The call has run out of time. It goes on by itself where others are in the same host; else that is ended.
-    fn leave(&mut self, late: Late) {
+    fn abandon_call(&mut self, late: Late) {
         let Some(host) = self.host.take() else { return };
         let (pool, crashes_before) = (Arc::clone(&self.pool), self.crashes_before);
         if !pool.places().runs_late(&host) {
@@ -339,7 +339,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for PooledHost {
     fn drop(&mut self) {
         if let Some(host) = self.host.take() {
             self.pool.give_back(&host, false, self.crashes_before);
@@ -347,7 +347,7 @@ impl Drop for Seat {
     }
 }
 
-impl Host for Arc<ModelHost> {
+impl PoolHost for Arc<ModelHost> {
     fn is(&self, other: &Self) -> bool {
         Self::ptr_eq(self, other)
     }

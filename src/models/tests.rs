@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::*;
 use crate::invocation::Call;
@@ -147,10 +148,10 @@ async fn what_no_route_uses_any_more_is_forgotten() {
     let uris = || models.report().following.into_iter().map(|it| it.model_uri).collect::<Vec<_>>();
     let [kept, gone] =
         ["models:/a/Production", "models:/b/Production"].map(|uri| handle(&models, uri, HandleOptions::default()));
-    models.inner.forget_unused();
+    models.serving.catalog.forget_unused();
     assert_eq!(uris(), ["models:/a/Production", "models:/b/Production"]);
     drop(gone);
-    models.inner.forget_unused();
+    models.serving.catalog.forget_unused();
     assert_eq!(uris(), ["models:/a/Production"]);
     drop(kept);
 }

@@ -13,7 +13,7 @@ const MEMORY: &str = "memory";
 
 /// A version in the cache, whole. While this is held, nobody removes it.
 #[derive(Debug)]
-pub(crate) struct Cached {
+pub(crate) struct CachedVersion {
     /// The model's directory, the one that holds `MLmodel`.
     pub directory: PathBuf,
     /// All its files together.
@@ -23,29 +23,29 @@ pub(crate) struct Cached {
 }
 
 /// What is found under a version's name.
-pub(super) enum Found {
-    Whole(Cached),
+pub(super) enum CacheLookup {
+    Whole(CachedVersion),
     /// It is not the version, or no longer all of it.
     Damaged(String),
     Nothing,
 }
 
-impl Cached {
+impl CachedVersion {
     /// Looks for a version. It is used from now on.
-    pub(super) fn find(entry: &Path, identity: &Identity) -> io::Result<Found> {
-        let Some(lock) = lock_in_use(entry)? else { return Ok(Found::Nothing) };
+    pub(super) fn find(entry: &Path, identity: &Identity) -> io::Result<CacheLookup> {
+        let Some(lock) = lock_in_use(entry)? else { return Ok(CacheLookup::Nothing) };
         let manifest = match Manifest::read(entry) {
             Ok(manifest) => manifest,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Err(error) => return Ok(Found::Damaged(format!("its manifest cannot be read: {error}"))),
+            Err(error) => return Ok(CacheLookup::Damaged(format!("its manifest cannot be read: {error}"))),
         };
         if manifest.identity != *identity {
-            return Ok(Found::Damaged("it is another version of the same hash".to_owned()));
+            return Ok(CacheLookup::Damaged("it is another version of the same hash".to_owned()));
         }
         if let Some(damage) = manifest.damage(entry) {
-            return Ok(Found::Damaged(damage));
+            return Ok(CacheLookup::Damaged(damage));
         }
-        Ok(Found::Whole(Self::new(entry, &manifest, lock)))
+        Ok(CacheLookup::Whole(Self::new(entry, &manifest, lock)))
     }
 
     pub(super) fn new(entry: &Path, manifest: &Manifest, lock: File) -> Self {
@@ -68,7 +68,7 @@ impl Cached {
     }
 }
 
-impl Drop for Cached {
+impl Drop for CachedVersion {
     /// It was in use until now.
     fn drop(&mut self) {
         touch(&self.entry);

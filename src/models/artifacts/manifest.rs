@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::models::registry::{Provenance, Resolved};
+use crate::models::registry::{Provenance, RegistryEntry};
 
 /// The file that is written last, so that a directory without it is no version.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -48,7 +48,7 @@ pub(super) struct CachedFile {
 }
 
 impl Identity {
-    pub(super) fn new(registry: String, resolved: &Resolved) -> Self {
+    pub(super) fn new(registry: String, resolved: &RegistryEntry) -> Self {
         Self {
             registry,
             version: resolved.name.clone(),

@@ -11,6 +11,7 @@
 //! ```
 
 mod cached;
+mod error;
 mod manifest;
 mod partial;
 mod prune;
@@ -23,14 +24,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio_util::task::TaskTracker;
 
-use super::registry::{Registry, Resolved, not_found, unavailable};
+use super::registry::{Registry, RegistryEntry, unavailable};
 use crate::message::Fault;
-use cached::Found;
+use cached::CacheLookup;
+use error::{FetchError, no_model};
 use manifest::{Identity, MLMODEL, MODEL, Manifest, files_below};
 use partial::{Partial, remove, sweep};
-use served::Served;
+use served::ServedArtifacts;
 
-pub(super) use cached::Cached;
+pub(super) use cached::CachedVersion;
 
 /// How often a version is looked for again that another Signalbox fetched, or removed, at the same moment.
 const ATTEMPTS: usize = 4;
@@ -38,28 +40,19 @@ const ATTEMPTS: usize = 4;
 /// The files of models, on disk.
 #[derive(Debug, Clone)]
 pub(super) struct Artifacts {
-    inner: Arc<Inner>,
+    cache: Arc<ArtifactCache>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ArtifactCache {
     /// `None` when nobody says where.
     directory: Option<PathBuf>,
     /// In bytes.
     limit: u64,
     /// Whoever fetches a version has its turn, so that it is downloaded once.
-    turns: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    fetch_locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Pruning, which nobody waits for.
     tasks: TaskTracker,
-}
-
-/// Why a version cannot be fetched.
-#[derive(Debug)]
-enum Trouble {
-    /// Where it comes from.
-    Fault(Fault),
-    /// Where it goes to.
-    Disk(io::Error),
 }
 
 impl Artifacts {
@@ -75,23 +68,23 @@ impl Artifacts {
                 Err(_) => sweep(&directory),
             }
         }
-        let inner = Inner { directory, limit, turns: Mutex::default(), tasks: TaskTracker::new() };
-        Self { inner: Arc::new(inner) }
+        let cache = ArtifactCache { directory, limit, fetch_locks: Mutex::default(), tasks: TaskTracker::new() };
+        Self { cache: Arc::new(cache) }
     }
 
     /// Where the environments are kept that MLflow makes. They do not count towards the limit.
     pub(super) fn environments(&self) -> Option<PathBuf> {
-        self.inner.directory.as_ref().map(|directory| directory.join("environments"))
+        self.cache.directory.as_ref().map(|directory| directory.join("environments"))
     }
 
     /// The files of a version: those in the cache if they are whole, else fetched.
-    pub(super) async fn fetch(&self, registry: &Registry, resolved: &Resolved) -> Result<Cached, Fault> {
-        let cache = self.inner.directory.as_deref().ok_or_else(|| {
+    pub(super) async fn fetch(&self, registry: &Registry, resolved: &RegistryEntry) -> Result<CachedVersion, Fault> {
+        let cache = self.cache.directory.as_deref().ok_or_else(|| {
             unavailable("there is no home directory to keep models in; set models.cache.directory".to_owned())
         })?;
-        self.fetch_into(cache, registry, resolved).await.map_err(|trouble| match trouble {
-            Trouble::Fault(fault) => fault,
-            Trouble::Disk(error) => unavailable(format!(
+        self.fetch_into(cache, registry, resolved).await.map_err(|error| match error {
+            FetchError::Fault(fault) => fault,
+            FetchError::Disk(error) => unavailable(format!(
                 "the files of {} cannot be kept in {}: {error}; {}, or set models.cache.directory to another directory",
                 resolved.name,
                 cache.display(),
@@ -100,12 +93,12 @@ impl Artifacts {
         })
     }
 
-    async fn fetch_into(&self, cache: &Path, registry: &Registry, resolved: &Resolved) -> Result<Cached, Trouble> {
+    async fn fetch_into(&self, cache: &Path, registry: &Registry, resolved: &RegistryEntry) -> Result<CachedVersion, FetchError> {
         let identity = Identity::new(registry.identity(), resolved);
         let name = identity.directory_name();
         let entry = cache.join(&name);
-        let turn = self.turn(name);
-        let _turn = turn.lock().await;
+        let lock = self.fetch_lock(name);
+        let _guard = lock.lock().await;
         for _ in 0..ATTEMPTS {
             if let Some(cached) = find(&entry, &identity).await? {
                 return Ok(cached);
@@ -117,7 +110,7 @@ impl Artifacts {
                 let (entry, manifest) = (entry.clone(), manifest.clone());
                 on_disk(cache, move |_| {
                     manifest.write(partial.path())?;
-                    Ok(partial.publish(&entry)?.map(|lock| Cached::new(&entry, &manifest, lock)))
+                    Ok(partial.publish(&entry)?.map(|lock| CachedVersion::new(&entry, &manifest, lock)))
                 })
             };
             if let Some(cached) = published.await? {
@@ -130,31 +123,31 @@ impl Artifacts {
             .into())
     }
 
-    fn turn(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let known = turns.get(&name).and_then(Weak::upgrade);
+    fn fetch_lock(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.cache.fetch_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let known = locks.get(&name).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
-            let turn = Arc::default();
-            turns.insert(name, Arc::downgrade(&turn));
-            turn
+            let lock = Arc::default();
+            locks.insert(name, Arc::downgrade(&lock));
+            lock
         })
     }
 
     /// Keeps to the limit, without anyone waiting for that.
     fn prune(&self, cache: &Path) {
-        let (cache, limit) = (cache.to_owned(), self.inner.limit);
-        self.inner.tasks.spawn_blocking(move || prune::prune(&cache, limit));
+        let (cache, limit) = (cache.to_owned(), self.cache.limit);
+        self.cache.tasks.spawn_blocking(move || prune::prune(&cache, limit));
     }
 }
 
 /// What is in the cache of a version, if that is all of it. What is not is taken away.
-async fn find(entry: &Path, identity: &Identity) -> Result<Option<Cached>, Trouble> {
+async fn find(entry: &Path, identity: &Identity) -> Result<Option<CachedVersion>, FetchError> {
     let identity = identity.clone();
-    on_disk(entry, move |entry| match Cached::find(entry, &identity)? {
-        Found::Whole(cached) => Ok(Some(cached)),
-        Found::Nothing => Ok(None),
-        Found::Damaged(damage) => {
+    on_disk(entry, move |entry| match CachedVersion::find(entry, &identity)? {
+        CacheLookup::Whole(cached) => Ok(Some(cached)),
+        CacheLookup::Nothing => Ok(None),
+        CacheLookup::Damaged(damage) => {
             tracing::warn!(directory = %entry.display(), damage, "a cached model is damaged, and fetched again");
             match remove(entry) {
                 // Another was faster.
@@ -168,17 +161,17 @@ async fn find(entry: &Path, identity: &Identity) -> Result<Option<Cached>, Troub
 
 async fn download(
     registry: &Registry,
-    resolved: &Resolved,
+    resolved: &RegistryEntry,
     partial: &Partial,
-) -> Result<Vec<manifest::CachedFile>, Trouble> {
+) -> Result<Vec<manifest::CachedFile>, FetchError> {
     let model = partial.path().join(MODEL);
     let server = registry.tracking_server().filter(|_| !resolved.own_way);
-    if let Some(served) = server.and_then(|server| Served::at(server, &resolved.artifact_uri)) {
+    if let Some(served) = server.and_then(|server| ServedArtifacts::at(server, &resolved.artifact_uri)) {
         tokio::fs::create_dir(&model).await?;
         return served.download(&model).await;
     }
     let uri = if resolved.own_way { &resolved.uri } else { &resolved.artifact_uri };
-    registry.download_by_clerk(uri, &model).await?;
+    registry.download_by_client(uri, &model).await?;
     let files = on_disk(&model, files_below).await?;
     let is_model = files.iter().any(|file| file.path == Path::new(MLMODEL));
     if is_model { Ok(files) } else { Err(no_model(&resolved.artifact_uri).into()) }
@@ -188,20 +181,16 @@ async fn download(
 async fn on_disk<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-) -> Result<T, Trouble> {
+) -> Result<T, FetchError> {
     let path = path.to_owned();
     let outcome = tokio::task::spawn_blocking(move || work(&path)).await;
-    outcome.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(Trouble::Disk)
+    outcome.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(FetchError::Disk)
 }
 
 fn usual_directory(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let given = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")))?;
     Some(caches.join("signalbox/models"))
-}
-
-fn no_model(place: &str) -> Fault {
-    not_found(format!("there is no model in the artifacts at {place}: they have no {MLMODEL}"))
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -212,18 +201,6 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "let Signalbox write there",
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "make that directory",
         _ => "see to that",
-    }
-}
-
-impl From<Fault> for Trouble {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error)
     }
 }
 

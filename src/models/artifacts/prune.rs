@@ -9,7 +9,7 @@ use super::partial::{remove_unused, sweep};
 
 /// A version in the cache.
 #[derive(Debug)]
-struct Kept {
+struct CacheEntry {
     path: PathBuf,
     bytes: u64,
     last_used: SystemTime,
@@ -56,12 +56,12 @@ pub(super) fn touch(entry: &Path) {
 }
 
 /// What is there as a whole. Anything else in the directory is not ours.
-fn kept(cache: &Path) -> Vec<Kept> {
+fn kept(cache: &Path) -> Vec<CacheEntry> {
     let Ok(found) = fs::read_dir(cache) else { return Vec::new() };
     let of = |path: PathBuf| {
         let last_used = fs::metadata(path.join(MANIFEST)).ok()?.modified().ok()?;
         let bytes = Manifest::read(&path).ok()?.bytes();
-        Some(Kept { path, bytes, last_used })
+        Some(CacheEntry { path, bytes, last_used })
     };
     found
         .flatten()

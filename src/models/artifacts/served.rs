@@ -10,10 +10,10 @@ use serde::Deserialize;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
+use super::error::{FetchError, no_model};
 use super::manifest::{CachedFile, MLMODEL};
-use super::{Trouble, no_model};
 use crate::message::Fault;
-use crate::models::registry::{Rest, not_found, unavailable};
+use crate::models::registry::{RestClient, not_found, unavailable};
 
 /// How many requests are under way at once.
 const CONCURRENCY: usize = 8;
@@ -26,8 +26,8 @@ const ENDPOINT: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
 /// A directory of artifacts on a tracking server.
 #[derive(Debug)]
-pub(super) struct Served<'a> {
-    server: &'a Rest,
+pub(super) struct ServedArtifacts<'a> {
+    server: &'a RestClient,
     /// The server's address of all artifacts.
     endpoint: Url,
     /// The directory below it.
@@ -35,27 +35,27 @@ pub(super) struct Served<'a> {
 }
 
 /// What is to be done.
-enum Step {
+enum TransferStep {
     List { directory: String },
-    Download(Listed),
+    Download(ListedFile),
 }
 
 /// What was done.
-enum Done {
-    Listed(Vec<Step>),
+enum TransferResult {
+    Listed(Vec<TransferStep>),
     Downloaded(CachedFile),
 }
 
 /// A file, as listed.
-struct Listed {
+struct ListedFile {
     path: String,
     bytes: Option<u64>,
 }
 
-impl<'a> Served<'a> {
+impl<'a> ServedArtifacts<'a> {
     /// The directory that an artifact URI means, if it is one that the tracking server serves (or another that it
     /// names).
-    pub(super) fn at(server: &'a Rest, artifact_uri: &str) -> Option<Self> {
+    pub(super) fn at(server: &'a RestClient, artifact_uri: &str) -> Option<Self> {
         let (endpoint, root) = if let Some(rest) = artifact_uri.strip_prefix("mlflow-artifacts:") {
             let mut endpoint = server.address().clone();
             let root = match rest.strip_prefix("//") {
@@ -86,9 +86,9 @@ impl<'a> Served<'a> {
     }
 
     /// Downloads everything into a directory that is there. What it consists of now.
-    pub(super) async fn download(&self, into: &Path) -> Result<Vec<CachedFile>, Trouble> {
+    pub(super) async fn download(&self, into: &Path) -> Result<Vec<CachedFile>, FetchError> {
         let first = self.list(into, String::new()).await?;
-        if !first.iter().any(|step| matches!(step, Step::Download(file) if file.path == MLMODEL)) {
+        if !first.iter().any(|step| matches!(step, TransferStep::Download(file) if file.path == MLMODEL)) {
             return Err(no_model(&self.root).into());
         }
         let mut pending = VecDeque::from(first);
@@ -102,34 +102,34 @@ impl<'a> Served<'a> {
             }
             match under_way.next().await {
                 None => break,
-                Some(Ok(Done::Downloaded(file))) => files.push(file),
-                Some(Ok(Done::Listed(steps))) => pending.extend(steps),
-                Some(Err(trouble)) => return Err(trouble),
+                Some(Ok(TransferResult::Downloaded(file))) => files.push(file),
+                Some(Ok(TransferResult::Listed(steps))) => pending.extend(steps),
+                Some(Err(error)) => return Err(error),
             }
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(files)
     }
 
-    async fn take(&self, into: &Path, step: Step) -> Result<Done, Trouble> {
+    async fn take(&self, into: &Path, step: TransferStep) -> Result<TransferResult, FetchError> {
         match step {
-            Step::List { directory } => self.list(into, directory).await.map(Done::Listed),
-            Step::Download(file) => {
+            TransferStep::List { directory } => self.list(into, directory).await.map(TransferResult::Listed),
+            TransferStep::Download(file) => {
                 let bytes = match self.download_file(into, &file).await {
                     // A connection may break; that is no reason to begin with the first file again.
-                    Err(Trouble::Fault(fault)) if fault.retryable => {
+                    Err(FetchError::Fault(fault)) if fault.retryable => {
                         tracing::debug!(path = file.path, %fault, "a file is downloaded again");
                         self.download_file(into, &file).await?
                     }
                     outcome => outcome?,
                 };
-                Ok(Done::Downloaded(CachedFile { path: PathBuf::from(file.path), bytes }))
+                Ok(TransferResult::Downloaded(CachedFile { path: PathBuf::from(file.path), bytes }))
             }
         }
     }
 
     /// What is directly in a directory, which is made.
-    async fn list(&self, into: &Path, directory: String) -> Result<Vec<Step>, Trouble> {
+    async fn list(&self, into: &Path, directory: String) -> Result<Vec<TransferStep>, FetchError> {
         if directory.split('/').count() > DEEPEST {
             return Err(unavailable(format!("the artifacts at {} are too deep: {directory}", self.root)).into());
         }
@@ -148,15 +148,15 @@ impl<'a> Served<'a> {
             }
             let path = joined(&directory, &found.path);
             Ok(if found.is_dir {
-                Step::List { directory: path }
+                TransferStep::List { directory: path }
             } else {
-                Step::Download(Listed { path, bytes: found.file_size.and_then(Size::bytes) })
+                TransferStep::Download(ListedFile { path, bytes: found.file_size.and_then(Size::bytes) })
             })
         });
         Ok(steps.collect::<Result<_, Fault>>()?)
     }
 
-    async fn download_file(&self, into: &Path, file: &Listed) -> Result<u64, Trouble> {
+    async fn download_file(&self, into: &Path, file: &ListedFile) -> Result<u64, FetchError> {
         let mut url = self.endpoint.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(self.root.split('/').filter(|part| !part.is_empty())).extend(file.path.split('/'));

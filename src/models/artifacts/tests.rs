@@ -98,8 +98,8 @@ fn registry(tracking_uri: &str, env: &[(&str, &str)]) -> Registry {
     Registry::new(Addresses::read(Some(tracking_uri), &lookup).unwrap(), &lookup, template).unwrap()
 }
 
-fn version(number: u32, artifact_uri: &str) -> Resolved {
-    Resolved {
+fn version(number: u32, artifact_uri: &str) -> RegistryEntry {
+    RegistryEntry {
         name: format!("a model/{number}"),
         registration: Registration { version: number.to_string().into(), provenance: Provenance::default() },
         uri: format!("models:/a model/{number}"),
@@ -123,9 +123,9 @@ fn kept(cache: &TempDir) -> Vec<String> {
 
 /// Waits until the cache has been pruned as often as something was fetched.
 async fn pruned(artifacts: &Artifacts) {
-    artifacts.inner.tasks.close();
-    artifacts.inner.tasks.wait().await;
-    artifacts.inner.tasks.reopen();
+    artifacts.cache.tasks.close();
+    artifacts.cache.tasks.wait().await;
+    artifacts.cache.tasks.reopen();
 }
 
 const FILES: [(&str, &[u8]); 4] = [

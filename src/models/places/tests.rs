@@ -6,19 +6,19 @@ use proptest::prelude::*;
 use super::*;
 
 #[derive(Debug, Clone)]
-struct Fake {
+struct FakeHost {
     number: usize,
     gone: Rc<Cell<bool>>,
     spent: Rc<Cell<bool>>,
 }
 
-impl Fake {
+impl FakeHost {
     fn new(number: usize) -> Self {
         Self { number, gone: Rc::default(), spent: Rc::default() }
     }
 }
 
-impl Host for Fake {
+impl PoolHost for FakeHost {
     fn is(&self, other: &Self) -> bool {
         self.number == other.number
     }
@@ -32,15 +32,15 @@ impl Host for Fake {
     }
 }
 
-fn places(hosts: usize, threads: usize, at_once: usize) -> Places<Fake, char> {
-    Places::new((0..hosts).map(Fake::new), threads, at_once)
+fn places(hosts: usize, threads: usize, at_once: usize) -> Places<FakeHost, char> {
+    Places::new((0..hosts).map(FakeHost::new), threads, at_once)
 }
 
-fn numbers(hosts: &[Fake]) -> Vec<usize> {
+fn numbers(hosts: &[FakeHost]) -> Vec<usize> {
     hosts.iter().map(|host| host.number).collect()
 }
 
-fn next(places: &mut Places<Fake, char>) -> Option<(Fake, char)> {
+fn next(places: &mut Places<FakeHost, char>) -> Option<(FakeHost, char)> {
     places.next(|_| true)
 }
 
@@ -104,7 +104,7 @@ fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them(
     assert_eq!(numbers(&places.lost()), [0]);
     assert!(places.take(false).is_none());
     places.give_back(&host, true);
-    places.add(Fake::new(1));
+    places.add(FakeHost::new(1));
     assert_eq!(places.take(false).unwrap().number, 1);
 
     // One that comes to its end while there are others is as if it had not been late.
@@ -129,7 +129,7 @@ fn a_host_that_is_gone_is_missed_once_by_all_who_were_in_it() {
     places.give_back(&taken[2], false);
     assert!(places.lost().is_empty());
     assert_eq!(places.free(), 0);
-    places.add(Fake::new(2));
+    places.add(FakeHost::new(2));
     assert_eq!(places.free(), 2);
 
     // And so is one that ends while nobody calls it.
@@ -153,21 +153,21 @@ fn a_host_that_is_spent_is_called_no_more_and_goes_when_its_last_call_ends() {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Act {
+enum Action {
     Take { alone: bool },
     GiveBack(usize),
     Late(usize),
     Crash(usize),
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
-        6 => (0..8_u8).prop_map(|dice| Act::Take { alone: dice == 0 }),
-        6 => any::<usize>().prop_map(Act::GiveBack),
-        1 => any::<usize>().prop_map(Act::Late),
-        1 => any::<usize>().prop_map(Act::Crash),
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let action = prop_oneof![
+        6 => (0..8_u8).prop_map(|dice| Action::Take { alone: dice == 0 }),
+        6 => any::<usize>().prop_map(Action::GiveBack),
+        1 => any::<usize>().prop_map(Action::Late),
+        1 => any::<usize>().prop_map(Action::Crash),
     ];
-    proptest::collection::vec(act, 0..200)
+    proptest::collection::vec(action, 0..200)
 }
 
 proptest! {
@@ -175,39 +175,39 @@ proptest! {
     /// ended and every lost host is replaced, nobody waits and every place is free.
     #[test]
     fn no_place_is_lost_and_none_is_given_twice(
-        (hosts, threads) in (1..4_usize, 1..5_usize), at_once in 1..20_usize, acts in acts()
+        (hosts, threads) in (1..4_usize, 1..5_usize), at_once in 1..20_usize, actions in actions()
     ) {
-        let mut places: Places<Fake, bool> = Places::new((0..hosts).map(Fake::new), threads, at_once);
+        let mut places: Places<FakeHost, bool> = Places::new((0..hosts).map(FakeHost::new), threads, at_once);
         let mut born = hosts;
         // Each call: its host, whether it is to be alone, whether it is late.
-        let mut calls: Vec<(Fake, bool, bool)> = Vec::new();
-        let end = acts.len();
-        let more = std::iter::repeat_n(Act::GiveBack(0), 2 * end);
-        for act in acts.into_iter().chain(more) {
-            match act {
-                Act::Take { alone } => match places.take(alone) {
+        let mut calls: Vec<(FakeHost, bool, bool)> = Vec::new();
+        let end = actions.len();
+        let more = std::iter::repeat_n(Action::GiveBack(0), 2 * end);
+        for action in actions.into_iter().chain(more) {
+            match action {
+                Action::Take { alone } => match places.take(alone) {
                     Some(host) => calls.push((host, alone, false)),
                     None => places.wait(alone, alone),
                 },
-                Act::GiveBack(index) if !calls.is_empty() => {
+                Action::GiveBack(index) if !calls.is_empty() => {
                     let (host, _, late) = calls.swap_remove(index % calls.len());
                     places.give_back(&host, late);
                 }
-                Act::Late(index) if !calls.is_empty() => {
+                Action::Late(index) if !calls.is_empty() => {
                     let index = index % calls.len();
                     if !calls[index].2 && places.runs_late(&calls[index].0) {
                         calls[index].2 = true;
                     }
                 }
-                Act::Crash(index) if !calls.is_empty() => calls[index % calls.len()].0.gone.set(true),
-                Act::GiveBack(_) | Act::Late(_) | Act::Crash(_) => {}
+                Action::Crash(index) if !calls.is_empty() => calls[index % calls.len()].0.gone.set(true),
+                Action::GiveBack(_) | Action::Late(_) | Action::Crash(_) => {}
             }
             while let Some((host, alone)) = places.next(|_| true) {
                 calls.push((host, alone, false));
             }
             for lost in places.lost() {
                 lost.gone.set(true);
-                places.add(Fake::new(born));
+                places.add(FakeHost::new(born));
                 born += 1;
             }
             while let Some((host, alone)) = places.next(|_| true) {

@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-use super::RegistryError;
+use super::error::RegistryError;
 use crate::models::uri::{around_credentials, redacted};
 
 /// The tracking URI when nobody names one.
@@ -16,14 +16,14 @@ const ONLY_MLFLOW: [&str; 3] =
 /// MLflow's tracking URI, and its registry URI: the same unless `MLFLOW_REGISTRY_URI` says otherwise.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::models) struct Addresses {
-    pub(super) tracking: Address,
+    pub(super) tracking: StoreAddress,
     /// `None` leaves it to MLflow: the tracking URI, or what MLflow derives from it.
-    pub(super) registry: Option<Address>,
+    pub(super) registry: Option<StoreAddress>,
 }
 
 /// One of MLflow's URIs, and who can read what is there.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Address {
+pub(super) struct StoreAddress {
     /// As MLflow is given it, with the password it may hold.
     pub text: String,
     /// The address of a tracking server, if it is one that we can ask ourselves.
@@ -44,8 +44,8 @@ impl Addresses {
             (None, None) => (DEFAULT.to_owned(), "the default of registry.tracking_uri"),
         };
         let by_mlflow = ONLY_MLFLOW.into_iter().any(|name| given(name).is_some_and(|value| is_set(&value)));
-        let registry = given("MLFLOW_REGISTRY_URI").map(|text| Address::read(text, "MLFLOW_REGISTRY_URI", by_mlflow));
-        Ok(Self { tracking: Address::read(text, origin, by_mlflow)?, registry: registry.transpose()? })
+        let registry = given("MLFLOW_REGISTRY_URI").map(|text| StoreAddress::read(text, "MLFLOW_REGISTRY_URI", by_mlflow));
+        Ok(Self { tracking: StoreAddress::read(text, origin, by_mlflow)?, registry: registry.transpose()? })
     }
 
     /// What a process needs in its environment so that its MLflow asks the same servers.
@@ -56,12 +56,12 @@ impl Addresses {
     }
 
     /// The one that is asked about registered models.
-    pub(super) fn registry(&self) -> &Address {
+    pub(super) fn registry(&self) -> &StoreAddress {
         self.registry.as_ref().unwrap_or(&self.tracking)
     }
 }
 
-impl Address {
+impl StoreAddress {
     fn read(text: String, origin: &'static str, by_mlflow: bool) -> Result<Self, RegistryError> {
         if !text.starts_with("http://") && !text.starts_with("https://") {
             return Ok(Self { text, server: None });
@@ -89,7 +89,7 @@ impl Address {
 
 impl std::fmt::Debug for Addresses {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let registry = self.registry.as_ref().map(Address::shown);
+        let registry = self.registry.as_ref().map(StoreAddress::shown);
         formatter
             .debug_struct("Addresses")
             .field("tracking", &self.tracking.shown())

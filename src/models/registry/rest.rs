@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::access::Access;
-use super::question::Question;
-use super::{RegistryError, not_found, unavailable};
+use super::call::RegistryCall;
+use super::error::{RegistryError, not_found, unavailable};
 use crate::invocation::{http_client, root_cause};
 use crate::message::Fault;
 use crate::models::uri::redacted;
@@ -16,7 +16,7 @@ use crate::models::uri::redacted;
 /// How long the server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the server may take to answer a question.
+/// How long the server may take to answer a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a download may stand still, unless `MLFLOW_HTTP_REQUEST_TIMEOUT` (in seconds) says otherwise: a server
@@ -29,13 +29,13 @@ const IDLE: Duration = Duration::from_secs(4);
 
 /// A tracking server, and the connections to it.
 #[derive(Debug, Clone)]
-pub(in crate::models) struct Rest {
+pub(in crate::models) struct RestClient {
     client: Client,
     address: Url,
     access: Access,
 }
 
-impl Rest {
+impl RestClient {
     /// The server at this address. Nothing is connected yet.
     pub(super) fn new(address: &Url, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, RegistryError> {
         let stalled = env("MLFLOW_HTTP_REQUEST_TIMEOUT").and_then(|seconds| seconds.parse().ok());
@@ -67,8 +67,8 @@ impl Rest {
         if own { self.access.add_to(request) } else { request }
     }
 
-    pub(super) async fn ask<T: DeserializeOwned>(&self, question: Question<'_>) -> Result<T, Fault> {
-        let (path, last, query) = question.rest();
+    pub(super) async fn ask<T: DeserializeOwned>(&self, call: RegistryCall<'_>) -> Result<T, Fault> {
+        let (path, last, query) = call.rest();
         let mut url = self.address.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["api", "2.0", "mlflow"]).extend(path.split('/')).extend(last);

@@ -39,14 +39,14 @@ fn target(name: &str, pick: Pick) -> Target {
     Target::Registered { name: name.to_owned(), pick }
 }
 
-async fn resolve(pick: Pick, answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> Result<Resolved, Fault> {
+async fn resolve(pick: Pick, answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> Result<RegistryEntry, Fault> {
     registry(&answering(answer).await, &[]).resolve(&target("my model", pick)).await
 }
 
 const DOWNLOAD_URI: (u16, &str) = (200, r#"{"artifact_uri": "mlflow-artifacts:/1/models/m-1/artifacts"}"#);
 
-fn resolved(version: &str) -> Result<Resolved, Fault> {
-    Ok(Resolved {
+fn resolved(version: &str) -> Result<RegistryEntry, Fault> {
+    Ok(RegistryEntry {
         name: format!("my model/{version}"),
         registration: Registration { version: version.into(), provenance: Provenance::default() },
         uri: format!("models:/my model/{version}"),
@@ -109,7 +109,7 @@ async fn versions_and_aliases_are_looked_up() {
         assert_eq!(asked, "/api/2.0/mlflow/registered-models/alias?name=my+model&alias=Champion");
         (200, r#"{"model_version":{"version":"4","tags":[{"key":"signalbox.batch","value":"rows"}]}}"#)
     });
-    assert_eq!(alias.await, resolved("4").map(|resolved| Resolved { is_tagged: true, ..resolved }));
+    assert_eq!(alias.await, resolved("4").map(|resolved| RegistryEntry { is_tagged: true, ..resolved }));
 }
 
 #[tokio::test]

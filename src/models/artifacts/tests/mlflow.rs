@@ -102,7 +102,7 @@ fn real_registry(tracking_uri: &str) -> (Registry, TaskTracker, CancellationToke
     (Registry::new(addresses, &env, template).unwrap(), tasks, closing)
 }
 
-async fn resolve(registry: &Registry, uri: &str) -> Result<Resolved, Fault> {
+async fn resolve(registry: &Registry, uri: &str) -> Result<RegistryEntry, Fault> {
     registry.resolve(ModelUri::parse(uri).unwrap().target()).await
 }
 
@@ -118,7 +118,7 @@ async fn check(tracking_uri: &str, model_id: &str) {
         ("models:/a model/latest", "3"),
         ("models:/a model@champion", "2"),
     ] {
-        let Resolved { uri: named, registration, is_tagged, .. } = resolve(&registry, uri).await.unwrap();
+        let RegistryEntry { uri: named, registration, is_tagged, .. } = resolve(&registry, uri).await.unwrap();
         assert_eq!((&*registration.version, named), (version, format!("models:/a model/{version}")), "{uri}");
         let Provenance { source, created, .. } = &registration.provenance;
         assert!(source.is_some() && created.is_some(), "{uri}: {registration:?}");

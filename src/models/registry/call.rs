@@ -10,22 +10,22 @@ use super::registration::{Provenance, Registration};
 /// One call.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
-pub(super) enum Question<'a> {
-    /// This version of a model: [`OneVersion`].
+pub(super) enum RegistryCall<'a> {
+    /// This version of a model: [`VersionAnswer`].
     Version { name: &'a str, version: &'a str },
-    /// The version with this alias: [`OneVersion`].
+    /// The version with this alias: [`VersionAnswer`].
     Alias { name: &'a str, alias: &'a str },
-    /// The highest version in this stage, or one for each stage: [`ManyVersions`].
+    /// The highest version in this stage, or one for each stage: [`VersionsAnswer`].
     Latest { name: &'a str, stage: Option<&'a str> },
-    /// Where a version's artifacts are: [`Download`].
+    /// Where a version's artifacts are: [`DownloadUriAnswer`].
     DownloadUri { name: &'a str, version: &'a str },
-    /// A model with its stages and aliases: [`OneModel`].
+    /// A model with its stages and aliases: [`ModelAnswer`].
     Model { name: &'a str },
-    /// A logged model: [`OneLogged`].
+    /// A logged model: [`LoggedAnswer`].
     Logged { model_id: &'a str },
 }
 
-impl<'a> Question<'a> {
+impl<'a> RegistryCall<'a> {
     /// The path below `/api/2.0/mlflow/`, a last segment of it that may need quoting, and the query.
     pub(super) fn rest(self) -> (&'static str, Option<&'a str>, Vec<(&'static str, &'a str)>) {
         match self {
@@ -72,46 +72,46 @@ pub(super) struct Tag {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct OneVersion {
+pub(super) struct VersionAnswer {
     pub model_version: Option<ModelVersion>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct ManyVersions {
+pub(super) struct VersionsAnswer {
     #[serde(default)]
     pub model_versions: Vec<ModelVersion>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Download {
+pub(super) struct DownloadUriAnswer {
     pub artifact_uri: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct OneModel {
-    pub registered_model: Option<Model>,
+pub(super) struct ModelAnswer {
+    pub registered_model: Option<RegisteredModel>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Model {
+pub(super) struct RegisteredModel {
     pub latest_versions: Vec<ModelVersion>,
-    pub aliases: Vec<Alias>,
+    pub aliases: Vec<ModelAlias>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Alias {
+pub(super) struct ModelAlias {
     pub alias: String,
     pub version: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct OneLogged {
-    pub model: Option<Logged>,
+pub(super) struct LoggedAnswer {
+    pub model: Option<LoggedModel>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Logged {
+pub(super) struct LoggedModel {
     pub info: Option<LoggedInfo>,
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::usage::Habit;
+use crate::models::usage::Habit;
 
 /// The longest that a version may stay for having been dear to load.
 const LONGEST_STAY: Duration = Duration::from_secs(120);
@@ -28,20 +28,20 @@ const LARGEST_HEADROOM: u64 = 8;
 
 /// The rules of the house, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rules {
+pub(in crate::models) struct Rules {
     /// How many bytes all hosts may hold for themselves.
-    pub(super) memory_limit: Option<u64>,
+    pub(in crate::models) memory_limit: Option<u64>,
     /// How long a version stays that nobody uses.
-    pub(super) idle_timeout: Option<Duration>,
+    pub(in crate::models) idle_timeout: Option<Duration>,
     /// How long a version stays at least, once it is loaded.
-    pub(super) minimum_stay: Duration,
+    pub(in crate::models) minimum_stay: Duration,
 }
 
 /// A version that is loaded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Resident<K> {
     pub(super) key: K,
-    /// Its hosts' private bytes, as measured last. Those of a version that is made to go count as leaving instead.
+    /// Its hosts' private bytes, as measured last. Those of a version that is made to go count as unloading instead.
     pub(super) memory: u64,
     /// The same when it had been loaded and warmed.
     pub(super) memory_when_loaded: u64,
@@ -59,18 +59,18 @@ pub(super) struct Resident<K> {
 
 /// Memory that is taken, or spoken for, and belongs to no resident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Claims {
+pub(super) struct MemoryClaims {
     /// Of processes that were told to go and are not yet gone.
-    pub(super) leaving: u64,
+    pub(super) unloading: u64,
     /// Of loads that are under way.
     pub(super) loading: u64,
-    /// Of loads that asked before, and begin when enough of what is leaving has gone.
+    /// Of loads that asked before, and begin when enough of what is unloading has gone.
     pub(super) promised: u64,
 }
 
 /// A load that wants room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct RoomDemand {
     /// How many bytes it will hold, as far as is known.
     pub(super) memory: u64,
     /// How long whoever wants it can wait for room.
@@ -79,10 +79,10 @@ pub(super) struct Wanted {
 
 /// Whether there is room for one more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Room<K> {
+pub(super) enum RoomDecision<K> {
     /// There is.
     Free,
-    /// There will be when what is leaving has gone: it may be promised.
+    /// There will be when what is unloading has gone: it may be promised.
     Coming,
     /// It will be coming when all of these have been told to go. None of them is superfluous.
     Evict(Vec<K>),
@@ -91,12 +91,12 @@ pub(super) enum Room<K> {
     Wait {
         until: Option<Duration>,
     },
-    Refuse(Refusal),
+    Refuse(RoomRefusal),
 }
 
 /// Why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum RoomRefusal {
     /// More than there is in all.
     #[error("it needs {needed} bytes, and models.memory_limit is {limit}")]
     TooLarge { needed: u64, limit: u64 },
@@ -125,44 +125,44 @@ impl Rules {
     /// has given up; else two would wait for the same room.
     ///
     /// One with a promise asks again whenever a process has gone, and counts the promises made before its own: those
-    /// made later take nothing from it, so however many come, it may begin when what was leaving has gone.
+    /// made later take nothing from it, so however many come, it may begin when what was unloading has gone.
     pub(super) fn room<K: Copy + Ord>(
         &self,
         residents: &[Resident<K>],
-        claims: Claims,
-        wanted: Wanted,
+        claims: MemoryClaims,
+        wanted: RoomDemand,
         now: Duration,
-    ) -> Room<K> {
-        let Some(limit) = self.memory_limit else { return Room::Free };
+    ) -> RoomDecision<K> {
+        let Some(limit) = self.memory_limit else { return RoomDecision::Free };
         let needed = wanted.memory;
         let missing = taken(residents, claims).saturating_add(needed).saturating_sub(limit);
         if missing == 0 {
-            return Room::Free;
+            return RoomDecision::Free;
         }
         let left = limit.saturating_sub(sum(residents.iter().filter(|resident| resident.pinned)));
         if needed > limit {
-            return Room::Refuse(Refusal::TooLarge { needed, limit });
+            return RoomDecision::Refuse(RoomRefusal::TooLarge { needed, limit });
         }
         if needed > left {
-            return Room::Refuse(Refusal::Pinned { needed, left });
+            return RoomDecision::Refuse(RoomRefusal::Pinned { needed, left });
         }
-        let missing = missing.saturating_sub(claims.leaving);
+        let missing = missing.saturating_sub(claims.unloading);
         if missing == 0 {
-            return Room::Coming;
+            return RoomDecision::Coming;
         }
         if let Some(evicted) = least_valuable(residents, |resident| self.may_go(resident, now), missing) {
-            return Room::Evict(evicted);
+            return RoomDecision::Evict(evicted);
         }
         let patience_ends = now.saturating_add(wanted.patience);
         if let Some(time) = self.soonest(residents, |resident| !resident.in_use, missing)
             && time <= patience_ends
         {
-            return Room::Wait { until: Some(time) };
+            return RoomDecision::Wait { until: Some(time) };
         }
         // Calls and loads may end at any moment; a stay does not.
         match self.soonest(residents, |_| true, missing) {
-            Some(time) if time > patience_ends => Room::Refuse(Refusal::Thrash { retry_after: time - now }),
-            Some(_) | None => Room::Wait { until: None },
+            Some(time) if time > patience_ends => RoomDecision::Refuse(RoomRefusal::Thrash { retry_after: time - now }),
+            Some(_) | None => RoomDecision::Wait { until: None },
         }
     }
 
@@ -171,7 +171,7 @@ impl Rules {
     pub(super) fn headroom<K: Copy + Ord>(
         &self,
         residents: &[Resident<K>],
-        claims: Claims,
+        claims: MemoryClaims,
         bytes: u64,
         now: Duration,
     ) -> Vec<K> {
@@ -179,7 +179,7 @@ impl Rules {
             return Vec::new();
         };
         let missing = taken(residents, claims).saturating_add(bytes).saturating_sub(limit);
-        let missing = missing.saturating_sub(claims.leaving);
+        let missing = missing.saturating_sub(claims.unloading);
         let go = least_valuable(residents, |resident| self.may_go(resident, now), missing).unwrap_or_default();
         let is_dear = |resident: &Resident<K>| resident.load_cost > QUICK && go.contains(&resident.key);
         if residents.iter().any(is_dear) { Vec::new() } else { go }
@@ -195,9 +195,9 @@ impl Rules {
     ///
     /// The least valuable go, if that is enough. If it is not, whoever leaks must give up what it has taken, and the
     /// others only what is then still missing.
-    pub(super) fn excess<K: Copy + Ord>(&self, residents: &[Resident<K>], claims: Claims, now: Duration) -> Excess<K> {
+    pub(super) fn excess<K: Copy + Ord>(&self, residents: &[Resident<K>], claims: MemoryClaims, now: Duration) -> Excess<K> {
         let limit = self.memory_limit.unwrap_or(u64::MAX);
-        let missing = taken(residents, claims).saturating_sub(limit).saturating_sub(claims.leaving);
+        let missing = taken(residents, claims).saturating_sub(limit).saturating_sub(claims.unloading);
         let may_go = |resident: &Resident<K>| self.may_go(resident, now);
         if let Some(evict) = least_valuable(residents, may_go, missing) {
             return Excess { evict, recycle: None };
@@ -313,8 +313,8 @@ fn least_valuable<K: Copy + Ord>(
     Some(chosen.into_iter().map(|resident| resident.key).collect())
 }
 
-fn taken<K>(residents: &[Resident<K>], claims: Claims) -> u64 {
-    sum(residents.iter()) + claims.leaving + claims.loading + claims.promised
+fn taken<K>(residents: &[Resident<K>], claims: MemoryClaims) -> u64 {
+    sum(residents.iter()) + claims.unloading + claims.loading + claims.promised
 }
 
 fn sum<'a, K: 'a>(residents: impl Iterator<Item = &'a Resident<K>>) -> u64 {

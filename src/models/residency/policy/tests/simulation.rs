@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::usage::Usage;
+use crate::models::usage::Usage;
 use super::*;
 
 const MODELS: usize = 20;
@@ -93,7 +93,7 @@ enum Policy {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Outcome {
+struct Measured {
     /// Of all requests, those that found their model loaded.
     hits: f64,
     /// How long a request waited on average, for room and for the load.
@@ -101,7 +101,7 @@ struct Outcome {
 }
 
 /// One caller at a time, so many calls a second.
-fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> Outcome {
+fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> Measured {
     let limit = kinds.iter().map(|kind| kind.memory).sum::<u64>() / 2;
     let rules = rules(limit);
     let usage: [Usage; MODELS] = std::array::from_fn(|_| Usage::default());
@@ -116,7 +116,7 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
             continue;
         }
         let arrived = now;
-        let wanted = Wanted { memory: kinds[model].memory, patience: seconds(3600) };
+        let wanted = RoomDemand { memory: kinds[model].memory, patience: seconds(3600) };
         loop {
             let resident = |(&key, &loaded_at): (&usize, &Duration)| {
                 let Kind { memory, load_cost } = kinds[key];
@@ -136,14 +136,14 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
             };
             let residents: Vec<_> = loaded_at.iter().map(resident).collect();
             let room = match policy {
-                Policy::Signalbox => rules.room(&residents, Claims::default(), wanted, now),
+                Policy::Signalbox => rules.room(&residents, MemoryClaims::default(), wanted, now),
                 Policy::LeastRecentlyUsed => least_recently_used(&residents, wanted.memory, limit),
             };
             match room {
-                Room::Free => break,
-                Room::Evict(keys) => loaded_at.retain(|key, _| !keys.contains(key)),
-                Room::Wait { until: Some(time) } => now = time,
-                Room::Coming | Room::Wait { until: None } | Room::Refuse(_) => panic!("{room:?}"),
+                RoomDecision::Free => break,
+                RoomDecision::Evict(keys) => loaded_at.retain(|key, _| !keys.contains(key)),
+                RoomDecision::Wait { until: Some(time) } => now = time,
+                RoomDecision::Coming | RoomDecision::Wait { until: None } | RoomDecision::Refuse(_) => panic!("{room:?}"),
             }
         }
         now += kinds[model].load_cost;
@@ -151,19 +151,19 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
         waited += now - arrived;
         assert!(loaded_at.keys().map(|key| kinds[*key].memory).sum::<u64>() <= limit);
     }
-    Outcome { hits: f64::from(hits) / REQUESTS as f64, wait: waited.as_secs_f64() / REQUESTS as f64 }
+    Measured { hits: f64::from(hits) / REQUESTS as f64, wait: waited.as_secs_f64() / REQUESTS as f64 }
 }
 
-fn least_recently_used(residents: &[Resident<usize>], needed: u64, limit: u64) -> Room<usize> {
+fn least_recently_used(residents: &[Resident<usize>], needed: u64, limit: u64) -> RoomDecision<usize> {
     if sum(residents.iter()) + needed <= limit {
-        return Room::Free;
+        return RoomDecision::Free;
     }
     let oldest = residents.iter().min_by_key(|resident| resident.habit.last_use).unwrap();
-    Room::Evict(vec![oldest.key])
+    RoomDecision::Evict(vec![oldest.key])
 }
 
 /// Both policies on the same requests: ours first.
-fn compare(pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> (Outcome, Outcome) {
+fn compare(pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> (Measured, Measured) {
     let run = |policy| simulate(policy, pattern, kinds, per_second);
     let (ours, lru) = (run(Policy::Signalbox), run(Policy::LeastRecentlyUsed));
     println!(

@@ -1,4 +1,4 @@
-//! Clerks: processes that ask MLflow's own client (`clerk.py`) what cannot be asked over REST.
+//! PythonClient: processes that ask MLflow's own client (`process.py`) what cannot be asked over REST.
 
 use std::fmt;
 use std::path::Path;
@@ -10,92 +10,92 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::address::Addresses;
-use super::question::Question;
+use super::call::RegistryCall;
+use super::error::{not_found, unavailable};
 use super::rest::first_line;
-use super::{not_found, unavailable};
 use crate::invocation::in_words;
 use crate::message::Fault;
 use crate::models::host::{Child, Lost, Task, Template};
 use crate::models::uri::redacted;
 
-/// How long MLflow's client may take for one question. It tries again what fails, for minutes if it is let.
+/// How long MLflow's client may take for one call. It tries again what fails, for minutes if it is let.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a clerk answers when there is no store at the address that it was given.
+/// What a process answers when there is no store at the address that it was given.
 const NO_STORE: &str = "NO_STORE";
 
 /// MLflow's own client, as processes.
 #[derive(Debug)]
-pub(super) struct Clerks {
+pub(super) struct PythonClient {
     template: Template,
     addresses: Addresses,
     /// The one that is kept for the questions of every day, while nobody is asking it.
     lasting: Mutex<Option<Child>>,
 }
 
-/// What a clerk is asked: the question itself, and whom to ask.
+/// What a process is asked: the call itself, and whom to ask.
 #[derive(Serialize)]
-struct Errand<'a, Q> {
+struct ClientCall<'a, Q> {
     tracking_uri: &'a str,
     registry_uri: Option<&'a str>,
     #[serde(flatten)]
-    question: Q,
+    call: Q,
 }
 
 /// Everything at `uri`, as this directory.
 #[derive(Serialize)]
 #[serde(tag = "operation", rename = "download")]
-struct Download<'a> {
+struct DownloadCall<'a> {
     uri: &'a str,
     directory: &'a Path,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome<T> {
+enum ClientOutcome<T> {
     Answer(T),
-    Error(Refusal),
+    Error(ClientException),
 }
 
 /// An exception of MLflow's client.
 #[derive(Deserialize)]
-struct Refusal {
+struct ClientException {
     error_code: String,
     message: String,
 }
 
-impl Clerks {
+impl PythonClient {
     pub(super) fn new(template: Template, addresses: Addresses) -> Self {
         Self { template, addresses, lasting: Mutex::default() }
     }
 
-    /// Asks the lasting clerk, one question after the other. One that does not answer in time is killed, and so is one
-    /// whose answer nobody waits for any longer; the next question gets a new one.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, question: Question<'_>) -> Result<T, Fault> {
+    /// Asks the lasting process, one call after the other. One that does not answer in time is killed, and so is one
+    /// whose answer nobody waits for any longer; the next call gets a new one.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, call: RegistryCall<'_>) -> Result<T, Fault> {
         let what = || format!("the registry at {} cannot be read", self.addresses.registry().shown());
         let asked = timeout(TIMEOUT, async {
             let mut lasting = self.lasting.lock().await;
             // Whatever happens to this one while it is asked, it is back in its place only after an answer.
-            if let Some(mut clerk) = lasting.take().filter(|clerk| !clerk.is_gone())
-                && let Ok(outcome) = self.ask_this(&mut clerk, &question).await
+            if let Some(mut process) = lasting.take().filter(|process| !process.is_gone())
+                && let Ok(outcome) = self.ask_this(&mut process, &call).await
             {
-                *lasting = Some(clerk);
-                return outcome.or_refusal(what);
+                *lasting = Some(process);
+                return outcome.into_result(what);
             }
-            let mut clerk = self.fork(what).await?;
-            let outcome = self.ask_this(&mut clerk, &question).await.map_err(|lost| failed(what, &lost))?;
-            *lasting = Some(clerk);
-            outcome.or_refusal(what)
+            let mut process = self.fork(what).await?;
+            let outcome = self.ask_this(&mut process, &call).await.map_err(|lost| failed(what, &lost))?;
+            *lasting = Some(process);
+            outcome.into_result(what)
         });
         asked.await.unwrap_or_else(|_| Err(failed(what, &format!("no answer within {}", in_words(TIMEOUT)))))
     }
 
-    /// Downloads what is at this URI as `directory`, which is not there yet, by a clerk of its own.
+    /// Downloads what is at this URI as `directory`, which is not there yet, by a process of its own.
     pub(super) async fn download(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
         let what = || format!("the artifacts at {} cannot be downloaded", redacted(uri));
-        let mut clerk = self.fork(what).await?;
-        let outcome = self.ask_this::<IgnoredAny>(&mut clerk, &Download { uri, directory }).await;
-        outcome.map_err(|lost| failed(what, &lost))?.or_refusal(what).map(|_| ())
+        let mut process = self.fork(what).await?;
+        let outcome = self.ask_this::<IgnoredAny>(&mut process, &DownloadCall { uri, directory }).await;
+        outcome.map_err(|lost| failed(what, &lost))?.into_result(what).map(|_| ())
     }
 
     async fn fork(&self, what: impl Fn() -> String) -> Result<Child, Fault> {
@@ -104,25 +104,25 @@ impl Clerks {
 
     async fn ask_this<T: DeserializeOwned>(
         &self,
-        clerk: &mut Child,
-        question: &impl Serialize,
-    ) -> Result<Outcome<T>, Lost> {
-        let errand = Errand {
+        process: &mut Child,
+        call: &impl Serialize,
+    ) -> Result<ClientOutcome<T>, Lost> {
+        let errand = ClientCall {
             tracking_uri: &self.addresses.tracking.text,
             registry_uri: self.addresses.registry.as_ref().map(|registry| registry.text.as_str()),
-            question,
+            call,
         };
-        let answer = clerk.ask(&errand, &[]).await?;
+        let answer = process.ask(&errand, &[]).await?;
         serde_json::from_slice(&answer.head).map_err(|error| Lost::Garbled(error.to_string()))
     }
 }
 
-impl<T> Outcome<T> {
+impl<T> ClientOutcome<T> {
     /// What over REST is a 400 or a 404 will not come right by itself.
-    fn or_refusal(self, what: impl Fn() -> String) -> Result<T, Fault> {
+    fn into_result(self, what: impl Fn() -> String) -> Result<T, Fault> {
         match self {
             Self::Answer(answer) => Ok(answer),
-            Self::Error(Refusal { error_code, message }) => Err(match error_code.as_str() {
+            Self::Error(ClientException { error_code, message }) => Err(match error_code.as_str() {
                 "RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND" => {
                     not_found(message.trim().to_owned())
                 }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
     use crate::message::Code;
     use crate::models::host::TemplateSpec;
-    use crate::models::registry::question::OneModel;
+    use crate::models::registry::call::ModelAnswer;
 
     /// Nothing about the model is wrong then, and only the address can be mended.
     #[tokio::test]
@@ -162,8 +162,8 @@ mod tests {
             ("sqlite:////nowhere/mlflow.db", "there is no database /nowhere/mlflow.db"),
             ("/nowhere/mlruns", "there is no directory /nowhere/mlruns"),
         ] {
-            let clerks = Clerks::new(template.clone(), Addresses::read(Some(uri), &|_| None).unwrap());
-            let fault = clerks.ask::<OneModel>(Question::Model { name: "a" }).await.map(|_| ()).unwrap_err();
+            let client = PythonClient::new(template.clone(), Addresses::read(Some(uri), &|_| None).unwrap());
+            let fault = client.ask::<ModelAnswer>(RegistryCall::Model { name: "a" }).await.map(|_| ()).unwrap_err();
             assert_eq!((fault.code, fault.retryable), (Code::TemporarilyUnavailable, true), "{fault}");
             assert!(fault.message.contains(why) && fault.message.contains("registry.tracking_uri"), "{fault}");
             assert!(!fault.message.contains("secret"), "{fault}");
@@ -173,7 +173,7 @@ mod tests {
         tasks.wait().await;
     }
 
-    /// A clerk that is gone, or that nobody waits for any longer, is replaced; the others' answers are their own.
+    /// A process that is gone, or that nobody waits for any longer, is replaced; the others' answers are their own.
     #[tokio::test]
     #[ignore = "needs MLflow; tests/run starts it"]
     async fn a_clerk_that_is_lost_is_replaced() {
@@ -183,13 +183,13 @@ mod tests {
         let closing = CancellationToken::new();
         let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);
         let addresses = Addresses::read(store.path().to_str(), &|_| None).unwrap();
-        let clerks = Clerks::new(template, addresses);
+        let client = PythonClient::new(template, addresses);
         let ask = async |name: &str| {
-            let fault = clerks.ask::<OneModel>(Question::Model { name }).await.map(|_| ()).unwrap_err();
+            let fault = client.ask::<ModelAnswer>(RegistryCall::Model { name }).await.map(|_| ()).unwrap_err();
             assert_eq!((fault.code, fault.retryable), (Code::ResourceDoesNotExist, false), "{fault}");
             assert!(fault.message.contains(name), "{fault}");
         };
-        let pid = async || clerks.lasting.lock().await.as_ref().map(Child::pid).unwrap();
+        let pid = async || client.lasting.lock().await.as_ref().map(Child::pid).unwrap();
         ask("first").await;
         let kept = pid().await;
         tokio::join!(ask("one"), ask("two"), ask("three"));
@@ -203,7 +203,7 @@ mod tests {
             () = ask("nobody waits") => panic!("it was answered at once"),
             () = std::future::ready(()) => {}
         }
-        assert!(clerks.lasting.lock().await.is_none());
+        assert!(client.lasting.lock().await.is_none());
         ask("after that").await;
         assert_ne!(pid().await, kept);
         closing.cancel();

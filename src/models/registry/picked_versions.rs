@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::question::{Model, highest};
+use super::call::{RegisteredModel, highest};
 use super::registration::Registration;
 use crate::models::uri::Pick;
 
 /// The version that each pick of a registered model stood for when the registry was asked.
 #[derive(Debug, Default)]
-pub(in crate::models) struct Snapshot(HashMap<Pick, Registration>);
+pub(in crate::models) struct PickedVersions(HashMap<Pick, Registration>);
 
-impl Snapshot {
+impl PickedVersions {
     /// The version that is picked now: the one that resolving the same would find, whether it is ready or not. None when
     /// there is none, and for what was not asked about.
     pub(in crate::models) fn pick(&self, pick: &Pick) -> Option<&Registration> {
@@ -22,7 +22,7 @@ impl Snapshot {
     }
 }
 
-impl Model {
+impl RegisteredModel {
     /// The number of the version that is picked. One that is named is taken at its word.
     pub(super) fn number(&self, pick: &Pick) -> Option<String> {
         let highest_where = |holds: &dyn Fn(&str) -> bool| {

@@ -3,40 +3,48 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::registry::Resolved;
-use super::version::Origin;
+use super::registry::RegistryEntry;
 use crate::message::{Code, Fault, Stage};
 
 /// The version of a directory whose `MLmodel` has no id.
 const LOCAL: &str = "local";
 
+/// Location of a version's artifacts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ArtifactLocation {
+    /// An artifact store, as the registry says.
+    Registry(RegistryEntry),
+    /// A directory of this machine.
+    Directory(PathBuf),
+}
+
 /// Which version a URI was found to stand for.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct ResolvedModel {
     /// What operators know it by.
     pub(super) name: Arc<str>,
     /// What replies call it.
     pub(super) version: Arc<str>,
     /// Where its artifacts are.
-    pub(super) origin: Origin,
+    pub(super) location: ArtifactLocation,
     /// Whether its registry has it tagged `signalbox.batch: rows`.
     pub(super) is_tagged: bool,
 }
 
-impl From<Resolved> for Found {
-    fn from(mut resolved: Resolved) -> Self {
+impl From<RegistryEntry> for ResolvedModel {
+    fn from(mut entry: RegistryEntry) -> Self {
         // A version remains the same when it gets the tag, or loses it.
-        let is_tagged = std::mem::take(&mut resolved.is_tagged);
+        let is_tagged = std::mem::take(&mut entry.is_tagged);
         Self {
-            name: resolved.name.as_str().into(),
-            version: Arc::clone(&resolved.registration.version),
+            name: entry.name.as_str().into(),
+            version: Arc::clone(&entry.registration.version),
             is_tagged,
-            origin: Origin::Registry(resolved),
+            location: ArtifactLocation::Registry(entry),
         }
     }
 }
 
-impl Found {
+impl ResolvedModel {
     /// The model in a directory.
     pub(super) async fn in_directory(path: &Path) -> Result<Self, Fault> {
         let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
@@ -50,7 +58,7 @@ impl Found {
         Ok(Self {
             name: path.display().to_string().into(),
             version: id_in(&mlmodel).into(),
-            origin: Origin::Directory(path),
+            location: ArtifactLocation::Directory(path),
             is_tagged: false,
         })
     }
@@ -82,7 +90,7 @@ mod tests {
     #[tokio::test]
     async fn a_directory_without_a_model_is_a_404() {
         let directory = tempfile::tempdir().unwrap();
-        let fault = Found::in_directory(directory.path()).await.unwrap_err();
+        let fault = ResolvedModel::in_directory(directory.path()).await.unwrap_err();
         assert_eq!((fault.code, fault.stage), (Code::ResourceDoesNotExist, Stage::Load));
         assert!(
             fault.message.contains("MLmodel") && fault.message.contains(directory.path().to_str().unwrap()),

@@ -1,0 +1,230 @@
+//! A few loads at a time, and first those that a request waits for.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// So many may have a permit at once.
+#[derive(Debug, Clone)]
+pub(super) struct LoadQueue {
+    queue: Arc<Mutex<QueueState>>,
+}
+
+/// Whether a request waits for it. Whoever gave it to [`LoadQueue::acquire`] may change it later.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Priority(Arc<AtomicBool>);
+
+/// The right to load, until it is dropped.
+#[derive(Debug)]
+pub(super) struct LoadPermit(LoadQueue);
+
+#[derive(Debug)]
+struct QueueState {
+    free: usize,
+    waiting: VecDeque<QueuedLoad>,
+}
+
+#[derive(Debug)]
+struct QueuedLoad {
+    priority: Priority,
+    permit: oneshot::Sender<LoadPermit>,
+}
+
+impl Priority {
+    /// From now on a request waits for it.
+    pub(super) fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one does.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl LoadQueue {
+    /// So many at once, and at least one.
+    pub(super) fn new(at_once: usize) -> Self {
+        let queue = QueueState { free: at_once.max(1), waiting: VecDeque::new() };
+        Self { queue: Arc::new(Mutex::new(queue)) }
+    }
+
+    /// Waits for a permit: what is urgent comes first, and within that whoever came first.
+    pub(super) async fn acquire(&self, priority: &Priority) -> LoadPermit {
+        loop {
+            let coming = {
+                let mut queue = self.queue();
+                if queue.free > 0 {
+                    queue.free -= 1;
+                    return LoadPermit(self.clone());
+                }
+                let (permit, coming) = oneshot::channel();
+                queue.waiting.push_back(QueuedLoad { priority: priority.clone(), permit });
+                coming
+            };
+            // Nobody drops the other end without a word, except with the queue itself.
+            if let Ok(permit) = coming.await {
+                return permit;
+            }
+        }
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.queue().waiting.iter().filter(|waiting| !waiting.permit.is_closed()).count()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, QueueState> {
+        // Nothing panics while it is held.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueueState {
+    /// Takes out who is next, and forgets those who have given up.
+    fn next(&mut self) -> Option<QueuedLoad> {
+        self.waiting.retain(|waiting| !waiting.permit.is_closed());
+        let urgent = self.waiting.iter().position(|waiting| waiting.priority.is_urgent());
+        self.waiting.remove(urgent.unwrap_or(0))
+    }
+}
+
+impl Drop for LoadPermit {
+    fn drop(&mut self) {
+        let next = {
+            let mut queue = self.0.queue();
+            let next = queue.next();
+            if next.is_none() {
+                queue.free += 1;
+            }
+            next
+        };
+        if let Some(next) = next {
+            // Someone who gives up just now lets go of the permit, which passes it on.
+            let _ = next.permit.send(LoadPermit(self.0.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    type Taking = Pin<Box<dyn Future<Output = LoadPermit>>>;
+
+    fn priority(urgent: bool) -> Priority {
+        let priority = Priority::default();
+        if urgent {
+            priority.raise();
+        }
+        priority
+    }
+
+    /// Queues up. Futures are polled by hand, so that the order is what the test says.
+    fn queue_up(queue: &LoadQueue, priority: &Priority) -> Taking {
+        let (queue, priority) = (queue.clone(), priority.clone());
+        let mut taking: Taking = Box::pin(async move { queue.acquire(&priority).await });
+        assert!(permit(&mut taking).is_none());
+        taking
+    }
+
+    fn permit(taking: &mut Taking) -> Option<LoadPermit> {
+        match taking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(permit) => Some(permit),
+            Poll::Pending => None,
+        }
+    }
+
+    /// In which order those who wait get their queue, when each ends at once.
+    fn order(mut waiting: Vec<Taking>) -> Vec<usize> {
+        let mut order = Vec::new();
+        while order.len() < waiting.len() {
+            let left = (0..waiting.len()).filter(|index| !order.contains(index)).collect::<Vec<_>>();
+            let (index, permit) =
+                left.into_iter().find_map(|index| permit(&mut waiting[index]).map(|permit| (index, permit))).unwrap();
+            order.push(index);
+            drop(permit);
+        }
+        order
+    }
+
+    #[tokio::test]
+    async fn so_many_at_once() {
+        let queue = LoadQueue::new(2);
+        let first = queue.acquire(&priority(false)).await;
+        let _second = queue.acquire(&priority(false)).await;
+        let mut third = queue_up(&queue, &priority(true));
+        assert_eq!(queue.waiting(), 1);
+        drop(first);
+        assert!(permit(&mut third).is_some());
+        assert_eq!(queue.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn urgent_ones_come_first_and_each_in_the_order_they_came() {
+        let queue = LoadQueue::new(1);
+        let held = queue.acquire(&priority(false)).await;
+        let waiting = [false, true, false, true].map(|urgent| queue_up(&queue, &priority(urgent))).into();
+        drop(held);
+        assert_eq!(order(waiting), [1, 3, 0, 2]);
+    }
+
+    #[tokio::test]
+    async fn one_that_becomes_urgent_moves_ahead() {
+        let queue = LoadQueue::new(1);
+        let held = queue.acquire(&priority(true)).await;
+        let preload = priority(false);
+        let waiting =
+            vec![queue_up(&queue, &priority(false)), queue_up(&queue, &preload), queue_up(&queue, &priority(true))];
+        preload.raise();
+        drop(held);
+        assert_eq!(order(waiting), [1, 2, 0]);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_costs_nobody_a_turn() {
+        let queue = LoadQueue::new(1);
+        let held = queue.acquire(&priority(true)).await;
+        let [gone, mut next] = [(); 2].map(|()| queue_up(&queue, &priority(true)));
+        drop(gone);
+        assert_eq!(queue.waiting(), 1);
+        drop(held);
+        // It has the permit already and gives up before it knows.
+        let mut last = queue_up(&queue, &priority(true));
+        drop(std::mem::replace(&mut next, Box::pin(std::future::pending())));
+        assert!(permit(&mut last).is_some());
+        drop(last);
+        let _free_again = queue.acquire(&priority(false)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn under_load_no_turn_is_lost() {
+        let queue = LoadQueue::new(3);
+        let tasks = (0..200).map(|index| {
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                let priority = priority(index % 3 == 0);
+                let taking = queue.acquire(&priority);
+                if index % 5 == 0 {
+                    // Gives up at some point.
+                    let _ = tokio::time::timeout(std::time::Duration::from_micros(index), taking).await;
+                } else {
+                    let _turn = taking.await;
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        assert_eq!(queue.waiting(), 0);
+        assert_eq!(queue.queue().free, 3);
+    }
+}
