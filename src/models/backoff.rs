@@ -1,33 +1,33 @@
-//! How long a failure to load is remembered.
+//! Backoff between loads: for how long a failure is remembered.
 
 use std::time::Duration;
 
-/// After the first failure. It doubles with each one after that.
+/// Delay after the first failure, in which callers get its fault at once. It doubles with each further failure.
 const FIRST_DELAY: Duration = Duration::from_secs(2);
 
-/// Consecutive failures to load one model, and to keep it alive.
+/// Counts consecutive failures to load one model, and to keep it alive.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Backoff {
     failures: u32,
-    /// Not forgotten when it is loaded again, for that is no sign that it will stay alive.
+    /// The crashes in a row; a load does not reset them, for it is no sign that the model will stay alive.
     crashes: u32,
 }
 
-/// What failed, which is how dear it is to try again.
+/// Step of a load that failed, which decides how expensive it is to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LoadStep {
-    /// Asking the registry. Cheap, and often put right by moving a stage, so it is tried again soon.
+    /// Asking the registry. This is cheap, and often put right by moving a stage, so it is tried again soon.
     Resolve,
     /// Fetching the artifacts and loading them: seconds of a processor.
     Start,
-    /// Room in memory, which the next moment may bring.
+    /// Finding room in memory, which the next moment may bring.
     Room,
-    /// Staying alive: it had been loaded, and its processes ended.
+    /// Staying alive: the model had been loaded, and its processes ended.
     Crash,
 }
 
 impl Backoff {
-    /// Counts a failure, and tells for how long it is remembered.
+    /// Counts a failure, and returns the time for which it is remembered.
     pub(super) fn record_failure(&mut self, step: LoadStep) -> Duration {
         let (count, longest) = match step {
             LoadStep::Resolve => (&mut self.failures, 5),
@@ -40,12 +40,12 @@ impl Backoff {
         (FIRST_DELAY * factor).min(Duration::from_secs(longest))
     }
 
-    /// It is loaded.
+    /// Records a load.
     pub(super) fn record_load(&mut self) {
         self.failures = 0;
     }
 
-    /// It answers.
+    /// Records an answer.
     pub(super) fn record_alive(&mut self) {
         self.crashes = 0;
     }

@@ -34,12 +34,7 @@ pub(super) enum LeasedBackend {
 }
 
 impl Lease {
-    pub(super) fn new(
-        version: &Arc<str>,
-        backend: LeasedBackend,
-        guard: Option<UseGuard>,
-        trust: Arc<Trust>,
-    ) -> Self {
+    pub(super) fn new(version: &Arc<str>, backend: LeasedBackend, guard: Option<UseGuard>, trust: Arc<Trust>) -> Self {
         Self { version: Arc::clone(version), backend, guard, trust, largest_answer: LARGEST_REPLY }
     }
 

@@ -1,4 +1,4 @@
-//! A few loads at a time, and first those that a request waits for.
+//! Queue of loads: a few at a time, and first those that a request waits for.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// So many may have a permit at once.
+/// Caps concurrent loads; waiting loads run urgent first, then FIFO.
 #[derive(Debug, Clone)]
 pub(super) struct LoadQueue {
     queue: Arc<Mutex<QueueState>>,
 }
 
-/// Whether a request waits for it. Whoever gave it to [`LoadQueue::acquire`] may change it later.
+/// Priority of a load: whether a request waits for it. The holder of a copy may raise it after [`LoadQueue::acquire`]
+/// was called.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Priority(Arc<AtomicBool>);
 
-/// The right to load, until it is dropped.
+/// Right to load, until it is dropped.
 #[derive(Debug)]
 pub(super) struct LoadPermit(LoadQueue);
 
@@ -33,25 +34,25 @@ struct QueuedLoad {
 }
 
 impl Priority {
-    /// From now on a request waits for it.
+    /// Records that a request waits for the load from now on.
     pub(super) fn raise(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether one does.
+    /// Tells whether a request waits for the load.
     pub(super) fn is_urgent(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl LoadQueue {
-    /// So many at once, and at least one.
+    /// Builds a queue for so many loads at once, and at least one.
     pub(super) fn new(at_once: usize) -> Self {
         let queue = QueueState { free: at_once.max(1), waiting: VecDeque::new() };
         Self { queue: Arc::new(Mutex::new(queue)) }
     }
 
-    /// Waits for a permit: what is urgent comes first, and within that whoever came first.
+    /// Waits for a permit: urgent loads come first, and within a priority the first come is the first served.
     pub(super) async fn acquire(&self, priority: &Priority) -> LoadPermit {
         loop {
             let coming = {
@@ -64,27 +65,27 @@ impl LoadQueue {
                 queue.waiting.push_back(QueuedLoad { priority: priority.clone(), permit });
                 coming
             };
-            // Nobody drops the other end without a word, except with the queue itself.
+            // The sender is dropped without a permit only with the queue itself.
             if let Ok(permit) = coming.await {
                 return permit;
             }
         }
     }
 
-    /// How many wait.
+    /// Counts the loads that wait.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.queue().waiting.iter().filter(|waiting| !waiting.permit.is_closed()).count()
     }
 
     fn queue(&self) -> MutexGuard<'_, QueueState> {
-        // Nothing panics while it is held.
+        // No code panics while the lock is held.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl QueueState {
-    /// Takes out who is next, and forgets those who have given up.
+    /// Takes out the load that is next, and forgets those that have given up.
     fn next(&mut self) -> Option<QueuedLoad> {
         self.waiting.retain(|waiting| !waiting.permit.is_closed());
         let urgent = self.waiting.iter().position(|waiting| waiting.priority.is_urgent());
@@ -103,7 +104,7 @@ impl Drop for LoadPermit {
             next
         };
         if let Some(next) = next {
-            // Someone who gives up just now lets go of the permit, which passes it on.
+            // A load that gives up just now drops the permit, which passes it on.
             let _ = next.permit.send(LoadPermit(self.0.clone()));
         }
     }
@@ -127,7 +128,7 @@ mod tests {
         priority
     }
 
-    /// Queues up. Futures are polled by hand, so that the order is what the test says.
+    /// Queues up a load. Futures are polled by hand, so that the order is as the test says.
     fn queue_up(queue: &LoadQueue, priority: &Priority) -> Taking {
         let (queue, priority) = (queue.clone(), priority.clone());
         let mut taking: Taking = Box::pin(async move { queue.acquire(&priority).await });
@@ -142,7 +143,7 @@ mod tests {
         }
     }
 
-    /// In which order those who wait get their queue, when each ends at once.
+    /// Returns the order in which the waiting loads get their permits, when each load ends at once.
     fn order(mut waiting: Vec<Taking>) -> Vec<usize> {
         let mut order = Vec::new();
         while order.len() < waiting.len() {
@@ -196,7 +197,7 @@ mod tests {
         drop(gone);
         assert_eq!(queue.waiting(), 1);
         drop(held);
-        // It has the permit already and gives up before it knows.
+        // The waiting load has the permit already and gives up before it knows.
         let mut last = queue_up(&queue, &priority(true));
         drop(std::mem::replace(&mut next, Box::pin(std::future::pending())));
         assert!(permit(&mut last).is_some());

@@ -224,9 +224,7 @@ impl Loader {
                 let cached = self.artifacts.fetch(&self.registry, entry).await?;
                 Ok(LocalArtifacts { directory: cached.directory.clone(), bytes: cached.bytes, cached: Some(cached) })
             }
-            ArtifactLocation::Directory(path) => {
-                Ok(LocalArtifacts { directory: path.clone(), bytes: 0, cached: None })
-            }
+            ArtifactLocation::Directory(path) => Ok(LocalArtifacts { directory: path.clone(), bytes: 0, cached: None }),
         }
     }
 

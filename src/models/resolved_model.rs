@@ -1,4 +1,4 @@
-//! Which version a URI was found to stand for.
+//! Versions that URIs were resolved to.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::registry::RegistryEntry;
 use crate::message::{Code, Fault, Stage};
 
-/// The version of a directory whose `MLmodel` has no id.
+/// Version of a directory whose `MLmodel` has no id.
 const LOCAL: &str = "local";
 
 /// Location of a version's artifacts.
@@ -18,14 +18,14 @@ pub(super) enum ArtifactLocation {
     Directory(PathBuf),
 }
 
-/// Which version a URI was found to stand for.
+/// Version that a URI was resolved to.
 #[derive(Debug)]
 pub(super) struct ResolvedModel {
-    /// What operators know it by.
+    /// The name by which operators know it.
     pub(super) name: Arc<str>,
-    /// What replies call it.
+    /// The version as replies state it.
     pub(super) version: Arc<str>,
-    /// Where its artifacts are.
+    /// The location of its artifacts.
     pub(super) location: ArtifactLocation,
     /// Whether its registry has it tagged `signalbox.batch: rows`.
     pub(super) is_tagged: bool,
@@ -33,7 +33,7 @@ pub(super) struct ResolvedModel {
 
 impl From<RegistryEntry> for ResolvedModel {
     fn from(mut entry: RegistryEntry) -> Self {
-        // A version remains the same when it gets the tag, or loses it.
+        // The tag is not part of the location: a version remains the same when it gets the tag, or loses it.
         let is_tagged = std::mem::take(&mut entry.is_tagged);
         Self {
             name: entry.name.as_str().into(),
@@ -45,7 +45,7 @@ impl From<RegistryEntry> for ResolvedModel {
 }
 
 impl ResolvedModel {
-    /// The model in a directory.
+    /// Reads the model in a directory.
     pub(super) async fn in_directory(path: &Path) -> Result<Self, Fault> {
         let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
         let mlmodel = tokio::fs::read_to_string(path.join("MLmodel")).await.map_err(|error| {
@@ -64,7 +64,7 @@ impl ResolvedModel {
     }
 }
 
-/// The id that MLflow gave the model when it was saved.
+/// Finds the id that MLflow gave the model when it was saved.
 fn id_in(mlmodel: &str) -> &str {
     let value = |key: &str| {
         let mut values = mlmodel.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(": "));

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::backoff::LoadStep;
 use super::background::Background;
+use super::backoff::LoadStep;
 use super::deadline::until;
 use super::model::{HostedModel, Model, ModelSource, ServingVersion};
 use super::registry::Registry;

@@ -1,4 +1,4 @@
-//! One thing that is loaded on first use, once, however many wait for it.
+//! Single flight: one value that is loaded on first use, once, however many callers wait for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, LoadStep};
 use crate::message::{Code, Fault, Stage};
 
-/// One thing that is loaded on first use. Reading it when it is there is one atomic load.
+/// Single flight for one value that is loaded on first use. Reading it when it is there is one atomic load.
 #[derive(Debug)]
 pub(super) struct SingleFlight<T> {
     ready: ArcSwapOption<T>,
@@ -24,10 +24,10 @@ struct FlightState<T> {
 
 #[derive(Debug)]
 enum FlightPhase<T> {
-    /// Nobody has asked, or it is there.
+    /// Nobody has asked yet, or the value is there.
     Idle,
     Loading(watch::Receiver<FlightOutcome<T>>),
-    /// Whoever asks before then gets this fault at once.
+    /// Callers before `until` get this fault at once.
     Failed {
         fault: Fault,
         since: Instant,
@@ -37,50 +37,50 @@ enum FlightPhase<T> {
 
 type FlightOutcome<T> = Option<Result<Arc<T>, Fault>>;
 
-/// What someone who needs the thing finds.
+/// Result of a lookup by a caller who needs the value.
 #[derive(Debug)]
 pub(super) enum Lookup<T> {
-    /// The thing.
+    /// The value is there.
     Ready(Arc<T>),
-    /// Someone loads it.
+    /// Another caller loads it.
     Loading(LoadWaiter<T>),
-    /// Nobody does: whoever got this must load it, and say what came of it.
+    /// Nobody loads it: the caller who gets the token must load it, and finish or fail the token.
     Missing(LoadToken<T>, LoadWaiter<T>),
-    /// It could not be loaded a moment ago.
+    /// Loading failed a moment ago.
     Failed(Fault),
 }
 
-/// The duty to load. Dropped without a word, it falls to the next who asks.
+/// Duty to load the value. Dropped without a result, the duty falls to the next caller.
 #[derive(Debug)]
 pub(super) struct LoadToken<T> {
     flight: Arc<SingleFlight<T>>,
     outcome: watch::Sender<FlightOutcome<T>>,
 }
 
-/// A place in the queue of those who wait for a load.
+/// Place in the queue of the callers that wait for a load.
 #[derive(Debug)]
 pub(super) struct LoadWaiter<T>(watch::Receiver<FlightOutcome<T>>);
 
 impl<T> SingleFlight<T> {
-    /// With nothing in it.
+    /// Builds a single flight without a value.
     pub(super) fn empty() -> Arc<Self> {
         let state = Mutex::new(FlightState { phase: FlightPhase::Idle, backoff: Backoff::default() });
         Arc::new(Self { ready: ArcSwapOption::empty(), state })
     }
 
-    /// What is in it.
+    /// Returns the value, if it is there.
     pub(super) fn get(&self) -> Option<Arc<T>> {
         self.ready.load_full()
     }
 
-    /// What is in it, or who sees to that.
+    /// Looks the value up; the first caller of a value that is not there gets the token to load it.
     pub(super) fn lookup(self: &Arc<Self>, now: Instant) -> Lookup<T> {
         let mut state = self.state();
         if let Some(thing) = self.get() {
             return Lookup::Ready(thing);
         }
         match &state.phase {
-            // An error means that the one who was loading is gone without a word.
+            // An error means that the loading task is gone without a result.
             FlightPhase::Loading(outcome) if outcome.has_changed().is_ok() => {
                 return Lookup::Loading(LoadWaiter(outcome.clone()));
             }
@@ -96,7 +96,7 @@ impl<T> SingleFlight<T> {
         Lookup::Missing(LoadToken { flight: Arc::clone(self), outcome: sender }, LoadWaiter(receiver))
     }
 
-    /// Takes this thing out, if it is still what is in there.
+    /// Takes this value out, if it is still the current one.
     pub(super) fn remove(&self, thing: &Arc<T>) {
         let _state = self.state();
         if self.get().is_some_and(|current| Arc::ptr_eq(&current, thing)) {
@@ -104,7 +104,7 @@ impl<T> SingleFlight<T> {
         }
     }
 
-    /// Puts another thing in the place of what is in it, and returns that.
+    /// Replaces the value by another, and returns the one before.
     pub(super) fn replace(&self, thing: Arc<T>) -> Option<Arc<T>> {
         let mut state = self.state();
         state.phase = FlightPhase::Idle;
@@ -112,12 +112,13 @@ impl<T> SingleFlight<T> {
         self.ready.swap(Some(thing))
     }
 
-    /// What is in it works.
+    /// Records that the value works, so that its next crash counts as the first.
     pub(super) fn record_alive(&self) {
         self.state().backoff.record_alive();
     }
 
-    /// Takes this thing out, if it is still what is in there, for it no longer works: whoever asks soon gets the fault.
+    /// Takes this value out, if it is still the current one, because it no longer works: callers that come soon get the
+    /// fault.
     pub(super) fn fail_ready(&self, thing: &Arc<T>, mut fault: Fault, step: LoadStep, now: Instant) {
         let mut state = self.state();
         if self.get().is_some_and(|current| Arc::ptr_eq(&current, thing)) {
@@ -126,7 +127,7 @@ impl<T> SingleFlight<T> {
         }
     }
 
-    /// Why it is empty, if it could not be filled the last time.
+    /// Returns the fault of the last load, if that failed and no other has begun.
     pub(super) fn failure(&self) -> Option<Fault> {
         match &self.state().phase {
             FlightPhase::Failed { fault, .. } => Some(fault.clone()),
@@ -134,23 +135,23 @@ impl<T> SingleFlight<T> {
         }
     }
 
-    /// Whether someone fills it now.
+    /// Tells whether the value is being loaded.
     pub(super) fn is_loading(&self) -> bool {
         matches!(&self.state().phase, FlightPhase::Loading(outcome) if outcome.has_changed().is_ok())
     }
 
     fn state(&self) -> MutexGuard<'_, FlightState<T>> {
-        // Nothing panics while it is held.
+        // No code panics while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> FlightState<T> {
-    /// From now on, and for a while, whoever asks gets this fault.
+    /// Remembers a fault for a while: callers that come soon get it at once.
     fn remember(&mut self, fault: &mut Fault, step: LoadStep, now: Instant) {
         let remembered = self.backoff.record_failure(step);
         if fault.retryable {
-            // Room may come at any moment, so it is asked for again before it can be promised.
+            // Room may come at any moment, so a load is tried again before the time that the policy could promise.
             fault.retry_after = fault.retry_after.filter(|_| step == LoadStep::Room).or(Some(remembered));
         }
         self.phase = FlightPhase::Failed { fault: fault.clone(), since: now, until: now + remembered };
@@ -158,7 +159,7 @@ impl<T> FlightState<T> {
 }
 
 impl<T> LoadToken<T> {
-    /// It is loaded: everyone who waits gets it.
+    /// Publishes the value: every waiting caller gets it.
     pub(super) fn finish(self, thing: Arc<T>) {
         let mut state = self.flight.state();
         self.flight.ready.store(Some(Arc::clone(&thing)));
@@ -168,7 +169,7 @@ impl<T> LoadToken<T> {
         self.outcome.send_replace(Some(Ok(thing)));
     }
 
-    /// It cannot be loaded: everyone who waits gets the fault, and so does whoever asks soon.
+    /// Publishes the fault: every waiting caller gets it, and so do callers that come soon.
     pub(super) fn fail(self, mut fault: Fault, step: LoadStep, now: Instant) {
         self.flight.state().remember(&mut fault, step, now);
         self.outcome.send_replace(Some(Err(fault)));
@@ -176,7 +177,7 @@ impl<T> LoadToken<T> {
 }
 
 impl<T> LoadWaiter<T> {
-    /// Waits until it is loaded, or cannot be.
+    /// Waits until the value is loaded, or cannot be.
     pub(super) async fn outcome(mut self) -> Result<Arc<T>, Fault> {
         match self.0.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,

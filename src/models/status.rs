@@ -1,4 +1,4 @@
-//! What operators see of the models, and may ask of them.
+//! Status of the models, as operators see it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,87 +17,87 @@ use super::version::Version;
 use crate::config::Runtime;
 use crate::invocation::trust::Voucher;
 
-/// Its calls would carry no headers of single requests otherwise.
+/// Reason that is shown for a served version: its joined calls would carry no headers of single requests.
 const SERVED_SINGLY: &str = "`mlflow models serve` is called for several requests where a route has `batch:`";
 
-/// What `GET /models` shows.
+/// Body of `GET /models`.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Of all hosts together.
+    /// The memory of all hosts together.
     pub memory: MemoryReport,
     /// Every version that takes calls, or is loaded.
     pub models: Vec<VersionReport>,
-    /// Every URI that routes use, and what it stands for.
+    /// Every URI that routes use, and the version behind it.
     pub following: Vec<FollowingReport>,
 }
 
-/// Private bytes of hosts.
+/// Private bytes of all hosts.
 #[derive(Debug, Serialize)]
 pub struct MemoryReport {
-    /// How many they may hold.
+    /// The bytes that they may hold.
     pub limit: Option<u64>,
-    /// How many they hold, those included that are on their way in or out.
+    /// The bytes that they hold, including those of loads and unloads under way.
     pub used: u64,
 }
 
-/// One version.
+/// Status of one version.
 #[derive(Debug, Serialize)]
 pub struct VersionReport {
-    /// What it is called here: `sentiment/3`, a logged model's id, or a directory.
+    /// Its name: `sentiment/3`, a logged model's id, or a directory.
     pub id: String,
-    /// Where the files of a registered version were when it was registered.
+    /// The place of a registered version's files when it was registered.
     pub source: Option<String>,
     /// The run that made it.
     pub run_id: Option<String>,
-    /// When it was registered, in Unix milliseconds: it tells two versions of one number apart.
+    /// The time of its registration, in Unix milliseconds: it tells two versions of one number apart.
     pub created: Option<u64>,
     /// `loaded`, `loading`, `unloaded` or `failed`.
     pub state: &'static str,
-    /// Why it is not loaded.
+    /// The reason why it is not loaded.
     pub reason: Option<String>,
     /// Private bytes of its hosts as measured last, now or when it was loaded.
     pub memory: Option<u64>,
-    /// What came of its own example, when that was no prediction.
+    /// The failure of its own example, when that got no prediction.
     pub example: Option<String>,
     /// The processes that hold it.
     pub pids: Vec<u32>,
-    /// How many hosts it has when it is loaded.
+    /// The number of its hosts when it is loaded.
     pub workers: usize,
-    /// How many calls each of them answers at once; none where that is for the server to say.
+    /// The number of calls that each host answers at once; none where the server decides on that.
     pub threads: Option<usize>,
     /// The interpreter.
     pub python: String,
     /// `forked` or `mlflow_serve`.
     pub runtime: Runtime,
-    /// Calls under way, or waiting for a host.
+    /// The number of calls under way, or waiting for a host.
     pub in_use: usize,
-    /// Unix time in milliseconds.
+    /// The time of the last call, in Unix milliseconds.
     pub last_use: Option<u64>,
-    /// Since the start of Signalbox, as all that follows.
+    /// The number of calls since the start of Signalbox, as are all counts that follow.
     pub calls: u64,
-    /// How often it was loaded.
+    /// The number of loads.
     pub loads: u64,
-    /// How often it was unloaded.
+    /// The number of unloads.
     pub evictions: u64,
-    /// How long the last load took, without the download.
+    /// The duration of the last load, without the download.
     pub load_seconds: Option<f64>,
     /// The URIs that stand for it now.
     pub serves: Vec<String>,
-    /// Whether it stays whatever happens.
+    /// Whether it is pinned.
     pub pinned: bool,
-    /// Who says that it answers each row as if it were alone, so that its requests are joined into batches: `model`, `tag`
-    /// or `route`.
+    /// The authority that says that it answers each row as if it were alone, so that its requests are joined into
+    /// batches: `model`, `tag` or `route`.
     pub batched_by: Option<Voucher>,
-    /// Why its requests are not joined into batches.
+    /// The reason why its requests are not joined into batches.
     pub singly: Option<String>,
     /// Each requirement that the interpreter does not meet.
     pub unmet: Vec<String>,
 }
 
-/// One URI.
+/// Status of one URI.
 #[derive(Debug, Serialize)]
 pub struct FollowingReport {
-    /// As configured.
+    /// The URI as configured.
     pub model_uri: String,
     /// The interpreter.
     pub python: String,
@@ -105,20 +105,20 @@ pub struct FollowingReport {
     pub runtime: Runtime,
     /// The version that takes calls; none before the registry was asked.
     pub version: Option<Arc<str>>,
-    /// Why the registry could not say what it stands for.
+    /// The reason why the registry could not say which version it stands for.
     pub reason: Option<String>,
-    /// What the registry says instead, while that does not take calls.
+    /// The version that the registry names instead, while that does not take calls.
     pub pending: Option<PendingReport>,
 }
 
-/// A version that does not take calls, though the registry says it should.
+/// Version that does not take calls, though the registry says it should.
 #[derive(Debug, Serialize)]
 pub struct PendingReport {
-    /// None when the URI names none any more.
+    /// The version; none when the URI names none any more.
     pub version: Option<Arc<str>>,
-    /// When that was registered, in Unix milliseconds.
+    /// The time of its registration, in Unix milliseconds.
     pub created: Option<u64>,
-    /// Why not; none while it is being loaded.
+    /// The reason why it does not take calls; none while it is being loaded.
     pub reason: Option<String>,
 }
 

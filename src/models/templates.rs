@@ -32,9 +32,9 @@ impl Templates {
     /// Returns the template of an interpreter, which is made on first use.
     pub(super) fn get(&self, python: &str) -> Template {
         let mut templates = self.by_python.lock().unwrap_or_else(PoisonError::into_inner);
-        let template = templates
-            .entry(python.to_owned())
-            .or_insert_with(|| Template::new(self.spec(python), self.background.tasks.clone(), &self.background.closing));
+        let template = templates.entry(python.to_owned()).or_insert_with(|| {
+            Template::new(self.spec(python), self.background.tasks.clone(), &self.background.closing)
+        });
         template.clone()
     }
 

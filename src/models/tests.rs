@@ -1,4 +1,4 @@
-//! Models that need no process of ours; tests/integration has the others.
+//! Tests of models that need no process of ours; tests/integration has the others.
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -8,7 +8,7 @@ use super::*;
 use crate::invocation::Call;
 use crate::message::{Code, Headers, Reply, Stage};
 
-/// Models whose interpreter is this, with a cache of their own.
+/// Builds models with this interpreter, and a cache of their own.
 fn models(python: &str) -> (TempDir, Models) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("MLmodel"), "model_id: m-7\n").unwrap();

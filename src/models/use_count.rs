@@ -1,13 +1,13 @@
-//! How many calls hold something, and whether it may still be taken.
+//! A closable use count: how many calls hold a version, and whether new ones may.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Set once nobody may take it any more.
+/// Bit that is set once no use may begin any more; the bits below are the count.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// Counts those who hold a thing, and shuts the door once it has to go. Taking one is a single atomic step.
+/// Closable use count. Taking a use is a single atomic step.
 #[derive(Debug, Default)]
 pub(super) struct UseCount {
     state: AtomicUsize,
@@ -15,13 +15,13 @@ pub(super) struct UseCount {
 }
 
 impl UseCount {
-    /// One more holder; false when the door is shut.
+    /// Adds a use; false when the count is closed.
     pub(super) fn acquire(&self) -> bool {
         let taken = |state| if state & CLOSED == 0 { Some(state + 1) } else { None };
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, taken).is_ok()
     }
 
-    /// One holder less. Whether it was the last.
+    /// Ends a use. Tells whether it was the last.
     pub(super) fn release(&self) -> bool {
         let left = self.state.fetch_sub(1, Ordering::AcqRel) - 1;
         if left == CLOSED {
@@ -30,32 +30,32 @@ impl UseCount {
         left & !CLOSED == 0
     }
 
-    /// How many hold it.
+    /// Returns the number of uses.
     pub(super) fn held(&self) -> usize {
         self.state.load(Ordering::Acquire) & !CLOSED
     }
 
-    /// Whether the door is shut.
+    /// Tells whether the count is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.state.load(Ordering::Acquire) & CLOSED != 0
     }
 
-    /// Shuts the door behind those who are in.
+    /// Closes the count: uses under way go on, new ones are refused.
     pub(super) fn close(&self) {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
-    /// Shuts the door if nobody is in; tells whether nobody was.
+    /// Closes the count if there are no uses; tells whether there were none.
     pub(super) fn close_if_idle(&self) -> bool {
         self.state.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Waits, after the door was shut, until the last holder has gone.
+    /// Waits, after the count was closed, until the last use has ended.
     pub(super) async fn drained(&self) {
         loop {
             let released = self.released.notified();
             tokio::pin!(released);
-            // From here on none is missed.
+            // Registers before looking, so that no release is missed in between.
             released.as_mut().enable();
             if self.held() == 0 {
                 return;

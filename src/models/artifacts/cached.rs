@@ -1,4 +1,4 @@
-//! A version in the cache, in use.
+//! A cached version in use.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,30 +8,30 @@ use super::manifest::{Identity, MODEL, Manifest};
 use super::partial::lock_in_use;
 use super::prune::touch;
 
-/// The file that remembers what a version needs.
+/// Name of the file that notes the memory of a version's host.
 const MEMORY: &str = "memory";
 
-/// A version in the cache, whole. While this is held, nobody removes it.
+/// Cached version, whole. While this is held, no process removes it from the cache.
 #[derive(Debug)]
 pub(crate) struct CachedVersion {
     /// The model's directory, the one that holds `MLmodel`.
     pub directory: PathBuf,
-    /// All its files together.
+    /// The bytes of all its files together.
     pub bytes: u64,
     entry: PathBuf,
     _lock: File,
 }
 
-/// What is found under a version's name.
+/// Result of looking for a version in the cache.
 pub(super) enum CacheLookup {
     Whole(CachedVersion),
-    /// It is not the version, or no longer all of it.
+    /// The entry is another version, or no longer all of it.
     Damaged(String),
     Nothing,
 }
 
 impl CachedVersion {
-    /// Looks for a version. It is used from now on.
+    /// Looks for a version, and marks it as used now.
     pub(super) fn find(entry: &Path, identity: &Identity) -> io::Result<CacheLookup> {
         let Some(lock) = lock_in_use(entry)? else { return Ok(CacheLookup::Nothing) };
         let manifest = match Manifest::read(entry) {
@@ -53,12 +53,12 @@ impl CachedVersion {
         Self { directory: entry.join(MODEL), bytes: manifest.bytes(), entry: entry.to_owned(), _lock: lock }
     }
 
-    /// The private memory, in bytes, that a host of it took when one was measured.
+    /// Returns the private bytes of one of its hosts, as noted when one was measured.
     pub(crate) fn remembered_memory(&self) -> Option<u64> {
         fs::read_to_string(self.entry.join(MEMORY)).ok()?.trim().parse().ok()
     }
 
-    /// Remembers that, as far as it can be written.
+    /// Notes the private bytes of one of its hosts, if the cache can be written.
     pub(crate) fn remember_memory(&self, bytes: u64) {
         let new = self.entry.join(format!("{MEMORY}.{}", std::process::id()));
         let written = fs::write(&new, bytes.to_string()).and_then(|()| fs::rename(&new, self.entry.join(MEMORY)));
@@ -69,7 +69,7 @@ impl CachedVersion {
 }
 
 impl Drop for CachedVersion {
-    /// It was in use until now.
+    /// Marks the version as used until now.
     fn drop(&mut self) {
         touch(&self.entry);
     }

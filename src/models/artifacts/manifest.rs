@@ -1,4 +1,4 @@
-//! What a cached version consists of: the proof that it is whole.
+//! Manifest of a cached version: its files, which prove that it is whole.
 
 use std::fs;
 use std::io;
@@ -8,41 +8,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::models::registry::{Provenance, RegistryEntry};
 
-/// The file that is written last, so that a directory without it is no version.
+/// Name of the file that is written last, so that a directory without it is no version.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// The directory beside it that holds the model.
+/// Name of the directory beside the manifest that holds the model.
 pub(super) const MODEL: &str = "model";
 
-/// The file without which a directory is no model.
+/// Name of the file without which a directory is no model.
 pub(super) const MLMODEL: &str = "MLmodel";
 
-/// What a cached version is, and its files.
+/// Identity of a cached version, and its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub identity: Identity,
     pub files: Vec<CachedFile>,
 }
 
-/// What makes a version the same version.
+/// Identity of a version: two with the same are the same version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     /// The registry's address, without credentials.
     pub registry: String,
-    /// `sentiment-model-fast/3`, or a logged model's id.
+    /// The version's name: `sentiment-model-fast/3`, or a logged model's id.
     pub version: String,
-    /// A model that was deleted and registered again starts anew at version 1, with other artifacts.
+    /// The URI of its artifacts. A model that was deleted and registered again starts anew at version 1, with other
+    /// artifacts.
     pub artifact_uri: String,
-    /// Other artifacts may also lie where those of the deleted version were. Of what was cached before this was noted
-    /// nothing is known, so it is fetched again.
+    /// The provenance. Other artifacts may also lie where those of the deleted version were. Entries that were cached
+    /// before this was noted have none, so they are fetched again.
     #[serde(default)]
     pub provenance: Provenance,
 }
 
-/// One file of a model.
+/// File of a cached model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CachedFile {
-    /// Below the model's directory.
+    /// The path below the model's directory.
     pub path: PathBuf,
     pub bytes: u64,
 }
@@ -57,8 +58,8 @@ impl Identity {
         }
     }
 
-    /// The name of its directory: readable, the same wherever and whenever it is made, and its own. Should two of them
-    /// share a hash all the same, the manifest tells them apart.
+    /// Returns the name of the version's directory: readable, the same wherever and whenever it is made, and its own.
+    /// Should two versions share a hash all the same, the manifest tells them apart.
     pub(super) fn directory_name(&self) -> String {
         let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
         let readable: String =
@@ -81,7 +82,7 @@ impl Identity {
 }
 
 impl Manifest {
-    /// Of the directory of a cached version.
+    /// Reads the manifest in the directory of a cached version.
     pub(super) fn read(entry: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(entry.join(MANIFEST))?)?)
     }
@@ -94,7 +95,7 @@ impl Manifest {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// What of it is not as it was written, if something is.
+    /// Describes the first file that is not as it was written, if there is one.
     pub(super) fn damage(&self, entry: &Path) -> Option<String> {
         let model = entry.join(MODEL);
         self.files.iter().find_map(|file| {
@@ -109,7 +110,7 @@ impl Manifest {
     }
 }
 
-/// Every file below a directory.
+/// Lists every file below a directory.
 pub(super) fn files_below(directory: &Path) -> io::Result<Vec<CachedFile>> {
     let mut files = Vec::new();
     let mut pending = vec![PathBuf::new()];
@@ -129,7 +130,7 @@ pub(super) fn files_below(directory: &Path) -> io::Result<Vec<CachedFile>> {
     Ok(files)
 }
 
-/// FNV-1a: short, and for ever the same.
+/// FNV-1a hash: short, and stable for ever, which directory names need.
 struct Fnv(u64);
 
 impl Default for Fnv {
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(names.len(), made.len());
     }
 
-    /// One that is left from before provenance was noted is still counted, and pruned in its turn.
+    /// A manifest from before provenance was noted still counts towards the limit, and is pruned in its turn.
     #[test]
     fn a_manifest_without_provenance_can_be_read() {
         let written = r#"{"identity": {"registry": "r", "version": "a/1", "artifact_uri": "s3://b"}, "files": []}"#;

@@ -1,4 +1,4 @@
-//! The files of models: fetched once for each version, kept on disk, shared with other Signalboxes and by restarts.
+//! Artifacts of models: fetched once for each version, kept on disk, shared with other Signalboxes and by restarts.
 //!
 //! ```text
 //! <models.cache.directory>/
@@ -34,10 +34,10 @@ use served::ServedArtifacts;
 
 pub(super) use cached::CachedVersion;
 
-/// How often a version is looked for again that another Signalbox fetched, or removed, at the same moment.
+/// Attempts to fetch a version that another Signalbox fetches, or removes, at the same moment; then the load fails.
 const ATTEMPTS: usize = 4;
 
-/// The files of models, on disk.
+/// Artifacts of models, in a cache on disk.
 #[derive(Debug, Clone)]
 pub(super) struct Artifacts {
     cache: Arc<ArtifactCache>,
@@ -45,24 +45,24 @@ pub(super) struct Artifacts {
 
 #[derive(Debug)]
 struct ArtifactCache {
-    /// `None` when nobody says where.
+    /// None when neither config nor environment names one.
     directory: Option<PathBuf>,
-    /// In bytes.
+    /// The most bytes that are kept.
     limit: u64,
-    /// Whoever fetches a version has its turn, so that it is downloaded once.
+    /// One lock for each version under way, so that it is downloaded once.
     fetch_locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    /// Pruning, which nobody waits for.
+    /// Pruning, which no load waits for.
     tasks: TaskTracker,
 }
 
 impl Artifacts {
-    /// The cache in this directory, or in `signalbox/models` of the user's cache directory. Nothing is made yet; what
-    /// processes have left behind that were ended in the middle of a download is removed meanwhile.
+    /// Opens the cache in this directory, or in `signalbox/models` of the user's cache directory. Nothing is made yet;
+    /// leftovers of processes that ended in the middle of a download are removed meanwhile.
     pub(super) fn open(directory: Option<&Path>, limit: u64, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let directory = directory.map(Path::to_owned).or_else(|| usual_directory(env));
         let directory = directory.map(|directory| std::path::absolute(&directory).unwrap_or(directory));
         if let Some(directory) = directory.clone() {
-            // It may be gigabytes. What is in use is locked, so it can be done beside everything else.
+            // Leftovers may be gigabytes. Directories in use are locked, so the sweep can run beside everything else.
             match tokio::runtime::Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn_blocking(move || sweep(&directory))),
                 Err(_) => sweep(&directory),
@@ -72,12 +72,16 @@ impl Artifacts {
         Self { cache: Arc::new(cache) }
     }
 
-    /// Where the environments are kept that MLflow makes. They do not count towards the limit.
+    /// Returns the directory of the environments that MLflow makes. They do not count towards the limit.
     pub(super) fn environments(&self) -> Option<PathBuf> {
         self.cache.directory.as_ref().map(|directory| directory.join("environments"))
     }
 
-    /// The files of a version: those in the cache if they are whole, else fetched.
+    /// Returns the files of a version: those in the cache if they are whole, else fetched.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the registry or the artifact store, or of the disk that holds the cache.
     pub(super) async fn fetch(&self, registry: &Registry, resolved: &RegistryEntry) -> Result<CachedVersion, Fault> {
         let cache = self.cache.directory.as_deref().ok_or_else(|| {
             unavailable("there is no home directory to keep models in; set models.cache.directory".to_owned())
@@ -93,7 +97,12 @@ impl Artifacts {
         })
     }
 
-    async fn fetch_into(&self, cache: &Path, registry: &Registry, resolved: &RegistryEntry) -> Result<CachedVersion, FetchError> {
+    async fn fetch_into(
+        &self,
+        cache: &Path,
+        registry: &Registry,
+        resolved: &RegistryEntry,
+    ) -> Result<CachedVersion, FetchError> {
         let identity = Identity::new(registry.identity(), resolved);
         let name = identity.directory_name();
         let entry = cache.join(&name);
@@ -134,14 +143,14 @@ impl Artifacts {
         })
     }
 
-    /// Keeps to the limit, without anyone waiting for that.
+    /// Prunes the cache to its limit in the background.
     fn prune(&self, cache: &Path) {
         let (cache, limit) = (cache.to_owned(), self.cache.limit);
         self.cache.tasks.spawn_blocking(move || prune::prune(&cache, limit));
     }
 }
 
-/// What is in the cache of a version, if that is all of it. What is not is taken away.
+/// Finds a version in the cache, if it is whole there. A damaged entry is removed.
 async fn find(entry: &Path, identity: &Identity) -> Result<Option<CachedVersion>, FetchError> {
     let identity = identity.clone();
     on_disk(entry, move |entry| match CachedVersion::find(entry, &identity)? {
@@ -150,7 +159,7 @@ async fn find(entry: &Path, identity: &Identity) -> Result<Option<CachedVersion>
         CacheLookup::Damaged(damage) => {
             tracing::warn!(directory = %entry.display(), damage, "a cached model is damaged, and fetched again");
             match remove(entry) {
-                // Another was faster.
+                // Another Signalbox was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 removed => removed.map(|()| None),
             }
@@ -177,7 +186,7 @@ async fn download(
     if is_model { Ok(files) } else { Err(no_model(&resolved.artifact_uri).into()) }
 }
 
-/// Does what may block.
+/// Runs disk work on a thread that may block.
 async fn on_disk<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,

@@ -15,51 +15,51 @@ use super::manifest::{CachedFile, MLMODEL};
 use crate::message::Fault;
 use crate::models::registry::{RestClient, not_found, unavailable};
 
-/// How many requests are under way at once.
+/// Requests that are under way at once.
 const CONCURRENCY: usize = 8;
 
-/// Deeper directories are a server's mistake.
+/// Depth of directories beyond which a listing is taken for a server's mistake.
 const DEEPEST: usize = 64;
 
-/// Where a server serves artifacts.
+/// Path below which a server serves artifacts.
 const ENDPOINT: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
-/// A directory of artifacts on a tracking server.
+/// Directory of artifacts on a tracking server.
 #[derive(Debug)]
 pub(super) struct ServedArtifacts<'a> {
     server: &'a RestClient,
     /// The server's address of all artifacts.
     endpoint: Url,
-    /// The directory below it.
+    /// The directory below that address.
     root: String,
 }
 
-/// What is to be done.
+/// Step of a download that is to be done.
 enum TransferStep {
     List { directory: String },
     Download(ListedFile),
 }
 
-/// What was done.
+/// Result of a step.
 enum TransferResult {
     Listed(Vec<TransferStep>),
     Downloaded(CachedFile),
 }
 
-/// A file, as listed.
+/// File, as listed.
 struct ListedFile {
     path: String,
     bytes: Option<u64>,
 }
 
 impl<'a> ServedArtifacts<'a> {
-    /// The directory that an artifact URI means, if it is one that the tracking server serves (or another that it
-    /// names).
+    /// Finds the directory that an artifact URI means, if it is one that the tracking server serves (or another server
+    /// that the URI names).
     pub(super) fn at(server: &'a RestClient, artifact_uri: &str) -> Option<Self> {
         let (endpoint, root) = if let Some(rest) = artifact_uri.strip_prefix("mlflow-artifacts:") {
             let mut endpoint = server.address().clone();
             let root = match rest.strip_prefix("//") {
-                // `mlflow-artifacts:///path` has no host either.
+                // `mlflow-artifacts:///path` names no host either.
                 Some(rest) if !rest.starts_with('/') => {
                     let (host, root) = rest.split_once('/')?;
                     let named = Url::parse(&format!("{}://{host}", endpoint.scheme())).ok()?;
@@ -85,7 +85,7 @@ impl<'a> ServedArtifacts<'a> {
         Some(Self { server, endpoint, root: root.trim_matches('/').to_owned() })
     }
 
-    /// Downloads everything into a directory that is there. What it consists of now.
+    /// Downloads everything into an existing directory, and returns its files.
     pub(super) async fn download(&self, into: &Path) -> Result<Vec<CachedFile>, FetchError> {
         let first = self.list(into, String::new()).await?;
         if !first.iter().any(|step| matches!(step, TransferStep::Download(file) if file.path == MLMODEL)) {
@@ -116,7 +116,8 @@ impl<'a> ServedArtifacts<'a> {
             TransferStep::List { directory } => self.list(into, directory).await.map(TransferResult::Listed),
             TransferStep::Download(file) => {
                 let bytes = match self.download_file(into, &file).await {
-                    // A connection may break; that is no reason to begin with the first file again.
+                    // A broken connection is no reason to begin with the first file again, so the file is tried once
+                    // more.
                     Err(FetchError::Fault(fault)) if fault.retryable => {
                         tracing::debug!(path = file.path, %fault, "a file is downloaded again");
                         self.download_file(into, &file).await?
@@ -128,7 +129,7 @@ impl<'a> ServedArtifacts<'a> {
         }
     }
 
-    /// What is directly in a directory, which is made.
+    /// Lists the content of a directory, and makes that directory.
     async fn list(&self, into: &Path, directory: String) -> Result<Vec<TransferStep>, FetchError> {
         if directory.split('/').count() > DEEPEST {
             return Err(unavailable(format!("the artifacts at {} are too deep: {directory}", self.root)).into());
@@ -198,7 +199,7 @@ fn joined(directory: &str, name: &str) -> String {
     }
 }
 
-/// Whether a name stays below the directory that it is listed in, on any system.
+/// Tells whether a name stays below the directory that it is listed in, on any system.
 fn is_safe(name: &str) -> bool {
     !name.is_empty()
         && !name.contains(['\\', '\0'])
@@ -210,7 +211,7 @@ fn is_safe(name: &str) -> bool {
 
 #[derive(Debug, Deserialize)]
 struct Listing {
-    /// An empty directory has none, and neither has one that does not exist.
+    /// The files; an empty directory has none, and neither has one that does not exist.
     #[serde(default)]
     files: Vec<FoundFile>,
 }
@@ -223,7 +224,7 @@ struct FoundFile {
     file_size: Option<Size>,
 }
 
-/// 64-bit numbers are texts in the JSON form of protocol buffers; MLflow makes them numbers.
+/// Size of a file. 64-bit numbers are texts in the JSON form of protocol buffers; MLflow makes them numbers.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Size {

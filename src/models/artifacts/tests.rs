@@ -20,13 +20,13 @@ use crate::message::Code;
 use crate::models::host::{Template, TemplateSpec};
 use crate::models::registry::{Addresses, Provenance, Registration};
 
-/// A tracking server that serves files.
+/// Tracking server that serves files.
 struct Server {
     address: String,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-    /// What is listed beside the files, whatever the directory.
+    /// Entries that are listed beside the files, whatever the directory.
     also_listed: Arc<Mutex<Vec<serde_json::Value>>>,
-    /// How many files were asked for, and how many at most at once.
+    /// The number of files that were asked for.
     downloads: Arc<AtomicUsize>,
     /// The `authorization` header of each request, empty without one.
     authorizations: Arc<Mutex<Vec<String>>>,
@@ -113,7 +113,7 @@ fn open(cache: &TempDir, limit: u64) -> Artifacts {
     Artifacts::open(Some(cache.path()), limit, &|_| None)
 }
 
-/// What is in the cache's directory, without what tells one hash from another.
+/// Lists the directories in the cache, without their hashes.
 fn kept(cache: &TempDir) -> Vec<String> {
     let names = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.map(|name| name.rsplit_once('-').unwrap().0.to_owned()).collect();
@@ -121,7 +121,7 @@ fn kept(cache: &TempDir) -> Vec<String> {
     names
 }
 
-/// Waits until the cache has been pruned as often as something was fetched.
+/// Waits until the cache has been pruned as often as a version was fetched.
 async fn pruned(artifacts: &Artifacts) {
     artifacts.cache.tasks.close();
     artifacts.cache.tasks.wait().await;
@@ -147,7 +147,7 @@ async fn a_model_is_fetched_as_a_whole_and_once() {
     assert_eq!(fs::read(cached.directory.join("data/a b/weights")).unwrap(), vec![7; 300_000]);
     assert_eq!(fs::read(cached.directory.join("empty")).unwrap(), b"");
     assert_eq!(fs::read_dir(&cached.directory).unwrap().count(), 3);
-    // After a restart it is there, and what was learned of it.
+    // After a restart the version is there, and so is its noted memory.
     assert_eq!(cached.remembered_memory(), None);
     cached.remember_memory(12_345);
     drop(cached);
@@ -218,11 +218,11 @@ async fn the_least_recently_used_go_first_and_those_in_use_stay() {
     drop(artifacts.fetch(&registry, &version(3, large)).await.unwrap());
     pruned(&artifacts).await;
     assert_eq!(kept(&cache), ["a-model-1", "a-model-3"]);
-    // Another Signalbox keeps to what is in use here.
+    // Another Signalbox keeps the versions that are in use here.
     prune::prune(cache.path(), 0);
     assert_eq!(kept(&cache), ["a-model-1"]);
     assert!(first.directory.join("MLmodel").exists());
-    // One that is too large by itself works as long as it is used.
+    // A version that is too large by itself works as long as it is used.
     let tight = open(&cache, 1);
     let second = tight.fetch(&registry, &version(2, large)).await.unwrap();
     pruned(&tight).await;
@@ -324,7 +324,7 @@ fn a_fetch_that_nobody_waits_for_leaves_nothing() {
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
 }
 
-/// The program that is killed: this test alone, as a process of its own.
+/// The process that is killed runs this test alone.
 #[test]
 fn killed_half_way_nothing_is_taken_for_whole() {
     const CACHE: &str = "SIGNALBOX_TEST_CACHE";

@@ -67,7 +67,7 @@ fn who_comes_first_goes_first_and_who_has_gone_away_is_passed_over() {
     let (host, who) = places.next(|who| *who != 'a').unwrap();
     assert_eq!(who, 'b');
     places.give_back(&host, false);
-    // A place that is free belongs to whoever waits.
+    // A free place belongs to the call that waits for it.
     assert!(places.take(false).is_none());
     assert_eq!(next(&mut places).unwrap().1, 'c');
 }
@@ -96,7 +96,7 @@ fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them(
     assert!(!places.runs_late(&host), "there is no other");
     let other = places.take(false).unwrap();
     assert!(places.runs_late(&host));
-    // The third place is still to be had.
+    // The third place can still be taken.
     let third = places.take(false).unwrap();
     places.give_back(&other, false);
     assert!(places.lost().is_empty());
@@ -107,7 +107,7 @@ fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them(
     places.add(FakeHost::new(1));
     assert_eq!(places.take(false).unwrap().number, 1);
 
-    // One that comes to its end while there are others is as if it had not been late.
+    // A late call that ends while there are others is as if it had not been late.
     let mut places = self::places(1, 2, 2);
     let [late, other] = [(); 2].map(|()| places.take(false).unwrap());
     assert!(places.runs_late(&late));
@@ -132,7 +132,7 @@ fn a_host_that_is_gone_is_missed_once_by_all_who_were_in_it() {
     places.add(FakeHost::new(2));
     assert_eq!(places.free(), 2);
 
-    // And so is one that ends while nobody calls it.
+    // A host that ends while nobody calls it is missed as well.
     let mut places = self::places(2, 2, 4);
     let host = places.take(false).unwrap();
     places.give_back(&host, false);
@@ -171,8 +171,8 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
 }
 
 proptest! {
-    /// Whatever happens: no host has more calls than threads, nor beside one that is to be alone; and once all calls have
-    /// ended and every lost host is replaced, nobody waits and every place is free.
+    /// Invariants: no host has more calls than threads, nor another beside one that is to be alone; and once all calls
+    /// have ended and every lost host is replaced, no call waits and every place is free.
     #[test]
     fn no_place_is_lost_and_none_is_given_twice(
         (hosts, threads) in (1..4_usize, 1..5_usize), at_once in 1..20_usize, actions in actions()
@@ -220,7 +220,7 @@ proptest! {
                 prop_assert!(beside <= most);
             }
         }
-        // Hosts that ended while they were idle are still counted among those that are there.
+        // Hosts that ended while they were idle still count among those that are there.
         prop_assert!(calls.is_empty() && places.waiting.is_empty());
         prop_assert_eq!(places.hosts.len(), hosts);
         prop_assert_eq!(places.free(), at_once.min(hosts * threads));

@@ -1,7 +1,7 @@
-//! MLflow's Model Registry: which version a URI stands for now, and where its artifacts are.
+//! MLflow's Model Registry: the version that a URI stands for now, and the location of its artifacts.
 //!
 //! A tracking server is asked over its REST API. Every other kind of tracking URI is read by MLflow's own client, in a
-//! process of its own (a clerk), so that whatever works in the user's MLflow works here.
+//! process of its own, so that all stores that work in the user's MLflow work here.
 
 mod access;
 mod address;
@@ -21,7 +21,8 @@ use super::host::Template;
 use super::uri::{Pick, Target};
 use crate::message::{Code, Fault, Stage};
 use call::{
-    DownloadUriAnswer, LoggedAnswer, ModelAnswer, ModelVersion, RegistryCall, RegisteredModel, VersionAnswer, VersionsAnswer, highest, says_by_row,
+    DownloadUriAnswer, LoggedAnswer, ModelAnswer, ModelVersion, RegisteredModel, RegistryCall, VersionAnswer,
+    VersionsAnswer, highest, says_by_row,
 };
 use python_client::PythonClient;
 
@@ -32,7 +33,6 @@ pub(super) use picked_versions::PickedVersions;
 pub(super) use registration::{Provenance, Registration};
 pub(super) use rest::RestClient;
 
-
 /// MLflow's Model Registry.
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -42,24 +42,24 @@ pub(super) struct Registry {
     client: PythonClient,
 }
 
-/// What a model URI stands for now.
+/// Entry of one version in the registry: the version that a model URI stands for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RegistryEntry {
-    /// What messages call it: `sentiment-model-fast/3`, or a logged model's id.
+    /// The name in messages: `sentiment-model-fast/3`, or a logged model's id.
     pub name: String,
-    /// Which version it is.
+    /// The registration, which tells two versions of one number apart.
     pub registration: Registration,
     /// The URI that always means this version: `models:/sentiment-model-fast/3`.
     pub uri: String,
-    /// Where its artifacts are.
+    /// The URI of its artifacts.
     pub artifact_uri: String,
-    /// Whether its registry has a way of its own to the artifacts, which only MLflow's client knows and only by `uri`.
+    /// Whether its registry hands out artifacts in a way that only MLflow's client knows, and only by `uri`.
     pub own_way: bool,
     /// Whether it is tagged `signalbox.batch: rows`.
     pub is_tagged: bool,
 }
 
-/// How one of MLflow's stores is asked.
+/// Way of asking one of MLflow's stores.
 #[derive(Debug)]
 enum Store {
     RestClient(RestClient),
@@ -67,8 +67,8 @@ enum Store {
 }
 
 impl Registry {
-    /// The registry at these addresses. Nothing is asked yet. `env` reads an environment variable: who is asking is
-    /// said there. PythonClient are forked from the template.
+    /// Builds the registry at these addresses. Nothing is asked yet. `env` reads an environment variable, from which
+    /// the credentials come. The processes of MLflow's client are forked from the template.
     pub(super) fn new(
         addresses: Addresses,
         env: &dyn Fn(&str) -> Option<String>,
@@ -85,7 +85,7 @@ impl Registry {
         })
     }
 
-    /// The version that a model URI stands for now.
+    /// Resolves the version that a model URI stands for now.
     pub(super) async fn resolve(&self, target: &Target) -> Result<RegistryEntry, Fault> {
         match target {
             Target::Registered { name, pick } => self.resolve_registered(name, pick).await,
@@ -96,7 +96,7 @@ impl Registry {
         }
     }
 
-    /// What these picks of a registered model stand for now: nothing, when it was deleted.
+    /// Looks up the versions that these picks of a registered model stand for now: none, when it was deleted.
     pub(super) async fn current(&self, name: &str, picks: &HashSet<Pick>) -> Result<PickedVersions, Fault> {
         let is_named = |pick: &Pick| matches!(pick, Pick::Version(_));
         let model = if picks.iter().all(is_named) {
@@ -123,12 +123,12 @@ impl Registry {
         Ok(snapshot)
     }
 
-    /// What tells this registry from others, whoever is asking.
+    /// Returns the identity of this registry, the same whoever is asking.
     pub(super) fn identity(&self) -> String {
         self.addresses.registry().without_credentials()
     }
 
-    /// The tracking server, if it is one that we can ask ourselves.
+    /// Returns the tracking server, if it is one that Signalbox can ask itself.
     pub(super) fn tracking_server(&self) -> Option<&RestClient> {
         match &self.tracking {
             Store::RestClient(rest) => Some(rest),
@@ -136,14 +136,15 @@ impl Registry {
         }
     }
 
-    /// Has a clerk of its own download what is at this URI into a directory that is there. Dropped, it stops.
+    /// Downloads the artifacts at this URI by a process of MLflow's client. Dropped, the download stops.
     pub(super) async fn download_by_client(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
         self.client.download(uri, directory).await
     }
 
     async fn resolve_registered(&self, name: &str, pick: &Pick) -> Result<RegistryEntry, Fault> {
-        // One after the other: should the version be registered again in between, its files are newer than what it is
-        // taken for, and following the registry finds that out; the other way about nobody would.
+        // The two calls run one after the other: should the version be registered again in between, its files are newer
+        // than the registration they are taken for, and following the registry finds that out; the other way about
+        // nobody would.
         let found = self.version(name, pick).await?;
         let (registration, is_tagged) = (Registration::from(&found), says_by_row(&found.tags));
         let version = &registration.version;
@@ -174,7 +175,7 @@ impl Registry {
         })
     }
 
-    /// The version that is picked, if it is ready.
+    /// Looks up the picked version, if it is ready.
     async fn version(&self, name: &str, pick: &Pick) -> Result<ModelVersion, Fault> {
         let found = match pick {
             Pick::Version(number) => {
@@ -183,7 +184,7 @@ impl Registry {
             }
             Pick::Alias(alias) => {
                 let found = self.ask::<VersionAnswer>(&self.registry, RegistryCall::Alias { name, alias }).await;
-                // MLflow does not say which model has no such alias.
+                // MLflow's message does not say which model has no such alias.
                 let named = |fault: Fault| match fault.code {
                     Code::ResourceDoesNotExist => not_found(format!("models:/{name}@{alias}: {}", fault.message)),
                     _ => fault,
@@ -205,7 +206,7 @@ impl Registry {
         Ok(found)
     }
 
-    /// What a version is now, ready or not; none when there is none with that number.
+    /// Looks up the registration of a version, ready or not; none when there is none with that number.
     async fn registration(&self, name: &str, version: &str) -> Result<Option<Registration>, Fault> {
         match self.ask::<VersionAnswer>(&self.registry, RegistryCall::Version { name, version }).await {
             Ok(answer) => Ok(answer.model_version.as_ref().map(Registration::from)),
@@ -232,8 +233,8 @@ impl Registry {
     }
 }
 
-/// A version that is still being registered may be ready soon; one that could not be registered never will be.
-/// Older servers do not say.
+/// Checks the status of a version: one that is still being registered may be ready soon; one that could not be
+/// registered never will be. Older servers state no status.
 fn check_ready(what: &str, status: Option<&str>, ready: &str) -> Result<(), Fault> {
     match status {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! PythonClient: processes that ask MLflow's own client (`process.py`) what cannot be asked over REST.
+//! Client of MLflow's own Python API, as processes (`clerk.py`), for calls that have no REST form.
 
 use std::fmt;
 use std::path::Path;
@@ -18,22 +18,22 @@ use crate::message::Fault;
 use crate::models::host::{Child, Lost, Task, Template};
 use crate::models::uri::redacted;
 
-/// How long MLflow's client may take for one call. It tries again what fails, for minutes if it is let.
+/// Longest time that MLflow's client may take for one call. It tries again after failures, for minutes if it is let.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a process answers when there is no store at the address that it was given.
+/// Error code of the client when there is no store at the address that it was given.
 const NO_STORE: &str = "NO_STORE";
 
-/// MLflow's own client, as processes.
+/// Client of MLflow's own Python API, as processes that are forked from a template.
 #[derive(Debug)]
 pub(super) struct PythonClient {
     template: Template,
     addresses: Addresses,
-    /// The one that is kept for the questions of every day, while nobody is asking it.
+    /// The process that is kept for everyday calls, while no call is using it.
     lasting: Mutex<Option<Child>>,
 }
 
-/// What a process is asked: the call itself, and whom to ask.
+/// Message to the process: the call itself, and the addresses that it goes to.
 #[derive(Serialize)]
 struct ClientCall<'a, Q> {
     tracking_uri: &'a str,
@@ -42,7 +42,7 @@ struct ClientCall<'a, Q> {
     call: Q,
 }
 
-/// Everything at `uri`, as this directory.
+/// Downloads everything at `uri`, as this directory.
 #[derive(Serialize)]
 #[serde(tag = "operation", rename = "download")]
 struct DownloadCall<'a> {
@@ -57,7 +57,7 @@ enum ClientOutcome<T> {
     Error(ClientException),
 }
 
-/// An exception of MLflow's client.
+/// Exception of MLflow's client.
 #[derive(Deserialize)]
 struct ClientException {
     error_code: String,
@@ -69,13 +69,14 @@ impl PythonClient {
         Self { template, addresses, lasting: Mutex::default() }
     }
 
-    /// Asks the lasting process, one call after the other. One that does not answer in time is killed, and so is one
-    /// whose answer nobody waits for any longer; the next call gets a new one.
+    /// Makes a call by the lasting process, one call after the other. A process that does not answer in time is killed,
+    /// and so is one whose answer nobody waits for any longer; the next call gets a new one.
     pub(super) async fn ask<T: DeserializeOwned>(&self, call: RegistryCall<'_>) -> Result<T, Fault> {
         let what = || format!("the registry at {} cannot be read", self.addresses.registry().shown());
         let asked = timeout(TIMEOUT, async {
             let mut lasting = self.lasting.lock().await;
-            // Whatever happens to this one while it is asked, it is back in its place only after an answer.
+            // A process is put back only after an answer, so that one that is lost while it is asked is never used
+            // again.
             if let Some(mut process) = lasting.take().filter(|process| !process.is_gone())
                 && let Ok(outcome) = self.ask_this(&mut process, &call).await
             {
@@ -90,7 +91,7 @@ impl PythonClient {
         asked.await.unwrap_or_else(|_| Err(failed(what, &format!("no answer within {}", in_words(TIMEOUT)))))
     }
 
-    /// Downloads what is at this URI as `directory`, which is not there yet, by a process of its own.
+    /// Downloads the artifacts at this URI as `directory`, which does not exist yet, by a process of its own.
     pub(super) async fn download(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
         let what = || format!("the artifacts at {} cannot be downloaded", redacted(uri));
         let mut process = self.fork(what).await?;
@@ -118,7 +119,8 @@ impl PythonClient {
 }
 
 impl<T> ClientOutcome<T> {
-    /// What over REST is a 400 or a 404 will not come right by itself.
+    /// Converts an exception to a fault: an exception that would be a 400 or a 404 over REST will not come right by
+    /// itself.
     fn into_result(self, what: impl Fn() -> String) -> Result<T, Fault> {
         match self {
             Self::Answer(answer) => Ok(answer),
@@ -150,7 +152,7 @@ mod tests {
     use crate::models::host::TemplateSpec;
     use crate::models::registry::call::ModelAnswer;
 
-    /// Nothing about the model is wrong then, and only the address can be mended.
+    /// An address without a store says nothing about the model, and only the address can be mended.
     #[tokio::test]
     #[ignore = "needs MLflow; tests/run starts it"]
     async fn an_address_without_a_store_is_a_503_that_says_what_to_check() {
@@ -173,7 +175,7 @@ mod tests {
         tasks.wait().await;
     }
 
-    /// A process that is gone, or that nobody waits for any longer, is replaced; the others' answers are their own.
+    /// A process that is gone, or that nobody waits for any longer, is replaced; each call gets its own answer.
     #[tokio::test]
     #[ignore = "needs MLflow; tests/run starts it"]
     async fn a_clerk_that_is_lost_is_replaced() {

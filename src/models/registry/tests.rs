@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::models::host::TemplateSpec;
 
-/// A registry that answers every call by `answer`, given the path and query asked for and the `authorization` header.
+/// Serves a registry that answers every call by `answer`, given the path and query asked for and the `authorization`
+/// header.
 async fn answering(answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> String {
     let handler = move |request: Request| async move {
         let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
@@ -221,15 +222,14 @@ async fn the_registry_may_be_another_server_than_that_of_logged_models() {
     assert!(registry.identity().starts_with(models.trim_end_matches('/')));
 }
 
-/// A model as MLflow keeps it: each version with its stage and what it was made from, and which version each alias
-/// stands for.
+/// Model as MLflow keeps it: each version with its stage and provenance, and the version behind each alias.
 #[derive(Debug, Clone, Default)]
 struct World {
     versions: BTreeMap<u64, (&'static str, Made)>,
     aliases: BTreeMap<String, u64>,
 }
 
-/// The source, the run, and when a version was registered.
+/// Source, run, and time of registration of a version.
 type Made = (Option<char>, Option<char>, u64);
 
 impl World {
@@ -244,7 +244,7 @@ impl World {
         shown
     }
 
-    /// As MLflow 3.17 answers; the highest version of each stage, in no order that could be relied on.
+    /// Lists versions as MLflow 3.17 answers; the highest of each stage, in no order that could be relied on.
     fn latest(&self, stage: Option<&str>) -> Vec<serde_json::Value> {
         let mut highest = HashMap::new();
         for (version, (of, _)) in &self.versions {

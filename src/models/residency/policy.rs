@@ -1,131 +1,136 @@
-//! Which loaded versions stay, and which must go: by memory, by time, and never while one is in use.
+//! Residency policy: which loaded versions stay, and which are unloaded; by memory, by time, and never while one is in
+//! use.
 //!
-//! A pure policy: it has no clock and does nothing itself. Times count from some start. What it is told must be one
-//! consistent picture, and what it decides is carried out before it is asked again.
+//! The policy is pure: it has no clock and does nothing itself. Times count from some start. The view that it is given
+//! must be consistent, and its decision must be carried out before it is asked again.
 
 use std::time::Duration;
 
 use crate::models::usage::Habit;
 
-/// The longest that a version may stay for having been dear to load.
+/// Longest time that a version may stay for having been expensive to load: 120 s, so that no single load blocks the
+/// memory for longer.
 const LONGEST_STAY: Duration = Duration::from_secs(120);
 
-/// A wait, in calls, below which no two differ.
+/// Wait, in calls, below which all waits count as equal.
 const SOON: f32 = 1.0;
 
-/// A load that takes no longer than this earns no stay.
+/// Load time up to which a load earns no minimum stay.
 const CHEAP: Duration = Duration::from_millis(500);
 
-/// Loads that take no longer than this are alike. They differ more by accident than by model, and the first of a version
-/// takes several times as long as those after it, so what they took says less about what stays than who is called.
+/// Load time up to which loads count as alike. They differ more by accident than by model, and the first load of a
+/// version takes several times as long as those after it, so their times say less about which version should stay than
+/// the calls do.
 ///
-/// What was that quick to load may be let go ahead of need: that it is missed after all, once in several times, costs no
-/// more than each time to wait for a process to end.
+/// A version that was that quick to load may be unloaded ahead of need: if it is missed after all, once in several
+/// times, that costs no more than waiting for the end of a process each time.
 const QUICK: Duration = Duration::from_millis(100);
 
-/// The part of the memory that is kept free at most.
+/// Divisor of the memory limit for the largest headroom: at most an eighth of the memory is kept free.
 const LARGEST_HEADROOM: u64 = 8;
 
-/// The rules of the house, as configured.
+/// Rules of residency, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::models) struct Rules {
-    /// How many bytes all hosts may hold for themselves.
+    /// The bytes that all hosts may hold for themselves; unlimited without it.
     pub(in crate::models) memory_limit: Option<u64>,
-    /// How long a version stays that nobody uses.
+    /// The time after which an unused version is unloaded.
     pub(in crate::models) idle_timeout: Option<Duration>,
-    /// How long a version stays at least, once it is loaded.
+    /// The time that a version stays at least, once it is loaded.
     pub(in crate::models) minimum_stay: Duration,
 }
 
-/// A version that is loaded.
+/// Loaded version, as the policy sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Resident<K> {
     pub(super) key: K,
-    /// Its hosts' private bytes, as measured last. Those of a version that is made to go count as unloading instead.
+    /// Private bytes of its hosts, as measured last. Those of a version that is being unloaded count as a claim
+    /// instead.
     pub(super) memory: u64,
-    /// The same when it had been loaded and warmed.
+    /// Private bytes of its hosts when it had been loaded and warmed.
     pub(super) memory_when_loaded: u64,
     pub(super) loaded_at: Duration,
-    /// How long its load took: what it costs to have it back.
+    /// The duration of its load: the cost of having it back.
     pub(super) load_cost: Duration,
     pub(super) habit: Habit,
     /// Whether it was loaded with no request waiting for it.
     pub(super) preloaded: bool,
-    /// Whether anyone holds a lease on it.
+    /// Whether any lease on it is held.
     pub(super) in_use: bool,
-    /// Whether it was asked to stay whatever happens.
+    /// Whether an operator pinned it.
     pub(super) pinned: bool,
 }
 
 /// Memory that is taken, or spoken for, and belongs to no resident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct MemoryClaims {
-    /// Of processes that were told to go and are not yet gone.
+    /// Bytes of processes that were told to end and have not ended yet.
     pub(super) unloading: u64,
-    /// Of loads that are under way.
+    /// Bytes of loads that are under way.
     pub(super) loading: u64,
-    /// Of loads that asked before, and begin when enough of what is unloading has gone.
+    /// Bytes of loads that asked before, and begin when enough of the ending processes have gone.
     pub(super) promised: u64,
 }
 
-/// A load that wants room.
+/// Demand of a load for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RoomDemand {
-    /// How many bytes it will hold, as far as is known.
+    /// The bytes that it will hold, as far as is known.
     pub(super) memory: u64,
-    /// How long whoever wants it can wait for room.
+    /// The time that the load can wait for room.
     pub(super) patience: Duration,
 }
 
-/// Whether there is room for one more.
+/// Decision on whether there is room for one more load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RoomDecision<K> {
-    /// There is.
+    /// There is room.
     Free,
-    /// There will be when what is unloading has gone: it may be promised.
+    /// There will be room when the ending processes have gone: it may be promised.
     Coming,
-    /// It will be coming when all of these have been told to go. None of them is superfluous.
+    /// Room will be coming when all of these versions have been told to go. None of them is superfluous.
     Evict(Vec<K>),
-    /// There may be soon: something is loading, in use or too new to go. Ask again at this time, and whenever a load has
-    /// ended, or something is no longer in use.
+    /// There may be room soon: a version is loading, in use or too new to go. The load asks again at this time, and
+    /// whenever a load has ended, or a version is no longer in use.
     Wait {
         until: Option<Duration>,
     },
     Refuse(RoomRefusal),
 }
 
-/// Why there is no room.
+/// Reason for which there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RoomRefusal {
-    /// More than there is in all.
+    /// The load needs more than the whole limit.
     #[error("it needs {needed} bytes, and models.memory_limit is {limit}")]
     TooLarge { needed: u64, limit: u64 },
-    /// More than pinned models leave.
+    /// The load needs more than pinned models leave.
     #[error("it needs {needed} bytes, and pinned models leave {left} of models.memory_limit")]
     Pinned { needed: u64, left: u64 },
-    /// Others were loaded so recently that making them go at once would be all loading and no answering.
+    /// The others were loaded so recently that evicting them at once would be all loading and no answering (thrashing).
     #[error("the memory is taken by models that were loaded a moment ago")]
     Thrash {
-        /// How long until enough of them may go.
+        /// The time until enough of them may go.
         retry_after: Duration,
     },
 }
 
-/// What to do about memory that has grown beyond the limit.
+/// Plan for memory that has grown beyond the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Excess<K> {
-    /// These must go.
+    /// The versions that must go.
     pub(super) evict: Vec<K>,
-    /// This one has grown the most since it was loaded: let its calls end, and replace its hosts.
+    /// The version that has grown the most since it was loaded: its calls may end, and its hosts are replaced.
     pub(super) recycle: Option<K>,
 }
 
 impl Rules {
-    /// Whether a load may begin. Loads ask one after the other: the next only when this one may begin, has a promise, or
-    /// has given up; else two would wait for the same room.
+    /// Decides whether a load may begin. Loads ask one after the other: the next only when this one may begin, has a
+    /// promise, or has given up; else two would wait for the same room.
     ///
-    /// One with a promise asks again whenever a process has gone, and counts the promises made before its own: those
-    /// made later take nothing from it, so however many come, it may begin when what was unloading has gone.
+    /// A load with a promise asks again whenever a process has gone, and counts the promises made before its own:
+    /// promises made later take nothing from it, so however many come, it may begin when the processes have gone that
+    /// were ending.
     pub(super) fn room<K: Copy + Ord>(
         &self,
         residents: &[Resident<K>],
@@ -159,15 +164,15 @@ impl Rules {
         {
             return RoomDecision::Wait { until: Some(time) };
         }
-        // Calls and loads may end at any moment; a stay does not.
+        // Calls and loads may end at any moment; a minimum stay does not.
         match self.soonest(residents, |_| true, missing) {
             Some(time) if time > patience_ends => RoomDecision::Refuse(RoomRefusal::Thrash { retry_after: time - now }),
             Some(_) | None => RoomDecision::Wait { until: None },
         }
     }
 
-    /// Who goes ahead of the next load, where memory is short, so that a load of so many bytes finds room and need not
-    /// wait for the end of a process. Only what is quick to have back.
+    /// Chooses the versions to unload ahead of the next load, where memory is short, so that a load of so many bytes
+    /// finds room and need not wait for the end of a process. Only versions that are quick to have back are chosen.
     pub(super) fn headroom<K: Copy + Ord>(
         &self,
         residents: &[Resident<K>],
@@ -185,17 +190,22 @@ impl Rules {
         if residents.iter().any(is_dear) { Vec::new() } else { go }
     }
 
-    /// Who has been unused for so long that they must go.
+    /// Lists the versions that have been unused for so long that they must go.
     pub(super) fn idle<K: Copy>(&self, residents: &[Resident<K>], now: Duration) -> Vec<K> {
         let due = |resident: &&Resident<K>| self.goes_idle(resident).is_some_and(|time| time <= now);
         residents.iter().filter(due).map(|resident| resident.key).collect()
     }
 
-    /// What to do when more memory is measured than is allowed; nothing, when it is not.
+    /// Plans the unloads for memory that is measured beyond the limit; nothing, when it is within.
     ///
-    /// The least valuable go, if that is enough. If it is not, whoever leaks must give up what it has taken, and the
-    /// others only what is then still missing.
-    pub(super) fn excess<K: Copy + Ord>(&self, residents: &[Resident<K>], claims: MemoryClaims, now: Duration) -> Excess<K> {
+    /// The least valuable versions go, if that is enough. If it is not, the version that leaks most must give up the
+    /// memory that it has taken, and the others only as much as is then still missing.
+    pub(super) fn excess<K: Copy + Ord>(
+        &self,
+        residents: &[Resident<K>],
+        claims: MemoryClaims,
+        now: Duration,
+    ) -> Excess<K> {
         let limit = self.memory_limit.unwrap_or(u64::MAX);
         let missing = taken(residents, claims).saturating_sub(limit).saturating_sub(claims.unloading);
         let may_go = |resident: &Resident<K>| self.may_go(resident, now);
@@ -216,9 +226,10 @@ impl Rules {
         !resident.in_use && !resident.pinned && self.stay_ends(resident) <= now
     }
 
-    /// Until when it stays for having been loaded: for a load that was dear, twice as long as it took beyond what is
-    /// cheap, so that however requests come, no memory spends much of its time with dear loads. Cheap ones are worth
-    /// less than the freedom to let the least valuable go. What was loaded on suspicion makes way for a request.
+    /// Computes the end of a version's minimum stay: for an expensive load, twice the time that it took beyond a cheap
+    /// one, so that however requests come, no memory spends much of its time with expensive loads. Cheap loads earn no
+    /// stay: it would be worth less than the freedom to evict the least valuable. A version that was loaded ahead of
+    /// any request makes way for one.
     fn stay_ends<K>(&self, resident: &Resident<K>) -> Duration {
         let unused = resident.habit.last_use.is_none_or(|time| time < resident.loaded_at);
         if resident.preloaded && unused {
@@ -228,7 +239,8 @@ impl Rules {
         resident.loaded_at.saturating_add(stay)
     }
 
-    /// When so many bytes' worth of these will have ended their stay. `None` when all of them are not enough.
+    /// Computes the time at which so many bytes' worth of these versions will have ended their stay. `None` when all of
+    /// them are not enough.
     fn soonest<K>(
         &self,
         residents: &[Resident<K>],
@@ -246,7 +258,7 @@ impl Rules {
         enough.map(|(time, _)| time)
     }
 
-    /// When it will have been unused for long enough. `None` when it does not go for that.
+    /// Computes the time at which a version will have been unused for long enough. `None` when it does not go for that.
     fn goes_idle<K>(&self, resident: &Resident<K>) -> Option<Duration> {
         let timeout = self.idle_timeout.filter(|_| !resident.in_use && !resident.pinned)?;
         Some(resident.quiet_since().saturating_add(timeout).max(self.stay_ends(resident)))
@@ -262,12 +274,13 @@ impl<K> Resident<K> {
         self.memory.saturating_sub(self.memory_when_loaded)
     }
 
-    /// Caches fill up in use; what has grown by more than a quarter has something else to it.
+    /// Tells whether a version leaks: caches fill up in use, but growth by more than a quarter has another cause.
     fn leaks(&self) -> bool {
         self.growth() > self.memory_when_loaded / 4
     }
 
-    /// Seconds of loading that each byte saves with each call of whatever version, if it stays.
+    /// Computes the value of a version: the seconds of loading that each byte saves with each call of any version, if
+    /// it stays.
     fn value(&self, wait_of_strangers: f32) -> f64 {
         let Habit { silence, pace, .. } = self.habit;
         let wait = pace.map_or(silence.max(wait_of_strangers), |pace| pace.expected_wait(silence));
@@ -275,14 +288,14 @@ impl<K> Resident<K> {
     }
 }
 
-/// Those who may go and are worth the least, as many as it takes to free so many bytes, and none that it does not
-/// take. `None` when all of them are not enough.
+/// Chooses the versions that may go and are worth the least: as many as it takes to free so many bytes, and none that
+/// it does not take. `None` when all of them are not enough.
 fn least_valuable<K: Copy + Ord>(
     residents: &[Resident<K>],
     may_go: impl Fn(&Resident<K>) -> bool,
     bytes: u64,
 ) -> Option<Vec<K>> {
-    // Whoever was used only once has to prove itself: it is taken for the one that is used most seldom.
+    // A version that was used only once has to prove itself: it counts as the one that is used most seldom.
     let intervals = residents.iter().filter_map(|resident| resident.habit.pace).map(|pace| pace.interval);
     let wait_of_strangers = intervals.fold(0.0, f32::max);
     let mut ranked: Vec<_> = residents
@@ -304,7 +317,7 @@ fn least_valuable<K: Copy + Ord>(
     if freed < bytes {
         return None;
     }
-    // A large one at the end may have made smaller ones superfluous; the dearest of those are spared.
+    // A large version at the end may have made smaller ones superfluous; the most valuable of those are spared.
     for index in (0..chosen.len()).rev() {
         if freed - chosen[index].memory >= bytes {
             freed -= chosen.remove(index).memory;

@@ -1,10 +1,12 @@
 use crate::config::{EnvManager, Runtime};
 use crate::invocation::{Concern, HttpBackend};
 use crate::message::{Code, Stage};
+use crate::models::backend::{Backend, ServerBackend};
 use crate::models::host::{LoadReport, Phases, Proof};
-use crate::models::use_count::UseCount;
+use crate::models::resolved_model::ArtifactLocation;
 use crate::models::single_flight::Lookup;
-use crate::models::backend::{Backend, ServerBackend}; use crate::models::resolved_model::ArtifactLocation; use crate::models::version::Hosting;
+use crate::models::use_count::UseCount;
+use crate::models::version::Hosting;
 
 use super::*;
 
@@ -29,7 +31,7 @@ fn version(key: u64) -> Arc<Version> {
     Arc::new(Version::new(key, name, "1".into(), ArtifactLocation::Directory("/model".into()), hosting))
 }
 
-/// Held by no process, so nothing has to end when it goes.
+/// Builds a loaded version without a process, so that nothing has to end when it is unloaded.
 fn loaded(manager: &ResidencyManager, bytes: u64) -> Arc<Loaded> {
     let url = "http://127.0.0.1:9/invocations".parse().unwrap();
     let backend = HttpBackend::new(url, "model".into(), Concern::Ours, 1).unwrap();
@@ -82,7 +84,7 @@ async fn no_more_go_than_must() {
     assert_eq!((evicted, manager.memory().1), (1, 100 * MIB));
 }
 
-/// Has a process leave that takes its time.
+/// Simulates a process that takes its time to end.
 fn begin_unload(manager: &ResidencyManager, bytes: u64) {
     manager.accounts().unloading += bytes;
 }
@@ -115,14 +117,14 @@ async fn what_is_coming_is_promised_and_given_in_turn() {
     let [first, second, third] = [60, 30, 10].map(|bytes| spawn_reserve(&manager, bytes * MIB));
     let_all_look().await;
     assert_eq!(promised(&manager), [60 * MIB, 30 * MIB, 10 * MIB]);
-    // Enough for the others, but the first has waited longest.
+    // The freed memory is enough for the others, but the first has waited longest.
     end_unload(&manager, 40 * MIB);
     let_all_look().await;
     assert!(!first.is_finished() && !second.is_finished() && !third.is_finished());
     end_unload(&manager, 20 * MIB);
     let first = first.await.unwrap().unwrap();
     assert_eq!((manager.memory().1, promised(&manager)), (100 * MIB, vec![30 * MIB, 10 * MIB]));
-    // Who no longer waits needs nothing.
+    // An aborted request needs nothing.
     second.abort();
     assert!(second.await.is_err());
     end_unload(&manager, 10 * MIB);
@@ -183,11 +185,11 @@ async fn where_memory_stays_short_the_next_load_finds_room() {
         load(&manager, version, 10 * MIB).await.unwrap();
     }
     assert_eq!(manager.memory().1, 100 * MIB);
-    // The request that the last one was loaded for has its answer.
+    // The request that the last version was loaded for has its answer.
     manager.on_idle();
     let_all_look().await;
     assert_eq!(manager.memory().1, 90 * MIB);
-    // For one load, not for more than one.
+    // Headroom is made for one load, not for more than one.
     let room = manager.reserve("model/13", 10 * MIB, &Priority::default()).await.unwrap();
     assert_eq!((manager.memory().1, manager.accounts().entries.len()), (100 * MIB, 9));
     drop(room);
@@ -224,7 +226,7 @@ async fn a_load_that_gets_no_room_is_told_to_come_back() {
         assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
         assert!(fault.retry_after.is_some() && fault.message.contains(says), "{fault}");
     }
-    // Nothing stays set aside for them.
+    // No memory stays reserved for the refused loads.
     assert_eq!(manager.memory().1, 60 * MIB);
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use crate::models::usage::Pace;
 use super::*;
+use crate::models::usage::Pace;
 
 mod pipeline;
 mod simulation;
@@ -20,7 +20,7 @@ fn rules(memory_limit: u64) -> Rules {
     Rules { memory_limit: Some(memory_limit), idle_timeout: Some(seconds(900)), minimum_stay: millis(250) }
 }
 
-/// Ten megabytes, loaded in 100 ms at 0 s, used once a second until 100 s.
+/// Builds a resident of ten megabytes, loaded in 100 ms at 0 s, used once a second until 100 s.
 fn resident(key: u32) -> Resident<u32> {
     Resident {
         key,
@@ -65,7 +65,10 @@ fn the_least_valuable_goes() {
     let dear = |key| Resident { load_cost: millis(200), ..resident(key) };
     assert_eq!(room([dear(1), resident(2), dear(3)]), RoomDecision::Evict(vec![2]));
     let once = Resident { habit: Habit { pace: None, ..habit(0.0, 101) }, ..resident(3) };
-    assert_eq!(room([Resident { habit: habit(2.0, 100), ..resident(1) }, resident(2), once]), RoomDecision::Evict(vec![1]));
+    assert_eq!(
+        room([Resident { habit: habit(2.0, 100), ..resident(1) }, resident(2), once]),
+        RoomDecision::Evict(vec![1])
+    );
 }
 
 #[test]
@@ -92,7 +95,7 @@ fn room_is_not_there_before_a_process_is_gone() {
     };
     assert_eq!(room(10), RoomDecision::Coming);
     assert_eq!(room(0), RoomDecision::Free);
-    // What leaves is not enough here.
+    // The ending processes are not enough here.
     let claims = MemoryClaims { unloading: 10 * MB, ..MemoryClaims::default() };
     assert_eq!(rules.room(&[resident(1)], claims, wanted(15), NOW), RoomDecision::Evict(vec![1]));
 }
@@ -107,7 +110,7 @@ fn what_is_promised_is_promised_once() {
     assert_eq!(room(0), RoomDecision::Coming);
     assert_eq!(room(5), RoomDecision::Coming);
     assert_eq!(room(6), RoomDecision::Evict(vec![1]));
-    // It is no longer there to be taken, either.
+    // Promised memory is no longer there to be taken, either.
     let promised = MemoryClaims { promised: 6 * MB, ..MemoryClaims::default() };
     assert_eq!(rules.room(&[resident(1), resident(2)], promised, wanted(5), NOW), RoomDecision::Evict(vec![1]));
 }
@@ -145,11 +148,15 @@ fn what_is_in_use_or_loading_is_waited_for() {
 #[test]
 fn what_can_never_fit_is_refused_with_the_numbers() {
     let pinned = Resident { pinned: true, ..resident(1) };
-    let refusal =
-        |residents: &[_], megabytes| match rules(20 * MB).room(residents, MemoryClaims::default(), wanted(megabytes), NOW) {
-            RoomDecision::Refuse(refusal) => refusal.to_string(),
-            other => panic!("{other:?}"),
-        };
+    let refusal = |residents: &[_], megabytes| match rules(20 * MB).room(
+        residents,
+        MemoryClaims::default(),
+        wanted(megabytes),
+        NOW,
+    ) {
+        RoomDecision::Refuse(refusal) => refusal.to_string(),
+        other => panic!("{other:?}"),
+    };
     assert_eq!(refusal(&[], 21), "it needs 22020096 bytes, and models.memory_limit is 20971520");
     let expected = "it needs 11534336 bytes, and pinned models leave 10485760 of models.memory_limit";
     assert_eq!(refusal(&[pinned], 11), expected);
@@ -177,21 +184,21 @@ fn a_leak_costs_the_one_that_leaks() {
     let nothing = Excess { evict: vec![], recycle: None };
     assert_eq!(excess(&[resident(1), resident(2), resident(3)]), nothing);
 
-    // Idle ones are enough.
+    // Idle versions are enough.
     let leaking = Resident { memory: 20 * MB, in_use: true, ..resident(1) };
     assert_eq!(excess(&[leaking, resident(2), resident(3)]), Excess { evict: vec![2], recycle: None });
 
-    // They are not: it gives up what it took, and the others stay if that will do.
+    // Idle versions are not enough: the leaking version gives up its growth, and the others stay if that will do.
     let leaking = Resident { memory: 60 * MB, in_use: true, ..resident(1) };
     assert_eq!(excess(&[leaking, resident(2), resident(3)]), Excess { evict: vec![], recycle: Some(1) });
     let pinned = Resident { pinned: true, in_use: false, ..leaking };
     assert_eq!(excess(&[pinned, resident(2)]), Excess { evict: vec![], recycle: Some(1) });
 
-    // Where it will not, because the others are too large together, they go as well.
+    // Where that will not do, because the others are too large together, they go as well.
     let busy = Resident { memory: 19 * MB, memory_when_loaded: 18 * MB, in_use: true, ..resident(2) };
     assert_eq!(excess(&[leaking, busy, resident(3)]), Excess { evict: vec![3], recycle: Some(1) });
 
-    // Nobody leaks: there is just too much in use.
+    // No version leaks: there is just too much in use.
     let busy = |key| Resident { memory: 12 * MB, in_use: true, ..resident(key) };
     assert_eq!(excess(&[busy(1), busy(2), busy(3)]), nothing);
 }
@@ -205,10 +212,10 @@ fn ahead_of_a_load_only_what_is_quick_to_have_back_goes() {
     };
     assert_eq!(headroom(millis(50), 0, 10), [1]);
     assert!(headroom(millis(150), 0, 10).is_empty());
-    // What is free, or will be, is enough.
+    // The memory that is free, or will be, is enough.
     assert!(headroom(millis(50), 0, 5).is_empty());
     assert!(headroom(millis(50), 5 * MB, 5).is_empty());
-    // It would be too much to keep free.
+    // That much is more than may be kept free.
     assert!(headroom(millis(50), 0, 11).is_empty());
 }
 
@@ -285,7 +292,8 @@ proptest! {
                 prop_assert_eq!(distinct.len(), keys.len());
                 prop_assert!(!keys.is_empty());
                 prop_assert!(evicted.iter().all(|resident| rules.may_go(resident, now)));
-                // Sufficient when they and what leaves are gone, so that the limit then holds with the newcomer.
+                // The evicted versions and the ending processes suffice, so that the limit then holds with the
+                // newcomer.
                 let freed = total(evicted.iter().copied());
                 prop_assert!(enough(freed));
                 prop_assert!(evicted.iter().all(|resident| resident.memory == 0 || !enough(freed - resident.memory)));

@@ -1,4 +1,4 @@
-//! Loads that ask while others wait for processes to go: nothing is given out twice, and nobody waits in vain.
+//! Loads that ask while others wait for processes to end: no memory is given out twice, and no load waits in vain.
 
 use super::*;
 
@@ -10,16 +10,16 @@ enum Event {
     Ask {
         bytes: u64,
     },
-    /// One of those who wait no longer does.
+    /// One of the waiting loads gives up.
     GiveUp(usize),
-    /// One of the processes that were told to go has gone.
+    /// One of the ending processes has gone.
     Gone(usize),
     /// One of the loads has ended, well or not.
     Loaded(usize),
     Failed(usize),
     /// A call begins or ends.
     Called(usize),
-    /// More is measured than before.
+    /// More memory is measured than before.
     Grown {
         who: usize,
         bytes: u64,
@@ -29,11 +29,11 @@ enum Event {
 #[derive(Debug)]
 struct SimulatedRequest {
     bytes: u64,
-    /// What was unloading when room was promised to it.
+    /// The processes that were ending when room was promised to it.
     promised: Option<Vec<u32>>,
 }
 
-/// The bounds as their keeper carries them out, one step at a time.
+/// The accounts as their manager keeps them, one step at a time.
 #[derive(Debug, Default)]
 struct SimulatedAccounts {
     residents: Vec<Resident<u32>>,
@@ -73,7 +73,7 @@ impl SimulatedAccounts {
         }
     }
 
-    /// Everyone who may ask does, those who came last first: tasks are woken in any order.
+    /// Lets every load ask that may, the last come first: tasks are woken in any order.
     fn wake_waiting(&mut self) {
         for index in (0..self.requests.len()).rev() {
             if self.requests[index].promised.is_some() {
@@ -87,7 +87,7 @@ impl SimulatedAccounts {
         }
     }
 
-    /// Whether the next one may ask.
+    /// Asks for room, and tells whether the next load may ask.
     fn ask(&mut self, index: usize) -> bool {
         let wanted = RoomDemand { memory: self.requests[index].bytes, patience: Duration::MAX };
         loop {
@@ -116,7 +116,7 @@ impl SimulatedAccounts {
         self.residents.retain(|resident| !keys.contains(&resident.key));
     }
 
-    /// What counts for whoever is at this place.
+    /// Sums up the claims that count for the load at this position.
     fn claims(&self, place: usize) -> MemoryClaims {
         let promised = self.requests[..place].iter().filter(|request| request.promised.is_some());
         MemoryClaims {
@@ -126,12 +126,12 @@ impl SimulatedAccounts {
         }
     }
 
-    /// What processes hold, or may.
+    /// Sums up the bytes that processes hold, or may.
     fn taken(&self) -> u64 {
         total(&self.residents) + total(&self.unloading) + self.loading.iter().sum::<u64>()
     }
 
-    /// What is promised is covered, and given once that has gone which was unloading when it was promised.
+    /// Checks that promises are covered, and kept once the processes have gone that were ending when they were made.
     fn keeps_promises(&self) {
         let MemoryClaims { loading, promised, .. } = self.claims(self.requests.len());
         assert!(total(&self.residents) + loading + promised <= LIMIT, "{self:?}");
@@ -184,7 +184,7 @@ proptest! {
             accounts.take(step);
             accounts.wake_waiting();
         }
-        // What processes do ends some time, and then everyone has had room.
+        // Loads and calls end some time, and then every load has had room.
         for _ in 0..2 * accounts.requests.len() {
             accounts.unloading.clear();
             while !accounts.loading.is_empty() {
@@ -214,7 +214,7 @@ proptest! {
             }
             prop_assert!(gone < 10, "{accounts:?}");
             accounts.take(Event::Gone(0));
-            // Whenever a process has gone others come, and take what they can get.
+            // Whenever a process has gone other loads come, and take the room that they can get.
             small.iter().for_each(|bytes| accounts.take(Event::Ask { bytes: *bytes }));
             accounts.wake_waiting();
             while let Some(index) = accounts.loading.iter().position(|bytes| *bytes != large) {
