@@ -30,7 +30,7 @@ pub(super) struct ServerBackend {
     consecutive_timeouts: AtomicUsize,
     /// The number of calls that run at once.
     pub(super) concurrency: usize,
-    /// Whether the server answers each row as if it were alone, when nobody knows which version that is.
+    /// Knowledge of whether the server answers each row as if it were alone, when nobody knows which version that is.
     pub(super) trust: Arc<Trust>,
     /// The reason why the server is not to be called any more.
     pub(super) broken: OnceLock<Fault>,
@@ -106,8 +106,8 @@ impl ServerBackend {
         }
     }
 
-    /// Tells whether the server is ours and gone. A server that no longer listens is gone, even if the end of its process
-    /// has not been reported yet.
+    /// Tells whether the server is ours and gone. A server that no longer listens is gone, even if the end of its
+    /// process has not been reported yet.
     async fn has_ended(&self) -> bool {
         let Some(server) = &self.server else { return false };
         if !server.is_gone() && self.http.is_listening().await {

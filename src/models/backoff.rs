@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_up_to_a_limit() {
+    fn backoff_doubles_up_to_a_limit() {
         let seconds = |step| {
             let mut backoff = Backoff::default();
             [(); 8].map(|()| backoff.record_failure(step).as_secs())
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_is_forgotten_by_an_answer_and_not_by_a_load() {
+    fn crash_count_resets_on_answer_not_on_load() {
         let mut backoff = Backoff::default();
         assert_eq!([LoadStep::Crash, LoadStep::Start].map(|step| backoff.record_failure(step).as_secs()), [2, 2]);
         backoff.record_load();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn never_overflows() {
+    fn backoff_is_capped_after_many_failures() {
         let mut backoff = Backoff { failures: u32::MAX, crashes: u32::MAX };
         assert_eq!(backoff.record_failure(LoadStep::Start).as_secs(), 60);
     }

@@ -26,12 +26,12 @@ pub(super) enum CallKind {
 pub struct CallFailure {
     /// The fault that the caller is told.
     pub fault: Fault,
-    /// Whether the process that was to answer is gone, through no fault of the request's as far as is known: another
+    /// True if the process that was to answer is gone, through no fault of the request's as far as is known: another
     /// lease gets another process.
     pub crashed: bool,
-    /// Whether other calls were in the process that is gone, so that one of them may have crashed it.
+    /// True if other calls were in the process that is gone, so that one of them may have crashed it.
     pub in_company: bool,
-    /// Whether there was no connection to the server or process, or the connection broke.
+    /// True if there was no connection to the server or process, or the connection broke.
     pub disconnected: bool,
 }
 

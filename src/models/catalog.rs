@@ -13,7 +13,8 @@ use super::version::{Hosting, Version};
 use crate::config::{self, EnvManager, Runtime};
 use crate::invocation::{Concern, HttpBackend};
 
-/// Calls of `mlflow models serve` that run at once by default: it holds one Python interpreter lock, so more gain nothing.
+/// Calls of `mlflow models serve` that run at once by default: it holds one Python interpreter lock, so more gain
+/// nothing.
 const SERVER_CONCURRENCY: usize = 4;
 
 /// Calls of a server at an address that run at once by default.
@@ -56,8 +57,8 @@ impl ModelCatalog {
         self.preload.iter().chain(&self.pin)
     }
 
-    /// Forgets the models that no route uses any more and that are not to be preloaded. Their loaded versions stay for as
-    /// long as any version that nobody calls.
+    /// Forgets the models that no route uses any more and that are not to be preloaded. Their loaded versions stay for
+    /// as long as any version that nobody calls.
     pub(super) fn forget_unused(&self) {
         let is_kept = |uri: &ModelUri| self.preloaded().any(|listed| **listed == **uri.text());
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);

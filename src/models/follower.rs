@@ -46,8 +46,8 @@ pub(super) struct Follower {
 pub(super) struct Outages(Mutex<HashSet<String>>);
 
 impl Follower {
-    /// Follows the registry until Signalbox stops. (The time of a registered model's last update does not tell: moving an
-    /// alias leaves that as it is.)
+    /// Follows the registry until Signalbox stops. (The time of a registered model's last update does not tell: moving
+    /// an alias leaves that as it is.)
     pub(super) async fn run(self: Arc<Self>) {
         let mut ticks = interval(self.refresh);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -153,7 +153,8 @@ impl Follower {
         self.background.spawn(async move { follower.switch(&model, &target, &picked).await });
     }
 
-    /// Loads and tries the new version; only then it takes calls, and the old one is unloaded when its last call has ended.
+    /// Loads and tries the new version; only then it takes calls, and the old one is unloaded when its last call has
+    /// ended.
     async fn switch(self: &Arc<Self>, model: &Arc<Model>, target: &Target, picked: &Registration) {
         let ModelSource::Hosted(hosted) = &model.source else { return };
         let result = self.load_and_try(hosted, target, picked).await;

@@ -8,7 +8,7 @@ use super::backend::{Backend, ServerBackend};
 use super::call::CallKind;
 use super::deadline::until;
 use super::lease::{Lease, LeasedBackend};
-use super::loaded::Loaded;
+use super::loaded_version::LoadedVersion;
 use super::model::{HostedModel, Model, ModelSource};
 use super::pool::PoolError;
 use super::residency::UseGuard;
@@ -63,15 +63,15 @@ impl ModelHandle {
         self
     }
 
-    /// Tells whether it is known that requests to the model may not be joined; `by_route` when the route vouches that they
-    /// may.
+    /// Tells whether it is known that requests to the model may not be joined; `by_route` when the route vouches that
+    /// they may.
     pub fn is_called_singly(&self, by_route: bool) -> bool {
         let ModelSource::Hosted(hosted) = &self.model.source else { return false };
         hosted.serving.get().is_some_and(|serving| serving.0.trust.is_called_singly(by_route))
     }
 
-    /// Waits until the model is loaded and a place is free, and takes that place. The first caller has the model loaded.
-    /// Without a deadline this waits for as long as loading, and then the calls of others, may take.
+    /// Waits until the model is loaded and a place is free, and takes that place. The first caller has the model
+    /// loaded. Without a deadline this waits for as long as loading, and then the calls of others, may take.
     ///
     /// # Errors
     ///
@@ -89,8 +89,8 @@ impl ModelHandle {
         self.lease_as(CallKind::Alone, deadline).await
     }
 
-    /// Leases the model for a call that nobody waits for: it takes only a place that no request waits for, never the last
-    /// free place of several, and models that requests wait for are loaded before it.
+    /// Leases the model for a call that nobody waits for: it takes only a place that no request waits for, never the
+    /// last free place of several, and models that requests wait for are loaded before it.
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ impl ModelHandle {
     async fn lease_loaded(
         &self,
         version: &Version,
-        loaded: Arc<Loaded>,
+        loaded: Arc<LoadedVersion>,
         kind: CallKind,
         deadline: Option<Instant>,
     ) -> Result<Option<Lease>, Fault> {

@@ -13,7 +13,8 @@ use crate::invocation::trust::Trust;
 use crate::invocation::{self, Answers, Call, LARGEST_REPLY, Several};
 use crate::message::Reply;
 
-/// Right to call a model, once at a time. While it is held the model stays loaded, and its place is taken by this holder.
+/// Right to call a model, once at a time. While it is held the model stays loaded, and its place is taken by this
+/// holder.
 #[derive(Debug)]
 pub struct Lease {
     version: Arc<str>,
@@ -77,15 +78,16 @@ impl Lease {
         self.invoke_for(call, Several::default()).await.map(|answers| answers.reply)
     }
 
-    /// Calls the model for several requests. A host finds out which of them the model refuses, if any; any other backend
-    /// refuses all of them or none.
+    /// Calls the model for several requests. A host finds out which of them the model refuses, if any; any other
+    /// backend refuses all of them or none.
     ///
     /// # Errors
     ///
     /// The failure of a call that got no prediction.
     pub async fn invoke_for(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, CallFailure> {
         match &mut self.backend {
-            // In boxes, so that requests which are not at a model, most of those under way, do not carry the room for it.
+            // In boxes, so that requests which are not at a model, most of those under way, do not carry the room for
+            // it.
             LeasedBackend::Host(host) => Box::pin(host.invoke(call, several)).await,
             LeasedBackend::Server { backend, .. } => {
                 Box::pin(backend.invoke(call, self.largest_answer)).await.map(Answers::from)

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_at_once() {
+    async fn queue_caps_concurrent_loads() {
         let queue = LoadQueue::new(2);
         let first = queue.acquire(&priority(false)).await;
         let _second = queue.acquire(&priority(false)).await;
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn urgent_ones_come_first_and_each_in_the_order_they_came() {
+    async fn queue_serves_urgent_loads_first_then_fifo() {
         let queue = LoadQueue::new(1);
         let held = queue.acquire(&priority(false)).await;
         let waiting = [false, true, false, true].map(|urgent| queue_up(&queue, &priority(urgent))).into();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_becomes_urgent_moves_ahead() {
+    async fn load_moves_ahead_when_raised() {
         let queue = LoadQueue::new(1);
         let held = queue.acquire(&priority(true)).await;
         let preload = priority(false);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gives_up_costs_nobody_a_turn() {
+    async fn permit_passes_on_when_a_load_gives_up() {
         let queue = LoadQueue::new(1);
         let held = queue.acquire(&priority(true)).await;
         let [gone, mut next] = [(); 2].map(|()| queue_up(&queue, &priority(true)));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn under_load_no_turn_is_lost() {
+    async fn permits_are_not_lost_under_contention() {
         let queue = LoadQueue::new(3);
         let tasks = (0..200).map(|index| {
             let queue = queue.clone();

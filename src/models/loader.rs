@@ -14,7 +14,7 @@ use super::backoff::LoadStep;
 use super::deadline::until;
 use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, Server, ServerSpec};
 use super::load_queue::{LoadQueue, Priority};
-use super::loaded::Loaded;
+use super::loaded_version::LoadedVersion;
 use super::memory::memory_of;
 use super::pool::{HostPool, HostStarter};
 use super::registry::Registry;
@@ -59,8 +59,8 @@ struct LocalArtifacts {
 }
 
 impl Loader {
-    /// Waits until a version is loaded; the first caller has it loaded, and the load goes on when nobody waits any longer.
-    /// `urgent` when a request waits.
+    /// Waits until a version is loaded; the first caller has it loaded, and the load goes on when nobody waits any
+    /// longer. `urgent` when a request waits.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Loader {
         version: &Arc<Version>,
         urgent: bool,
         deadline: Option<Instant>,
-    ) -> Result<Arc<Loaded>, Fault> {
+    ) -> Result<Arc<LoadedVersion>, Fault> {
         if let Some(loaded) = version.loaded.get() {
             if loaded.is_open() {
                 return Ok(loaded);
@@ -105,7 +105,7 @@ impl Loader {
     }
 
     /// Loads a version in a task of its own, so that the load does not depend on the request that asked first.
-    fn spawn_load(self: &Arc<Self>, version: Arc<Version>, priority: Priority, token: LoadToken<Loaded>) {
+    fn spawn_load(self: &Arc<Self>, version: Arc<Version>, priority: Priority, token: LoadToken<LoadedVersion>) {
         let loader = Arc::clone(self);
         self.background.tasks.spawn(async move {
             tokio::select! {
@@ -116,7 +116,7 @@ impl Loader {
         });
     }
 
-    async fn load(self: &Arc<Self>, version: &Arc<Version>, priority: &Priority, token: LoadToken<Loaded>) {
+    async fn load(self: &Arc<Self>, version: &Arc<Version>, priority: &Priority, token: LoadToken<LoadedVersion>) {
         self.metrics.model_loads_waiting.inc();
         let permit = self.queue.acquire(priority).await;
         self.metrics.model_loads_waiting.dec();
@@ -148,7 +148,7 @@ impl Loader {
         self: &Arc<Self>,
         version: &Arc<Version>,
         priority: &Priority,
-    ) -> Result<(Loaded, Reservation), LoadFailure> {
+    ) -> Result<(LoadedVersion, Reservation), LoadFailure> {
         // The artifacts come first: their size is the first estimate of the memory that the version needs.
         let begun = Instant::now();
         let deadline = begun + self.load_timeout;
@@ -190,7 +190,7 @@ impl Loader {
                 measured.unwrap_or(expected)
             }
         };
-        let loaded = Loaded {
+        let loaded = LoadedVersion {
             uses: UseCount::default(),
             backend,
             loaded_at: self.residency.now(),
@@ -276,7 +276,7 @@ impl Loader {
 }
 
 /// Logs a load: its time and memory, and every doubt about the model that the warm-up has raised.
-fn log_load(version: &Version, loaded: &Loaded, seconds: f64) {
+fn log_load(version: &Version, loaded: &LoadedVersion, seconds: f64) {
     let LoadReport { phases, proof: Proof { example, unmet, finding }, .. } = &loaded.report;
     tracing::info!(
         model = &*version.name,

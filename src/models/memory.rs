@@ -34,14 +34,14 @@ fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
     held
 }
 
-/// Measures the private bytes of these processes, and of the processes that they have started, together; `None` where that
-/// cannot be measured.
+/// Measures the private bytes of these processes, and of the processes that they have started, together; `None` where
+/// that cannot be measured.
 pub(super) async fn memory_of(pids: Vec<u32>) -> Option<u64> {
     memories_of(pids).await.into_iter().flatten().reduce(u64::saturating_add)
 }
 
-/// Measures the private bytes of each of these processes and of the processes that it has started; `None` for one that has
-/// gone.
+/// Measures the private bytes of each of these processes and of the processes that it has started; `None` for one that
+/// has gone.
 pub(super) async fn memories_of(pids: Vec<u32>) -> Vec<Option<u64>> {
     // Reading it walks the process's page tables in the kernel, so it is done on a thread that may block.
     tokio::task::spawn_blocking(move || group_private_memories(&pids)).await.unwrap_or_default()
@@ -118,21 +118,21 @@ SwapPss:               8 kB
 ";
 
     #[test]
-    fn private_is_what_nobody_shares() {
+    fn private_bytes_exclude_shared_pages() {
         assert_eq!(private_bytes(ROLLUP), Some((19892 + 344_172 + 4 + 8) * 1024));
         assert_eq!(private_bytes("Rss: 1 kB\n"), None);
         assert_eq!(private_bytes(""), None);
     }
 
     #[test]
-    fn a_program_may_have_any_name() {
+    fn stat_parses_when_the_name_has_parentheses() {
         assert_eq!(group_and_session("7 (a) b) (c) S 1 42 41 0 -1 4194304"), Some([42, 41]));
         assert_eq!(group_and_session("7 (cut off) S 1"), None);
         assert_eq!(group_and_session(""), None);
     }
 
     #[test]
-    fn a_limit_counts_for_all_groups_below() {
+    fn limit_files_include_every_ancestor_group() {
         let files = |groups| {
             let files = limit_files(groups, Path::new("/cg")).into_iter();
             files.map(|file| file.to_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -146,7 +146,7 @@ SwapPss:               8 kB
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_very_process_can_be_measured() {
+    fn private_memory_grows_with_an_allocation() {
         let machine = machine_memory().unwrap();
         let before = private_memory(std::process::id()).unwrap();
         let held = std::hint::black_box(vec![1_u8; 64 << 20]);

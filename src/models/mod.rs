@@ -1,12 +1,12 @@
 //! Models behind routes: resolves a model URI to a version, and keeps that version loaded in processes that answer.
 //!
-//! A version is loaded when it is first called, stays while it is used, and is unloaded when it idles or memory is short.
-//! The rest of Signalbox gets a [`Lease`] on a backend that answers; everything behind it is hidden here:
+//! A version is loaded when it is first called, stays while it is used, and is unloaded when it idles or memory is
+//! short. The rest of Signalbox gets a [`Lease`] on a backend that answers; everything behind it is hidden here:
 //!
 //! ```text
 //! ModelHandle ── Model: one URI and one set of options      (catalog, resolver, follower)
 //!                  └─ Version: immutable                    (loader: artifacts, room, hosts)
-//!                       └─ Loaded: held by leases           (residency: policy and manager)
+//!                       └─ LoadedVersion: held by leases           (residency: policy and manager)
 //!                            └─ HostPool: hosts, each forked from a template
 //! ```
 
@@ -22,7 +22,7 @@ mod handle;
 mod host;
 mod lease;
 mod load_queue;
-mod loaded;
+mod loaded_version;
 mod loader;
 mod memory;
 mod model;
@@ -71,7 +71,7 @@ use load_queue::LoadQueue;
 use loader::Loader;
 use memory::machine_memory;
 use model::{Model, ModelSource};
-use registry::{Addresses, Registry};
+use registry::{Registry, RegistryAddresses};
 use residency::{ResidencyManager, Rules};
 use resolver::Resolver;
 use serving::Serving;
@@ -111,7 +111,7 @@ impl Models {
     pub fn start(models: &config::Models, registry: &config::Registry, metrics: &Metrics) -> Result<Self, ModelsError> {
         let env = |name: &str| std::env::var(name).ok();
         let background = Background::default();
-        let addresses = Addresses::read(registry.tracking_uri.as_deref(), &env)?;
+        let addresses = RegistryAddresses::read(registry.tracking_uri.as_deref(), &env)?;
         let limit = models.memory_limit.map_or_else(default_memory_limit, |limit| Some(limit.as_u64()));
         let imports = models.template.clone();
         let templates = Arc::new(Templates::new(imports, addresses.environment(), limit, background.clone()));
@@ -163,8 +163,8 @@ impl Models {
         ModelHandle { model, serving: Arc::clone(&self.serving), _voucher: None }
     }
 
-    /// Warms the templates of the interpreters that the models need, and loads the models to preload: with the options of
-    /// the routes that use the same URI, else with the defaults. Both go on in the background.
+    /// Warms the templates of the interpreters that the models need, and loads the models to preload: with the options
+    /// of the routes that use the same URI, else with the defaults. Both go on in the background.
     pub fn preload(&self) {
         let catalog = &self.serving.catalog;
         for uri in catalog.preloaded() {
@@ -246,7 +246,8 @@ async fn preload(serving: Arc<Serving>, model: Arc<Model>) {
     }
 }
 
-/// Starts the counters of hosts, switches and refreshes from zero, so that the first event of each shows as an increase.
+/// Starts the counters of hosts, switches and refreshes from zero, so that the first event of each shows as an
+/// increase.
 fn initialize_counters(metrics: &Metrics) {
     for reason in ["crashed", "timed_out"] {
         metrics.model_hosts_lost.with_label_values(&[reason]);

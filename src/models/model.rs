@@ -16,7 +16,7 @@ use crate::message::Fault;
 pub(super) struct Model {
     pub(super) uri: ModelUri,
     pub(super) source: ModelSource,
-    /// Held by each route that says that the model answers each row as if it were alone.
+    /// A token, held by each route that says that the model answers each row as if it were alone.
     pub(super) vouchers: Arc<()>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct ServingVersion(pub(super) Arc<Version>);
 /// Version that a URI has come to stand for, and that does not take calls (yet).
 #[derive(Debug, Clone)]
 pub(super) struct PendingVersion {
-    /// None when the URI names none any more.
+    /// The registration; none when the URI names none any more.
     pub(super) version: Option<Registration>,
     /// The reason why it has not been switched to; none while it is being loaded.
     pub(super) fault: Option<Fault>,
@@ -76,8 +76,8 @@ impl HostedModel {
         Self { uri, hosting, pinned, serving: SingleFlight::empty(), pending: Mutex::default() }
     }
 
-    /// Returns the registered model and the pick, when that can come to mean another version: even a number can, once the
-    /// model was deleted and registered again.
+    /// Returns the registered model and the pick, when that can come to mean another version: even a number can, once
+    /// the model was deleted and registered again.
     pub(super) fn followed(&self) -> Option<(&str, &Pick)> {
         match self.uri.target() {
             Target::Registered { name, pick } => Some((name, pick)),

@@ -35,7 +35,7 @@ struct HostEntry<H> {
     taken: usize,
     /// The number of its calls that have run out of time and go on.
     late: usize,
-    /// Whether its one call is to be the only one in its process.
+    /// True if its one call is to be the only one in its process.
     alone: bool,
 }
 

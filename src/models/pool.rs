@@ -62,7 +62,7 @@ pub(super) struct HostPool {
 #[derive(Debug)]
 pub(super) struct PooledHost {
     pool: Arc<HostPool>,
-    /// None once the call goes on without its caller, and during the drop.
+    /// The host; none once the call goes on without its caller, and during the drop.
     host: Option<Arc<ModelHost>>,
     /// The number of crashes in a row when the place was taken: hosts that crash together count as one crash.
     crashes_before: u32,

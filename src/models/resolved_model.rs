@@ -27,7 +27,7 @@ pub(super) struct ResolvedModel {
     pub(super) version: Arc<str>,
     /// The location of its artifacts.
     pub(super) location: ArtifactLocation,
-    /// Whether its registry has it tagged `signalbox.batch: rows`.
+    /// True if its registry has the version tagged `signalbox.batch: rows`.
     pub(super) is_tagged: bool,
 }
 
@@ -81,14 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_has_the_id_it_was_saved_with() {
+    fn directory_version_is_the_saved_model_id() {
         assert_eq!(id_in("flavors:\n  x: {model_id: a}\nmodel_id: m-1\nmodel_uuid: u\n"), "m-1");
         assert_eq!(id_in("model_id: null\nmodel_uuid: 'u'\n"), "u");
         assert_eq!(id_in("flavors: {}\n"), "local");
     }
 
     #[tokio::test]
-    async fn a_directory_without_a_model_is_a_404() {
+    async fn directory_is_not_found_when_it_has_no_model() {
         let directory = tempfile::tempdir().unwrap();
         let fault = ResolvedModel::in_directory(directory.path()).await.unwrap_err();
         assert_eq!((fault.code, fault.stage), (Code::ResourceDoesNotExist, Stage::Load));

@@ -25,7 +25,8 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Loads the version that takes a model's calls, if the model is one that is loaded here. `urgent` when somebody waits.
+    /// Loads the version that takes a model's calls, if the model is one that is loaded here. `urgent` when somebody
+    /// waits.
     pub(super) async fn load_model(&self, model: &Arc<Model>, urgent: bool) -> Result<(), Fault> {
         let ModelSource::Hosted(hosted) = &model.source else { return Ok(()) };
         let version = self.resolver.version(model, hosted, None).await?;

@@ -83,7 +83,7 @@ pub struct VersionReport {
     pub load_seconds: Option<f64>,
     /// The URIs that stand for it now.
     pub serves: Vec<String>,
-    /// Whether it is pinned.
+    /// True if the version is pinned.
     pub pinned: bool,
     /// The authority that says that it answers each row as if it were alone, so that its requests are joined into
     /// batches: `model`, `tag` or `route`.

@@ -31,7 +31,7 @@ async fn invoke(lease: &mut Lease) -> Result<Reply, CallFailure> {
 }
 
 #[tokio::test]
-async fn a_lease_takes_one_of_the_places() {
+async fn lease_takes_one_place() {
     let (_directory, models) = models("python3");
     let options = HandleOptions { max_concurrency: Some(1), ..Default::default() };
     let handle = handle(&models, "http://127.0.0.1:9", options);
@@ -45,7 +45,7 @@ async fn a_lease_takes_one_of_the_places() {
 }
 
 #[tokio::test]
-async fn a_spare_lease_leaves_a_place_free_and_lets_others_go_first() {
+async fn spare_lease_yields_while_requests_wait() {
     let (_directory, models) = models("python3");
     let of = |places| HandleOptions { max_concurrency: Some(places), ..Default::default() };
     let soon = || Some(Instant::now() + Duration::from_millis(20));
@@ -77,7 +77,7 @@ async fn a_spare_lease_leaves_a_place_free_and_lets_others_go_first() {
 }
 
 #[tokio::test]
-async fn a_server_of_somebody_else_that_is_gone_is_not_tried_again() {
+async fn external_server_is_not_retried_when_gone() {
     let (_directory, models) = models("python3");
     let mut lease = handle(&models, "http://127.0.0.1:9", HandleOptions::default()).lease(None).await.unwrap();
     let failure = invoke(&mut lease).await.unwrap_err();
@@ -85,7 +85,7 @@ async fn a_server_of_somebody_else_that_is_gone_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_started_for_what_is_built_in() {
+async fn builtin_model_answers_without_a_process() {
     let (_directory, models) = models("/nowhere/python");
     let mut lease = handle(&models, "builtin:noop", HandleOptions::default()).lease(None).await.unwrap();
     assert_eq!(&invoke(&mut lease).await.unwrap().body[..], br#"{"predictions": []}"#);
@@ -94,7 +94,7 @@ async fn nothing_is_started_for_what_is_built_in() {
 }
 
 #[tokio::test]
-async fn an_unreachable_registry_is_a_fault_that_may_pass() {
+async fn lease_fails_retryably_when_registry_is_unreachable() {
     let (_directory, models) = models("python3");
     let handle = handle(&models, "models:/a/Production", HandleOptions::default());
     let fault = handle.lease(None).await.unwrap_err();
@@ -105,7 +105,7 @@ async fn an_unreachable_registry_is_a_fault_that_may_pass() {
 }
 
 #[tokio::test]
-async fn says_what_to_do_about_the_interpreter() {
+async fn fault_names_the_key_when_interpreter_is_missing() {
     let (directory, models) = models("/nowhere/python");
     let uri = directory.path().to_str().unwrap();
     let handle = handle(&models, uri, HandleOptions::default());
@@ -123,7 +123,7 @@ async fn says_what_to_do_about_the_interpreter() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_cannot_be_loaded_or_unloaded() {
+async fn load_and_unload_fail_when_id_is_unknown() {
     let (directory, models) = models("/nowhere/python");
     let fault = models.load("nope/1").await.unwrap_err();
     assert_eq!((fault.code, fault.message.contains("no version nope/1 is known")), (Code::ResourceDoesNotExist, true));
@@ -134,7 +134,7 @@ async fn what_is_not_there_cannot_be_loaded_or_unloaded() {
 }
 
 #[tokio::test]
-async fn nothing_is_loaded_once_it_stops() {
+async fn lease_fails_after_shutdown() {
     let (directory, models) = models("/nowhere/python");
     models.shutdown().await;
     let handle = handle(&models, directory.path().to_str().unwrap(), HandleOptions::default());
@@ -143,7 +143,7 @@ async fn nothing_is_loaded_once_it_stops() {
 }
 
 #[tokio::test]
-async fn what_no_route_uses_any_more_is_forgotten() {
+async fn catalog_forgets_models_without_routes() {
     let (_directory, models) = models("/nowhere/python");
     let uris = || models.report().following.into_iter().map(|it| it.model_uri).collect::<Vec<_>>();
     let [kept, gone] =

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_every_form() {
+    fn parse_reads_every_form() {
         assert_eq!(target("models:/sentiment/production"), registered("sentiment", Pick::Stage("Production")));
         assert_eq!(target("models:/a b/NONE"), registered("a b", Pick::Stage("None")));
         assert_eq!(target("models:/sentiment/12"), registered("sentiment", Pick::Version(12)));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn posts_to_invocations() {
+    fn address_ends_in_invocations() {
         let posted = |text| match target(text) {
             Target::Address { invocations } => invocations.to_string(),
             other => panic!("{other:?}"),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_and_what_would_be_right() {
+    fn parse_error_names_problem_and_forms() {
         for (text, problem) in [
             ("", "it is empty"),
             (" models:/a/1", "it has a space"),
@@ -291,14 +291,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_shows_what_was_configured(text in "(models:/|http://|file:|\\./)?\\PC{0,40}") {
+        fn parse_never_panics_and_keeps_the_text(text in "(models:/|http://|file:|\\./)?\\PC{0,40}") {
             if let Ok(uri) = ModelUri::parse(&text) {
                 prop_assert_eq!(uri.to_string(), text);
             }
         }
 
         #[test]
-        fn registered_names_come_back(name in "[a-zA-Z0-9_@. -]*[a-z0-9]", version in any::<u64>()) {
+        fn parse_keeps_registered_names(name in "[a-zA-Z0-9_@. -]*[a-z0-9]", version in any::<u64>()) {
             let text = format!("models:/{name}/{version}");
             prop_assert_eq!(target(&text), registered(&name, Pick::Version(version)));
         }

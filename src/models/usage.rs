@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_intervals_before_the_second_use() {
+    fn pace_is_unknown_before_the_second_use() {
         assert_eq!(Usage::default().habit(5), Habit { silence: 5.0, ..Habit::default() });
         let first = Habit { uses: 1, last_use: Some(Duration::from_secs(1)), silence: 4.0, pace: None };
         assert_eq!(used_at([1]).habit(5), first);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_use_is_expected_after_what_is_left_of_the_interval() {
+    fn regular_use_is_expected_after_the_rest_of_the_interval() {
         let pace = used_at((1..200).map(|n| n * 10)).habit(2000).pace.unwrap();
         assert!(near(pace.interval, 10.0) && pace.deviation < 0.01, "{pace:?}");
         assert!(near(pace.expected_wait(0.0), 10.0));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_use_is_expected_after_the_mean_interval() {
+    fn random_use_is_expected_after_the_mean_interval() {
         let pace = Pace { interval: 10.0, deviation: 7.36 };
         assert!(near(pace.expected_wait(0.0), 10.0));
         assert!(near(pace.expected_wait(8.0), 10.0));
@@ -164,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_silence_is_expected_to_last() {
+    fn silence_is_expected_to_last_when_long() {
         for deviation in [0.0, 5.0, 10.0] {
             assert_eq!(Pace { interval: 10.0, deviation }.expected_wait(41.0), 41.0);
         }
     }
 
     #[test]
-    fn a_new_habit_replaces_the_old_one() {
+    fn pace_adapts_when_the_habit_changes() {
         let seldom = (1..100).map(|n| n * 60);
         let often = (0..60).map(|n| 100 * 60 + n);
         let pace = used_at(seldom.chain(often)).habit(6060).pace.unwrap();
@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn calls_at_once_and_out_of_order_do_no_harm() {
+    fn usage_keeps_the_latest_call_when_out_of_order() {
         let habit = used_at([5, 5, 4, 6]).habit(6);
         assert_eq!((habit.uses, habit.last_use), (4, Some(Duration::from_secs(6))));
     }
 
     #[test]
-    fn many_threads_lose_no_use() {
+    fn usage_loses_no_call_under_contention() {
         let usage = Usage::default();
         std::thread::scope(|scope| {
             for thread in 0..4 {
@@ -201,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_is_never_negative_nor_beyond_reason(
+        fn expected_wait_stays_within_bounds(
             mut calls in proptest::collection::vec(1..10_000_000_u64, 2..40), silence in 0.0..1e6_f32,
         ) {
             calls.sort_unstable();

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closed_door_lets_nobody_in() {
+    fn use_count_refuses_when_closed() {
         let uses = UseCount::default();
         assert!(uses.acquire() && !uses.close_if_idle());
         uses.close();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_in_and_whoever_shuts_never_both_win() {
+    fn acquire_and_close_never_both_succeed() {
         for _ in 0..200 {
             let uses = Arc::new(UseCount::default());
             let taker = {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn draining_ends_with_the_last_holder() {
+    async fn drain_ends_when_last_use_is_released() {
         let uses = Arc::new(UseCount::default());
         assert!(uses.acquire() && uses.acquire());
         uses.close();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::artifacts::CachedVersion;
 use super::host::Proof;
 use super::load_queue::Priority;
-use super::loaded::Loaded;
+use super::loaded_version::LoadedVersion;
 use super::registry::Registration;
 use super::resolved_model::ArtifactLocation;
 use super::single_flight::SingleFlight;
@@ -44,12 +44,12 @@ pub(super) struct Version {
     pub(super) location: ArtifactLocation,
     pub(super) hosting: Hosting,
     /// The loaded version, if it is loaded now.
-    pub(super) loaded: Arc<SingleFlight<Loaded>>,
+    pub(super) loaded: Arc<SingleFlight<LoadedVersion>>,
     pub(super) usage: Usage,
-    /// Whether an operator pinned it, so that it is never unloaded for memory or idleness.
+    /// True if an operator pinned the version, so that neither memory nor idleness unloads it.
     pub(super) pinned: AtomicBool,
     pub(super) history: History,
-    /// Whether it answers each row as if it were alone.
+    /// Knowledge of whether it answers each row as if it were alone.
     pub(super) trust: Arc<Trust>,
     /// Result of the last full warm-up (example call, requirements), if that was good; lets an urgent reload skip both.
     pub(super) proof: OnceLock<Proof>,
@@ -147,8 +147,8 @@ impl History {
         *self.unload_reason() == Some(UnloadReason::Operator)
     }
 
-    /// Locks the reason why it is not loaded any more; none when it is loaded, or never was. No code panics while the lock
-    /// is held.
+    /// Locks the reason why it is not loaded any more; none when it is loaded, or never was. No code panics while the
+    /// lock is held.
     pub(super) fn unload_reason(&self) -> MutexGuard<'_, Option<UnloadReason>> {
         self.unload_reason.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::manifest::{Identity, MODEL, Manifest};
+use super::manifest::{MODEL, Manifest, VersionIdentity};
 use super::partial::lock_in_use;
 use super::prune::touch;
 
@@ -32,7 +32,7 @@ pub(super) enum CacheLookup {
 
 impl CachedVersion {
     /// Looks for a version, and marks it as used now.
-    pub(super) fn find(entry: &Path, identity: &Identity) -> io::Result<CacheLookup> {
+    pub(super) fn find(entry: &Path, identity: &VersionIdentity) -> io::Result<CacheLookup> {
         let Some(lock) = lock_in_use(entry)? else { return Ok(CacheLookup::Nothing) };
         let manifest = match Manifest::read(entry) {
             Ok(manifest) => manifest,

@@ -17,16 +17,16 @@ pub(super) const MODEL: &str = "model";
 /// Name of the file without which a directory is no model.
 pub(super) const MLMODEL: &str = "MLmodel";
 
-/// Identity of a cached version, and its files.
+/// VersionIdentity of a cached version, and its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
-    pub identity: Identity,
+    pub identity: VersionIdentity,
     pub files: Vec<CachedFile>,
 }
 
-/// Identity of a version: two with the same are the same version.
+/// VersionIdentity of a version: two with the same are the same version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
+pub(super) struct VersionIdentity {
     /// The registry's address, without credentials.
     pub registry: String,
     /// The version's name: `sentiment-model-fast/3`, or a logged model's id.
@@ -48,7 +48,7 @@ pub(super) struct CachedFile {
     pub bytes: u64,
 }
 
-impl Identity {
+impl VersionIdentity {
     pub(super) fn new(registry: String, resolved: &RegistryEntry) -> Self {
         Self {
             registry,
@@ -153,13 +153,18 @@ mod tests {
 
     use super::*;
 
-    fn identity(registry: &str, version: &str, artifact_uri: &str) -> Identity {
+    fn identity(registry: &str, version: &str, artifact_uri: &str) -> VersionIdentity {
         let provenance = Provenance::default();
-        Identity { registry: registry.into(), version: version.into(), artifact_uri: artifact_uri.into(), provenance }
+        VersionIdentity {
+            registry: registry.into(),
+            version: version.into(),
+            artifact_uri: artifact_uri.into(),
+            provenance,
+        }
     }
 
     #[test]
-    fn directory_names_are_for_ever() {
+    fn directory_name_is_stable() {
         let name = identity("http://h", "my model/3", "s3://b/m").directory_name();
         assert_eq!(name, "my-model-3-fcd22d70aa242f8e");
         assert_ne!(name, identity("http://h", "my model/3", "s3://b/n").directory_name());
@@ -167,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_were_made_from_something_else_have_directories_of_their_own() {
+    fn directory_name_differs_with_provenance() {
         let text = |text: &str| Some(text.to_owned());
         let made = [
             Provenance::default(),
@@ -177,21 +182,21 @@ mod tests {
             Provenance { created: Some(2), ..Provenance::default() },
             Provenance { source: text("s3://b/m"), run_id: text("r"), created: Some(2) },
         ];
-        let names = made.clone().map(|provenance| Identity { provenance, ..identity("r", "a/1", "s3://b/m") });
-        let names: std::collections::HashSet<_> = names.iter().map(Identity::directory_name).collect();
+        let names = made.clone().map(|provenance| VersionIdentity { provenance, ..identity("r", "a/1", "s3://b/m") });
+        let names: std::collections::HashSet<_> = names.iter().map(VersionIdentity::directory_name).collect();
         assert_eq!(names.len(), made.len());
     }
 
     /// A manifest from before provenance was noted still counts towards the limit, and is pruned in its turn.
     #[test]
-    fn a_manifest_without_provenance_can_be_read() {
+    fn manifest_reads_without_provenance() {
         let written = r#"{"identity": {"registry": "r", "version": "a/1", "artifact_uri": "s3://b"}, "files": []}"#;
         let manifest: Manifest = serde_json::from_str(written).unwrap();
         assert_eq!(manifest.identity, identity("r", "a/1", "s3://b"));
     }
 
     #[test]
-    fn damage_is_seen() {
+    fn damage_is_described_when_a_file_changed() {
         let entry = tempfile::tempdir().unwrap();
         let entry = entry.path();
         fs::create_dir_all(entry.join(MODEL).join("data")).unwrap();
@@ -212,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn directory_names_stay_where_they_are(version in "\\PC{0,100}") {
+        fn directory_name_is_one_safe_segment(version in "\\PC{0,100}") {
             let name = identity("", &version, "").directory_name();
             prop_assert!(name.len() < 120 && !name.starts_with('.') && !name.contains('/') && name.is_ascii());
         }

@@ -28,7 +28,7 @@ use super::registry::{Registry, RegistryEntry, unavailable};
 use crate::message::Fault;
 use cached::CacheLookup;
 use error::{FetchError, no_model};
-use manifest::{Identity, MLMODEL, MODEL, Manifest, files_below};
+use manifest::{MLMODEL, MODEL, Manifest, VersionIdentity, files_below};
 use partial::{Partial, remove, sweep};
 use served::ServedArtifacts;
 
@@ -45,7 +45,7 @@ pub(super) struct Artifacts {
 
 #[derive(Debug)]
 struct ArtifactCache {
-    /// None when neither config nor environment names one.
+    /// The directory; none when neither config nor environment names one.
     directory: Option<PathBuf>,
     /// The most bytes that are kept.
     limit: u64,
@@ -103,7 +103,7 @@ impl Artifacts {
         registry: &Registry,
         resolved: &RegistryEntry,
     ) -> Result<CachedVersion, FetchError> {
-        let identity = Identity::new(registry.identity(), resolved);
+        let identity = VersionIdentity::new(registry.identity(), resolved);
         let name = identity.directory_name();
         let entry = cache.join(&name);
         let lock = self.fetch_lock(name);
@@ -151,7 +151,7 @@ impl Artifacts {
 }
 
 /// Finds a version in the cache, if it is whole there. A damaged entry is removed.
-async fn find(entry: &Path, identity: &Identity) -> Result<Option<CachedVersion>, FetchError> {
+async fn find(entry: &Path, identity: &VersionIdentity) -> Result<Option<CachedVersion>, FetchError> {
     let identity = identity.clone();
     on_disk(entry, move |entry| match CachedVersion::find(entry, &identity)? {
         CacheLookup::Whole(cached) => Ok(Some(cached)),

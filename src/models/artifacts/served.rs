@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stay_below_their_directory() {
+    fn is_safe_refuses_names_outside_the_directory() {
         for safe in ["MLmodel", "a b", "data/weights.bin", "..a", "a..", "ü", "a:b"] {
             assert!(is_safe(safe), "{safe}");
         }
@@ -275,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn safe_names_are_below(name in "[./\\\\a-c\\PC]{0,12}") {
+        fn safe_names_stay_below_the_directory(name in "[./\\\\a-c\\PC]{0,12}") {
             if is_safe(&name) {
                 let path = Path::new("/root").join(&name);
                 prop_assert!(path.starts_with("/root") && path != Path::new("/root"));

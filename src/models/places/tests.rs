@@ -45,7 +45,7 @@ fn next(places: &mut Places<FakeHost, char>) -> Option<(FakeHost, char)> {
 }
 
 #[test]
-fn hosts_are_filled_evenly_and_no_further_than_they_may_be() {
+fn places_fill_hosts_evenly_up_to_the_limit() {
     let mut places = places(2, 3, 5);
     let taken: Vec<_> = (0..5).map(|_| places.take(false).unwrap()).collect();
     assert_eq!(numbers(&taken), [0, 1, 0, 1, 0]);
@@ -56,7 +56,7 @@ fn hosts_are_filled_evenly_and_no_further_than_they_may_be() {
 }
 
 #[test]
-fn who_comes_first_goes_first_and_who_has_gone_away_is_passed_over() {
+fn queue_serves_in_order_and_skips_abandoned_calls() {
     let mut places = places(1, 1, 1);
     let host = places.take(false).unwrap();
     for who in ['a', 'b', 'c'] {
@@ -73,7 +73,7 @@ fn who_comes_first_goes_first_and_who_has_gone_away_is_passed_over() {
 }
 
 #[test]
-fn who_is_to_be_alone_has_a_host_to_himself() {
+fn lone_call_waits_until_a_host_is_empty() {
     let mut places = places(1, 3, 3);
     let [first, second] = [(); 2].map(|()| places.take(false).unwrap());
     places.wait(true, 'a');
@@ -90,7 +90,7 @@ fn who_is_to_be_alone_has_a_host_to_himself() {
 }
 
 #[test]
-fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them() {
+fn late_call_loses_its_host_when_the_others_end() {
     let mut places = places(1, 3, 3);
     let host = places.take(false).unwrap();
     assert!(!places.runs_late(&host), "there is no other");
@@ -118,7 +118,7 @@ fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them(
 }
 
 #[test]
-fn a_host_that_is_gone_is_missed_once_by_all_who_were_in_it() {
+fn gone_host_is_lost_once_for_all_its_calls() {
     let mut places = places(2, 2, 4);
     let taken: Vec<_> = (0..4).map(|_| places.take(false).unwrap()).collect();
     taken[0].gone.set(true);
@@ -142,7 +142,7 @@ fn a_host_that_is_gone_is_missed_once_by_all_who_were_in_it() {
 }
 
 #[test]
-fn a_host_that_is_spent_is_called_no_more_and_goes_when_its_last_call_ends() {
+fn spent_host_is_lost_when_its_last_call_ends() {
     let mut places = places(1, 3, 3);
     let [spent, other] = [(); 2].map(|()| places.take(false).unwrap());
     spent.spent.set(true);
@@ -174,7 +174,7 @@ proptest! {
     /// Invariants: no host has more calls than threads, nor another beside one that is to be alone; and once all calls
     /// have ended and every lost host is replaced, no call waits and every place is free.
     #[test]
-    fn no_place_is_lost_and_none_is_given_twice(
+    fn places_are_neither_lost_nor_given_twice(
         (hosts, threads) in (1..4_usize, 1..5_usize), at_once in 1..20_usize, actions in actions()
     ) {
         let mut places: Places<FakeHost, bool> = Places::new((0..hosts).map(FakeHost::new), threads, at_once);

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_wins_over_the_file_and_a_username_over_a_token() {
+    fn environment_wins_over_credentials_file() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".mlflow")).unwrap();
         let file = "[other]\nmlflow_tracking_username = eve\n[mlflow]\nmlflow_tracking_username = ann\n\

@@ -1,4 +1,4 @@
-//! Addresses of the registry: MLflow's tracking URI, and its registry's when that is another.
+//! RegistryAddresses of the registry: MLflow's tracking URI, and its registry's when that is another.
 
 use reqwest::Url;
 
@@ -15,9 +15,9 @@ const ONLY_MLFLOW: [&str; 3] =
 
 /// MLflow's tracking URI, and its registry URI: the same unless `MLFLOW_REGISTRY_URI` says otherwise.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::models) struct Addresses {
+pub(in crate::models) struct RegistryAddresses {
     pub(super) tracking: StoreAddress,
-    /// None leaves it to MLflow: the tracking URI, or the URI that MLflow derives from it.
+    /// The registry URI; none leaves it to MLflow: the tracking URI, or the URI that MLflow derives from it.
     pub(super) registry: Option<StoreAddress>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct StoreAddress {
     pub server: Option<Url>,
 }
 
-impl Addresses {
+impl RegistryAddresses {
     /// Reads the configured tracking URI, else `MLFLOW_TRACKING_URI`, else this machine's port 5001; and
     /// `MLFLOW_REGISTRY_URI`. `env` reads an environment variable.
     pub(in crate::models) fn read(
@@ -88,7 +88,7 @@ impl StoreAddress {
     }
 }
 
-impl std::fmt::Debug for Addresses {
+impl std::fmt::Debug for RegistryAddresses {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let registry = self.registry.as_ref().map(StoreAddress::shown);
         formatter
@@ -108,13 +108,15 @@ fn is_set(value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(configured: Option<&str>, env: &[(&str, &str)]) -> Result<Addresses, RegistryError> {
+    fn read(configured: Option<&str>, env: &[(&str, &str)]) -> Result<RegistryAddresses, RegistryError> {
         let env: Vec<(String, String)> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Addresses::read(configured, &|name| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
+        RegistryAddresses::read(configured, &|name| {
+            env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        })
     }
 
     #[test]
-    fn the_config_comes_before_the_environment_and_that_before_the_default() {
+    fn config_wins_over_environment_and_default() {
         let tracking = ("MLFLOW_TRACKING_URI", "sqlite:///a.db");
         assert_eq!(read(Some("http://h:1/"), &[tracking]).unwrap().tracking.text, "http://h:1");
         assert_eq!(read(None, &[tracking]).unwrap().tracking.text, "sqlite:///a.db");
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_registry_may_be_elsewhere() {
+    fn registry_uri_overrides_the_tracking_uri() {
         let both = read(Some("http://tracking"), &[("MLFLOW_REGISTRY_URI", "databricks-uc")]).unwrap();
         assert!(both.tracking.server.is_some() && both.registry().server.is_none());
         let environment = [("MLFLOW_TRACKING_URI", "http://tracking"), ("MLFLOW_REGISTRY_URI", "databricks-uc")];
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_left_to_mlflow() {
+    fn stores_without_http_are_left_to_mlflow() {
         for text in ["sqlite:///mlflow.db", "file:///mlruns", "/srv/mlruns", "mlruns", "databricks", "databricks://me"]
         {
             let tracking = read(Some(text), &[]).unwrap().tracking;
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_a_bad_address_comes_from() {
+    fn address_error_names_its_setting() {
         let error = read(Some("http://ann:secret@"), &[]).unwrap_err().to_string();
         assert!(error.contains("registry.tracking_uri") && !error.contains("secret"), "{error}");
         let error = read(None, &[("MLFLOW_REGISTRY_URI", "https://")]).unwrap_err().to_string();

@@ -26,7 +26,7 @@ use call::{
 };
 use python_client::PythonClient;
 
-pub(super) use address::Addresses;
+pub(super) use address::RegistryAddresses;
 pub use error::RegistryError;
 pub(super) use error::{not_found, unavailable};
 pub(super) use picked_versions::PickedVersions;
@@ -36,7 +36,7 @@ pub(super) use rest::RestClient;
 /// MLflow's Model Registry.
 #[derive(Debug)]
 pub(super) struct Registry {
-    addresses: Addresses,
+    addresses: RegistryAddresses,
     tracking: Store,
     registry: Store,
     client: PythonClient,
@@ -53,9 +53,9 @@ pub(super) struct RegistryEntry {
     pub uri: String,
     /// The URI of its artifacts.
     pub artifact_uri: String,
-    /// Whether its registry hands out artifacts in a way that only MLflow's client knows, and only by `uri`.
+    /// True if its registry hands out artifacts in a way that only MLflow's client knows, and only by `uri`.
     pub own_way: bool,
-    /// Whether it is tagged `signalbox.batch: rows`.
+    /// True if the version is tagged `signalbox.batch: rows`.
     pub is_tagged: bool,
 }
 
@@ -70,7 +70,7 @@ impl Registry {
     /// Builds the registry at these addresses. Nothing is asked yet. `env` reads an environment variable, from which
     /// the credentials come. The processes of MLflow's client are forked from the template.
     pub(super) fn new(
-        addresses: Addresses,
+        addresses: RegistryAddresses,
         env: &dyn Fn(&str) -> Option<String>,
         template: Template,
     ) -> Result<Self, RegistryError> {

@@ -1,4 +1,4 @@
-//! Client of MLflow's own Python API, as processes (`clerk.py`), for calls that have no REST form.
+//! Client of MLflow's own Python API, as processes (`mlflow_client.py`), for calls that have no REST form.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::address::Addresses;
+use super::address::RegistryAddresses;
 use super::call::RegistryCall;
 use super::error::{not_found, unavailable};
 use super::rest::first_line;
@@ -28,7 +28,7 @@ const NO_STORE: &str = "NO_STORE";
 #[derive(Debug)]
 pub(super) struct PythonClient {
     template: Template,
-    addresses: Addresses,
+    addresses: RegistryAddresses,
     /// The process that is kept for everyday calls, while no call is using it.
     lasting: Mutex<Option<Child>>,
 }
@@ -65,7 +65,7 @@ struct ClientException {
 }
 
 impl PythonClient {
-    pub(super) fn new(template: Template, addresses: Addresses) -> Self {
+    pub(super) fn new(template: Template, addresses: RegistryAddresses) -> Self {
         Self { template, addresses, lasting: Mutex::default() }
     }
 
@@ -155,7 +155,7 @@ mod tests {
     /// An address without a store says nothing about the model, and only the address can be mended.
     #[tokio::test]
     #[ignore = "needs MLflow; tests/run starts it"]
-    async fn an_address_without_a_store_is_a_503_that_says_what_to_check() {
+    async fn client_fault_names_the_setting_when_the_store_is_missing() {
         let python = std::env::var("SIGNALBOX_TEST_PYTHON").unwrap();
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);
@@ -164,7 +164,7 @@ mod tests {
             ("sqlite:////nowhere/mlflow.db", "there is no database /nowhere/mlflow.db"),
             ("/nowhere/mlruns", "there is no directory /nowhere/mlruns"),
         ] {
-            let client = PythonClient::new(template.clone(), Addresses::read(Some(uri), &|_| None).unwrap());
+            let client = PythonClient::new(template.clone(), RegistryAddresses::read(Some(uri), &|_| None).unwrap());
             let fault = client.ask::<ModelAnswer>(RegistryCall::Model { name: "a" }).await.map(|_| ()).unwrap_err();
             assert_eq!((fault.code, fault.retryable), (Code::TemporarilyUnavailable, true), "{fault}");
             assert!(fault.message.contains(why) && fault.message.contains("registry.tracking_uri"), "{fault}");
@@ -178,13 +178,13 @@ mod tests {
     /// A process that is gone, or that nobody waits for any longer, is replaced; each call gets its own answer.
     #[tokio::test]
     #[ignore = "needs MLflow; tests/run starts it"]
-    async fn a_clerk_that_is_lost_is_replaced() {
+    async fn client_process_is_replaced_when_lost() {
         let store = tempfile::tempdir().unwrap();
         let python = std::env::var("SIGNALBOX_TEST_PYTHON").unwrap();
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);
-        let addresses = Addresses::read(store.path().to_str(), &|_| None).unwrap();
+        let addresses = RegistryAddresses::read(store.path().to_str(), &|_| None).unwrap();
         let client = PythonClient::new(template, addresses);
         let ask = async |name: &str| {
             let fault = client.ask::<ModelAnswer>(RegistryCall::Model { name }).await.map(|_| ()).unwrap_err();

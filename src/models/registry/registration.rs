@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_that_both_know_tells_two_registrations_apart() {
+    fn registrations_differ_in_any_field_both_have() {
         let known = registration("1", Some("s3://a"), Some("r1"), Some(1));
         for other in [
             registration("2", Some("s3://a"), Some("r1"), Some(1)),

@@ -89,7 +89,7 @@ impl RestClient {
 
     /// Builds the fault for an error answer.
     pub(in crate::models) fn refusal(&self, status: StatusCode, body: &[u8]) -> Fault {
-        let error: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+        let error: RestErrorBody = serde_json::from_slice(body).unwrap_or_default();
         // A proxy before MLflow, or a refused Host header, explains itself in plain text only.
         let said = error.message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
         let shown = self.shown();
@@ -133,7 +133,7 @@ impl RestClient {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct ErrorBody {
+struct RestErrorBody {
     error_code: Option<String>,
     message: Option<String>,
 }

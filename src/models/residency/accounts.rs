@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::policy::{MemoryClaims, Resident};
-use crate::models::loaded::Loaded;
+use crate::models::loaded_version::LoadedVersion;
 use crate::models::version::Version;
 
 /// Time that a request which waited for a load has to take the loaded version, before it may be unloaded for others.
@@ -35,7 +35,7 @@ pub(super) struct MemoryAccounts {
 #[derive(Debug, Clone)]
 pub(super) struct LoadedEntry {
     pub(super) version: Arc<Version>,
-    pub(super) loaded: Arc<Loaded>,
+    pub(super) loaded: Arc<LoadedVersion>,
     /// The number of calls that there had been when its memory was measured.
     pub(super) measured_at: u64,
 }
@@ -68,7 +68,7 @@ impl LoadedEntry {
 
     /// Tells whether the request that the version was loaded for has yet to take it.
     fn is_awaited(&self, now: Duration) -> bool {
-        let Loaded { preloaded, was_used, loaded_at, .. } = &*self.loaded;
+        let LoadedVersion { preloaded, was_used, loaded_at, .. } = &*self.loaded;
         !preloaded && !was_used.load(Ordering::Relaxed) && now.saturating_sub(*loaded_at) < TAKEN_WITHIN
     }
 

@@ -17,7 +17,7 @@ use super::policy::{RoomDecision, RoomDemand, Rules};
 use crate::message::Fault;
 use crate::models::backoff::LoadStep;
 use crate::models::load_queue::Priority;
-use crate::models::loaded::Loaded;
+use crate::models::loaded_version::LoadedVersion;
 use crate::models::memory::memories_of;
 use crate::models::single_flight::LoadToken;
 use crate::models::unload::UnloadReason;
@@ -114,16 +114,16 @@ impl ResidencyManager {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Returns the bytes that hosts may hold, and the bytes that they do hold, including those of loads and unloads under
-    /// way.
+    /// Returns the bytes that hosts may hold, and the bytes that they do hold, including those of loads and unloads
+    /// under way.
     pub(in crate::models) fn memory(&self) -> (Option<u64>, u64) {
         let accounts = self.accounts();
         let claims = accounts.unloading + accounts.loading;
         (self.rules.memory_limit, claims + accounts.entries.values().map(LoadedEntry::memory).sum::<u64>())
     }
 
-    /// Waits for room for so many bytes; others may be unloaded for it. A load that is not urgent takes the room that can
-    /// be had now, or as soon as the processes have gone that are ending, for other loads wait behind it.
+    /// Waits for room for so many bytes; others may be unloaded for it. A load that is not urgent takes the room that
+    /// can be had now, or as soon as the processes have gone that are ending, for other loads wait behind it.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl ResidencyManager {
     }
 
     /// Takes out a loaded version that is closed or broken, so that it can be loaded again.
-    pub(in crate::models) fn discard_broken(self: &Arc<Self>, version: &Version, loaded: &Arc<Loaded>) {
+    pub(in crate::models) fn discard_broken(self: &Arc<Self>, version: &Version, loaded: &Arc<LoadedVersion>) {
         if let Some(fault) = loaded.broken() {
             if self.now().saturating_sub(loaded.loaded_at) > SOUND {
                 version.loaded.record_alive();
@@ -230,8 +230,8 @@ impl ResidencyManager {
         }
     }
 
-    /// Takes out an entry whose use count is closed, and ends its processes when the last lease has been given back. Its
-    /// memory counts until they have gone.
+    /// Takes out an entry whose use count is closed, and ends its processes when the last lease has been given back.
+    /// Its memory counts until they have gone.
     fn unload_entry(self: &Arc<Self>, accounts: &mut MemoryAccounts, key: u64, reason: UnloadReason) {
         let Some(LoadedEntry { version, loaded, .. }) = accounts.entries.remove(&key) else { return };
         version.loaded.remove(&loaded);
@@ -341,8 +341,8 @@ impl ResidencyManager {
         }
     }
 
-    /// Unloads ahead of need while memory is short: the next load is likely to be as large as the last, and to come before
-    /// the version that goes for it is called again, so it finds room at once.
+    /// Unloads ahead of need while memory is short: the next load is likely to be as large as the last, and to come
+    /// before the version that goes for it is called again, so it finds room at once.
     fn make_headroom(self: &Arc<Self>, accounts: &mut MemoryAccounts, bytes: u64, now: Duration) {
         if now < accounts.short_until {
             let residents = accounts.view(now, self.calls());
@@ -416,9 +416,14 @@ impl Drop for RoomRequest<'_> {
 }
 
 impl Reservation {
-    /// Turns the reserved memory into that of a loaded version, and hands the version to the requests that wait for it, in
-    /// one step.
-    pub(in crate::models) fn settle(mut self, version: &Arc<Version>, loaded: Arc<Loaded>, token: LoadToken<Loaded>) {
+    /// Turns the reserved memory into that of a loaded version, and hands the version to the requests that wait for it,
+    /// in one step.
+    pub(in crate::models) fn settle(
+        mut self,
+        version: &Arc<Version>,
+        loaded: Arc<LoadedVersion>,
+        token: LoadToken<LoadedVersion>,
+    ) {
         let manager = Arc::clone(&self.manager);
         let mut accounts = manager.accounts();
         let entry = LoadedEntry { version: Arc::clone(version), loaded: Arc::clone(&loaded), measured_at: 0 };

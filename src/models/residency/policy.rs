@@ -40,7 +40,7 @@ pub(in crate::models) struct Rules {
     pub(in crate::models) minimum_stay: Duration,
 }
 
-/// Loaded version, as the policy sees it.
+/// LoadedVersion version, as the policy sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Resident<K> {
     pub(super) key: K,
@@ -53,11 +53,11 @@ pub(super) struct Resident<K> {
     /// The duration of its load: the cost of having it back.
     pub(super) load_cost: Duration,
     pub(super) habit: Habit,
-    /// Whether it was loaded with no request waiting for it.
+    /// True if the version was loaded with no request waiting for it.
     pub(super) preloaded: bool,
-    /// Whether any lease on it is held.
+    /// True if any lease on it is held.
     pub(super) in_use: bool,
-    /// Whether an operator pinned it.
+    /// True if an operator pinned the version.
     pub(super) pinned: bool,
 }
 
@@ -117,7 +117,7 @@ pub(super) enum RoomRefusal {
 
 /// Plan for memory that has grown beyond the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Excess<K> {
+pub(super) struct ExcessPlan<K> {
     /// The versions that must go.
     pub(super) evict: Vec<K>,
     /// The version that has grown the most since it was loaded: its calls may end, and its hosts are replaced.
@@ -205,18 +205,18 @@ impl Rules {
         residents: &[Resident<K>],
         claims: MemoryClaims,
         now: Duration,
-    ) -> Excess<K> {
+    ) -> ExcessPlan<K> {
         let limit = self.memory_limit.unwrap_or(u64::MAX);
         let missing = taken(residents, claims).saturating_sub(limit).saturating_sub(claims.unloading);
         let may_go = |resident: &Resident<K>| self.may_go(resident, now);
         if let Some(evict) = least_valuable(residents, may_go, missing) {
-            return Excess { evict, recycle: None };
+            return ExcessPlan { evict, recycle: None };
         }
         let leaks = residents.iter().filter(|resident| resident.leaks() && self.stay_ends(resident) <= now);
         let leak = leaks.filter(|resident| !may_go(resident)).max_by_key(|resident| (resident.growth(), resident.key));
         let missing = missing.saturating_sub(leak.map_or(0, Resident::growth));
         let all = || residents.iter().filter(|resident| may_go(resident)).map(|resident| resident.key).collect();
-        Excess {
+        ExcessPlan {
             evict: least_valuable(residents, may_go, missing).unwrap_or_else(all),
             recycle: leak.map(|resident| resident.key),
         }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::manager::ResidencyManager;
-use crate::models::loaded::Loaded;
+use crate::models::loaded_version::LoadedVersion;
 
 /// Keeps a version loaded while it is held; dropping the last one tells the manager that the version is idle.
 #[derive(Debug)]
 pub(in crate::models) struct UseGuard {
-    loaded: Arc<Loaded>,
+    loaded: Arc<LoadedVersion>,
     manager: Arc<ResidencyManager>,
 }
 
 impl UseGuard {
     /// Takes a use of a loaded version; none when the version is being unloaded.
-    pub(in crate::models) fn acquire(loaded: Arc<Loaded>, manager: &Arc<ResidencyManager>) -> Option<Self> {
+    pub(in crate::models) fn acquire(loaded: Arc<LoadedVersion>, manager: &Arc<ResidencyManager>) -> Option<Self> {
         loaded.uses.acquire().then(|| {
             loaded.was_used.store(true, Ordering::Relaxed);
             Self { loaded, manager: Arc::clone(manager) }
@@ -23,7 +23,7 @@ impl UseGuard {
     }
 
     /// Returns the version that is kept loaded.
-    pub(in crate::models) fn loaded(&self) -> &Loaded {
+    pub(in crate::models) fn loaded(&self) -> &LoadedVersion {
         &self.loaded
     }
 }

@@ -21,7 +21,7 @@ fn failed<T: std::fmt::Debug>(found: Lookup<T>) -> Fault {
 }
 
 #[tokio::test]
-async fn one_loads_and_all_who_wait_get_it() {
+async fn one_caller_loads_and_all_get_the_value() {
     let flight = SingleFlight::empty();
     let now = Instant::now();
     let (token, first) = missing(flight.lookup(now));
@@ -39,7 +39,7 @@ async fn one_loads_and_all_who_wait_get_it() {
 }
 
 #[tokio::test]
-async fn a_failure_is_remembered_for_longer_each_time_and_forgotten_after_success() {
+async fn failure_is_remembered_longer_until_a_success() {
     let flight = SingleFlight::<u8>::empty();
     let mut now = Instant::now();
     for seconds in [2, 4, 8] {
@@ -57,7 +57,7 @@ async fn a_failure_is_remembered_for_longer_each_time_and_forgotten_after_succes
 }
 
 #[tokio::test]
-async fn a_permanent_fault_has_no_time_to_come_back() {
+async fn permanent_fault_has_no_retry_after() {
     let flight = SingleFlight::<u8>::empty();
     let now = Instant::now();
     let fault = Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, "no");
@@ -66,7 +66,7 @@ async fn a_permanent_fault_has_no_time_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_load_that_vanishes_falls_to_the_next() {
+async fn token_passes_on_when_dropped() {
     let flight = SingleFlight::empty();
     let now = Instant::now();
     let (token, waiting) = missing(flight.lookup(now));
@@ -77,7 +77,7 @@ async fn a_load_that_vanishes_falls_to_the_next() {
 }
 
 #[tokio::test]
-async fn only_what_is_in_there_is_removed() {
+async fn remove_ignores_a_replaced_value() {
     let flight = SingleFlight::empty();
     let now = Instant::now();
     missing(flight.lookup(now)).0.finish(Arc::new(1));

@@ -98,7 +98,7 @@ fn real_registry(tracking_uri: &str) -> (Registry, TaskTracker, CancellationToke
     let spec = TemplateSpec { python: python().display().to_string(), ..Default::default() };
     let template = Template::new(spec, tasks.clone(), &closing);
     let env = |_: &str| None;
-    let addresses = Addresses::read(Some(tracking_uri), &env).unwrap();
+    let addresses = RegistryAddresses::read(Some(tracking_uri), &env).unwrap();
     (Registry::new(addresses, &env, template).unwrap(), tasks, closing)
 }
 
@@ -162,7 +162,7 @@ async fn check(tracking_uri: &str, model_id: &str) {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_tracking_server_that_serves_artifacts() {
+async fn registry_works_with_served_artifacts() {
     let directory = tempfile::tempdir().unwrap();
     let server = TrackingServer::start(directory.path(), &["--artifacts-destination", "./artifacts"]);
     let model_id = register(directory.path(), &server.address, None);
@@ -172,7 +172,7 @@ async fn a_tracking_server_that_serves_artifacts() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_tracking_server_whose_artifacts_are_elsewhere() {
+async fn registry_works_with_artifacts_elsewhere() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("root");
     let server = TrackingServer::start(directory.path(), &["--no-serve-artifacts"]);
@@ -185,7 +185,7 @@ async fn a_tracking_server_whose_artifacts_are_elsewhere() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_database() {
+async fn registry_works_with_a_database() {
     let directory = tempfile::tempdir().unwrap();
     let uri = format!("sqlite:///{}/mlflow.db", directory.path().display());
     check(&uri, &register(directory.path(), &uri, None)).await;
@@ -194,7 +194,7 @@ async fn a_database() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_directory_of_files() {
+async fn registry_works_with_a_directory_of_files() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("my runs");
     let model_id = register(directory.path(), root.to_str().unwrap(), None);
@@ -204,7 +204,7 @@ async fn a_directory_of_files() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_store_that_is_not_there_is_not_made() {
+async fn missing_store_is_not_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nowhere");
     for uri in

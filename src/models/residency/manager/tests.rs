@@ -32,10 +32,10 @@ fn version(key: u64) -> Arc<Version> {
 }
 
 /// Builds a loaded version without a process, so that nothing has to end when it is unloaded.
-fn loaded(manager: &ResidencyManager, bytes: u64) -> Arc<Loaded> {
+fn loaded(manager: &ResidencyManager, bytes: u64) -> Arc<LoadedVersion> {
     let url = "http://127.0.0.1:9/invocations".parse().unwrap();
     let backend = HttpBackend::new(url, "model".into(), Concern::Ours, 1).unwrap();
-    Arc::new(Loaded {
+    Arc::new(LoadedVersion {
         uses: UseCount::default(),
         backend: Backend::Server(Arc::new(ServerBackend::new(backend, 1, None))),
         loaded_at: manager.now(),
@@ -49,7 +49,11 @@ fn loaded(manager: &ResidencyManager, bytes: u64) -> Arc<Loaded> {
     })
 }
 
-async fn load(manager: &Arc<ResidencyManager>, version: &Arc<Version>, bytes: u64) -> Result<Arc<Loaded>, Fault> {
+async fn load(
+    manager: &Arc<ResidencyManager>,
+    version: &Arc<Version>,
+    bytes: u64,
+) -> Result<Arc<LoadedVersion>, Fault> {
     let priority = Priority::default();
     priority.raise();
     let room = manager.reserve(&version.name, bytes, &priority).await?;
@@ -61,7 +65,7 @@ async fn load(manager: &Arc<ResidencyManager>, version: &Arc<Version>, bytes: u6
 }
 
 #[tokio::test]
-async fn makes_room_and_counts_it_only_when_it_is_free() {
+async fn manager_evicts_and_counts_room_when_it_is_free() {
     let manager = manager(100 * MIB);
     let (first, second) = (version(1), version(2));
     load(&manager, &first, 60 * MIB).await.unwrap();
@@ -74,7 +78,7 @@ async fn makes_room_and_counts_it_only_when_it_is_free() {
 }
 
 #[tokio::test]
-async fn no_more_go_than_must() {
+async fn manager_evicts_no_more_than_it_must() {
     let manager = manager(100 * MIB);
     let versions: Vec<_> = (1..=6).map(version).collect();
     for version in &versions {
@@ -111,7 +115,7 @@ async fn let_all_look() {
 }
 
 #[tokio::test]
-async fn what_is_coming_is_promised_and_given_in_turn() {
+async fn promises_are_given_in_order() {
     let manager = manager(100 * MIB);
     begin_unload(&manager, 100 * MIB);
     let [first, second, third] = [60, 30, 10].map(|bytes| spawn_reserve(&manager, bytes * MIB));
@@ -135,7 +139,7 @@ async fn what_is_coming_is_promised_and_given_in_turn() {
 }
 
 #[tokio::test]
-async fn a_load_chooses_who_goes_while_another_waits_for_a_process() {
+async fn load_evicts_while_another_waits_for_a_process() {
     let manager = manager(100 * MIB);
     let (first, second) = (version(1), version(2));
     load(&manager, &first, 30 * MIB).await.unwrap();
@@ -152,7 +156,7 @@ async fn a_load_chooses_who_goes_while_another_waits_for_a_process() {
 }
 
 #[tokio::test]
-async fn what_grew_after_a_promise_is_made_good() {
+async fn promise_holds_when_a_version_grows() {
     let manager = manager(100 * MIB);
     let version = version(1);
     let grows = load(&manager, &version, 40 * MIB).await.unwrap();
@@ -169,7 +173,7 @@ async fn what_grew_after_a_promise_is_made_good() {
 }
 
 #[tokio::test]
-async fn a_process_that_does_not_go_is_not_waited_for_for_ever() {
+async fn load_gives_up_when_a_process_does_not_end() {
     let manager = manager(100 * MIB);
     begin_unload(&manager, 60 * MIB);
     let fault = manager.reserve("model/1", 60 * MIB, &Priority::default()).await.unwrap_err();
@@ -178,7 +182,7 @@ async fn a_process_that_does_not_go_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn where_memory_stays_short_the_next_load_finds_room() {
+async fn headroom_is_made_when_memory_stays_short() {
     let manager = manager(100 * MIB);
     let versions: Vec<_> = (1..=12).map(version).collect();
     for version in &versions {
@@ -196,7 +200,7 @@ async fn where_memory_stays_short_the_next_load_finds_room() {
 }
 
 #[tokio::test]
-async fn what_is_leased_stays_and_a_load_waits_for_its_end() {
+async fn load_waits_while_a_version_is_leased() {
     let manager = Arc::new(ResidencyManager { patience: PATIENCE, ..Arc::into_inner(manager(100 * MIB)).unwrap() });
     let (first, second) = (version(1), version(2));
     let held = load(&manager, &first, 60 * MIB).await.unwrap();
@@ -217,7 +221,7 @@ async fn what_is_leased_stays_and_a_load_waits_for_its_end() {
 }
 
 #[tokio::test]
-async fn a_load_that_gets_no_room_is_told_to_come_back() {
+async fn load_without_room_gets_a_retry_after() {
     let manager = manager(100 * MIB);
     let held = load(&manager, &version(1), 60 * MIB).await.unwrap();
     assert!(held.uses.acquire());
@@ -231,7 +235,7 @@ async fn a_load_that_gets_no_room_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn what_is_told_to_go_goes_after_its_last_call() {
+async fn unload_completes_after_the_last_call() {
     let manager = manager(100 * MIB);
     let version = version(1);
     let held = load(&manager, &version, 60 * MIB).await.unwrap();
@@ -246,7 +250,7 @@ async fn what_is_told_to_go_goes_after_its_last_call() {
 }
 
 #[tokio::test]
-async fn a_reservation_that_is_given_up_is_free_again() {
+async fn reservation_is_freed_when_dropped() {
     let manager = manager(100 * MIB);
     drop(manager.reserve("model/1", 90 * MIB, &Priority::default()).await.unwrap());
     assert_eq!(manager.memory().1, 0);
@@ -254,7 +258,7 @@ async fn a_reservation_that_is_given_up_is_free_again() {
 }
 
 #[tokio::test]
-async fn what_is_broken_is_remembered_with_its_reason() {
+async fn broken_version_keeps_its_fault() {
     let manager = manager(100 * MIB);
     let version = version(1);
     let held = load(&manager, &version, 60 * MIB).await.unwrap();

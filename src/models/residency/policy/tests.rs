@@ -48,14 +48,14 @@ fn wanted(megabytes: u64) -> RoomDemand {
 const NOW: Duration = Duration::from_secs(101);
 
 #[test]
-fn there_is_room_without_a_limit() {
+fn room_is_free_without_a_limit() {
     let rules = Rules { memory_limit: None, ..rules(0) };
     let huge = RoomDemand { memory: u64::MAX / 2, patience: Duration::ZERO };
     assert_eq!(rules.room(&[resident(1)], MemoryClaims::default(), huge, NOW), RoomDecision::Free);
 }
 
 #[test]
-fn the_least_valuable_goes() {
+fn room_evicts_the_least_valuable() {
     let rules = rules(30 * MB);
     let room = |residents: [Resident<u32>; 3]| rules.room(&residents, MemoryClaims::default(), wanted(10), NOW);
     let seldom = Resident { habit: habit(60.0, 100), ..resident(2) };
@@ -72,7 +72,7 @@ fn the_least_valuable_goes() {
 }
 
 #[test]
-fn a_load_that_was_slow_by_accident_keeps_nobody() {
+fn value_ignores_load_times_below_quick() {
     let slow = Resident { load_cost: millis(90), habit: habit(2.0, 100), ..resident(1) };
     let quick = Resident { load_cost: millis(9), ..resident(2) };
     let room = rules(20 * MB).room(&[slow, quick], MemoryClaims::default(), wanted(10), NOW);
@@ -80,14 +80,14 @@ fn a_load_that_was_slow_by_accident_keeps_nobody() {
 }
 
 #[test]
-fn what_a_large_one_makes_superfluous_is_spared() {
+fn eviction_spares_what_a_large_one_makes_superfluous() {
     let small = Resident { memory: MB, habit: habit(600.0, 100), ..resident(1) };
     let room = rules(11 * MB).room(&[small, resident(2)], MemoryClaims::default(), wanted(10), NOW);
     assert_eq!(room, RoomDecision::Evict(vec![2]));
 }
 
 #[test]
-fn room_is_not_there_before_a_process_is_gone() {
+fn room_is_coming_until_the_process_has_ended() {
     let rules = rules(20 * MB);
     let room = |unloading| {
         let claims = MemoryClaims { unloading: unloading * MB, ..MemoryClaims::default() };
@@ -101,7 +101,7 @@ fn room_is_not_there_before_a_process_is_gone() {
 }
 
 #[test]
-fn what_is_promised_is_promised_once() {
+fn room_is_promised_only_once() {
     let rules = rules(30 * MB);
     let room = |promised| {
         let claims = MemoryClaims { unloading: 10 * MB, promised: promised * MB, ..MemoryClaims::default() };
@@ -116,7 +116,7 @@ fn what_is_promised_is_promised_once() {
 }
 
 #[test]
-fn a_cheap_newcomer_is_waited_for_and_a_dear_one_is_not() {
+fn room_waits_for_a_cheap_newcomer_and_refuses_for_an_expensive_one() {
     let rules = rules(10 * MB);
     let room = |load_cost| {
         let newcomer = Resident { loaded_at: NOW, load_cost, habit: habit(1.0, 101), ..resident(1) };
@@ -128,7 +128,7 @@ fn a_cheap_newcomer_is_waited_for_and_a_dear_one_is_not() {
 }
 
 #[test]
-fn an_unused_preload_makes_way_at_once() {
+fn preload_is_evicted_at_once_when_unused() {
     let preload = Resident { loaded_at: NOW, preloaded: true, load_cost: seconds(20), ..resident(1) };
     let room = |resident| rules(10 * MB).room(&[resident], MemoryClaims::default(), wanted(10), NOW);
     assert_eq!(room(preload), RoomDecision::Evict(vec![1]));
@@ -137,7 +137,7 @@ fn an_unused_preload_makes_way_at_once() {
 }
 
 #[test]
-fn what_is_in_use_or_loading_is_waited_for() {
+fn room_waits_for_versions_in_use_or_loading() {
     let in_use = Resident { in_use: true, ..resident(1) };
     let rules = rules(10 * MB);
     assert_eq!(rules.room(&[in_use], MemoryClaims::default(), wanted(10), NOW), RoomDecision::Wait { until: None });
@@ -146,7 +146,7 @@ fn what_is_in_use_or_loading_is_waited_for() {
 }
 
 #[test]
-fn what_can_never_fit_is_refused_with_the_numbers() {
+fn room_is_refused_with_numbers_when_it_can_never_fit() {
     let pinned = Resident { pinned: true, ..resident(1) };
     let refusal = |residents: &[_], megabytes| match rules(20 * MB).room(
         residents,
@@ -163,7 +163,7 @@ fn what_can_never_fit_is_refused_with_the_numbers() {
 }
 
 #[test]
-fn idle_ones_go_by_time() {
+fn idle_versions_are_listed_after_the_timeout() {
     let rules = rules(0);
     let residents = [
         resident(1),
@@ -179,24 +179,24 @@ fn idle_ones_go_by_time() {
 }
 
 #[test]
-fn a_leak_costs_the_one_that_leaks() {
+fn excess_recycles_the_leaking_version() {
     let excess = |residents: &[_]| rules(35 * MB).excess(residents, MemoryClaims::default(), NOW);
-    let nothing = Excess { evict: vec![], recycle: None };
+    let nothing = ExcessPlan { evict: vec![], recycle: None };
     assert_eq!(excess(&[resident(1), resident(2), resident(3)]), nothing);
 
     // Idle versions are enough.
     let leaking = Resident { memory: 20 * MB, in_use: true, ..resident(1) };
-    assert_eq!(excess(&[leaking, resident(2), resident(3)]), Excess { evict: vec![2], recycle: None });
+    assert_eq!(excess(&[leaking, resident(2), resident(3)]), ExcessPlan { evict: vec![2], recycle: None });
 
     // Idle versions are not enough: the leaking version gives up its growth, and the others stay if that will do.
     let leaking = Resident { memory: 60 * MB, in_use: true, ..resident(1) };
-    assert_eq!(excess(&[leaking, resident(2), resident(3)]), Excess { evict: vec![], recycle: Some(1) });
+    assert_eq!(excess(&[leaking, resident(2), resident(3)]), ExcessPlan { evict: vec![], recycle: Some(1) });
     let pinned = Resident { pinned: true, in_use: false, ..leaking };
-    assert_eq!(excess(&[pinned, resident(2)]), Excess { evict: vec![], recycle: Some(1) });
+    assert_eq!(excess(&[pinned, resident(2)]), ExcessPlan { evict: vec![], recycle: Some(1) });
 
     // Where that will not do, because the others are too large together, they go as well.
     let busy = Resident { memory: 19 * MB, memory_when_loaded: 18 * MB, in_use: true, ..resident(2) };
-    assert_eq!(excess(&[leaking, busy, resident(3)]), Excess { evict: vec![3], recycle: Some(1) });
+    assert_eq!(excess(&[leaking, busy, resident(3)]), ExcessPlan { evict: vec![3], recycle: Some(1) });
 
     // No version leaks: there is just too much in use.
     let busy = |key| Resident { memory: 12 * MB, in_use: true, ..resident(key) };
@@ -204,7 +204,7 @@ fn a_leak_costs_the_one_that_leaks() {
 }
 
 #[test]
-fn ahead_of_a_load_only_what_is_quick_to_have_back_goes() {
+fn headroom_evicts_only_quick_loads() {
     let rules = rules(85 * MB);
     let headroom = |cost, unloading, bytes: u64| {
         let residents: Vec<_> = (1..=8).map(|key| Resident { load_cost: cost, ..resident(key) }).collect();
@@ -264,7 +264,7 @@ fn of<'a>(residents: &'a [Resident<u32>], keys: &[u32]) -> Vec<&'a Resident<u32>
 
 proptest! {
     #[test]
-    fn room_keeps_its_word(
+    fn room_decision_holds_when_carried_out(
         residents in any_house(), limit in 0..600_u64, unloading in 0..80_u64, loading in 0..80_u64,
         promised in 0..80_u64, needed in 0..150_u64, patience in 0..20_u64, now in 200..220_u64,
     ) {
@@ -330,7 +330,7 @@ proptest! {
     }
 
     #[test]
-    fn headroom_is_room_without_waiting(
+    fn headroom_makes_room_without_waiting(
         residents in any_house(), limit in 0..600_u64, unloading in 0..80_u64, promised in 0..80_u64,
         bytes in 0..80_u64, now in 200..220_u64,
     ) {
@@ -348,7 +348,7 @@ proptest! {
     }
 
     #[test]
-    fn idle_is_who_nobody_used_for_that_long(residents in any_house(), now in 0..1500_u64) {
+    fn idle_matches_quiet_time_exactly(residents in any_house(), now in 0..1500_u64) {
         let rules = rules(0);
         let idle = rules.idle(&residents, seconds(now));
         for resident in &residents {
@@ -358,14 +358,14 @@ proptest! {
     }
 
     #[test]
-    fn excess_takes_no_more_than_it_must(
+    fn excess_evicts_no_more_than_it_must(
         residents in any_house(), limit in 0..600_u64, unloading in 0..80_u64, promised in 0..80_u64,
         now in 200..220_u64,
     ) {
         let (rules, now) = (rules(limit), seconds(now));
         let claims = MemoryClaims { unloading, loading: 0, promised };
         let over = (total(&residents) + promised).saturating_sub(limit);
-        let Excess { evict, recycle } = rules.excess(&residents, claims, now);
+        let ExcessPlan { evict, recycle } = rules.excess(&residents, claims, now);
         let evicted = of(&residents, &evict);
         prop_assert!(evicted.iter().all(|resident| rules.may_go(resident, now)));
         let freed = total(evicted.iter().copied());

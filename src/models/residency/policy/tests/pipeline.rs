@@ -167,7 +167,7 @@ fn any_step_or_growth() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn what_is_promised_is_kept_however_many_come(steps in proptest::collection::vec(any_step(), 0..80)) {
+    fn promises_are_kept_however_many_loads_come(steps in proptest::collection::vec(any_step(), 0..80)) {
         let mut accounts = SimulatedAccounts::default();
         for step in steps {
             accounts.take(step);
@@ -178,7 +178,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_waits_in_vain(steps in proptest::collection::vec(any_step_or_growth(), 0..80)) {
+    fn every_load_gets_room_in_the_end(steps in proptest::collection::vec(any_step_or_growth(), 0..80)) {
         let mut accounts = SimulatedAccounts::default();
         for step in steps {
             accounts.take(step);
@@ -197,7 +197,7 @@ proptest! {
     }
 
     #[test]
-    fn a_large_one_is_not_overtaken_for_ever(
+    fn large_load_is_not_starved_by_small_ones(
         large in 60..=LIMIT, small in proptest::collection::vec(1..=10_u64, 1..10),
     ) {
         let mut accounts = SimulatedAccounts::default();

@@ -179,7 +179,7 @@ fn compare(pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> (Measur
 }
 
 #[test]
-fn beats_lru_where_habits_can_be_learned_and_equals_it_where_not() {
+fn policy_beats_lru_when_habits_can_be_learned() {
     let compare = |pattern| compare(pattern, &equal(), 1.0);
     // All models are alike here: whichever goes, half of the requests find their model.
     let (ours, lru) = compare(Pattern::Uniform);
@@ -194,13 +194,13 @@ fn beats_lru_where_habits_can_be_learned_and_equals_it_where_not() {
 }
 
 #[test]
-fn learns_anew_when_habits_change() {
+fn policy_relearns_when_habits_change() {
     let (ours, lru) = compare(Pattern::Changing, &equal(), 1.0);
     assert!(ours.hits > lru.hits + 0.02, "{ours:?} {lru:?}");
 }
 
 #[test]
-fn keeps_what_is_dear_and_small() {
+fn policy_keeps_expensive_and_small_models() {
     for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Cyclic, Pattern::UnevenlyCyclic, Pattern::Changing] {
         // The calls are rare enough for no minimum stay to matter.
         let (ours, lru) = compare(pattern, &mixed(), 0.05);
@@ -209,7 +209,7 @@ fn keeps_what_is_dear_and_small() {
 }
 
 #[test]
-fn under_pressure_a_minimum_stay_costs_little() {
+fn minimum_stay_costs_little_under_pressure() {
     for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Changing] {
         let (ours, lru) = compare(pattern, &equal(), 20.0);
         assert!(ours.hits > lru.hits - 0.02 && ours.wait < 1.2 * lru.wait, "{pattern:?}: {ours:?} {lru:?}");

@@ -11,16 +11,16 @@ use crate::message::Fault;
 
 /// Version that is loaded and answers.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedVersion {
     /// Counts the calls that hold it, or wait for a place.
     pub(super) uses: UseCount,
     pub(super) backend: Backend,
     /// Time of the load, since the start of Signalbox.
     pub(super) loaded_at: Duration,
     pub(super) load_cost: Duration,
-    /// Whether no request waited for the load.
+    /// True if no request waited for the load.
     pub(super) preloaded: bool,
-    /// Whether a call or a switch has ever held it.
+    /// True if a call or a switch has ever held the version.
     pub(super) was_used: AtomicBool,
     /// Private bytes of its processes, as measured last.
     pub(super) memory: AtomicU64,
@@ -31,7 +31,7 @@ pub(super) struct Loaded {
     pub(super) _cached: Option<CachedVersion>,
 }
 
-impl Loaded {
+impl LoadedVersion {
     /// Tells whether calls may begin.
     pub(super) fn is_open(&self) -> bool {
         !self.uses.is_closed() && self.broken().is_none()
