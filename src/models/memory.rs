@@ -21,6 +21,7 @@ fn private_memory(pid: u32) -> Option<u64> {
 fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
     let mut held = vec![None; pids.len()];
     let Ok(processes) = fs::read_dir("/proc") else { return held };
+    // One pass over all processes of the machine: the kernel has no index by group or session.
     for member in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
         let stat = fs::read_to_string(format!("/proc/{member}/stat")).unwrap_or_default();
         let ids = group_and_session(&stat).unwrap_or([member; 2]);

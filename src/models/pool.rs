@@ -92,6 +92,7 @@ impl HostPool {
         hosts: usize,
         at_once: usize,
     ) -> Result<(Arc<Self>, LoadReport), Fault> {
+        // All hosts start at once, for each takes its time.
         let (mut started, mut failed) = (Vec::new(), None);
         for result in join_all((0..hosts.max(1)).map(|_| starter.start())).await {
             match result {
@@ -100,6 +101,7 @@ impl HostPool {
             }
         }
         let (hosts, mut reports): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        // The version is loaded as a whole or not at all, so one failure ends the hosts that did start.
         if let Some(fault) = failed {
             end(&hosts).await;
             return Err(fault);
@@ -161,9 +163,9 @@ impl HostPool {
                 return Err(PoolError::Closed);
             }
             let asked = places.take(alone).ok_or_else(|| {
-                let (tell, waiting) = oneshot::channel();
-                places.wait(alone, tell);
-                waiting
+                let (sender, receiver) = oneshot::channel();
+                places.wait(alone, sender);
+                receiver
             });
             (asked, places.lost())
         };
@@ -185,16 +187,16 @@ impl HostPool {
         crashes_before: u32,
         change: impl FnOnce(&mut Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>),
     ) {
-        let is_there = |who: &oneshot::Sender<PooledHost>| !who.is_closed();
+        let is_there = |waiter: &oneshot::Sender<PooledHost>| !waiter.is_closed();
         let (mut next, lost) = {
             let mut places = self.places();
             change(&mut places);
             (places.next(is_there), places.lost())
         };
         lost.into_iter().for_each(|host| self.lose(host, crashes_before));
-        while let Some((host, who)) = next {
+        while let Some((host, waiter)) = next {
             // A call that gives up just now drops the place, which passes it on.
-            drop(who.send(self.pooled(host)));
+            drop(waiter.send(self.pooled(host)));
             next = self.places().next(is_there);
         }
     }
@@ -257,6 +259,7 @@ impl HostPool {
         if crashes >= MOST_CRASHES {
             return self.give_up(self.keeps_crashing(crashes));
         }
+        // The first crash in a row may be the request's fault, so its host is replaced at once.
         let mut delay = if crashes > 1 { CRASH_DELAY * 4_u32.pow(crashes - 2) } else { Duration::ZERO };
         loop {
             sleep(delay).await;
@@ -265,6 +268,7 @@ impl HostPool {
                     self.running().push(host.pid());
                     return self.update(self.crashes(), |places| places.add(Arc::new(host)));
                 }
+                // No host is left to answer: the version itself has failed, and its callers get the fault.
                 Err(fault) if self.running().is_empty() => return self.give_up(fault),
                 Err(fault) => {
                     tracing::warn!(model = &*self.starter.spec.shown, %fault, "a host cannot be replaced; others go on");

@@ -25,7 +25,7 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Loads the version that takes a model's calls, if the model is one that is loaded here. `urgent` when somebody
+    /// Loads the version that takes a model's calls, if the model is one that is loaded here. `urgent` when a request
     /// waits.
     pub(super) async fn load_model(&self, model: &Arc<Model>, urgent: bool) -> Result<(), Fault> {
         let ModelSource::Hosted(hosted) = &model.source else { return Ok(()) };

@@ -24,7 +24,7 @@ struct FlightState<T> {
 
 #[derive(Debug)]
 enum FlightPhase<T> {
-    /// Nobody has asked yet, or the value is there.
+    /// No caller has asked yet, or the value is there.
     Idle,
     Loading(watch::Receiver<FlightOutcome<T>>),
     /// Callers before `until` get this fault at once.
@@ -44,7 +44,7 @@ pub(super) enum Lookup<T> {
     Ready(Arc<T>),
     /// Another caller loads it.
     Loading(LoadWaiter<T>),
-    /// Nobody loads it: the caller who gets the token must load it, and finish or fail the token.
+    /// No caller loads it yet: the caller who gets the token must load it, and finish or fail the token.
     Missing(LoadToken<T>, LoadWaiter<T>),
     /// Loading failed a moment ago.
     Failed(Fault),

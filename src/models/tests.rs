@@ -56,7 +56,7 @@ async fn spare_lease_yields_while_requests_wait() {
     two.lease(soon()).await.unwrap();
     drop(spare);
 
-    // A single place is taken when nobody waits for it.
+    // A single place is taken when no request waits for it.
     let one = handle(&models, "http://127.0.0.1:9", of(1));
     let first = one.lease(None).await.unwrap();
     let spare = tokio::spawn({

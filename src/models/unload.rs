@@ -3,12 +3,19 @@
 /// Reason for which a version is unloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnloadReason {
+    /// No call came for `models.idle_timeout`.
     Idle,
+    /// Memory was short, and the version was the least valuable.
     Memory,
+    /// An operator asked for it.
     Operator,
+    /// Another version has taken its place in the registry.
     Replaced,
+    /// The version does not answer its own example, so it was not switched to.
     Rejected,
+    /// Its hosts had grown while memory was short.
     Recycled,
+    /// Its processes ended.
     Broken,
 }
 

@@ -112,6 +112,7 @@ impl Artifacts {
             if let Some(cached) = find(&entry, &identity).await? {
                 return Ok(cached);
             }
+            // The files go to a directory of their own first, so that no other process sees half a version.
             let partial = on_disk(cache, Partial::create).await?;
             let manifest =
                 Manifest { files: download(registry, resolved, &partial).await?, identity: identity.clone() };
@@ -122,6 +123,7 @@ impl Artifacts {
                     Ok(partial.publish(&entry)?.map(|lock| CachedVersion::new(&entry, &manifest, lock)))
                 })
             };
+            // Another Signalbox may have published the same version first; then the next round finds that.
             if let Some(cached) = published.await? {
                 tracing::info!(model = resolved.name, bytes = cached.bytes, "model's files are fetched");
                 self.prune(cache);

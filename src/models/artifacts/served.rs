@@ -87,10 +87,12 @@ impl<'a> ServedArtifacts<'a> {
 
     /// Downloads everything into an existing directory, and returns its files.
     pub(super) async fn download(&self, into: &Path) -> Result<Vec<CachedFile>, FetchError> {
+        // The top directory is listed alone, so that artifacts without a model cost no download.
         let first = self.list(into, String::new()).await?;
         if !first.iter().any(|step| matches!(step, TransferStep::Download(file) if file.path == MLMODEL)) {
             return Err(no_model(&self.root).into());
         }
+        // Listings yield further steps, so both kinds share one queue of bounded concurrency.
         let mut pending = VecDeque::from(first);
         let mut under_way = FuturesUnordered::new();
         let mut files = Vec::new();

@@ -59,13 +59,13 @@ fn places_fill_hosts_evenly_up_to_the_limit() {
 fn queue_serves_in_order_and_skips_abandoned_calls() {
     let mut places = places(1, 1, 1);
     let host = places.take(false).unwrap();
-    for who in ['a', 'b', 'c'] {
-        places.wait(false, who);
+    for waiter in ['a', 'b', 'c'] {
+        places.wait(false, waiter);
     }
     assert!(next(&mut places).is_none());
     places.give_back(&host, false);
-    let (host, who) = places.next(|who| *who != 'a').unwrap();
-    assert_eq!(who, 'b');
+    let (host, waiter) = places.next(|waiter| *waiter != 'a').unwrap();
+    assert_eq!(waiter, 'b');
     places.give_back(&host, false);
     // A free place belongs to the call that waits for it.
     assert!(places.take(false).is_none());
@@ -81,8 +81,8 @@ fn lone_call_waits_until_a_host_is_empty() {
     places.give_back(&first, false);
     assert!(next(&mut places).is_none(), "one is still called, and nobody may go past");
     places.give_back(&second, false);
-    let (host, who) = next(&mut places).unwrap();
-    assert_eq!(who, 'a');
+    let (host, waiter) = next(&mut places).unwrap();
+    assert_eq!(waiter, 'a');
     assert!(next(&mut places).is_none());
     assert!(!places.had_company(&host));
     places.give_back(&host, false);
@@ -132,7 +132,7 @@ fn gone_host_is_lost_once_for_all_its_calls() {
     places.add(FakeHost::new(2));
     assert_eq!(places.free(), 2);
 
-    // A host that ends while nobody calls it is missed as well.
+    // A host that ends while it is idle is missed as well.
     let mut places = self::places(2, 2, 4);
     let host = places.take(false).unwrap();
     places.give_back(&host, false);

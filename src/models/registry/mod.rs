@@ -99,6 +99,7 @@ impl Registry {
     /// Looks up the versions that these picks of a registered model stand for now: none, when it was deleted.
     pub(super) async fn current(&self, name: &str, picks: &HashSet<Pick>) -> Result<PickedVersions, Fault> {
         let is_named = |pick: &Pick| matches!(pick, Pick::Version(_));
+        // Picks by number need no look at the model itself.
         let model = if picks.iter().all(is_named) {
             RegisteredModel::default()
         } else {
@@ -108,6 +109,7 @@ impl Registry {
                 Err(fault) => return Err(fault),
             }
         };
+        // The model lists only the highest version of each stage, so others are looked up, each number once.
         let (mut snapshot, mut asked) = (PickedVersions::default(), HashMap::new());
         for pick in picks {
             let Some(number) = model.number(pick) else { continue };

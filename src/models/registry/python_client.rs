@@ -83,6 +83,7 @@ impl PythonClient {
                 *lasting = Some(process);
                 return outcome.into_result(what);
             }
+            // The lasting process was gone, or was lost by this call: one new process gets the call once more.
             let mut process = self.fork(what).await?;
             let outcome = self.ask_this(&mut process, &call).await.map_err(|lost| failed(what, &lost))?;
             *lasting = Some(process);

@@ -1,5 +1,5 @@
 //! Carries out what the residency policy decides: makes room for loads, and unloads versions that idle, outgrow their
-//! room, or are told to go.
+//! room, or are unloaded by an operator.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// long.
 const SOUND: Duration = Duration::from_secs(300);
 
-/// Longest wait of a load for room; then the requests that wait for the load are told to come back later.
+/// Longest wait of a load for room; then the requests that wait for the load get a fault that says when to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keeps the loaded versions within the memory limit.
@@ -134,7 +134,7 @@ impl ResidencyManager {
         bytes: u64,
         priority: &Priority,
     ) -> Result<Reservation, Fault> {
-        let mut turn = Some(self.queue.lock().await);
+        let mut queue_lock = Some(self.queue.lock().await);
         let request = RoomRequest::new(self, bytes);
         let begun = self.now();
         let give_up = begun + self.patience;
@@ -155,7 +155,7 @@ impl ResidencyManager {
                 RoomDecision::Coming if left.is_zero() => return Err(full(name, self.patience)),
                 RoomDecision::Coming => {
                     // The load has its promise, so the next one need not wait for processes to end.
-                    drop(turn.take());
+                    drop(queue_lock.take());
                     give_up
                 }
                 RoomDecision::Wait { .. } if patience.is_zero() => return Err(full(name, self.patience)),

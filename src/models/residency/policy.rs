@@ -88,7 +88,7 @@ pub(super) enum RoomDecision<K> {
     Free,
     /// There will be room when the ending processes have gone: it may be promised.
     Coming,
-    /// Room will be coming when all of these versions have been told to go. None of them is superfluous.
+    /// Room will be coming when all of these versions have been told to end. None of them is superfluous.
     Evict(Vec<K>),
     /// There may be room soon: a version is loading, in use or too new to go. The load asks again at this time, and
     /// whenever a load has ended, or a version is no longer in use.
@@ -144,6 +144,7 @@ impl Rules {
         if missing == 0 {
             return RoomDecision::Free;
         }
+        // A load that cannot fit even with every guest gone is refused before any is evicted for it.
         let left = limit.saturating_sub(sum(residents.iter().filter(|resident| resident.pinned)));
         if needed > limit {
             return RoomDecision::Refuse(RoomRefusal::TooLarge { needed, limit });
@@ -151,6 +152,7 @@ impl Rules {
         if needed > left {
             return RoomDecision::Refuse(RoomRefusal::Pinned { needed, left });
         }
+        // Processes that are ending anyway spare others the eviction.
         let missing = missing.saturating_sub(claims.unloading);
         if missing == 0 {
             return RoomDecision::Coming;
@@ -158,6 +160,7 @@ impl Rules {
         if let Some(evicted) = least_valuable(residents, |resident| self.may_go(resident, now), missing) {
             return RoomDecision::Evict(evicted);
         }
+        // Nothing may be evicted now; waiting is worth it if enough idle versions end their minimum stay in time.
         let patience_ends = now.saturating_add(wanted.patience);
         if let Some(time) = self.soonest(residents, |resident| !resident.in_use, missing)
             && time <= patience_ends
@@ -209,9 +212,11 @@ impl Rules {
         let limit = self.memory_limit.unwrap_or(u64::MAX);
         let missing = taken(residents, claims).saturating_sub(limit).saturating_sub(claims.unloading);
         let may_go = |resident: &Resident<K>| self.may_go(resident, now);
+        // Idle versions go first, for that costs no request its answer.
         if let Some(evict) = least_valuable(residents, may_go, missing) {
             return ExcessPlan { evict, recycle: None };
         }
+        // They are not enough: only a version that cannot be evicted is recycled, and only for a leak of its own.
         let leaks = residents.iter().filter(|resident| resident.leaks() && self.stay_ends(resident) <= now);
         let leak = leaks.filter(|resident| !may_go(resident)).max_by_key(|resident| (resident.growth(), resident.key));
         let missing = missing.saturating_sub(leak.map_or(0, Resident::growth));
@@ -305,6 +310,7 @@ fn least_valuable<K: Copy + Ord>(
         .collect();
     ranked.sort_by(|(value, one), (other, two)| value.total_cmp(other).then(one.key.cmp(&two.key)));
 
+    // Takes from the cheap end until enough is freed.
     let mut freed = 0;
     let mut chosen = Vec::new();
     for (_, resident) in ranked {
