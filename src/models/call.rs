@@ -17,7 +17,7 @@ pub(super) enum CallKind {
     /// A request that may crash its process: it waits like any other, and then until no other call is in the same
     /// process.
     Alone,
-    /// A call that no request waits for, such as a shadow's.
+    /// A call that no request waits for, such as that of a shadow.
     Spare,
 }
 

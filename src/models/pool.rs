@@ -259,7 +259,7 @@ impl HostPool {
         if crashes >= MOST_CRASHES {
             return self.give_up(self.keeps_crashing(crashes));
         }
-        // The first crash in a row may be the request's fault, so its host is replaced at once.
+        // The first crash in a row may be chance, so the host is replaced at once; further ones wait ever longer.
         let mut delay = if crashes > 1 { CRASH_DELAY * 4_u32.pow(crashes - 2) } else { Duration::ZERO };
         loop {
             sleep(delay).await;

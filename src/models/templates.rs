@@ -12,7 +12,7 @@ use crate::config;
 pub(super) struct Templates {
     imports: config::Template,
     environment: Vec<(String, String)>,
-    /// Bytes of data segment that a forked process may have; unlimited without it.
+    /// Bytes of its own that a host may fill with data; beyond them the model gets a `MemoryError`.
     data_limit: Option<u64>,
     background: Background,
     by_python: Mutex<HashMap<String, Template>>,
