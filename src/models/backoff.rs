@@ -1,52 +1,52 @@
-//! How long a failure to load is remembered.
+//! Backoff between loads: for how long a failure is remembered.
 
 use std::time::Duration;
 
-/// After the first failure. It doubles with each one after that.
-const FIRST: Duration = Duration::from_secs(2);
+/// Delay after the first failure, in which callers get its fault at once. It doubles with each further failure.
+const FIRST_DELAY: Duration = Duration::from_secs(2);
 
-/// Consecutive failures to load one model, and to keep it alive.
+/// Counts consecutive failures to load one model, and to keep it alive.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Backoff {
     failures: u32,
-    /// Not forgotten when it is loaded again, for that is no sign that it will stay alive.
+    /// The crashes in a row; a load does not reset them, for it is no sign that the model will stay alive.
     crashes: u32,
 }
 
-/// What failed, which is how dear it is to try again.
+/// Step of a load that failed, which decides how expensive it is to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Asking the registry. Cheap, and often put right by moving a stage, so it is tried again soon.
+pub(super) enum LoadStep {
+    /// Asking the registry. This is cheap, and often put right by moving a stage, so it is tried again soon.
     Resolve,
     /// Fetching the artifacts and loading them: seconds of a processor.
     Start,
-    /// Room in memory, which the next moment may bring.
+    /// Finding room in memory, which the next moment may bring.
     Room,
-    /// Staying alive: it had been loaded, and its processes ended.
+    /// Staying alive: the model had been loaded, and its processes ended.
     Crash,
 }
 
 impl Backoff {
-    /// Counts a failure, and tells for how long it is remembered.
-    pub(super) fn after(&mut self, step: Step) -> Duration {
+    /// Counts a failure, and returns the time for which it is remembered.
+    pub(super) fn record_failure(&mut self, step: LoadStep) -> Duration {
         let (count, longest) = match step {
-            Step::Resolve => (&mut self.failures, 5),
-            Step::Room => return FIRST,
-            Step::Start => (&mut self.failures, 60),
-            Step::Crash => (&mut self.crashes, 60),
+            LoadStep::Resolve => (&mut self.failures, 5),
+            LoadStep::Room => return FIRST_DELAY,
+            LoadStep::Start => (&mut self.failures, 60),
+            LoadStep::Crash => (&mut self.crashes, 60),
         };
         let factor = 1 << (*count).min(10);
         *count = count.saturating_add(1);
-        (FIRST * factor).min(Duration::from_secs(longest))
+        (FIRST_DELAY * factor).min(Duration::from_secs(longest))
     }
 
-    /// It is loaded.
-    pub(super) fn loaded(&mut self) {
+    /// Records a load.
+    pub(super) fn record_load(&mut self) {
         self.failures = 0;
     }
 
-    /// It answers.
-    pub(super) fn alive(&mut self) {
+    /// Records an answer.
+    pub(super) fn record_alive(&mut self) {
         self.crashes = 0;
     }
 }
@@ -56,29 +56,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_up_to_a_limit() {
+    fn backoff_doubles_up_to_a_limit() {
         let seconds = |step| {
             let mut backoff = Backoff::default();
-            [(); 8].map(|()| backoff.after(step).as_secs())
+            [(); 8].map(|()| backoff.record_failure(step).as_secs())
         };
-        assert_eq!(seconds(Step::Resolve), [2, 4, 5, 5, 5, 5, 5, 5]);
-        assert_eq!(seconds(Step::Start), [2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(seconds(Step::Room), [2; 8]);
+        assert_eq!(seconds(LoadStep::Resolve), [2, 4, 5, 5, 5, 5, 5, 5]);
+        assert_eq!(seconds(LoadStep::Start), [2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(seconds(LoadStep::Room), [2; 8]);
     }
 
     #[test]
-    fn a_crash_is_forgotten_by_an_answer_and_not_by_a_load() {
+    fn crash_count_resets_on_answer_not_on_load() {
         let mut backoff = Backoff::default();
-        assert_eq!([Step::Crash, Step::Start].map(|step| backoff.after(step).as_secs()), [2, 2]);
-        backoff.loaded();
-        assert_eq!([Step::Crash, Step::Start].map(|step| backoff.after(step).as_secs()), [4, 2]);
-        backoff.alive();
-        assert_eq!(backoff.after(Step::Crash).as_secs(), 2);
+        assert_eq!([LoadStep::Crash, LoadStep::Start].map(|step| backoff.record_failure(step).as_secs()), [2, 2]);
+        backoff.record_load();
+        assert_eq!([LoadStep::Crash, LoadStep::Start].map(|step| backoff.record_failure(step).as_secs()), [4, 2]);
+        backoff.record_alive();
+        assert_eq!(backoff.record_failure(LoadStep::Crash).as_secs(), 2);
     }
 
     #[test]
-    fn never_overflows() {
+    fn backoff_is_capped_after_many_failures() {
         let mut backoff = Backoff { failures: u32::MAX, crashes: u32::MAX };
-        assert_eq!(backoff.after(Step::Start).as_secs(), 60);
+        assert_eq!(backoff.record_failure(LoadStep::Start).as_secs(), 60);
     }
 }

@@ -1,5 +1,5 @@
-//! Following the registry: when a URI comes to stand for another version, because a stage or an alias has moved or a
-//! version was registered again under its number, that is loaded and tried before it takes calls.
+//! Follows the registry: when a URI comes to stand for another version, because a stage or an alias has moved or a
+//! version was registered again under its number, the follower loads and tries that version before it takes calls.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -9,33 +9,46 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Inner;
+use super::background::Background;
 use super::host::Example;
-use super::keeper::Leaving;
-use super::lease::Hold;
-use super::model::{Hosted, Model, Pending, Standing};
-use super::registry::{Registration, Snapshot};
-use super::uri::{Pick, Target};
+use super::model::{HostedModel, Model, ModelSource, PendingVersion};
+use super::registry::{PickedVersions, Registration, Registry};
+use super::residency::UseGuard;
+use super::serving::Serving;
+use super::unload::UnloadReason;
+use super::uri::{ModelUri, Pick, Target};
 use super::version::Version;
 use crate::message::{Code, Fault, Stage};
+use crate::telemetry::Metrics;
 
-/// After the first failure of a new version. It doubles with each one after that.
-const FIRST_AGAIN: Duration = Duration::from_secs(10);
+/// Delay after the first failure of a new version. It doubles with each further failure.
+const FIRST_RETRY: Duration = Duration::from_secs(10);
 
-/// However often it has failed.
-const LONGEST_AGAIN: Duration = Duration::from_secs(300);
+/// Longest delay between two tries of a new version, however often it has failed.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
-/// How many registered models are asked about at the same time.
-const QUESTIONS_AT_ONCE: usize = 8;
+/// Registered models that are asked about at the same time; more would burden the registry at each refresh.
+const CONCURRENT_QUERIES: usize = 8;
 
-/// What was said about each registered model, so that an outage is told once.
+/// Compares the URIs' versions with the registry at each refresh, and switches URIs to their new versions.
+pub(super) struct Follower {
+    pub(super) serving: Arc<Serving>,
+    pub(super) registry: Arc<Registry>,
+    /// Interval between two looks at the registry.
+    pub(super) refresh: Duration,
+    pub(super) outages: Outages,
+    pub(super) background: Background,
+    pub(super) metrics: Metrics,
+}
+
+/// Registered models that the registry does not answer about, so that an outage is logged once.
 #[derive(Debug, Default)]
 pub(super) struct Outages(Mutex<HashSet<String>>);
 
-impl Inner {
-    /// Compares what URIs stand for with what takes calls, again and again. (When a registered model was last updated
-    /// does not tell: moving an alias leaves that as it is.)
-    pub(super) async fn follow(self: Arc<Self>) {
+impl Follower {
+    /// Follows the registry until Signalbox stops. (The time of a registered model's last update does not tell: moving
+    /// an alias leaves that as it is.)
+    pub(super) async fn run(self: Arc<Self>) {
         let mut ticks = interval(self.refresh);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -45,76 +58,83 @@ impl Inner {
     }
 
     async fn refresh(self: &Arc<Self>) {
-        self.forget_unused();
-        self.tend_pinned();
+        self.serving.catalog.forget_unused();
+        self.reload_pinned();
+        // URIs of one registered model are asked about together, so that a refresh costs one query a model.
         let mut followed: BTreeMap<String, Vec<Arc<Model>>> = BTreeMap::new();
-        for model in self.models() {
+        for model in self.serving.catalog.all() {
             if let Some((name, _)) = model.followed() {
                 followed.entry(name.to_owned()).or_default().push(Arc::clone(&model));
             }
         }
-        let asking = followed.into_iter().map(|(name, models)| async move {
+        let queries = followed.into_iter().map(|(name, models)| async move {
             let picks = models.iter().filter_map(|model| model.followed()).map(|(_, pick)| pick.clone()).collect();
-            let snapshot = self.registry.current(&name, &picks).await;
-            let result = if snapshot.is_ok() { "ok" } else { "error" };
+            let picked = self.registry.current(&name, &picks).await;
+            let result = if picked.is_ok() { "ok" } else { "error" };
             self.metrics.registry_refreshes.with_label_values(&[result]).inc();
-            match snapshot {
-                Ok(snapshot) => {
-                    self.outages.over(&name);
-                    models.iter().for_each(|model| self.compare(model, &snapshot));
+            match picked {
+                Ok(picked) => {
+                    self.outages.end(&name);
+                    models.iter().for_each(|model| self.compare(model, &picked));
                 }
-                Err(fault) => self.outages.begun(&name, &fault),
+                Err(fault) => self.outages.begin(&name, &fault),
             }
         });
-        stream::iter(asking).for_each_concurrent(QUESTIONS_AT_ONCE, |asking| asking).await;
+        stream::iter(queries).for_each_concurrent(CONCURRENT_QUERIES, |query| query).await;
     }
 
-    /// Has those loaded again that are to stay whatever happens, and that have left all the same.
-    fn tend_pinned(self: &Arc<Self>) {
-        for model in self.models() {
-            let Standing::Hosted(hosted) = &model.standing else { continue };
-            let gone = |version: &Version| {
-                version.slot.get().is_none() && !version.slot.is_loading() && !version.history.was_sent_away()
+    /// Loads the pinned versions again that are not loaded all the same, unless an operator unloaded them.
+    fn reload_pinned(self: &Arc<Self>) {
+        for model in self.serving.catalog.all() {
+            let ModelSource::Hosted(hosted) = &model.source else { continue };
+            let is_missing = |version: &Version| {
+                version.loaded.get().is_none()
+                    && !version.loaded.is_loading()
+                    && !version.history.was_unloaded_by_operator()
             };
-            if hosted.pinned && hosted.current.get().is_some_and(|current| gone(&current.0)) {
-                let models = Arc::clone(self);
-                self.spawn(async move {
-                    // Why it failed is in the log, and shown by `GET /models`.
-                    let _ = model.load(&models, false).await;
+            if hosted.pinned && hosted.serving.get().is_some_and(|serving| is_missing(&serving.0)) {
+                let serving = Arc::clone(&self.serving);
+                self.background.spawn(async move {
+                    // The reason of a failure is in the log, and shown by `GET /models`.
+                    let _ = serving.load_model(&model, false).await;
                 });
             }
         }
     }
 
-    fn compare(self: &Arc<Self>, model: &Arc<Model>, snapshot: &Snapshot) {
-        let Standing::Hosted(hosted) = &model.standing else { return };
-        let (Some((name, pick)), Some(current)) = (hosted.followed(), hosted.current.get()) else { return };
+    /// Compares the version that takes a URI's calls with the version that the registry names, and begins a switch when
+    /// they differ.
+    fn compare(self: &Arc<Self>, model: &Arc<Model>, snapshot: &PickedVersions) {
+        let ModelSource::Hosted(hosted) = &model.source else { return };
+        let (Some((name, pick)), Some(serving)) = (hosted.followed(), hosted.serving.get()) else { return };
         let mut pending = hosted.pending();
-        let running = current.0.registration();
+        let running = serving.0.registration();
         let picked = match snapshot.pick(pick) {
+            // Nothing has changed, or a change was taken back.
             Some(picked) if running.is_some_and(|running| picked.is(running)) => {
                 *pending = None;
                 return;
             }
             Some(picked) => picked,
-            // Taken away altogether: what has answered until now goes on.
+            // The URI names no version any more: the version that has answered until now goes on.
             None => {
                 if pending.as_ref().is_none_or(|pending| pending.version.is_some()) {
-                    let fault = names_nothing(&hosted.uri, &current.0.version);
+                    let fault = names_nothing(&hosted.uri, &serving.0.version);
                     tracing::warn!(model = %hosted.uri, "{}", fault.message);
-                    let again = Instant::now();
-                    *pending = Some(Pending { version: None, fault: Some(fault), again, failures: 0 });
+                    let retry_at = Instant::now();
+                    *pending = Some(PendingVersion { version: None, fault: Some(fault), retry_at, failures: 0 });
                 }
                 return;
             }
         };
+        // A switch to this very version is under way, or has failed and is not due yet.
         let is_picked = |version: &Registration| version.is(picked);
         let before = pending.as_ref().filter(|pending| pending.version.as_ref().is_some_and(is_picked));
-        if before.is_some_and(|pending| pending.fault.is_none() || Instant::now() < pending.again) {
+        if before.is_some_and(|pending| pending.fault.is_none() || Instant::now() < pending.retry_at) {
             return;
         }
         let failures = before.map_or(0, |pending| pending.failures);
-        let (from, to) = (&*current.0.version, &*picked.version);
+        let (from, to) = (&*serving.0.version, &*picked.version);
         match failures {
             0 if from == to => {
                 let provenance = &picked.provenance;
@@ -123,31 +143,34 @@ impl Inner {
             0 => tracing::info!(model = %hosted.uri, from, to, "model has moved in the registry"),
             _ => tracing::info!(model = %hosted.uri, version = to, failures, "model's new version is tried again"),
         }
-        *pending = Some(Pending { version: Some(picked.clone()), fault: None, again: Instant::now(), failures });
+        // The pending version is noted before the switch is spawned, so that the next refresh does not begin a second.
+        let retry_at = Instant::now();
+        *pending = Some(PendingVersion { version: Some(picked.clone()), fault: None, retry_at, failures });
         drop(pending);
-        let (models, model, picked) = (Arc::clone(self), Arc::clone(model), picked.clone());
+        let (follower, model, picked) = (Arc::clone(self), Arc::clone(model), picked.clone());
         let Ok(number) = picked.version.parse() else { return };
         let target = Target::Registered { name: name.to_owned(), pick: Pick::Version(number) };
-        self.spawn(async move { models.switch(&model, &target, &picked).await });
+        self.background.spawn(async move { follower.switch(&model, &target, &picked).await });
     }
 
-    /// Loads and tries the new version; only then it takes calls, and the old one goes when its last call has ended.
+    /// Loads and tries the new version; only then it takes calls, and the old one is unloaded when its last call has
+    /// ended.
     async fn switch(self: &Arc<Self>, model: &Arc<Model>, target: &Target, picked: &Registration) {
-        let Standing::Hosted(hosted) = &model.standing else { return };
-        let result = self.tried(hosted, target, picked).await;
+        let ModelSource::Hosted(hosted) = &model.source else { return };
+        let result = self.load_and_try(hosted, target, picked).await;
         let label = if result.is_ok() { "ok" } else { "error" };
         self.metrics.model_switches.with_label_values(&[label]).inc();
         match result {
-            Ok((version, _hold)) => {
-                let before = hosted.current.get();
+            Ok((version, _guard)) => {
+                let before = hosted.serving.get();
                 if !hosted.switch(&version) {
                     tracing::info!(model = %hosted.uri, version = &*version.version, "model has moved on in the registry");
-                    return self.retire(&version, Leaving::Replaced);
+                    return self.serving.unload_unless_serving(&version, UnloadReason::Replaced);
                 }
                 tracing::info!(model = %hosted.uri, version = &*version.version, "model's new version takes its calls");
                 version.pinned.fetch_or(hosted.pinned, Ordering::Relaxed);
                 if let Some(before) = before {
-                    self.retire(&before.0, Leaving::Replaced);
+                    self.serving.unload_unless_serving(&before.0, UnloadReason::Replaced);
                 }
             }
             Err(fault) => {
@@ -155,77 +178,61 @@ impl Inner {
                 tracing::warn!(model = %hosted.uri, version, %fault, "model's new version does not work; the old one goes on");
                 let mut pending = hosted.pending();
                 if let Some(pending) = pending.as_mut().filter(|pending| pending.version.as_ref() == Some(picked)) {
-                    let delay = (FIRST_AGAIN * (1 << pending.failures.min(10))).min(LONGEST_AGAIN);
-                    // Whoever lacks room knows better when to come back.
+                    let delay = (FIRST_RETRY * (1 << pending.failures.min(10))).min(LONGEST_RETRY);
+                    // A fault for want of room knows better when to come back.
                     let delay = fault.retry_after.map_or(delay, |after| delay.min(after));
                     pending.failures = pending.failures.saturating_add(1);
-                    pending.again = Instant::now() + delay;
+                    pending.retry_at = Instant::now() + delay;
                     pending.fault = Some(fault);
                 }
             }
         }
     }
 
-    /// A version that is loaded, and that has answered its own example if it has one.
-    /// It is held, so that it is still there when it is switched to.
-    async fn tried(
+    /// Returns a version that is loaded, and that has answered its own example if it has one. The guard keeps it loaded
+    /// until it is switched to.
+    async fn load_and_try(
         self: &Arc<Self>,
-        hosted: &Hosted,
+        hosted: &HostedModel,
         target: &Target,
         picked: &Registration,
-    ) -> Result<(Arc<Version>, Hold), Fault> {
-        let resolved = self.registry.resolve(target).await?;
-        if !resolved.registration.is(picked) {
-            let message = format!("{} was registered again while it was looked up", resolved.name);
+    ) -> Result<(Arc<Version>, UseGuard), Fault> {
+        let entry = self.registry.resolve(target).await?;
+        if !entry.registration.is(picked) {
+            let message = format!("{} was registered again while it was looked up", entry.name);
             let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message);
             return Err(Fault { retry_after: Some(Duration::ZERO), ..fault });
         }
-        let version = self.version_of(resolved.into(), &hosted.hosting);
-        let loaded = version.loaded(self, true, None).await?;
+        let version = self.serving.versions.version_of(entry.into(), &hosted.hosting);
+        let loaded = self.serving.loader.loaded(&version, true, None).await?;
         if let Some(Example::Failed(why)) = &loaded.report.proof.example {
-            self.retire(&version, Leaving::Rejected);
+            self.serving.unload_unless_serving(&version, UnloadReason::Rejected);
             let message = format!("{} does not answer its own example: {why}", version.name);
             return Err(Fault::permanent(Code::ModelError, Stage::Load, message));
         }
-        let hold = Hold::take(loaded, &self.keeper).ok_or_else(|| {
+        let guard = UseGuard::acquire(loaded, &self.serving.residency).ok_or_else(|| {
             let message = format!("{} was unloaded again at once, for memory is short", version.name);
             Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
         })?;
-        Ok((version, hold))
-    }
-
-    /// Has a version go that no URI stands for any more.
-    pub(super) fn retire(self: &Arc<Self>, version: &Version, why: Leaving) {
-        let models = self.models();
-        let mut standing = models.iter().filter_map(|model| match &model.standing {
-            Standing::Hosted(hosted) if hosted.has(version) => Some(hosted.pinned),
-            _ => None,
-        });
-        match standing.next() {
-            Some(pinned) => version.pinned.store(pinned || standing.any(|pinned| pinned), Ordering::Relaxed),
-            None => {
-                version.pinned.store(false, Ordering::Relaxed);
-                self.keeper.unload(version, why);
-            }
-        }
+        Ok((version, guard))
     }
 }
 
 impl Outages {
-    fn begun(&self, name: &str, fault: &Fault) {
+    fn begin(&self, name: &str, fault: &Fault) {
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
-            tracing::warn!(model = name, %fault, "the registry does not say what this model is; what it said before still holds");
+            tracing::warn!(model = name, %fault, "the registry does not answer about this model; its last answer still holds");
         }
     }
 
-    fn over(&self, name: &str) {
+    fn end(&self, name: &str) {
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
             tracing::info!(model = name, "the registry answers again");
         }
     }
 }
 
-fn names_nothing(uri: &super::ModelUri, version: &str) -> Fault {
+fn names_nothing(uri: &ModelUri, version: &str) -> Fault {
     let message = format!("{uri} names no version any more; version {version} goes on");
     Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
 }

@@ -7,56 +7,121 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Inner;
-use super::artifacts::Cached;
-use super::backoff::Step;
+use super::artifacts::{Artifacts, CachedVersion};
+use super::backend::{Backend, ServerBackend};
+use super::background::Background;
+use super::backoff::LoadStep;
+use super::deadline::until;
 use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, Server, ServerSpec};
-use super::keeper::{Reservation, memory_of};
-use super::leases::Leases;
-use super::pool::{HostStarter, Pool};
-use super::slot::Loading;
-use super::turns::Urgency;
-use super::version::{Loaded, Origin, Seats, ServerSeats, Version};
+use super::load_queue::{LoadQueue, Priority};
+use super::loaded_version::LoadedVersion;
+use super::memory::memory_of;
+use super::pool::{HostPool, HostStarter};
+use super::registry::Registry;
+use super::residency::{Reservation, ResidencyManager};
+use super::resolved_model::ArtifactLocation;
+use super::single_flight::{LoadToken, Lookup};
+use super::templates::Templates;
+use super::use_count::UseCount;
+use super::version::Version;
 use crate::config::Runtime;
 use crate::invocation::in_words;
 use crate::invocation::trust::Finding;
 use crate::message::{Code, Fault, Stage};
+use crate::telemetry::Metrics;
 
-/// Why a load failed, and which of its steps.
+/// Loads versions, each once however many requests wait for it.
+pub(super) struct Loader {
+    pub(super) load_timeout: Duration,
+    pub(super) registry: Arc<Registry>,
+    pub(super) artifacts: Artifacts,
+    pub(super) templates: Arc<Templates>,
+    pub(super) queue: LoadQueue,
+    pub(super) residency: Arc<ResidencyManager>,
+    pub(super) background: Background,
+    pub(super) metrics: Metrics,
+}
+
+/// Failure of a load, and the step that failed.
 #[derive(Debug)]
 struct LoadFailure {
     fault: Fault,
-    step: Step,
+    step: LoadStep,
 }
 
-/// A version's artifacts on this machine.
-struct Artifacts {
+/// Artifacts of a version on this machine.
+struct LocalArtifacts {
     directory: PathBuf,
-    /// What they take on disk; 0 when that is not known.
+    /// Bytes on disk; 0 when that is not known.
     bytes: u64,
-    /// Keeps them in the cache.
-    cached: Option<Cached>,
+    /// Keeps the artifacts in the cache.
+    cached: Option<CachedVersion>,
 }
 
-impl Inner {
-    /// Loads a version in a task of its own, so that it does not depend on the request that asked first.
-    pub(super) fn spawn_load(self: &Arc<Self>, version: Arc<Version>, urgency: Urgency, loading: Loading<Loaded>) {
-        let models = Arc::clone(self);
-        self.tasks.spawn(async move {
+impl Loader {
+    /// Waits until a version is loaded; the first caller has it loaded, and the load goes on when nobody waits any
+    /// longer. `urgent` when a request waits.
+    ///
+    /// # Errors
+    ///
+    /// The fault of the load, now or a moment ago, or `DEADLINE_EXCEEDED` when the deadline comes first.
+    pub(super) async fn loaded(
+        self: &Arc<Self>,
+        version: &Arc<Version>,
+        urgent: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<LoadedVersion>, Fault> {
+        if let Some(loaded) = version.loaded.get() {
+            if loaded.is_open() {
+                return Ok(loaded);
+            }
+            self.residency.discard_broken(version, &loaded);
+        }
+        if self.background.closing.is_cancelled() {
+            return Err(Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "Signalbox is stopping"));
+        }
+        let waiter = {
+            // Held during the lookup, so that the priority is that of the load that the lookup finds.
+            let mut priority = version.priority();
+            let waiter = match version.loaded.lookup(Instant::now()) {
+                Lookup::Ready(loaded) => return Ok(loaded),
+                Lookup::Failed(fault) => return Err(fault),
+                Lookup::Loading(waiter) => waiter,
+                Lookup::Missing(token, waiter) => {
+                    *priority = Priority::default();
+                    self.spawn_load(Arc::clone(version), priority.clone(), token);
+                    waiter
+                }
+            };
+            if urgent {
+                priority.raise();
+            }
+            waiter
+        };
+        until(deadline, waiter.outcome()).await.unwrap_or_else(|| {
+            let message = format!("{} was still being loaded when time was up; it goes on loading", version.name);
+            Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
+        })
+    }
+
+    /// Loads a version in a task of its own, so that the load does not depend on the request that asked first.
+    fn spawn_load(self: &Arc<Self>, version: Arc<Version>, priority: Priority, token: LoadToken<LoadedVersion>) {
+        let loader = Arc::clone(self);
+        self.background.tasks.spawn(async move {
             tokio::select! {
                 biased;
-                () = models.closing.cancelled() => {}
-                () = models.load(&version, &urgency, loading) => {}
+                () = loader.background.closing.cancelled() => {}
+                () = loader.load(&version, &priority, token) => {}
             }
         });
     }
 
-    async fn load(self: &Arc<Self>, version: &Arc<Version>, urgency: &Urgency, loading: Loading<Loaded>) {
+    async fn load(self: &Arc<Self>, version: &Arc<Version>, priority: &Priority, token: LoadToken<LoadedVersion>) {
         self.metrics.model_loads_waiting.inc();
-        let turn = self.turns.take(urgency).await;
+        let permit = self.queue.acquire(priority).await;
         self.metrics.model_loads_waiting.dec();
         let begun = Instant::now();
-        let result = self.make_loaded(version, urgency).await;
+        let result = self.make_loaded(version, priority).await;
         let (name, seconds) = (&*version.name, begun.elapsed().as_secs_f64());
         let label = if result.is_ok() { "ok" } else { "error" };
         let [model, _] = version.labels();
@@ -64,44 +129,47 @@ impl Inner {
         self.metrics.model_load_duration.with_label_values(&[model]).observe(seconds);
         match result {
             Ok((loaded, room)) => {
-                report(version, &loaded, seconds);
-                room.settle(version, Arc::new(loaded), loading);
+                log_load(version, &loaded, seconds);
+                room.settle(version, Arc::new(loaded), token);
             }
             Err(LoadFailure { fault, step }) => {
                 tracing::warn!(model = name, seconds, %fault, "model cannot be loaded");
-                if step == Step::Room {
+                if step == LoadStep::Room {
                     self.metrics.model_loads_refused.inc();
                 }
-                loading.fail(fault, step, Instant::now());
+                token.fail(fault, step, Instant::now());
             }
         }
-        drop(turn);
+        drop(permit);
     }
 
+    /// Does the work of a load: fetches the artifacts, reserves room, starts the processes, and measures them.
     async fn make_loaded(
         self: &Arc<Self>,
         version: &Arc<Version>,
-        urgency: &Urgency,
-    ) -> Result<(Loaded, Reservation), LoadFailure> {
+        priority: &Priority,
+    ) -> Result<(LoadedVersion, Reservation), LoadFailure> {
+        // The artifacts come first: their size is the first estimate of the memory that the version needs.
         let begun = Instant::now();
-        let deadline = begun + self.settings.load_timeout;
+        let deadline = begun + self.load_timeout;
         let fetched = timeout_at(deadline, self.artifacts_of(version)).await;
         let fetched = fetched.unwrap_or_else(|_| Err(self.not_fetched(version)));
-        let artifacts = fetched.map_err(|fault| LoadFailure { fault, step: Step::Start })?;
+        let artifacts = fetched.map_err(|fault| LoadFailure { fault, step: LoadStep::Start })?;
         self.observe_phase("fetch", begun.elapsed());
 
+        // Room is reserved before any process starts, so that memory never exceeds its limit for the sake of a load.
         let asked = Instant::now();
-        version.remember(artifacts.cached.as_ref());
+        version.adopt_memory(artifacts.cached.as_ref());
         let expected = version.expected_memory(artifacts.bytes);
-        let room = self.keeper.room(&version.name, expected, urgency).await;
-        let room = room.map_err(|fault| LoadFailure { fault, step: Step::Room })?;
+        let room = self.residency.reserve(&version.name, expected, priority).await;
+        let room = room.map_err(|fault| LoadFailure { fault, step: LoadStep::Room })?;
         self.observe_phase("room", asked.elapsed());
 
-        let deadline = Instant::now() + self.settings.load_timeout;
+        let deadline = Instant::now() + self.load_timeout;
         // The first request to a version that is known to be sound is as good as its example.
-        let proof = version.proof.get().filter(|_| urgency.is_raised()).cloned();
+        let proof = version.proof.get().filter(|_| priority.is_urgent()).cloned();
         let started = self.start(version, &artifacts.directory, proof, deadline).await;
-        let (seats, report) = started.map_err(|fault| LoadFailure { fault, step: Step::Start })?;
+        let (backend, report) = started.map_err(|fault| LoadFailure { fault, step: LoadStep::Start })?;
         let phases = report.phases;
         if !matches!(report.proof.example, Some(Example::Failed(_))) {
             let _ = version.proof.set(report.proof.clone());
@@ -110,25 +178,25 @@ impl Inner {
         for (name, duration) in [("fork", phases.fork), ("load", phases.load), ("warm", phases.warm)] {
             self.observe_phase(name, duration);
         }
-        // Measuring takes milliseconds that a request waits for, so it is done once, and then when it is called.
+        // Measuring takes milliseconds that a request waits for, so a load measures once; later the calls prompt it.
         let known = Some(version.history.memory.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0);
         let memory = match known {
             Some(bytes) => bytes,
             None => {
-                let measured = memory_of(seats.pids()).await;
+                let measured = memory_of(backend.pids()).await;
                 if let Some(bytes) = measured {
-                    version.measured(bytes, artifacts.cached.as_ref());
+                    version.record_memory(bytes, artifacts.cached.as_ref());
                 }
                 measured.unwrap_or(expected)
             }
         };
-        let loaded = Loaded {
-            leases: Leases::default(),
-            seats,
-            loaded_at: self.keeper.now(),
+        let loaded = LoadedVersion {
+            uses: UseCount::default(),
+            backend,
+            loaded_at: self.residency.now(),
             load_cost: phases.fork + phases.load + phases.warm,
-            preloaded: !urgency.is_raised(),
-            taken: AtomicBool::new(false),
+            preloaded: !priority.is_urgent(),
+            was_used: AtomicBool::new(false),
             memory: AtomicU64::new(memory),
             memory_when_loaded: memory,
             report,
@@ -138,7 +206,7 @@ impl Inner {
     }
 
     fn not_fetched(&self, version: &Version) -> Fault {
-        let limit = in_words(self.settings.load_timeout);
+        let limit = in_words(self.load_timeout);
         let message = format!(
             "{} cannot be loaded: its artifacts were not there within models.load_timeout ({limit})",
             version.name
@@ -146,29 +214,30 @@ impl Inner {
         Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
     }
 
-    pub(super) fn observe_phase(&self, name: &str, duration: Duration) {
+    fn observe_phase(&self, name: &str, duration: Duration) {
         self.metrics.model_load_phase.with_label_values(&[name]).observe(duration.as_secs_f64());
     }
 
-    async fn artifacts_of(&self, version: &Version) -> Result<Artifacts, Fault> {
-        match &version.origin {
-            Origin::Registry(resolved) => {
-                let cached = self.artifacts.fetch(&self.registry, resolved).await?;
-                Ok(Artifacts { directory: cached.directory.clone(), bytes: cached.bytes, cached: Some(cached) })
+    async fn artifacts_of(&self, version: &Version) -> Result<LocalArtifacts, Fault> {
+        match &version.location {
+            ArtifactLocation::Registry(entry) => {
+                let cached = self.artifacts.fetch(&self.registry, entry).await?;
+                Ok(LocalArtifacts { directory: cached.directory.clone(), bytes: cached.bytes, cached: Some(cached) })
             }
-            Origin::Directory(path) => Ok(Artifacts { directory: path.clone(), bytes: 0, cached: None }),
+            ArtifactLocation::Directory(path) => Ok(LocalArtifacts { directory: path.clone(), bytes: 0, cached: None }),
         }
     }
 
+    /// Starts the processes that answer, in the runtime that the hosting names.
     async fn start(
         &self,
         version: &Version,
         directory: &Path,
         proof: Option<Proof>,
         deadline: Instant,
-    ) -> Result<(Seats, LoadReport), Fault> {
+    ) -> Result<(Backend, LoadReport), Fault> {
         let hosting = &version.hosting;
-        let template = self.template(&hosting.python);
+        let template = self.templates.get(&hosting.python);
         match hosting.runtime {
             Runtime::Forked => {
                 let spec = HostSpec {
@@ -177,13 +246,13 @@ impl Inner {
                     output: OutputLog::new(Arc::clone(&version.name)),
                     directory: directory.to_owned(),
                     deadline,
-                    load_timeout: self.settings.load_timeout,
+                    load_timeout: self.load_timeout,
                     proof,
                 };
-                let (tasks, closing) = (self.tasks.clone(), self.closing.clone());
+                let Background { tasks, closing } = self.background.clone();
                 let starter = HostStarter { template, spec, tasks, closing, metrics: self.metrics.clone() };
-                let (pool, report) = Pool::start(starter, hosting.workers, hosting.concurrency).await?;
-                Ok((Seats::Hosts(pool), report))
+                let (pool, report) = HostPool::start(starter, hosting.workers, hosting.concurrency).await?;
+                Ok((Backend::Hosts(pool), report))
             }
             Runtime::MlflowServe => {
                 let spec = ServerSpec {
@@ -193,21 +262,21 @@ impl Inner {
                     environments: self.artifacts.environments(),
                     concurrency: hosting.concurrency,
                     deadline,
-                    load_timeout: self.settings.load_timeout,
+                    load_timeout: self.load_timeout,
                 };
                 let begun = Instant::now();
-                let (server, backend) = Server::start(&template, &spec).await?;
+                let (server, http) = Server::start(&template, &spec).await?;
                 let phases = Phases { load: begun.elapsed(), ..Phases::default() };
                 let report = LoadReport { phases, proof: Proof::default(), signature: None };
-                let seats = ServerSeats::new(backend, hosting.concurrency, Some(server));
-                Ok((Seats::Server(Arc::new(seats)), report))
+                let backend = ServerBackend::new(http, hosting.concurrency, Some(server));
+                Ok((Backend::Server(Arc::new(backend)), report))
             }
         }
     }
 }
 
-/// Tells the log what there is to know about a load.
-fn report(version: &Version, loaded: &Loaded, seconds: f64) {
+/// Logs a load: its time and memory, and every doubt about the model that the warm-up has raised.
+fn log_load(version: &Version, loaded: &LoadedVersion, seconds: f64) {
     let LoadReport { phases, proof: Proof { example, unmet, finding }, .. } = &loaded.report;
     tracing::info!(
         model = &*version.name,
@@ -222,7 +291,7 @@ fn report(version: &Version, loaded: &Loaded, seconds: f64) {
         tracing::info!(
             model = &*version.name,
             why = &**why,
-            "model is called singly, unless its owner says that it need not be"
+            "model is called with one request at a time, unless its owner says that it may be called with several"
         );
     }
     if let Some(Example::Failed(why)) = example {

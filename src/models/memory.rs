@@ -1,26 +1,27 @@
-//! How much memory processes hold for themselves, and how much the machine has.
+//! Memory that processes hold for themselves, and memory that the machine has.
 //!
-//! All of it comes from `/proc` and `/sys/fs/cgroup`, so on other systems than Linux nothing is known.
+//! The figures come from `/proc` and `/sys/fs/cgroup`, so on other systems than Linux nothing is known.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The bytes that would be free if this process ended; what it shares with others, such as the template that it was
-/// forked from, is not among them. `None` when there is no such process, or the system does not tell.
+/// Measures the bytes that would be free if a process ended; memory that it shares with others, such as the template
+/// that it was forked from, is not among them. `None` when there is no such process, or the system does not tell.
 ///
 /// The kernel walks the whole page table for it: 3 ms for a process of 350 MB, growing with its size. So it is not for
 /// a thread that answers requests, and not for every request either.
-pub(super) fn private_memory(pid: u32) -> Option<u64> {
+fn private_memory(pid: u32) -> Option<u64> {
     private_bytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
-/// The same for all processes whose process group or session is one of these: for each, what it and whatever it has
-/// started hold together.
+/// Measures for each of these process ids the private bytes of all processes whose process group or session it is: its
+/// own, and those of every process that it has started.
 ///
-/// To find them costs 2 ms with a hundred processes on the machine, for however many of them this is asked.
-pub(super) fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
+/// Finding them costs 2 ms with a hundred processes on the machine, for however many ids this is asked.
+fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
     let mut held = vec![None; pids.len()];
     let Ok(processes) = fs::read_dir("/proc") else { return held };
+    // One pass over all processes of the machine: the kernel has no index by group or session.
     for member in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
         let stat = fs::read_to_string(format!("/proc/{member}/stat")).unwrap_or_default();
         let ids = group_and_session(&stat).unwrap_or([member; 2]);
@@ -34,19 +35,32 @@ pub(super) fn group_private_memories(pids: &[u32]) -> Vec<Option<u64>> {
     held
 }
 
-/// The bytes of memory that this process and its children may use: the machine's, or its control group's limit when
-/// that is lower.
+/// Measures the private bytes of these processes, and of the processes that they have started, together; `None` where
+/// that cannot be measured.
+pub(super) async fn memory_of(pids: Vec<u32>) -> Option<u64> {
+    memories_of(pids).await.into_iter().flatten().reduce(u64::saturating_add)
+}
+
+/// Measures the private bytes of each of these processes and of the processes that it has started; `None` for one that
+/// has gone.
+pub(super) async fn memories_of(pids: Vec<u32>) -> Vec<Option<u64>> {
+    // Reading it walks the process's page tables in the kernel, so it is done on a thread that may block.
+    tokio::task::spawn_blocking(move || group_private_memories(&pids)).await.unwrap_or_default()
+}
+
+/// Returns the bytes of memory that this process and its children may use: the machine's, or its control group's limit
+/// when that is lower.
 pub(super) fn machine_memory() -> Option<u64> {
     let machine = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&groups, Path::new("/sys/fs/cgroup")).into_iter().filter_map(|file| {
-        // Without a limit it says `max`, or in version 1 a number larger than any machine.
+        // Without a limit the file says `max`, or in version 1 a number larger than any machine.
         fs::read_to_string(file).ok()?.trim().parse().ok()
     });
     Some(limits.fold(machine, u64::min))
 }
 
-/// From `/proc/PID/smaps_rollup`. What has been swapped out is held as well.
+/// Sums up the private bytes in `/proc/PID/smaps_rollup`. Swapped memory is held as well.
 fn private_bytes(rollup: &str) -> Option<u64> {
     let clean = field(rollup, "Private_Clean")?;
     let dirty = field(rollup, "Private_Dirty")?;
@@ -54,22 +68,23 @@ fn private_bytes(rollup: &str) -> Option<u64> {
     Some(others.fold(clean.saturating_add(dirty), u64::saturating_add))
 }
 
-/// From lines like `MemTotal:  8049396 kB`.
+/// Reads a field, in bytes, from lines like `MemTotal:  8049396 kB`.
 fn field(lines: &str, name: &str) -> Option<u64> {
     let value = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
 
-/// From `/proc/PID/stat`, where the second field is the program's name in parentheses, which may hold anything.
+/// Reads the process group and session from `/proc/PID/stat`, where the second field is the program's name in
+/// parentheses, which may hold anything.
 fn group_and_session(stat: &str) -> Option<[u32; 2]> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(2).map(str::parse);
     Some([fields.next()?.ok()?, fields.next()?.ok()?])
 }
 
-/// The files that may limit the memory of whom `/proc/self/cgroup` says this of: a limit counts for all groups below it.
-/// In a container the names may be those outside of it, so that only the topmost is there.
+/// Lists the files that may limit the memory of a process with this `/proc/self/cgroup`: a limit counts for all groups
+/// below it. In a container the names may be those outside of it, so that only the topmost is there.
 fn limit_files(groups: &str, root: &Path) -> Vec<PathBuf> {
     let of_line = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -104,21 +119,21 @@ SwapPss:               8 kB
 ";
 
     #[test]
-    fn private_is_what_nobody_shares() {
+    fn private_bytes_exclude_shared_pages() {
         assert_eq!(private_bytes(ROLLUP), Some((19892 + 344_172 + 4 + 8) * 1024));
         assert_eq!(private_bytes("Rss: 1 kB\n"), None);
         assert_eq!(private_bytes(""), None);
     }
 
     #[test]
-    fn a_program_may_have_any_name() {
+    fn stat_parses_when_the_name_has_parentheses() {
         assert_eq!(group_and_session("7 (a) b) (c) S 1 42 41 0 -1 4194304"), Some([42, 41]));
         assert_eq!(group_and_session("7 (cut off) S 1"), None);
         assert_eq!(group_and_session(""), None);
     }
 
     #[test]
-    fn a_limit_counts_for_all_groups_below() {
+    fn limit_files_include_every_ancestor_group() {
         let files = |groups| {
             let files = limit_files(groups, Path::new("/cg")).into_iter();
             files.map(|file| file.to_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -132,7 +147,7 @@ SwapPss:               8 kB
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_very_process_can_be_measured() {
+    fn private_memory_grows_with_an_allocation() {
         let machine = machine_memory().unwrap();
         let before = private_memory(std::process::id()).unwrap();
         let held = std::hint::black_box(vec![1_u8; 64 << 20]);

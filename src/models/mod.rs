@@ -1,123 +1,98 @@
-//! What a route points at: which version a model URI stands for, and the processes that hold it.
+//! Models behind routes: resolves a model URI to a version, and keeps that version loaded in processes that answer.
 //!
-//! A model is loaded when it is first asked for, stays while it is used, and leaves when it idles or memory is short.
-//! What the rest of Signalbox gets is a [`Lease`] on something that answers; how that came to be is hidden here:
+//! A version is loaded when it is first called, stays while it is used, and is unloaded when it idles or memory is
+//! short. The rest of Signalbox gets a [`Lease`] on a backend that answers; everything behind it is hidden here:
 //!
 //! ```text
-//! ModelHandle ── Model: what a URI stands for now   (registry, follower)
-//!                  └─ Version: immutable            (loader: artifacts, room, hosts)
-//!                       └─ Loaded: held by leases   (keeper, by the rules of residency)
-//!                            └─ Pool of hosts, each forked from a template
+//! ModelHandle ── Model: one URI and one set of options      (catalog, resolver, follower)
+//!                  └─ Version: immutable                    (loader: artifacts, room, hosts)
+//!                       └─ LoadedVersion: held by leases           (residency: policy and manager)
+//!                            └─ HostPool: hosts, each forked from a template
 //! ```
 
 mod artifacts;
+mod backend;
+mod background;
 mod backoff;
+mod call;
+mod catalog;
+mod deadline;
 mod follower;
-mod found;
+mod handle;
 mod host;
-mod keeper;
 mod lease;
-mod leases;
+mod load_queue;
+mod loaded_version;
 mod loader;
 mod memory;
 mod model;
+mod options;
 mod places;
 mod pool;
 mod registry;
 mod residency;
-mod slot;
+mod resolved_model;
+mod resolver;
+mod serving;
+mod single_flight;
 mod status;
-mod turns;
+mod templates;
+mod unload;
 mod uri;
 mod usage;
+mod use_count;
 mod version;
+mod versions;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::time::{sleep, timeout};
 
-pub use lease::{CallFailure, Lease, ModelHandle};
+pub use call::CallFailure;
+pub(crate) use deadline::until;
+pub use handle::ModelHandle;
+pub use lease::Lease;
+pub use options::HandleOptions;
 pub use registry::RegistryError;
 pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionReport};
 pub use uri::{ModelUri, ModelUriError, Pick, Target};
 
-use crate::config::{self, EnvManager, Runtime};
-use crate::invocation::{Concern, HttpBackend};
+use crate::config::{self, Runtime};
+use crate::message::Fault;
 use crate::telemetry::Metrics;
 use artifacts::Artifacts;
-use backoff::Step;
-use found::Found;
-use host::{Template, TemplateSpec};
-use keeper::Keeper;
-use model::{Current, Hosted, Model, Standing};
-use registry::{Addresses, Registry};
-use residency::Rules;
-use slot::Loading;
-use turns::Turns;
-use version::{Hosting, ServerSeats, Version};
+use background::Background;
+use catalog::ModelCatalog;
+use follower::{Follower, Outages};
+use load_queue::LoadQueue;
+use loader::Loader;
+use memory::machine_memory;
+use model::{Model, ModelSource};
+use registry::{Registry, RegistryAddresses};
+use residency::{ResidencyManager, Rules};
+use resolver::Resolver;
+use serving::Serving;
+use templates::Templates;
+use versions::VersionCatalog;
 
-/// How many calls of `mlflow models serve` run at once: it holds one Python interpreter lock.
-const SERVER_CONCURRENCY: usize = 4;
-
-/// How many calls of what serves at an address run at once.
-const ADDRESS_CONCURRENCY: usize = 64;
-
-/// How long the hosts may take to stop.
+/// Time that the hosts have to stop; hosts that take longer are left behind, with an error in the log.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a preload that failed waits until it is tried again.
-const PRELOAD_AGAIN: Duration = Duration::from_secs(5);
+/// Delay until a failed preload is tried again, when its fault does not name one.
+const PRELOAD_RETRY: Duration = Duration::from_secs(5);
 
 /// All models, loaded and not.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Models {
-    inner: Arc<Inner>,
+    serving: Arc<Serving>,
+    templates: Arc<Templates>,
+    background: Background,
 }
 
-struct Inner {
-    settings: config::Models,
-    refresh: Duration,
-    memory_limit: Option<u64>,
-    environment: Vec<(String, String)>,
-    registry: Registry,
-    artifacts: Artifacts,
-    keeper: Arc<Keeper>,
-    turns: Turns,
-    outages: follower::Outages,
-    templates: Mutex<HashMap<String, Template>>,
-    models: Mutex<HashMap<(ModelUri, HandleOptions), Arc<Model>>>,
-    versions: Mutex<Vec<Weak<Version>>>,
-    next_key: AtomicU64,
-    tasks: TaskTracker,
-    closing: CancellationToken,
-    metrics: Metrics,
-}
-
-/// How a route wants its model.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct HandleOptions {
-    /// The interpreter, when it is not `models.python`.
-    pub python: Option<String>,
-    /// What serves it.
-    pub runtime: Runtime,
-    /// How `mlflow models serve` makes the model's environment.
-    pub env_manager: Option<EnvManager>,
-    /// How many hosts are forked for it.
-    pub workers: Option<usize>,
-    /// How many calls each of them answers at once.
-    pub threads: Option<usize>,
-    /// How many calls run at once.
-    pub max_concurrency: Option<usize>,
-}
-
-/// Why no model can be loaded at all.
+/// Error for which no model can be loaded at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelsError {
     /// The registry cannot be used.
@@ -126,76 +101,90 @@ pub enum ModelsError {
 }
 
 impl Models {
-    /// Makes ready to load models; nothing is loaded, and the registry is not asked yet. What MLflow's clients read from
-    /// the environment (where the registry is, and who is calling) is read from there.
+    /// Wires up the parts that serve models; nothing is loaded, and the registry is not asked yet. The settings that
+    /// MLflow's clients read from the environment (the registry's address, and the caller's credentials) are read from
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// The registry's address, or the settings for its client, cannot be used.
     pub fn start(models: &config::Models, registry: &config::Registry, metrics: &Metrics) -> Result<Self, ModelsError> {
         let env = |name: &str| std::env::var(name).ok();
-        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        let addresses = Addresses::read(registry.tracking_uri.as_deref(), &env)?;
-        let environment = addresses.environment();
+        let background = Background::default();
+        let addresses = RegistryAddresses::read(registry.tracking_uri.as_deref(), &env)?;
         let limit = models.memory_limit.map_or_else(default_memory_limit, |limit| Some(limit.as_u64()));
-        let template =
-            Template::new(template_spec(models, &models.python, &environment, limit), tasks.clone(), &closing);
+        let imports = models.template.clone();
+        let templates = Arc::new(Templates::new(imports, addresses.environment(), limit, background.clone()));
         let rules = Rules {
             memory_limit: limit,
             idle_timeout: Some(models.idle_timeout).filter(|timeout| !timeout.is_zero()),
             minimum_stay: models.minimum_stay,
         };
-        let cache = &models.cache;
-        let inner = Inner {
-            settings: models.clone(),
-            refresh: registry.refresh,
-            registry: Registry::new(addresses, &env, template.clone())?,
-            artifacts: Artifacts::open(cache.directory.as_deref(), cache.size.as_u64(), &env),
-            keeper: Arc::new(Keeper::new(rules, tasks.clone(), metrics.clone())),
-            turns: Turns::new(models.concurrent_loads),
-            outages: follower::Outages::default(),
-            templates: Mutex::new(HashMap::from([(models.python.clone(), template)])),
-            environment,
-            memory_limit: limit,
-            models: Mutex::default(),
-            versions: Mutex::default(),
-            next_key: AtomicU64::new(0),
-            tasks,
-            closing,
+        let refresh = registry.refresh;
+        let registry = Arc::new(Registry::new(addresses, &env, templates.get(&models.python))?);
+        let versions = Arc::new(VersionCatalog::default());
+        initialize_counters(metrics);
+        let residency = Arc::new(ResidencyManager::new(rules, background.tasks.clone(), metrics.clone()));
+        let resolver = Arc::new(Resolver {
+            registry: Arc::clone(&registry),
+            versions: Arc::clone(&versions),
+            background: background.clone(),
             metrics: metrics.clone(),
-        };
-        let inner = Arc::new(inner);
-        inner.tasks.spawn(Arc::clone(&inner.keeper).run(inner.closing.clone()));
-        inner.spawn(Arc::clone(&inner).follow());
-        Ok(Self { inner })
+        });
+        let cache = &models.cache;
+        let loader = Arc::new(Loader {
+            load_timeout: models.load_timeout,
+            registry: Arc::clone(&registry),
+            artifacts: Artifacts::open(cache.directory.as_deref(), cache.size.as_u64(), &env),
+            templates: Arc::clone(&templates),
+            queue: LoadQueue::new(models.concurrent_loads),
+            residency: Arc::clone(&residency),
+            background: background.clone(),
+            metrics: metrics.clone(),
+        });
+        background.tasks.spawn(Arc::clone(&residency).run(background.closing.clone()));
+        let catalog = ModelCatalog::new(models);
+        let serving = Arc::new(Serving { catalog, versions, resolver, loader, residency });
+        let follower = Arc::new(Follower {
+            serving: Arc::clone(&serving),
+            registry,
+            refresh,
+            outages: Outages::default(),
+            background: background.clone(),
+            metrics: metrics.clone(),
+        });
+        background.spawn(follower.run());
+        Ok(Self { serving, templates, background })
     }
 
-    /// The model that this URI names. The same URI with the same options is the same model, loaded once.
+    /// Returns the model that this URI names. The same URI with the same options is the same model, loaded once.
     pub fn handle(&self, uri: &ModelUri, options: HandleOptions) -> ModelHandle {
-        let mut models = self.inner.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let model =
-            models.entry((uri.clone(), options)).or_insert_with_key(|(uri, options)| self.inner.model(uri, options));
-        ModelHandle { model: Arc::clone(model), models: Arc::clone(&self.inner), _voucher: None }
+        let model = self.serving.catalog.model(uri, options);
+        ModelHandle { model, serving: Arc::clone(&self.serving), _voucher: None }
     }
 
-    /// Has the interpreters that the models need import what they need, and loads what is to be preloaded: as the
-    /// routes want it that use the same URI, else with the defaults. Both go on in the background.
+    /// Warms the templates of the interpreters that the models need, and loads the models to preload: with the options
+    /// of the routes that use the same URI, else with the defaults. Both go on in the background.
     pub fn preload(&self) {
-        let inner = &self.inner;
-        for uri in inner.settings.preload.iter().chain(&inner.settings.pin) {
-            // A checked config has no others.
+        let catalog = &self.serving.catalog;
+        for uri in catalog.preloaded() {
+            // A checked config has only URIs that can be parsed.
             let Ok(uri) = ModelUri::parse(uri) else { continue };
-            if !inner.models().iter().any(|model| model.uri == uri) {
-                self.handle(&uri, HandleOptions::default());
+            if !catalog.all().iter().any(|model| model.uri == uri) {
+                catalog.model(&uri, HandleOptions::default());
             }
-            for model in inner.models().into_iter().filter(|model| model.uri == uri) {
-                inner.spawn(Arc::clone(inner).preload(model));
+            for model in catalog.all().into_iter().filter(|model| model.uri == uri) {
+                self.background.spawn(preload(Arc::clone(&self.serving), model));
             }
         }
-        let models = inner.models();
-        let pythons = models.iter().filter_map(|model| match &model.standing {
-            Standing::Hosted(hosted) if hosted.hosting.runtime == Runtime::Forked => Some(&hosted.hosting.python),
+        let models = catalog.all();
+        let pythons = models.iter().filter_map(|model| match &model.source {
+            ModelSource::Hosted(hosted) if hosted.hosting.runtime == Runtime::Forked => Some(&hosted.hosting.python),
             _ => None,
         });
         for python in pythons.collect::<HashSet<_>>() {
-            let template = inner.template(python);
-            inner.tasks.spawn(async move {
+            let template = self.templates.get(python);
+            self.background.tasks.spawn(async move {
                 if let Err(error) = template.warm().await {
                     tracing::warn!(%error, "no model can be loaded");
                 }
@@ -203,186 +192,75 @@ impl Models {
         }
     }
 
+    /// Reports the versions that are loaded, those that are not and why, and the version behind each URI.
+    pub fn report(&self) -> Report {
+        status::report(&self.serving)
+    }
+
+    /// Loads a version, or the version that a URI stands for, in each of the ways it is hosted; and waits until that is
+    /// done.
+    ///
+    /// # Errors
+    ///
+    /// The fault of the first load that failed, or `RESOURCE_DOES_NOT_EXIST` when nothing has this id.
+    pub async fn load(&self, id: &str) -> Result<(), Fault> {
+        self.serving.load(id).await
+    }
+
+    /// Unloads each version with this id. Calls under way get their answers; the next call loads it again.
+    ///
+    /// # Errors
+    ///
+    /// `RESOURCE_DOES_NOT_EXIST` when no version has this id, `BAD_REQUEST` when none of them is loaded.
+    pub fn unload(&self, id: &str) -> Result<(), Fault> {
+        self.serving.unload(id)
+    }
+
     /// Stops every host, and waits until all their processes have ended. Calls that are under way are cut off, so they
     /// should have ended before. Nothing is loaded afterwards.
     pub async fn shutdown(&self) {
-        let inner = &self.inner;
-        inner.closing.cancel();
-        inner.tasks.close();
-        if timeout(STOP_TIMEOUT, inner.tasks.wait()).await.is_err() {
-            tracing::error!(left = inner.tasks.len(), "some models' processes have not stopped in time");
+        let Background { tasks, closing } = &self.background;
+        closing.cancel();
+        tasks.close();
+        if timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
+            tracing::error!(left = tasks.len(), "some models' processes have not stopped in time");
         }
     }
 }
 
-impl Inner {
-    fn model(&self, uri: &ModelUri, options: &HandleOptions) -> Arc<Model> {
-        let limit = |default: usize| options.max_concurrency.unwrap_or(default).clamp(1, Semaphore::MAX_PERMITS);
-        let standing = match uri.target() {
-            Target::Noop => Standing::Noop,
-            Target::Address { invocations } => {
-                let concurrency = limit(ADDRESS_CONCURRENCY);
-                let backend =
-                    HttpBackend::new(invocations.clone(), Arc::clone(uri.text()), Concern::Theirs, concurrency);
-                Standing::Address(backend.map(|backend| Arc::new(ServerSeats::new(backend, concurrency, None))))
-            }
-            Target::Registered { .. } | Target::Logged { .. } | Target::Directory { .. } => {
-                let workers = options.workers.unwrap_or(1);
-                let threads = options.threads.unwrap_or(1).clamp(1, config::MOST_THREADS);
-                let places = workers.saturating_mul(threads);
-                let hosting = Hosting {
-                    python: options.python.clone().unwrap_or_else(|| self.settings.python.clone()),
-                    runtime: options.runtime,
-                    env_manager: options.env_manager.unwrap_or(EnvManager::Virtualenv),
-                    workers,
-                    threads,
-                    concurrency: match options.runtime {
-                        Runtime::Forked => limit(places).min(places),
-                        Runtime::MlflowServe => limit(SERVER_CONCURRENCY),
-                    },
-                };
-                let pinned = self.settings.pin.iter().any(|pin| **pin == **uri.text());
-                Standing::Hosted(Box::new(Hosted::new(uri.clone(), hosting, pinned)))
-            }
-        };
-        Arc::new(Model { uri: uri.clone(), standing, vouchers: Arc::default() })
-    }
-
-    /// Forgets the models that no route uses any more and that are not to be preloaded. What is loaded of them stays for
-    /// as long as anything that nobody calls.
-    fn forget_unused(&self) {
-        let is_kept = |uri: &ModelUri| {
-            self.settings.preload.iter().chain(&self.settings.pin).any(|listed| **listed == **uri.text())
-        };
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who asks for it gets it from here, under the lock; so one that nobody has now, nobody is about to get.
-        models.retain(|(uri, _), model| Arc::strong_count(model) > 1 || is_kept(uri));
-    }
-
-    /// Every model that routes use.
-    fn models(&self) -> Vec<Arc<Model>> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
-    }
-
-    /// Every version that somebody still has: those that take calls, and those that are loaded.
-    fn versions(&self) -> Vec<Arc<Version>> {
-        alive(&mut self.versions.lock().unwrap_or_else(PoisonError::into_inner)).collect()
-    }
-
-    /// The one version with this name, hosted in this way.
-    fn version_of(&self, found: Found, hosting: &Hosting) -> Arc<Version> {
-        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |version: &Arc<Version>| {
-            version.name == found.name && version.origin == found.origin && version.hosting == *hosting
-        };
-        if let Some(version) = alive(&mut versions).find(same) {
-            version.trust.tag(found.is_tagged);
-            return version;
-        }
-        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        let version = Arc::new(Version::new(key, found.name, found.version, found.origin, hosting.clone()));
-        version.trust.tag(found.is_tagged);
-        versions.push(Arc::downgrade(&version));
-        version
-    }
-
-    /// The template of an interpreter.
-    fn template(&self, python: &str) -> Template {
-        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
-        let template = templates.entry(python.to_owned()).or_insert_with(|| {
-            let spec = template_spec(&self.settings, python, &self.environment, self.memory_limit);
-            Template::new(spec, self.tasks.clone(), &self.closing)
-        });
-        template.clone()
-    }
-
-    /// Has the registry asked, in a task of its own, what a URI stands for.
-    fn spawn_resolve(self: &Arc<Self>, model: Arc<Model>, resolving: Loading<Current>) {
-        let models = Arc::clone(self);
-        self.spawn(async move { models.resolve(&model, resolving).await });
-    }
-
-    /// Has something done in the background, which ends when we stop.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.closing.clone().run_until_cancelled_owned(work));
-    }
-
-    async fn resolve(&self, model: &Model, resolving: Loading<Current>) {
-        let Standing::Hosted(hosted) = &model.standing else { return };
-        let begun = Instant::now();
-        let found = match model.uri.target() {
-            Target::Directory { path } => Found::in_directory(path).await,
-            target => self.registry.resolve(target).await.map(Found::from),
-        };
-        self.observe_phase("resolve", begun.elapsed());
-        match found {
-            Ok(found) => {
-                let version = self.version_of(found, &hosted.hosting);
-                version.pinned.fetch_or(hosted.pinned, Ordering::Relaxed);
-                resolving.finish(Arc::new(Current(version)));
-            }
-            Err(fault) => {
-                tracing::warn!(model = %model.uri, %fault, "model cannot be found");
-                resolving.fail(fault, Step::Resolve, Instant::now());
-            }
-        }
-    }
-
-    async fn preload(self: Arc<Self>, model: Arc<Model>) {
-        loop {
-            let Err(fault) = model.load(&self, false).await else { return };
-            tracing::warn!(model = %model.uri, %fault, "model cannot be preloaded");
-            if !fault.retryable {
-                return;
-            }
-            sleep(fault.retry_after.unwrap_or(PRELOAD_AGAIN)).await;
-        }
-    }
-}
-
-impl fmt::Debug for Inner {
+impl fmt::Debug for Models {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Models")
-            .field("settings", &self.settings)
-            .field("registry", &self.registry)
-            .field("keeper", &self.keeper)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Models").field("serving", &self.serving).finish_non_exhaustive()
     }
 }
 
-/// Those that somebody still has; the others are forgotten.
-fn alive(versions: &mut Vec<Weak<Version>>) -> impl Iterator<Item = Arc<Version>> {
-    versions.retain(|version| version.strong_count() > 0);
-    versions.iter().filter_map(Weak::upgrade)
-}
-
-fn template_spec(
-    models: &config::Models,
-    python: &str,
-    environment: &[(String, String)],
-    data_limit: Option<u64>,
-) -> TemplateSpec {
-    TemplateSpec {
-        python: python.to_owned(),
-        libraries: models.template.libraries.clone(),
-        exclude: models.template.exclude.clone(),
-        environment: environment.to_vec(),
-        data_limit,
+/// Loads a model at the start, and tries again for as long as its fault may pass.
+async fn preload(serving: Arc<Serving>, model: Arc<Model>) {
+    loop {
+        let Err(fault) = serving.load_model(&model, false).await else { return };
+        tracing::warn!(model = %model.uri, %fault, "model cannot be preloaded");
+        if !fault.retryable {
+            return;
+        }
+        sleep(fault.retry_after.unwrap_or(PRELOAD_RETRY)).await;
     }
 }
 
-/// Three quarters of what the machine has, or of what the container may use.
+/// Starts the counters of hosts, switches and refreshes from zero, so that the first event of each shows as an
+/// increase.
+fn initialize_counters(metrics: &Metrics) {
+    for reason in ["crashed", "timed_out"] {
+        metrics.model_hosts_lost.with_label_values(&[reason]);
+    }
+    for result in ["ok", "error"] {
+        metrics.model_switches.with_label_values(&[result]);
+        metrics.registry_refreshes.with_label_values(&[result]);
+    }
+}
+
+/// Computes the default memory limit, in bytes: three quarters of the machine's memory, or of the container's.
 fn default_memory_limit() -> Option<u64> {
-    memory::machine_memory().map(|bytes| bytes / 4 * 3)
-}
-
-/// What comes of something before the deadline, if there is one.
-pub(crate) async fn until<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline, what).await.ok(),
-        None => Some(what.await),
-    }
+    machine_memory().map(|bytes| bytes / 4 * 3)
 }
 
 #[cfg(test)]

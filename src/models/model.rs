@@ -1,116 +1,83 @@
-//! What a model URI stands for, as everyone who asks for the same URI with the same options shares it.
+//! Models as routes name them: all routes with the same URI and the same options share one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use super::backend::ServerBackend;
 use super::registry::Registration;
-use super::slot::{Found, Slot};
+use super::single_flight::SingleFlight;
 use super::uri::{ModelUri, Pick, Target};
-use super::version::{Hosting, ServerSeats, Version};
-use super::{Inner, until};
-use crate::message::{Code, Fault, Stage};
+use super::version::{Hosting, Version};
+use crate::message::Fault;
 
-/// What a model URI stands for.
+/// Model behind one URI and one set of options.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) uri: ModelUri,
-    pub(super) standing: Standing,
-    /// Held by each route that says that it answers each row as if it were alone.
+    pub(super) source: ModelSource,
+    /// A token, held by each route that says that the model answers each row as if it were alone.
     pub(super) vouchers: Arc<()>,
 }
 
-/// Which kind of thing answers.
+/// Source of a model's answers.
 #[derive(Debug)]
-pub(super) enum Standing {
-    /// What is part of Signalbox.
+pub(super) enum ModelSource {
+    /// The model that is built into Signalbox.
     Noop,
-    /// A server that somebody else runs; or why it cannot be called.
-    Address(Result<Arc<ServerSeats>, Fault>),
+    /// A server that somebody else runs; or the reason why it cannot be called.
+    Address(Result<Arc<ServerBackend>, Fault>),
     /// A version that is loaded here.
-    Hosted(Box<Hosted>),
+    Hosted(Box<HostedModel>),
 }
 
-/// A URI that stands for one version now, and may stand for another later.
+/// URI that stands for one version now, and may stand for another later.
 #[derive(Debug)]
-pub(super) struct Hosted {
+pub(super) struct HostedModel {
     pub(super) uri: ModelUri,
     pub(super) hosting: Hosting,
     pub(super) pinned: bool,
     /// The version that takes calls. Empty until the registry was first asked.
-    pub(super) current: Arc<Slot<Current>>,
-    pending: Mutex<Option<Pending>>,
+    pub(super) serving: Arc<SingleFlight<ServingVersion>>,
+    pending: Mutex<Option<PendingVersion>>,
 }
 
-/// The version that takes calls.
+/// Version that takes a URI's calls.
 #[derive(Debug)]
-pub(super) struct Current(pub(super) Arc<Version>);
+pub(super) struct ServingVersion(pub(super) Arc<Version>);
 
-/// A version that a URI has come to stand for, and that does not take calls (yet).
+/// Version that a URI has come to stand for, and that does not take calls (yet).
 #[derive(Debug, Clone)]
-pub(super) struct Pending {
-    /// None when the URI names none any more.
+pub(super) struct PendingVersion {
+    /// The registration; none when the URI names none any more.
     pub(super) version: Option<Registration>,
-    /// Why it has not been switched to; None while it is being loaded.
+    /// The reason why it has not been switched to; none while it is being loaded.
     pub(super) fault: Option<Fault>,
-    /// When it is tried again.
-    pub(super) again: Instant,
+    /// Time of the next try.
+    pub(super) retry_at: Instant,
     pub(super) failures: u32,
 }
 
 impl Model {
-    /// The registered model and the pick that it is followed by, once it is known what it stands for.
+    /// Returns the registered model and the pick to follow, once it is known what the URI stands for.
     pub(super) fn followed(&self) -> Option<(&str, &Pick)> {
-        let Standing::Hosted(hosted) = &self.standing else { return None };
-        hosted.current.get().and_then(|_| hosted.followed())
+        let ModelSource::Hosted(hosted) = &self.source else { return None };
+        hosted.serving.get().and_then(|_| hosted.followed())
     }
 
-    /// Whether a route says that it answers each row as if it were alone.
+    /// Tells whether a route says that the model answers each row as if it were alone.
     pub(super) fn is_vouched_for(&self) -> bool {
         Arc::strong_count(&self.vouchers) > 1
     }
-
-    /// Has it loaded, if it is one that is loaded here. `urgent` when somebody waits.
-    pub(super) async fn load(self: &Arc<Self>, models: &Arc<Inner>, urgent: bool) -> Result<(), Fault> {
-        let Standing::Hosted(hosted) = &self.standing else { return Ok(()) };
-        let version = hosted.version(self, models, None).await?;
-        version.loaded(models, urgent, None).await.map(drop)
-    }
 }
 
-impl Hosted {
+impl HostedModel {
     pub(super) fn new(uri: ModelUri, hosting: Hosting, pinned: bool) -> Self {
-        Self { uri, hosting, pinned, current: Slot::empty(), pending: Mutex::default() }
+        Self { uri, hosting, pinned, serving: SingleFlight::empty(), pending: Mutex::default() }
     }
 
-    /// The version that takes calls; the first who asks has the registry asked.
-    pub(super) async fn version(
-        &self,
-        model: &Arc<Model>,
-        models: &Arc<Inner>,
-        deadline: Option<Instant>,
-    ) -> Result<Arc<Version>, Fault> {
-        if let Some(current) = self.current.get() {
-            return Ok(Arc::clone(&current.0));
-        }
-        let waiting = match self.current.find(Instant::now()) {
-            Found::Ready(current) => return Ok(Arc::clone(&current.0)),
-            Found::Failed(fault) => return Err(fault),
-            Found::Loading(waiting) => waiting,
-            Found::Missing(resolving, waiting) => {
-                models.spawn_resolve(Arc::clone(model), resolving);
-                waiting
-            }
-        };
-        let resolved = until(deadline, waiting.outcome()).await.unwrap_or_else(|| {
-            let message = format!("the registry had not said what {} is when time was up", self.uri);
-            Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
-        });
-        resolved.map(|current| Arc::clone(&current.0))
-    }
-
-    /// The registered model and the pick, when that can come to mean another version: even a number can, once the model
-    /// was deleted and registered again.
+    /// Returns the registered model and the pick, when that can come to mean another version: even a number can, once
+    /// the model was deleted and registered again.
     pub(super) fn followed(&self) -> Option<(&str, &Pick)> {
         match self.uri.target() {
             Target::Registered { name, pick } => Some((name, pick)),
@@ -118,27 +85,26 @@ impl Hosted {
         }
     }
 
-    /// From now on this version takes the calls, unless the registry has said something else since it was sent for.
-    /// Tells whether it does.
+    /// Switches the calls to a version, unless the registry has named another since this version was sent for. Tells
+    /// whether it did.
     pub(super) fn switch(&self, version: &Arc<Version>) -> bool {
         let mut pending = self.pending();
         let expected = pending.as_ref().and_then(|pending| pending.version.as_ref());
-        let expected = expected.zip(version.registration()).is_some_and(|(expected, it)| expected.is(it));
+        let expected = expected.zip(version.registration()).is_some_and(|(expected, ours)| expected.is(ours));
         if expected {
-            self.current.put(Arc::new(Current(Arc::clone(version))));
+            self.serving.replace(Arc::new(ServingVersion(Arc::clone(version))));
             *pending = None;
         }
         expected
     }
 
-    /// Whether this version takes the calls.
-    pub(super) fn has(&self, version: &Version) -> bool {
-        self.current.get().is_some_and(|current| current.0.key == version.key)
+    /// Tells whether this version takes the URI's calls.
+    pub(super) fn serves(&self, version: &Version) -> bool {
+        self.serving.get().is_some_and(|serving| serving.0.key == version.key)
     }
 
-    /// The version that is on its way in, or cannot come.
-    pub(super) fn pending(&self) -> MutexGuard<'_, Option<Pending>> {
-        // Nothing panics while it is held.
+    /// Locks the version that is being loaded, or that failed to be. No code panics while the lock is held.
+    pub(super) fn pending(&self) -> MutexGuard<'_, Option<PendingVersion>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,173 +1,174 @@
-//! The places at which hosts are called, and those who wait for one, in the order of their coming.
+//! Places at which hosts are called, and the queue of the calls that wait for one, first come first served.
 
 use std::collections::VecDeque;
 
-/// A host, as far as it matters here.
-pub(super) trait Host: Clone {
-    /// Whether this is the same one.
+/// Host, as far as it matters to the places.
+pub(super) trait PoolHost: Clone {
+    /// Tells whether both are the same host.
     fn is(&self, other: &Self) -> bool;
 
-    /// Whether its process has ended, or is being killed.
+    /// Tells whether its process has ended, or is being killed.
     fn is_gone(&self) -> bool;
 
-    /// Whether it is not to be called again, though it still runs.
+    /// Tells whether it is not to be called again, though it still runs.
     fn is_spent(&self) -> bool;
 }
 
-/// The places of some hosts, each of which has as many as it has threads; and who waits for one, as `W`.
+/// Places of some hosts, as many at each as it has threads, and the calls that wait for one, each represented by a `W`.
 #[derive(Debug)]
 pub(super) struct Places<H, W> {
-    hosts: Vec<Held<H>>,
-    /// How many each host has.
+    hosts: Vec<HostEntry<H>>,
+    /// The number of places at each host.
     threads: usize,
-    /// How many may be taken at the same time.
+    /// The number of places that may be taken at the same time.
     at_once: usize,
     taken: usize,
-    waiting: VecDeque<Waiting<W>>,
-    /// Hosts that were found gone, and that nobody has seen to.
+    waiting: VecDeque<PlaceWaiter<W>>,
+    /// Hosts that were found gone, and that the pool has not replaced yet.
     lost: Vec<H>,
     closed: bool,
 }
 
 #[derive(Debug)]
-struct Held<H> {
+struct HostEntry<H> {
     host: H,
     taken: usize,
-    /// Of those taken, how many are by calls that have run out of time.
+    /// The number of its calls that have run out of time and go on.
     late: usize,
-    /// Its one call is to have no company.
+    /// True if its one call is to be the only one in its process.
     alone: bool,
 }
 
 #[derive(Debug)]
-struct Waiting<W> {
+struct PlaceWaiter<W> {
     alone: bool,
-    who: W,
+    waiter: W,
 }
 
-impl<H: Host, W> Places<H, W> {
-    /// Nobody has called any of these hosts.
+impl<H: PoolHost, W> Places<H, W> {
+    /// Builds the places of hosts that have no calls yet.
     pub(super) fn new(hosts: impl IntoIterator<Item = H>, threads: usize, at_once: usize) -> Self {
-        let hosts = hosts.into_iter().map(Held::new).collect();
+        let hosts = hosts.into_iter().map(HostEntry::new).collect();
         Self { hosts, threads, at_once, taken: 0, waiting: VecDeque::new(), lost: Vec::new(), closed: false }
     }
 
-    /// How many may be taken at the same time, when all hosts are there.
+    /// Returns the number of places that may be taken at the same time, when all hosts are there.
     pub(super) fn at_once(&self) -> usize {
         self.at_once
     }
 
-    /// How many may be taken now.
+    /// Returns the number of places that may be taken now.
     pub(super) fn free(&self) -> usize {
-        let in_hosts: usize = self.hosts.iter().map(|held| held.free(self.threads)).sum();
+        let in_hosts: usize = self.hosts.iter().map(|entry| entry.free(self.threads)).sum();
         in_hosts.min(self.at_once.saturating_sub(self.taken))
     }
 
-    /// Takes a place, unless others wait for one; at a host that has no other call if it is to be `alone`.
+    /// Takes a place, unless calls wait for one; at a host that has no other call if the call is to be `alone`.
     pub(super) fn take(&mut self, alone: bool) -> Option<H> {
         if self.waiting.is_empty() { self.pick(alone) } else { None }
     }
 
-    /// Somebody waits for a place.
-    pub(super) fn wait(&mut self, alone: bool, who: W) {
-        self.waiting.push_back(Waiting { alone, who });
+    /// Queues a call that waits for a place.
+    pub(super) fn wait(&mut self, alone: bool, waiter: W) {
+        self.waiting.push_back(PlaceWaiter { alone, waiter });
     }
 
-    /// Takes a place for whoever has waited longest, if there is one for him. Whoever is no longer there is forgotten. One
-    /// who is to be alone lets nobody past, or he would wait for ever.
+    /// Takes a place for the call that has waited longest, if there is one for it. Calls that are no longer there are
+    /// forgotten. A call that is to be alone lets no other past, or it would wait for ever.
     pub(super) fn next(&mut self, is_there: impl Fn(&W) -> bool) -> Option<(H, W)> {
         loop {
             let first = self.waiting.front()?;
-            let host = if is_there(&first.who) { Some(self.pick(first.alone)?) } else { None };
+            let host = if is_there(&first.waiter) { Some(self.pick(first.alone)?) } else { None };
             let first = self.waiting.pop_front()?;
             if let Some(host) = host {
-                return Some((host, first.who));
+                return Some((host, first.waiter));
             }
         }
     }
 
-    /// The call has run out of time, and goes on; unless no other call is in its host, which is told: it is to be killed.
+    /// Notes that a call has run out of time, and goes on. False when no other call is in its host: then the caller is
+    /// to kill the host.
     pub(super) fn runs_late(&mut self, host: &H) -> bool {
-        match self.held(host) {
-            Some(held) if held.taken > held.late + 1 => {
-                held.late += 1;
+        match self.entry(host) {
+            Some(entry) if entry.taken > entry.late + 1 => {
+                entry.late += 1;
                 true
             }
             _ => false,
         }
     }
 
-    /// Whether others were called in this host beside this call, which it has not survived.
+    /// Tells whether other calls were in this host beside this call, which it has not survived.
     pub(super) fn had_company(&mut self, host: &H) -> bool {
-        // One that is not there any more was missed by another before.
-        self.held(host).is_none_or(|held| held.taken > 1)
+        // A host that is not there any more was missed by another of its calls before.
+        self.entry(host).is_none_or(|entry| entry.taken > 1)
     }
 
-    /// Gives a place back. A host that is gone has none any longer, and is lost; so is one in which no call is left but late
-    /// ones, or that is spent.
+    /// Gives a place back. A host that is gone has no places any longer, and is lost; so is a host in which no calls
+    /// are left but late ones, or that is spent.
     pub(super) fn give_back(&mut self, host: &H, was_late: bool) {
         self.taken = self.taken.saturating_sub(1);
-        let Some(index) = self.hosts.iter().position(|held| held.host.is(host)) else { return };
-        let Some(held) = self.hosts.get_mut(index) else { return };
-        held.taken = held.taken.saturating_sub(1);
-        held.late = held.late.saturating_sub(usize::from(was_late));
-        held.alone = false;
-        let is_left = held.taken == held.late && (held.late > 0 || host.is_spent());
+        let Some(index) = self.hosts.iter().position(|entry| entry.host.is(host)) else { return };
+        let Some(entry) = self.hosts.get_mut(index) else { return };
+        entry.taken = entry.taken.saturating_sub(1);
+        entry.late = entry.late.saturating_sub(usize::from(was_late));
+        entry.alone = false;
+        let is_left = entry.taken == entry.late && (entry.late > 0 || host.is_spent());
         if host.is_gone() || is_left {
             self.lost.push(self.hosts.swap_remove(index).host);
         }
     }
 
-    /// Hosts that were found gone since this was asked last, or that are to be killed.
+    /// Takes the hosts that were found gone since the last time, or that are to be killed.
     pub(super) fn lost(&mut self) -> Vec<H> {
         std::mem::take(&mut self.lost)
     }
 
-    /// Another host.
+    /// Adds a host.
     pub(super) fn add(&mut self, host: H) {
-        self.hosts.push(Held::new(host));
+        self.hosts.push(HostEntry::new(host));
     }
 
-    /// From now on there are none.
+    /// Closes the places: from now on there are none.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.waiting.clear();
     }
 
-    /// Whether there are none any more.
+    /// Tells whether the places are closed.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// All hosts, which are called from here no longer.
+    /// Takes out all hosts, which are called from here no longer.
     pub(super) fn clear(&mut self) -> Vec<H> {
-        self.hosts.drain(..).map(|held| held.host).collect()
+        self.hosts.drain(..).map(|entry| entry.host).collect()
     }
 
-    /// The host with the fewest calls.
+    /// Takes a place at the host with the fewest calls.
     fn pick(&mut self, alone: bool) -> Option<H> {
         if self.closed || self.taken >= self.at_once {
             return None;
         }
-        // One that has ended while it was idle is missed now.
-        while let Some(index) = self.hosts.iter().position(|held| held.taken == 0 && held.host.is_gone()) {
+        // A host that has ended while it was idle is noticed only now.
+        while let Some(index) = self.hosts.iter().position(|entry| entry.taken == 0 && entry.host.is_gone()) {
             self.lost.push(self.hosts.swap_remove(index).host);
         }
         let threads = self.threads;
-        let fits = |held: &&mut Held<H>| held.free(threads) > 0 && (!alone || held.taken == 0);
-        let held = self.hosts.iter_mut().filter(fits).min_by_key(|held| held.taken)?;
-        held.taken += 1;
-        held.alone = alone;
+        let fits = |entry: &&mut HostEntry<H>| entry.free(threads) > 0 && (!alone || entry.taken == 0);
+        let entry = self.hosts.iter_mut().filter(fits).min_by_key(|entry| entry.taken)?;
+        entry.taken += 1;
+        entry.alone = alone;
         self.taken += 1;
-        Some(held.host.clone())
+        Some(entry.host.clone())
     }
 
-    fn held(&mut self, host: &H) -> Option<&mut Held<H>> {
-        self.hosts.iter_mut().find(|held| held.host.is(host))
+    fn entry(&mut self, host: &H) -> Option<&mut HostEntry<H>> {
+        self.hosts.iter_mut().find(|entry| entry.host.is(host))
     }
 }
 
-impl<H: Host> Held<H> {
+impl<H: PoolHost> HostEntry<H> {
     fn new(host: H) -> Self {
         Self { host, taken: 0, late: 0, alone: false }
     }

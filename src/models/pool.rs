@@ -1,5 +1,5 @@
-//! The hosts of one loaded version. Each of them answers as many calls at once as it has threads; one that is lost is
-//! replaced.
+//! Pool of the hosts of one loaded version. Each host answers as many calls at once as it has threads; a host that is
+//! lost is replaced.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,24 +12,25 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::call::{CallFailure, CallKind};
+use super::deadline::until;
 use super::host::{HostSpec, Late, LoadReport, Lost, ModelHost, Template};
-use super::lease::{CallFailure, Claim};
-use super::places::{Host, Places};
-use super::until;
+use super::places::{Places, PoolHost};
 use crate::invocation::{Answers, Call, Several};
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
-/// A version whose hosts crash so often in a row, with no answer between, is not started again at once.
-const CRASHES: u32 = 4;
+/// Crashes in a row, with no answer between, after which the hosts of a version are given up: it is not started again
+/// at once.
+const MOST_CRASHES: u32 = 4;
 
-/// How long the second crash in a row is waited after; it doubles twice with each one after that.
-const AFTER_A_CRASH: Duration = Duration::from_millis(100);
+/// Delay of the restart after the second crash in a row; it doubles twice with each one after that.
+const CRASH_DELAY: Duration = Duration::from_millis(100);
 
-/// How long at most until a host that could not be replaced is tried again, while there are others.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest delay until a host that could not be replaced is tried again, while there are others.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
-/// How its hosts are made.
+/// Starts the hosts of one version.
 #[derive(Debug, Clone)]
 pub(super) struct HostStarter {
     pub(super) template: Template,
@@ -39,17 +40,17 @@ pub(super) struct HostStarter {
     pub(super) metrics: Metrics,
 }
 
-/// The hosts of one loaded version.
+/// Pool of the hosts of one loaded version.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct HostPool {
     starter: HostStarter,
     runtime: Handle,
-    /// Held for the moment that it takes to take a place, or to give it back.
-    places: Mutex<Places<Arc<ModelHost>, oneshot::Sender<Seat>>>,
-    /// The process of each host, idle or not.
+    /// Locked for the moment that it takes to take a place, or to give it back.
+    places: Mutex<Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>>,
+    /// The process id of each host, idle or not.
     pids: Mutex<Vec<u32>>,
     crashes_in_a_row: AtomicU32,
-    /// Why it has no hosts any more.
+    /// The reason why the pool has no hosts any more.
     broken: OnceLock<Fault>,
     /// Cancelled when no host is to be replaced any more.
     stopped: CancellationToken,
@@ -57,23 +58,23 @@ pub(super) struct Pool {
     replacing: TaskTracker,
 }
 
-/// A place at a host that is ours for one call.
+/// Place at a host of the pool, taken for one call.
 #[derive(Debug)]
-pub(super) struct Seat {
-    pool: Arc<Pool>,
-    /// None once the call goes on without us, and while it is being dropped.
+pub(super) struct PooledHost {
+    pool: Arc<HostPool>,
+    /// The host; none once the call goes on without its caller, and during the drop.
     host: Option<Arc<ModelHost>>,
-    /// How many crashes there had been in a row when it was taken: hosts that crash together count as one crash.
+    /// The number of crashes in a row when the place was taken: hosts that crash together count as one crash.
     crashes_before: u32,
 }
 
-/// Why there is no host to be had.
+/// Reason for which no place at a host was got.
 #[derive(Debug)]
-pub(super) enum NoSeat {
+pub(super) enum PoolError {
     /// The deadline came first.
-    TimeIsUp,
-    /// They are all gone, or going.
-    Gone,
+    DeadlineExceeded,
+    /// The hosts are all gone, or are being ended.
+    Closed,
 }
 
 impl HostStarter {
@@ -83,14 +84,15 @@ impl HostStarter {
     }
 }
 
-impl Pool {
-    /// Starts so many hosts, and has `at_once` calls of all of them at the same time. When one cannot be started, the others
-    /// have gone as well before this returns.
+impl HostPool {
+    /// Starts so many hosts, and allows `at_once` calls of all of them at the same time. When one host cannot be
+    /// started, the others have ended as well before this returns.
     pub(super) async fn start(
         starter: HostStarter,
         hosts: usize,
         at_once: usize,
     ) -> Result<(Arc<Self>, LoadReport), Fault> {
+        // All hosts start at once, for each takes its time.
         let (mut started, mut failed) = (Vec::new(), None);
         for result in join_all((0..hosts.max(1)).map(|_| starter.start())).await {
             match result {
@@ -99,6 +101,7 @@ impl Pool {
             }
         }
         let (hosts, mut reports): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        // The version is loaded as a whole or not at all, so one failure ends the hosts that did start.
         if let Some(fault) = failed {
             end(&hosts).await;
             return Err(fault);
@@ -119,89 +122,96 @@ impl Pool {
         Ok((Arc::new(pool), reports.swap_remove(0)))
     }
 
-    /// Waits for a place.
-    pub(super) async fn seat(self: &Arc<Self>, claim: Claim, deadline: Option<Instant>) -> Result<Seat, NoSeat> {
+    /// Waits for a place at a host.
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        kind: CallKind,
+        deadline: Option<Instant>,
+    ) -> Result<PooledHost, PoolError> {
         let free = || {
             let places = self.places();
             (!places.is_closed()).then(|| (places.free(), places.at_once()))
         };
-        if until(deadline, claim.wait(free)).await.is_none() {
-            return Err(NoSeat::TimeIsUp);
+        if until(deadline, kind.wait(free)).await.is_none() {
+            return Err(PoolError::DeadlineExceeded);
         }
-        let alone = claim == Claim::Alone;
+        let alone = kind == CallKind::Alone;
         loop {
-            let seat = match self.ask_for_seat(alone)? {
-                Ok(seat) => seat,
+            let host = match self.request_place(alone)? {
+                Ok(host) => host,
                 Err(waiting) => match until(deadline, waiting).await {
-                    None => return Err(NoSeat::TimeIsUp),
-                    Some(Err(_)) => return Err(NoSeat::Gone),
-                    Some(Ok(seat)) => seat,
+                    None => return Err(PoolError::DeadlineExceeded),
+                    Some(Err(_)) => return Err(PoolError::Closed),
+                    Some(Ok(host)) => host,
                 },
             };
-            // One that ended while it was idle is replaced like any other, and we take the next.
-            if !seat.is_lost() {
-                return Ok(seat);
+            // A host that ended while it was idle is replaced like any other, and the next place is taken.
+            if !host.is_lost() {
+                return Ok(host);
             }
         }
     }
 
-    /// A place, or where it comes to.
-    fn ask_for_seat(self: &Arc<Self>, alone: bool) -> Result<Result<Seat, oneshot::Receiver<Seat>>, NoSeat> {
+    /// Takes a place, or queues for one and returns the channel that brings it.
+    fn request_place(
+        self: &Arc<Self>,
+        alone: bool,
+    ) -> Result<Result<PooledHost, oneshot::Receiver<PooledHost>>, PoolError> {
         let (asked, lost) = {
             let mut places = self.places();
             if places.is_closed() {
-                return Err(NoSeat::Gone);
+                return Err(PoolError::Closed);
             }
             let asked = places.take(alone).ok_or_else(|| {
-                let (tell, waiting) = oneshot::channel();
-                places.wait(alone, tell);
-                waiting
+                let (sender, receiver) = oneshot::channel();
+                places.wait(alone, sender);
+                receiver
             });
             (asked, places.lost())
         };
         lost.into_iter().for_each(|host| self.lose(host, self.crashes()));
-        Ok(asked.map(|host| self.seat_at(host)))
+        Ok(asked.map(|host| self.pooled(host)))
     }
 
-    fn seat_at(self: &Arc<Self>, host: Arc<ModelHost>) -> Seat {
-        Seat { pool: Arc::clone(self), host: Some(host), crashes_before: self.crashes() }
+    fn pooled(self: &Arc<Self>, host: Arc<ModelHost>) -> PooledHost {
+        PooledHost { pool: Arc::clone(self), host: Some(host), crashes_before: self.crashes() }
     }
 
     fn give_back(self: &Arc<Self>, host: &Arc<ModelHost>, was_late: bool, crashes_before: u32) {
-        self.change(crashes_before, |places| places.give_back(host, was_late));
+        self.update(crashes_before, |places| places.give_back(host, was_late));
     }
 
-    /// Lets those have places who wait for them, after a change.
-    fn change(
+    /// Changes the places, and then hands the free ones to the calls that wait for them.
+    fn update(
         self: &Arc<Self>,
         crashes_before: u32,
-        change: impl FnOnce(&mut Places<Arc<ModelHost>, oneshot::Sender<Seat>>),
+        change: impl FnOnce(&mut Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>),
     ) {
-        let is_there = |who: &oneshot::Sender<Seat>| !who.is_closed();
+        let is_there = |waiter: &oneshot::Sender<PooledHost>| !waiter.is_closed();
         let (mut next, lost) = {
             let mut places = self.places();
             change(&mut places);
             (places.next(is_there), places.lost())
         };
         lost.into_iter().for_each(|host| self.lose(host, crashes_before));
-        while let Some((host, who)) = next {
-            // Whoever gives up just now lets go of the place, which passes it on.
-            drop(who.send(self.seat_at(host)));
+        while let Some((host, waiter)) = next {
+            // A call that gives up just now drops the place, which passes it on.
+            drop(waiter.send(self.pooled(host)));
             next = self.places().next(is_there);
         }
     }
 
-    /// Why no host is left, when that is so.
+    /// Returns the reason why no host is left, when that is so.
     pub(super) fn broken(&self) -> Option<&Fault> {
         self.broken.get()
     }
 
-    /// The processes that hold the model now.
+    /// Lists the processes that hold the model now.
     pub(super) fn pids(&self) -> Vec<u32> {
         self.running().clone()
     }
 
-    /// Ends every host, and waits until their processes have gone. Nobody calls one any more.
+    /// Ends every host, and waits until their processes have gone. The caller sees to it that no lease is held.
     pub(super) async fn stop(&self) {
         self.places().close();
         self.stopped.cancel();
@@ -211,10 +221,11 @@ impl Pool {
         end(&hosts).await;
     }
 
-    /// A host is gone, or is to go, and is replaced; so many crashes had there been in a row when it was called.
+    /// Counts and replaces a host that is gone, or is to be ended; so many crashes had there been in a row when it was
+    /// called.
     fn lose(self: &Arc<Self>, host: Arc<ModelHost>, crashes_before: u32) {
         if !host.is_gone() && !host.is_spent() {
-            // There is nobody left in it but calls that have run out of time.
+            // The calls that are left in the host have all run out of time, so nobody loses an answer.
             host.give_up();
         }
         let timed_out = host.has_timed_out();
@@ -222,13 +233,13 @@ impl Pool {
         self.starter.metrics.model_hosts_lost.with_label_values(&[reason]).inc();
         if !timed_out {
             let (before, after) = (crashes_before, crashes_before.saturating_add(1));
-            // Another may have counted the same disaster.
+            // Another call may have counted the same crash.
             let _ = self.crashes_in_a_row.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
         }
         self.replace(host);
     }
 
-    /// Puts another host in the place of one that is lost, unless the version keeps losing them.
+    /// Replaces a lost host by another, unless the version keeps losing them.
     fn replace(self: &Arc<Self>, lost: Arc<ModelHost>) {
         let pool = Arc::clone(self);
         let replacing = self.replacing.track_future(async move {
@@ -245,27 +256,29 @@ impl Pool {
 
     async fn start_another(self: &Arc<Self>) {
         let crashes = self.crashes();
-        if crashes >= CRASHES {
+        if crashes >= MOST_CRASHES {
             return self.give_up(self.keeps_crashing(crashes));
         }
-        let mut pause = if crashes > 1 { AFTER_A_CRASH * 4_u32.pow(crashes - 2) } else { Duration::ZERO };
+        // The first crash in a row may be chance, so the host is replaced at once; further ones wait ever longer.
+        let mut delay = if crashes > 1 { CRASH_DELAY * 4_u32.pow(crashes - 2) } else { Duration::ZERO };
         loop {
-            sleep(pause).await;
+            sleep(delay).await;
             match self.starter.start().await {
                 Ok((host, _)) => {
                     self.running().push(host.pid());
-                    return self.change(self.crashes(), |places| places.add(Arc::new(host)));
+                    return self.update(self.crashes(), |places| places.add(Arc::new(host)));
                 }
+                // No host is left to answer: the version itself has failed, and its callers get the fault.
                 Err(fault) if self.running().is_empty() => return self.give_up(fault),
                 Err(fault) => {
                     tracing::warn!(model = &*self.starter.spec.shown, %fault, "a host cannot be replaced; others go on");
                 }
             }
-            pause = (pause * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE);
+            delay = (delay * 2).clamp(Duration::from_secs(1), LONGEST_DELAY);
         }
     }
 
-    /// Whoever waits is told by the version, which asks us why.
+    /// Gives all hosts up. The calls that wait learn the reason from the version, which asks the pool for it.
     fn give_up(&self, fault: Fault) {
         tracing::warn!(model = &*self.starter.spec.shown, %fault, "model's hosts are given up");
         let _ = self.broken.set(fault);
@@ -283,8 +296,8 @@ impl Pool {
         self.crashes_in_a_row.load(Ordering::Relaxed)
     }
 
-    fn places(&self) -> MutexGuard<'_, Places<Arc<ModelHost>, oneshot::Sender<Seat>>> {
-        // Nothing panics while it is held.
+    fn places(&self) -> MutexGuard<'_, Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>> {
+        // No code panics while the lock is held.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -293,8 +306,8 @@ impl Pool {
     }
 }
 
-impl Seat {
-    /// Calls the model. Dropped before the answer is there, the host is lost, for nothing else stops it.
+impl PooledHost {
+    /// Calls the model. Dropped before the answer is there, the host is lost, for nothing else stops the call.
     pub(super) async fn invoke(&mut self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, CallFailure> {
         let Some(host) = self.host.clone() else {
             return Err(CallFailure { fault: gone(), crashed: true, disconnected: true, in_company: false });
@@ -307,7 +320,7 @@ impl Seat {
             Err(failure) => failure,
         };
         if let Some(late) = failure.late {
-            self.leave(late);
+            self.abandon_call(late);
         } else if failure.lost.is_none() {
             self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
         }
@@ -316,8 +329,9 @@ impl Seat {
         Err(CallFailure { fault: failure.fault, crashed, disconnected: crashed, in_company })
     }
 
-    /// The call has run out of time. It goes on by itself where others are in the same host; else that is ended.
-    fn leave(&mut self, late: Late) {
+    /// Leaves a call behind that has run out of time. The call goes on by itself where other calls are in the same
+    /// host; else the host is ended.
+    fn abandon_call(&mut self, late: Late) {
         let Some(host) = self.host.take() else { return };
         let (pool, crashes_before) = (Arc::clone(&self.pool), self.crashes_before);
         if !pool.places().runs_late(&host) {
@@ -333,13 +347,13 @@ impl Seat {
         tasks.spawn_on(waiting_out, &runtime);
     }
 
-    /// Whether the host is gone, or about to be.
+    /// Tells whether the host is gone, or about to be.
     pub(super) fn is_lost(&self) -> bool {
         self.host.as_ref().is_none_or(|host| host.is_gone() || host.is_spent())
     }
 }
 
-impl Drop for Seat {
+impl Drop for PooledHost {
     fn drop(&mut self) {
         if let Some(host) = self.host.take() {
             self.pool.give_back(&host, false, self.crashes_before);
@@ -347,7 +361,7 @@ impl Drop for Seat {
     }
 }
 
-impl Host for Arc<ModelHost> {
+impl PoolHost for Arc<ModelHost> {
     fn is(&self, other: &Self) -> bool {
         Self::ptr_eq(self, other)
     }

@@ -1,6 +1,5 @@
-//! What operators see of the models, and may ask of them.
+//! Status of the models, as operators see it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,97 +7,97 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::host::Example;
-use super::keeper::Leaving;
-use super::model::{Model, Standing};
+use super::model::{Model, ModelSource};
 use super::registry::Provenance;
+use super::residency::ResidencyManager;
+use super::serving::Serving;
+use super::unload::UnloadReason;
 use super::uri::redacted;
 use super::version::Version;
-use super::{Inner, Models};
 use crate::config::Runtime;
 use crate::invocation::trust::Voucher;
-use crate::message::{Code, Fault, Stage};
 
-/// Its calls would carry no headers of single requests otherwise.
+/// Reason that is shown for a served version: its joined calls would carry no headers of single requests.
 const SERVED_SINGLY: &str = "`mlflow models serve` is called for several requests where a route has `batch:`";
 
-/// What `GET /models` shows.
+/// Body of `GET /models`.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Of all hosts together.
+    /// The memory of all hosts together.
     pub memory: MemoryReport,
     /// Every version that takes calls, or is loaded.
     pub models: Vec<VersionReport>,
-    /// Every URI that routes use, and what it stands for.
+    /// Every URI that routes use, and the version behind it.
     pub following: Vec<FollowingReport>,
 }
 
-/// Private bytes of hosts.
+/// Private bytes of all hosts.
 #[derive(Debug, Serialize)]
 pub struct MemoryReport {
-    /// How many they may hold.
+    /// The bytes that they may hold.
     pub limit: Option<u64>,
-    /// How many they hold, those included that are on their way in or out.
+    /// The bytes that they hold, including those of loads and unloads under way.
     pub used: u64,
 }
 
-/// One version.
+/// Status of one version.
 #[derive(Debug, Serialize)]
 pub struct VersionReport {
-    /// What it is called here: `sentiment/3`, a logged model's id, or a directory.
+    /// Its name: `sentiment/3`, a logged model's id, or a directory.
     pub id: String,
-    /// Where the files of a registered version were when it was registered.
+    /// The place of a registered version's files when it was registered.
     pub source: Option<String>,
     /// The run that made it.
     pub run_id: Option<String>,
-    /// When it was registered, in Unix milliseconds: it tells two versions of one number apart.
+    /// The time of its registration, in Unix milliseconds: it tells two versions of one number apart.
     pub created: Option<u64>,
     /// `loaded`, `loading`, `unloaded` or `failed`.
     pub state: &'static str,
-    /// Why it is not loaded.
+    /// The reason why it is not loaded.
     pub reason: Option<String>,
     /// Private bytes of its hosts as measured last, now or when it was loaded.
     pub memory: Option<u64>,
-    /// What came of its own example, when that was no prediction.
+    /// The failure of its own example, when that got no prediction.
     pub example: Option<String>,
     /// The processes that hold it.
     pub pids: Vec<u32>,
-    /// How many hosts it has when it is loaded.
+    /// The number of its hosts when it is loaded.
     pub workers: usize,
-    /// How many calls each of them answers at once; none where that is for the server to say.
+    /// The number of calls that each host answers at once; none where the server decides on that.
     pub threads: Option<usize>,
     /// The interpreter.
     pub python: String,
     /// `forked` or `mlflow_serve`.
     pub runtime: Runtime,
-    /// Calls under way, or waiting for a host.
+    /// The number of calls under way, or waiting for a host.
     pub in_use: usize,
-    /// Unix time in milliseconds.
+    /// The time of the last call, in Unix milliseconds.
     pub last_use: Option<u64>,
-    /// Since the start of Signalbox, as all that follows.
+    /// The number of calls since the start of Signalbox, as are all counts that follow.
     pub calls: u64,
-    /// How often it was loaded.
+    /// The number of loads.
     pub loads: u64,
-    /// How often it was unloaded.
+    /// The number of unloads.
     pub evictions: u64,
-    /// How long the last load took, without the download.
+    /// The duration of the last load, without the download.
     pub load_seconds: Option<f64>,
     /// The URIs that stand for it now.
     pub serves: Vec<String>,
-    /// Whether it stays whatever happens.
+    /// True if the version is pinned.
     pub pinned: bool,
-    /// Who says that it answers each row as if it were alone, so that its requests are joined into batches: `model`, `tag`
-    /// or `route`.
+    /// The authority that says that it answers each row as if it were alone, so that its requests are joined into
+    /// batches: `model`, `tag` or `route`.
     pub batched_by: Option<Voucher>,
-    /// Why its requests are not joined into batches.
+    /// The reason why its requests are not joined into batches.
     pub singly: Option<String>,
     /// Each requirement that the interpreter does not meet.
     pub unmet: Vec<String>,
 }
 
-/// One URI.
+/// Status of one URI.
 #[derive(Debug, Serialize)]
 pub struct FollowingReport {
-    /// As configured.
+    /// The URI as configured.
     pub model_uri: String,
     /// The interpreter.
     pub python: String,
@@ -106,154 +105,112 @@ pub struct FollowingReport {
     pub runtime: Runtime,
     /// The version that takes calls; none before the registry was asked.
     pub version: Option<Arc<str>>,
-    /// Why the registry could not say what it stands for.
+    /// The reason why the registry could not say which version it stands for.
     pub reason: Option<String>,
-    /// What the registry says instead, while that does not take calls.
+    /// The version that the registry names instead, while that does not take calls.
     pub pending: Option<PendingReport>,
 }
 
-/// A version that does not take calls, though the registry says it should.
+/// Version that does not take calls, though the registry says it should.
 #[derive(Debug, Serialize)]
 pub struct PendingReport {
-    /// None when the URI names none any more.
+    /// The version; none when the URI names none any more.
     pub version: Option<Arc<str>>,
-    /// When that was registered, in Unix milliseconds.
+    /// The time of its registration, in Unix milliseconds.
     pub created: Option<u64>,
-    /// Why not; none while it is being loaded.
+    /// The reason why it does not take calls; none while it is being loaded.
     pub reason: Option<String>,
 }
 
-impl Models {
-    /// What is loaded, what is not and why, and what each URI stands for.
-    pub fn report(&self) -> Report {
-        let inner = &self.inner;
-        let (limit, used) = inner.keeper.memory();
-        let all = inner.models();
-        let mut models: Vec<_> = inner.versions().iter().map(|version| inner.version_report(version, &all)).collect();
-        models.sort_by(|one, other| one.id.cmp(&other.id));
-        let mut following: Vec<_> = all.iter().filter_map(|model| following_report(model)).collect();
-        following.sort_by(|one, other| one.model_uri.cmp(&other.model_uri));
-        Report { memory: MemoryReport { limit, used }, models, following }
-    }
+/// Reports the versions that are loaded, those that are not and why, and the version behind each URI.
+pub(super) fn report(serving: &Serving) -> Report {
+    let residency = &serving.residency;
+    let (limit, used) = residency.memory();
+    let all = serving.catalog.all();
+    let versions = serving.versions.all();
+    let mut models: Vec<_> = versions.iter().map(|version| version_report(version, &all, residency)).collect();
+    models.sort_by(|one, other| one.id.cmp(&other.id));
+    let mut following: Vec<_> = all.iter().filter_map(|model| following_report(model)).collect();
+    following.sort_by(|one, other| one.model_uri.cmp(&other.model_uri));
+    Report { memory: MemoryReport { limit, used }, models, following }
+}
 
-    /// Loads a version, or what a URI stands for, in each of the ways it is hosted; and waits until that is done.
-    pub async fn load(&self, id: &str) -> Result<(), Fault> {
-        let models: Vec<_> = self.inner.models().into_iter().filter(|model| **model.uri.text() == *id).collect();
-        let mut result = Ok(());
-        for model in &models {
-            result = result.and(model.load(&self.inner, true).await);
+fn version_report(version: &Version, models: &[Arc<Model>], residency: &ResidencyManager) -> VersionReport {
+    let ready = version.loaded.get();
+    let broken = ready.as_ref().and_then(|loaded| loaded.broken().cloned());
+    let failure = version.loaded.failure().or(broken);
+    let loaded = ready.filter(|loaded| loaded.is_open());
+    let (state, reason) = match (&loaded, failure) {
+        (Some(_), _) => ("loaded", None),
+        (None, _) if version.loaded.is_loading() => ("loading", None),
+        (None, Some(fault)) => ("failed", Some(fault.message)),
+        (None, None) => {
+            let why = version.history.unload_reason().map_or("nobody has called it", UnloadReason::in_words);
+            ("unloaded", Some(why.to_owned()))
         }
-        if models.is_empty() {
-            for version in self.named(id)? {
-                result = result.and(version.loaded(&self.inner, true, None).await.map(drop));
-            }
-        }
-        result
-    }
-
-    /// Unloads a version, or each of those with this id. Calls under way get their answers; the next one loads it again.
-    pub fn unload(&self, id: &str) -> Result<(), Fault> {
-        let mut unloaded = false;
-        for version in self.named(id)? {
-            unloaded |= self.inner.keeper.unload(&version, Leaving::Operator);
-        }
-        if unloaded {
-            return Ok(());
-        }
-        Err(Fault::permanent(Code::BadRequest, Stage::Load, format!("{id} is not loaded")))
-    }
-
-    fn named(&self, id: &str) -> Result<Vec<Arc<Version>>, Fault> {
-        let mut versions = self.inner.versions();
-        let known: BTreeSet<_> = versions.iter().map(|version| version.name.to_string()).collect();
-        versions.retain(|version| *version.name == *id);
-        if versions.is_empty() {
-            let known = if known.is_empty() { vec!["none yet".to_owned()] } else { known.into_iter().collect() };
-            let message = format!("no version {id} is known; known are: {}", known.join(", "));
-            return Err(Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message));
-        }
-        Ok(versions)
+    };
+    let habit = version.usage.habit(residency.calls());
+    let serves = models.iter().filter_map(|model| match &model.source {
+        ModelSource::Hosted(hosted) if hosted.serves(version) => Some(model.uri.to_string()),
+        _ => None,
+    });
+    let provenance = version.registration().map(|registration| registration.provenance.clone());
+    let Provenance { source, run_id, created } = provenance.unwrap_or_default();
+    let by_route = models.iter().any(|model| match &model.source {
+        ModelSource::Hosted(hosted) => hosted.serves(version) && model.is_vouched_for(),
+        _ => false,
+    });
+    let (batched_by, singly) = match version.hosting.runtime {
+        Runtime::MlflowServe if !by_route => (None, Some(SERVED_SINGLY.to_owned())),
+        Runtime::MlflowServe | Runtime::Forked => version.trust.report(by_route),
+    };
+    VersionReport {
+        id: version.name.to_string(),
+        source: source.map(|source| redacted(&source).into_owned()),
+        run_id,
+        created,
+        state,
+        reason,
+        memory: Some(match &loaded {
+            Some(loaded) => loaded.memory.load(Ordering::Relaxed),
+            None => version.history.memory.load(Ordering::Relaxed),
+        })
+        .filter(|bytes| *bytes > 0),
+        example: loaded.as_ref().and_then(|loaded| match &loaded.report.proof.example {
+            Some(Example::Failed(why)) => Some(why.clone()),
+            Some(Example::Answered) | None => None,
+        }),
+        pids: loaded.as_ref().map(|loaded| loaded.backend.pids()).unwrap_or_default(),
+        workers: match version.hosting.runtime {
+            Runtime::Forked => version.hosting.workers,
+            Runtime::MlflowServe => 1,
+        },
+        threads: (version.hosting.runtime == Runtime::Forked).then_some(version.hosting.threads),
+        python: version.hosting.python.clone(),
+        runtime: version.hosting.runtime,
+        in_use: loaded.as_ref().map_or(0, |loaded| loaded.uses.held()),
+        last_use: habit.last_use.map(|last_use| unix_milliseconds(last_use, residency)),
+        calls: habit.uses,
+        loads: version.history.loads.load(Ordering::Relaxed),
+        evictions: version.history.evictions.load(Ordering::Relaxed),
+        load_seconds: loaded.as_ref().map(|loaded| loaded.load_cost.as_secs_f64()),
+        serves: serves.collect(),
+        pinned: version.pinned.load(Ordering::Relaxed),
+        batched_by,
+        singly,
+        unmet: loaded.map(|loaded| loaded.report.proof.unmet.clone()).unwrap_or_default(),
     }
 }
 
-impl Inner {
-    fn version_report(&self, version: &Version, models: &[Arc<Model>]) -> VersionReport {
-        let in_slot = version.slot.get();
-        let broken = in_slot.as_ref().and_then(|loaded| loaded.broken().cloned());
-        let failure = version.slot.failure().or(broken);
-        let loaded = in_slot.filter(|loaded| loaded.is_open());
-        let (state, reason) = match (&loaded, failure) {
-            (Some(_), _) => ("loaded", None),
-            (None, _) if version.slot.is_loading() => ("loading", None),
-            (None, Some(fault)) => ("failed", Some(fault.message)),
-            (None, None) => {
-                let why = version.history.left().map_or("nobody has called it", Leaving::in_words);
-                ("unloaded", Some(why.to_owned()))
-            }
-        };
-        let habit = version.usage.habit(self.keeper.calls());
-        let serves = models.iter().filter_map(|model| match &model.standing {
-            Standing::Hosted(hosted) if hosted.has(version) => Some(model.uri.to_string()),
-            _ => None,
-        });
-        let provenance = version.registration().map(|registration| registration.provenance.clone());
-        let Provenance { source, run_id, created } = provenance.unwrap_or_default();
-        let by_route = models.iter().any(|model| match &model.standing {
-            Standing::Hosted(hosted) => hosted.has(version) && model.is_vouched_for(),
-            _ => false,
-        });
-        let (batched_by, singly) = match version.hosting.runtime {
-            Runtime::MlflowServe if !by_route => (None, Some(SERVED_SINGLY.to_owned())),
-            Runtime::MlflowServe | Runtime::Forked => version.trust.report(by_route),
-        };
-        VersionReport {
-            id: version.name.to_string(),
-            source: source.map(|source| redacted(&source).into_owned()),
-            run_id,
-            created,
-            state,
-            reason,
-            memory: Some(match &loaded {
-                Some(loaded) => loaded.memory.load(Ordering::Relaxed),
-                None => version.history.memory.load(Ordering::Relaxed),
-            })
-            .filter(|bytes| *bytes > 0),
-            example: loaded.as_ref().and_then(|loaded| match &loaded.report.proof.example {
-                Some(Example::Failed(why)) => Some(why.clone()),
-                Some(Example::Answered) | None => None,
-            }),
-            pids: loaded.as_ref().map(|loaded| loaded.seats.pids()).unwrap_or_default(),
-            workers: match version.hosting.runtime {
-                Runtime::Forked => version.hosting.workers,
-                Runtime::MlflowServe => 1,
-            },
-            threads: (version.hosting.runtime == Runtime::Forked).then_some(version.hosting.threads),
-            python: version.hosting.python.clone(),
-            runtime: version.hosting.runtime,
-            in_use: loaded.as_ref().map_or(0, |loaded| loaded.leases.held()),
-            last_use: habit.last_use.map(|last_use| self.unix_milliseconds(last_use)),
-            calls: habit.uses,
-            loads: version.history.loads.load(Ordering::Relaxed),
-            evictions: version.history.evictions.load(Ordering::Relaxed),
-            load_seconds: loaded.as_ref().map(|loaded| loaded.load_cost.as_secs_f64()),
-            serves: serves.collect(),
-            pinned: version.pinned.load(Ordering::Relaxed),
-            batched_by,
-            singly,
-            unmet: loaded.map(|loaded| loaded.report.proof.unmet.clone()).unwrap_or_default(),
-        }
-    }
-
-    fn unix_milliseconds(&self, since_start: Duration) -> u64 {
-        let ago = self.keeper.now().saturating_sub(since_start);
-        let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
-        u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
-    }
+fn unix_milliseconds(since_start: Duration, residency: &ResidencyManager) -> u64 {
+    let ago = residency.now().saturating_sub(since_start);
+    let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
+    u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// None for what is not loaded here.
+/// Reports what a URI stands for; none for a model that is not loaded here.
 fn following_report(model: &Model) -> Option<FollowingReport> {
-    let Standing::Hosted(hosted) = &model.standing else { return None };
+    let ModelSource::Hosted(hosted) = &model.source else { return None };
     let pending = hosted.pending().as_ref().map(|pending| PendingReport {
         version: pending.version.as_ref().map(|registration| Arc::clone(&registration.version)),
         created: pending.version.as_ref().and_then(|registration| registration.provenance.created),
@@ -263,8 +220,8 @@ fn following_report(model: &Model) -> Option<FollowingReport> {
         model_uri: model.uri.to_string(),
         python: hosted.hosting.python.clone(),
         runtime: hosted.hosting.runtime,
-        version: hosted.current.get().map(|current| Arc::clone(&current.0.version)),
-        reason: hosted.current.failure().map(|fault| fault.message),
+        version: hosted.serving.get().map(|serving| Arc::clone(&serving.0.version)),
+        reason: hosted.serving.failure().map(|fault| fault.message),
         pending,
     })
 }

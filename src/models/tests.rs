@@ -1,13 +1,14 @@
-//! Models that need no process of ours; tests/integration has the others.
+//! Tests of models that need no process of ours; tests/integration has the others.
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::*;
 use crate::invocation::Call;
 use crate::message::{Code, Headers, Reply, Stage};
 
-/// Models whose interpreter is this, with a cache of their own.
+/// Builds models with this interpreter, and a cache of their own.
 fn models(python: &str) -> (TempDir, Models) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("MLmodel"), "model_id: m-7\n").unwrap();
@@ -30,7 +31,7 @@ async fn invoke(lease: &mut Lease) -> Result<Reply, CallFailure> {
 }
 
 #[tokio::test]
-async fn a_lease_takes_one_of_the_places() {
+async fn lease_takes_one_place() {
     let (_directory, models) = models("python3");
     let options = HandleOptions { max_concurrency: Some(1), ..Default::default() };
     let handle = handle(&models, "http://127.0.0.1:9", options);
@@ -44,7 +45,7 @@ async fn a_lease_takes_one_of_the_places() {
 }
 
 #[tokio::test]
-async fn a_spare_lease_leaves_a_place_free_and_lets_others_go_first() {
+async fn spare_lease_yields_while_requests_wait() {
     let (_directory, models) = models("python3");
     let of = |places| HandleOptions { max_concurrency: Some(places), ..Default::default() };
     let soon = || Some(Instant::now() + Duration::from_millis(20));
@@ -55,7 +56,7 @@ async fn a_spare_lease_leaves_a_place_free_and_lets_others_go_first() {
     two.lease(soon()).await.unwrap();
     drop(spare);
 
-    // A single place is taken when nobody waits for it.
+    // A single place is taken when no request waits for it.
     let one = handle(&models, "http://127.0.0.1:9", of(1));
     let first = one.lease(None).await.unwrap();
     let spare = tokio::spawn({
@@ -76,7 +77,7 @@ async fn a_spare_lease_leaves_a_place_free_and_lets_others_go_first() {
 }
 
 #[tokio::test]
-async fn a_server_of_somebody_else_that_is_gone_is_not_tried_again() {
+async fn external_server_is_not_retried_when_gone() {
     let (_directory, models) = models("python3");
     let mut lease = handle(&models, "http://127.0.0.1:9", HandleOptions::default()).lease(None).await.unwrap();
     let failure = invoke(&mut lease).await.unwrap_err();
@@ -84,7 +85,7 @@ async fn a_server_of_somebody_else_that_is_gone_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_started_for_what_is_built_in() {
+async fn builtin_model_answers_without_a_process() {
     let (_directory, models) = models("/nowhere/python");
     let mut lease = handle(&models, "builtin:noop", HandleOptions::default()).lease(None).await.unwrap();
     assert_eq!(&invoke(&mut lease).await.unwrap().body[..], br#"{"predictions": []}"#);
@@ -93,7 +94,7 @@ async fn nothing_is_started_for_what_is_built_in() {
 }
 
 #[tokio::test]
-async fn an_unreachable_registry_is_a_fault_that_may_pass() {
+async fn lease_fails_retryably_when_registry_is_unreachable() {
     let (_directory, models) = models("python3");
     let handle = handle(&models, "models:/a/Production", HandleOptions::default());
     let fault = handle.lease(None).await.unwrap_err();
@@ -104,7 +105,7 @@ async fn an_unreachable_registry_is_a_fault_that_may_pass() {
 }
 
 #[tokio::test]
-async fn says_what_to_do_about_the_interpreter() {
+async fn fault_names_the_key_when_interpreter_is_missing() {
     let (directory, models) = models("/nowhere/python");
     let uri = directory.path().to_str().unwrap();
     let handle = handle(&models, uri, HandleOptions::default());
@@ -122,7 +123,7 @@ async fn says_what_to_do_about_the_interpreter() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_cannot_be_loaded_or_unloaded() {
+async fn load_and_unload_fail_when_id_is_unknown() {
     let (directory, models) = models("/nowhere/python");
     let fault = models.load("nope/1").await.unwrap_err();
     assert_eq!((fault.code, fault.message.contains("no version nope/1 is known")), (Code::ResourceDoesNotExist, true));
@@ -133,7 +134,7 @@ async fn what_is_not_there_cannot_be_loaded_or_unloaded() {
 }
 
 #[tokio::test]
-async fn nothing_is_loaded_once_it_stops() {
+async fn lease_fails_after_shutdown() {
     let (directory, models) = models("/nowhere/python");
     models.shutdown().await;
     let handle = handle(&models, directory.path().to_str().unwrap(), HandleOptions::default());
@@ -142,15 +143,15 @@ async fn nothing_is_loaded_once_it_stops() {
 }
 
 #[tokio::test]
-async fn what_no_route_uses_any_more_is_forgotten() {
+async fn catalog_forgets_models_without_routes() {
     let (_directory, models) = models("/nowhere/python");
     let uris = || models.report().following.into_iter().map(|it| it.model_uri).collect::<Vec<_>>();
     let [kept, gone] =
         ["models:/a/Production", "models:/b/Production"].map(|uri| handle(&models, uri, HandleOptions::default()));
-    models.inner.forget_unused();
+    models.serving.catalog.forget_unused();
     assert_eq!(uris(), ["models:/a/Production", "models:/b/Production"]);
     drop(gone);
-    models.inner.forget_unused();
+    models.serving.catalog.forget_unused();
     assert_eq!(uris(), ["models:/a/Production"]);
     drop(kept);
 }

@@ -1,4 +1,4 @@
-//! What a route's `model_uri` names.
+//! Model URIs: the values of a route's `model_uri`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,29 +7,29 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
-/// The stages of MLflow's registry. It compares them without regard to case.
+/// Stages of MLflow's registry. It compares them without regard to case.
 const STAGES: [&str; 4] = ["None", "Staging", "Production", "Archived"];
 
-/// The forms a model URI can take, as every error about one lists them.
+/// Forms that a model URI can take, as every error about one lists them.
 const FORMS: &str = "models:/name/Production (or another stage), models:/name/3, models:/name/latest, \
                      models:/name@alias, models:/m-… (a logged model's id), ./directory, /directory or file:///directory \
                      (a model on this machine), http(s)://host:port (something that serves MLflow's protocol)";
 
-/// What a route's `model_uri` names: the text as configured, and what it means.
+/// Value of a route's `model_uri`: the text as configured, and its meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelUri {
     text: Arc<str>,
     target: Target,
 }
 
-/// The kinds of thing a model URI can name.
+/// Kinds of model that a URI can name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// A model of the registry, and which of its versions.
+    /// A model of the registry, and the pick of one of its versions.
     Registered {
         /// The registered model's name.
         name: String,
-        /// Which version.
+        /// The pick of a version.
         pick: Pick,
     },
     /// A model that a run has logged, by its id (`m-…`).
@@ -39,56 +39,60 @@ pub enum Target {
     },
     /// A model's directory on this machine, the one that holds `MLmodel`.
     Directory {
-        /// Absolute, or relative to the directory that Signalbox was started in.
+        /// The path: absolute, or relative to the directory that Signalbox was started in.
         path: PathBuf,
     },
-    /// Something that already serves MLflow's scoring protocol.
+    /// A server that already speaks MLflow's scoring protocol.
     Address {
-        /// Where requests are posted; ends in `/invocations`.
+        /// The address that requests are posted to; it ends in `/invocations`.
         invocations: Url,
     },
-    /// `builtin:noop` answers `{"predictions": []}` inside this process, at once. It exists to measure what the way to
-    /// a model and back costs by itself.
+    /// `builtin:noop` answers `{"predictions": []}` inside this process, at once. It exists to measure the cost of
+    /// everything around a model.
     Noop,
 }
 
-/// Which version of a registered model.
+/// Pick of one version of a registered model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Pick {
-    /// This one.
+    /// The version with this number.
     Version(u64),
-    /// The highest there is.
+    /// The highest version.
     Latest,
-    /// The highest in this stage; in the registry's own spelling.
+    /// The highest version in this stage; in the registry's own spelling.
     Stage(&'static str),
-    /// The one with this alias. Aliases differ by case.
+    /// The version with this alias. Aliases differ by case.
     Alias(String),
 }
 
-/// Why a text is no model URI, and what would be.
+/// Error for a text that is no model URI, with the forms that would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a model URI: {problem}. It can be {FORMS}")]
 pub struct ModelUriError {
     /// The text, without any password.
     pub text: String,
-    /// What is wrong with it.
+    /// The problem with the text.
     pub problem: String,
 }
 
 impl ModelUri {
-    /// Reads a model URI. Nothing is looked up.
+    /// Parses a model URI. Nothing is looked up.
+    ///
+    /// # Errors
+    ///
+    /// The text is none of the forms that a model URI can take.
     pub fn parse(text: &str) -> Result<Self, ModelUriError> {
         let target =
             parse_target(text).map_err(|problem| ModelUriError { text: redacted(text).into_owned(), problem })?;
         Ok(Self { text: text.into(), target })
     }
 
-    /// The text as configured.
+    /// Returns the text as configured.
     pub fn text(&self) -> &Arc<str> {
         &self.text
     }
 
-    /// What it names.
+    /// Returns the kind of model that it names.
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -122,7 +126,8 @@ fn parse_target(text: &str) -> Result<Target, String> {
     }
 }
 
-/// What comes before the first colon, if it can be a scheme. Paths may hold colons after their first slash.
+/// Finds the scheme before the first colon, if the text there can be one. Paths may hold colons after their first
+/// slash.
 fn scheme_of(text: &str) -> Option<&str> {
     let (scheme, _) = text.split_once(':')?;
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -196,7 +201,7 @@ fn parse_file(text: &str) -> Result<Target, String> {
     Ok(Target::Directory { path })
 }
 
-/// The text without the name and password that its address may hold.
+/// Hides the name and password that the text's address may hold.
 pub(super) fn redacted(text: &str) -> Cow<'_, str> {
     match around_credentials(text) {
         Some((scheme, rest)) => format!("{scheme}***@{rest}").into(),
@@ -204,7 +209,7 @@ pub(super) fn redacted(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What stands before the name and password of an address, `https://`, and what follows their `@`; none without them.
+/// Splits an address around its name and password: `https://`, and the text that follows their `@`; none without them.
 pub(super) fn around_credentials(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_at(text.find("://")? + "://".len());
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_every_form() {
+    fn parse_reads_every_form() {
         assert_eq!(target("models:/sentiment/production"), registered("sentiment", Pick::Stage("Production")));
         assert_eq!(target("models:/a b/NONE"), registered("a b", Pick::Stage("None")));
         assert_eq!(target("models:/sentiment/12"), registered("sentiment", Pick::Version(12)));
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn posts_to_invocations() {
+    fn address_ends_in_invocations() {
         let posted = |text| match target(text) {
             Target::Address { invocations } => invocations.to_string(),
             other => panic!("{other:?}"),
@@ -254,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_and_what_would_be_right() {
+    fn parse_error_names_problem_and_forms() {
         for (text, problem) in [
             ("", "it is empty"),
             (" models:/a/1", "it has a space"),
@@ -286,14 +291,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_shows_what_was_configured(text in "(models:/|http://|file:|\\./)?\\PC{0,40}") {
+        fn parse_never_panics_and_keeps_the_text(text in "(models:/|http://|file:|\\./)?\\PC{0,40}") {
             if let Ok(uri) = ModelUri::parse(&text) {
                 prop_assert_eq!(uri.to_string(), text);
             }
         }
 
         #[test]
-        fn registered_names_come_back(name in "[a-zA-Z0-9_@. -]*[a-z0-9]", version in any::<u64>()) {
+        fn parse_keeps_registered_names(name in "[a-zA-Z0-9_@. -]*[a-z0-9]", version in any::<u64>()) {
             let text = format!("models:/{name}/{version}");
             prop_assert_eq!(target(&text), registered(&name, Pick::Version(version)));
         }

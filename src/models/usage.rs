@@ -1,22 +1,24 @@
-//! How often a version is used, and when it will be used next.
+//! Usage of a version: how often it is called, and when its next call is expected.
 //!
-//! That is counted in calls, of whatever version, and not in time: when nothing is called, as at night, nobody's habits
-//! change.
+//! Usage is counted in calls, of all versions, and not in time: when nothing is called, as at night, no habits change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Over how many of the last intervals the average is taken, roughly: enough to tell a model that is used twice as
-/// often from luck, few enough that a changed habit shows.
+/// Number of intervals that the moving average spans, roughly: enough to tell a model that is used twice as often from
+/// luck, few enough that a changed habit shows.
 const REMEMBERED_INTERVALS: u64 = 16;
 
-/// The mean absolute deviation of intervals that know nothing of each other, as a part of their mean: 2/e.
+/// Mean absolute deviation of intervals that are independent of each other (exponentially distributed), as a part of
+/// their mean: 2/e.
 const DEVIATION_OF_CHANCE: f32 = 0.735_76;
 
-/// A silence so many times longer than usual is no accident: the habit has ended. By chance it is one in fifty.
+/// Number of usual intervals after which a silence means that the habit has ended. By chance, a silence of that length
+/// is one in fifty.
 const SILENCE: f32 = 4.0;
 
-/// The calls of one version. It outlives the version's host, so that what is known of it is known when it comes back.
+/// Counts the calls of one version. It outlives the version's hosts, so that its habits are known when it is loaded
+/// again.
 ///
 /// Every call touches it, so it has no lock: two calls at the same instant may count as one interval.
 #[derive(Debug, Default)]
@@ -24,35 +26,35 @@ pub(super) struct Usage {
     uses: AtomicU64,
     /// Microseconds since the start, plus one; 0 before the first use.
     last_use: AtomicU64,
-    /// Which of all calls that was; 0 before the first.
+    /// The number of the last call among all calls; 0 before the first.
     last_call: AtomicU64,
-    /// A [`Pace`], in one word so that both halves belong together.
+    /// The bits of a [`Pace`], in one word so that both halves belong together.
     pace: AtomicU64,
 }
 
-/// What [`Usage`] says at one moment.
+/// Snapshot of a version's [`Usage`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Habit {
-    /// How many calls there were.
+    /// The number of calls.
     pub(super) uses: u64,
-    /// When the last one was.
+    /// The time of the last call.
     pub(super) last_use: Option<Duration>,
-    /// How many calls there have been of others since; of all, when there was none of it.
+    /// The number of calls of other versions since the last call of this one; of all calls, when there was none.
     pub(super) silence: f32,
-    /// How long it is from one call to the next. Nothing is known of that before the second.
+    /// The interval from one call to the next. Nothing is known of it before the second call.
     pub(super) pace: Option<Pace>,
 }
 
-/// How long it is from one call to the next, in calls of whatever version: moving averages.
+/// Interval from one call to the next, in calls of all versions: moving averages.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pace {
     pub(super) interval: f32,
-    /// The mean absolute deviation from it.
+    /// The mean absolute deviation from the interval.
     pub(super) deviation: f32,
 }
 
 impl Usage {
-    /// A call begins, at this time since the start. It is the `call`th of all.
+    /// Records a call that begins at this time since the start. It is the `call`th of all.
     pub(super) fn used(&self, now: Duration, call: u64) {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX - 1) + 1;
         self.last_use.fetch_max(now, Ordering::Relaxed);
@@ -66,7 +68,7 @@ impl Usage {
         self.pace.store(pace.pack(), Ordering::Relaxed);
     }
 
-    /// What is known after so many calls of all versions together.
+    /// Returns the habit after so many calls of all versions together.
     pub(super) fn habit(&self, calls: u64) -> Habit {
         let uses = self.uses.load(Ordering::Relaxed);
         let last_use = self.last_use.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros);
@@ -77,7 +79,8 @@ impl Usage {
 }
 
 impl Pace {
-    /// With one more interval, which is the `count`th. The first is all that is known, so it may be off by itself.
+    /// Returns the pace with one more interval, which is the `count`th. The first interval is all that is known, so its
+    /// deviation is taken to be as large.
     fn after(self, interval: f32, count: u64) -> Self {
         if count <= 1 {
             return Self { interval, deviation: interval };
@@ -90,11 +93,12 @@ impl Pace {
         }
     }
 
-    /// How many calls it will be until the next use, after a `silence` of so many.
+    /// Predicts the number of calls until the next use, after a `silence` of so many.
     ///
     /// Uses that follow each other by chance can be expected after the mean interval, however long the last is ago;
-    /// regular ones after what is left of it. How regular they are decides between the two. When nothing has come for
-    /// far longer than usual, neither holds any more, and what has been silent that long will be for as long again.
+    /// regular uses after the rest of the interval. Their regularity weights the two. When nothing has come for far
+    /// longer than usual, neither holds any more, and a version that has been silent that long is expected to be for as
+    /// long again.
     pub(super) fn expected_wait(self, silence: f32) -> f32 {
         let Self { interval, deviation } = self;
         if silence > SILENCE * interval {
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_intervals_before_the_second_use() {
+    fn pace_is_unknown_before_the_second_use() {
         assert_eq!(Usage::default().habit(5), Habit { silence: 5.0, ..Habit::default() });
         let first = Habit { uses: 1, last_use: Some(Duration::from_secs(1)), silence: 4.0, pace: None };
         assert_eq!(used_at([1]).habit(5), first);
@@ -142,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_use_is_expected_after_what_is_left_of_the_interval() {
+    fn regular_use_is_expected_after_the_rest_of_the_interval() {
         let pace = used_at((1..200).map(|n| n * 10)).habit(2000).pace.unwrap();
         assert!(near(pace.interval, 10.0) && pace.deviation < 0.01, "{pace:?}");
         assert!(near(pace.expected_wait(0.0), 10.0));
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_use_is_expected_after_the_mean_interval() {
+    fn random_use_is_expected_after_the_mean_interval() {
         let pace = Pace { interval: 10.0, deviation: 7.36 };
         assert!(near(pace.expected_wait(0.0), 10.0));
         assert!(near(pace.expected_wait(8.0), 10.0));
@@ -160,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_silence_is_expected_to_last() {
+    fn silence_is_expected_to_last_when_long() {
         for deviation in [0.0, 5.0, 10.0] {
             assert_eq!(Pace { interval: 10.0, deviation }.expected_wait(41.0), 41.0);
         }
     }
 
     #[test]
-    fn a_new_habit_replaces_the_old_one() {
+    fn pace_adapts_when_the_habit_changes() {
         let seldom = (1..100).map(|n| n * 60);
         let often = (0..60).map(|n| 100 * 60 + n);
         let pace = used_at(seldom.chain(often)).habit(6060).pace.unwrap();
@@ -175,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn calls_at_once_and_out_of_order_do_no_harm() {
+    fn usage_keeps_the_latest_call_when_out_of_order() {
         let habit = used_at([5, 5, 4, 6]).habit(6);
         assert_eq!((habit.uses, habit.last_use), (4, Some(Duration::from_secs(6))));
     }
 
     #[test]
-    fn many_threads_lose_no_use() {
+    fn usage_loses_no_call_under_contention() {
         let usage = Usage::default();
         std::thread::scope(|scope| {
             for thread in 0..4 {
@@ -197,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_is_never_negative_nor_beyond_reason(
+        fn expected_wait_stays_within_bounds(
             mut calls in proptest::collection::vec(1..10_000_000_u64, 2..40), silence in 0.0..1e6_f32,
         ) {
             calls.sort_unstable();

@@ -1,4 +1,4 @@
-//! What a cached version consists of: the proof that it is whole.
+//! Manifest of a cached version: its files, which prove that it is whole.
 
 use std::fs;
 use std::io;
@@ -6,49 +6,50 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::models::registry::{Provenance, Resolved};
+use crate::models::registry::{Provenance, RegistryEntry};
 
-/// The file that is written last, so that a directory without it is no version.
+/// Name of the file that is written last, so that a directory without it is no version.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// The directory beside it that holds the model.
+/// Name of the directory beside the manifest that holds the model.
 pub(super) const MODEL: &str = "model";
 
-/// The file without which a directory is no model.
+/// Name of the file without which a directory is no model.
 pub(super) const MLMODEL: &str = "MLmodel";
 
-/// What a cached version is, and its files.
+/// VersionIdentity of a cached version, and its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
-    pub identity: Identity,
+    pub identity: VersionIdentity,
     pub files: Vec<CachedFile>,
 }
 
-/// What makes a version the same version.
+/// VersionIdentity of a version: two with the same are the same version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
+pub(super) struct VersionIdentity {
     /// The registry's address, without credentials.
     pub registry: String,
-    /// `sentiment-model-fast/3`, or a logged model's id.
+    /// The version's name: `sentiment-model-fast/3`, or a logged model's id.
     pub version: String,
-    /// A model that was deleted and registered again starts anew at version 1, with other artifacts.
+    /// The URI of its artifacts. A model that was deleted and registered again starts anew at version 1, with other
+    /// artifacts.
     pub artifact_uri: String,
-    /// Other artifacts may also lie where those of the deleted version were. Of what was cached before this was noted
-    /// nothing is known, so it is fetched again.
+    /// The provenance. Other artifacts may also lie where those of the deleted version were. Entries that were cached
+    /// before this was noted have none, so they are fetched again.
     #[serde(default)]
     pub provenance: Provenance,
 }
 
-/// One file of a model.
+/// File of a cached model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CachedFile {
-    /// Below the model's directory.
+    /// The path below the model's directory.
     pub path: PathBuf,
     pub bytes: u64,
 }
 
-impl Identity {
-    pub(super) fn new(registry: String, resolved: &Resolved) -> Self {
+impl VersionIdentity {
+    pub(super) fn new(registry: String, resolved: &RegistryEntry) -> Self {
         Self {
             registry,
             version: resolved.name.clone(),
@@ -57,8 +58,8 @@ impl Identity {
         }
     }
 
-    /// The name of its directory: readable, the same wherever and whenever it is made, and its own. Should two of them
-    /// share a hash all the same, the manifest tells them apart.
+    /// Returns the name of the version's directory: readable, the same wherever and whenever it is made, and its own.
+    /// Should two versions share a hash all the same, the manifest tells them apart.
     pub(super) fn directory_name(&self) -> String {
         let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
         let readable: String =
@@ -81,7 +82,7 @@ impl Identity {
 }
 
 impl Manifest {
-    /// Of the directory of a cached version.
+    /// Reads the manifest in the directory of a cached version.
     pub(super) fn read(entry: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(entry.join(MANIFEST))?)?)
     }
@@ -94,7 +95,7 @@ impl Manifest {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// What of it is not as it was written, if something is.
+    /// Describes the first file that is not as it was written, if there is one.
     pub(super) fn damage(&self, entry: &Path) -> Option<String> {
         let model = entry.join(MODEL);
         self.files.iter().find_map(|file| {
@@ -109,7 +110,7 @@ impl Manifest {
     }
 }
 
-/// Every file below a directory.
+/// Lists every file below a directory.
 pub(super) fn files_below(directory: &Path) -> io::Result<Vec<CachedFile>> {
     let mut files = Vec::new();
     let mut pending = vec![PathBuf::new()];
@@ -129,7 +130,7 @@ pub(super) fn files_below(directory: &Path) -> io::Result<Vec<CachedFile>> {
     Ok(files)
 }
 
-/// FNV-1a: short, and for ever the same.
+/// FNV-1a hash: short, and stable for ever, which directory names need.
 struct Fnv(u64);
 
 impl Default for Fnv {
@@ -152,13 +153,18 @@ mod tests {
 
     use super::*;
 
-    fn identity(registry: &str, version: &str, artifact_uri: &str) -> Identity {
+    fn identity(registry: &str, version: &str, artifact_uri: &str) -> VersionIdentity {
         let provenance = Provenance::default();
-        Identity { registry: registry.into(), version: version.into(), artifact_uri: artifact_uri.into(), provenance }
+        VersionIdentity {
+            registry: registry.into(),
+            version: version.into(),
+            artifact_uri: artifact_uri.into(),
+            provenance,
+        }
     }
 
     #[test]
-    fn directory_names_are_for_ever() {
+    fn directory_name_is_stable() {
         let name = identity("http://h", "my model/3", "s3://b/m").directory_name();
         assert_eq!(name, "my-model-3-fcd22d70aa242f8e");
         assert_ne!(name, identity("http://h", "my model/3", "s3://b/n").directory_name());
@@ -166,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_were_made_from_something_else_have_directories_of_their_own() {
+    fn directory_name_differs_with_provenance() {
         let text = |text: &str| Some(text.to_owned());
         let made = [
             Provenance::default(),
@@ -176,21 +182,21 @@ mod tests {
             Provenance { created: Some(2), ..Provenance::default() },
             Provenance { source: text("s3://b/m"), run_id: text("r"), created: Some(2) },
         ];
-        let names = made.clone().map(|provenance| Identity { provenance, ..identity("r", "a/1", "s3://b/m") });
-        let names: std::collections::HashSet<_> = names.iter().map(Identity::directory_name).collect();
+        let names = made.clone().map(|provenance| VersionIdentity { provenance, ..identity("r", "a/1", "s3://b/m") });
+        let names: std::collections::HashSet<_> = names.iter().map(VersionIdentity::directory_name).collect();
         assert_eq!(names.len(), made.len());
     }
 
-    /// One that is left from before provenance was noted is still counted, and pruned in its turn.
+    /// A manifest from before provenance was noted still counts towards the limit, and is pruned in its turn.
     #[test]
-    fn a_manifest_without_provenance_can_be_read() {
+    fn manifest_reads_without_provenance() {
         let written = r#"{"identity": {"registry": "r", "version": "a/1", "artifact_uri": "s3://b"}, "files": []}"#;
         let manifest: Manifest = serde_json::from_str(written).unwrap();
         assert_eq!(manifest.identity, identity("r", "a/1", "s3://b"));
     }
 
     #[test]
-    fn damage_is_seen() {
+    fn damage_is_described_when_a_file_changed() {
         let entry = tempfile::tempdir().unwrap();
         let entry = entry.path();
         fs::create_dir_all(entry.join(MODEL).join("data")).unwrap();
@@ -211,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn directory_names_stay_where_they_are(version in "\\PC{0,100}") {
+        fn directory_name_is_one_safe_segment(version in "\\PC{0,100}") {
             let name = identity("", &version, "").directory_name();
             prop_assert!(name.len() < 120 && !name.starts_with('.') && !name.contains('/') && name.is_ascii());
         }

@@ -1,4 +1,4 @@
-//! The files of models: fetched once for each version, kept on disk, shared with other Signalboxes and by restarts.
+//! Artifacts of models: fetched once for each version, kept on disk, shared with other Signalboxes and by restarts.
 //!
 //! ```text
 //! <models.cache.directory>/
@@ -11,6 +11,7 @@
 //! ```
 
 mod cached;
+mod error;
 mod manifest;
 mod partial;
 mod prune;
@@ -23,75 +24,71 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio_util::task::TaskTracker;
 
-use super::registry::{Registry, Resolved, not_found, unavailable};
+use super::registry::{Registry, RegistryEntry, unavailable};
 use crate::message::Fault;
-use cached::Found;
-use manifest::{Identity, MLMODEL, MODEL, Manifest, files_below};
+use cached::CacheLookup;
+use error::{FetchError, no_model};
+use manifest::{MLMODEL, MODEL, Manifest, VersionIdentity, files_below};
 use partial::{Partial, remove, sweep};
-use served::Served;
+use served::ServedArtifacts;
 
-pub(super) use cached::Cached;
+pub(super) use cached::CachedVersion;
 
-/// How often a version is looked for again that another Signalbox fetched, or removed, at the same moment.
+/// Attempts to fetch a version that another Signalbox fetches, or removes, at the same moment; then the load fails.
 const ATTEMPTS: usize = 4;
 
-/// The files of models, on disk.
+/// Artifacts of models, in a cache on disk.
 #[derive(Debug, Clone)]
 pub(super) struct Artifacts {
-    inner: Arc<Inner>,
+    cache: Arc<ArtifactCache>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    /// `None` when nobody says where.
+struct ArtifactCache {
+    /// The directory; none when neither config nor environment names one.
     directory: Option<PathBuf>,
-    /// In bytes.
+    /// The most bytes that are kept.
     limit: u64,
-    /// Whoever fetches a version has its turn, so that it is downloaded once.
-    turns: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    /// Pruning, which nobody waits for.
+    /// One lock for each version under way, so that it is downloaded once.
+    fetch_locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Pruning, which no load waits for.
     tasks: TaskTracker,
 }
 
-/// Why a version cannot be fetched.
-#[derive(Debug)]
-enum Trouble {
-    /// Where it comes from.
-    Fault(Fault),
-    /// Where it goes to.
-    Disk(io::Error),
-}
-
 impl Artifacts {
-    /// The cache in this directory, or in `signalbox/models` of the user's cache directory. Nothing is made yet; what
-    /// processes have left behind that were ended in the middle of a download is removed meanwhile.
+    /// Opens the cache in this directory, or in `signalbox/models` of the user's cache directory. Nothing is made yet;
+    /// leftovers of processes that ended in the middle of a download are removed meanwhile.
     pub(super) fn open(directory: Option<&Path>, limit: u64, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let directory = directory.map(Path::to_owned).or_else(|| usual_directory(env));
         let directory = directory.map(|directory| std::path::absolute(&directory).unwrap_or(directory));
         if let Some(directory) = directory.clone() {
-            // It may be gigabytes. What is in use is locked, so it can be done beside everything else.
+            // Leftovers may be gigabytes. Directories in use are locked, so the sweep can run beside everything else.
             match tokio::runtime::Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn_blocking(move || sweep(&directory))),
                 Err(_) => sweep(&directory),
             }
         }
-        let inner = Inner { directory, limit, turns: Mutex::default(), tasks: TaskTracker::new() };
-        Self { inner: Arc::new(inner) }
+        let cache = ArtifactCache { directory, limit, fetch_locks: Mutex::default(), tasks: TaskTracker::new() };
+        Self { cache: Arc::new(cache) }
     }
 
-    /// Where the environments are kept that MLflow makes. They do not count towards the limit.
+    /// Returns the directory of the environments that MLflow makes. They do not count towards the limit.
     pub(super) fn environments(&self) -> Option<PathBuf> {
-        self.inner.directory.as_ref().map(|directory| directory.join("environments"))
+        self.cache.directory.as_ref().map(|directory| directory.join("environments"))
     }
 
-    /// The files of a version: those in the cache if they are whole, else fetched.
-    pub(super) async fn fetch(&self, registry: &Registry, resolved: &Resolved) -> Result<Cached, Fault> {
-        let cache = self.inner.directory.as_deref().ok_or_else(|| {
+    /// Returns the files of a version: those in the cache if they are whole, else fetched.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the registry or the artifact store, or of the disk that holds the cache.
+    pub(super) async fn fetch(&self, registry: &Registry, resolved: &RegistryEntry) -> Result<CachedVersion, Fault> {
+        let cache = self.cache.directory.as_deref().ok_or_else(|| {
             unavailable("there is no home directory to keep models in; set models.cache.directory".to_owned())
         })?;
-        self.fetch_into(cache, registry, resolved).await.map_err(|trouble| match trouble {
-            Trouble::Fault(fault) => fault,
-            Trouble::Disk(error) => unavailable(format!(
+        self.fetch_into(cache, registry, resolved).await.map_err(|error| match error {
+            FetchError::Fault(fault) => fault,
+            FetchError::Disk(error) => unavailable(format!(
                 "the files of {} cannot be kept in {}: {error}; {}, or set models.cache.directory to another directory",
                 resolved.name,
                 cache.display(),
@@ -100,16 +97,22 @@ impl Artifacts {
         })
     }
 
-    async fn fetch_into(&self, cache: &Path, registry: &Registry, resolved: &Resolved) -> Result<Cached, Trouble> {
-        let identity = Identity::new(registry.identity(), resolved);
+    async fn fetch_into(
+        &self,
+        cache: &Path,
+        registry: &Registry,
+        resolved: &RegistryEntry,
+    ) -> Result<CachedVersion, FetchError> {
+        let identity = VersionIdentity::new(registry.identity(), resolved);
         let name = identity.directory_name();
         let entry = cache.join(&name);
-        let turn = self.turn(name);
-        let _turn = turn.lock().await;
+        let lock = self.fetch_lock(name);
+        let _guard = lock.lock().await;
         for _ in 0..ATTEMPTS {
             if let Some(cached) = find(&entry, &identity).await? {
                 return Ok(cached);
             }
+            // The files go to a directory of their own first, so that no other process sees half a version.
             let partial = on_disk(cache, Partial::create).await?;
             let manifest =
                 Manifest { files: download(registry, resolved, &partial).await?, identity: identity.clone() };
@@ -117,9 +120,10 @@ impl Artifacts {
                 let (entry, manifest) = (entry.clone(), manifest.clone());
                 on_disk(cache, move |_| {
                     manifest.write(partial.path())?;
-                    Ok(partial.publish(&entry)?.map(|lock| Cached::new(&entry, &manifest, lock)))
+                    Ok(partial.publish(&entry)?.map(|lock| CachedVersion::new(&entry, &manifest, lock)))
                 })
             };
+            // Another Signalbox may have published the same version first; then the next round finds that.
             if let Some(cached) = published.await? {
                 tracing::info!(model = resolved.name, bytes = cached.bytes, "model's files are fetched");
                 self.prune(cache);
@@ -130,34 +134,34 @@ impl Artifacts {
             .into())
     }
 
-    fn turn(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let known = turns.get(&name).and_then(Weak::upgrade);
+    fn fetch_lock(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.cache.fetch_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let known = locks.get(&name).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
-            let turn = Arc::default();
-            turns.insert(name, Arc::downgrade(&turn));
-            turn
+            let lock = Arc::default();
+            locks.insert(name, Arc::downgrade(&lock));
+            lock
         })
     }
 
-    /// Keeps to the limit, without anyone waiting for that.
+    /// Prunes the cache to its limit in the background.
     fn prune(&self, cache: &Path) {
-        let (cache, limit) = (cache.to_owned(), self.inner.limit);
-        self.inner.tasks.spawn_blocking(move || prune::prune(&cache, limit));
+        let (cache, limit) = (cache.to_owned(), self.cache.limit);
+        self.cache.tasks.spawn_blocking(move || prune::prune(&cache, limit));
     }
 }
 
-/// What is in the cache of a version, if that is all of it. What is not is taken away.
-async fn find(entry: &Path, identity: &Identity) -> Result<Option<Cached>, Trouble> {
+/// Finds a version in the cache, if it is whole there. A damaged entry is removed.
+async fn find(entry: &Path, identity: &VersionIdentity) -> Result<Option<CachedVersion>, FetchError> {
     let identity = identity.clone();
-    on_disk(entry, move |entry| match Cached::find(entry, &identity)? {
-        Found::Whole(cached) => Ok(Some(cached)),
-        Found::Nothing => Ok(None),
-        Found::Damaged(damage) => {
+    on_disk(entry, move |entry| match CachedVersion::find(entry, &identity)? {
+        CacheLookup::Whole(cached) => Ok(Some(cached)),
+        CacheLookup::Nothing => Ok(None),
+        CacheLookup::Damaged(damage) => {
             tracing::warn!(directory = %entry.display(), damage, "a cached model is damaged, and fetched again");
             match remove(entry) {
-                // Another was faster.
+                // Another Signalbox was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 removed => removed.map(|()| None),
             }
@@ -168,40 +172,36 @@ async fn find(entry: &Path, identity: &Identity) -> Result<Option<Cached>, Troub
 
 async fn download(
     registry: &Registry,
-    resolved: &Resolved,
+    resolved: &RegistryEntry,
     partial: &Partial,
-) -> Result<Vec<manifest::CachedFile>, Trouble> {
+) -> Result<Vec<manifest::CachedFile>, FetchError> {
     let model = partial.path().join(MODEL);
     let server = registry.tracking_server().filter(|_| !resolved.own_way);
-    if let Some(served) = server.and_then(|server| Served::at(server, &resolved.artifact_uri)) {
+    if let Some(served) = server.and_then(|server| ServedArtifacts::at(server, &resolved.artifact_uri)) {
         tokio::fs::create_dir(&model).await?;
         return served.download(&model).await;
     }
     let uri = if resolved.own_way { &resolved.uri } else { &resolved.artifact_uri };
-    registry.download_by_clerk(uri, &model).await?;
+    registry.download_by_client(uri, &model).await?;
     let files = on_disk(&model, files_below).await?;
     let is_model = files.iter().any(|file| file.path == Path::new(MLMODEL));
     if is_model { Ok(files) } else { Err(no_model(&resolved.artifact_uri).into()) }
 }
 
-/// Does what may block.
+/// Runs disk work on a thread that may block.
 async fn on_disk<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-) -> Result<T, Trouble> {
+) -> Result<T, FetchError> {
     let path = path.to_owned();
     let outcome = tokio::task::spawn_blocking(move || work(&path)).await;
-    outcome.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(Trouble::Disk)
+    outcome.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(FetchError::Disk)
 }
 
 fn usual_directory(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let given = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")))?;
     Some(caches.join("signalbox/models"))
-}
-
-fn no_model(place: &str) -> Fault {
-    not_found(format!("there is no model in the artifacts at {place}: they have no {MLMODEL}"))
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -212,18 +212,6 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "let Signalbox write there",
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "make that directory",
         _ => "see to that",
-    }
-}
-
-impl From<Fault> for Trouble {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error)
     }
 }
 

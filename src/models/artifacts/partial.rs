@@ -1,7 +1,8 @@
-//! A directory that is being filled, and who may take one away.
+//! Directories of the cache that are being filled, and the locks that protect directories from removal.
 //!
-//! Whoever uses a directory of the cache holds a shared lock on it (`flock` on the directory itself). The kernel gives
-//! it up when a process ends, however that ends; so what can be locked exclusively is used by nobody.
+//! Each process that uses a directory of the cache holds a shared lock on it (`flock` on the directory itself). The
+//! kernel releases the lock when a process ends, however that ends; so a directory that can be locked exclusively is
+//! unused.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -10,29 +11,29 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-/// What is being filled, or was when its process ended.
+/// Prefix of directories that are being filled, or were when their process ended.
 const PARTIAL: &str = ".partial-";
 
-/// What is being removed, or was when its process ended.
+/// Prefix of directories that are being removed, or were when their process ended.
 const REMOVED: &str = ".removed-";
 
-/// A directory that is being filled. Dropped, it is removed.
+/// Directory that is being filled. Dropped, it is removed.
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
-    /// Held until it is published and beyond; `None` then.
+    /// The lock, held until the directory is published and beyond; none then.
     lock: Option<File>,
 }
 
 impl Partial {
-    /// A fresh one in the cache's directory, which is made if it is missing: for our user alone, since what is loaded
-    /// from there is code.
+    /// Creates a fresh directory in the cache, which is made if it is missing: for our user alone, since the files
+    /// loaded from there are code.
     pub(super) fn create(cache: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(cache)?;
         loop {
             let path = fresh_path(cache, PARTIAL);
             fs::create_dir(&path)?;
-            // Whoever looks for leftovers at this moment may be faster.
+            // A sweep at this moment may be faster than the lock.
             if let Some(lock) = lock_in_use(&path)? {
                 return Ok(Self { path, lock: Some(lock) });
             }
@@ -43,7 +44,7 @@ impl Partial {
         &self.path
     }
 
-    /// Gives it its name, at once and as a whole. Gives back the lock; `None` when the name is taken.
+    /// Publishes the directory under its name, at once and as a whole. Returns its lock; none when the name is taken.
     pub(super) fn publish(mut self, entry: &Path) -> io::Result<Option<File>> {
         match fs::rename(&self.path, entry) {
             Ok(()) => Ok(self.lock.take()),
@@ -72,19 +73,19 @@ impl Drop for Partial {
     }
 }
 
-/// Locks a directory against removal. `None` when it is gone.
+/// Locks a directory against removal. None when it is gone.
 pub(super) fn lock_in_use(path: &Path) -> io::Result<Option<File>> {
     let directory = match File::open(path) {
         Ok(directory) => directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    // Waits while it is being removed.
+    // The lock waits while the directory is being removed.
     directory.lock_shared()?;
     Ok(is_at(&directory, path).then_some(directory))
 }
 
-/// Takes a directory away that nobody uses. Tells whether it did.
+/// Removes a directory that no process uses. Tells whether it did.
 pub(super) fn remove_unused(path: &Path) -> io::Result<bool> {
     let directory = File::open(path)?;
     if directory.try_lock().is_err() || !is_at(&directory, path) {
@@ -94,14 +95,14 @@ pub(super) fn remove_unused(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Takes a directory away, all at once for whoever looks.
+/// Removes a directory, all at once for other processes.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     let removed = fresh_path(path.parent().unwrap_or(Path::new(".")), REMOVED);
     fs::rename(path, &removed)?;
     fs::remove_dir_all(&removed)
 }
 
-/// Removes what processes have left behind that ended in the middle of something.
+/// Removes the leftovers of processes that ended in the middle of a download or a removal.
 pub(super) fn sweep(cache: &Path) {
     let Ok(found) = fs::read_dir(cache) else { return };
     for entry in found.flatten() {
@@ -115,7 +116,7 @@ pub(super) fn sweep(cache: &Path) {
                 Ok(()) => {
                     tracing::info!(directory = %entry.path().display(), "a download that was broken off is removed")
                 }
-                // Another may have been faster.
+                // Another Signalbox may have been faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(directory = %entry.path().display(), %error, "a download that was broken off cannot be removed")
@@ -129,7 +130,7 @@ fn fresh_path(parent: &Path, prefix: &str) -> PathBuf {
     parent.join(format!("{prefix}{}", Uuid::new_v4().simple()))
 }
 
-/// Whether this is still the directory at that path.
+/// Tells whether an open directory is still the one at that path.
 fn is_at(directory: &File, path: &Path) -> bool {
     let (Ok(ours), Ok(there)) = (directory.metadata(), fs::metadata(path)) else { return false };
     (ours.dev(), ours.ino()) == (there.dev(), there.ino())

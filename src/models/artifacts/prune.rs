@@ -1,4 +1,4 @@
-//! Keeping the cache within its limit.
+//! Pruning: keeps the cache within its limit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use std::time::SystemTime;
 use super::manifest::{MANIFEST, Manifest};
 use super::partial::{remove_unused, sweep};
 
-/// A version in the cache.
+/// Version in the cache, as pruning sees it.
 #[derive(Debug)]
-struct Kept {
+struct CacheEntry {
     path: PathBuf,
     bytes: u64,
     last_used: SystemTime,
 }
 
-/// Removes versions that nobody uses, the least recently used first, until the rest is within the limit.
+/// Removes unused versions, the least recently used first, until the rest is within the limit.
 pub(super) fn prune(cache: &Path, limit: u64) {
     sweep(cache);
     let mut kept = kept(cache);
@@ -44,7 +44,8 @@ pub(super) fn prune(cache: &Path, limit: u64) {
     }
 }
 
-/// Notes that a version is used now. A cache that we may only read is none of ours to keep in order.
+/// Marks a version as used now. A cache that Signalbox may only read is not its own to keep in order, so a failure is
+/// no error.
 pub(super) fn touch(entry: &Path) {
     let touched = fs::File::options()
         .append(true)
@@ -55,13 +56,13 @@ pub(super) fn touch(entry: &Path) {
     }
 }
 
-/// What is there as a whole. Anything else in the directory is not ours.
-fn kept(cache: &Path) -> Vec<Kept> {
+/// Lists the versions that are whole. Anything else in the directory is not ours.
+fn kept(cache: &Path) -> Vec<CacheEntry> {
     let Ok(found) = fs::read_dir(cache) else { return Vec::new() };
     let of = |path: PathBuf| {
         let last_used = fs::metadata(path.join(MANIFEST)).ok()?.modified().ok()?;
         let bytes = Manifest::read(&path).ok()?.bytes();
-        Some(Kept { path, bytes, last_used })
+        Some(CacheEntry { path, bytes, last_used })
     };
     found
         .flatten()

@@ -10,56 +10,56 @@ use serde::Deserialize;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
+use super::error::{FetchError, no_model};
 use super::manifest::{CachedFile, MLMODEL};
-use super::{Trouble, no_model};
 use crate::message::Fault;
-use crate::models::registry::{Rest, not_found, unavailable};
+use crate::models::registry::{RestClient, not_found, unavailable};
 
-/// How many requests are under way at once.
+/// Requests that are under way at once.
 const CONCURRENCY: usize = 8;
 
-/// Deeper directories are a server's mistake.
+/// Depth of directories beyond which a listing is taken for a server's mistake.
 const DEEPEST: usize = 64;
 
-/// Where a server serves artifacts.
+/// Path below which a server serves artifacts.
 const ENDPOINT: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
-/// A directory of artifacts on a tracking server.
+/// Directory of artifacts on a tracking server.
 #[derive(Debug)]
-pub(super) struct Served<'a> {
-    server: &'a Rest,
+pub(super) struct ServedArtifacts<'a> {
+    server: &'a RestClient,
     /// The server's address of all artifacts.
     endpoint: Url,
-    /// The directory below it.
+    /// The directory below that address.
     root: String,
 }
 
-/// What is to be done.
-enum Step {
+/// Step of a download that is to be done.
+enum TransferStep {
     List { directory: String },
-    Download(Listed),
+    Download(ListedFile),
 }
 
-/// What was done.
-enum Done {
-    Listed(Vec<Step>),
+/// Result of a step.
+enum TransferResult {
+    Listed(Vec<TransferStep>),
     Downloaded(CachedFile),
 }
 
-/// A file, as listed.
-struct Listed {
+/// File, as listed.
+struct ListedFile {
     path: String,
     bytes: Option<u64>,
 }
 
-impl<'a> Served<'a> {
-    /// The directory that an artifact URI means, if it is one that the tracking server serves (or another that it
-    /// names).
-    pub(super) fn at(server: &'a Rest, artifact_uri: &str) -> Option<Self> {
+impl<'a> ServedArtifacts<'a> {
+    /// Finds the directory that an artifact URI means, if it is one that the tracking server serves (or another server
+    /// that the URI names).
+    pub(super) fn at(server: &'a RestClient, artifact_uri: &str) -> Option<Self> {
         let (endpoint, root) = if let Some(rest) = artifact_uri.strip_prefix("mlflow-artifacts:") {
             let mut endpoint = server.address().clone();
             let root = match rest.strip_prefix("//") {
-                // `mlflow-artifacts:///path` has no host either.
+                // `mlflow-artifacts:///path` names no host either.
                 Some(rest) if !rest.starts_with('/') => {
                     let (host, root) = rest.split_once('/')?;
                     let named = Url::parse(&format!("{}://{host}", endpoint.scheme())).ok()?;
@@ -85,12 +85,14 @@ impl<'a> Served<'a> {
         Some(Self { server, endpoint, root: root.trim_matches('/').to_owned() })
     }
 
-    /// Downloads everything into a directory that is there. What it consists of now.
-    pub(super) async fn download(&self, into: &Path) -> Result<Vec<CachedFile>, Trouble> {
+    /// Downloads everything into an existing directory, and returns its files.
+    pub(super) async fn download(&self, into: &Path) -> Result<Vec<CachedFile>, FetchError> {
+        // The top directory is listed alone, so that artifacts without a model cost no download.
         let first = self.list(into, String::new()).await?;
-        if !first.iter().any(|step| matches!(step, Step::Download(file) if file.path == MLMODEL)) {
+        if !first.iter().any(|step| matches!(step, TransferStep::Download(file) if file.path == MLMODEL)) {
             return Err(no_model(&self.root).into());
         }
+        // Listings yield further steps, so both kinds share one queue of bounded concurrency.
         let mut pending = VecDeque::from(first);
         let mut under_way = FuturesUnordered::new();
         let mut files = Vec::new();
@@ -102,34 +104,35 @@ impl<'a> Served<'a> {
             }
             match under_way.next().await {
                 None => break,
-                Some(Ok(Done::Downloaded(file))) => files.push(file),
-                Some(Ok(Done::Listed(steps))) => pending.extend(steps),
-                Some(Err(trouble)) => return Err(trouble),
+                Some(Ok(TransferResult::Downloaded(file))) => files.push(file),
+                Some(Ok(TransferResult::Listed(steps))) => pending.extend(steps),
+                Some(Err(error)) => return Err(error),
             }
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(files)
     }
 
-    async fn take(&self, into: &Path, step: Step) -> Result<Done, Trouble> {
+    async fn take(&self, into: &Path, step: TransferStep) -> Result<TransferResult, FetchError> {
         match step {
-            Step::List { directory } => self.list(into, directory).await.map(Done::Listed),
-            Step::Download(file) => {
+            TransferStep::List { directory } => self.list(into, directory).await.map(TransferResult::Listed),
+            TransferStep::Download(file) => {
                 let bytes = match self.download_file(into, &file).await {
-                    // A connection may break; that is no reason to begin with the first file again.
-                    Err(Trouble::Fault(fault)) if fault.retryable => {
+                    // A broken connection is no reason to begin with the first file again, so the file is tried once
+                    // more.
+                    Err(FetchError::Fault(fault)) if fault.retryable => {
                         tracing::debug!(path = file.path, %fault, "a file is downloaded again");
                         self.download_file(into, &file).await?
                     }
                     outcome => outcome?,
                 };
-                Ok(Done::Downloaded(CachedFile { path: PathBuf::from(file.path), bytes }))
+                Ok(TransferResult::Downloaded(CachedFile { path: PathBuf::from(file.path), bytes }))
             }
         }
     }
 
-    /// What is directly in a directory, which is made.
-    async fn list(&self, into: &Path, directory: String) -> Result<Vec<Step>, Trouble> {
+    /// Lists the content of a directory, and makes that directory.
+    async fn list(&self, into: &Path, directory: String) -> Result<Vec<TransferStep>, FetchError> {
         if directory.split('/').count() > DEEPEST {
             return Err(unavailable(format!("the artifacts at {} are too deep: {directory}", self.root)).into());
         }
@@ -148,15 +151,15 @@ impl<'a> Served<'a> {
             }
             let path = joined(&directory, &found.path);
             Ok(if found.is_dir {
-                Step::List { directory: path }
+                TransferStep::List { directory: path }
             } else {
-                Step::Download(Listed { path, bytes: found.file_size.and_then(Size::bytes) })
+                TransferStep::Download(ListedFile { path, bytes: found.file_size.and_then(Size::bytes) })
             })
         });
         Ok(steps.collect::<Result<_, Fault>>()?)
     }
 
-    async fn download_file(&self, into: &Path, file: &Listed) -> Result<u64, Trouble> {
+    async fn download_file(&self, into: &Path, file: &ListedFile) -> Result<u64, FetchError> {
         let mut url = self.endpoint.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(self.root.split('/').filter(|part| !part.is_empty())).extend(file.path.split('/'));
@@ -198,7 +201,7 @@ fn joined(directory: &str, name: &str) -> String {
     }
 }
 
-/// Whether a name stays below the directory that it is listed in, on any system.
+/// Tells whether a name stays below the directory that it is listed in, on any system.
 fn is_safe(name: &str) -> bool {
     !name.is_empty()
         && !name.contains(['\\', '\0'])
@@ -210,7 +213,7 @@ fn is_safe(name: &str) -> bool {
 
 #[derive(Debug, Deserialize)]
 struct Listing {
-    /// An empty directory has none, and neither has one that does not exist.
+    /// The files; an empty directory has none, and neither has one that does not exist.
     #[serde(default)]
     files: Vec<FoundFile>,
 }
@@ -223,7 +226,7 @@ struct FoundFile {
     file_size: Option<Size>,
 }
 
-/// 64-bit numbers are texts in the JSON form of protocol buffers; MLflow makes them numbers.
+/// Size of a file. 64-bit numbers are texts in the JSON form of protocol buffers; MLflow makes them numbers.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Size {
@@ -247,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stay_below_their_directory() {
+    fn is_safe_refuses_names_outside_the_directory() {
         for safe in ["MLmodel", "a b", "data/weights.bin", "..a", "a..", "ü", "a:b"] {
             assert!(is_safe(safe), "{safe}");
         }
@@ -274,7 +277,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn safe_names_are_below(name in "[./\\\\a-c\\PC]{0,12}") {
+        fn safe_names_stay_below_the_directory(name in "[./\\\\a-c\\PC]{0,12}") {
             if is_safe(&name) {
                 let path = Path::new("/root").join(&name);
                 prop_assert!(path.starts_with("/root") && path != Path::new("/root"));

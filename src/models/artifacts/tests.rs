@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::message::Code;
 use crate::models::host::{Template, TemplateSpec};
-use crate::models::registry::{Addresses, Provenance, Registration};
+use crate::models::registry::{Provenance, Registration, RegistryAddresses};
 
-/// A tracking server that serves files.
+/// Tracking server that serves files.
 struct Server {
     address: String,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-    /// What is listed beside the files, whatever the directory.
+    /// Entries that are listed beside the files, whatever the directory.
     also_listed: Arc<Mutex<Vec<serde_json::Value>>>,
-    /// How many files were asked for, and how many at most at once.
+    /// The number of files that were asked for.
     downloads: Arc<AtomicUsize>,
     /// The `authorization` header of each request, empty without one.
     authorizations: Arc<Mutex<Vec<String>>>,
@@ -95,11 +95,11 @@ fn registry(tracking_uri: &str, env: &[(&str, &str)]) -> Registry {
     let env: Vec<(String, String)> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let lookup = move |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let template = Template::new(TemplateSpec::default(), TaskTracker::new(), &CancellationToken::new());
-    Registry::new(Addresses::read(Some(tracking_uri), &lookup).unwrap(), &lookup, template).unwrap()
+    Registry::new(RegistryAddresses::read(Some(tracking_uri), &lookup).unwrap(), &lookup, template).unwrap()
 }
 
-fn version(number: u32, artifact_uri: &str) -> Resolved {
-    Resolved {
+fn version(number: u32, artifact_uri: &str) -> RegistryEntry {
+    RegistryEntry {
         name: format!("a model/{number}"),
         registration: Registration { version: number.to_string().into(), provenance: Provenance::default() },
         uri: format!("models:/a model/{number}"),
@@ -113,7 +113,7 @@ fn open(cache: &TempDir, limit: u64) -> Artifacts {
     Artifacts::open(Some(cache.path()), limit, &|_| None)
 }
 
-/// What is in the cache's directory, without what tells one hash from another.
+/// Lists the directories in the cache, without their hashes.
 fn kept(cache: &TempDir) -> Vec<String> {
     let names = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.map(|name| name.rsplit_once('-').unwrap().0.to_owned()).collect();
@@ -121,11 +121,11 @@ fn kept(cache: &TempDir) -> Vec<String> {
     names
 }
 
-/// Waits until the cache has been pruned as often as something was fetched.
+/// Waits until the cache has been pruned as often as a version was fetched.
 async fn pruned(artifacts: &Artifacts) {
-    artifacts.inner.tasks.close();
-    artifacts.inner.tasks.wait().await;
-    artifacts.inner.tasks.reopen();
+    artifacts.cache.tasks.close();
+    artifacts.cache.tasks.wait().await;
+    artifacts.cache.tasks.reopen();
 }
 
 const FILES: [(&str, &[u8]); 4] = [
@@ -136,7 +136,7 @@ const FILES: [(&str, &[u8]); 4] = [
 ];
 
 #[tokio::test]
-async fn a_model_is_fetched_as_a_whole_and_once() {
+async fn model_is_fetched_whole_and_once() {
     let (server, cache) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let (artifacts, registry) = (open(&cache, 1 << 30), server.registry());
     let resolved = version(3, "mlflow-artifacts:/1/models/m-1/artifacts");
@@ -147,7 +147,7 @@ async fn a_model_is_fetched_as_a_whole_and_once() {
     assert_eq!(fs::read(cached.directory.join("data/a b/weights")).unwrap(), vec![7; 300_000]);
     assert_eq!(fs::read(cached.directory.join("empty")).unwrap(), b"");
     assert_eq!(fs::read_dir(&cached.directory).unwrap().count(), 3);
-    // After a restart it is there, and what was learned of it.
+    // After a restart the version is there, and so is its noted memory.
     assert_eq!(cached.remembered_memory(), None);
     cached.remember_memory(12_345);
     drop(cached);
@@ -156,7 +156,7 @@ async fn a_model_is_fetched_as_a_whole_and_once() {
 }
 
 #[tokio::test]
-async fn what_is_damaged_is_fetched_again() {
+async fn entry_is_fetched_again_when_damaged() {
     let (server, cache) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let (artifacts, registry) = (open(&cache, 1 << 30), server.registry());
     let resolved = version(3, "mlflow-artifacts:/1/models/m-1/artifacts");
@@ -176,7 +176,7 @@ async fn what_is_damaged_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn two_caches_in_one_directory_agree() {
+async fn caches_share_one_directory() {
     let (server, cache) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let (registry, resolved) = (server.registry(), version(3, "mlflow-artifacts:/1/models/m-1/artifacts"));
     for _ in 0..20 {
@@ -202,7 +202,7 @@ fn sweep_until_empty(cache: &TempDir) {
 }
 
 #[tokio::test]
-async fn the_least_recently_used_go_first_and_those_in_use_stay() {
+async fn prune_removes_the_least_recently_used_and_spares_those_in_use() {
     let (server, cache) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let registry = server.registry();
     let large = "mlflow-artifacts:/1/models/m-1/artifacts";
@@ -218,11 +218,11 @@ async fn the_least_recently_used_go_first_and_those_in_use_stay() {
     drop(artifacts.fetch(&registry, &version(3, large)).await.unwrap());
     pruned(&artifacts).await;
     assert_eq!(kept(&cache), ["a-model-1", "a-model-3"]);
-    // Another Signalbox keeps to what is in use here.
+    // Another Signalbox keeps the versions that are in use here.
     prune::prune(cache.path(), 0);
     assert_eq!(kept(&cache), ["a-model-1"]);
     assert!(first.directory.join("MLmodel").exists());
-    // One that is too large by itself works as long as it is used.
+    // A version that is too large by itself works as long as it is used.
     let tight = open(&cache, 1);
     let second = tight.fetch(&registry, &version(2, large)).await.unwrap();
     pruned(&tight).await;
@@ -231,7 +231,7 @@ async fn the_least_recently_used_go_first_and_those_in_use_stay() {
 }
 
 #[tokio::test]
-async fn what_is_no_model_is_a_404_and_leaves_nothing() {
+async fn fetch_fails_cleanly_when_there_is_no_model() {
     let (server, cache) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let (artifacts, registry) = (open(&cache, 1 << 30), server.registry());
     let fault = artifacts.fetch(&registry, &version(1, "mlflow-artifacts:/1/models/m-2/artifacts")).await.unwrap_err();
@@ -247,7 +247,7 @@ async fn what_is_no_model_is_a_404_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_of_another_size_than_listed_is_not_taken() {
+async fn fetch_fails_when_a_size_differs_from_the_listing() {
     let (server, cache) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let listed = json!({"path": "MLmodel", "is_dir": false, "file_size": "16"});
     *server.also_listed.lock().unwrap() = vec![listed];
@@ -259,7 +259,7 @@ async fn a_file_of_another_size_than_listed_is_not_taken() {
 }
 
 #[tokio::test]
-async fn who_is_asking_is_told_to_the_tracking_server_alone() {
+async fn credentials_go_to_the_tracking_server_alone() {
     let (server, other) = (Server::start(&FILES).await, Server::start(&FILES).await);
     let token = [("MLFLOW_TRACKING_TOKEN", "secret")];
     let host = other.address.strip_prefix("http://").unwrap();
@@ -278,7 +278,7 @@ async fn who_is_asking_is_told_to_the_tracking_server_alone() {
 }
 
 #[tokio::test]
-async fn a_cache_that_cannot_be_written_is_named_with_its_key() {
+async fn fault_names_the_key_when_the_cache_is_not_writable() {
     let (server, cache) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let file = cache.path().join("file");
     fs::write(&file, "").unwrap();
@@ -293,7 +293,7 @@ async fn a_cache_that_cannot_be_written_is_named_with_its_key() {
 }
 
 #[test]
-fn the_usual_directory_is_the_users() {
+fn default_directory_is_the_users_cache() {
     let env = |known: &[(&str, &str)]| {
         let known: Vec<_> = known.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         usual_directory(&|name| known.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
@@ -305,7 +305,7 @@ fn the_usual_directory_is_the_users() {
 }
 
 #[tokio::test]
-async fn a_directory_of_ours_is_for_us_alone() {
+async fn cache_directory_is_private() {
     let (server, parent) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let cache = parent.path().join("signalbox/models");
     let artifacts = Artifacts::open(Some(&cache), 1 << 30, &|_| None);
@@ -314,7 +314,7 @@ async fn a_directory_of_ours_is_for_us_alone() {
 }
 
 #[test]
-fn a_fetch_that_nobody_waits_for_leaves_nothing() {
+fn partial_directory_is_removed_when_dropped() {
     let cache = tempfile::tempdir().unwrap();
     let partial = Partial::create(cache.path()).unwrap();
     fs::create_dir(partial.path().join("model")).unwrap();
@@ -324,9 +324,9 @@ fn a_fetch_that_nobody_waits_for_leaves_nothing() {
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
 }
 
-/// The program that is killed: this test alone, as a process of its own.
+/// The process that is killed runs this test alone.
 #[test]
-fn killed_half_way_nothing_is_taken_for_whole() {
+fn partial_entry_is_swept_after_a_kill() {
     const CACHE: &str = "SIGNALBOX_TEST_CACHE";
     if let Some(cache) = std::env::var_os(CACHE) {
         let partial = Partial::create(Path::new(&cache)).unwrap();
@@ -338,7 +338,7 @@ fn killed_half_way_nothing_is_taken_for_whole() {
         }
     }
     let cache = tempfile::tempdir().unwrap();
-    let test = "models::artifacts::tests::killed_half_way_nothing_is_taken_for_whole";
+    let test = "models::artifacts::tests::partial_entry_is_swept_after_a_kill";
     let mut process = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test])
         .env(CACHE, cache.path())

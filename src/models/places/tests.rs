@@ -6,19 +6,19 @@ use proptest::prelude::*;
 use super::*;
 
 #[derive(Debug, Clone)]
-struct Fake {
+struct FakeHost {
     number: usize,
     gone: Rc<Cell<bool>>,
     spent: Rc<Cell<bool>>,
 }
 
-impl Fake {
+impl FakeHost {
     fn new(number: usize) -> Self {
         Self { number, gone: Rc::default(), spent: Rc::default() }
     }
 }
 
-impl Host for Fake {
+impl PoolHost for FakeHost {
     fn is(&self, other: &Self) -> bool {
         self.number == other.number
     }
@@ -32,20 +32,20 @@ impl Host for Fake {
     }
 }
 
-fn places(hosts: usize, threads: usize, at_once: usize) -> Places<Fake, char> {
-    Places::new((0..hosts).map(Fake::new), threads, at_once)
+fn places(hosts: usize, threads: usize, at_once: usize) -> Places<FakeHost, char> {
+    Places::new((0..hosts).map(FakeHost::new), threads, at_once)
 }
 
-fn numbers(hosts: &[Fake]) -> Vec<usize> {
+fn numbers(hosts: &[FakeHost]) -> Vec<usize> {
     hosts.iter().map(|host| host.number).collect()
 }
 
-fn next(places: &mut Places<Fake, char>) -> Option<(Fake, char)> {
+fn next(places: &mut Places<FakeHost, char>) -> Option<(FakeHost, char)> {
     places.next(|_| true)
 }
 
 #[test]
-fn hosts_are_filled_evenly_and_no_further_than_they_may_be() {
+fn places_fill_hosts_evenly_up_to_the_limit() {
     let mut places = places(2, 3, 5);
     let taken: Vec<_> = (0..5).map(|_| places.take(false).unwrap()).collect();
     assert_eq!(numbers(&taken), [0, 1, 0, 1, 0]);
@@ -56,24 +56,24 @@ fn hosts_are_filled_evenly_and_no_further_than_they_may_be() {
 }
 
 #[test]
-fn who_comes_first_goes_first_and_who_has_gone_away_is_passed_over() {
+fn queue_serves_in_order_and_skips_abandoned_calls() {
     let mut places = places(1, 1, 1);
     let host = places.take(false).unwrap();
-    for who in ['a', 'b', 'c'] {
-        places.wait(false, who);
+    for waiter in ['a', 'b', 'c'] {
+        places.wait(false, waiter);
     }
     assert!(next(&mut places).is_none());
     places.give_back(&host, false);
-    let (host, who) = places.next(|who| *who != 'a').unwrap();
-    assert_eq!(who, 'b');
+    let (host, waiter) = places.next(|waiter| *waiter != 'a').unwrap();
+    assert_eq!(waiter, 'b');
     places.give_back(&host, false);
-    // A place that is free belongs to whoever waits.
+    // A free place belongs to the call that waits for it.
     assert!(places.take(false).is_none());
     assert_eq!(next(&mut places).unwrap().1, 'c');
 }
 
 #[test]
-fn who_is_to_be_alone_has_a_host_to_himself() {
+fn lone_call_waits_until_a_host_is_empty() {
     let mut places = places(1, 3, 3);
     let [first, second] = [(); 2].map(|()| places.take(false).unwrap());
     places.wait(true, 'a');
@@ -81,8 +81,8 @@ fn who_is_to_be_alone_has_a_host_to_himself() {
     places.give_back(&first, false);
     assert!(next(&mut places).is_none(), "one is still called, and nobody may go past");
     places.give_back(&second, false);
-    let (host, who) = next(&mut places).unwrap();
-    assert_eq!(who, 'a');
+    let (host, waiter) = next(&mut places).unwrap();
+    assert_eq!(waiter, 'a');
     assert!(next(&mut places).is_none());
     assert!(!places.had_company(&host));
     places.give_back(&host, false);
@@ -90,13 +90,13 @@ fn who_is_to_be_alone_has_a_host_to_himself() {
 }
 
 #[test]
-fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them() {
+fn late_call_loses_its_host_when_the_others_end() {
     let mut places = places(1, 3, 3);
     let host = places.take(false).unwrap();
     assert!(!places.runs_late(&host), "there is no other");
     let other = places.take(false).unwrap();
     assert!(places.runs_late(&host));
-    // The third place is still to be had.
+    // The third place can still be taken.
     let third = places.take(false).unwrap();
     places.give_back(&other, false);
     assert!(places.lost().is_empty());
@@ -104,10 +104,10 @@ fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them(
     assert_eq!(numbers(&places.lost()), [0]);
     assert!(places.take(false).is_none());
     places.give_back(&host, true);
-    places.add(Fake::new(1));
+    places.add(FakeHost::new(1));
     assert_eq!(places.take(false).unwrap().number, 1);
 
-    // One that comes to its end while there are others is as if it had not been late.
+    // A late call that ends while there are others is as if it had not been late.
     let mut places = self::places(1, 2, 2);
     let [late, other] = [(); 2].map(|()| places.take(false).unwrap());
     assert!(places.runs_late(&late));
@@ -118,7 +118,7 @@ fn a_late_call_costs_the_others_nothing_and_its_host_ends_with_the_last_of_them(
 }
 
 #[test]
-fn a_host_that_is_gone_is_missed_once_by_all_who_were_in_it() {
+fn gone_host_is_lost_once_for_all_its_calls() {
     let mut places = places(2, 2, 4);
     let taken: Vec<_> = (0..4).map(|_| places.take(false).unwrap()).collect();
     taken[0].gone.set(true);
@@ -129,10 +129,10 @@ fn a_host_that_is_gone_is_missed_once_by_all_who_were_in_it() {
     places.give_back(&taken[2], false);
     assert!(places.lost().is_empty());
     assert_eq!(places.free(), 0);
-    places.add(Fake::new(2));
+    places.add(FakeHost::new(2));
     assert_eq!(places.free(), 2);
 
-    // And so is one that ends while nobody calls it.
+    // A host that ends while it is idle is missed as well.
     let mut places = self::places(2, 2, 4);
     let host = places.take(false).unwrap();
     places.give_back(&host, false);
@@ -142,7 +142,7 @@ fn a_host_that_is_gone_is_missed_once_by_all_who_were_in_it() {
 }
 
 #[test]
-fn a_host_that_is_spent_is_called_no_more_and_goes_when_its_last_call_ends() {
+fn spent_host_is_lost_when_its_last_call_ends() {
     let mut places = places(1, 3, 3);
     let [spent, other] = [(); 2].map(|()| places.take(false).unwrap());
     spent.spent.set(true);
@@ -153,61 +153,61 @@ fn a_host_that_is_spent_is_called_no_more_and_goes_when_its_last_call_ends() {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Act {
+enum Action {
     Take { alone: bool },
     GiveBack(usize),
     Late(usize),
     Crash(usize),
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
-        6 => (0..8_u8).prop_map(|dice| Act::Take { alone: dice == 0 }),
-        6 => any::<usize>().prop_map(Act::GiveBack),
-        1 => any::<usize>().prop_map(Act::Late),
-        1 => any::<usize>().prop_map(Act::Crash),
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let action = prop_oneof![
+        6 => (0..8_u8).prop_map(|dice| Action::Take { alone: dice == 0 }),
+        6 => any::<usize>().prop_map(Action::GiveBack),
+        1 => any::<usize>().prop_map(Action::Late),
+        1 => any::<usize>().prop_map(Action::Crash),
     ];
-    proptest::collection::vec(act, 0..200)
+    proptest::collection::vec(action, 0..200)
 }
 
 proptest! {
-    /// Whatever happens: no host has more calls than threads, nor beside one that is to be alone; and once all calls have
-    /// ended and every lost host is replaced, nobody waits and every place is free.
+    /// Invariants: no host has more calls than threads, nor another beside one that is to be alone; and once all calls
+    /// have ended and every lost host is replaced, no call waits and every place is free.
     #[test]
-    fn no_place_is_lost_and_none_is_given_twice(
-        (hosts, threads) in (1..4_usize, 1..5_usize), at_once in 1..20_usize, acts in acts()
+    fn places_are_neither_lost_nor_given_twice(
+        (hosts, threads) in (1..4_usize, 1..5_usize), at_once in 1..20_usize, actions in actions()
     ) {
-        let mut places: Places<Fake, bool> = Places::new((0..hosts).map(Fake::new), threads, at_once);
+        let mut places: Places<FakeHost, bool> = Places::new((0..hosts).map(FakeHost::new), threads, at_once);
         let mut born = hosts;
         // Each call: its host, whether it is to be alone, whether it is late.
-        let mut calls: Vec<(Fake, bool, bool)> = Vec::new();
-        let end = acts.len();
-        let more = std::iter::repeat_n(Act::GiveBack(0), 2 * end);
-        for act in acts.into_iter().chain(more) {
-            match act {
-                Act::Take { alone } => match places.take(alone) {
+        let mut calls: Vec<(FakeHost, bool, bool)> = Vec::new();
+        let end = actions.len();
+        let more = std::iter::repeat_n(Action::GiveBack(0), 2 * end);
+        for action in actions.into_iter().chain(more) {
+            match action {
+                Action::Take { alone } => match places.take(alone) {
                     Some(host) => calls.push((host, alone, false)),
                     None => places.wait(alone, alone),
                 },
-                Act::GiveBack(index) if !calls.is_empty() => {
+                Action::GiveBack(index) if !calls.is_empty() => {
                     let (host, _, late) = calls.swap_remove(index % calls.len());
                     places.give_back(&host, late);
                 }
-                Act::Late(index) if !calls.is_empty() => {
+                Action::Late(index) if !calls.is_empty() => {
                     let index = index % calls.len();
                     if !calls[index].2 && places.runs_late(&calls[index].0) {
                         calls[index].2 = true;
                     }
                 }
-                Act::Crash(index) if !calls.is_empty() => calls[index % calls.len()].0.gone.set(true),
-                Act::GiveBack(_) | Act::Late(_) | Act::Crash(_) => {}
+                Action::Crash(index) if !calls.is_empty() => calls[index % calls.len()].0.gone.set(true),
+                Action::GiveBack(_) | Action::Late(_) | Action::Crash(_) => {}
             }
             while let Some((host, alone)) = places.next(|_| true) {
                 calls.push((host, alone, false));
             }
             for lost in places.lost() {
                 lost.gone.set(true);
-                places.add(Fake::new(born));
+                places.add(FakeHost::new(born));
                 born += 1;
             }
             while let Some((host, alone)) = places.next(|_| true) {
@@ -220,7 +220,7 @@ proptest! {
                 prop_assert!(beside <= most);
             }
         }
-        // Hosts that ended while they were idle are still counted among those that are there.
+        // Hosts that ended while they were idle still count among those that are there.
         prop_assert!(calls.is_empty() && places.waiting.is_empty());
         prop_assert_eq!(places.hosts.len(), hosts);
         prop_assert_eq!(places.free(), at_once.min(hosts * threads));

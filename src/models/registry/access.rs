@@ -1,11 +1,11 @@
-//! How a tracking server is told who is asking.
+//! Credentials by which a tracking server learns who is asking.
 
 use std::fmt;
 use std::path::Path;
 
 use reqwest::RequestBuilder;
 
-/// How a tracking server is told who is asking.
+/// Credentials by which a tracking server learns who is asking.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Access {
     Open,
@@ -14,8 +14,8 @@ pub(super) enum Access {
 }
 
 impl Access {
-    /// As MLflow's own client reads it: a username and password win over a token, and the environment over
-    /// `~/.mlflow/credentials`.
+    /// Reads the credentials as MLflow's own client does: a username and password win over a token, and the environment
+    /// over `~/.mlflow/credentials`.
     pub(super) fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let given = |name| env(name).filter(|value| !value.is_empty());
         let file = given("HOME")
@@ -48,7 +48,7 @@ impl fmt::Debug for Access {
     }
 }
 
-/// The value of a key in section `[mlflow]` of MLflow's credentials file.
+/// Reads the value of a key in section `[mlflow]` of MLflow's credentials file.
 fn entry(file: &str, key: &str) -> Option<String> {
     let section = file.lines().map(str::trim).skip_while(|line| *line != "[mlflow]").skip(1);
     section
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_wins_over_the_file_and_a_username_over_a_token() {
+    fn environment_wins_over_credentials_file() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".mlflow")).unwrap();
         let file = "[other]\nmlflow_tracking_username = eve\n[mlflow]\nmlflow_tracking_username = ann\n\

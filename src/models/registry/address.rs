@@ -1,37 +1,37 @@
-//! Where the registry is: MLflow's tracking URI, and its registry's when that is another.
+//! RegistryAddresses of the registry: MLflow's tracking URI, and its registry's when that is another.
 
 use reqwest::Url;
 
-use super::RegistryError;
+use super::error::RegistryError;
 use crate::models::uri::{around_credentials, redacted};
 
-/// The tracking URI when nobody names one.
+/// Tracking URI when neither config nor environment names one.
 const DEFAULT: &str = "http://127.0.0.1:5001";
 
-/// MLflow's settings that only its own client can follow: requests that are signed, plugins that add credentials, a
-/// certificate of one's own.
+/// MLflow's settings that only its own client can follow: signed requests, plugins that add credentials, a client
+/// certificate. Any of them has all calls made by that client.
 const ONLY_MLFLOW: [&str; 3] =
     ["MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"];
 
 /// MLflow's tracking URI, and its registry URI: the same unless `MLFLOW_REGISTRY_URI` says otherwise.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::models) struct Addresses {
-    pub(super) tracking: Address,
-    /// `None` leaves it to MLflow: the tracking URI, or what MLflow derives from it.
-    pub(super) registry: Option<Address>,
+pub(in crate::models) struct RegistryAddresses {
+    pub(super) tracking: StoreAddress,
+    /// The registry URI; none leaves it to MLflow: the tracking URI, or the URI that MLflow derives from it.
+    pub(super) registry: Option<StoreAddress>,
 }
 
-/// One of MLflow's URIs, and who can read what is there.
+/// Address of one of MLflow's stores, and whether it can be asked over REST.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Address {
-    /// As MLflow is given it, with the password it may hold.
+pub(super) struct StoreAddress {
+    /// The URI as MLflow is given it, with the password it may hold.
     pub text: String,
-    /// The address of a tracking server, if it is one that we can ask ourselves.
+    /// The address of a tracking server, if it is one that Signalbox can ask itself.
     pub server: Option<Url>,
 }
 
-impl Addresses {
-    /// The configured tracking URI, else `MLFLOW_TRACKING_URI`, else this machine's port 5001; and
+impl RegistryAddresses {
+    /// Reads the configured tracking URI, else `MLFLOW_TRACKING_URI`, else this machine's port 5001; and
     /// `MLFLOW_REGISTRY_URI`. `env` reads an environment variable.
     pub(in crate::models) fn read(
         configured: Option<&str>,
@@ -44,24 +44,25 @@ impl Addresses {
             (None, None) => (DEFAULT.to_owned(), "the default of registry.tracking_uri"),
         };
         let by_mlflow = ONLY_MLFLOW.into_iter().any(|name| given(name).is_some_and(|value| is_set(&value)));
-        let registry = given("MLFLOW_REGISTRY_URI").map(|text| Address::read(text, "MLFLOW_REGISTRY_URI", by_mlflow));
-        Ok(Self { tracking: Address::read(text, origin, by_mlflow)?, registry: registry.transpose()? })
+        let registry =
+            given("MLFLOW_REGISTRY_URI").map(|text| StoreAddress::read(text, "MLFLOW_REGISTRY_URI", by_mlflow));
+        Ok(Self { tracking: StoreAddress::read(text, origin, by_mlflow)?, registry: registry.transpose()? })
     }
 
-    /// What a process needs in its environment so that its MLflow asks the same servers.
+    /// Returns the environment by which a process's MLflow asks the same servers.
     pub(in crate::models) fn environment(&self) -> Vec<(String, String)> {
         let mut environment = vec![("MLFLOW_TRACKING_URI".to_owned(), self.tracking.text.clone())];
         environment.extend(self.registry.iter().map(|it| ("MLFLOW_REGISTRY_URI".to_owned(), it.text.clone())));
         environment
     }
 
-    /// The one that is asked about registered models.
-    pub(super) fn registry(&self) -> &Address {
+    /// Returns the address that is asked about registered models.
+    pub(super) fn registry(&self) -> &StoreAddress {
         self.registry.as_ref().unwrap_or(&self.tracking)
     }
 }
 
-impl Address {
+impl StoreAddress {
     fn read(text: String, origin: &'static str, by_mlflow: bool) -> Result<Self, RegistryError> {
         if !text.starts_with("http://") && !text.starts_with("https://") {
             return Ok(Self { text, server: None });
@@ -71,25 +72,25 @@ impl Address {
         Ok(Self { text: text.trim_end_matches('/').to_owned(), server: (!by_mlflow).then_some(url) })
     }
 
-    /// Databricks and Unity Catalog hand out artifacts by the model's URI.
+    /// Tells whether the store hands out artifacts by the model's URI, as Databricks and Unity Catalog do.
     pub(super) fn has_own_way(&self) -> bool {
         matches!(self.text.split(':').next(), Some("databricks" | "databricks-uc" | "uc"))
     }
 
-    /// The same, whoever is asking.
+    /// Returns the address without credentials, so that it is the same whoever is asking.
     pub(super) fn without_credentials(&self) -> String {
         around_credentials(&self.text).map_or_else(|| self.text.clone(), |(scheme, rest)| format!("{scheme}{rest}"))
     }
 
-    /// Fit to be shown.
+    /// Returns the address with its credentials hidden, fit to be shown.
     pub(super) fn shown(&self) -> std::borrow::Cow<'_, str> {
         redacted(&self.text)
     }
 }
 
-impl std::fmt::Debug for Addresses {
+impl std::fmt::Debug for RegistryAddresses {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let registry = self.registry.as_ref().map(Address::shown);
+        let registry = self.registry.as_ref().map(StoreAddress::shown);
         formatter
             .debug_struct("Addresses")
             .field("tracking", &self.tracking.shown())
@@ -98,7 +99,7 @@ impl std::fmt::Debug for Addresses {
     }
 }
 
-/// MLflow's switches are off when they say so.
+/// Tells whether one of MLflow's switches is on; MLflow spells off as `false` or `0`.
 fn is_set(value: &str) -> bool {
     !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")
 }
@@ -107,13 +108,15 @@ fn is_set(value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(configured: Option<&str>, env: &[(&str, &str)]) -> Result<Addresses, RegistryError> {
+    fn read(configured: Option<&str>, env: &[(&str, &str)]) -> Result<RegistryAddresses, RegistryError> {
         let env: Vec<(String, String)> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Addresses::read(configured, &|name| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
+        RegistryAddresses::read(configured, &|name| {
+            env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        })
     }
 
     #[test]
-    fn the_config_comes_before_the_environment_and_that_before_the_default() {
+    fn config_wins_over_environment_and_default() {
         let tracking = ("MLFLOW_TRACKING_URI", "sqlite:///a.db");
         assert_eq!(read(Some("http://h:1/"), &[tracking]).unwrap().tracking.text, "http://h:1");
         assert_eq!(read(None, &[tracking]).unwrap().tracking.text, "sqlite:///a.db");
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_registry_may_be_elsewhere() {
+    fn registry_uri_overrides_the_tracking_uri() {
         let both = read(Some("http://tracking"), &[("MLFLOW_REGISTRY_URI", "databricks-uc")]).unwrap();
         assert!(both.tracking.server.is_some() && both.registry().server.is_none());
         let environment = [("MLFLOW_TRACKING_URI", "http://tracking"), ("MLFLOW_REGISTRY_URI", "databricks-uc")];
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_left_to_mlflow() {
+    fn stores_without_http_are_left_to_mlflow() {
         for text in ["sqlite:///mlflow.db", "file:///mlruns", "/srv/mlruns", "mlruns", "databricks", "databricks://me"]
         {
             let tracking = read(Some(text), &[]).unwrap().tracking;
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_a_bad_address_comes_from() {
+    fn address_error_names_its_setting() {
         let error = read(Some("http://ann:secret@"), &[]).unwrap_err().to_string();
         assert!(error.contains("registry.tracking_uri") && !error.contains("secret"), "{error}");
         let error = read(None, &[("MLFLOW_REGISTRY_URI", "https://")]).unwrap_err().to_string();

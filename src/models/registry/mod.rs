@@ -1,15 +1,16 @@
-//! MLflow's Model Registry: which version a URI stands for now, and where its artifacts are.
+//! MLflow's Model Registry: the version that a URI stands for now, and the location of its artifacts.
 //!
 //! A tracking server is asked over its REST API. Every other kind of tracking URI is read by MLflow's own client, in a
-//! process of its own (a clerk), so that whatever works in the user's MLflow works here.
+//! process of its own, so that all stores that work in the user's MLflow work here.
 
 mod access;
 mod address;
-mod clerk;
-mod question;
+mod call;
+mod error;
+mod picked_versions;
+mod python_client;
 mod registration;
 mod rest;
-mod snapshot;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -19,79 +20,73 @@ use serde::de::DeserializeOwned;
 use super::host::Template;
 use super::uri::{Pick, Target};
 use crate::message::{Code, Fault, Stage};
-use clerk::Clerks;
-use question::{Download, ManyVersions, ModelVersion, OneLogged, OneModel, OneVersion, Question, highest, says_by_row};
+use call::{
+    DownloadUriAnswer, LoggedAnswer, ModelAnswer, ModelVersion, RegisteredModel, RegistryCall, VersionAnswer,
+    VersionsAnswer, highest, says_by_row,
+};
+use python_client::PythonClient;
 
-pub(super) use address::Addresses;
+pub(super) use address::RegistryAddresses;
+pub use error::RegistryError;
+pub(super) use error::{not_found, unavailable};
+pub(super) use picked_versions::PickedVersions;
 pub(super) use registration::{Provenance, Registration};
-pub(super) use rest::Rest;
-pub(super) use snapshot::Snapshot;
+pub(super) use rest::RestClient;
 
 /// MLflow's Model Registry.
 #[derive(Debug)]
 pub(super) struct Registry {
-    addresses: Addresses,
+    addresses: RegistryAddresses,
     tracking: Store,
     registry: Store,
-    clerks: Clerks,
+    client: PythonClient,
 }
 
-/// What a model URI stands for now.
+/// Entry of one version in the registry: the version that a model URI stands for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resolved {
-    /// What messages call it: `sentiment-model-fast/3`, or a logged model's id.
+pub(super) struct RegistryEntry {
+    /// The name in messages: `sentiment-model-fast/3`, or a logged model's id.
     pub name: String,
-    /// Which version it is.
+    /// The registration, which tells two versions of one number apart.
     pub registration: Registration,
     /// The URI that always means this version: `models:/sentiment-model-fast/3`.
     pub uri: String,
-    /// Where its artifacts are.
+    /// The URI of its artifacts.
     pub artifact_uri: String,
-    /// Whether its registry has a way of its own to the artifacts, which only MLflow's client knows and only by `uri`.
+    /// True if its registry hands out artifacts in a way that only MLflow's client knows, and only by `uri`.
     pub own_way: bool,
-    /// Whether it is tagged `signalbox.batch: rows`.
+    /// True if the version is tagged `signalbox.batch: rows`.
     pub is_tagged: bool,
 }
 
-/// Why the registry at a tracking URI cannot be used at all.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RegistryError {
-    /// Not an address.
-    #[error("the tracking URI `{0}` ({1}) is not an address: {2}")]
-    NotAnAddress(String, &'static str, String),
-    /// No HTTP client can be made.
-    #[error("no HTTP client for the registry can be made: {0}")]
-    Client(String),
-}
-
-/// How one of MLflow's stores is asked.
+/// Way of asking one of MLflow's stores.
 #[derive(Debug)]
 enum Store {
-    Rest(Rest),
-    Clerk,
+    RestClient(RestClient),
+    Client,
 }
 
 impl Registry {
-    /// The registry at these addresses. Nothing is asked yet. `env` reads an environment variable: who is asking is
-    /// said there. Clerks are forked from the template.
+    /// Builds the registry at these addresses. Nothing is asked yet. `env` reads an environment variable, from which
+    /// the credentials come. The processes of MLflow's client are forked from the template.
     pub(super) fn new(
-        addresses: Addresses,
+        addresses: RegistryAddresses,
         env: &dyn Fn(&str) -> Option<String>,
         template: Template,
     ) -> Result<Self, RegistryError> {
         let store = |server: &Option<reqwest::Url>| -> Result<Store, RegistryError> {
-            server.as_ref().map_or(Ok(Store::Clerk), |server| Ok(Store::Rest(Rest::new(server, env)?)))
+            server.as_ref().map_or(Ok(Store::Client), |server| Ok(Store::RestClient(RestClient::new(server, env)?)))
         };
         Ok(Self {
             tracking: store(&addresses.tracking.server)?,
             registry: store(&addresses.registry().server)?,
-            clerks: Clerks::new(template, addresses.clone()),
+            client: PythonClient::new(template, addresses.clone()),
             addresses,
         })
     }
 
-    /// The version that a model URI stands for now.
-    pub(super) async fn resolve(&self, target: &Target) -> Result<Resolved, Fault> {
+    /// Resolves the version that a model URI stands for now.
+    pub(super) async fn resolve(&self, target: &Target) -> Result<RegistryEntry, Fault> {
         match target {
             Target::Registered { name, pick } => self.resolve_registered(name, pick).await,
             Target::Logged { model_id } => self.resolve_logged(model_id).await,
@@ -101,19 +96,21 @@ impl Registry {
         }
     }
 
-    /// What these picks of a registered model stand for now: nothing, when it was deleted.
-    pub(super) async fn current(&self, name: &str, picks: &HashSet<Pick>) -> Result<Snapshot, Fault> {
+    /// Looks up the versions that these picks of a registered model stand for now: none, when it was deleted.
+    pub(super) async fn current(&self, name: &str, picks: &HashSet<Pick>) -> Result<PickedVersions, Fault> {
         let is_named = |pick: &Pick| matches!(pick, Pick::Version(_));
+        // Picks by number need no look at the model itself.
         let model = if picks.iter().all(is_named) {
-            question::Model::default()
+            RegisteredModel::default()
         } else {
-            match self.ask::<OneModel>(&self.registry, Question::Model { name }).await {
+            match self.ask::<ModelAnswer>(&self.registry, RegistryCall::Model { name }).await {
                 Ok(answer) => answer.registered_model.unwrap_or_default(),
-                Err(fault) if fault.code == Code::ResourceDoesNotExist => question::Model::default(),
+                Err(fault) if fault.code == Code::ResourceDoesNotExist => RegisteredModel::default(),
                 Err(fault) => return Err(fault),
             }
         };
-        let (mut snapshot, mut asked) = (Snapshot::default(), HashMap::new());
+        // The model lists only the highest version of each stage, so others are looked up, each number once.
+        let (mut snapshot, mut asked) = (PickedVersions::default(), HashMap::new());
         for pick in picks {
             let Some(number) = model.number(pick) else { continue };
             let mut found = model.registration(&number).or_else(|| asked.get(&number).cloned());
@@ -128,32 +125,33 @@ impl Registry {
         Ok(snapshot)
     }
 
-    /// What tells this registry from others, whoever is asking.
+    /// Returns the identity of this registry, the same whoever is asking.
     pub(super) fn identity(&self) -> String {
         self.addresses.registry().without_credentials()
     }
 
-    /// The tracking server, if it is one that we can ask ourselves.
-    pub(super) fn tracking_server(&self) -> Option<&Rest> {
+    /// Returns the tracking server, if it is one that Signalbox can ask itself.
+    pub(super) fn tracking_server(&self) -> Option<&RestClient> {
         match &self.tracking {
-            Store::Rest(rest) => Some(rest),
-            Store::Clerk => None,
+            Store::RestClient(rest) => Some(rest),
+            Store::Client => None,
         }
     }
 
-    /// Has a clerk of its own download what is at this URI into a directory that is there. Dropped, it stops.
-    pub(super) async fn download_by_clerk(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
-        self.clerks.download(uri, directory).await
+    /// Downloads the artifacts at this URI by a process of MLflow's client. Dropped, the download stops.
+    pub(super) async fn download_by_client(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
+        self.client.download(uri, directory).await
     }
 
-    async fn resolve_registered(&self, name: &str, pick: &Pick) -> Result<Resolved, Fault> {
-        // One after the other: should the version be registered again in between, its files are newer than what it is
-        // taken for, and following the registry finds that out; the other way about nobody would.
+    async fn resolve_registered(&self, name: &str, pick: &Pick) -> Result<RegistryEntry, Fault> {
+        // The two calls run one after the other: should the version be registered again in between, its files are newer
+        // than the registration they are taken for, and following the registry finds that out; the other way about
+        // nobody would.
         let found = self.version(name, pick).await?;
         let (registration, is_tagged) = (Registration::from(&found), says_by_row(&found.tags));
         let version = &registration.version;
         let artifact_uri = self.artifact_uri(name, version).await?;
-        Ok(Resolved {
+        Ok(RegistryEntry {
             name: format!("{name}/{version}"),
             uri: format!("models:/{name}/{version}"),
             registration,
@@ -163,13 +161,13 @@ impl Registry {
         })
     }
 
-    async fn resolve_logged(&self, model_id: &str) -> Result<Resolved, Fault> {
-        let answer: OneLogged = self.ask(&self.tracking, Question::Logged { model_id }).await?;
+    async fn resolve_logged(&self, model_id: &str) -> Result<RegistryEntry, Fault> {
+        let answer: LoggedAnswer = self.ask(&self.tracking, RegistryCall::Logged { model_id }).await?;
         let info = answer.model.and_then(|model| model.info);
         let is_tagged = info.as_ref().is_some_and(|info| says_by_row(&info.tags));
         let (status, artifact_uri) = info.map_or((None, None), |info| (info.status, info.artifact_uri));
         check_ready(&format!("logged model {model_id}"), status.as_deref(), "LOGGED_MODEL_READY")?;
-        Ok(Resolved {
+        Ok(RegistryEntry {
             name: model_id.to_owned(),
             registration: Registration { version: model_id.into(), provenance: Provenance::default() },
             uri: format!("models:/{model_id}"),
@@ -179,16 +177,16 @@ impl Registry {
         })
     }
 
-    /// The version that is picked, if it is ready.
+    /// Looks up the picked version, if it is ready.
     async fn version(&self, name: &str, pick: &Pick) -> Result<ModelVersion, Fault> {
         let found = match pick {
             Pick::Version(number) => {
-                let question = Question::Version { name, version: &number.to_string() };
-                self.ask::<OneVersion>(&self.registry, question).await?.model_version
+                let call = RegistryCall::Version { name, version: &number.to_string() };
+                self.ask::<VersionAnswer>(&self.registry, call).await?.model_version
             }
             Pick::Alias(alias) => {
-                let found = self.ask::<OneVersion>(&self.registry, Question::Alias { name, alias }).await;
-                // MLflow does not say which model has no such alias.
+                let found = self.ask::<VersionAnswer>(&self.registry, RegistryCall::Alias { name, alias }).await;
+                // MLflow's message does not say which model has no such alias.
                 let named = |fault: Fault| match fault.code {
                     Code::ResourceDoesNotExist => not_found(format!("models:/{name}@{alias}: {}", fault.message)),
                     _ => fault,
@@ -210,9 +208,9 @@ impl Registry {
         Ok(found)
     }
 
-    /// What a version is now, ready or not; none when there is none with that number.
+    /// Looks up the registration of a version, ready or not; none when there is none with that number.
     async fn registration(&self, name: &str, version: &str) -> Result<Option<Registration>, Fault> {
-        match self.ask::<OneVersion>(&self.registry, Question::Version { name, version }).await {
+        match self.ask::<VersionAnswer>(&self.registry, RegistryCall::Version { name, version }).await {
             Ok(answer) => Ok(answer.model_version.as_ref().map(Registration::from)),
             Err(fault) if fault.code == Code::ResourceDoesNotExist => Ok(None),
             Err(fault) => Err(fault),
@@ -220,25 +218,25 @@ impl Registry {
     }
 
     async fn highest(&self, name: &str, stage: Option<&str>) -> Result<Option<ModelVersion>, Fault> {
-        let answer: ManyVersions = self.ask(&self.registry, Question::Latest { name, stage }).await?;
+        let answer: VersionsAnswer = self.ask(&self.registry, RegistryCall::Latest { name, stage }).await?;
         Ok(highest(&answer.model_versions).cloned())
     }
 
     async fn artifact_uri(&self, name: &str, version: &str) -> Result<String, Fault> {
-        let answer: Download = self.ask(&self.registry, Question::DownloadUri { name, version }).await?;
+        let answer: DownloadUriAnswer = self.ask(&self.registry, RegistryCall::DownloadUri { name, version }).await?;
         answer.artifact_uri.ok_or_else(|| nowhere(&format!("version {version} of model {name}")))
     }
 
-    async fn ask<T: DeserializeOwned>(&self, store: &Store, question: Question<'_>) -> Result<T, Fault> {
+    async fn ask<T: DeserializeOwned>(&self, store: &Store, call: RegistryCall<'_>) -> Result<T, Fault> {
         match store {
-            Store::Rest(rest) => rest.ask(question).await,
-            Store::Clerk => self.clerks.ask(question).await,
+            Store::RestClient(rest) => rest.ask(call).await,
+            Store::Client => self.client.ask(call).await,
         }
     }
 }
 
-/// A version that is still being registered may be ready soon; one that could not be registered never will be.
-/// Older servers do not say.
+/// Checks the status of a version: one that is still being registered may be ready soon; one that could not be
+/// registered never will be. Older servers state no status.
 fn check_ready(what: &str, status: Option<&str>, ready: &str) -> Result<(), Fault> {
     match status {
         None => Ok(()),
@@ -252,14 +250,6 @@ fn check_ready(what: &str, status: Option<&str>, ready: &str) -> Result<(), Faul
 
 fn nowhere(what: &str) -> Fault {
     not_found(format!("the registry does not say where the artifacts of {what} are"))
-}
-
-pub(super) fn not_found(message: String) -> Fault {
-    Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
-}
-
-pub(super) fn unavailable(message: String) -> Fault {
-    Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! One registration of a model version: its number, and what it was made from.
+//! One registration of a model version: its number, and its provenance.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// One registration of a model version. A model that is deleted and registered again begins at number 1 again, so a
-/// number alone does not tell which version it is.
+/// Registration of a model version. A model that is deleted and registered again begins at number 1 again, so a number
+/// alone does not tell which version it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::models) struct Registration {
     /// The version's number, or the id of a logged model.
@@ -13,20 +13,20 @@ pub(in crate::models) struct Registration {
     pub provenance: Provenance,
 }
 
-/// The things a version was made from, as far as its registry says.
+/// Provenance of a version, as far as its registry states it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::models) struct Provenance {
-    /// Where its files were when it was registered.
+    /// The place of its files when it was registered.
     pub source: Option<String>,
     /// The run that made it.
     pub run_id: Option<String>,
-    /// When it was registered, in Unix milliseconds.
+    /// The time of its registration, in Unix milliseconds.
     pub created: Option<u64>,
 }
 
 impl Registration {
-    /// Whether this is the other one. Some registries say more when they are asked about one version than when they list
-    /// several, so only what both know can tell them apart.
+    /// Tells whether both are the same registration. Some registries say more when they are asked about one version
+    /// than when they list several, so only fields that both have can tell them apart.
     pub(in crate::models) fn is(&self, other: &Self) -> bool {
         let (mine, others) = (&self.provenance, &other.provenance);
         self.version == other.version
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_that_both_know_tells_two_registrations_apart() {
+    fn registrations_differ_in_any_field_both_have() {
         let known = registration("1", Some("s3://a"), Some("r1"), Some(1));
         for other in [
             registration("2", Some("s3://a"), Some("r1"), Some(1)),

@@ -1,4 +1,4 @@
-//! A tracking server, asked over MLflow's REST API.
+//! Client of a tracking server's REST API.
 
 use std::time::Duration;
 
@@ -7,36 +7,36 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::access::Access;
-use super::question::Question;
-use super::{RegistryError, not_found, unavailable};
+use super::call::RegistryCall;
+use super::error::{RegistryError, not_found, unavailable};
 use crate::invocation::{http_client, root_cause};
 use crate::message::Fault;
 use crate::models::uri::redacted;
 
-/// How long the server may take to accept a connection.
+/// Longest time that the server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the server may take to answer a question.
+/// Longest time that the server may take to answer a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a download may stand still, unless `MLFLOW_HTTP_REQUEST_TIMEOUT` (in seconds) says otherwise: a server
-/// that keeps its artifacts elsewhere fetches a file as a whole before it sends the first byte.
+/// Longest time that a download may stand still, unless `MLFLOW_HTTP_REQUEST_TIMEOUT` (in seconds) says otherwise: a
+/// server that keeps its artifacts elsewhere fetches a file as a whole before it sends the first byte.
 const STALLED: Duration = Duration::from_secs(120);
 
-/// Tracking servers (uvicorn) close a connection that nobody has used for five seconds; a request that is sent at that
-/// moment is lost. So we give it up before.
+/// Time after which an idle connection is closed. Tracking servers (uvicorn) close a connection that nobody has used
+/// for five seconds, and a request that is sent at that moment is lost; so Signalbox closes it before.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// A tracking server, and the connections to it.
+/// Client of a tracking server, with the connections to it.
 #[derive(Debug, Clone)]
-pub(in crate::models) struct Rest {
+pub(in crate::models) struct RestClient {
     client: Client,
     address: Url,
     access: Access,
 }
 
-impl Rest {
-    /// The server at this address. Nothing is connected yet.
+impl RestClient {
+    /// Builds the client of the server at this address. Nothing is connected yet.
     pub(super) fn new(address: &Url, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, RegistryError> {
         let stalled = env("MLFLOW_HTTP_REQUEST_TIMEOUT").and_then(|seconds| seconds.parse().ok());
         let mut builder = http_client(address)
@@ -55,20 +55,20 @@ impl Rest {
         Ok(Self { client, address: address.clone(), access: Access::from_env(env) })
     }
 
-    /// Its address, with the password that may be in it.
+    /// Returns the server's address, with the password that may be in it.
     pub(in crate::models) fn address(&self) -> &Url {
         &self.address
     }
 
-    /// A request for this URL. Who is asking is told to the server itself, and to nobody else.
+    /// Builds a request for this URL. Only the server itself gets the credentials; another host gets none.
     pub(in crate::models) fn get(&self, url: Url) -> RequestBuilder {
         let own = url.origin() == self.address.origin();
         let request = self.client.get(url);
         if own { self.access.add_to(request) } else { request }
     }
 
-    pub(super) async fn ask<T: DeserializeOwned>(&self, question: Question<'_>) -> Result<T, Fault> {
-        let (path, last, query) = question.rest();
+    pub(super) async fn ask<T: DeserializeOwned>(&self, call: RegistryCall<'_>) -> Result<T, Fault> {
+        let (path, last, query) = call.rest();
         let mut url = self.address.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["api", "2.0", "mlflow"]).extend(path.split('/')).extend(last);
@@ -87,14 +87,14 @@ impl Rest {
         serde_json::from_slice(&body).map_err(|error| self.no_registry(&format!("its answer cannot be read: {error}")))
     }
 
-    /// The fault for an error answer.
+    /// Builds the fault for an error answer.
     pub(in crate::models) fn refusal(&self, status: StatusCode, body: &[u8]) -> Fault {
-        let error: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
-        // What stands before MLflow's own code (a refused Host header, a proxy) explains itself in plain text only.
+        let error: RestErrorBody = serde_json::from_slice(body).unwrap_or_default();
+        // A proxy before MLflow, or a refused Host header, explains itself in plain text only.
         let said = error.message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
         let shown = self.shown();
         match (status.as_u16(), error.error_code.as_deref()) {
-            // An alias that does not exist is a 400 to MLflow.
+            // MLflow answers 400 for an alias that does not exist.
             (404, Some(_)) | (400, _) => not_found(said),
             (404, None) => self.no_registry("it does not know MLflow's API"),
             (401, _) => unavailable(format!(
@@ -108,7 +108,7 @@ impl Rest {
         }
     }
 
-    /// The fault of a connection that cannot be made, or that broke.
+    /// Builds the fault of a connection that cannot be made, or that broke.
     pub(in crate::models) fn unreachable(&self, error: &reqwest::Error) -> Fault {
         unavailable(format!(
             "the registry at {} cannot be reached: {}; is the MLflow tracking server running, and is \
@@ -133,7 +133,7 @@ impl Rest {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct ErrorBody {
+struct RestErrorBody {
     error_code: Option<String>,
     message: Option<String>,
 }

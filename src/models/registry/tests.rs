@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::models::host::TemplateSpec;
 
-/// A registry that answers every call by `answer`, given the path and query asked for and the `authorization` header.
+/// Serves a registry that answers every call by `answer`, given the path and query asked for and the `authorization`
+/// header.
 async fn answering(answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> String {
     let handler = move |request: Request| async move {
         let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
@@ -32,21 +33,21 @@ fn registry(tracking_uri: &str, env: &[(&str, &str)]) -> Registry {
     let env: Vec<(String, String)> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let lookup = move |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let template = Template::new(TemplateSpec::default(), TaskTracker::new(), &CancellationToken::new());
-    Registry::new(Addresses::read(Some(tracking_uri), &lookup).unwrap(), &lookup, template).unwrap()
+    Registry::new(RegistryAddresses::read(Some(tracking_uri), &lookup).unwrap(), &lookup, template).unwrap()
 }
 
 fn target(name: &str, pick: Pick) -> Target {
     Target::Registered { name: name.to_owned(), pick }
 }
 
-async fn resolve(pick: Pick, answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> Result<Resolved, Fault> {
+async fn resolve(pick: Pick, answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> Result<RegistryEntry, Fault> {
     registry(&answering(answer).await, &[]).resolve(&target("my model", pick)).await
 }
 
 const DOWNLOAD_URI: (u16, &str) = (200, r#"{"artifact_uri": "mlflow-artifacts:/1/models/m-1/artifacts"}"#);
 
-fn resolved(version: &str) -> Result<Resolved, Fault> {
-    Ok(Resolved {
+fn resolved(version: &str) -> Result<RegistryEntry, Fault> {
+    Ok(RegistryEntry {
         name: format!("my model/{version}"),
         registration: Registration { version: version.into(), provenance: Provenance::default() },
         uri: format!("models:/my model/{version}"),
@@ -57,7 +58,7 @@ fn resolved(version: &str) -> Result<Resolved, Fault> {
 }
 
 #[tokio::test]
-async fn the_highest_version_of_a_stage_counts() {
+async fn stage_resolves_to_its_highest_version() {
     let found = resolve(Pick::Stage("Production"), |asked, _| {
         if asked == "/api/2.0/mlflow/model-versions/get-download-uri?name=my+model&version=10" {
             return DOWNLOAD_URI;
@@ -75,7 +76,7 @@ async fn the_highest_version_of_a_stage_counts() {
 }
 
 #[tokio::test]
-async fn latest_asks_for_every_stage() {
+async fn latest_resolves_over_every_stage() {
     let found = resolve(Pick::Latest, |asked, _| {
         if asked.contains("get-download-uri") {
             return DOWNLOAD_URI;
@@ -90,7 +91,7 @@ async fn latest_asks_for_every_stage() {
 }
 
 #[tokio::test]
-async fn versions_and_aliases_are_looked_up() {
+async fn version_and_alias_resolve_by_lookup() {
     let version = resolve(Pick::Version(7), |asked, _| {
         if asked == "/api/2.0/mlflow/model-versions/get-download-uri?name=my+model&version=7" {
             return DOWNLOAD_URI;
@@ -109,11 +110,11 @@ async fn versions_and_aliases_are_looked_up() {
         assert_eq!(asked, "/api/2.0/mlflow/registered-models/alias?name=my+model&alias=Champion");
         (200, r#"{"model_version":{"version":"4","tags":[{"key":"signalbox.batch","value":"rows"}]}}"#)
     });
-    assert_eq!(alias.await, resolved("4").map(|resolved| Resolved { is_tagged: true, ..resolved }));
+    assert_eq!(alias.await, resolved("4").map(|resolved| RegistryEntry { is_tagged: true, ..resolved }));
 }
 
 #[tokio::test]
-async fn a_logged_model_is_its_own_version() {
+async fn logged_model_resolves_to_its_id() {
     let address = answering(|asked, _| {
         assert_eq!(asked, "/api/2.0/mlflow/logged-models/m-1");
         (
@@ -128,7 +129,7 @@ async fn a_logged_model_is_its_own_version() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_a_404() {
+async fn resolve_fails_permanently_when_nothing_is_there() {
     let stage = resolve(Pick::Stage("Staging"), |_, _| (200, "{}")).await.unwrap_err();
     assert!(stage.message.contains("no version in stage Staging"), "{stage}");
     let alias = resolve(Pick::Alias("nope".into()), |_, _| {
@@ -153,7 +154,7 @@ async fn what_is_not_there_is_a_404() {
 }
 
 #[tokio::test]
-async fn what_may_come_right_is_a_503() {
+async fn resolve_fails_retryably_when_the_registry_may_recover() {
     let pending =
         resolve(Pick::Version(1), |_, _| (200, r#"{"model_version":{"version":"1","status":"PENDING_REGISTRATION"}}"#));
     for (fault, says) in [
@@ -174,7 +175,7 @@ async fn what_may_come_right_is_a_503() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_not_there_is_a_503_that_says_what_to_check() {
+async fn unreachable_registry_fault_names_the_setting() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let registry = registry(&format!("http://ann:secret@{address}"), &[]);
     let fault = registry.resolve(&target("a", Pick::Latest)).await.unwrap_err();
@@ -184,7 +185,7 @@ async fn a_registry_that_is_not_there_is_a_503_that_says_what_to_check() {
 }
 
 #[tokio::test]
-async fn a_username_wins_over_a_token() {
+async fn username_wins_when_a_token_is_set_too() {
     let address = answering(|asked, authorization| match authorization {
         Some(_) if asked.contains("get-download-uri") => DOWNLOAD_URI,
         Some("Basic YW5uOnB3") => (200, r#"{"model_version":{"version":"1"}}"#),
@@ -204,7 +205,7 @@ async fn a_username_wins_over_a_token() {
 }
 
 #[tokio::test]
-async fn the_registry_may_be_another_server_than_that_of_logged_models() {
+async fn registry_uri_separates_the_registry_from_logged_models() {
     let tracking = answering(|asked, _| {
         assert_eq!(asked, "/api/2.0/mlflow/logged-models/m-1%2F..");
         (200, r#"{"model":{"info":{"artifact_uri":"mlflow-artifacts:/a"}}}"#)
@@ -221,15 +222,14 @@ async fn the_registry_may_be_another_server_than_that_of_logged_models() {
     assert!(registry.identity().starts_with(models.trim_end_matches('/')));
 }
 
-/// A model as MLflow keeps it: each version with its stage and what it was made from, and which version each alias
-/// stands for.
+/// Model as MLflow keeps it: each version with its stage and provenance, and the version behind each alias.
 #[derive(Debug, Clone, Default)]
 struct World {
     versions: BTreeMap<u64, (&'static str, Made)>,
     aliases: BTreeMap<String, u64>,
 }
 
-/// The source, the run, and when a version was registered.
+/// Source, run, and time of registration of a version.
 type Made = (Option<char>, Option<char>, u64);
 
 impl World {
@@ -244,7 +244,7 @@ impl World {
         shown
     }
 
-    /// As MLflow 3.17 answers; the highest version of each stage, in no order that could be relied on.
+    /// Lists versions as MLflow 3.17 answers; the highest of each stage, in no order that could be relied on.
     fn latest(&self, stage: Option<&str>) -> Vec<serde_json::Value> {
         let mut highest = HashMap::new();
         for (version, (of, _)) in &self.versions {
@@ -306,7 +306,7 @@ fn worlds() -> impl Strategy<Value = World> {
 }
 
 #[test]
-fn a_snapshot_picks_what_resolving_finds() {
+fn picked_versions_equal_resolved_ones() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let world = Arc::new(Mutex::new(World::default()));
     let served = Arc::clone(&world);

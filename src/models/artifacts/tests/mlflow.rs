@@ -6,11 +6,11 @@ use std::process::Child;
 use super::*;
 use crate::models::{ModelUri, Pick, Target};
 
-/// Holds the server's life: its standard input ends with us.
+/// Script that ends the server with this process, whose end closes its standard input.
 const GUARD: &str = include_str!("../../../cli/quickstart/guard.py");
 
-/// Registers versions 1 to 3 of `a model`: 1 and 2 in stage Production, in the wrong order, and 2 is `champion`. Prints
-/// the id of the model that 1 was made of.
+/// Script that registers versions 1 to 3 of `a model`: 1 and 2 in stage Production, in the wrong order, and 2 is
+/// `champion`. Prints the id of the model that 1 was made of.
 const REGISTER: &str = r#"
 import os, sys
 os.environ.update(MLFLOW_ALLOW_FILE_STORE="true", GIT_PYTHON_REFRESH="quiet", MLFLOW_DISABLE_TELEMETRY="true")
@@ -42,7 +42,7 @@ struct TrackingServer {
 }
 
 impl TrackingServer {
-    /// A tracking server on a database in this directory.
+    /// Starts a tracking server on a database in this directory.
     fn start(directory: &Path, more: &[&str]) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
@@ -83,7 +83,7 @@ fn python() -> PathBuf {
     std::env::var_os("SIGNALBOX_TEST_PYTHON").map_or_else(usual, PathBuf::from)
 }
 
-/// Fills a registry. The id of a logged model.
+/// Fills a registry, and returns the id of a logged model.
 fn register(directory: &Path, tracking_uri: &str, artifacts: Option<&str>) -> String {
     let mut command = Command::new(python());
     command.args(["-c", REGISTER, tracking_uri]).args(artifacts).current_dir(directory);
@@ -92,21 +92,21 @@ fn register(directory: &Path, tracking_uri: &str, artifacts: Option<&str>) -> St
     String::from_utf8(output.stdout).unwrap().lines().find(|line| line.starts_with("m-")).unwrap().to_owned()
 }
 
-/// The registry there, and what keeps its processes.
+/// Builds the registry there, with its task tracker and the token that ends its processes.
 fn real_registry(tracking_uri: &str) -> (Registry, TaskTracker, CancellationToken) {
     let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
     let spec = TemplateSpec { python: python().display().to_string(), ..Default::default() };
     let template = Template::new(spec, tasks.clone(), &closing);
     let env = |_: &str| None;
-    let addresses = Addresses::read(Some(tracking_uri), &env).unwrap();
+    let addresses = RegistryAddresses::read(Some(tracking_uri), &env).unwrap();
     (Registry::new(addresses, &env, template).unwrap(), tasks, closing)
 }
 
-async fn resolve(registry: &Registry, uri: &str) -> Result<Resolved, Fault> {
+async fn resolve(registry: &Registry, uri: &str) -> Result<RegistryEntry, Fault> {
     registry.resolve(ModelUri::parse(uri).unwrap().target()).await
 }
 
-/// What holds for every registry.
+/// Checks the properties that hold for every registry.
 async fn check(tracking_uri: &str, model_id: &str) {
     let (registry, tasks, closing) = real_registry(tracking_uri);
     let cache = tempfile::tempdir().unwrap();
@@ -118,7 +118,7 @@ async fn check(tracking_uri: &str, model_id: &str) {
         ("models:/a model/latest", "3"),
         ("models:/a model@champion", "2"),
     ] {
-        let Resolved { uri: named, registration, is_tagged, .. } = resolve(&registry, uri).await.unwrap();
+        let RegistryEntry { uri: named, registration, is_tagged, .. } = resolve(&registry, uri).await.unwrap();
         assert_eq!((&*registration.version, named), (version, format!("models:/a model/{version}")), "{uri}");
         let Provenance { source, created, .. } = &registration.provenance;
         assert!(source.is_some() && created.is_some(), "{uri}: {registration:?}");
@@ -162,7 +162,7 @@ async fn check(tracking_uri: &str, model_id: &str) {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_tracking_server_that_serves_artifacts() {
+async fn registry_works_with_served_artifacts() {
     let directory = tempfile::tempdir().unwrap();
     let server = TrackingServer::start(directory.path(), &["--artifacts-destination", "./artifacts"]);
     let model_id = register(directory.path(), &server.address, None);
@@ -172,7 +172,7 @@ async fn a_tracking_server_that_serves_artifacts() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_tracking_server_whose_artifacts_are_elsewhere() {
+async fn registry_works_with_artifacts_elsewhere() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("root");
     let server = TrackingServer::start(directory.path(), &["--no-serve-artifacts"]);
@@ -185,7 +185,7 @@ async fn a_tracking_server_whose_artifacts_are_elsewhere() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_database() {
+async fn registry_works_with_a_database() {
     let directory = tempfile::tempdir().unwrap();
     let uri = format!("sqlite:///{}/mlflow.db", directory.path().display());
     check(&uri, &register(directory.path(), &uri, None)).await;
@@ -194,7 +194,7 @@ async fn a_database() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_directory_of_files() {
+async fn registry_works_with_a_directory_of_files() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("my runs");
     let model_id = register(directory.path(), root.to_str().unwrap(), None);
@@ -204,7 +204,7 @@ async fn a_directory_of_files() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_store_that_is_not_there_is_not_made() {
+async fn missing_store_is_not_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nowhere");
     for uri in
@@ -218,7 +218,7 @@ async fn a_store_that_is_not_there_is_not_made() {
     }
 }
 
-/// How long a small model takes from its URI to files on disk: most of it is the server's own.
+/// Measures the time from a small model's URI to its files on disk: most of it is the server's own.
 async fn measure(tracking_uri: &str) {
     let (registry, ..) = real_registry(tracking_uri);
     for uri in ["models:/a model/1", "models:/a model/Production", "models:/a model@champion"] {

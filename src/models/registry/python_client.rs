@@ -1,4 +1,4 @@
-//! Clerks: processes that ask MLflow's own client (`clerk.py`) what cannot be asked over REST.
+//! Client of MLflow's own Python API, as processes (`mlflow_client.py`), for calls that have no REST form.
 
 use std::fmt;
 use std::path::Path;
@@ -9,93 +9,95 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::address::Addresses;
-use super::question::Question;
+use super::address::RegistryAddresses;
+use super::call::RegistryCall;
+use super::error::{not_found, unavailable};
 use super::rest::first_line;
-use super::{not_found, unavailable};
 use crate::invocation::in_words;
 use crate::message::Fault;
 use crate::models::host::{Child, Lost, Task, Template};
 use crate::models::uri::redacted;
 
-/// How long MLflow's client may take for one question. It tries again what fails, for minutes if it is let.
+/// Longest time that MLflow's client may take for one call. It tries again after failures, for minutes if it is let.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a clerk answers when there is no store at the address that it was given.
+/// Error code of the client when there is no store at the address that it was given.
 const NO_STORE: &str = "NO_STORE";
 
-/// MLflow's own client, as processes.
+/// Client of MLflow's own Python API, as processes that are forked from a template.
 #[derive(Debug)]
-pub(super) struct Clerks {
+pub(super) struct PythonClient {
     template: Template,
-    addresses: Addresses,
-    /// The one that is kept for the questions of every day, while nobody is asking it.
+    addresses: RegistryAddresses,
+    /// The process that is kept for everyday calls, while no call is using it.
     lasting: Mutex<Option<Child>>,
 }
 
-/// What a clerk is asked: the question itself, and whom to ask.
+/// Message to the process: the call itself, and the addresses that it goes to.
 #[derive(Serialize)]
-struct Errand<'a, Q> {
+struct ClientCall<'a, Q> {
     tracking_uri: &'a str,
     registry_uri: Option<&'a str>,
     #[serde(flatten)]
-    question: Q,
+    call: Q,
 }
 
-/// Everything at `uri`, as this directory.
+/// Downloads everything at `uri`, as this directory.
 #[derive(Serialize)]
 #[serde(tag = "operation", rename = "download")]
-struct Download<'a> {
+struct DownloadCall<'a> {
     uri: &'a str,
     directory: &'a Path,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome<T> {
+enum ClientOutcome<T> {
     Answer(T),
-    Error(Refusal),
+    Error(ClientException),
 }
 
-/// An exception of MLflow's client.
+/// Exception of MLflow's client.
 #[derive(Deserialize)]
-struct Refusal {
+struct ClientException {
     error_code: String,
     message: String,
 }
 
-impl Clerks {
-    pub(super) fn new(template: Template, addresses: Addresses) -> Self {
+impl PythonClient {
+    pub(super) fn new(template: Template, addresses: RegistryAddresses) -> Self {
         Self { template, addresses, lasting: Mutex::default() }
     }
 
-    /// Asks the lasting clerk, one question after the other. One that does not answer in time is killed, and so is one
-    /// whose answer nobody waits for any longer; the next question gets a new one.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, question: Question<'_>) -> Result<T, Fault> {
+    /// Makes a call by the lasting process, one call after the other. A process that does not answer in time is killed,
+    /// and so is one whose answer nobody waits for any longer; the next call gets a new one.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, call: RegistryCall<'_>) -> Result<T, Fault> {
         let what = || format!("the registry at {} cannot be read", self.addresses.registry().shown());
         let asked = timeout(TIMEOUT, async {
             let mut lasting = self.lasting.lock().await;
-            // Whatever happens to this one while it is asked, it is back in its place only after an answer.
-            if let Some(mut clerk) = lasting.take().filter(|clerk| !clerk.is_gone())
-                && let Ok(outcome) = self.ask_this(&mut clerk, &question).await
+            // A process is put back only after an answer, so that one that is lost while it is asked is never used
+            // again.
+            if let Some(mut process) = lasting.take().filter(|process| !process.is_gone())
+                && let Ok(outcome) = self.ask_this(&mut process, &call).await
             {
-                *lasting = Some(clerk);
-                return outcome.or_refusal(what);
+                *lasting = Some(process);
+                return outcome.into_result(what);
             }
-            let mut clerk = self.fork(what).await?;
-            let outcome = self.ask_this(&mut clerk, &question).await.map_err(|lost| failed(what, &lost))?;
-            *lasting = Some(clerk);
-            outcome.or_refusal(what)
+            // The lasting process was gone, or was lost by this call: one new process gets the call once more.
+            let mut process = self.fork(what).await?;
+            let outcome = self.ask_this(&mut process, &call).await.map_err(|lost| failed(what, &lost))?;
+            *lasting = Some(process);
+            outcome.into_result(what)
         });
         asked.await.unwrap_or_else(|_| Err(failed(what, &format!("no answer within {}", in_words(TIMEOUT)))))
     }
 
-    /// Downloads what is at this URI as `directory`, which is not there yet, by a clerk of its own.
+    /// Downloads the artifacts at this URI as `directory`, which does not exist yet, by a process of its own.
     pub(super) async fn download(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
         let what = || format!("the artifacts at {} cannot be downloaded", redacted(uri));
-        let mut clerk = self.fork(what).await?;
-        let outcome = self.ask_this::<IgnoredAny>(&mut clerk, &Download { uri, directory }).await;
-        outcome.map_err(|lost| failed(what, &lost))?.or_refusal(what).map(|_| ())
+        let mut process = self.fork(what).await?;
+        let outcome = self.ask_this::<IgnoredAny>(&mut process, &DownloadCall { uri, directory }).await;
+        outcome.map_err(|lost| failed(what, &lost))?.into_result(what).map(|_| ())
     }
 
     async fn fork(&self, what: impl Fn() -> String) -> Result<Child, Fault> {
@@ -104,25 +106,26 @@ impl Clerks {
 
     async fn ask_this<T: DeserializeOwned>(
         &self,
-        clerk: &mut Child,
-        question: &impl Serialize,
-    ) -> Result<Outcome<T>, Lost> {
-        let errand = Errand {
+        process: &mut Child,
+        call: &impl Serialize,
+    ) -> Result<ClientOutcome<T>, Lost> {
+        let errand = ClientCall {
             tracking_uri: &self.addresses.tracking.text,
             registry_uri: self.addresses.registry.as_ref().map(|registry| registry.text.as_str()),
-            question,
+            call,
         };
-        let answer = clerk.ask(&errand, &[]).await?;
+        let answer = process.ask(&errand, &[]).await?;
         serde_json::from_slice(&answer.head).map_err(|error| Lost::Garbled(error.to_string()))
     }
 }
 
-impl<T> Outcome<T> {
-    /// What over REST is a 400 or a 404 will not come right by itself.
-    fn or_refusal(self, what: impl Fn() -> String) -> Result<T, Fault> {
+impl<T> ClientOutcome<T> {
+    /// Converts an exception to a fault: an exception that would be a 400 or a 404 over REST will not come right by
+    /// itself.
+    fn into_result(self, what: impl Fn() -> String) -> Result<T, Fault> {
         match self {
             Self::Answer(answer) => Ok(answer),
-            Self::Error(Refusal { error_code, message }) => Err(match error_code.as_str() {
+            Self::Error(ClientException { error_code, message }) => Err(match error_code.as_str() {
                 "RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND" => {
                     not_found(message.trim().to_owned())
                 }
@@ -148,12 +151,12 @@ mod tests {
     use super::*;
     use crate::message::Code;
     use crate::models::host::TemplateSpec;
-    use crate::models::registry::question::OneModel;
+    use crate::models::registry::call::ModelAnswer;
 
-    /// Nothing about the model is wrong then, and only the address can be mended.
+    /// An address without a store says nothing about the model, and only the address can be mended.
     #[tokio::test]
     #[ignore = "needs MLflow; tests/run starts it"]
-    async fn an_address_without_a_store_is_a_503_that_says_what_to_check() {
+    async fn client_fault_names_the_setting_when_the_store_is_missing() {
         let python = std::env::var("SIGNALBOX_TEST_PYTHON").unwrap();
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);
@@ -162,8 +165,8 @@ mod tests {
             ("sqlite:////nowhere/mlflow.db", "there is no database /nowhere/mlflow.db"),
             ("/nowhere/mlruns", "there is no directory /nowhere/mlruns"),
         ] {
-            let clerks = Clerks::new(template.clone(), Addresses::read(Some(uri), &|_| None).unwrap());
-            let fault = clerks.ask::<OneModel>(Question::Model { name: "a" }).await.map(|_| ()).unwrap_err();
+            let client = PythonClient::new(template.clone(), RegistryAddresses::read(Some(uri), &|_| None).unwrap());
+            let fault = client.ask::<ModelAnswer>(RegistryCall::Model { name: "a" }).await.map(|_| ()).unwrap_err();
             assert_eq!((fault.code, fault.retryable), (Code::TemporarilyUnavailable, true), "{fault}");
             assert!(fault.message.contains(why) && fault.message.contains("registry.tracking_uri"), "{fault}");
             assert!(!fault.message.contains("secret"), "{fault}");
@@ -173,23 +176,23 @@ mod tests {
         tasks.wait().await;
     }
 
-    /// A clerk that is gone, or that nobody waits for any longer, is replaced; the others' answers are their own.
+    /// A process that is gone, or that nobody waits for any longer, is replaced; each call gets its own answer.
     #[tokio::test]
     #[ignore = "needs MLflow; tests/run starts it"]
-    async fn a_clerk_that_is_lost_is_replaced() {
+    async fn client_process_is_replaced_when_lost() {
         let store = tempfile::tempdir().unwrap();
         let python = std::env::var("SIGNALBOX_TEST_PYTHON").unwrap();
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);
-        let addresses = Addresses::read(store.path().to_str(), &|_| None).unwrap();
-        let clerks = Clerks::new(template, addresses);
+        let addresses = RegistryAddresses::read(store.path().to_str(), &|_| None).unwrap();
+        let client = PythonClient::new(template, addresses);
         let ask = async |name: &str| {
-            let fault = clerks.ask::<OneModel>(Question::Model { name }).await.map(|_| ()).unwrap_err();
+            let fault = client.ask::<ModelAnswer>(RegistryCall::Model { name }).await.map(|_| ()).unwrap_err();
             assert_eq!((fault.code, fault.retryable), (Code::ResourceDoesNotExist, false), "{fault}");
             assert!(fault.message.contains(name), "{fault}");
         };
-        let pid = async || clerks.lasting.lock().await.as_ref().map(Child::pid).unwrap();
+        let pid = async || client.lasting.lock().await.as_ref().map(Child::pid).unwrap();
         ask("first").await;
         let kept = pid().await;
         tokio::join!(ask("one"), ask("two"), ask("three"));
@@ -203,7 +206,7 @@ mod tests {
             () = ask("nobody waits") => panic!("it was answered at once"),
             () = std::future::ready(()) => {}
         }
-        assert!(clerks.lasting.lock().await.is_none());
+        assert!(client.lasting.lock().await.is_none());
         ask("after that").await;
         assert_ne!(pid().await, kept);
         closing.cancel();

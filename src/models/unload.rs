@@ -1,22 +1,29 @@
-//! Why a version is no longer loaded.
+//! Reasons for which a version is unloaded.
 
-/// Why a version leaves.
+/// Reason for which a version is unloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::models) enum Leaving {
+pub(super) enum UnloadReason {
+    /// No call came for `models.idle_timeout`.
     Idle,
+    /// Memory was short, and the version was the least valuable.
     Memory,
+    /// An operator asked for it.
     Operator,
+    /// Another version has taken its place in the registry.
     Replaced,
+    /// The version does not answer its own example, so it was not switched to.
     Rejected,
+    /// Its hosts had grown while memory was short.
     Recycled,
+    /// Its processes ended.
     Broken,
 }
 
-impl Leaving {
+impl UnloadReason {
     pub(super) const ALL: [Self; 7] =
         [Self::Idle, Self::Memory, Self::Operator, Self::Replaced, Self::Rejected, Self::Recycled, Self::Broken];
 
-    /// The label of metrics.
+    /// Returns the label of metrics.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -29,7 +36,8 @@ impl Leaving {
         }
     }
 
-    pub(in crate::models) fn in_words(self) -> &'static str {
+    /// Describes the reason for operators.
+    pub(super) fn in_words(self) -> &'static str {
         match self {
             Self::Idle => "nobody has called it for models.idle_timeout",
             Self::Memory => "memory was short, and it was the least valuable",

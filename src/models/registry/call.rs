@@ -1,32 +1,32 @@
-//! What a registry is asked, and what it answers: the same over REST and through MLflow's client, which our clerk
-//! has answer in REST's terms.
+//! Calls of a registry, and their answers: the same over REST and through MLflow's client, whose process answers in
+//! REST's terms.
 //!
-//! MLflow leaves out whatever is empty, so every field is optional: a stage without versions is `{}`.
+//! MLflow leaves out empty fields, so every field is optional: a stage without versions is `{}`.
 
 use serde::{Deserialize, Serialize};
 
 use super::registration::{Provenance, Registration};
 
-/// One call.
+/// One call of a registry.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
-pub(super) enum Question<'a> {
-    /// This version of a model: [`OneVersion`].
+pub(super) enum RegistryCall<'a> {
+    /// Asks for this version of a model: [`VersionAnswer`].
     Version { name: &'a str, version: &'a str },
-    /// The version with this alias: [`OneVersion`].
+    /// Asks for the version with this alias: [`VersionAnswer`].
     Alias { name: &'a str, alias: &'a str },
-    /// The highest version in this stage, or one for each stage: [`ManyVersions`].
+    /// Asks for the highest version in this stage, or one for each stage: [`VersionsAnswer`].
     Latest { name: &'a str, stage: Option<&'a str> },
-    /// Where a version's artifacts are: [`Download`].
+    /// Asks for the URI of a version's artifacts: [`DownloadUriAnswer`].
     DownloadUri { name: &'a str, version: &'a str },
-    /// A model with its stages and aliases: [`OneModel`].
+    /// Asks for a model with its stages and aliases: [`ModelAnswer`].
     Model { name: &'a str },
-    /// A logged model: [`OneLogged`].
+    /// Asks for a logged model: [`LoggedAnswer`].
     Logged { model_id: &'a str },
 }
 
-impl<'a> Question<'a> {
-    /// The path below `/api/2.0/mlflow/`, a last segment of it that may need quoting, and the query.
+impl<'a> RegistryCall<'a> {
+    /// Returns the path below `/api/2.0/mlflow/`, a last segment of it that may need quoting, and the query.
     pub(super) fn rest(self) -> (&'static str, Option<&'a str>, Vec<(&'static str, &'a str)>) {
         match self {
             Self::Version { name, version } => ("model-versions/get", None, vec![("name", name), ("version", version)]),
@@ -72,46 +72,46 @@ pub(super) struct Tag {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct OneVersion {
+pub(super) struct VersionAnswer {
     pub model_version: Option<ModelVersion>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct ManyVersions {
+pub(super) struct VersionsAnswer {
     #[serde(default)]
     pub model_versions: Vec<ModelVersion>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Download {
+pub(super) struct DownloadUriAnswer {
     pub artifact_uri: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct OneModel {
-    pub registered_model: Option<Model>,
+pub(super) struct ModelAnswer {
+    pub registered_model: Option<RegisteredModel>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Model {
+pub(super) struct RegisteredModel {
     pub latest_versions: Vec<ModelVersion>,
-    pub aliases: Vec<Alias>,
+    pub aliases: Vec<ModelAlias>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Alias {
+pub(super) struct ModelAlias {
     pub alias: String,
     pub version: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct OneLogged {
-    pub model: Option<Logged>,
+pub(super) struct LoggedAnswer {
+    pub model: Option<LoggedModel>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Logged {
+pub(super) struct LoggedModel {
     pub info: Option<LoggedInfo>,
 }
 
@@ -123,14 +123,14 @@ pub(super) struct LoggedInfo {
     pub tags: Vec<Tag>,
 }
 
-/// Whether the owner says that the model answers each row as if it were alone.
+/// Tells whether the owner's tags say that the model answers each row as if it were alone.
 pub(super) fn says_by_row(tags: &[Tag]) -> bool {
     tags.iter()
         .any(|tag| tag.key == "signalbox.batch" && tag.value.as_deref().is_some_and(|value| value.trim() == "rows"))
 }
 
-/// The version with the highest number. Several may share a stage, and the one that was moved there last is not the
-/// one that counts.
+/// Finds the version with the highest number. Several may share a stage, and the one that was moved there last is not
+/// the one that counts.
 pub(super) fn highest<'a>(versions: impl IntoIterator<Item = &'a ModelVersion>) -> Option<&'a ModelVersion> {
     versions.into_iter().max_by_key(|found| found.version.parse::<u64>().unwrap_or(0))
 }

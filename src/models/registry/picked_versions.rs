@@ -1,18 +1,18 @@
-//! What each pick of a model stands for at one moment.
+//! Versions behind the picks of a registered model at one moment.
 
 use std::collections::HashMap;
 
-use super::question::{Model, highest};
+use super::call::{RegisteredModel, highest};
 use super::registration::Registration;
 use crate::models::uri::Pick;
 
-/// The version that each pick of a registered model stood for when the registry was asked.
+/// Versions that the picks of a registered model stood for when the registry was asked.
 #[derive(Debug, Default)]
-pub(in crate::models) struct Snapshot(HashMap<Pick, Registration>);
+pub(in crate::models) struct PickedVersions(HashMap<Pick, Registration>);
 
-impl Snapshot {
-    /// The version that is picked now: the one that resolving the same would find, whether it is ready or not. None when
-    /// there is none, and for what was not asked about.
+impl PickedVersions {
+    /// Returns the version behind a pick: the one that resolving the same pick would find, whether it is ready or not.
+    /// None when there is none, and for a pick that was not asked about.
     pub(in crate::models) fn pick(&self, pick: &Pick) -> Option<&Registration> {
         self.0.get(pick)
     }
@@ -22,8 +22,8 @@ impl Snapshot {
     }
 }
 
-impl Model {
-    /// The number of the version that is picked. One that is named is taken at its word.
+impl RegisteredModel {
+    /// Returns the number of the picked version. A number in the pick itself is taken at its word.
     pub(super) fn number(&self, pick: &Pick) -> Option<String> {
         let highest_where = |holds: &dyn Fn(&str) -> bool| {
             let versions = self.latest_versions.iter();
@@ -40,7 +40,7 @@ impl Model {
         }
     }
 
-    /// What it says itself of a version; it lists only the highest of each stage.
+    /// Returns the registration of a version that the model lists; it lists only the highest of each stage.
     pub(super) fn registration(&self, number: &str) -> Option<Registration> {
         self.latest_versions.iter().find(|found| found.version == number).map(Registration::from)
     }

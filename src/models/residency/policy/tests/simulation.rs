@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::usage::Usage;
 use super::*;
+use crate::models::usage::Usage;
 
 const MODELS: usize = 20;
 const REQUESTS: usize = 6000;
 
-/// Small enough to be written here, and the same everywhere.
+/// Random numbers: small enough to be written here, and the same everywhere.
 struct Chance(u64);
 
 impl Chance {
-    /// From 0 up to 1.
+    /// Draws a number from 0 up to 1.
     fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
@@ -32,14 +32,14 @@ enum Pattern {
     /// The nth most popular is used 1/n as often as the first.
     Zipf,
     Cyclic,
-    /// Each in turn, with gaps of any length between them.
+    /// Each model in turn, with gaps of any length between the calls.
     UnevenlyCyclic,
-    /// Zipf, but who is popular changes three times.
+    /// Zipf, but the popular models change three times.
     Changing,
 }
 
 impl Pattern {
-    /// Which models are called, and how many seconds after the last answer, when one is called a second.
+    /// Draws the requests: the model, and the seconds after the last answer, when one is called a second.
     fn requests(self) -> Vec<(f64, usize)> {
         let mut chance = Chance(7);
         let mut request = |index: usize| {
@@ -67,7 +67,7 @@ fn zipf(chance: f64) -> usize {
     chosen.unwrap_or(MODELS - 1)
 }
 
-/// What a model is like.
+/// Memory and load cost of a model.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     memory: u64,
@@ -93,15 +93,15 @@ enum Policy {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Outcome {
-    /// Of all requests, those that found their model loaded.
+struct Measured {
+    /// The part of all requests that found their model loaded.
     hits: f64,
-    /// How long a request waited on average, for room and for the load.
+    /// The seconds that a request waited on average, for room and for the load.
     wait: f64,
 }
 
-/// One caller at a time, so many calls a second.
-fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> Outcome {
+/// Simulates one caller at a time, with so many calls a second.
+fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> Measured {
     let limit = kinds.iter().map(|kind| kind.memory).sum::<u64>() / 2;
     let rules = rules(limit);
     let usage: [Usage; MODELS] = std::array::from_fn(|_| Usage::default());
@@ -116,7 +116,7 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
             continue;
         }
         let arrived = now;
-        let wanted = Wanted { memory: kinds[model].memory, patience: seconds(3600) };
+        let wanted = RoomDemand { memory: kinds[model].memory, patience: seconds(3600) };
         loop {
             let resident = |(&key, &loaded_at): (&usize, &Duration)| {
                 let Kind { memory, load_cost } = kinds[key];
@@ -136,14 +136,16 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
             };
             let residents: Vec<_> = loaded_at.iter().map(resident).collect();
             let room = match policy {
-                Policy::Signalbox => rules.room(&residents, Claims::default(), wanted, now),
+                Policy::Signalbox => rules.room(&residents, MemoryClaims::default(), wanted, now),
                 Policy::LeastRecentlyUsed => least_recently_used(&residents, wanted.memory, limit),
             };
             match room {
-                Room::Free => break,
-                Room::Evict(keys) => loaded_at.retain(|key, _| !keys.contains(key)),
-                Room::Wait { until: Some(time) } => now = time,
-                Room::Coming | Room::Wait { until: None } | Room::Refuse(_) => panic!("{room:?}"),
+                RoomDecision::Free => break,
+                RoomDecision::Evict(keys) => loaded_at.retain(|key, _| !keys.contains(key)),
+                RoomDecision::Wait { until: Some(time) } => now = time,
+                RoomDecision::Coming | RoomDecision::Wait { until: None } | RoomDecision::Refuse(_) => {
+                    panic!("{room:?}")
+                }
             }
         }
         now += kinds[model].load_cost;
@@ -151,19 +153,19 @@ fn simulate(policy: Policy, pattern: Pattern, kinds: &[Kind; MODELS], per_second
         waited += now - arrived;
         assert!(loaded_at.keys().map(|key| kinds[*key].memory).sum::<u64>() <= limit);
     }
-    Outcome { hits: f64::from(hits) / REQUESTS as f64, wait: waited.as_secs_f64() / REQUESTS as f64 }
+    Measured { hits: f64::from(hits) / REQUESTS as f64, wait: waited.as_secs_f64() / REQUESTS as f64 }
 }
 
-fn least_recently_used(residents: &[Resident<usize>], needed: u64, limit: u64) -> Room<usize> {
+fn least_recently_used(residents: &[Resident<usize>], needed: u64, limit: u64) -> RoomDecision<usize> {
     if sum(residents.iter()) + needed <= limit {
-        return Room::Free;
+        return RoomDecision::Free;
     }
     let oldest = residents.iter().min_by_key(|resident| resident.habit.last_use).unwrap();
-    Room::Evict(vec![oldest.key])
+    RoomDecision::Evict(vec![oldest.key])
 }
 
-/// Both policies on the same requests: ours first.
-fn compare(pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> (Outcome, Outcome) {
+/// Runs both policies on the same requests: ours first.
+fn compare(pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> (Measured, Measured) {
     let run = |policy| simulate(policy, pattern, kinds, per_second);
     let (ours, lru) = (run(Policy::Signalbox), run(Policy::LeastRecentlyUsed));
     println!(
@@ -177,14 +179,14 @@ fn compare(pattern: Pattern, kinds: &[Kind; MODELS], per_second: f64) -> (Outcom
 }
 
 #[test]
-fn beats_lru_where_habits_can_be_learned_and_equals_it_where_not() {
+fn policy_beats_lru_when_habits_can_be_learned() {
     let compare = |pattern| compare(pattern, &equal(), 1.0);
-    // All are alike here: whoever goes, half of the requests find their model.
+    // All models are alike here: whichever goes, half of the requests find their model.
     let (ours, lru) = compare(Pattern::Uniform);
     assert!(ours.hits > lru.hits - 0.02, "{ours:?} {lru:?}");
     let (ours, lru) = compare(Pattern::Zipf);
     assert!(ours.hits > lru.hits + 0.04, "{ours:?} {lru:?}");
-    // LRU lets go each time of the one that is needed next. Who knows all that is to come reaches 9 of 19.
+    // LRU evicts each time the model that is needed next. A policy that knows all that is to come reaches 9 of 19.
     let (ours, lru) = compare(Pattern::Cyclic);
     assert!(ours.hits > 0.45 && lru.hits < 0.01, "{ours:?} {lru:?}");
     let (ours, lru) = compare(Pattern::UnevenlyCyclic);
@@ -192,22 +194,22 @@ fn beats_lru_where_habits_can_be_learned_and_equals_it_where_not() {
 }
 
 #[test]
-fn learns_anew_when_habits_change() {
+fn policy_relearns_when_habits_change() {
     let (ours, lru) = compare(Pattern::Changing, &equal(), 1.0);
     assert!(ours.hits > lru.hits + 0.02, "{ours:?} {lru:?}");
 }
 
 #[test]
-fn keeps_what_is_dear_and_small() {
+fn policy_keeps_expensive_and_small_models() {
     for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Cyclic, Pattern::UnevenlyCyclic, Pattern::Changing] {
-        // Rare enough calls for no stay to matter.
+        // The calls are rare enough for no minimum stay to matter.
         let (ours, lru) = compare(pattern, &mixed(), 0.05);
         assert!(ours.wait < 0.6 * lru.wait, "{pattern:?}: {ours:?} {lru:?}");
     }
 }
 
 #[test]
-fn under_pressure_a_minimum_stay_costs_little() {
+fn minimum_stay_costs_little_under_pressure() {
     for pattern in [Pattern::Uniform, Pattern::Zipf, Pattern::Changing] {
         let (ours, lru) = compare(pattern, &equal(), 20.0);
         assert!(ours.hits > lru.hits - 0.02 && ours.wait < 1.2 * lru.wait, "{pattern:?}: {ours:?} {lru:?}");
