@@ -24,10 +24,10 @@ pub trait Native {
 
 /// Where a client began, and itself, once it is made. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bootstrap(Arc<OnceLock<Beginning>>);
+pub(super) struct Bootstrap(Arc<OnceLock<ClientOrigin>>);
 
 #[derive(Debug)]
-struct Beginning {
+struct ClientOrigin {
     /// Atomic only since threads may not share a bare pointer.
     native: AtomicPtr<RDKafka>,
     servers: CString,
@@ -35,13 +35,13 @@ struct Beginning {
 
 /// The part of librdkafka's statistics that is wanted here.
 #[derive(Deserialize)]
-struct Statistics {
+struct BrokerStatistics {
     #[serde(default)]
-    brokers: std::collections::HashMap<String, Broker>,
+    brokers: std::collections::HashMap<String, BrokerOrigin>,
 }
 
 #[derive(Deserialize)]
-struct Broker {
+struct BrokerOrigin {
     #[serde(default)]
     source: String,
 }
@@ -51,12 +51,12 @@ impl Bootstrap {
     pub(super) fn belongs_to(&self, client: &impl Native, servers: &str) {
         // What has a zero byte is no list of servers, and no client is made of it.
         let Ok(servers) = CString::new(servers) else { return };
-        let _ = self.0.set(Beginning { native: AtomicPtr::new(client.native()), servers });
+        let _ = self.0.set(ClientOrigin { native: AtomicPtr::new(client.native()), servers });
     }
 
     /// Gives the client its first brokers again. Only for its callbacks. False when it is not made yet.
     fn begin_again(&self) -> bool {
-        let Some(Beginning { native, servers }) = self.0.get() else { return false };
+        let Some(ClientOrigin { native, servers }) = self.0.get() else { return false };
         #[expect(unsafe_code, reason = "the bindings have no safe call for it")]
         // SAFETY: callbacks run while the client is polled, by whoever holds it, so librdkafka's part of it is alive;
         // it takes this call on any thread, and copies the string.
@@ -74,7 +74,7 @@ impl Bootstrap {
 
     /// The same with statistics as librdkafka tells them.
     pub(super) fn look_at_json(&self, statistics: &[u8]) -> bool {
-        let Ok(Statistics { brokers }) = serde_json::from_slice(statistics) else { return false };
+        let Ok(BrokerStatistics { brokers }) = serde_json::from_slice(statistics) else { return false };
         self.look_at(brokers.values().map(|broker| &*broker.source))
     }
 }

@@ -25,13 +25,13 @@ pub struct TopicId(NonZeroU64);
 /// The ids of the topics that a client knows.
 #[derive(Debug, Default)]
 pub struct TopicIds {
-    state: Mutex<State>,
+    state: Mutex<KnownTopics>,
     /// Whether some topic is another one than before; looked at for every record.
     is_any_anew: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct KnownTopics {
     known: BTreeMap<String, TopicId>,
     anew: Vec<String>,
 }
@@ -80,7 +80,7 @@ impl TopicIds {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, KnownTopics> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

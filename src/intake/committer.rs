@@ -18,20 +18,20 @@ use crate::broker::BrokerError;
 
 /// One commit is under way at a time.
 #[derive(Debug)]
-pub(super) struct Committer {
+pub(super) struct OffsetCommitter {
     due: Sender<Vec<(LaneId, Position)>>,
-    done: Receiver<Done>,
+    done: Receiver<CommitResult>,
     is_busy: bool,
 }
 
 /// What became of a commit.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(super) struct CommitResult {
     pub(super) lanes: Vec<LaneId>,
     pub(super) succeeded: bool,
 }
 
-impl Committer {
+impl OffsetCommitter {
     /// Starts the thread, which ends when this is dropped.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Committer {
     }
 
     /// What became of the last commit, once that is known.
-    pub(super) fn take_done(&mut self) -> Option<Done> {
+    pub(super) fn take_done(&mut self) -> Option<CommitResult> {
         let done = self.done.try_recv().ok()?;
         self.is_busy = false;
         Some(done)
@@ -68,7 +68,7 @@ impl Committer {
 fn run(
     consumer: &Weak<BaseConsumer<IntakeContext>>,
     commits: &Receiver<Vec<(LaneId, Position)>>,
-    results: &Sender<Done>,
+    results: &Sender<CommitResult>,
 ) {
     while let Ok(due) = commits.recv() {
         let Some(consumer) = consumer.upgrade() else { return };
@@ -82,7 +82,7 @@ fn run(
             }
         };
         let lanes = due.into_iter().map(|(lane, _)| lane).collect();
-        if results.send(Done { lanes, succeeded }).is_err() {
+        if results.send(CommitResult { lanes, succeeded }).is_err() {
             return;
         }
     }

@@ -6,18 +6,19 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 
 use super::Handler;
 use super::budget::Budget;
-use super::committer::Committer;
+use super::committer::OffsetCommitter;
 use super::context::{ContextParts, IntakeContext};
+use super::error::IntakeError;
+use super::error_streak::ErrorStreak;
+use super::handoff::Handoff;
 use super::offsets::Offsets;
-use super::opening::Opening;
+use super::partition_start::PartitionStart;
 use super::poller::Poller;
-use super::pressure::Pressure;
+use super::pressure::BackPressure;
 use super::topics::Topics;
-use super::trouble::Trouble;
 use crate::broker::{BrokerError, Cluster};
 use crate::config::{Delivery, Kafka};
 use crate::telemetry::{Metrics, Readiness};
@@ -27,22 +28,6 @@ pub struct Intake {
     stop: Arc<OnceLock<Duration>>,
     offsets: Offsets,
     thread: Option<JoinHandle<Result<(), IntakeError>>>,
-}
-
-/// Why the intake ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum IntakeError {
-    /// The consumer cannot go on.
-    #[error("the consumer of '{topic}' cannot go on: {source}")]
-    Fatal {
-        /// The requests topic.
-        topic: Arc<str>,
-        /// librdkafka's words.
-        source: KafkaError,
-    },
-    /// The polling thread could not be started, or it panicked.
-    #[error("the polling thread has failed: {0}")]
-    Thread(String),
 }
 
 impl Intake {
@@ -83,24 +68,22 @@ impl Intake {
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
         let offsets = Offsets::new(&consumer);
-        let committer = Committer::start(&consumer)?;
+        let committer = OffsetCommitter::start(&consumer)?;
 
         let stop = Arc::<OnceLock<Duration>>::default();
         let poller = Poller {
-            topics,
-            embedded: cluster.is_embedded(),
+            topics: topics.clone(),
             limits: config.limits.clone(),
-            consumer,
-            handler,
-            completions,
+            consumer: consumer.clone(),
+            handoff: Handoff { handler, completions, embedded: cluster.is_embedded() },
             stop: stop.clone(),
-            pressure: Pressure::default(),
-            opening: Opening::default(),
+            pressure: BackPressure::default(),
+            start: PartitionStart::new(consumer, topics),
             committer,
             commit_interval: config.commit_interval,
             metrics: metrics.clone(),
             readiness,
-            trouble: Trouble::default(),
+            errors: ErrorStreak::default(),
             looked_at: 0,
         };
         let run = move || {

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What is remembered of the requests under way. The polling thread holds it for moments, in its loop and in the
 /// callbacks that librdkafka makes while it polls; where replies go in transactions, their thread asks for it once in
 /// each.
-pub(super) struct State {
+pub(super) struct IntakeState {
     pub(super) lanes: Lanes,
     pub(super) budget: Budget,
     /// The share of it that those may take which were put aside since their route had too much to do.
@@ -53,7 +53,7 @@ pub(super) struct IntakeContext {
     drain: Duration,
     /// Whether offsets are committed here, rather than with the replies in a transaction.
     commits: bool,
-    state: Mutex<State>,
+    state: Mutex<IntakeState>,
     /// Only the polling thread takes from it; the mutex says so to the compiler.
     completions: Mutex<Receiver<Completion>>,
     metrics: Metrics,
@@ -72,7 +72,7 @@ pub(super) struct ContextParts {
     pub(super) readiness: Part,
 }
 
-impl State {
+impl IntakeState {
     /// A request is under way from now on.
     pub(super) fn take(&mut self, lane: LaneId, bytes: usize) {
         self.budget.take(bytes);
@@ -83,7 +83,7 @@ impl State {
 
     fn complete(&mut self, completion: &Completion) {
         self.budget.give_back(completion.bytes);
-        if completion.claim.lane.is_overflow() {
+        if completion.request.lane.is_overflow() {
             self.overflow.give_back(completion.bytes);
         }
         if !self.lanes.complete(completion) {
@@ -96,7 +96,7 @@ impl IntakeContext {
     pub(super) fn new(parts: ContextParts) -> Self {
         let ContextParts { broker, topics, drain, commits, budget, completions, metrics, readiness } = parts;
         let overflow = budget.part(OVERFLOW_PART);
-        let state = State {
+        let state = IntakeState {
             lanes: Lanes::default(),
             budget,
             overflow,
@@ -121,7 +121,7 @@ impl IntakeContext {
         self.broker.topic_ids().of(self.topics.name(lane))
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, IntakeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -248,19 +248,19 @@ impl IntakeContext {
         if new.is_empty() || !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
             return;
         }
-        new.iter().for_each(|lane| state.lanes.take(*lane));
+        new.iter().for_each(|lane| state.lanes.assign(*lane));
         (state.has_new_lanes, state.has_unchecked_lanes) = (true, true);
         drop(state);
         if let Err(error) = consumer.incremental_assign(&self.topics.list(new.iter().copied())) {
             warn!(%error, "the new partitions of a retry topic are read once the group forms anew");
             let mut state = self.state();
-            new.iter().for_each(|lane| state.lanes.close(*lane));
+            new.iter().for_each(|lane| state.lanes.remove(*lane));
         }
     }
 
     fn assigned(&self, lanes: &[LaneId]) {
         let mut state = self.state();
-        lanes.iter().for_each(|lane| state.lanes.take(*lane));
+        lanes.iter().for_each(|lane| state.lanes.assign(*lane));
         (state.has_new_lanes, state.has_unchecked_lanes) = (true, true);
         self.metrics.rebalances.with_label_values(&["assigned"]).inc();
         let owned = state.lanes.ids().iter().filter(|lane| lane.topic == 0).count();
@@ -285,7 +285,7 @@ impl IntakeContext {
         }
         let mut state = self.state();
         for lane in lanes {
-            state.lanes.close(*lane);
+            state.lanes.remove(*lane);
             if lane.topic == 0 {
                 let _ = self.metrics.consumer_lag.remove_label_values(&[&lane.partition.to_string()]);
             }

@@ -6,15 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Refusal;
-use super::caution::{Caution, Trial};
+use super::poison_pill::{CrashHistory, IsolatedRun};
 use super::position::Position;
-use super::ticket::{Assignment, Claim, Completion, LaneId};
+use super::ticket::{Assignment, Completion, LaneId, RequestPosition};
 use super::window::Window;
 use crate::broker::TopicId;
 use crate::message::Request;
-
-/// So long may nothing come of a lane whose next requests are to run alone, until there is none.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// One partition's requests.
 #[derive(Debug)]
@@ -26,16 +23,13 @@ pub(super) struct Lane {
     /// Whether what is committed of it has been found to be of this topic; see [`Lanes::unchecked`].
     is_checked: bool,
     /// Whether nothing that is committed holds, since the topic is another one.
-    is_anew: bool,
+    was_restarted: bool,
     /// The topic that its offsets are of, as far as that is known.
     topic: Option<TopicId>,
-    caution: Caution,
+    crashes: CrashHistory,
     /// How far the commit reaches that was made last, and the last transaction.
     reaches: Option<i64>,
     staged: Option<i64>,
-    /// Whether its first requests were the end of too many owners, and have not ended yet; and since when none came.
-    is_suspect: bool,
-    quiet_since: Option<Instant>,
     /// Whether it is being given back: what ends from now on is left to its next owner.
     is_closing: bool,
     /// What the window was like when it was last handed to the broker; `None` when the last attempt failed or there was
@@ -43,14 +37,14 @@ pub(super) struct Lane {
     committed: Option<u64>,
     /// Records that were read and may not be run yet, in their order: the first, for which the partition was paused,
     /// and what was on its way to us.
-    held: VecDeque<Held>,
+    held: VecDeque<HeldRecord>,
     /// Until when it is known that the first of them may not be run.
     rests_until: Option<Instant>,
 }
 
 /// A record that waits for its lane.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldRecord {
     pub(super) request: Request,
     /// The record's own: the request may be from elsewhere.
     pub(super) offset: i64,
@@ -78,8 +72,8 @@ pub(super) struct Lanes {
     /// What is under way of topics that are gone, by assignment: it is answered, and no offset follows from that.
     orphans: BTreeMap<u64, Window>,
     /// When the next held record may be run, or has to be looked at.
-    look_at: Option<Instant>,
-    suspects: usize,
+    next_due: Option<Instant>,
+    quarantined: usize,
 }
 
 impl Lane {
@@ -95,7 +89,7 @@ impl Lane {
     /// What to commit. One that is `closing` gives back what is under way: nobody has ended by it.
     pub(super) fn position(&self, closing: bool) -> Option<Position> {
         let position = Position { topic: self.topic, ..self.window.position()? };
-        Some(self.caution.note(position, closing))
+        Some(self.crashes.note(position, closing))
     }
 
     /// Whether nothing of it is under way or waits.
@@ -114,15 +108,15 @@ impl Lane {
     }
 
     /// Whether the topic that it is a lane of has been made anew.
-    pub(super) fn is_anew(&self) -> bool {
-        self.is_anew
+    pub(super) fn was_restarted(&self) -> bool {
+        self.was_restarted
     }
 }
 
 impl Lanes {
     /// A partition has become ours.
-    pub(super) fn take(&mut self, id: LaneId) {
-        self.close(id);
+    pub(super) fn assign(&mut self, id: LaneId) {
+        self.remove(id);
         self.epoch += 1;
         let assignment = Arc::new(Assignment { lane: id, epoch: self.epoch, revoked: AtomicBool::new(false) });
         let lane = Lane {
@@ -130,13 +124,11 @@ impl Lanes {
             window: Window::default(),
             is_open: false,
             is_checked: false,
-            is_anew: false,
+            was_restarted: false,
             topic: None,
-            caution: Caution::after(&Position::default()),
+            crashes: CrashHistory::after(&Position::default()),
             reaches: None,
             staged: None,
-            is_suspect: false,
-            quiet_since: None,
             is_closing: false,
             committed: None,
             held: VecDeque::new(),
@@ -152,26 +144,25 @@ impl Lanes {
         lane.window = Window::resume(left).from_first(first);
         lane.committed = Some(lane.window.changes());
         lane.topic = left.topic;
-        lane.caution = Caution::after(left);
+        lane.crashes = CrashHistory::after(left);
         (lane.is_open, lane.is_checked) = (true, true);
         if let Some(position) = lane.position(false) {
-            lane.caution.noted(position.until());
+            lane.crashes.noted(position.until());
         }
-        lane.is_suspect = lane.caution.is_suspect(left.offset);
-        self.suspects += usize::from(lane.is_suspect);
+        self.quarantined += usize::from(lane.crashes.quarantine(left.offset));
     }
 
     /// A lane's topic was deleted and made again, or its offsets have gone back: what was known of it holds no more. What
     /// is under way ends by itself.
-    pub(super) fn begin_anew(&mut self, id: LaneId) {
+    pub(super) fn restart(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.remove(&id) else { return };
-        self.suspects -= usize::from(lane.is_suspect);
+        self.quarantined -= usize::from(lane.crashes.is_quarantined());
         if lane.window.in_flight() > 0 {
             self.orphans.insert(lane.assignment.epoch, lane.window);
         }
-        self.take(id);
+        self.assign(id);
         if let Some(lane) = self.lanes.get_mut(&id) {
-            (lane.is_anew, lane.is_checked) = (true, true);
+            (lane.was_restarted, lane.is_checked) = (true, true);
         }
     }
 
@@ -189,10 +180,10 @@ impl Lanes {
     }
 
     /// A partition is no longer ours; results that come late are dropped.
-    pub(super) fn close(&mut self, id: LaneId) {
+    pub(super) fn remove(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.remove(&id) {
             lane.assignment.revoked.store(true, Ordering::Release);
-            self.suspects -= usize::from(lane.is_suspect);
+            self.quarantined -= usize::from(lane.crashes.is_quarantined());
         }
     }
 
@@ -201,21 +192,21 @@ impl Lanes {
     }
 
     /// The lane that a request is still of: the one of the assignment by which it was read.
-    pub(super) fn of(&mut self, claim: Claim) -> Option<&mut Lane> {
-        self.lanes.get_mut(&claim.lane).filter(|lane| lane.assignment.epoch == claim.epoch)
+    pub(super) fn lane_of(&mut self, request: RequestPosition) -> Option<&mut Lane> {
+        self.lanes.get_mut(&request.lane).filter(|lane| lane.assignment.epoch == request.epoch)
     }
 
     /// The window that a request is in: that of its lane, or one whose topic is gone.
-    pub(super) fn window(&mut self, claim: Claim) -> Option<&mut Window> {
-        if self.orphans.contains_key(&claim.epoch) {
-            return self.orphans.get_mut(&claim.epoch);
+    pub(super) fn window(&mut self, request: RequestPosition) -> Option<&mut Window> {
+        if self.orphans.contains_key(&request.epoch) {
+            return self.orphans.get_mut(&request.epoch);
         }
-        self.of(claim).map(|lane| &mut lane.window)
+        self.lane_of(request).map(|lane| &mut lane.window)
     }
 
     /// Whether a request's topic is gone, so that nothing is committed of it.
-    pub(super) fn is_orphan(&self, claim: Claim) -> bool {
-        self.orphans.contains_key(&claim.epoch)
+    pub(super) fn is_orphan(&self, request: RequestPosition) -> bool {
+        self.orphans.contains_key(&request.epoch)
     }
 
     /// How many requests are under way whose topics are gone.
@@ -237,38 +228,38 @@ impl Lanes {
 
     /// The lane, if this request of its may be run now: not before it is open, not beside a request that is run alone, and
     /// not before a commit says that it may be.
-    pub(super) fn running(&mut self, id: LaneId, offset: i64) -> Option<&mut Lane> {
-        let alone = self.suspects > 0;
-        let runs = |lane: &&mut Lane| lane.is_open && !lane.is_closing && lane.caution.may_begin(offset);
+    pub(super) fn runnable(&mut self, id: LaneId, offset: i64) -> Option<&mut Lane> {
+        let alone = self.quarantined > 0;
+        let runs = |lane: &&mut Lane| lane.is_open && !lane.is_closing && lane.crashes.may_begin(offset);
         self.lanes.get_mut(&id).filter(|_| !alone).filter(runs)
     }
 
     /// The lane whose first request is run alone, and is begun now.
-    pub(super) fn tried(&mut self, id: LaneId) -> Option<&mut Lane> {
-        self.lanes.get_mut(&id).filter(|lane| lane.is_suspect)
+    pub(super) fn quarantined(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.lanes.get_mut(&id).filter(|lane| lane.crashes.is_quarantined())
     }
 
     /// A record waits for its lane, behind those that wait there already.
-    pub(super) fn hold(&mut self, id: LaneId, held: Held, now: Instant) {
+    pub(super) fn hold(&mut self, id: LaneId, held: HeldRecord, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.held.push_back(held);
             if lane.held.len() == 1 {
-                self.rest(id, now);
+                self.schedule(id, now);
             }
         }
     }
 
     /// Leaves the lane alone until the first record that waits there may be run.
-    fn rest(&mut self, id: LaneId, now: Instant) {
+    fn schedule(&mut self, id: LaneId, now: Instant) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let due = lane.held.front().and_then(|held| held.due);
         lane.rests_until = due.filter(|due| due.at > now).map(|due| due.at.max(now + due.rest));
         let at = lane.rests_until.unwrap_or(now);
-        self.look_at = Some(self.look_at.map_or(at, |look_at| look_at.min(at)));
+        self.next_due = Some(self.next_due.map_or(at, |next_due| next_due.min(at)));
     }
 
     /// Takes the first record that waits for a lane.
-    pub(super) fn release(&mut self, id: LaneId) -> Option<Held> {
+    pub(super) fn release(&mut self, id: LaneId) -> Option<HeldRecord> {
         self.lanes.get_mut(&id)?.held.pop_front()
     }
 
@@ -280,10 +271,10 @@ impl Lanes {
     }
 
     /// A record that was taken has to wait on, before all others.
-    pub(super) fn put_back(&mut self, id: LaneId, held: Held, now: Instant) {
+    pub(super) fn put_back(&mut self, id: LaneId, held: HeldRecord, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.held.push_front(held);
-            self.rest(id, now);
+            self.schedule(id, now);
         }
     }
 
@@ -294,14 +285,14 @@ impl Lanes {
 
     /// Whether a record that waits for its lane may be run now.
     pub(super) fn is_any_due(&self, now: Instant) -> bool {
-        self.look_at.is_some_and(|look_at| look_at <= now)
+        self.next_due.is_some_and(|next_due| next_due <= now)
     }
 
     /// The lanes whose first record may be run now. Whoever asks sees to them all.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<LaneId> {
         let held = || self.lanes.iter().filter(|(_, lane)| !lane.held.is_empty());
         let resting = held().filter(|(_, lane)| !lane.is_due(now));
-        self.look_at = resting.filter_map(|(_, lane)| lane.rests_until).min();
+        self.next_due = resting.filter_map(|(_, lane)| lane.rests_until).min();
         held().filter(|(_, lane)| lane.is_due(now)).map(|(id, _)| *id).collect()
     }
 
@@ -316,27 +307,23 @@ impl Lanes {
     }
 
     /// Whether requests are to be run alone.
-    pub(super) fn has_suspects(&self) -> bool {
-        self.suspects > 0
+    pub(super) fn has_quarantined(&self) -> bool {
+        self.quarantined > 0
     }
 
     /// The lane whose first request is to be run alone next. None while anything else is under way, or it has not come.
-    pub(super) fn next_trial(&mut self, now: Instant) -> Option<LaneId> {
-        if self.suspects == 0 || self.lanes.values().any(|lane| lane.window.in_flight() > 0) {
+    pub(super) fn next_isolated_run(&mut self, now: Instant) -> Option<LaneId> {
+        if self.quarantined == 0 || self.lanes.values().any(|lane| lane.window.in_flight() > 0) {
             return None;
         }
-        let mut suspects = self.lanes.iter_mut().filter(|(_, lane)| lane.is_suspect);
-        if let Some((id, lane)) = suspects.find(|(_, lane)| !lane.held.is_empty()) {
-            lane.quiet_since = None;
+        let mut quarantined = self.lanes.iter_mut().filter(|(_, lane)| lane.crashes.is_quarantined());
+        if let Some((id, lane)) = quarantined.find(|(_, lane)| !lane.held.is_empty()) {
+            lane.crashes.record_came();
             return Some(*id);
         }
-        for lane in self.lanes.values_mut().filter(|lane| lane.is_suspect) {
-            if now.duration_since(*lane.quiet_since.get_or_insert(now)) >= QUIET {
-                // What a dead owner may have begun need not exist.
-                lane.caution.acquit(lane.window.first_unfinished().unwrap_or_default());
-                lane.is_suspect = false;
-                self.suspects -= 1;
-            }
+        for lane in self.lanes.values_mut().filter(|lane| lane.crashes.is_quarantined()) {
+            let first = lane.window.first_unfinished().unwrap_or_default();
+            self.quarantined -= usize::from(lane.crashes.release_if_quiet(first, now));
         }
         None
     }
@@ -344,60 +331,63 @@ impl Lanes {
     /// One more owner runs a lane's first request alone; what to commit before that. With it goes what is due of the other
     /// lanes, where `commits` are ours and not a transaction's: if this is the end of us, who has been acquitted there must
     /// not be tried for it again.
-    pub(super) fn begin_trial(&mut self, id: LaneId, commits: bool) -> Option<(Trial, Vec<(LaneId, Position)>)> {
+    pub(super) fn begin_isolated_run(
+        &mut self,
+        id: LaneId,
+        commits: bool,
+    ) -> Option<(IsolatedRun, Vec<(LaneId, Position)>)> {
         let lane = self.lanes.get_mut(&id)?;
-        let trial = lane.caution.try_first(lane.window.position()?.offset);
+        let run = lane.crashes.begin_isolated_run(lane.window.position()?.offset);
         let position = lane.position(false)?;
         let mut due = if commits { self.take_commits(None, false) } else { Vec::new() };
         due.retain(|(other, _)| *other != id);
         due.push((id, position));
-        Some((trial, due))
+        Some((run, due))
     }
 
     /// It was not committed, so it has not begun.
-    pub(super) fn revoke_trial(&mut self, id: LaneId) {
+    pub(super) fn revoke_isolated_run(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.caution.take_back();
+            lane.crashes.revoke_isolated_run();
         }
     }
 
     /// A request has ended. Returns false when its lane is not ours any more.
     pub(super) fn complete(&mut self, completion: &Completion) -> bool {
-        let Completion { claim, finished, .. } = *completion;
-        if let Some(window) = self.orphans.get_mut(&claim.epoch) {
+        let Completion { request, finished, .. } = *completion;
+        if let Some(window) = self.orphans.get_mut(&request.epoch) {
             // Its record is gone, so nobody else will ever run it.
-            window.finish(claim.offset);
+            window.finish(request.offset);
             if window.in_flight() == 0 {
-                self.orphans.remove(&claim.epoch);
+                self.orphans.remove(&request.epoch);
             }
             return finished;
         }
-        let Some(lane) = self.of(claim) else { return false };
-        let finished = finished && lane.window.finish(claim.offset);
+        let Some(lane) = self.lane_of(request) else { return false };
+        let finished = finished && lane.window.finish(request.offset);
         if finished {
             if let Some(until) = lane.staged.take() {
-                lane.caution.noted(until);
+                lane.crashes.noted(until);
             }
-            self.look_at_suspect(claim.lane);
+            self.release_if_cleared(request.lane);
         }
         finished
     }
 
     /// One of a lane's requests that run alone has ended, and nobody by it: it was the last, or the next has its turn.
-    pub(super) fn look_at_suspect(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.is_suspect) else { return };
-        if lane.window.first_unfinished().is_some_and(|first| !lane.caution.is_suspect(first)) {
-            lane.is_suspect = false;
-            self.suspects -= 1;
+    pub(super) fn release_if_cleared(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if let Some(first) = lane.window.first_unfinished() {
+            self.quarantined -= usize::from(lane.crashes.release_if_cleared(first));
         }
     }
 
     /// A request's end is in a transaction from now on. False when its lane is not ours any more, or is being given back.
-    pub(super) fn stage(&mut self, claim: Claim) -> bool {
-        if self.of(claim).is_some_and(|lane| lane.is_closing) {
+    pub(super) fn stage(&mut self, request: RequestPosition) -> bool {
+        if self.lane_of(request).is_some_and(|lane| lane.is_closing) {
             return false;
         }
-        self.window(claim).is_some_and(|window| window.stage(claim.offset))
+        self.window(request).is_some_and(|window| window.stage(request.offset))
     }
 
     /// What a transaction says of a lane, which remembers it.
@@ -409,11 +399,11 @@ impl Lanes {
     }
 
     /// The transaction that a request's end lay in came to nothing.
-    pub(super) fn unstage(&mut self, claim: Claim) {
-        if let Some(window) = self.window(claim) {
-            window.unstage(claim.offset);
+    pub(super) fn unstage(&mut self, request: RequestPosition) {
+        if let Some(window) = self.window(request) {
+            window.unstage(request.offset);
         }
-        if let Some(lane) = self.of(claim) {
+        if let Some(lane) = self.lane_of(request) {
             lane.staged = None;
         }
     }
@@ -438,7 +428,7 @@ impl Lanes {
         if let Some(lane) = self.lanes.get_mut(&id)
             && let Some(until) = lane.reaches.take()
         {
-            lane.caution.noted(until);
+            lane.crashes.noted(until);
         }
     }
 

@@ -5,33 +5,36 @@
 //! with a [`Ticket`]; finishing the ticket is what lets the lane's commit move past the request, and nothing else does.
 
 mod budget;
-mod caution;
 mod committer;
 mod consumer;
 mod context;
+mod error;
+mod error_streak;
+mod handoff;
 mod lanes;
 mod measure;
 mod memory;
 mod offsets;
-mod opening;
+mod partition_start;
+mod poison_pill;
 mod poller;
 mod position;
 mod pressure;
 mod record;
 mod ticket;
 mod topics;
-mod trouble;
 mod window;
 
 pub use budget::Budget;
-pub use consumer::{Intake, IntakeError};
+pub use consumer::Intake;
+pub use error::IntakeError;
 pub use measure::Excess;
 pub use memory::{Expected, Memory};
-pub use offsets::{Gone, Offsets, Staged};
-pub use position::{Position, Unreadable};
+pub use offsets::{Offsets, PartitionGone, StagedOffsets};
+pub use position::{MAX_WINDOW, Position, Unreadable};
 pub(crate) use record::request_from;
-pub use ticket::{Claim, LaneId, Ticket};
-pub use window::{Begun, MAX_WINDOW, Window};
+pub use ticket::{LaneId, RequestPosition, Ticket};
+pub use window::{Begun, Window};
 
 use crate::message::Request;
 

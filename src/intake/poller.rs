@@ -1,6 +1,5 @@
 //! The polling thread: reads, hands over, commits, and never stops polling.
 
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -9,26 +8,23 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use tracing::{debug, error, info, warn};
 
-use super::caution::Trial;
-use super::committer::Committer;
-use super::consumer::IntakeError;
+use super::committer::OffsetCommitter;
 use super::context::IntakeContext;
-use super::lanes::{Due, Held};
-use super::opening::Opening;
-use super::pressure::{Pressure, Step};
+use super::error::IntakeError;
+use super::error_streak::ErrorStreak;
+use super::handoff::{Handoff, Offer};
+use super::lanes::HeldRecord;
+use super::partition_start::PartitionStart;
+use super::poison_pill::IsolatedRun;
+use super::pressure::{BackPressure, ReadStep};
 use super::record::{is_bulky, read};
-use super::ticket::{Completion, LaneId, Ticket};
+use super::ticket::LaneId;
 use super::topics::Topics;
-use super::trouble::Trouble;
-use super::window::Begun;
-use super::{Handler, Refusal};
 use crate::config::Limits;
 use crate::telemetry::{Metrics, Part};
 
 /// How long one poll waits for a record. Ends of requests are taken in between polls.
 const POLL: Duration = Duration::from_millis(20);
-/// How long a lane rests whose requests have taken all of the window that is for them.
-const OVERFLOW_REST: Duration = Duration::from_millis(20);
 /// How long the broker may take to say whether it can be read from. Polling stands still meanwhile.
 const PROBE: Duration = Duration::from_millis(500);
 /// How long all brokers may be silent before they are taken for gone.
@@ -41,35 +37,21 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often gauges are brought up to date.
 const OBSERVE: Duration = Duration::from_secs(1);
 
-/// What becomes of a record that has come.
-enum Handed {
-    /// The pipeline has it, or nobody needs it.
-    Over,
-    /// It has to wait.
-    Held(Held),
-    /// It lies before what was read already.
-    Back(Held),
-    /// It may be run, but its value is not here; its offset.
-    Unread(i64),
-}
-
 /// What the polling thread works with.
 pub(super) struct Poller {
     pub(super) topics: Topics,
-    pub(super) embedded: bool,
     pub(super) limits: Limits,
     pub(super) consumer: Arc<BaseConsumer<IntakeContext>>,
-    pub(super) handler: Arc<dyn Handler>,
-    pub(super) completions: Sender<Completion>,
+    pub(super) handoff: Handoff,
     /// Set once it is to stop: how long it may wait for the requests under way.
     pub(super) stop: Arc<OnceLock<Duration>>,
-    pub(super) pressure: Pressure,
-    pub(super) opening: Opening,
-    pub(super) committer: Committer,
+    pub(super) pressure: BackPressure,
+    pub(super) start: PartitionStart,
+    pub(super) committer: OffsetCommitter,
     pub(super) commit_interval: Duration,
     pub(super) metrics: Metrics,
     pub(super) readiness: Part,
-    pub(super) trouble: Trouble,
+    pub(super) errors: ErrorStreak,
     /// The retry topic whose partitions were counted last.
     pub(super) looked_at: usize,
 }
@@ -111,44 +93,44 @@ impl Poller {
         let step = {
             let state = context.state();
             // On the embedded broker what is not read is lost, so there everything is read, and refused if need be.
-            let full = state.budget.is_full() && !self.embedded;
+            let full = state.budget.is_full() && !self.handoff.embedded;
             self.pressure.step(full, state.budget.is_relieved(), now)
         };
         match step {
-            Step::Wait => {
+            ReadStep::Wait => {
                 context.settle_within(POLL);
                 return Ok(());
             }
-            Step::Pause => self.pause_all(true),
-            Step::Resume => self.pause_all(false),
-            Step::Read | Step::Idle => {}
+            ReadStep::Pause => self.pause_all(true),
+            ReadStep::Resume => self.pause_all(false),
+            ReadStep::Read | ReadStep::Idle => {}
         }
         let (has_new_lanes, has_unchecked_lanes, is_any_due) = {
             let mut state = context.state();
             let has_new_lanes = std::mem::take(&mut state.has_new_lanes);
-            let is_any_due = state.lanes.is_any_due(now) || state.lanes.has_suspects();
+            let is_any_due = state.lanes.is_any_due(now) || state.lanes.has_quarantined();
             (has_new_lanes, std::mem::take(&mut state.has_unchecked_lanes), is_any_due)
         };
         if has_new_lanes {
             self.set_paused(self.pressure.is_paused());
         }
-        if matches!(step, Step::Read | Step::Resume) && is_any_due {
+        if matches!(step, ReadStep::Read | ReadStep::Resume) && is_any_due {
             self.release(now);
         }
-        if has_unchecked_lanes || self.opening.is_busy() {
-            self.check();
-            self.seek();
+        if has_unchecked_lanes || self.start.is_busy() {
+            self.start.check();
+            self.start.seek();
         }
         let polled = consumer.poll(POLL);
         let anew = match consumer.context().broker().topic_ids().is_any_anew() {
-            true => self.begin_topics_anew(),
+            true => self.start.restart_recreated_topics(),
             false => Vec::new(),
         };
         match polled {
             None => Ok(()),
             Some(Ok(message)) => {
                 self.dispatch(&message, &anew);
-                self.trouble.passed();
+                self.errors.passed();
                 Ok(())
             }
             Some(Err(error)) => self.survive(error),
@@ -161,71 +143,35 @@ impl Poller {
         let context = self.consumer.context();
         context.broker().health().answered();
         let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
-        if anew.contains(&lane) || self.opening.is_sought(lane) {
+        if anew.contains(&lane) || self.start.is_sought(lane) {
             return;
         }
         let now = Instant::now();
         let offset = message.offset();
-        let is_tried = self.opening.take_trial(lane, offset) && context.state().lanes.tried(lane).is_some();
+        let is_isolated = self.start.take_reread(lane, offset) && context.state().lanes.quarantined(lane).is_some();
         let may_run = || {
             let mut state = context.state();
-            !state.lanes.is_held(lane) && state.lanes.running(lane, offset).is_some()
+            !state.lanes.is_held(lane) && state.lanes.runnable(lane, offset).is_some()
         };
-        let is_whole = is_tried || !is_bulky(message) || may_run();
+        let is_whole = is_isolated || !is_bulky(message) || may_run();
         let held = read(message, lane, &self.topics, &self.limits, is_whole, now);
-        if is_tried {
-            return self.run_alone(lane, held, Trial::Alone);
+        if is_isolated {
+            return self.handoff.run_alone(context, lane, held, IsolatedRun::Alone);
         }
         if context.state().lanes.is_held(lane) {
             // It was on its way when the partition was paused.
             return context.state().lanes.hold(lane, held, now);
         }
-        match self.hand_over(lane, held, now) {
-            Handed::Over => {}
-            Handed::Held(held) => self.hold(lane, held, now),
-            Handed::Back(held) => self.begin_again(lane, held, now),
-            Handed::Unread(offset) => self.read_again(lane, offset),
+        match self.handoff.offer(self.consumer.context(), lane, held, now) {
+            Offer::Done => {}
+            Offer::Wait(held) => self.hold(lane, held, now),
+            Offer::Back(held) => self.go_back(lane, held, now),
+            Offer::Unread(offset) => self.start.read_again(lane, offset),
         }
-    }
-
-    /// Gives a record to the pipeline. Comes back with it when it has to wait.
-    fn hand_over(&self, id: LaneId, held: Held, now: Instant) -> Handed {
-        if held.due.is_some_and(|due| due.at > now) {
-            return Handed::Held(held);
-        }
-        let offset = held.offset;
-        let mut state = self.consumer.context().state();
-        if id.is_overflow() && state.overflow.is_full() {
-            // Its route is behind anyway.
-            return Handed::Held(Held { due: Some(Due { at: now + OVERFLOW_REST, rest: Duration::ZERO }), ..held });
-        }
-        let Some(lane) = state.lanes.running(id, offset) else { return Handed::Held(held) };
-        if !held.is_whole {
-            return Handed::Unread(offset);
-        }
-        match lane.window.begin(offset, now) {
-            Begun::TooFar => return Handed::Held(held),
-            Begun::Back => return Handed::Back(held),
-            Begun::Seen => return Handed::Over,
-            Begun::New => {}
-        }
-        let assignment = lane.assignment.clone();
-        let full = state.budget.is_full();
-        let bytes = held.request.size();
-        state.take(id, bytes);
-        let memory = state.budget.memory().clone();
-        drop(state);
-        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
-        let Held { request, refusal, .. } = held;
-        match refusal.or((full && self.embedded).then_some(Refusal::NoRoom)) {
-            Some(refusal) => self.handler.refuse(request, ticket, refusal),
-            None => self.handler.accept(request, ticket),
-        }
-        Handed::Over
     }
 
     /// Keeps a record until its lane may run it, and reads no more of that partition.
-    pub(super) fn hold(&self, lane: LaneId, held: Held, now: Instant) {
+    fn hold(&self, lane: LaneId, held: HeldRecord, now: Instant) {
         debug!(source = %held.request.source, "a record waits for its lane");
         self.consumer.context().state().lanes.hold(lane, held, now);
         if let Err(error) = self.consumer.pause(&self.topics.list([lane])) {
@@ -235,24 +181,24 @@ impl Poller {
 
     /// Gives the records that wait for their lanes to the pipeline, as far as they may run now.
     fn release(&mut self, now: Instant) {
-        self.open();
-        self.try_suspects(now);
+        self.start.open();
+        self.run_suspect(now);
         let lanes = self.consumer.context().state().lanes.take_due(now);
         let mut resumed = Vec::new();
         for lane in lanes {
             while let Some(held) = { self.consumer.context().state().lanes.release(lane) } {
-                match self.hand_over(lane, held, now) {
-                    Handed::Over => {}
-                    Handed::Held(held) => {
+                match self.handoff.offer(self.consumer.context(), lane, held, now) {
+                    Offer::Done => {}
+                    Offer::Wait(held) => {
                         self.consumer.context().state().lanes.put_back(lane, held, now);
                         break;
                     }
-                    Handed::Back(held) => {
-                        self.begin_again(lane, held, now);
+                    Offer::Back(held) => {
+                        self.go_back(lane, held, now);
                         break;
                     }
-                    Handed::Unread(offset) => {
-                        self.read_again(lane, offset);
+                    Offer::Unread(offset) => {
+                        self.start.read_again(lane, offset);
                         break;
                     }
                 }
@@ -264,8 +210,25 @@ impl Poller {
         self.resume(resumed);
     }
 
+    /// Runs the next suspected request alone, if its turn has come.
+    fn run_suspect(&mut self, now: Instant) {
+        let Some((lane, run)) = self.start.next_isolated_run(now) else { return };
+        if let Some((held, run)) = run {
+            self.handoff.run_alone(self.consumer.context(), lane, held, run);
+        }
+        if !self.consumer.context().state().lanes.is_held(lane) {
+            self.resume(vec![lane]);
+        }
+    }
+
+    /// Restarts a lane with this record, whose offset was read before.
+    fn go_back(&self, lane: LaneId, held: HeldRecord, now: Instant) {
+        self.start.restart_gone_back(lane, held.offset);
+        self.hold(lane, held, now);
+    }
+
     /// Reads on where a record was held.
-    pub(super) fn resume(&self, lanes: Vec<LaneId>) {
+    fn resume(&self, lanes: Vec<LaneId>) {
         if !lanes.is_empty()
             && let Err(error) = self.consumer.resume(&self.topics.list(lanes))
         {
@@ -284,7 +247,7 @@ impl Poller {
         if code.is_some_and(crate::broker::is_connection_trouble) {
             return Ok(());
         }
-        if self.trouble.came(&error, Instant::now()) {
+        if self.errors.came(&error, Instant::now()) {
             warn!(topic = %self.topics.requests(), %error, advice = advice(code), "requests cannot be read for now");
         }
         Ok(())
@@ -315,8 +278,8 @@ impl Poller {
     }
 
     fn observe(&mut self, now: Instant) {
-        if self.trouble.is_doubtful(now) && self.can_read() {
-            self.trouble.passed();
+        if self.errors.is_doubtful(now) && self.can_read() {
+            self.errors.passed();
         }
         let context = self.consumer.context();
         let state = context.state();
@@ -332,7 +295,7 @@ impl Poller {
             self.readiness.waits_for("the broker, which cannot be reached");
         } else if silence >= LONGEST_SILENCE {
             self.readiness.waits_for(format!("the broker, which has said nothing for {} s", silence.as_secs()));
-        } else if let Some(why) = self.trouble.reason(now) {
+        } else if let Some(why) = self.errors.reason(now) {
             self.readiness.waits_for(format!("requests to be read: {why}"));
         } else {
             self.readiness_of_assignment();
@@ -437,7 +400,7 @@ impl Poller {
         }
         // Leaving would wait for them once more.
         let mut state = context.state();
-        lanes.iter().for_each(|lane| state.lanes.close(*lane));
+        lanes.iter().for_each(|lane| state.lanes.remove(*lane));
         // Dropping the consumer leaves the group.
     }
 }

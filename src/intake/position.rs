@@ -1,7 +1,7 @@
 //! What a commit says of a partition: an offset, and in its metadata which of the later offsets are finished too.
 //!
 //! The metadata is `sb2.` and then, in base64, four bytes of XXH3-64 over the rest and the offset, the number of
-//! [`lives`](Position::lives), that of [`trials`](Position::trials), the [`reach`](Position::reach) in two bytes, the
+//! [`crash_count`](Position::lives), that of [`isolated_runs`](Position::trials), the [`reach`](Position::reach) in two bytes, the
 //! [`topic`](Position::topic) in eight, and one bit for each offset from the committed one on, lowest bit first, up to the
 //! last that is finished. A window of 16,384 offsets takes 2,756 of the 4,096 bytes that a broker stores. `sb1.`, of
 //! earlier versions, had neither reach nor topic.
@@ -13,7 +13,6 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::window::MAX_WINDOW;
 use crate::broker::TopicId;
 
 /// Names the format, and its version.
@@ -24,6 +23,9 @@ const HEAD: usize = CHECK + 2 + 2 + 8;
 /// The format before, which is read and not written.
 const OLD_MARK: &str = "sb1.";
 const OLD_HEAD: usize = CHECK + 2;
+
+/// The widest a window may grow: as many offsets as a commit's metadata can describe.
+pub const MAX_WINDOW: usize = 16_384;
 
 /// As many offsets as a window has room for.
 #[expect(clippy::cast_possible_truncation, reason = "it is 16,384")]
@@ -38,9 +40,9 @@ pub struct Position {
     pub topic: Option<TopicId>,
     /// How many owners of the partition, one after the other, have had it without giving it back, and may have had the
     /// same requests under way.
-    pub lives: u8,
+    pub crash_count: u8,
     /// How many of them have run the request at `offset` alone.
-    pub trials: u8,
+    pub isolated_runs: u8,
     /// How many offsets from `offset` on may be under way: none after them is begun before a later commit says so.
     pub reach: u16,
     /// Of `offset` and those after it, up to the last that is finished: whether it is.
@@ -76,8 +78,8 @@ impl Position {
     /// The commit's metadata.
     pub fn metadata(&self) -> String {
         let mut bytes = vec![0; HEAD + self.finished.len().div_ceil(8)];
-        bytes[CHECK] = self.lives;
-        bytes[CHECK + 1] = self.trials;
+        bytes[CHECK] = self.crash_count;
+        bytes[CHECK + 1] = self.isolated_runs;
         bytes[CHECK + 2..CHECK + 4].copy_from_slice(&self.reach.to_be_bytes());
         bytes[CHECK + 4..HEAD].copy_from_slice(&self.topic.map_or(0, TopicId::number).to_be_bytes());
         for index in (0..self.finished.len()).filter(|index| self.finished[*index]) {
@@ -123,7 +125,7 @@ impl Position {
         let bits = bytes[head..].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
         let mut finished: Vec<bool> = bits.collect();
         finished.truncate(finished.iter().rposition(|finished| *finished).map_or(0, |last| last + 1));
-        Ok(Self { offset, topic, lives: bytes[CHECK], trials: bytes[CHECK + 1], reach, finished })
+        Ok(Self { offset, topic, crash_count: bytes[CHECK], isolated_runs: bytes[CHECK + 1], reach, finished })
     }
 }
 
@@ -148,8 +150,8 @@ mod tests {
         let widest = Position {
             offset: i64::MAX,
             topic: topic(u64::MAX),
-            lives: 255,
-            trials: 255,
+            crash_count: 255,
+            isolated_runs: 255,
             reach: u16::MAX,
             finished: vec![true; MAX_WINDOW],
         };
@@ -159,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_not_believed() {
-        let position = Position { offset: 7, lives: 1, finished: vec![false, true], ..Position::default() };
+        let position = Position { offset: 7, crash_count: 1, finished: vec![false, true], ..Position::default() };
         let metadata = position.metadata();
         assert_eq!(Position::read(7, ""), Ok(Position { offset: 7, ..Position::default() }));
         assert_eq!(Position::read(7, "somebody's note"), Err(Unreadable::Foreign));
@@ -179,7 +181,8 @@ mod tests {
         bytes[..CHECK].copy_from_slice(&check);
         let metadata = format!("{OLD_MARK}{}", STANDARD_NO_PAD.encode(&bytes));
         let finished = vec![false, true, true];
-        let expected = Position { offset: 40, topic: None, lives: 2, trials: 1, reach: MAX_REACH, finished };
+        let expected =
+            Position { offset: 40, topic: None, crash_count: 2, isolated_runs: 1, reach: MAX_REACH, finished };
         assert_eq!(Position::read(40, &metadata), Ok(expected));
         assert_eq!(Position::read(41, &metadata), Err(Unreadable::Damaged));
     }
@@ -189,15 +192,15 @@ mod tests {
         fn reads_what_it_wrote(
             offset in 0..i64::MAX,
             id in any::<u64>(),
-            lives in any::<u8>(),
-            trials in any::<u8>(),
+            crash_count in any::<u8>(),
+            isolated_runs in any::<u8>(),
             reach in any::<u16>(),
             mut finished in prop::collection::vec(any::<bool>(), 0..MAX_WINDOW),
         ) {
             if let Some(last) = finished.last_mut() {
                 *last = true;
             }
-            let position = Position { offset, topic: topic(id), lives, trials, reach, finished };
+            let position = Position { offset, topic: topic(id), crash_count, isolated_runs, reach, finished };
             let metadata = position.metadata();
             prop_assert!(metadata.len() <= 4096);
             prop_assert_eq!(Position::read(offset, &metadata), Ok(position));
@@ -209,7 +212,7 @@ mod tests {
             at in any::<prop::sample::Index>(),
             other in "[A-Za-z0-9+/]",
         ) {
-            let position = Position { offset: 100, lives: 1, finished, ..Position::default() };
+            let position = Position { offset: 100, crash_count: 1, finished, ..Position::default() };
             let mut metadata = position.metadata();
             let written = Position::read(100, &metadata);
             let at = MARK.len() + at.index(metadata.len() - MARK.len());

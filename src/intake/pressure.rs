@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the polling thread should do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ReadStep {
     /// Poll for records.
     Read,
     /// Wait for a request to end; do not poll.
@@ -26,31 +26,31 @@ pub(super) enum Step {
 
 /// The policy. Pure: it is told the time.
 #[derive(Debug, Default)]
-pub(super) struct Pressure {
+pub(super) struct BackPressure {
     full_since: Option<Instant>,
     paused: bool,
 }
 
-impl Pressure {
-    pub(super) fn step(&mut self, full: bool, relieved: bool, now: Instant) -> Step {
+impl BackPressure {
+    pub(super) fn step(&mut self, full: bool, relieved: bool, now: Instant) -> ReadStep {
         if self.paused {
             if !relieved {
-                return Step::Idle;
+                return ReadStep::Idle;
             }
             self.paused = false;
             self.full_since = None;
-            return Step::Resume;
+            return ReadStep::Resume;
         }
         if !full {
             self.full_since = None;
-            return Step::Read;
+            return ReadStep::Read;
         }
         let since = *self.full_since.get_or_insert(now);
         if now.duration_since(since) < PATIENCE {
-            return Step::Wait;
+            return ReadStep::Wait;
         }
         self.paused = true;
-        Step::Pause
+        ReadStep::Pause
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -65,15 +65,15 @@ mod tests {
     #[test]
     fn pauses_only_under_sustained_pressure_and_resumes_when_relieved() {
         let start = Instant::now();
-        let mut pressure = Pressure::default();
-        assert_eq!(pressure.step(false, true, start), Step::Read);
-        assert_eq!(pressure.step(true, false, start), Step::Wait);
-        assert_eq!(pressure.step(false, false, start + PATIENCE), Step::Read);
-        assert_eq!(pressure.step(true, false, start + PATIENCE), Step::Wait);
-        assert_eq!(pressure.step(true, false, start + 2 * PATIENCE), Step::Pause);
+        let mut pressure = BackPressure::default();
+        assert_eq!(pressure.step(false, true, start), ReadStep::Read);
+        assert_eq!(pressure.step(true, false, start), ReadStep::Wait);
+        assert_eq!(pressure.step(false, false, start + PATIENCE), ReadStep::Read);
+        assert_eq!(pressure.step(true, false, start + PATIENCE), ReadStep::Wait);
+        assert_eq!(pressure.step(true, false, start + 2 * PATIENCE), ReadStep::Pause);
         assert!(pressure.is_paused());
-        assert_eq!(pressure.step(false, false, start + 2 * PATIENCE), Step::Idle);
-        assert_eq!(pressure.step(false, true, start + 3 * PATIENCE), Step::Resume);
-        assert_eq!(pressure.step(false, true, start + 3 * PATIENCE), Step::Read);
+        assert_eq!(pressure.step(false, false, start + 2 * PATIENCE), ReadStep::Idle);
+        assert_eq!(pressure.step(false, true, start + 3 * PATIENCE), ReadStep::Resume);
+        assert_eq!(pressure.step(false, true, start + 3 * PATIENCE), ReadStep::Read);
     }
 }

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
 use super::Refusal;
-use super::lanes::{Due, Held};
+use super::lanes::{Due, HeldRecord};
 use super::measure::Measure;
 use super::ticket::LaneId;
 use super::topics::Topics;
@@ -35,12 +35,12 @@ pub(super) fn read(
     limits: &Limits,
     is_whole: bool,
     now: Instant,
-) -> Held {
+) -> HeldRecord {
     let is_parked = lane.topic != 0;
     let (mut request, refusal) = take(message, topics.name(lane), limits, is_parked, is_whole);
     let offset = message.offset();
     if !is_parked {
-        return Held { request, offset, due: None, refusal, is_whole };
+        return HeldRecord { request, offset, due: None, refusal, is_whole };
     }
     let written = request.timestamp;
     let said = request.unpark(topics.names(), topics.failures(lane));
@@ -51,7 +51,7 @@ pub(super) fn read(
     let wait = wait(said, written, unix_milliseconds(), delay);
     let rest = (delay / REST_PART).min(LONGEST_REST);
     let due = (!wait.is_zero()).then(|| Due { at: now + wait, rest });
-    Held { request, offset, due, refusal, is_whole }
+    HeldRecord { request, offset, due, refusal, is_whole }
 }
 
 /// How long a record of a retry topic has to wait, if it is `said` to be due then and was written at that time, all in

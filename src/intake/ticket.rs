@@ -36,13 +36,13 @@ pub(super) struct Assignment {
 
 /// Which request a [`Ticket`] is of, and by which assignment it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
+pub struct RequestPosition {
     pub(super) lane: LaneId,
     pub(super) epoch: u64,
     pub(super) offset: i64,
 }
 
-impl Claim {
+impl RequestPosition {
     /// The assignment by which it was read. A partition that is lost and comes back is another.
     pub fn assignment(&self) -> (LaneId, u64) {
         (self.lane, self.epoch)
@@ -52,7 +52,7 @@ impl Claim {
 /// The news of a request's end, on its way to the polling thread.
 #[derive(Debug)]
 pub(super) struct Completion {
-    pub(super) claim: Claim,
+    pub(super) request: RequestPosition,
     pub(super) bytes: usize,
     /// False when the ticket was dropped without a terminal record: the offset must not be committed.
     pub(super) finished: bool,
@@ -113,8 +113,8 @@ impl Ticket {
     }
 
     /// Which request this is of.
-    pub fn claim(&self) -> Claim {
-        Claim { lane: self.assignment.lane, epoch: self.assignment.epoch, offset: self.offset }
+    pub fn position(&self) -> RequestPosition {
+        RequestPosition { lane: self.assignment.lane, epoch: self.assignment.epoch, offset: self.offset }
     }
 }
 
@@ -123,7 +123,7 @@ impl Drop for Ticket {
         if self.answer > 0 {
             self.memory.give_back_answer(self.answer);
         }
-        let completion = Completion { claim: self.claim(), bytes: self.bytes, finished: self.finished };
+        let completion = Completion { request: self.position(), bytes: self.bytes, finished: self.finished };
         // The polling thread is gone only when the process is about to be.
         let _ = self.completions.send(completion);
     }

@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::position::Position;
-
-/// The widest a window may grow: as many offsets as a commit's metadata can describe.
-pub const MAX_WINDOW: usize = 16_384;
+use super::position::{MAX_WINDOW, Position};
 
 /// The offsets of one partition from the first unfinished one on.
 ///
@@ -16,7 +13,7 @@ pub const MAX_WINDOW: usize = 16_384;
 pub struct Window {
     /// The offset of the first slot.
     base: i64,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<OffsetState>,
     /// One past the last offset that was read; no record below it is still to come.
     read: i64,
     /// Whether any offset is known; before that there is nothing to commit.
@@ -27,7 +24,7 @@ pub struct Window {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Slot {
+enum OffsetState {
     /// Unfinished when its last owner committed; to be read again, unless it never arrives.
     Unread,
     InFlight {
@@ -57,7 +54,8 @@ pub enum Begun {
 impl Window {
     /// Takes up what an earlier owner of the partition has left.
     pub fn resume(position: &Position) -> Self {
-        let slots: VecDeque<Slot> = position.finished.iter().map(|finished| Slot::of(*finished)).collect();
+        let slots: VecDeque<OffsetState> =
+            position.finished.iter().map(|finished| OffsetState::of(*finished)).collect();
         let (base, read) = (position.offset, position.offset);
         let mut window = Self { base, slots, read, begun: true, ..Self::default() };
         window.slide();
@@ -90,12 +88,14 @@ impl Window {
         }
         self.read = offset + 1;
         while self.slots.len() < index {
-            self.slots.push_back(Slot::Finished);
+            self.slots.push_back(OffsetState::Finished);
         }
         match self.slots.get_mut(index) {
-            None => self.slots.push_back(Slot::InFlight { since: now }),
-            Some(slot @ Slot::Unread) => *slot = Slot::InFlight { since: now },
-            Some(Slot::InFlight { .. } | Slot::Staged { .. } | Slot::Finished) => return Begun::Seen,
+            None => self.slots.push_back(OffsetState::InFlight { since: now }),
+            Some(slot @ OffsetState::Unread) => *slot = OffsetState::InFlight { since: now },
+            Some(OffsetState::InFlight { .. } | OffsetState::Staged { .. } | OffsetState::Finished) => {
+                return Begun::Seen;
+            }
         }
         self.in_flight += 1;
         Begun::New
@@ -106,8 +106,8 @@ impl Window {
         let from = index(self.read - self.base).unwrap_or_default();
         let until = index(offset - self.base).unwrap_or_default().min(self.slots.len());
         for slot in self.slots.range_mut(from.min(until)..until) {
-            if matches!(slot, Slot::Unread) {
-                *slot = Slot::Finished;
+            if matches!(slot, OffsetState::Unread) {
+                *slot = OffsetState::Finished;
                 self.changes += 1;
             }
         }
@@ -121,8 +121,8 @@ impl Window {
     /// A request is finished. One that is not under way here is ignored and `false` is returned.
     pub fn finish(&mut self, offset: i64) -> bool {
         match self.slot(offset) {
-            Some(slot @ (Slot::InFlight { .. } | Slot::Staged { .. })) => *slot = Slot::Finished,
-            Some(Slot::Finished | Slot::Unread) | None => return false,
+            Some(slot @ (OffsetState::InFlight { .. } | OffsetState::Staged { .. })) => *slot = OffsetState::Finished,
+            Some(OffsetState::Finished | OffsetState::Unread) | None => return false,
         }
         self.in_flight -= 1;
         self.changes += 1;
@@ -134,25 +134,25 @@ impl Window {
     /// under way here.
     pub fn stage(&mut self, offset: i64) -> bool {
         match self.slot(offset) {
-            Some(slot @ (Slot::InFlight { .. } | Slot::Staged { .. })) => {
-                *slot = Slot::Staged { since: slot.since().unwrap_or_else(Instant::now) };
+            Some(slot @ (OffsetState::InFlight { .. } | OffsetState::Staged { .. })) => {
+                *slot = OffsetState::Staged { since: slot.since().unwrap_or_else(Instant::now) };
                 true
             }
-            Some(Slot::Finished | Slot::Unread) | None => false,
+            Some(OffsetState::Finished | OffsetState::Unread) | None => false,
         }
     }
 
     /// The transaction has come to nothing: the request is under way as before.
     pub fn unstage(&mut self, offset: i64) {
-        if let Some(slot @ Slot::Staged { .. }) = self.slot(offset) {
-            *slot = Slot::InFlight { since: slot.since().unwrap_or_else(Instant::now) };
+        if let Some(slot @ OffsetState::Staged { .. }) = self.slot(offset) {
+            *slot = OffsetState::InFlight { since: slot.since().unwrap_or_else(Instant::now) };
         }
     }
 
     /// How far the requests are answered: the offset of the first that is not finished, and which later ones are. Those
     /// whose ends are staged count as finished. `None` before anything was read.
     pub fn position(&self) -> Option<Position> {
-        let done = |slot: &Slot| matches!(slot, Slot::Finished | Slot::Staged { .. });
+        let done = |slot: &OffsetState| matches!(slot, OffsetState::Finished | OffsetState::Staged { .. });
         let prefix = self.slots.iter().take_while(|slot| done(slot)).count();
         let last = self.slots.iter().rposition(done).map_or(0, |last| last + 1);
         let finished = self.slots.range(prefix..last.max(prefix)).map(done).collect();
@@ -174,7 +174,7 @@ impl Window {
     pub fn has_finished(&self, offset: i64) -> bool {
         let slot = index(offset - self.base).map(|index| self.slots.get(index));
         match slot {
-            Some(slot) => matches!(slot, Some(Slot::Finished)),
+            Some(slot) => matches!(slot, Some(OffsetState::Finished)),
             None => self.begun,
         }
     }
@@ -196,27 +196,27 @@ impl Window {
 
     /// Whether the ends of some requests are in a transaction.
     pub fn is_staged(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Staged { .. }))
+        self.slots.iter().any(|slot| matches!(slot, OffsetState::Staged { .. }))
     }
 
     /// Since when the first unfinished request has been under way.
     pub fn oldest(&self) -> Option<Instant> {
-        self.slots.front().and_then(Slot::since)
+        self.slots.front().and_then(OffsetState::since)
     }
 
-    fn slot(&mut self, offset: i64) -> Option<&mut Slot> {
+    fn slot(&mut self, offset: i64) -> Option<&mut OffsetState> {
         self.slots.get_mut(index(offset - self.base)?)
     }
 
     fn slide(&mut self) {
-        while let Some(Slot::Finished) = self.slots.front() {
+        while let Some(OffsetState::Finished) = self.slots.front() {
             self.slots.pop_front();
             self.base += 1;
         }
     }
 }
 
-impl Slot {
+impl OffsetState {
     fn of(finished: bool) -> Self {
         if finished { Self::Finished } else { Self::Unread }
     }

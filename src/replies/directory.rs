@@ -35,17 +35,17 @@ const MAX_TOPICS: usize = 1_000;
 
 /// What is known of topics. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Directory {
-    shared: Arc<Shared>,
+pub(super) struct TopicDirectory {
+    shared: Arc<DirectoryState>,
     questions: Sender<Arc<str>>,
 }
 
-struct Shared {
+struct DirectoryState {
     /// Those that the config names.
     own: HashSet<Arc<str>>,
     /// Whether each partition of our own topics has a leader, as far as is known.
     is_whole: AtomicBool,
-    topics: ArcSwap<HashMap<Arc<str>, Topic>>,
+    topics: ArcSwap<HashMap<Arc<str>, TopicEntry>>,
     /// Counts changes.
     version: AtomicU64,
     /// What is being asked.
@@ -57,30 +57,30 @@ struct Shared {
 
 /// One topic.
 #[derive(Debug, Clone, PartialEq)]
-struct Topic {
-    state: Known,
+struct TopicEntry {
+    state: Existence,
     looked_up: Instant,
     /// What its records may have in bytes, as the topic says, and when it said so.
     limit: Option<(Option<u64>, Instant)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Known {
+enum Existence {
     Missing(RDKafkaErrorCode, Instant),
-    There(Vec<Partition>),
+    There(Vec<PartitionEntry>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Partition {
+struct PartitionEntry {
     /// Or since when there is none.
     leader: Result<i32, Instant>,
 }
 
 /// How it stands with the place that a record is to go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum WriteStatus {
     /// It can be written to, as far as is known.
-    Open,
+    Writable,
     /// It is not known yet, and will be soon.
     Unknown,
     /// There is no such topic, or not for us.
@@ -88,17 +88,17 @@ pub(super) enum Standing {
     /// The topic has no such partition.
     NoPartition,
     /// The partition has no leader since then.
-    Away(Instant),
+    NoLeader(Instant),
 }
 
-impl Directory {
+impl TopicDirectory {
     /// Looks our own topics up, and goes on with that. Blocks; not for the runtime's workers.
     pub(super) fn start(config: &Kafka, cluster: &Arc<Cluster>) -> Result<Self, BrokerError> {
         let retry_topics = config.retry_topics();
         let own = [config.replies_topic.as_str(), &config.dead_letter_topic].map(Arc::from);
         let own = own.into_iter().chain(retry_topics.iter().map(|topic| topic.name.clone())).collect();
         let partitioner = config.properties.get("partitioner").map(String::as_str);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(DirectoryState {
             own,
             is_whole: AtomicBool::new(false),
             topics: ArcSwap::default(),
@@ -107,10 +107,10 @@ impl Directory {
             by_key: matches!(partitioner, None | Some("murmur2" | "murmur2_random")),
             limit: RecordLimit::of(config),
         });
-        let mut clerk = Clerk { lookup: cluster.topic_lookup()?, shared: Arc::downgrade(&shared) };
-        clerk.refresh(&shared);
+        let mut lookup_thread = LookupThread { lookup: cluster.topic_lookup()?, shared: Arc::downgrade(&shared) };
+        lookup_thread.refresh(&shared);
         let (questions, receiver) = channel();
-        let run = move || clerk.run(&receiver);
+        let run = move || lookup_thread.run(&receiver);
         thread::Builder::new().name("topics".to_owned()).spawn(run).map_err(|_| BrokerError::Interrupted)?;
         Ok(Self { shared, questions })
     }
@@ -126,10 +126,10 @@ impl Directory {
     }
 
     /// How it stands with a partition, or with the one that the key chooses. Waits for nothing.
-    pub(super) fn standing(&self, topic: &Arc<str>, partition: Option<i32>, key: Option<&[u8]>) -> Standing {
+    pub(super) fn write_status(&self, topic: &Arc<str>, partition: Option<i32>, key: Option<&[u8]>) -> WriteStatus {
         let is_own = self.is_own(topic);
         if is_own && partition.is_none() && self.shared.is_whole.load(Ordering::Relaxed) {
-            return Standing::Open;
+            return WriteStatus::Writable;
         }
         let topics = self.shared.topics.load();
         let known = topics.get(topic);
@@ -138,16 +138,16 @@ impl Directory {
         }
         match known {
             // It was there at the start.
-            None if is_own => Standing::Open,
-            None => Standing::Unknown,
-            Some(known) => known.standing(partition, key.filter(|_| self.shared.by_key)),
+            None if is_own => WriteStatus::Writable,
+            None => WriteStatus::Unknown,
+            Some(known) => known.write_status(partition, key.filter(|_| self.shared.by_key)),
         }
     }
 
     /// Which partition a record goes to, as far as it can be told.
     pub(super) fn partition(&self, topic: &str, partition: Option<i32>, key: Option<&[u8]>) -> Option<i32> {
         partition.or_else(|| match &self.shared.topics.load().get(topic)?.state {
-            Known::There(partitions) if self.shared.by_key => {
+            Existence::There(partitions) if self.shared.by_key => {
                 Some(partition_of(key?, i32::try_from(partitions.len()).ok()?))
             }
             _ => None,
@@ -170,31 +170,31 @@ impl Directory {
     }
 }
 
-impl Topic {
+impl TopicEntry {
     fn fresh_for(&self) -> Duration {
         match self.state {
-            Known::Missing(..) => FRESH_MISSING,
-            Known::There(_) => FRESH,
+            Existence::Missing(..) => FRESH_MISSING,
+            Existence::There(_) => FRESH,
         }
     }
 
-    fn standing(&self, partition: Option<i32>, key: Option<&[u8]>) -> Standing {
+    fn write_status(&self, partition: Option<i32>, key: Option<&[u8]>) -> WriteStatus {
         let partitions = match &self.state {
-            Known::There(partitions) => partitions,
-            Known::Missing(code, since) if since.elapsed() >= MISSING_FOR => return Standing::NoTopic(*code),
-            Known::Missing(..) => return Standing::Unknown,
+            Existence::There(partitions) => partitions,
+            Existence::Missing(code, since) if since.elapsed() >= MISSING_FOR => return WriteStatus::NoTopic(*code),
+            Existence::Missing(..) => return WriteStatus::Unknown,
         };
         let by_key = || Some(partition_of(key?, i32::try_from(partitions.len()).ok()?));
         match partition.or_else(by_key) {
             Some(index) => match usize::try_from(index).ok().and_then(|index| partitions.get(index)) {
-                Some(partition) => partition.leader.map_or_else(Standing::Away, |_| Standing::Open),
-                None => Standing::NoPartition,
+                Some(partition) => partition.leader.map_or_else(WriteStatus::NoLeader, |_| WriteStatus::Writable),
+                None => WriteStatus::NoPartition,
             },
             // librdkafka takes one that has a leader.
             None => {
                 let since = partitions.iter().filter_map(|partition| partition.leader.err()).max();
                 let is_away = partitions.iter().all(|partition| partition.leader.is_err());
-                since.filter(|_| is_away).map_or(Standing::Open, Standing::Away)
+                since.filter(|_| is_away).map_or(WriteStatus::Writable, WriteStatus::NoLeader)
             }
         }
     }
@@ -203,18 +203,18 @@ impl Topic {
     fn renewed(before: Option<&Self>, state: TopicState, now: Instant) -> Self {
         let state = match state {
             TopicState::Missing(code) => match before.map(|topic| &topic.state) {
-                Some(Known::Missing(_, since)) => Known::Missing(code, *since),
-                _ => Known::Missing(code, now),
+                Some(Existence::Missing(_, since)) => Existence::Missing(code, *since),
+                _ => Existence::Missing(code, now),
             },
             TopicState::There(leaders) => {
                 let earlier = |index: usize| match before.map(|topic| &topic.state) {
-                    Some(Known::There(partitions)) => partitions.get(index)?.leader.err(),
+                    Some(Existence::There(partitions)) => partitions.get(index)?.leader.err(),
                     _ => None,
                 };
                 let leader =
                     |(index, leader): (usize, Option<i32>)| leader.ok_or_else(|| earlier(index).unwrap_or(now));
-                let partitions = leaders.into_iter().enumerate().map(|it| Partition { leader: leader(it) });
-                Known::There(partitions.collect())
+                let partitions = leaders.into_iter().enumerate().map(|it| PartitionEntry { leader: leader(it) });
+                Existence::There(partitions.collect())
             }
         };
         Self { state, looked_up: now, limit: before.and_then(|topic| topic.limit) }
@@ -222,12 +222,12 @@ impl Topic {
 }
 
 /// The thread that asks the brokers.
-struct Clerk {
+struct LookupThread {
     lookup: TopicLookup,
-    shared: Weak<Shared>,
+    shared: Weak<DirectoryState>,
 }
 
-impl Clerk {
+impl LookupThread {
     fn run(mut self, questions: &Receiver<Arc<str>>) {
         let mut refreshed = Instant::now();
         loop {
@@ -253,7 +253,7 @@ impl Clerk {
         }
     }
 
-    fn refresh(&mut self, shared: &Shared) {
+    fn refresh(&mut self, shared: &DirectoryState) {
         let answered = shared.own.iter().all(|topic| self.ask(shared, topic));
         if !answered {
             debug!("the brokers do not say how it stands with our topics");
@@ -261,7 +261,7 @@ impl Clerk {
     }
 
     /// Whether a broker has answered.
-    fn ask(&mut self, shared: &Shared, topic: &Arc<str>) -> bool {
+    fn ask(&mut self, shared: &DirectoryState, topic: &Arc<str>) -> bool {
         let state = match self.lookup.state(topic) {
             Ok(Some(state)) => state,
             // It is being made.
@@ -273,9 +273,9 @@ impl Clerk {
         };
         let (topics, now) = (shared.topics.load(), Instant::now());
         let before = topics.get(topic);
-        let mut renewed = Topic::renewed(before, state, now);
+        let mut renewed = TopicEntry::renewed(before, state, now);
         let is_old = renewed.limit.is_none_or(|(_, said)| said.elapsed() > FRESH_LIMIT);
-        if is_old && matches!(renewed.state, Known::There(_)) {
+        if is_old && matches!(renewed.state, Existence::There(_)) {
             renewed.limit = Some((self.lookup.largest_record(topic), now));
         }
         let changed = before.is_none_or(|before| before.state != renewed.state || before.limit != renewed.limit);
@@ -284,20 +284,20 @@ impl Clerk {
             all.retain(|name, topic| shared.own.contains(name) || topic.looked_up.elapsed() < FRESH * 10);
         }
         all.insert(topic.clone(), renewed);
-        let whole = |name: &Arc<str>| all.get(name).is_some_and(Topic::is_whole);
+        let whole = |name: &Arc<str>| all.get(name).is_some_and(TopicEntry::is_whole);
         shared.is_whole.store(shared.own.iter().all(whole), Ordering::Relaxed);
         shared.topics.store(Arc::new(all));
         // One that is missing is so for good a while after it was first found missing.
-        if changed || before.is_some_and(|before| matches!(before.state, Known::Missing(..))) {
+        if changed || before.is_some_and(|before| matches!(before.state, Existence::Missing(..))) {
             shared.version.fetch_add(1, Ordering::AcqRel);
         }
         true
     }
 }
 
-impl Topic {
+impl TopicEntry {
     fn is_whole(&self) -> bool {
-        matches!(&self.state, Known::There(partitions) if partitions.iter().all(|partition| partition.leader.is_ok()))
+        matches!(&self.state, Existence::There(partitions) if partitions.iter().all(|partition| partition.leader.is_ok()))
     }
 }
 
@@ -313,20 +313,20 @@ mod tests {
     fn a_partition_without_a_leader_is_away_since_it_was_first_seen_so() {
         let now = Instant::now();
         let later = now + Duration::from_secs(3);
-        let first = Topic::renewed(None, there(&[Some(1), None]), now);
-        let topic = Topic::renewed(Some(&first), there(&[Some(1), None, None]), later);
-        assert_eq!(topic.standing(Some(0), None), Standing::Open);
-        assert_eq!(topic.standing(Some(1), None), Standing::Away(now));
-        assert_eq!(topic.standing(Some(2), None), Standing::Away(later));
-        assert_eq!(topic.standing(Some(3), None), Standing::NoPartition);
-        assert_eq!(topic.standing(Some(-1), None), Standing::NoPartition);
-        assert_eq!(topic.standing(None, None), Standing::Open, "any that has a leader will do");
+        let first = TopicEntry::renewed(None, there(&[Some(1), None]), now);
+        let topic = TopicEntry::renewed(Some(&first), there(&[Some(1), None, None]), later);
+        assert_eq!(topic.write_status(Some(0), None), WriteStatus::Writable);
+        assert_eq!(topic.write_status(Some(1), None), WriteStatus::NoLeader(now));
+        assert_eq!(topic.write_status(Some(2), None), WriteStatus::NoLeader(later));
+        assert_eq!(topic.write_status(Some(3), None), WriteStatus::NoPartition);
+        assert_eq!(topic.write_status(Some(-1), None), WriteStatus::NoPartition);
+        assert_eq!(topic.write_status(None, None), WriteStatus::Writable, "any that has a leader will do");
         let key = (0..100_u8).find(|key| partition_of(&[*key], 3) == 2).unwrap();
-        assert_eq!(topic.standing(None, Some(&[key])), Standing::Away(later));
+        assert_eq!(topic.write_status(None, Some(&[key])), WriteStatus::NoLeader(later));
         assert!(!topic.is_whole());
-        let back = Topic::renewed(Some(&topic), there(&[Some(2), Some(2), Some(2)]), later);
+        let back = TopicEntry::renewed(Some(&topic), there(&[Some(2), Some(2), Some(2)]), later);
         assert!(back.is_whole());
-        assert_eq!(back.standing(None, Some(&[key])), Standing::Open);
+        assert_eq!(back.write_status(None, Some(&[key])), WriteStatus::Writable);
     }
 
     #[test]
@@ -334,11 +334,14 @@ mod tests {
         let now = Instant::now();
         let Some(then) = now.checked_sub(MISSING_FOR) else { return };
         let code = RDKafkaErrorCode::UnknownTopicOrPartition;
-        let fresh = Topic::renewed(None, TopicState::Missing(code), now);
-        assert_eq!(fresh.standing(None, None), Standing::Unknown);
-        let first = Topic::renewed(None, TopicState::Missing(code), then);
-        let again = Topic::renewed(Some(&first), TopicState::Missing(code), now);
-        assert_eq!(again.standing(None, None), Standing::NoTopic(code));
-        assert_eq!(Topic::renewed(Some(&again), there(&[Some(1)]), now).standing(None, None), Standing::Open);
+        let fresh = TopicEntry::renewed(None, TopicState::Missing(code), now);
+        assert_eq!(fresh.write_status(None, None), WriteStatus::Unknown);
+        let first = TopicEntry::renewed(None, TopicState::Missing(code), then);
+        let again = TopicEntry::renewed(Some(&first), TopicState::Missing(code), now);
+        assert_eq!(again.write_status(None, None), WriteStatus::NoTopic(code));
+        assert_eq!(
+            TopicEntry::renewed(Some(&again), there(&[Some(1)]), now).write_status(None, None),
+            WriteStatus::Writable
+        );
     }
 }

@@ -4,9 +4,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::message::{Header, OwnedHeaders};
 
-use super::job::Parking;
 use super::record::with;
+use crate::config::RetryTopic;
 use crate::message::{Parked, Request};
+
+/// In which retry topic a request is put aside, and why.
+#[derive(Debug, Clone)]
+pub struct Parking {
+    /// The topic.
+    pub topic: RetryTopic,
+    /// How often the request has failed for a passing reason, this time included.
+    pub failures: u32,
+    /// As the label of a metric: `failed` or `behind`.
+    pub reason: &'static str,
+}
 
 /// The headers of a request that is put aside: its own, then ours. `calls` is how often models were called for it.
 pub(super) fn parked_headers(request: &Request, parking: &Parking, calls: u32) -> OwnedHeaders {

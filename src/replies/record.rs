@@ -13,7 +13,7 @@ pub(super) const HEADER_OVERHEAD: usize = 10;
 const SHORT_MESSAGE: usize = 256;
 
 /// The value and headers of the record that ends a request.
-pub(super) struct Record {
+pub(super) struct EncodedReply {
     pub(super) payload: Bytes,
     pub(super) headers: OwnedHeaders,
     /// What both take on the broker, at most.
@@ -21,20 +21,20 @@ pub(super) struct Record {
 }
 
 /// Writes the record for an outcome, in the form that this has by itself.
-pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome: &Outcome) -> Record {
+pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome: &Outcome) -> EncodedReply {
     let form = if outcome.result.is_ok() { Form::Answer } else { Form::Fault };
     record_in(form, request, correlation, outcome)
 }
 
 /// Writes the record for an outcome in some form. The short one wants a short correlation.
-pub(super) fn record_in(form: Form, request: &Request, correlation: &Correlation, outcome: &Outcome) -> Record {
+pub(super) fn record_in(form: Form, request: &Request, correlation: &Correlation, outcome: &Outcome) -> EncodedReply {
     let (mut headers, mut bytes) = (Some(OwnedHeaders::new_with_capacity(16)), 0);
     let payload = write(form, request, correlation, outcome, |key, value| {
         bytes += key.len() + value.map_or(0, <[u8]>::len) + HEADER_OVERHEAD;
         headers = headers.take().map(|headers| headers.insert(Header { key, value }));
     });
     bytes += payload.len();
-    Record { payload, headers: headers.unwrap_or_default(), bytes }
+    EncodedReply { payload, headers: headers.unwrap_or_default(), bytes }
 }
 
 /// The same record as it would come back.

@@ -55,9 +55,9 @@ pub(super) enum Form {
 
 /// Which record of an ending it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Part {
+pub(super) enum RecordKind {
     /// The dead letter.
-    Letter,
+    DeadLetter,
     /// The reply or fault, or the request if it is parked.
     Reply,
 }
@@ -131,22 +131,26 @@ impl Course {
 }
 
 /// What to try next; None is the same again. `partition`: whether the default topic's partition would be given.
-pub(super) fn recourse(cause: Cause, part: Part, course: Course, partition: bool) -> Option<Course> {
-    let next = match (part, cause) {
+pub(super) fn recourse(cause: Cause, kind: RecordKind, course: Course, partition: bool) -> Option<Course> {
+    let next = match (kind, cause) {
         (_, Cause::Passing) => return None,
         // A topic that has got partitions may have them later than the requests topic, and each of its own is read.
-        (Part::Reply, Cause::Partition) if course.parked && course.same_partition => {
+        (RecordKind::Reply, Cause::Partition) if course.parked && course.same_partition => {
             Course { same_partition: false, ..course }
         }
-        (Part::Reply, _) if course.parked => Course { parked: false, same_partition: true, ..course },
-        (Part::Letter, Cause::Topic) => return None,
-        (Part::Letter, Cause::Partition) if course.same_partition => Course { same_partition: false, ..course },
-        (Part::Letter, _) => Course { letter: course.letter.less(), ..course },
-        (Part::Reply, Cause::Partition) if course.partition => Course { partition: false, ..course },
-        (Part::Reply, Cause::Size) => course.smaller_reply(partition),
-        (Part::Reply, Cause::Topic | Cause::Partition | Cause::Record) if course.named => course.dead_letter(partition),
-        (Part::Reply, Cause::Topic) => return None,
-        (Part::Reply, Cause::Partition | Cause::Record) => course.smaller_reply(partition),
+        (RecordKind::Reply, _) if course.parked => Course { parked: false, same_partition: true, ..course },
+        (RecordKind::DeadLetter, Cause::Topic) => return None,
+        (RecordKind::DeadLetter, Cause::Partition) if course.same_partition => {
+            Course { same_partition: false, ..course }
+        }
+        (RecordKind::DeadLetter, _) => Course { letter: course.letter.less(), ..course },
+        (RecordKind::Reply, Cause::Partition) if course.partition => Course { partition: false, ..course },
+        (RecordKind::Reply, Cause::Size) => course.smaller_reply(partition),
+        (RecordKind::Reply, Cause::Topic | Cause::Partition | Cause::Record) if course.named => {
+            course.dead_letter(partition)
+        }
+        (RecordKind::Reply, Cause::Topic) => return None,
+        (RecordKind::Reply, Cause::Partition | Cause::Record) => course.smaller_reply(partition),
     };
     Some(next)
 }
@@ -280,17 +284,17 @@ mod tests {
     }
 
     /// The records of a course that can be refused.
-    fn parts(course: Course) -> impl Iterator<Item = Part> {
+    fn parts(course: Course) -> impl Iterator<Item = RecordKind> {
         let letter = !course.parked && course.letter.is_written();
         let reply = course.parked || course.reply > Form::Dropped;
-        [(letter, Part::Letter), (reply, Part::Reply)]
+        [(letter, RecordKind::DeadLetter), (reply, RecordKind::Reply)]
             .into_iter()
-            .filter_map(|(is_there, part)| is_there.then_some(part))
+            .filter_map(|(is_there, kind)| is_there.then_some(kind))
     }
 
     /// Whether the same is tried again: the error may pass, or a topic of our own has to be mended.
-    fn is_again(cause: Cause, part: Part, course: Course) -> bool {
-        let ours = !course.parked && (part == Part::Letter || !course.named);
+    fn is_again(cause: Cause, kind: RecordKind, course: Course) -> bool {
+        let ours = !course.parked && (kind == RecordKind::DeadLetter || !course.named);
         cause == Cause::Passing || cause == Cause::Topic && ours
     }
 
@@ -300,11 +304,11 @@ mod tests {
         assert!(codes.len() > 170, "{}", codes.len());
         for code in codes {
             for course in courses() {
-                for (part, partition) in parts(course).flat_map(|part| BOTH.map(|partition| (part, partition))) {
+                for (kind, partition) in parts(course).flat_map(|kind| BOTH.map(|partition| (kind, partition))) {
                     let cause = Cause::of(code);
-                    match recourse(cause, part, course, partition) {
-                        None => assert!(is_again(cause, part, course), "{code:?} {part:?} {course:?}"),
-                        Some(next) => assert!(next < course, "{code:?} {part:?} {course:?} {next:?}"),
+                    match recourse(cause, kind, course, partition) {
+                        None => assert!(is_again(cause, kind, course), "{code:?} {kind:?} {course:?}"),
+                        Some(next) => assert!(next < course, "{code:?} {kind:?} {course:?} {next:?}"),
                     }
                 }
             }
@@ -321,11 +325,11 @@ mod tests {
             let mut steps = 0;
             for (code, last, partition) in refusals {
                 let parts: Vec<_> = parts(course).collect();
-                let Some(part) = (if last { parts.last() } else { parts.first() }) else {
+                let Some(kind) = (if last { parts.last() } else { parts.first() }) else {
                     prop_assert!(course.is_lost());
                     return Ok(());
                 };
-                if let Some(next) = recourse(Cause::of(codes[code]), *part, course, partition) {
+                if let Some(next) = recourse(Cause::of(codes[code]), *kind, course, partition) {
                     course = next;
                     steps += 1;
                 }
@@ -345,8 +349,8 @@ mod tests {
             partition: true,
         };
         let mut rungs = vec![answer];
-        while let Some(part) = parts(rungs[rungs.len() - 1]).last() {
-            rungs.extend(recourse(Cause::Size, part, rungs[rungs.len() - 1], false));
+        while let Some(kind) = parts(rungs[rungs.len() - 1]).last() {
+            rungs.extend(recourse(Cause::Size, kind, rungs[rungs.len() - 1], false));
         }
         let seen: Vec<_> = rungs.iter().map(|rung| (rung.parked, rung.named, rung.letter, rung.reply)).collect();
         assert_eq!(
@@ -381,28 +385,33 @@ mod tests {
         let named = Course { named: true, ..plain };
         let lettered = Course { letter: Letter::Whole, reply: Form::Fault, ..plain };
         let cases = [
-            (E::MessageSizeTooLarge, Part::Reply, plain, Some(Course { reply: Form::Fault, ..plain })),
-            (E::UnknownPartition, Part::Reply, Course { partition: true, ..plain }, Some(plain)),
-            (E::UnknownPartition, Part::Reply, named, Some(lettered)),
-            (E::UnknownTopic, Part::Reply, named, Some(lettered)),
-            (E::InvalidRecord, Part::Reply, named, Some(lettered)),
-            (E::TopicAuthorizationFailed, Part::Reply, plain, None),
-            (E::UnknownTopic, Part::Reply, Course { named: true, ..lettered }, Some(lettered)),
-            (E::UnknownTopic, Part::Letter, lettered, None),
-            (E::BrokerTransportFailure, Part::Reply, named, None),
-            (E::UnknownPartition, Part::Letter, lettered, Some(Course { same_partition: false, ..lettered })),
-            (E::MessageSizeTooLarge, Part::Letter, lettered, Some(Course { letter: Letter::Valueless, ..lettered })),
-            (E::UnknownTopic, Part::Reply, Course { parked: true, ..plain }, Some(plain)),
+            (E::MessageSizeTooLarge, RecordKind::Reply, plain, Some(Course { reply: Form::Fault, ..plain })),
+            (E::UnknownPartition, RecordKind::Reply, Course { partition: true, ..plain }, Some(plain)),
+            (E::UnknownPartition, RecordKind::Reply, named, Some(lettered)),
+            (E::UnknownTopic, RecordKind::Reply, named, Some(lettered)),
+            (E::InvalidRecord, RecordKind::Reply, named, Some(lettered)),
+            (E::TopicAuthorizationFailed, RecordKind::Reply, plain, None),
+            (E::UnknownTopic, RecordKind::Reply, Course { named: true, ..lettered }, Some(lettered)),
+            (E::UnknownTopic, RecordKind::DeadLetter, lettered, None),
+            (E::BrokerTransportFailure, RecordKind::Reply, named, None),
+            (E::UnknownPartition, RecordKind::DeadLetter, lettered, Some(Course { same_partition: false, ..lettered })),
+            (
+                E::MessageSizeTooLarge,
+                RecordKind::DeadLetter,
+                lettered,
+                Some(Course { letter: Letter::Valueless, ..lettered }),
+            ),
+            (E::UnknownTopic, RecordKind::Reply, Course { parked: true, ..plain }, Some(plain)),
             (
                 E::UnknownPartition,
-                Part::Reply,
+                RecordKind::Reply,
                 Course { parked: true, ..plain },
                 Some(Course { parked: true, same_partition: false, ..plain }),
             ),
-            (E::BrokerTransportFailure, Part::Reply, Course { parked: true, ..plain }, None),
+            (E::BrokerTransportFailure, RecordKind::Reply, Course { parked: true, ..plain }, None),
         ];
-        for (code, part, course, next) in cases {
-            assert_eq!(recourse(Cause::of(Some(code)), part, course, false), next, "{code:?} {part:?} {course:?}");
+        for (code, kind, course, next) in cases {
+            assert_eq!(recourse(Cause::of(Some(code)), kind, course, false), next, "{code:?} {kind:?} {course:?}");
         }
         assert_eq!(Cause::of(None), Cause::Record);
     }

@@ -55,7 +55,7 @@ pub struct ShadowAnswer {
 }
 
 /// A record on its way.
-struct Sent {
+struct ShadowRecord {
     failed: bool,
     metrics: Arc<ShadowMetrics>,
 }
@@ -80,8 +80,8 @@ impl ShadowPublisher {
     pub fn publish(&self, request: &Request, primary: &Primary, shadow: &ShadowAnswer, metrics: Arc<ShadowMetrics>) {
         let correlation = Correlation::of(request);
         let record = reply_record(request, &correlation, &shadow.outcome);
-        let headers = compared(record.headers, &correlation, primary, shadow.took, &record.payload);
-        let sent = Box::new(Sent { failed: shadow.outcome.result.is_err(), metrics });
+        let headers = comparison_headers(record.headers, &correlation, primary, shadow.took, &record.payload);
+        let sent = Box::new(ShadowRecord { failed: shadow.outcome.result.is_err(), metrics });
         let record = BaseRecord::with_opaque_to(&self.topic, sent)
             .key(&correlation.id[..])
             .payload(&record.payload[..])
@@ -101,7 +101,7 @@ impl ShadowPublisher {
 }
 
 /// The headers by which the two are compared without the primary's value.
-fn compared(
+fn comparison_headers(
     headers: OwnedHeaders,
     correlation: &Correlation,
     primary: &Primary,
@@ -134,7 +134,7 @@ fn milliseconds(time: Duration) -> String {
 }
 
 impl ShadowContext {
-    fn dropped(&self, sent: &Sent, error: &KafkaError) {
+    fn dropped(&self, sent: &ShadowRecord, error: &KafkaError) {
         sent.metrics.dropped.inc();
         if let Some(unlogged) = self.log.admit(LogGate::now()) {
             warn!(%error, unlogged, "a shadow record was not taken and is dropped");
@@ -157,9 +157,9 @@ impl ClientContext for ShadowContext {
 }
 
 impl ProducerContext for ShadowContext {
-    type DeliveryOpaque = Box<Sent>;
+    type DeliveryOpaque = Box<ShadowRecord>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<ShadowRecord>) {
         match result {
             Ok(_) if sent.failed => sent.metrics.failed.inc(),
             Ok(_) => sent.metrics.answered.inc(),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn headers(primary: &Primary, took: Option<Duration>, value: &[u8]) -> Vec<(String, String)> {
-        let headers = compared(OwnedHeaders::new(), &correlation(), primary, took, value);
+        let headers = comparison_headers(OwnedHeaders::new(), &correlation(), primary, took, value);
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap()).into_owned();
         headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
     }

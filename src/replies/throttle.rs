@@ -15,20 +15,20 @@ pub(super) struct Throttle {
 
 /// The part of the statistics that is wanted here.
 #[derive(Deserialize)]
-struct Statistics {
+struct ThrottleStatistics {
     #[serde(default)]
-    brokers: std::collections::HashMap<String, Broker>,
+    brokers: std::collections::HashMap<String, BrokerThrottle>,
 }
 
 #[derive(Deserialize)]
-struct Broker {
+struct BrokerThrottle {
     #[serde(default)]
-    throttle: Window,
+    throttle: ThrottleWindow,
 }
 
 /// Milliseconds.
 #[derive(Default, Deserialize)]
-struct Window {
+struct ThrottleWindow {
     #[serde(default)]
     max: f64,
 }
@@ -40,7 +40,7 @@ impl Throttle {
 
     /// Takes in what a producer's client tells.
     pub(super) fn take(&self, producer: usize, statistics: &[u8]) {
-        let Ok(Statistics { brokers }) = serde_json::from_slice(statistics) else { return };
+        let Ok(ThrottleStatistics { brokers }) = serde_json::from_slice(statistics) else { return };
         let longest = brokers.values().map(|broker| broker.throttle.max / 1000.0).fold(0.0, f64::max);
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         if waits.len() <= producer {

@@ -20,13 +20,13 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// between two of their replies.
 pub(super) struct Partitions {
     cluster: Arc<Cluster>,
-    known: Mutex<HashMap<Arc<str>, Known>>,
+    known: Mutex<HashMap<Arc<str>, PartitionCount>>,
     /// One question at a time.
     asking: tokio::sync::Mutex<()>,
 }
 
 /// What was found out about a topic.
-struct Known {
+struct PartitionCount {
     /// None when there was no such topic.
     count: Option<i32>,
     at: Instant,
@@ -81,10 +81,10 @@ impl Partitions {
         if known.len() >= MAX_MISSING {
             known.retain(|_, known| known.count.is_some());
         }
-        known.insert(topic, Known { count, at: Instant::now() });
+        known.insert(topic, PartitionCount { count, at: Instant::now() });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, PartitionCount>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,7 +30,7 @@ pub struct Place {
 }
 
 /// Counts one that waits, for as long as it does.
-struct Waiting<'a>(&'a IntGauge);
+struct WaitingGauge<'a>(&'a IntGauge);
 
 impl Sequencer {
     pub(super) fn new(waiting: IntGauge, wait: Histogram) -> Self {
@@ -50,14 +50,14 @@ impl Sequencer {
 
 impl Place {
     /// Waits until all before it have left.
-    pub(super) async fn turn(&self) {
+    pub(in crate::replies) async fn turn(&self) {
         let Sequencer { waiting, wait, .. } = &*self.sequencer;
         let (waker, woken) = channel();
         if self.sequencer.queues().is_first(self.queue, self.number, || waker) {
             return wait.observe(0.0);
         }
         self.sequencer.moved.notify_waiters();
-        let (began, _counted) = (Instant::now(), Waiting::new(waiting));
+        let (began, _counted) = (Instant::now(), WaitingGauge::new(waiting));
         // The waker goes with the place alone, which is still there.
         let _ = woken.await;
         wait.observe(began.elapsed().as_secs_f64());
@@ -87,14 +87,14 @@ impl Drop for Place {
     }
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingGauge<'a> {
     fn new(gauge: &'a IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGauge<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -54,10 +54,10 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(7);
 
     /// Gathers jobs of that size as a transaction does.
-    fn gathered(allowance: &Allowance, job: usize, waiting: usize) -> usize {
-        let mut bytes = job;
+    fn gathered(allowance: &Allowance, publication: usize, waiting: usize) -> usize {
+        let mut bytes = publication;
         while bytes < allowance.bytes() && bytes < waiting {
-            bytes += job;
+            bytes += publication;
         }
         bytes
     }
@@ -67,15 +67,15 @@ mod tests {
         #[test]
         fn whatever_the_link_takes_a_backlog_drains(
             bytes_per_second in 20_000_usize..2_000_000_000,
-            job in 100_usize..1_000_000,
+            publication in 100_usize..1_000_000,
             before in 1_usize..MOST,
         ) {
             // One job has to be written in time.
-            prop_assume!(job * 2 < bytes_per_second * 6);
+            prop_assume!(publication * 2 < bytes_per_second * 6);
             let mut allowance = Allowance { bytes: before };
             let (mut late, mut time, mut written) = (0, 0.0, 0);
             for _ in 0..400 {
-                let bytes = gathered(&allowance, job, usize::MAX);
+                let bytes = gathered(&allowance, publication, usize::MAX);
                 let took = Duration::from_secs_f64(bytes as f64 * 2.0 / bytes_per_second as f64);
                 if took > PATIENCE {
                     allowance.late(bytes);

@@ -11,7 +11,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// The errors since the last record. Pure: it is told the time.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(Option<Streak>);
+pub(super) struct ErrorStreak(Option<Streak>);
 
 #[derive(Debug)]
 struct Streak {
@@ -21,7 +21,7 @@ struct Streak {
     why: String,
 }
 
-impl Trouble {
+impl ErrorStreak {
     /// An error has come. True for the first of a streak.
     pub(super) fn came(&mut self, why: impl Display, now: Instant) -> bool {
         let since = self.0.as_ref().map(|streak| streak.since);
@@ -57,18 +57,18 @@ mod tests {
     #[test]
     fn a_streak_is_told_once_and_lasts_until_something_can_be_read() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut trouble = Trouble::default();
-        assert!(trouble.came("no such topic", start));
-        assert!(!trouble.came("not allowed", start + 2 * second));
+        let mut errors = ErrorStreak::default();
+        assert!(errors.came("no such topic", start));
+        assert!(!errors.came("not allowed", start + 2 * second));
         assert_eq!(
-            (trouble.reason(start + 9 * second), trouble.reason(start + 10 * second)),
+            (errors.reason(start + 9 * second), errors.reason(start + 10 * second)),
             (None, Some("not allowed"))
         );
-        assert!(!trouble.is_doubtful(start + 6 * second) && trouble.is_doubtful(start + 7 * second));
-        assert!(!trouble.is_doubtful(start + 11 * second), "it was asked just now");
-        trouble.passed();
-        assert_eq!(trouble.reason(start + 20 * second), None);
-        assert!(!trouble.is_doubtful(start + 20 * second));
-        assert!(trouble.came("no such topic", start + 21 * second));
+        assert!(!errors.is_doubtful(start + 6 * second) && errors.is_doubtful(start + 7 * second));
+        assert!(!errors.is_doubtful(start + 11 * second), "it was asked just now");
+        errors.passed();
+        assert_eq!(errors.reason(start + 20 * second), None);
+        assert!(!errors.is_doubtful(start + 20 * second));
+        assert!(errors.came("no such topic", start + 21 * second));
     }
 }

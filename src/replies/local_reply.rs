@@ -8,7 +8,7 @@
 use prometheus::IntCounter;
 
 use super::address::Address;
-use super::job::Job;
+use super::publication::Publication;
 use super::record::reply_for_caller;
 use crate::callers::{Caller, Callers, ReplyRecord};
 use crate::telemetry::Metrics;
@@ -18,35 +18,36 @@ const RECORD_OVERHEAD: usize = 512;
 
 /// Hands replies to callers of this process. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Direct {
+pub(super) struct LocalReply {
     callers: Callers,
     /// Larger records may be refused, and then the caller is told that.
     largest: usize,
     answered: IntCounter,
 }
 
-impl Direct {
+impl LocalReply {
     /// `largest` is what a record may have in bytes, so that it is taken for sure.
     pub(super) fn new(callers: Callers, largest: usize, metrics: &Metrics) -> Self {
         Self { callers, largest, answered: metrics.shim_replies.with_label_values(&["direct"]) }
     }
 
     /// Answers the caller of a request that has come to its end, if he waits here.
-    pub(super) fn answer(&self, job: &mut Job) {
-        let Some(caller) = self.caller(job) else { return };
-        let reply = reply_for_caller(&job.ending.request, &job.correlation, &job.ending.outcome);
+    pub(super) fn answer(&self, publication: &mut Publication) {
+        let Some(caller) = self.caller(publication) else { return };
+        let reply =
+            reply_for_caller(&publication.ending.request, &publication.correlation, &publication.ending.outcome);
         if size(&reply) <= self.largest && caller.answer(reply) {
             self.answered.inc();
-            job.answered = true;
+            publication.answered = true;
         }
     }
 
     /// For a request that came over Kafka this ends at the address.
-    fn caller(&self, job: &Job) -> Option<Caller<'_>> {
-        let Address { topic, partition } = &job.address;
+    fn caller(&self, publication: &Publication) -> Option<Caller<'_>> {
+        let Address { topic, partition } = &publication.address;
         let is_for_the_door = self.callers.read_replies_of(topic, *partition);
-        let is_final = || job.parking().is_none() && !job.ending.ticket.is_revoked();
-        if is_for_the_door && is_final() { self.callers.of(&job.ending.request) } else { None }
+        let is_final = || publication.parking().is_none() && !publication.ending.ticket.is_revoked();
+        if is_for_the_door && is_final() { self.callers.of(&publication.ending.request) } else { None }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::session::{MAX_SESSIONS, Maker, SESSIONS, Session};
+use super::session::{MAX_SESSIONS, SESSIONS, Session, SessionFactory};
 use crate::telemetry::Flow;
 
 /// Between two attempts to make a session.
@@ -19,8 +19,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const SPARE_AFTER: Duration = Duration::from_secs(1);
 
 /// All sessions that are not at work.
-pub(super) struct Pool {
-    maker: Arc<Maker>,
+pub(super) struct SessionPool {
+    factory: Arc<SessionFactory>,
     /// The longest first: the broker may still write down what became of their transactions.
     resting: VecDeque<Session>,
     /// By their index, since when.
@@ -31,10 +31,10 @@ pub(super) struct Pool {
     flow: Flow,
 }
 
-impl Pool {
-    pub(super) fn new(maker: Arc<Maker>, opened: Vec<Session>, stop: Arc<AtomicBool>, flow: Flow) -> Self {
+impl SessionPool {
+    pub(super) fn new(factory: Arc<SessionFactory>, opened: Vec<Session>, stop: Arc<AtomicBool>, flow: Flow) -> Self {
         let (opener, receiver) = channel();
-        Self { maker, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, flow }
+        Self { factory, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, flow }
     }
 
     /// One that is at rest. Those of these indices are at work.
@@ -92,10 +92,10 @@ impl Pool {
         if rests || busy.contains(&Some(index)) || self.opening.contains_key(&index) {
             return false;
         }
-        let (maker, opener) = (self.maker.clone(), self.opener.clone());
+        let (factory, opener) = (self.factory.clone(), self.opener.clone());
         let (stop, flow) = (self.stop.clone(), self.flow.clone());
         let make = move || loop {
-            match maker.open(index) {
+            match factory.open(index) {
                 // When it is over nobody wants it any more.
                 Ok(session) => return drop(opener.send(session)),
                 Err(error) => {

@@ -12,11 +12,11 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext,
 
 use tracing::debug;
 
-use super::batch::{Refusal, Slot};
 use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
 use crate::config::Kafka;
-use crate::intake::Staged;
+use crate::intake::StagedOffsets;
 use crate::replies::limits::Limits;
+use crate::replies::recourse::RecordKind;
 use crate::replies::throttle::Throttle;
 
 /// How long one attempt of a step may take. After it the process may have been told to end.
@@ -62,8 +62,18 @@ pub(super) const SESSIONS: usize = 3;
 /// With those that take the place of others, which wait until the brokers have written down what became of their last.
 pub(super) const MAX_SESSIONS: usize = 6;
 
+/// Which record of a transaction: a job's index, and which of its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RecordId {
+    pub(super) publication: usize,
+    pub(super) kind: RecordKind,
+}
+
+/// A record that was not taken, and why.
+pub(super) type RejectedRecord = (RecordId, KafkaError);
+
 /// Makes sessions, by the instance's name and their index.
-pub(super) struct Maker {
+pub(super) struct SessionFactory {
     cluster: Arc<Cluster>,
     identity: Identity,
     limits: Limits,
@@ -80,20 +90,20 @@ pub(super) struct Session {
 
 /// Why a step did not succeed.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum StepError {
     /// The transaction has to be aborted; the session goes on.
-    Transaction(KafkaError),
+    Abortable(KafkaError),
     /// The session is of no use any more. Whether a commit took place is not known.
-    Session(KafkaError),
+    Fatal(KafkaError),
 }
 
 /// What became of the records of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum FlushOutcome {
     /// The broker has all of them.
-    All,
+    Complete,
     /// One was refused.
-    Refused,
+    Rejected,
     /// Not all were there in time.
     Late,
 }
@@ -102,12 +112,26 @@ pub(super) enum Written {
 pub(super) struct SessionContext {
     broker: BrokerContext,
     /// The records of the transaction that the broker did not take.
-    refused: Mutex<Vec<Refusal>>,
+    refused: Mutex<Vec<RejectedRecord>>,
     index: usize,
     throttle: Throttle,
 }
 
-impl Maker {
+impl RecordId {
+    /// What travels with the record through librdkafka.
+    pub(super) fn opaque(self) -> usize {
+        self.publication << 1 | usize::from(self.kind == RecordKind::DeadLetter)
+    }
+
+    pub(super) fn from_opaque(opaque: usize) -> Self {
+        Self {
+            publication: opaque >> 1,
+            kind: if opaque & 1 == 1 { RecordKind::DeadLetter } else { RecordKind::Reply },
+        }
+    }
+}
+
+impl SessionFactory {
     pub(super) fn new(
         config: &Kafka,
         cluster: Arc<Cluster>,
@@ -161,14 +185,14 @@ impl Session {
         self.producer.poll(Duration::ZERO);
     }
 
-    pub(super) fn begin(&self) -> Result<(), Broken> {
+    pub(super) fn begin(&self) -> Result<(), StepError> {
         self.take_refused();
         self.producer.begin_transaction().map_err(classify)
     }
 
     /// Waits until the broker has all records of a transaction that began then, or until that is not to be expected in
     /// time any more.
-    pub(super) fn flush(&self, began: Instant) -> Written {
+    pub(super) fn flush(&self, began: Instant) -> FlushOutcome {
         // The library's own way looks ten times a second. To be polled for less than a millisecond it takes as "do not
         // wait", again and again until the time is over, so the thread sleeps instead.
         let until = (began + self.for_records).max(Instant::now() + AT_LEAST);
@@ -177,15 +201,15 @@ impl Session {
             self.poll();
             let now_left = self.producer.in_flight_count();
             if self.has_refused() {
-                return Written::Refused;
+                return FlushOutcome::Rejected;
             }
             if now_left == 0 {
-                return Written::All;
+                return FlushOutcome::Complete;
             }
             if now_left != left {
                 (left, progress) = (now_left, Instant::now());
             } else if progress.elapsed() > STANDSTILL || Instant::now() > until {
-                return Written::Late;
+                return FlushOutcome::Late;
             } else {
                 thread::sleep(LOOK);
             }
@@ -193,44 +217,44 @@ impl Session {
     }
 
     /// The same without waiting; None while they are under way. How long nothing is written does not matter here.
-    pub(super) fn written(&self, began: Instant) -> Option<Written> {
+    pub(super) fn written(&self, began: Instant) -> Option<FlushOutcome> {
         self.poll();
         if self.has_refused() {
-            Some(Written::Refused)
+            Some(FlushOutcome::Rejected)
         } else if self.producer.in_flight_count() == 0 {
-            Some(Written::All)
+            Some(FlushOutcome::Complete)
         } else {
-            (began.elapsed() > self.for_records).then_some(Written::Late)
+            (began.elapsed() > self.for_records).then_some(FlushOutcome::Late)
         }
     }
 
     /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever time
     /// it is given (its issues 5456 and 5511), so another thread waits for it: one that is stuck is left behind, and its
     /// client with it, until a broker comes or goes. What it may still send then has been fenced.
-    pub(super) fn add_offsets(&self, staged: Staged) -> Result<(), Broken> {
+    pub(super) fn add_offsets(&self, staged: StagedOffsets) -> Result<(), StepError> {
         let (tell, told) = channel();
         let producer = self.producer.clone();
         let add = move || {
-            let Staged { offsets, group } = staged;
+            let StagedOffsets { offsets, group } = staged;
             let added = persist(&producer, |producer| producer.send_offsets_to_transaction(&offsets, &group, TRY));
             // Nobody listens any more when it took too long.
             let _ = tell.send(added);
         };
-        let stuck = || Broken::Session(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
+        let stuck = || StepError::Fatal(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
         thread::Builder::new().name("offsets".to_owned()).spawn(add).map_err(|_| stuck())?;
         told.recv_timeout(STUCK).unwrap_or_else(|_| Err(stuck()))
     }
 
-    pub(super) fn commit(&self) -> Result<(), Broken> {
+    pub(super) fn commit(&self) -> Result<(), StepError> {
         persist(&self.producer, |producer| producer.commit_transaction(TRY))
     }
 
-    pub(super) fn abort(&self) -> Result<(), Broken> {
+    pub(super) fn abort(&self) -> Result<(), StepError> {
         // librdkafka waits for the records under way, and leaves it to us to take in what became of them.
         let (began, mut purged) = (Instant::now(), None::<Instant>);
         while self.producer.in_flight_count() > 0 {
             if began.elapsed() > ABORT {
-                return Err(Broken::Session(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+                return Err(StepError::Fatal(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
             }
             if purged.is_none_or(|purged| purged.elapsed() > PURGE) {
                 self.producer.purge(PurgeConfig::default().queue());
@@ -244,7 +268,7 @@ impl Session {
 
     /// Leaves a transaction as it is to the next producer of this name, which has it aborted. Comes back with the records
     /// that were not written, as far as is known.
-    pub(super) fn leave(self) -> Vec<Refusal> {
+    pub(super) fn leave(self) -> Vec<RejectedRecord> {
         self.producer.purge(PurgeConfig::default().queue().inflight());
         let began = Instant::now();
         while self.producer.in_flight_count() > 0 && began.elapsed() < PURGE {
@@ -266,7 +290,7 @@ impl Session {
     }
 
     /// The records of the transaction that the broker did not take.
-    pub(super) fn take_refused(&self) -> Vec<Refusal> {
+    pub(super) fn take_refused(&self) -> Vec<RejectedRecord> {
         std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -275,16 +299,16 @@ impl Session {
     }
 }
 
-impl Broken {
+impl StepError {
     pub(super) fn into_error(self) -> KafkaError {
         match self {
-            Self::Transaction(error) | Self::Session(error) => error,
+            Self::Abortable(error) | Self::Fatal(error) => error,
         }
     }
 
     pub(super) fn error(&self) -> &KafkaError {
         match self {
-            Self::Transaction(error) | Self::Session(error) => error,
+            Self::Abortable(error) | Self::Fatal(error) => error,
         }
     }
 
@@ -298,7 +322,7 @@ impl Broken {
 
     /// Whether librdkafka never came back from a step.
     pub(super) fn is_stuck(&self) -> bool {
-        matches!(self, Self::Session(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))
+        matches!(self, Self::Fatal(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))
     }
 }
 
@@ -306,7 +330,7 @@ impl Broken {
 fn persist(
     producer: &BaseProducer<SessionContext>,
     step: impl Fn(&BaseProducer<SessionContext>) -> Result<(), KafkaError>,
-) -> Result<(), Broken> {
+) -> Result<(), StepError> {
     let until = Instant::now() + PERSIST;
     loop {
         let Err(error) = step(producer) else { return Ok(()) };
@@ -323,10 +347,12 @@ fn is_for_want_of_time(error: &KafkaError) -> bool {
     }
 }
 
-fn classify(error: KafkaError) -> Broken {
+fn classify(error: KafkaError) -> StepError {
     match &error {
-        KafkaError::Transaction(cause) if cause.txn_requires_abort() && !cause.is_fatal() => Broken::Transaction(error),
-        _ => Broken::Session(error),
+        KafkaError::Transaction(cause) if cause.txn_requires_abort() && !cause.is_fatal() => {
+            StepError::Abortable(error)
+        }
+        _ => StepError::Fatal(error),
     }
 }
 
@@ -352,7 +378,7 @@ impl ProducerContext for SessionContext {
         match result {
             Ok(_) => self.broker.health().answered(),
             Err((error, _)) => {
-                let refused = (Slot::from_opaque(opaque), error.clone());
+                let refused = (RecordId::from_opaque(opaque), error.clone());
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
             }
         }

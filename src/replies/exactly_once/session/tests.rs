@@ -18,13 +18,13 @@ type Mock = MockCluster<'static, DefaultProducerContext>;
 
 const TOPIC: &str = "replies";
 
-fn maker(mock: &Mock) -> Maker {
+fn factory(mock: &Mock) -> SessionFactory {
     let config =
         Kafka { bootstrap_servers: mock.bootstrap_servers(), instance_id: Some("a".to_owned()), ..Kafka::default() };
     mock.create_topic(TOPIC, 1, 1).unwrap();
     let cluster = Arc::new(Cluster::new(&config).unwrap());
     let throttle = Throttle::new(prometheus::Gauge::new("throttle", "seconds").unwrap());
-    Maker::new(&config, cluster, Identity::of(&config).unwrap(), Limits::default(), throttle)
+    SessionFactory::new(&config, cluster, Identity::of(&config).unwrap(), Limits::default(), throttle)
 }
 
 fn send(session: &Session) {
@@ -32,12 +32,12 @@ fn send(session: &Session) {
 }
 
 /// Whether a transaction is committed or what it needs, when the coordinator answers its end so.
-fn commit_refused_with(errors: &[RDKafkaRespErr]) -> Result<(), Broken> {
+fn commit_refused_with(errors: &[RDKafkaRespErr]) -> Result<(), StepError> {
     let mock = Mock::new(1).unwrap();
-    let session = maker(&mock).open(0).unwrap();
+    let session = factory(&mock).open(0).unwrap();
     session.begin().unwrap();
     send(&session);
-    assert_eq!(session.flush(Instant::now()), Written::All);
+    assert_eq!(session.flush(Instant::now()), FlushOutcome::Complete);
     mock.request_errors(RDKafkaApiKey::EndTxn, errors);
     let committed = session.commit();
     drop_in_time(session);
@@ -66,19 +66,19 @@ fn a_refusal_that_passes_is_waited_out() {
 #[test]
 fn one_that_was_taken_over_is_known_as_such() {
     let broken = commit_refused_with(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]).unwrap_err();
-    assert!(matches!(broken, Broken::Session(_)) && broken.is_fenced(), "{broken:?}");
+    assert!(matches!(broken, StepError::Fatal(_)) && broken.is_fenced(), "{broken:?}");
 }
 
 #[test]
 fn a_record_that_is_refused_spoils_its_transaction() {
     let mock = Mock::new(1).unwrap();
-    let session = maker(&mock).open(0).unwrap();
+    let session = factory(&mock).open(0).unwrap();
     session.begin().unwrap();
     mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
     send(&session);
-    assert_eq!(session.flush(Instant::now()), Written::Refused);
+    assert_eq!(session.flush(Instant::now()), FlushOutcome::Rejected);
     assert!(session.has_refused());
-    assert!(matches!(session.commit().unwrap_err(), Broken::Transaction(_)));
+    assert!(matches!(session.commit().unwrap_err(), StepError::Abortable(_)));
     session.abort().unwrap();
     let refused = session.take_refused();
     assert_eq!(refused[0].1.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge));
@@ -88,18 +88,18 @@ fn a_record_that_is_refused_spoils_its_transaction() {
 #[test]
 fn one_that_is_fenced_while_it_gives_up_does_not_hold_up_the_next() {
     let mock = Mock::new(1).unwrap();
-    let maker = maker(&mock);
-    let session = maker.open(0).unwrap();
+    let factory = factory(&mock);
+    let session = factory.open(0).unwrap();
     session.begin().unwrap();
     send(&session);
-    assert_eq!(session.flush(Instant::now()), Written::All);
+    assert_eq!(session.flush(Instant::now()), FlushOutcome::Complete);
     mock.request_errors(RDKafkaApiKey::EndTxn, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
     assert!(session.abort().is_err());
     drop_in_time(session);
-    let next = maker.open(0).unwrap();
+    let next = factory.open(0).unwrap();
     next.begin().unwrap();
     send(&next);
-    assert_eq!(next.flush(Instant::now()), Written::All);
+    assert_eq!(next.flush(Instant::now()), FlushOutcome::Complete);
     next.commit().unwrap();
     drop_in_time(next);
 }
@@ -107,10 +107,10 @@ fn one_that_is_fenced_while_it_gives_up_does_not_hold_up_the_next() {
 #[test]
 fn one_with_records_under_way_that_the_broker_never_takes_ends_in_time() {
     let mock = Mock::new(1).unwrap();
-    let session = maker(&mock).open(0).unwrap();
+    let session = factory(&mock).open(0).unwrap();
     session.begin().unwrap();
     send(&session);
-    assert_eq!(session.flush(Instant::now()), Written::All);
+    assert_eq!(session.flush(Instant::now()), FlushOutcome::Complete);
     mock.broker_down(1).unwrap();
     send(&session);
     drop_in_time(session);
@@ -119,20 +119,30 @@ fn one_with_records_under_way_that_the_broker_never_takes_ends_in_time() {
 #[test]
 fn one_that_waits_for_ever_for_the_groups_coordinator_is_given_up() {
     let mock = Mock::new(2).unwrap();
-    let session = maker(&mock).open(0).unwrap();
+    let session = factory(&mock).open(0).unwrap();
     mock.coordinator(MockCoordinator::Transaction("a.0".to_owned()), 1).unwrap();
     mock.coordinator(MockCoordinator::Group("g".to_owned()), 2).unwrap();
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).set("group.id", "g").create().unwrap();
     session.begin().unwrap();
     send(&session);
-    assert_eq!(session.flush(Instant::now()), Written::All);
+    assert_eq!(session.flush(Instant::now()), FlushOutcome::Complete);
     mock.broker_down(2).unwrap();
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(TOPIC, 0, Offset::Offset(1)).unwrap();
     let began = Instant::now();
-    let broken = session.add_offsets(Staged { offsets, group: consumer.group_metadata().unwrap() }).unwrap_err();
-    assert!(matches!(broken, Broken::Session(_)), "{broken:?}");
+    let broken = session.add_offsets(StagedOffsets { offsets, group: consumer.group_metadata().unwrap() }).unwrap_err();
+    assert!(matches!(broken, StepError::Fatal(_)), "{broken:?}");
     assert!(began.elapsed() < STUCK * 2);
     session.discard();
+}
+
+#[test]
+fn a_slot_survives_its_way_through_librdkafka() {
+    for id in [
+        RecordId { publication: 0, kind: RecordKind::Reply },
+        RecordId { publication: 7, kind: RecordKind::DeadLetter },
+    ] {
+        assert_eq!(RecordId::from_opaque(id.opaque()), id);
+    }
 }

@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::info;
 
-use super::batch::{Batch, Refusal};
-use super::session::{Broken, Session, Written};
+use super::batch::TransactionBatch;
+use super::session::{FlushOutcome, RejectedRecord, Session, StepError};
 use crate::broker::BrokerError;
 use crate::intake::Offsets;
 
 /// The thread. One transaction is concluded at a time: what the next commits depends on what became of this one.
-pub(super) struct Concluder {
-    transactions: Sender<(Session, Batch)>,
-    concluded: Receiver<Concluded>,
+pub(super) struct TransactionCommitter {
+    transactions: Sender<(Session, TransactionBatch)>,
+    finished: Receiver<FinishedTransaction>,
     /// Which session is with the thread.
     busy: Option<usize>,
 }
 
 /// A transaction that is over.
-pub(super) struct Concluded {
-    pub(super) batch: Batch,
-    pub(super) outcome: Outcome,
+pub(super) struct FinishedTransaction {
+    pub(super) batch: TransactionBatch,
+    pub(super) outcome: TransactionOutcome,
     /// Which session it was.
     pub(super) index: usize,
     /// The session; nothing when its transaction is left to the next of its name; or why it is of no use any more.
-    pub(super) session: Result<Option<Session>, Broken>,
+    pub(super) session: Result<Option<Session>, StepError>,
     /// The records that were not taken, or not in time.
-    pub(super) refused: Vec<Refusal>,
+    pub(super) refused: Vec<RejectedRecord>,
     /// Why nothing is committed.
     pub(super) reason: Option<KafkaError>,
     /// How long its records took to be written, from the first on.
@@ -40,7 +40,7 @@ pub(super) struct Concluded {
 
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TransactionOutcome {
     Committed,
     /// It came to nothing.
     Aborted,
@@ -50,11 +50,11 @@ pub(super) enum Outcome {
     Unknown,
 }
 
-impl Concluder {
+impl TransactionCommitter {
     /// Starts the thread, which ends when this is dropped.
     pub(super) fn start(offsets: Offsets) -> Result<Self, BrokerError> {
-        let (transactions, receiver) = channel::<(Session, Batch)>();
-        let (sender, concluded) = channel();
+        let (transactions, receiver) = channel::<(Session, TransactionBatch)>();
+        let (sender, finished) = channel();
         let run = move || {
             while let Ok((session, batch)) = receiver.recv() {
                 if sender.send(conclude(session, batch, &offsets)).is_err() {
@@ -64,11 +64,11 @@ impl Concluder {
         };
         let thread = thread::Builder::new().name("commits".to_owned()).spawn(run);
         thread.map_err(|_| BrokerError::Interrupted)?;
-        Ok(Self { transactions, concluded, busy: None })
+        Ok(Self { transactions, finished, busy: None })
     }
 
     /// Has a transaction concluded. Not while another is.
-    pub(super) fn conclude(&mut self, session: Session, batch: Batch) {
+    pub(super) fn commit(&mut self, session: Session, batch: TransactionBatch) {
         self.busy = Some(session.index());
         // The thread ends only with us.
         let _ = self.transactions.send((session, batch));
@@ -80,23 +80,23 @@ impl Concluder {
     }
 
     /// The transaction, if it is over.
-    pub(super) fn take(&mut self) -> Option<Concluded> {
-        self.concluded.try_recv().ok().inspect(|_| self.busy = None)
+    pub(super) fn take(&mut self) -> Option<FinishedTransaction> {
+        self.finished.try_recv().ok().inspect(|_| self.busy = None)
     }
 
     /// Waits until the transaction is over. None when there is none.
-    pub(super) fn wait(&mut self) -> Option<Concluded> {
-        self.busy.take().and_then(|_| self.concluded.recv().ok())
+    pub(super) fn wait(&mut self) -> Option<FinishedTransaction> {
+        self.busy.take().and_then(|_| self.finished.recv().ok())
     }
 }
 
-fn conclude(session: Session, batch: Batch, offsets: &Offsets) -> Concluded {
+fn conclude(session: Session, batch: TransactionBatch, offsets: &Offsets) -> FinishedTransaction {
     let (began, index) = (Instant::now(), session.index());
-    let (end, written) = commit(&session, &batch, offsets);
+    let (end, written) = attempt_commit(&session, &batch, offsets);
     let (mut reason, mut refused) = (None, Vec::new());
     let (outcome, session) = match end {
-        End::Committed => (Outcome::Committed, Ok(Some(session))),
-        End::Late => {
+        CommitAttempt::Committed => (TransactionOutcome::Committed, Ok(Some(session))),
+        CommitAttempt::Late => {
             info!(
                 bytes = batch.bytes(),
                 requests = batch.len(),
@@ -104,9 +104,9 @@ fn conclude(session: Session, batch: Batch, offsets: &Offsets) -> Concluded {
             );
             reason = Some(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
             refused = session.leave();
-            (Outcome::Late, Ok(None))
+            (TransactionOutcome::Late, Ok(None))
         }
-        End::Void { because, error } => {
+        CommitAttempt::Abort { because, error } => {
             let error_text = error.as_ref().map(ToString::to_string);
             info!(because, error = error_text, "a transaction is aborted; its replies go into others");
             reason = error;
@@ -119,83 +119,83 @@ fn conclude(session: Session, batch: Batch, offsets: &Offsets) -> Concluded {
                     Err(broken)
                 }
             };
-            (Outcome::Aborted, session)
+            (TransactionOutcome::Aborted, session)
         }
-        End::Broken { broken, is_unknown } => {
+        CommitAttempt::SessionLost { broken, is_unknown } => {
             refused = session.take_refused();
             session.discard();
-            (if is_unknown { Outcome::Unknown } else { Outcome::Aborted }, Err(broken))
+            (if is_unknown { TransactionOutcome::Unknown } else { TransactionOutcome::Aborted }, Err(broken))
         }
     };
-    Concluded { batch, outcome, index, session, refused, reason, written, took: began.elapsed() }
+    FinishedTransaction { batch, outcome, index, session, refused, reason, written, took: began.elapsed() }
 }
 
 /// How an attempt to commit has ended.
-enum End {
+enum CommitAttempt {
     Committed,
     /// Its records were not there in time.
     Late,
     /// It has to be aborted.
-    Void {
+    Abort {
         because: &'static str,
         error: Option<KafkaError>,
     },
     /// The session is of no use any more; whether the commit was under way.
-    Broken {
-        broken: Broken,
+    SessionLost {
+        broken: StepError,
         is_unknown: bool,
     },
 }
 
-impl End {
+impl CommitAttempt {
     fn void(because: &'static str) -> Self {
-        Self::Void { because, error: None }
+        Self::Abort { because, error: None }
     }
 
-    fn of(broken: Broken, is_unknown: bool) -> Self {
+    fn of(broken: StepError, is_unknown: bool) -> Self {
         match broken {
-            Broken::Transaction(error) => {
-                Self::Void { because: "the coordinator does not take it", error: Some(error) }
+            StepError::Abortable(error) => {
+                Self::Abort { because: "the coordinator does not take it", error: Some(error) }
             }
-            broken @ Broken::Session(_) => Self::Broken { broken, is_unknown },
+            broken @ StepError::Fatal(_) => Self::SessionLost { broken, is_unknown },
         }
     }
 }
 
 /// The end, and how long after the first of its records the last was written.
-fn commit(session: &Session, batch: &Batch, offsets: &Offsets) -> (End, Duration) {
+fn attempt_commit(session: &Session, batch: &TransactionBatch, offsets: &Offsets) -> (CommitAttempt, Duration) {
     let flushed = flush(session, batch);
     let written = batch.began().elapsed();
     (flushed.map_or_else(|end| end, |()| commit_written(session, batch, offsets)), written)
 }
 
 /// Waits until all records are written.
-fn flush(session: &Session, batch: &Batch) -> Result<(), End> {
+fn flush(session: &Session, batch: &TransactionBatch) -> Result<(), CommitAttempt> {
     if batch.is_empty() {
-        return Err(End::void("its requests have gone to another owner"));
+        return Err(CommitAttempt::void("its requests have gone to another owner"));
     }
     if batch.is_spoilt() {
-        return Err(End::void("a record was refused"));
+        return Err(CommitAttempt::void("a record was refused"));
     }
     match session.flush(batch.began()) {
-        Written::All => Ok(()),
-        Written::Refused => Err(End::void("the broker has refused a record")),
-        Written::Late => Err(End::Late),
+        FlushOutcome::Complete => Ok(()),
+        FlushOutcome::Rejected => Err(CommitAttempt::void("the broker has refused a record")),
+        FlushOutcome::Late => Err(CommitAttempt::Late),
     }
 }
 
-fn commit_written(session: &Session, batch: &Batch, offsets: &Offsets) -> End {
-    let Ok(staged) = offsets.stage(&batch.claims()) else {
-        return End::void("a partition has gone to another owner");
+fn commit_written(session: &Session, batch: &TransactionBatch, offsets: &Offsets) -> CommitAttempt {
+    let Ok(staged) = offsets.stage(&batch.requests()) else {
+        return CommitAttempt::void("a partition has gone to another owner");
     };
     if let Err(broken) = session.add_offsets(staged) {
-        return End::of(broken, false);
+        return CommitAttempt::of(broken, false);
     }
     if offsets.are_lost() {
-        return End::void("the partitions are lost");
+        return CommitAttempt::void("the partitions are lost");
     }
     match session.commit() {
-        Ok(()) => End::Committed,
-        Err(broken) => End::of(broken, true),
+        Ok(()) => CommitAttempt::Committed,
+        Err(broken) => CommitAttempt::of(broken, true),
     }
 }

@@ -11,86 +11,66 @@
 mod admission;
 mod allowance;
 mod batch;
-mod concluder;
-mod held;
+mod committer;
+mod deferred;
+mod fencing;
+mod metrics;
 mod pool;
 mod session;
-mod transactor;
-mod twins;
+mod sessions;
+mod transaction_loop;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::address::AllowedTopics;
-use super::counts::Counts;
-use super::directory::Directory;
-use super::job::Job;
-use super::outgoing::Graveyard;
-use super::publisher::Parts;
+use super::parts::Parts;
+use super::publication::Publication;
 use crate::broker::{BrokerError, Identity};
-use crate::config::{Kafka, Ordering as Order};
+use crate::config::{Kafka, Ordering as ReplyOrdering};
 use crate::intake::Offsets;
-use crate::telemetry::{Flow, Metrics};
-use session::{Maker, SESSIONS, Session};
-use transactor::Transactor;
+use crate::telemetry::Metrics;
+use session::{SESSIONS, SessionFactory};
+use transaction_loop::{LoopParts, TransactionLoop};
 
 /// Takes jobs to the thread that puts them into transactions. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Transactions {
-    jobs: Sender<Job>,
-    shared: Arc<Shared>,
+pub(super) struct ExactlyOnce {
+    publications: Sender<Publication>,
+    shared: Arc<LoopHandle>,
 }
 
-struct Shared {
+struct LoopHandle {
     stop: Arc<AtomicBool>,
     /// Until it begins.
-    prepared: Mutex<Option<Prepared>>,
+    prepared: Mutex<Option<LoopParts>>,
     /// Closed when the thread has ended.
     ended: Mutex<Option<Receiver<()>>>,
 }
 
-/// All that the thread needs but the offsets, which come with the intake.
-struct Prepared {
-    jobs: Receiver<Job>,
-    maker: Arc<Maker>,
-    opened: Vec<Session>,
-    interval: Duration,
-    ordered: bool,
-    allowed: Arc<AllowedTopics>,
-    graveyard: Graveyard,
-    directory: Directory,
-    counts: Counts,
-    flow: Flow,
-    stop: Arc<AtomicBool>,
-    metrics: Metrics,
-    failed: CancellationToken,
-}
-
-impl Transactions {
+impl ExactlyOnce {
     /// Sees that the broker's transactions are real, and closes what an earlier process of this name has left open.
     /// Blocks; not for the runtime's workers.
     pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
-        let Parts { cluster, allowed, graveyard, counts, limits, directory, throttle, flow, failed } = parts;
+        let Parts { cluster, allowed, dead_letters, counts, limits, directory, throttle, flow, failed } = parts;
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
-        let maker = Arc::new(Maker::new(config, cluster, identity, limits, throttle));
-        let opened = (0..SESSIONS).map(|index| maker.open(index)).collect::<Result<_, _>>()?;
-        let (sender, jobs) = channel();
+        let factory = Arc::new(SessionFactory::new(config, cluster, identity, limits, throttle));
+        let opened = (0..SESSIONS).map(|index| factory.open(index)).collect::<Result<_, _>>()?;
+        let (sender, publications) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let prepared = Prepared {
-            jobs,
-            maker,
+        let prepared = LoopParts {
+            publications,
+            factory,
             opened,
             interval: config.transaction_interval,
-            ordered: config.ordering != Order::Unordered,
+            ordered: config.ordering != ReplyOrdering::Unordered,
             allowed,
-            graveyard,
+            dead_letters,
             directory,
             counts,
             flow,
@@ -98,8 +78,8 @@ impl Transactions {
             metrics: metrics.clone(),
             failed,
         };
-        let shared = Shared { stop, prepared: Mutex::new(Some(prepared)), ended: Mutex::new(None) };
-        Ok(Self { jobs: sender, shared: Arc::new(shared) })
+        let shared = LoopHandle { stop, prepared: Mutex::new(Some(prepared)), ended: Mutex::new(None) };
+        Ok(Self { publications: sender, shared: Arc::new(shared) })
     }
 
     /// Starts the thread.
@@ -109,10 +89,9 @@ impl Transactions {
         };
         let (alive, ended) = channel();
         *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
-        let shared = self.shared.clone();
-        let transactor = Transactor::new(prepared, offsets, move || shared.stop.load(Ordering::Acquire))?;
+        let transaction_loop = TransactionLoop::new(prepared, offsets)?;
         let run = move || {
-            transactor.run();
+            transaction_loop.run();
             drop::<Sender<()>>(alive);
         };
         thread::Builder::new()
@@ -123,17 +102,16 @@ impl Transactions {
     }
 
     /// What is sent is bounded by what is under way, so this never waits.
-    pub(super) fn send(&self, job: Job) {
+    pub(super) fn send(&self, publication: Publication) {
         // The receiver is gone only when the process is about to be.
-        let _ = self.jobs.send(job);
+        let _ = self.publications.send(publication);
     }
 
     /// Ends the thread once everything that was handed over is committed, and waits for that, this long at most.
     pub(super) fn finish(&self, timeout: Duration) {
         self.shared.stop.store(true, Ordering::Release);
         let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let in_time =
-            ended.is_none_or(|ended| ended.recv_timeout(timeout) != Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+        let in_time = ended.is_none_or(|ended| ended.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout));
         if !in_time {
             warn!("the last transaction is not decided; its requests will be answered again, unless it was committed");
         }

@@ -1,0 +1,222 @@
+//! Which jobs may share a transaction: those of which it is known that their records will be taken. One of which it is
+//! not known has a transaction of its own, and one that cannot be written now waits, so that neither decides over others.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::super::address::AllowedTopics;
+use super::super::counts::Counts;
+use super::super::directory::{TopicDirectory, WriteStatus};
+use super::super::outgoing::DeadLetterTopic;
+use super::super::publication::Publication;
+use super::super::recourse::{Cause, RecordKind};
+
+/// Between two attempts at a place that took nothing in time, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// So many topics are remembered that callers have named. Each that is forgotten has to prove itself again.
+const MAX_PROVEN: usize = 1_000;
+
+/// A partition of a topic; without a number whichever it is.
+pub(super) type Destination = (Arc<str>, Option<i32>);
+
+/// What is known of the places that records go to, from the directory and from what became of records before.
+pub(super) struct TransactionAdmission {
+    pub(super) directory: TopicDirectory,
+    pub(super) allowed: Arc<AllowedTopics>,
+    pub(super) dead_letters: DeadLetterTopic,
+    counts: Counts,
+    /// Topics named by callers, to which something was committed.
+    proven: HashSet<Arc<str>>,
+    stalled: HashMap<Destination, StalledDestination>,
+    /// When a transaction was committed last.
+    committed: Instant,
+}
+
+/// A place that has taken nothing in time.
+struct StalledDestination {
+    since: Instant,
+    /// When it is tried again.
+    until: Instant,
+    pause: Duration,
+    /// Whether others were served while it was tried, so that it is not the brokers as a whole.
+    is_alone: bool,
+}
+
+/// With whom a job travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// With all others.
+    Shared,
+    /// In a transaction of its own.
+    Alone,
+    /// With nobody now.
+    Deferred,
+}
+
+impl TransactionAdmission {
+    pub(super) fn new(
+        directory: TopicDirectory,
+        allowed: Arc<AllowedTopics>,
+        dead_letters: DeadLetterTopic,
+        counts: Counts,
+    ) -> Self {
+        Self {
+            directory,
+            allowed,
+            dead_letters,
+            counts,
+            proven: HashSet::new(),
+            stalled: HashMap::new(),
+            committed: Instant::now(),
+        }
+    }
+
+    /// With whom a job travels, on the first way of its ladder that is not known to be barred.
+    pub(super) fn isolation(&self, publication: &mut Publication) -> Isolation {
+        loop {
+            let mut verdict = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
+            let mut barred = None;
+            for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
+                match self.look(publication, kind) {
+                    Ok(found) => verdict = verdict.max(found),
+                    Err((cause, code)) => barred = Some((kind, cause, code)),
+                }
+            }
+            let Some((kind, cause, code)) = barred else { return verdict };
+            self.counts.refused(Some(code));
+            if !publication.refused(kind, cause, &code, &self.allowed) {
+                return Isolation::Deferred;
+            }
+        }
+    }
+
+    /// How it stands with one of its records, or why that is barred.
+    fn look(&self, publication: &Publication, kind: RecordKind) -> Result<Isolation, (Cause, RDKafkaErrorCode)> {
+        let Some(target) = publication.target(kind, &self.dead_letters) else { return Ok(Isolation::Shared) };
+        let is_own = self.directory.is_own(target.topic);
+        match self.directory.write_status(target.topic, target.partition, target.key.as_deref()) {
+            WriteStatus::Writable => {}
+            WriteStatus::Unknown => return Ok(Isolation::Deferred),
+            // It is an operator's to mend, and librdkafka finds out when that is done.
+            WriteStatus::NoTopic(_) if is_own => return Ok(Isolation::Alone),
+            WriteStatus::NoTopic(code) => return Err((Cause::Topic, code)),
+            WriteStatus::NoPartition => return Err((Cause::Partition, RDKafkaErrorCode::UnknownPartition)),
+            WriteStatus::NoLeader(since) if kind == RecordKind::Reply && publication.waits_no_longer(since) => {
+                return Err((Cause::Topic, RDKafkaErrorCode::LeaderNotAvailable));
+            }
+            WriteStatus::NoLeader(_) => return Ok(Isolation::Deferred),
+        }
+        if publication.bytes_at_most(kind, &self.dead_letters) > self.directory.largest_record(target.topic) {
+            let record = publication.record(kind, &self.dead_letters);
+            if record.is_some_and(|record| record.bytes > self.directory.largest_record(&record.topic)) {
+                return Err((Cause::Size, RDKafkaErrorCode::MessageSizeTooLarge));
+            }
+        }
+        let stall = match self.stalled.is_empty() {
+            true => None,
+            false => {
+                let partition = self.directory.partition(target.topic, target.partition, target.key.as_deref());
+                self.stalled.get(&(target.topic.clone(), partition))
+            }
+        };
+        match stall {
+            // One after another tries, and those between them need not.
+            Some(stall) if Instant::now() >= stall.until => Ok(Isolation::Alone),
+            Some(stall) if kind == RecordKind::Reply && stall.is_alone && publication.waits_no_longer(stall.since) => {
+                Err((Cause::Topic, RDKafkaErrorCode::MessageTimedOut))
+            }
+            Some(_) => Ok(Isolation::Deferred),
+            None if is_own || self.proven.contains(target.topic) => Ok(Isolation::Shared),
+            None => Ok(Isolation::Alone),
+        }
+    }
+
+    /// Where each of a job's records goes.
+    pub(super) fn destinations(&self, publication: &Publication) -> impl Iterator<Item = (RecordKind, Destination)> {
+        [RecordKind::DeadLetter, RecordKind::Reply].into_iter().filter_map(|kind| {
+            let target = publication.target(kind, &self.dead_letters)?;
+            let partition = self.directory.partition(target.topic, target.partition, target.key.as_deref());
+            Some((kind, (target.topic.clone(), partition)))
+        })
+    }
+
+    /// The records of these jobs are there: where they went there is room for others.
+    pub(super) fn committed(&mut self, publications: &[Publication]) {
+        self.committed = Instant::now();
+        for publication in publications {
+            if !self.stalled.is_empty() {
+                let destinations: Vec<_> = self.destinations(publication).map(|(_, destination)| destination).collect();
+                self.stalled.retain(|destination, _| !destinations.contains(destination));
+            }
+            if publication.course.named
+                && !publication.course.parked
+                && !self.proven.contains(&publication.address.topic)
+            {
+                if self.proven.len() >= MAX_PROVEN {
+                    self.proven.clear();
+                }
+                self.proven.insert(publication.address.topic.clone());
+            }
+        }
+    }
+
+    /// A place has taken nothing in time, or not now.
+    pub(super) fn stall(&mut self, destination: &Destination) {
+        let (now, committed) = (Instant::now(), self.committed);
+        self.directory.look_up(&destination.0);
+        if self.stalled.len() >= MAX_PROVEN {
+            self.stalled.clear();
+        }
+        self.stalled
+            .entry(destination.clone())
+            .and_modify(|stall| {
+                stall.is_alone |= committed > stall.since;
+                stall.until = now + stall.pause;
+                stall.pause = (stall.pause * 2).min(LONGEST_PAUSE);
+            })
+            // Once at once, by itself: perhaps it was not its fault.
+            .or_insert(StalledDestination { since: now, until: now, pause: FIRST_PAUSE, is_alone: false });
+    }
+
+    /// A record was refused: another goes in its place, apart from others.
+    pub(super) fn refused(&mut self, publication: &mut Publication, kind: RecordKind, cause: Cause, why: &dyn Display) {
+        let place = self.destinations(publication).find_map(|(of, destination)| (of == kind).then_some(destination));
+        if cause == Cause::Passing {
+            place.iter().for_each(|place| self.stall(place));
+            return;
+        }
+        self.proven.remove(&publication.address.topic);
+        self.directory.look_up(&publication.address.topic);
+        // A batch is refused as a whole; what seems to fit is sent once more by itself.
+        let seems_to_fit = || {
+            let record = publication.record(kind, &self.dead_letters);
+            record.is_some_and(|record| record.bytes <= self.directory.largest_record(&record.topic))
+        };
+        if cause == Cause::Size && !publication.was_refused && seems_to_fit() {
+            publication.was_refused = true;
+            return;
+        }
+        if publication.refused(kind, cause, why, &self.allowed) {
+            publication.was_refused = true;
+        } else if let Some(place) = place {
+            // A topic of our own that an operator has to mend.
+            self.stall(&place);
+        }
+    }
+}
+
+impl Isolation {
+    /// The more careful of two.
+    fn max(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Deferred, _) | (_, Self::Deferred) => Self::Deferred,
+            (Self::Alone, _) | (_, Self::Alone) => Self::Alone,
+            (Self::Shared, Self::Shared) => Self::Shared,
+        }
+    }
+}
