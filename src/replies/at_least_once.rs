@@ -1,4 +1,5 @@
-//! `delivery: at_least_once`: each record by itself, and a request is finished when the broker has acknowledged it.
+//! Delivery mode `at_least_once`: each record goes by itself, and a request is finished when the broker has
+//! acknowledged its record.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,27 +21,27 @@ use super::throttle::Throttle;
 use crate::broker::{BrokerContext, BrokerError};
 use crate::telemetry::Flow;
 
-/// How long a full producer queue is left to drain.
+/// Pause in which a full producer queue drains before the record is sent again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
-/// How long a record that was not taken waits before it is tried again.
+/// Pause before a rejected record is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How soon it may be known how it stands with a topic.
+/// Pause before a topic is looked at again that is being looked up.
 const KNOWN_AFTER: Duration = Duration::from_millis(20);
 
-/// The producer's settings; `kafka.properties` win over them.
+/// Settings of the producer; `kafka.properties` win over them.
 const SETTINGS: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // A reply waits for the broker as long as it takes; what is in flight is bounded, so nothing piles up.
+    // A reply waits for the broker as long as that takes; the requests in flight are bounded, so nothing piles up.
     ("message.timeout.ms", "0"),
     // Replies leave at once: under load they gather while the broker is busy with the ones before.
     ("linger.ms", "0"),
     ("sticky.partitioning.linger.ms", "0"),
-    // As Java's clients partition.
+    // Keys choose partitions as in Java's clients.
     ("partitioner", "murmur2_random"),
 ];
 
-/// Cheap to clone.
+/// Producer that sends each record by itself. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct AtLeastOnce {
     state: Arc<ProducerState>,
@@ -52,16 +53,16 @@ struct ProducerState {
     runtime: Handle,
 }
 
-/// A job that needs another record. Few ever do, so the channel is unbounded in name only: it never holds more than is
-/// in flight.
+/// Publication that needs another record. Few ever do, so the channel is unbounded in name only: it never holds more
+/// than is in flight.
 enum FollowUp {
-    /// The broker did not take the record.
+    /// The broker has rejected the record.
     Rejected(Box<Publication>, KafkaError),
-    /// The dead letter is acknowledged; its caller is still to be told.
+    /// The dead letter is acknowledged, and its caller still has to get the fault.
     DeadLetterWritten(Box<Publication>),
 }
 
-/// The producer's callbacks.
+/// Callbacks of the producer.
 struct DeliveryContext {
     broker: BrokerContext,
     follow_ups: UnboundedSender<FollowUp>,
@@ -87,7 +88,8 @@ impl AtLeastOnce {
         }
     }
 
-    /// Sends the record of a job whose turn it is. What librdkafka does not take it sends another way, within its turn.
+    /// Sends the record of a publication whose turn has come. A record that librdkafka does not take is replaced or
+    /// sent again, within the same turn.
     pub(super) fn send(&self, publication: Box<Publication>) {
         if let Some((publication, pause)) = self.attempt(publication) {
             self.send_later(publication, pause);
@@ -107,7 +109,8 @@ impl AtLeastOnce {
         });
     }
 
-    /// Sends a record. Comes back with the job if librdkafka has not taken it, and when to try again.
+    /// Sends one record. Returns the publication if librdkafka has not taken the record, with the pause before the next
+    /// attempt.
     fn attempt(&self, mut publication: Box<Publication>) -> Option<(Box<Publication>, Duration)> {
         loop {
             if publication.ending.ticket.is_revoked() {
@@ -140,14 +143,15 @@ impl AtLeastOnce {
         }
     }
 
-    /// How it stands with the place that a job's record goes to: whether it has to wait, or why it need not be tried.
+    /// Looks up the destination of a publication's record: returns how long to wait, or why the record need not be
+    /// sent.
     fn look(&self, publication: &Publication) -> Result<Option<Duration>, (Cause, KafkaError)> {
         let Parts { directory, dead_letters, .. } = &self.state.parts;
         let Some(target) = publication.target(publication.kind, dead_letters) else { return Ok(None) };
         match directory.write_status(target.topic, target.partition, target.key.as_deref()) {
             WriteStatus::Writable => Ok(None),
             WriteStatus::Unknown => Ok(Some(KNOWN_AFTER)),
-            // Our own are an operator's to mend; librdkafka finds out when that is done.
+            // A missing topic of our own is an operator's to mend; librdkafka finds out when that is done.
             WriteStatus::NoTopic(_) if directory.is_own(target.topic) => Ok(None),
             WriteStatus::NoTopic(code) => Err((Cause::Topic, KafkaError::MessageProduction(code))),
             WriteStatus::NoPartition => {
@@ -160,7 +164,8 @@ impl AtLeastOnce {
         }
     }
 
-    /// Whoever waits behind the job may leave once librdkafka has its last record; a dead letter is followed by another.
+    /// Hands a record to librdkafka. Once librdkafka has the last record of a publication, the next one in order may
+    /// leave; a dead letter is followed by another record.
     fn hand_over(&self, mut publication: Box<Publication>) -> Result<(), (KafkaError, Box<Publication>)> {
         let ProducerState { producer, parts: Parts { dead_letters, directory, .. }, .. } = &*self.state;
         let Some(outgoing) = publication.record(publication.kind, dead_letters) else {
@@ -176,14 +181,14 @@ impl AtLeastOnce {
         })
     }
 
-    /// Takes up what the producer's thread reports.
+    /// Handles the publications that need another record, as the producer's thread reports them.
     async fn settle(self, mut follow_ups: UnboundedReceiver<FollowUp>) {
         while let Some(follow_ups) = follow_ups.recv().await {
             match follow_ups {
                 FollowUp::Rejected(mut publication, error) => {
                     let cause = Cause::of(error.rdkafka_error_code());
                     let pause = match cause {
-                        // It was refused with others that it was sent with.
+                        // The record was in a batch that is too large as a whole, so it is sent once more by itself.
                         Cause::Size if !publication.was_refused && self.seems_to_fit(&publication) => Some(AGAIN_AFTER),
                         _ => self.refused(&mut publication, cause, &error),
                     };
@@ -200,8 +205,8 @@ impl AtLeastOnce {
         }
     }
 
-    /// A record was not taken: changes the job into what should go in its place, and says how long to wait. None when
-    /// nothing can go any more.
+    /// Changes a publication whose record was rejected into what should go in its place. Returns the pause before the
+    /// next attempt; None when the producer cannot go on.
     fn refused(&self, publication: &mut Publication, cause: Cause, error: &KafkaError) -> Option<Duration> {
         let state = &self.state;
         state.parts.counts.refused(error.rdkafka_error_code());

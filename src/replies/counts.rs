@@ -1,4 +1,4 @@
-//! What is counted of requests that have ended.
+//! Metrics of requests that have ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::recourse::Form;
 use crate::telemetry::Metrics;
 use rdkafka::error::RDKafkaErrorCode;
 
-/// Handles with their labels bound.
+/// Counts requests by their end. Cheap to clone; labels are bound.
 #[derive(Clone)]
 pub(super) struct Counts {
     replies: IntCounter,
@@ -29,7 +29,7 @@ impl Counts {
             replies: metrics.published.with_label_values(&["reply"]),
             faults: metrics.published.with_label_values(&["fault"]),
             dead_letters: metrics.published.with_label_values(&["dead_letter"]),
-            // They are there from the first, so that nobody misses the first.
+            // Their series exist from the first, so that an alert sees the first loss.
             lost_faults: metrics.lost.with_label_values(&["fault"]),
             lost_requests: metrics.lost.with_label_values(&["request"]),
             duration: metrics.publish_duration.clone(),
@@ -37,7 +37,7 @@ impl Counts {
         }
     }
 
-    /// All records of a request are there for good.
+    /// Counts a request whose records are all there for good.
     pub(super) fn ended(&self, publication: &Publication) {
         let now = Instant::now();
         self.duration.observe(now.saturating_duration_since(publication.sent).as_secs_f64());
@@ -56,7 +56,7 @@ impl Counts {
         self.ending(&publication.ending, is_published, now);
     }
 
-    /// Nothing that its caller would see could be published.
+    /// Counts and logs a request of which nothing could be published that its caller would see.
     fn lost(&self, publication: &Publication) {
         let source = &publication.ending.request.source;
         let fault = publication.ending.outcome.result.as_ref().err();
@@ -92,7 +92,7 @@ impl Counts {
         }
     }
 
-    /// The broker did not take a record.
+    /// Counts a record that the broker has rejected.
     pub(super) fn refused(&self, code: Option<RDKafkaErrorCode>) {
         self.all.publish_failures.with_label_values(&[&reason(code)]).inc();
     }

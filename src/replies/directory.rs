@@ -1,5 +1,5 @@
-//! The topics that records go to, as the brokers have them: looked up beside the hot path, so that what can be known of a
-//! record's way is known before it is produced. Never creates a topic.
+//! Directory of the topics that records go to, as the brokers have them. Topics are looked up beside the hot path, so
+//! that what can be known of a record's destination is known before the record is produced. Never creates a topic.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,23 +17,25 @@ use super::order::partition_of;
 use crate::broker::{BrokerError, Cluster, TopicLookup, TopicState};
 use crate::config::Kafka;
 
-/// How often our own topics are looked up, and while one of their partitions has no leader.
+/// Interval at which our own topics are looked up.
 const REFRESH: Duration = Duration::from_secs(5);
+/// Interval of the same while one of their partitions has no leader.
 const REFRESH_SOON: Duration = Duration::from_millis(500);
-/// After this long a topic is looked up again when something is to go there.
+/// Age from which a topic is looked up again when a record is to go there.
 const FRESH: Duration = Duration::from_secs(5);
-/// A topic that is missing may just be being made.
+/// Age from which a missing topic is looked up again: it may just be being made.
 const FRESH_MISSING: Duration = Duration::from_millis(250);
-/// So long it has to be missing until it counts as that.
+/// Time that a topic has to be missing until it counts as that.
 const MISSING_FOR: Duration = Duration::from_secs(1);
-/// How long what a topic's records may have is believed.
+/// Time for which a topic's size limit is believed.
 const FRESH_LIMIT: Duration = Duration::from_secs(60);
-/// Between two questions to brokers that do not answer.
+/// Pause between two questions to brokers that do not answer.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// So many topics are remembered. Their names come from whoever sends requests.
+/// Most topics that are remembered. Their names come from any client that sends requests, so they must not fill the
+/// memory.
 const MAX_TOPICS: usize = 1_000;
 
-/// What is known of topics. Cheap to clone.
+/// Knowledge of topics. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct TopicDirectory {
     shared: Arc<DirectoryState>,
@@ -41,26 +43,26 @@ pub(super) struct TopicDirectory {
 }
 
 struct DirectoryState {
-    /// Those that the config names.
+    /// Topics that the config names.
     own: HashSet<Arc<str>>,
     /// Whether each partition of our own topics has a leader, as far as is known.
     is_whole: AtomicBool,
     topics: ArcSwap<HashMap<Arc<str>, TopicEntry>>,
-    /// Counts changes.
+    /// Number of changes so far.
     version: AtomicU64,
-    /// What is being asked.
+    /// Topics that are being looked up.
     asked: Mutex<HashSet<Arc<str>>>,
     /// Whether keys choose partitions as ours do.
     by_key: bool,
     limit: RecordLimit,
 }
 
-/// One topic.
+/// Topic, as it was when it was last looked up.
 #[derive(Debug, Clone, PartialEq)]
 struct TopicEntry {
     state: Existence,
     looked_up: Instant,
-    /// What its records may have in bytes, as the topic says, and when it said so.
+    /// Bytes that its records may have, as the topic says, and when it said so.
     limit: Option<(Option<u64>, Instant)>,
 }
 
@@ -76,12 +78,12 @@ struct PartitionEntry {
     leader: Result<i32, Instant>,
 }
 
-/// How it stands with the place that a record is to go to.
+/// Status of the partition that a record is to go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteStatus {
-    /// It can be written to, as far as is known.
+    /// The partition can be written to, as far as is known.
     Writable,
-    /// It is not known yet, and will be soon.
+    /// The topic is not known yet, and will be soon.
     Unknown,
     /// There is no such topic, or not for us.
     NoTopic(RDKafkaErrorCode),
@@ -92,7 +94,7 @@ pub(super) enum WriteStatus {
 }
 
 impl TopicDirectory {
-    /// Looks our own topics up, and goes on with that. Blocks; not for the runtime's workers.
+    /// Looks our own topics up, and starts the thread that goes on with that. Blocks; not for the runtime's workers.
     pub(super) fn start(config: &Kafka, cluster: &Arc<Cluster>) -> Result<Self, BrokerError> {
         let retry_topics = config.retry_topics();
         let own = [config.replies_topic.as_str(), &config.dead_letter_topic].map(Arc::from);
@@ -120,12 +122,12 @@ impl TopicDirectory {
         self.shared.own.contains(topic)
     }
 
-    /// Changes with all that is known.
+    /// Returns a number that changes with all that is known.
     pub(super) fn version(&self) -> u64 {
         self.shared.version.load(Ordering::Acquire)
     }
 
-    /// How it stands with a partition, or with the one that the key chooses. Waits for nothing.
+    /// Returns the status of a partition, or of the one that the key chooses. Waits for nothing.
     pub(super) fn write_status(&self, topic: &Arc<str>, partition: Option<i32>, key: Option<&[u8]>) -> WriteStatus {
         let is_own = self.is_own(topic);
         if is_own && partition.is_none() && self.shared.is_whole.load(Ordering::Relaxed) {
@@ -137,14 +139,14 @@ impl TopicDirectory {
             self.look_up(topic);
         }
         match known {
-            // It was there at the start.
+            // The topic was there at the start.
             None if is_own => WriteStatus::Writable,
             None => WriteStatus::Unknown,
             Some(known) => known.write_status(partition, key.filter(|_| self.shared.by_key)),
         }
     }
 
-    /// Which partition a record goes to, as far as it can be told.
+    /// Returns the partition that a record goes to, as far as it can be told.
     pub(super) fn partition(&self, topic: &str, partition: Option<i32>, key: Option<&[u8]>) -> Option<i32> {
         partition.or_else(|| match &self.shared.topics.load().get(topic)?.state {
             Existence::There(partitions) if self.shared.by_key => {
@@ -154,7 +156,7 @@ impl TopicDirectory {
         })
     }
 
-    /// How many bytes a record for this topic may have.
+    /// Returns how many bytes a record for this topic may have.
     pub(super) fn largest_record(&self, topic: &str) -> usize {
         let of_topic = self.shared.topics.load().get(topic).and_then(|topic| topic.limit?.0);
         self.shared.limit.of_topic(of_topic)
@@ -164,7 +166,7 @@ impl TopicDirectory {
     pub(super) fn look_up(&self, topic: &Arc<str>) {
         let mut asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.insert(topic.clone()) {
-            // The thread ends only with us.
+            // The thread ends only with the directory.
             let _ = self.questions.send(topic.clone());
         }
     }
@@ -190,7 +192,7 @@ impl TopicEntry {
                 Some(partition) => partition.leader.map_or_else(WriteStatus::NoLeader, |_| WriteStatus::Writable),
                 None => WriteStatus::NoPartition,
             },
-            // librdkafka takes one that has a leader.
+            // librdkafka takes a partition that has a leader.
             None => {
                 let since = partitions.iter().filter_map(|partition| partition.leader.err()).max();
                 let is_away = partitions.iter().all(|partition| partition.leader.is_err());
@@ -199,7 +201,7 @@ impl TopicEntry {
         }
     }
 
-    /// What was found out takes the place of what was known, but for the times since when it has been so.
+    /// Replaces what was known by what was found out, but for the times since when it has been so.
     fn renewed(before: Option<&Self>, state: TopicState, now: Instant) -> Self {
         let state = match state {
             TopicState::Missing(code) => match before.map(|topic| &topic.state) {
@@ -221,7 +223,7 @@ impl TopicEntry {
     }
 }
 
-/// The thread that asks the brokers.
+/// Thread that asks the brokers.
 struct LookupThread {
     lookup: TopicLookup,
     shared: Weak<DirectoryState>,
@@ -260,11 +262,11 @@ impl LookupThread {
         }
     }
 
-    /// Whether a broker has answered.
+    /// Looks a topic up. Returns whether a broker has answered.
     fn ask(&mut self, shared: &DirectoryState, topic: &Arc<str>) -> bool {
         let state = match self.lookup.state(topic) {
             Ok(Some(state)) => state,
-            // It is being made.
+            // The topic is being made.
             Ok(None) => return true,
             Err(error) => {
                 debug!(%topic, %error, "it is not known how it stands with a topic");
@@ -287,7 +289,7 @@ impl LookupThread {
         let whole = |name: &Arc<str>| all.get(name).is_some_and(TopicEntry::is_whole);
         shared.is_whole.store(shared.own.iter().all(whole), Ordering::Relaxed);
         shared.topics.store(Arc::new(all));
-        // One that is missing is so for good a while after it was first found missing.
+        // A missing topic counts as missing a while after it was first found so, which is a change without news.
         if changed || before.is_some_and(|before| matches!(before.state, Existence::Missing(..))) {
             shared.version.fetch_add(1, Ordering::AcqRel);
         }
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_a_leader_is_away_since_it_was_first_seen_so() {
+    fn partition_is_without_leader_since_first_seen_so() {
         let now = Instant::now();
         let later = now + Duration::from_secs(3);
         let first = TopicEntry::renewed(None, there(&[Some(1), None]), now);
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_has_to_be_missing_for_a_while() {
+    fn topic_counts_as_missing_after_a_while() {
         let now = Instant::now();
         let Some(then) = now.checked_sub(MISSING_FOR) else { return };
         let code = RDKafkaErrorCode::UnknownTopicOrPartition;

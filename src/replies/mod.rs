@@ -1,5 +1,5 @@
-//! Results out: replies, faults and dead letters, each acknowledged by the broker before its request counts as done. A
-//! caller who waits in this process has his before that.
+//! Publishing of replies, faults and dead letters. A request counts as done once the broker has acknowledged them; a
+//! caller who waits in this process gets the reply before that.
 
 mod address;
 mod at_least_once;

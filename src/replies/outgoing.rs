@@ -1,4 +1,4 @@
-//! The records that end a request, ready for a producer.
+//! Kafka records of a finished request, ready for a producer.
 
 use std::sync::Arc;
 
@@ -15,28 +15,28 @@ pub(super) struct OutgoingRecord {
     key: Option<Bytes>,
     payload: Option<Bytes>,
     headers: OwnedHeaders,
-    /// What it takes on the broker, at most.
+    /// Bytes that the record takes on the broker, at most.
     pub(super) bytes: usize,
 }
 
-/// Where dead letters go, and which group they are said to come from.
+/// Topic of dead letters, and the consumer group that they name as their origin.
 #[derive(Debug, Clone)]
 pub(super) struct DeadLetterTopic {
     pub(super) topic: Arc<str>,
     pub(super) group: String,
 }
 
-/// Where one of a job's records goes.
+/// Destination of a record.
 pub(super) struct RecordTarget<'a> {
     pub(super) topic: &'a Arc<str>,
-    /// None: by the key.
+    /// None: the key chooses.
     pub(super) partition: Option<i32>,
     pub(super) key: Option<Bytes>,
 }
 
-/// What a record is given to.
+/// Producer that takes a record.
 pub(super) trait RecordProducer {
-    /// What comes back with the broker's word.
+    /// Value that comes back with the broker's acknowledgement.
     type Opaque: IntoOpaque;
 
     #[expect(clippy::result_large_err, reason = "librdkafka's binding gives the record back with its refusal")]
@@ -71,21 +71,21 @@ impl<C: ProducerContext> RecordProducer for BaseProducer<C> {
 }
 
 impl OutgoingRecord {
-    /// A record of so many bytes that has no target yet.
+    /// Creates a record of this many bytes that has no target yet.
     pub(super) fn new(payload: Option<Bytes>, headers: OwnedHeaders, bytes: usize) -> Self {
         Self { topic: Arc::from(""), partition: None, key: None, payload, headers, bytes }
     }
 
-    /// Gives the record its target.
+    /// Gives the record its target. `overhead` is added to its bytes.
     pub(super) fn addressed(self, target: RecordTarget<'_>, overhead: usize) -> Self {
         let bytes = self.bytes + target.key.as_ref().map_or(0, Bytes::len) + overhead;
         Self { topic: target.topic.clone(), partition: target.partition, key: target.key, bytes, ..self }
     }
 
-    /// Gives it to librdkafka, which copies it.
+    /// Gives the record to librdkafka, which copies it.
     ///
     /// # Errors
-    /// When librdkafka has no room for it, or knows already that it cannot be delivered; with what came along.
+    /// When librdkafka has no room for the record, or knows already that it cannot be delivered; with the opaque value.
     pub(super) fn send<S: RecordProducer>(self, sink: &S, opaque: S::Opaque) -> Result<(), (KafkaError, S::Opaque)> {
         let base = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, opaque).headers(self.headers);
         let record = BaseRecord {

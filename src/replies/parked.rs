@@ -1,4 +1,4 @@
-//! A request that is put aside in a retry topic, as it came, with the headers by which it is known again.
+//! Parked requests: requests in a retry topic, as they came, with the headers by which they are known again.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,18 +8,18 @@ use super::record::with;
 use crate::config::RetryTopic;
 use crate::message::{Parked, Request};
 
-/// In which retry topic a request is put aside, and why.
+/// Retry topic in which a request is parked, and the reason.
 #[derive(Debug, Clone)]
 pub struct Parking {
-    /// The topic.
+    /// The retry topic.
     pub topic: RetryTopic,
-    /// How often the request has failed for a passing reason, this time included.
+    /// Times that the request has failed for a passing reason, this time included.
     pub failures: u32,
-    /// As the label of a metric: `failed` or `behind`.
+    /// Reason as the label of a metric: `failed` or `behind`.
     pub reason: &'static str,
 }
 
-/// The headers of a request that is put aside: its own, then ours. `calls` is how often models were called for it.
+/// Builds the headers of a parked request: its own, then ours. `calls` is how often models were called for the request.
 pub(super) fn parked_headers(request: &Request, parking: &Parking, calls: u32) -> OwnedHeaders {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let due = i64::try_from((now + parking.topic.delay).as_millis()).unwrap_or(i64::MAX);

@@ -13,7 +13,7 @@ use super::throttle::Throttle;
 use crate::broker::Cluster;
 use crate::telemetry::Flow;
 
-/// What either way needs.
+/// Parts that either delivery mode needs.
 pub(super) struct Parts {
     pub(super) cluster: Arc<Cluster>,
     pub(super) allowed: Arc<AllowedTopics>,
@@ -24,6 +24,6 @@ pub(super) struct Parts {
     pub(super) throttle: Throttle,
     /// Whether any record gets through.
     pub(super) flow: Flow,
-    /// Pulled when the producer cannot go on, so that the process ends rather than stand still.
+    /// Cancelled when the producer cannot go on, so that the process ends rather than stand still.
     pub(super) failed: CancellationToken,
 }

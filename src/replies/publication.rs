@@ -1,4 +1,4 @@
-//! An ending on its way out, and its way down the ladder of recovery when its records are not taken.
+//! Publication of a finished request: its records, and their way down the ladder of recovery when they are rejected.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -19,54 +19,54 @@ use crate::intake::Ticket;
 use crate::message::{Code, Correlation, Fault, Outcome, Request, Stage};
 use crate::telemetry::{Pending, RouteMetrics};
 
-/// How long a place that a caller has named, or that a request could be put aside in, may be away until the ending goes
-/// another way. A broker that is gone is replaced within this time.
+/// Time for which a topic that a caller has named, or a retry topic, may be without a leader before the publication
+/// goes elsewhere. A broker that is gone is replaced within this time.
 pub(super) const AWAY_FOR: Duration = Duration::from_secs(15);
 
-/// What a record and a batch around it take beside key, value and headers, at most.
+/// Bytes that a record and a batch around it take beside key, value and headers, at most.
 const RECORD_OVERHEAD: usize = 128;
-/// What our own headers of a dead letter or a parked request take at most, but for the texts in them.
+/// Bytes that our own headers of a dead letter or a parked request take at most, but for the texts in them.
 const OWN_HEADERS: usize = 768;
 
-/// What a request ends in, on its way out.
+/// Finished request, ready to be published.
 pub struct Ending {
     /// The request.
     pub request: Arc<Request>,
-    /// Its end.
+    /// Its reply or fault.
     pub outcome: Outcome,
-    /// Finished when the broker has the record.
+    /// Ticket that is finished when the broker has the record.
     pub ticket: Ticket,
-    /// The route's counters, when a route was chosen.
+    /// Metrics of the route, when a route was chosen.
     pub metrics: Option<Arc<RouteMetrics>>,
-    /// Its place among those that leave in order, until it has left.
+    /// Place among the replies that leave in order, until the record has left.
     pub place: Option<Place>,
 }
 
-/// One ending on its way.
+/// Finished request on its way to the broker.
 pub(super) struct Publication {
     pub(super) ending: Ending,
     pub(super) correlation: Correlation,
-    /// Where the reply or fault goes.
+    /// Address of the reply or fault.
     pub(super) address: Address,
-    /// Which partition of the default topic it goes to when it cannot go where it should.
+    /// Partition of the default topic, in case the reply has to go there instead.
     pub(super) fallback_partition: Option<i32>,
     parking: Option<Parking>,
-    /// Which of its records are still to be tried.
+    /// Records that are still to be tried.
     pub(super) course: Course,
-    /// Which of them is on its way, where each goes by itself.
+    /// Record that is on its way, where each record goes by itself.
     pub(super) kind: RecordKind,
-    /// Whether its caller has the answer already.
+    /// Whether the caller has the answer already.
     pub(super) answered: bool,
-    /// Whether one of its records was refused, so that it had better not share a transaction with others.
+    /// Whether one of its records was rejected, so that it had better not share a transaction with others.
     pub(super) was_refused: bool,
     /// When the latest of its records was sent; before that, when the request was read.
     pub(super) sent: Instant,
-    /// Counts it among those that wait for the broker, from its turn on.
+    /// Counts the publication among those that wait for the broker, from its turn on.
     pub(super) pending: Option<Pending>,
 }
 
 impl Publication {
-    /// Publishes the reply or fault to the address.
+    /// Plans to publish the reply or fault to the address.
     pub(super) fn new(ending: Ending, correlation: Correlation, address: Address, allowed: &AllowedTopics) -> Self {
         let course = Course {
             parked: false,
@@ -92,7 +92,8 @@ impl Publication {
         }
     }
 
-    /// Puts the request aside in a retry topic. What it has ended in is published only if the topic does not take it.
+    /// Parks the request in a retry topic instead. The reply or fault is published only if the retry topic does not
+    /// take the request.
     pub(super) fn parked(mut self, parking: Parking) -> Self {
         self.parking = Some(parking);
         self.course.parked = true;
@@ -126,18 +127,18 @@ impl Publication {
         self.course.partition = partition.is_some();
     }
 
-    /// Why it is a dead letter, if it is.
+    /// Returns the fault of a dead letter, if the request is one.
     pub(super) fn letter(&self) -> Option<&Fault> {
         self.ending.outcome.result.as_ref().err().filter(|_| !self.course.parked && self.course.letter.is_written())
     }
 
-    /// Where it is put aside, if it is.
+    /// Returns the retry topic, if the request is parked.
     pub(super) fn parking(&self) -> Option<&Parking> {
         self.parking.as_ref().filter(|_| self.course.parked)
     }
 
-    /// Goes the next step of the ladder, since one of its records was not taken, and `why`. False when the same record is
-    /// to be tried again.
+    /// Goes one rung down the ladder of recovery, since a record of this kind was rejected, and `why`. False when the
+    /// same record is to be tried again.
     pub(super) fn refused(
         &mut self,
         kind: RecordKind,
@@ -179,18 +180,18 @@ impl Publication {
         true
     }
 
-    /// Whether it has waited long enough for a place that has been away since then. What goes to a topic of our own waits
-    /// for as long as it takes.
+    /// Whether the publication has waited long enough for a partition that has had no leader since then. A record for a
+    /// topic of our own waits for as long as that takes.
     pub(super) fn waits_no_longer(&self, since: Instant) -> bool {
         (self.course.parked || self.course.named) && since.elapsed() > AWAY_FOR
     }
 
-    /// Whether nothing of it is left to be sent, now that its letter, if it has one, is there.
+    /// Whether no record is left to be sent, now that the dead letter, if there is one, is written.
     pub(super) fn is_done(&self) -> bool {
         !self.course.parked && self.kind == RecordKind::Reply && self.course.reply == Form::Dropped
     }
 
-    /// Where a record goes, if it is still to be tried.
+    /// Returns the destination of a record, if the record is still to be tried.
     pub(super) fn target<'a>(
         &'a self,
         kind: RecordKind,
@@ -199,7 +200,7 @@ impl Publication {
         let (request, course) = (&self.ending.request, &self.course);
         match (self.parking(), kind) {
             (Some(_), RecordKind::DeadLetter) => None,
-            // Whoever has that partition of the requests topic reads this one, too.
+            // The owner of that partition of the requests topic reads this partition of the retry topic, too.
             (Some(parking), RecordKind::Reply) => Some(RecordTarget {
                 topic: &parking.topic.name,
                 partition: course.same_partition.then(|| self.ending.ticket.position().assignment().0.partition),
@@ -221,7 +222,7 @@ impl Publication {
         }
     }
 
-    /// A record, if it is still to be tried.
+    /// Builds a record, if the record is still to be tried.
     pub(super) fn record(&self, kind: RecordKind, dead_letters: &DeadLetterTopic) -> Option<OutgoingRecord> {
         let target = self.target(kind, dead_letters)?;
         let outgoing = match (self.parking(), kind, self.letter()) {
@@ -232,7 +233,8 @@ impl Publication {
         Some(outgoing.addressed(target, RECORD_OVERHEAD))
     }
 
-    /// What a record takes on the broker at most, without writing it. What is not large itself is far less than that.
+    /// Estimates the most bytes that a record takes on the broker, without building it. A record that is not large
+    /// itself is far below the limits.
     pub(super) fn bytes_at_most(&self, kind: RecordKind, dead_letters: &DeadLetterTopic) -> usize {
         let (request, outcome) = (&self.ending.request, &self.ending.outcome);
         let served_by = &outcome.served_by;
@@ -249,7 +251,7 @@ impl Publication {
         let (id, fixed) = (self.correlation.id.len(), RECORD_OVERHEAD + 2 * OWN_HEADERS);
         let value = match &outcome.result {
             Ok(reply) => reply.body.len() + reply.content_type.len(),
-            // A character has six at most in JSON, and NestJS has the value in a header as well.
+            // JSON takes at most six bytes for a byte of text, and NestJS has the value in a header as well.
             Err(fault) => 2 * 6 * (fault.message.len() + id),
         };
         match kind {
@@ -258,7 +260,7 @@ impl Publication {
         }
     }
 
-    /// The reply or fault, without its target.
+    /// Builds the reply or fault, without its target.
     fn reply(&self) -> OutgoingRecord {
         let (request, outcome) = (&self.ending.request, &self.ending.outcome);
         let record = match self.course.reply {
@@ -268,7 +270,7 @@ impl Publication {
         OutgoingRecord::new(Some(record.payload), record.headers, record.bytes)
     }
 
-    /// The request as it came, with what has become of it so far.
+    /// Builds the parked request: the request as it came, with its failures so far.
     fn parked_record(&self, parking: &Parking) -> OutgoingRecord {
         let request = &self.ending.request;
         let headers = parked_headers(request, parking, self.ending.outcome.served_by.attempts);
@@ -276,7 +278,7 @@ impl Publication {
         OutgoingRecord::new(request.payload.clone(), headers, bytes)
     }
 
-    /// The request as it came, or what can be kept of it, with what was wrong with it.
+    /// Builds the dead letter: the request as it came, or what can be kept of it, with what was wrong with it.
     fn dead_letter(&self, fault: &Fault, dead_letters: &DeadLetterTopic) -> OutgoingRecord {
         let (request, letter) = (&self.ending.request, self.course.letter);
         let attempts = self.ending.outcome.served_by.attempts;
@@ -315,7 +317,7 @@ fn unpublishable(address: &Address, cause: Cause, why: &dyn Display) -> Fault {
     Fault::permanent(code, Stage::Publish, message)
 }
 
-/// As the label of a metric.
+/// Names an error code, as the label of a metric.
 pub(super) fn reason(code: Option<RDKafkaErrorCode>) -> String {
     code.map_or_else(|| "other".to_owned(), |code| format!("{code:?}"))
 }

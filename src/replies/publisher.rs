@@ -1,4 +1,4 @@
-//! Publishes what requests end in, and sees each one through until the broker has it.
+//! Publisher of finished requests; sees each one through until the broker has it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::intake::{Offsets, Ticket};
 use crate::message::{Correlation, Fault, Request};
 use crate::telemetry::{Flow, Metrics, Readiness};
 
-/// Publishes what requests end in. Cheap to clone.
+/// Publishes finished requests. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
     allowed: Arc<AllowedTopics>,
@@ -40,17 +40,17 @@ pub struct Publisher {
     flow: Flow,
 }
 
-/// How records reach the broker.
+/// Producer for the configured `kafka.delivery`.
 #[derive(Clone)]
 enum DeliveryMode {
-    /// Each by itself; a request is finished when the broker has acknowledged its record.
+    /// Each record goes by itself; a request is finished when the broker has acknowledged its record.
     AtLeastOnce(AtLeastOnce),
-    /// Many in a transaction, with the offsets of their requests.
+    /// Many records go in one transaction, with the offsets of their requests.
     ExactlyOnce(ExactlyOnce),
 }
 
 impl DeliveryMode {
-    /// Sends a job whose turn it is.
+    /// Sends a publication whose turn has come.
     fn send(&self, mut publication: Box<Publication>) {
         match self {
             Self::AtLeastOnce(acknowledged) => acknowledged.send(publication),
@@ -64,9 +64,9 @@ impl DeliveryMode {
 }
 
 impl Publisher {
-    /// Creates the producer, and with `delivery: exactly_once` sees that the broker's transactions are real. The part
-    /// `replies` of `readiness` is ready from then on, for as long as records get through. `failed` is cancelled if it
-    /// cannot go on. Blocks; not for the runtime's workers, but within the runtime.
+    /// Creates the producer, and with `delivery: exactly_once` checks that the broker's transactions are real. The part
+    /// `replies` of `readiness` is ready from then on, for as long as records get through. `failed` is cancelled if the
+    /// producer cannot go on. Blocks; not for the runtime's workers, but within the runtime.
     ///
     /// # Errors
     /// When librdkafka refuses a property, or the broker transactions.
@@ -107,7 +107,7 @@ impl Publisher {
         Ok(Self { allowed, order, local, mode, runtime: Handle::current(), flow })
     }
 
-    /// Takes the offsets of requests into transactions from now on. Without that nothing is committed.
+    /// Begins to commit the offsets of requests in transactions. Nothing is committed before.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -118,12 +118,13 @@ impl Publisher {
         }
     }
 
-    /// A request's place in the order of leaving, which is that in which places are taken. None when it has none.
+    /// Takes a request's place in the order in which replies leave, which is the order of these calls. None when the
+    /// request has no order.
     pub fn place(&self, request: &Request, ticket: &Ticket) -> Option<Place> {
         self.order.as_ref()?.place(request, ticket)
     }
 
-    /// Where the reply to a request goes.
+    /// Returns the address of the reply to a request.
     ///
     /// # Errors
     /// When the request names a topic that is not allowed.
@@ -131,33 +132,33 @@ impl Publisher {
         self.allowed.address(correlation)
     }
 
-    /// Publishes an ending to where its caller wants it.
+    /// Publishes the reply or fault to its address.
     pub fn publish(&self, ending: Ending, correlation: Correlation, address: Address) {
         self.send(Publication::new(ending, correlation, address, &self.allowed));
     }
 
-    /// Puts a request aside in a retry topic, to be read again from there. What it would have ended in goes to the
-    /// address if the topic does not take it.
+    /// Parks a request in a retry topic, to be read again from there. The reply or fault goes to the address if the
+    /// retry topic does not take the request.
     pub fn park(&self, ending: Ending, correlation: Correlation, parking: Parking, address: Address) {
         let Parking { topic, reason, failures } = &parking;
         debug!(source = %ending.request.source, topic = %topic.name, reason, failures, "a request is put aside");
         self.send(Publication::new(ending, correlation, address, &self.allowed).parked(parking));
     }
 
-    /// Publishes a dead letter, and then its fault: to where the caller wants it, or else to the default topic.
+    /// Publishes a dead letter, and then its fault: to the address that the caller wants, or else to the default topic.
     pub fn dead_letter(&self, ending: Ending, correlation: Correlation, fault: Fault) {
         let address = self.address(&correlation).unwrap_or_else(|_| self.allowed.default_address());
         self.send(Publication::new(ending, correlation, address, &self.allowed).dead(fault));
     }
 
-    /// What has to wait for its turn does so in a task of its own.
+    /// Sends a publication. One that has to wait for its turn does so in a task of its own.
     fn send(&self, publication: Publication) {
         let mut publication = Box::new(publication);
         self.local.answer(&mut publication);
         match &self.order {
             Some(order) if publication.ending.place.is_some() => {
                 let (order, mode, flow) = (order.clone(), self.mode.clone(), self.flow.clone());
-                // Not only the runtime's own threads refuse requests.
+                // Requests are refused on other threads as well, so the runtime is named here.
                 self.runtime.spawn(async move {
                     publication.wait_for_turn(&order).await;
                     publication.pending = Some(flow.begin());

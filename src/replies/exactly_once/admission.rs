@@ -1,5 +1,6 @@
-//! Which jobs may share a transaction: those of which it is known that their records will be taken. One of which it is
-//! not known has a transaction of its own, and one that cannot be written now waits, so that neither decides over others.
+//! Admission to transactions: publications whose records are known to be taken share one. A publication of which that
+//! is not known goes alone, in a transaction of its own, and one that cannot be written now is deferred, so that
+//! neither decides over others.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -15,16 +16,17 @@ use super::super::outgoing::DeadLetterTopic;
 use super::super::publication::Publication;
 use super::super::recourse::{Cause, RecordKind};
 
-/// Between two attempts at a place that took nothing in time, at first and at most.
+/// Pause between two attempts at a destination that took nothing in time, at first; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts at a stalled destination.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// So many topics are remembered that callers have named. Each that is forgotten has to prove itself again.
+/// Most topics named by callers that are remembered. Each that is forgotten has to prove itself again.
 const MAX_PROVEN: usize = 1_000;
 
-/// A partition of a topic; without a number whichever it is.
+/// Partition of a topic; without a number whichever the producer takes.
 pub(super) type Destination = (Arc<str>, Option<i32>);
 
-/// What is known of the places that records go to, from the directory and from what became of records before.
+/// Judges publications by their destinations: by the directory, and by what became of records before.
 pub(super) struct TransactionAdmission {
     pub(super) directory: TopicDirectory,
     pub(super) allowed: Arc<AllowedTopics>,
@@ -33,28 +35,28 @@ pub(super) struct TransactionAdmission {
     /// Topics named by callers, to which something was committed.
     proven: HashSet<Arc<str>>,
     stalled: HashMap<Destination, StalledDestination>,
-    /// When a transaction was committed last.
+    /// When a transaction was last committed.
     committed: Instant,
 }
 
-/// A place that has taken nothing in time.
+/// Destination that has taken nothing in time.
 struct StalledDestination {
     since: Instant,
-    /// When it is tried again.
+    /// When the destination is tried again.
     until: Instant,
     pause: Duration,
-    /// Whether others were served while it was tried, so that it is not the brokers as a whole.
+    /// Whether others were served while this one was tried, so that the brokers as a whole are not at fault.
     is_alone: bool,
 }
 
-/// With whom a job travels.
+/// Degree to which a publication is kept apart from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Isolation {
-    /// With all others.
+    /// The publication shares a transaction with others.
     Shared,
-    /// In a transaction of its own.
+    /// The publication goes in a transaction of its own.
     Alone,
-    /// With nobody now.
+    /// The publication cannot go now.
     Deferred,
 }
 
@@ -76,7 +78,7 @@ impl TransactionAdmission {
         }
     }
 
-    /// With whom a job travels, on the first way of its ladder that is not known to be barred.
+    /// Judges a publication, on the first rung of its ladder that is not known to be barred.
     pub(super) fn isolation(&self, publication: &mut Publication) -> Isolation {
         loop {
             let mut verdict = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
@@ -95,14 +97,14 @@ impl TransactionAdmission {
         }
     }
 
-    /// How it stands with one of its records, or why that is barred.
+    /// Judges one record of a publication, or says why the record is barred.
     fn look(&self, publication: &Publication, kind: RecordKind) -> Result<Isolation, (Cause, RDKafkaErrorCode)> {
         let Some(target) = publication.target(kind, &self.dead_letters) else { return Ok(Isolation::Shared) };
         let is_own = self.directory.is_own(target.topic);
         match self.directory.write_status(target.topic, target.partition, target.key.as_deref()) {
             WriteStatus::Writable => {}
             WriteStatus::Unknown => return Ok(Isolation::Deferred),
-            // It is an operator's to mend, and librdkafka finds out when that is done.
+            // A missing topic of our own is an operator's to mend, and librdkafka finds out when that is done.
             WriteStatus::NoTopic(_) if is_own => return Ok(Isolation::Alone),
             WriteStatus::NoTopic(code) => return Err((Cause::Topic, code)),
             WriteStatus::NoPartition => return Err((Cause::Partition, RDKafkaErrorCode::UnknownPartition)),
@@ -125,7 +127,7 @@ impl TransactionAdmission {
             }
         };
         match stall {
-            // One after another tries, and those between them need not.
+            // One publication after another probes the destination, and those between them wait.
             Some(stall) if Instant::now() >= stall.until => Ok(Isolation::Alone),
             Some(stall) if kind == RecordKind::Reply && stall.is_alone && publication.waits_no_longer(stall.since) => {
                 Err((Cause::Topic, RDKafkaErrorCode::MessageTimedOut))
@@ -136,7 +138,7 @@ impl TransactionAdmission {
         }
     }
 
-    /// Where each of a job's records goes.
+    /// Lists the destination of each of a publication's records.
     pub(super) fn destinations(&self, publication: &Publication) -> impl Iterator<Item = (RecordKind, Destination)> {
         [RecordKind::DeadLetter, RecordKind::Reply].into_iter().filter_map(|kind| {
             let target = publication.target(kind, &self.dead_letters)?;
@@ -145,7 +147,7 @@ impl TransactionAdmission {
         })
     }
 
-    /// The records of these jobs are there: where they went there is room for others.
+    /// Takes in that these publications are committed: their destinations have room for others.
     pub(super) fn committed(&mut self, publications: &[Publication]) {
         self.committed = Instant::now();
         for publication in publications {
@@ -165,7 +167,7 @@ impl TransactionAdmission {
         }
     }
 
-    /// A place has taken nothing in time, or not now.
+    /// Marks a destination as stalled: it has taken nothing in time, or not now.
     pub(super) fn stall(&mut self, destination: &Destination) {
         let (now, committed) = (Instant::now(), self.committed);
         self.directory.look_up(&destination.0);
@@ -179,11 +181,11 @@ impl TransactionAdmission {
                 stall.until = now + stall.pause;
                 stall.pause = (stall.pause * 2).min(LONGEST_PAUSE);
             })
-            // Once at once, by itself: perhaps it was not its fault.
+            // The first probe follows at once and alone: perhaps the stall was not this destination's fault.
             .or_insert(StalledDestination { since: now, until: now, pause: FIRST_PAUSE, is_alone: false });
     }
 
-    /// A record was refused: another goes in its place, apart from others.
+    /// Takes in that a record was rejected: another goes in its place, apart from others.
     pub(super) fn refused(&mut self, publication: &mut Publication, kind: RecordKind, cause: Cause, why: &dyn Display) {
         let place = self.destinations(publication).find_map(|(of, destination)| (of == kind).then_some(destination));
         if cause == Cause::Passing {
@@ -192,7 +194,7 @@ impl TransactionAdmission {
         }
         self.proven.remove(&publication.address.topic);
         self.directory.look_up(&publication.address.topic);
-        // A batch is refused as a whole; what seems to fit is sent once more by itself.
+        // The broker rejects a batch as a whole; a record that seems to fit is sent once more by itself.
         let seems_to_fit = || {
             let record = publication.record(kind, &self.dead_letters);
             record.is_some_and(|record| record.bytes <= self.directory.largest_record(&record.topic))
@@ -204,14 +206,14 @@ impl TransactionAdmission {
         if publication.refused(kind, cause, why, &self.allowed) {
             publication.was_refused = true;
         } else if let Some(place) = place {
-            // A topic of our own that an operator has to mend.
+            // The topic is one of our own, which an operator has to mend.
             self.stall(&place);
         }
     }
 }
 
 impl Isolation {
-    /// The more careful of two.
+    /// Returns the more careful of two.
     fn max(self, other: Self) -> Self {
         match (self, other) {
             (Self::Deferred, _) | (_, Self::Deferred) => Self::Deferred,

@@ -1,4 +1,4 @@
-//! The jobs of one transaction.
+//! Publications of one transaction.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::replies::outgoing::{DeadLetterTopic, OutgoingRecord};
 use crate::replies::publication::Publication;
 use crate::replies::recourse::{Cause, RecordKind, is_of_transaction};
 
-/// How long a full producer queue is left to drain.
+/// Pause in which a full producer queue drains before the record is sent again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(2);
 
-/// The jobs of one transaction, in the order of their sending.
+/// Publications of one transaction, in the order of their sending.
 pub(super) struct TransactionBatch {
     publications: Vec<Publication>,
     /// Records that librdkafka did not take.
     refused: Vec<RejectedRecord>,
     bytes: usize,
     began: Instant,
-    /// Whether it has a single job, which is not to do others harm.
+    /// Whether the transaction has a single publication, which is to do others no harm.
     is_alone: bool,
 }
 
@@ -41,12 +41,12 @@ impl TransactionBatch {
         self.publications.is_empty()
     }
 
-    /// What its records have.
+    /// Returns the bytes of its records.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// When its first record may have been written.
+    /// Returns when its first record may have been written.
     pub(super) fn began(&self) -> Instant {
         self.began
     }
@@ -55,17 +55,18 @@ impl TransactionBatch {
         self.is_alone
     }
 
-    /// Whether somebody may wait for what it says. A caller who has his answer does not.
+    /// Whether anybody may wait for its records. A caller who has his answer does not.
     pub(super) fn is_awaited(&self) -> bool {
         self.publications.iter().any(|publication| !publication.answered)
     }
 
-    /// Whether the transaction cannot be committed any more, since a record was refused.
+    /// Whether the transaction cannot be committed any more, since a record was rejected.
     pub(super) fn is_spoilt(&self) -> bool {
         !self.refused.is_empty()
     }
 
-    /// Produces a job's records; none is left of what no topic takes. A job whose partition has gone is dropped.
+    /// Produces a publication's records. A publication that no topic takes has none left; one whose partition has gone
+    /// is dropped.
     pub(super) fn send(&mut self, session: &Session, dead_letters: &DeadLetterTopic, mut publication: Publication) {
         if publication.ending.ticket.is_revoked() {
             debug!(source = %publication.ending.request.source, "a late result is dropped; its partition has a new owner");
@@ -95,7 +96,7 @@ impl TransactionBatch {
         session.poll();
     }
 
-    /// Where its records go.
+    /// Lists the destinations of its records.
     pub(super) fn destinations(&self, admission: &TransactionAdmission) -> Vec<Destination> {
         self.publications
             .iter()
@@ -104,12 +105,12 @@ impl TransactionBatch {
             .collect()
     }
 
-    /// Which requests end by it.
+    /// Lists the requests that it ends.
     pub(super) fn requests(&self) -> Vec<RequestPosition> {
         self.publications.iter().map(|publication| publication.ending.ticket.position()).collect()
     }
 
-    /// The transaction is committed: these requests are finished.
+    /// Finishes its requests: the transaction is committed.
     pub(super) fn finish(self, counts: &Counts, admission: &mut TransactionAdmission) {
         admission.committed(&self.publications);
         for publication in self.publications {
@@ -118,8 +119,9 @@ impl TransactionBatch {
         }
     }
 
-    /// The transaction came to nothing. The jobs for others in their order, with another way for each that was refused.
-    /// `late`: for want of time, so that who is to blame may be among those that were not written.
+    /// Returns the publications of an aborted transaction for another one, in their order; those whose records were
+    /// rejected go one rung down. `late`: the transaction was aborted for want of time, so the record to blame may be
+    /// among those that were not written.
     pub(super) fn into_retries(
         mut self,
         mut refused: Vec<RejectedRecord>,
@@ -149,13 +151,13 @@ impl TransactionBatch {
         self.publications
     }
 
-    /// Whether a record was refused for what it is, so that there is no need to wait before others go on.
+    /// Whether a record was rejected for what it is, so that others need not wait before they go on.
     pub(super) fn has_met_a_refusal(&self, refused: &[RejectedRecord]) -> bool {
         let is_of_record = |(_, error): &RejectedRecord| Cause::of(error.rdkafka_error_code()) != Cause::Passing;
         self.refused.iter().chain(refused).any(is_of_record)
     }
 
-    /// Doubts each partition that has taken nothing, if others have, or if there is but one job.
+    /// Marks each destination as stalled that has taken nothing, if others have, or if there is but one publication.
     fn blame(&self, refused: &[RejectedRecord], admission: &mut TransactionAdmission) {
         let unwritten: HashSet<RecordId> = refused.iter().map(|(id, _)| *id).collect();
         let mut destinations = [HashSet::<Destination>::new(), HashSet::new()];
@@ -171,7 +173,7 @@ impl TransactionBatch {
         }
     }
 
-    /// After a commit of which nobody knows whether it took place: those that it finished end, the others are left.
+    /// Finishes the requests that a commit of unknown outcome turned out to have finished, and leaves the others.
     pub(super) fn finish_committed(&mut self, finished: &[bool], counts: &Counts) {
         let publications = std::mem::take(&mut self.publications);
         for (publication, finished) in publications.into_iter().zip(finished) {

@@ -1,4 +1,4 @@
-//! Commits or aborts one transaction while the next is gathered.
+//! Thread that commits or aborts one transaction while the next is gathered.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -12,46 +12,47 @@ use super::session::{FlushOutcome, RejectedRecord, Session, StepError};
 use crate::broker::BrokerError;
 use crate::intake::Offsets;
 
-/// The thread. One transaction is concluded at a time: what the next commits depends on what became of this one.
+/// Commits one transaction at a time on its own thread: what the next commits depends on the outcome of this one.
 pub(super) struct TransactionCommitter {
     transactions: Sender<(Session, TransactionBatch)>,
     finished: Receiver<FinishedTransaction>,
-    /// Which session is with the thread.
+    /// Index of the session that is with the thread.
     busy: Option<usize>,
 }
 
-/// A transaction that is over.
+/// Transaction that is over.
 pub(super) struct FinishedTransaction {
     pub(super) batch: TransactionBatch,
     pub(super) outcome: TransactionOutcome,
-    /// Which session it was.
+    /// Index of its session.
     pub(super) index: usize,
-    /// The session; nothing when its transaction is left to the next of its name; or why it is of no use any more.
+    /// The session; None when its transaction is left to the next session of its name; the error when the session is
+    /// lost.
     pub(super) session: Result<Option<Session>, StepError>,
-    /// The records that were not taken, or not in time.
+    /// Records that were rejected, or not written in time.
     pub(super) refused: Vec<RejectedRecord>,
-    /// Why nothing is committed.
+    /// Reason why nothing is committed.
     pub(super) reason: Option<KafkaError>,
-    /// How long its records took to be written, from the first on.
+    /// Time from the first of its records until the last was written.
     pub(super) written: Duration,
-    /// How long its end took.
+    /// Time that its end took.
     pub(super) took: Duration,
 }
 
-/// What became of a transaction.
+/// Outcome of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TransactionOutcome {
     Committed,
-    /// It came to nothing.
+    /// The transaction was aborted.
     Aborted,
-    /// It came to nothing for want of time.
+    /// The transaction was aborted for want of time.
     Late,
-    /// Its commit was under way when the session broke.
+    /// The session was lost while its commit was under way.
     Unknown,
 }
 
 impl TransactionCommitter {
-    /// Starts the thread, which ends when this is dropped.
+    /// Starts the thread, which ends when the committer is dropped.
     pub(super) fn start(offsets: Offsets) -> Result<Self, BrokerError> {
         let (transactions, receiver) = channel::<(Session, TransactionBatch)>();
         let (sender, finished) = channel();
@@ -67,19 +68,19 @@ impl TransactionCommitter {
         Ok(Self { transactions, finished, busy: None })
     }
 
-    /// Has a transaction concluded. Not while another is.
+    /// Begins to commit a transaction. Not while another one is with the thread.
     pub(super) fn commit(&mut self, session: Session, batch: TransactionBatch) {
         self.busy = Some(session.index());
-        // The thread ends only with us.
+        // The thread ends only with the committer.
         let _ = self.transactions.send((session, batch));
     }
 
-    /// Which session is with the thread.
+    /// Returns the index of the session that is with the thread.
     pub(super) fn session(&self) -> Option<usize> {
         self.busy
     }
 
-    /// The transaction, if it is over.
+    /// Returns the transaction, if it is over.
     pub(super) fn take(&mut self) -> Option<FinishedTransaction> {
         self.finished.try_recv().ok().inspect(|_| self.busy = None)
     }
@@ -130,17 +131,17 @@ fn conclude(session: Session, batch: TransactionBatch, offsets: &Offsets) -> Fin
     FinishedTransaction { batch, outcome, index, session, refused, reason, written, took: began.elapsed() }
 }
 
-/// How an attempt to commit has ended.
+/// End of an attempt to commit.
 enum CommitAttempt {
     Committed,
-    /// Its records were not there in time.
+    /// The records were not written in time.
     Late,
-    /// It has to be aborted.
+    /// The transaction has to be aborted.
     Abort {
         because: &'static str,
         error: Option<KafkaError>,
     },
-    /// The session is of no use any more; whether the commit was under way.
+    /// The session is lost; whether the commit was under way.
     SessionLost {
         broken: StepError,
         is_unknown: bool,
@@ -162,7 +163,7 @@ impl CommitAttempt {
     }
 }
 
-/// The end, and how long after the first of its records the last was written.
+/// Attempts to commit. Returns the end, and the time from the first of its records until the last was written.
 fn attempt_commit(session: &Session, batch: &TransactionBatch, offsets: &Offsets) -> (CommitAttempt, Duration) {
     let flushed = flush(session, batch);
     let written = batch.began().elapsed();

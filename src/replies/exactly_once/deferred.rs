@@ -1,4 +1,4 @@
-//! The jobs that are held back from the next transaction: they travel apart, or wait for their place.
+//! Publications that are held back from the next transaction: they go alone, or wait for their destination.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -6,19 +6,21 @@ use std::time::{Duration, Instant};
 use super::admission::{Destination, Isolation};
 use crate::replies::publication::Publication;
 
-/// After a job that travelled apart was refused, so long the next waits; and at most, when one after another is.
+/// Pause after a publication that went alone and was rejected; it doubles up to [`LONGEST_AFTER_ALONE`], so that one
+/// after another does not take all of a session's time.
 const AFTER_ALONE: Duration = Duration::from_millis(50);
+/// Longest pause after publications that went alone and were rejected, one after another.
 const LONGEST_AFTER_ALONE: Duration = Duration::from_secs(1);
 
-/// Jobs that are held back, in their order.
+/// Deferred publications, in their order.
 pub(super) struct DeferredQueue {
     pub(super) publications: VecDeque<(Publication, Isolation)>,
-    /// Where they go, if others must not overtake them.
+    /// Destinations of the deferred, if others must not overtake them.
     pub(super) destinations: HashSet<Destination>,
-    /// What was known when they were checked at last, and when that was.
+    /// Version of the directory at the last check, and the time of that check.
     pub(super) version: u64,
     pub(super) checked: Instant,
-    /// When the next may travel apart, and how long the one after it has to wait if that comes to nothing.
+    /// Time before which none goes alone, and the pause if the next one comes to nothing.
     alone_after: Instant,
     pause: Duration,
 }
@@ -36,29 +38,29 @@ impl DeferredQueue {
         }
     }
 
-    /// Whether one may travel apart now.
+    /// Whether a publication may go alone now.
     pub(super) fn is_due(&self) -> bool {
         Instant::now() >= self.alone_after && self.publications.iter().any(|(_, verdict)| *verdict == Isolation::Alone)
     }
 
-    /// The one that travels apart next.
+    /// Returns the publication that goes alone next.
     pub(super) fn peek(&self) -> Option<&Publication> {
         self.publications.iter().find(|(_, verdict)| *verdict == Isolation::Alone).map(|(publication, _)| publication)
     }
 
-    /// Takes the one that travels apart next.
+    /// Takes the publication that goes alone next.
     pub(super) fn next(&mut self) -> Option<Publication> {
         let index = self.publications.iter().position(|(_, verdict)| *verdict == Isolation::Alone)?;
         self.publications.remove(index).map(|(publication, _)| publication)
     }
 
-    /// What travelled apart is there: others that go there may travel together.
+    /// Takes in that a publication was committed alone: others with the same destination may share a transaction.
     pub(super) fn alone_committed(&mut self) {
         self.pause = AFTER_ALONE;
         self.version = u64::MAX;
     }
 
-    /// What travelled apart was refused.
+    /// Takes in that a publication that went alone was aborted.
     pub(super) fn alone_failed(&mut self) {
         self.alone_after = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_AFTER_ALONE);

@@ -1,31 +1,31 @@
-//! Whether another instance has the same name, and which of the two has to go.
+//! Fencing by another instance of the same name, and the choice which of the two ends.
 //!
 //! Each takes the other's sessions as often as it loses its own, so both find out at the same time, and would both end.
-//! So whoever suspects a twin first gives way for a time of its own, and then makes all of its sessions anew. Whoever is
-//! fenced after that has met a twin that came back later, and ends; the one that came last stays.
+//! So the instance that suspects a namesake first yields for a random time, and then opens all of its sessions anew. An
+//! instance that is fenced after that has met a namesake that came back later, and ends; the one that came last stays.
 
 use std::time::{Duration, Instant};
 
 use super::session::SESSIONS;
 
-/// Sessions that are fenced this often in [`MEMORY`] may have a twin. A process that stood still loses each of its own
-/// once.
+/// Fencings within [`MEMORY`] that point to a namesake. A process that stood still loses each of its own sessions once.
 const SUSPICIOUS_FENCINGS: usize = 2 * SESSIONS;
+/// Time for which a fencing is remembered.
 const MEMORY: Duration = Duration::from_secs(60);
-/// The longest time to give way. Two that come back within the time that it takes to make a session both end; this is
+/// Longest time to yield. Two instances that come back within the time that opening a session takes both end; this is
 /// much longer.
 const LONGEST_YIELD: Duration = Duration::from_secs(10);
 
-/// What to do about twins.
+/// Reaction to fencing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FencingAction {
     Continue,
-    /// Leave everything to a twin for so long, then make all sessions anew.
+    /// Leave the name to another instance for this time, then open all sessions anew.
     Yield(Duration),
     Stop,
 }
 
-/// When sessions were fenced.
+/// Remembers when sessions were fenced.
 #[derive(Debug, Default)]
 pub(super) struct FencingDetector {
     fenced: Vec<Instant>,
@@ -33,19 +33,19 @@ pub(super) struct FencingDetector {
 }
 
 impl FencingDetector {
-    /// A session turned out to be fenced.
+    /// Notes that a session turned out to be fenced.
     pub(super) fn fenced(&mut self, now: Instant) {
         self.forget(now);
         self.fenced.push(now);
     }
 
-    /// All sessions have been made anew after giving way.
+    /// Notes that all sessions have been opened anew after yielding.
     pub(super) fn resumed(&mut self, now: Instant) {
         self.fenced.clear();
         self.yielded = Some(now);
     }
 
-    /// `fraction` is from 0 to 1, and different for twins.
+    /// Decides what to do. `fraction` is from 0 to 1, and different for two namesakes.
     pub(super) fn action(&mut self, now: Instant, fraction: f64) -> FencingAction {
         self.forget(now);
         match (self.yielded, self.fenced.len()) {
@@ -79,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_stood_still_goes_on() {
+    fn fencing_continues_after_process_stood_still() {
         let now = Instant::now();
         assert_eq!(fenced(SESSIONS, now).action(now, FRACTION), FencingAction::Continue);
     }
 
     #[test]
-    fn who_is_fenced_again_and_again_gives_way_for_a_time_of_its_own() {
+    fn fencing_yields_for_random_time_when_fenced_again_and_again() {
         let now = Instant::now();
         let mut detector = fenced(SUSPICIOUS_FENCINGS, now);
         assert_eq!(detector.action(now, 0.5), FencingAction::Yield(LONGEST_YIELD / 2));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_long_ago_is_no_reason() {
+    fn fencing_forgets_what_was_long_ago() {
         let now = Instant::now();
         let mut detector = fenced(SUSPICIOUS_FENCINGS - 1, now);
         detector.fenced(after(now, 61));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_fenced_after_it_gave_way_ends_and_who_is_not_forgets_it() {
+    fn fencing_stops_when_fenced_after_yield() {
         let now = Instant::now();
         let mut detector = fenced(SUSPICIOUS_FENCINGS, now);
         detector.resumed(after(now, 5));

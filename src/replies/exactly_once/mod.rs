@@ -1,11 +1,12 @@
-//! `delivery: exactly_once`: records, and the offsets of the requests that they end, in one transaction after another.
+//! Delivery mode `exactly_once`: records, and the offsets of the requests that they end, in one transaction after
+//! another.
 //!
-//! A record is produced as soon as it is there, so whoever reads uncommitted (the shim of another instance) has it at
-//! once; the transaction is committed a short interval after its first record, or as soon as nothing else is under way,
-//! unless all of its replies are with their callers already. A request is finished when its transaction is committed; if
-//! that comes to nothing, its record goes into the next one.
+//! A record is produced as soon as it is there, so readers of uncommitted records (the shim of another instance) have
+//! it at once. The transaction is committed a short interval after its first record, or as soon as nothing else is
+//! under way, unless all of its replies are with their callers already. A request is finished when its transaction is
+//! committed; if that comes to nothing, its record goes into the next one.
 //!
-//! Several producers take turns, so nothing waits for a commit: one gathers while another's transaction is concluded.
+//! Several producers take turns, so nothing waits for a commit: one gathers while another's transaction is committed.
 //! Where replies leave in order, the next begins once the broker has all that the one before has written.
 
 mod admission;
@@ -37,7 +38,7 @@ use crate::telemetry::Metrics;
 use session::{SESSIONS, SessionFactory};
 use transaction_loop::{LoopParts, TransactionLoop};
 
-/// Takes jobs to the thread that puts them into transactions. Cheap to clone.
+/// Hands publications to the thread that writes them in transactions. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct ExactlyOnce {
     publications: Sender<Publication>,
@@ -46,15 +47,15 @@ pub(super) struct ExactlyOnce {
 
 struct LoopHandle {
     stop: Arc<AtomicBool>,
-    /// Until it begins.
+    /// Parts of the thread, until it begins.
     prepared: Mutex<Option<LoopParts>>,
     /// Closed when the thread has ended.
     ended: Mutex<Option<Receiver<()>>>,
 }
 
 impl ExactlyOnce {
-    /// Sees that the broker's transactions are real, and closes what an earlier process of this name has left open.
-    /// Blocks; not for the runtime's workers.
+    /// Checks that the broker's transactions are real, and closes those that an earlier process of this name has left
+    /// open. Blocks; not for the runtime's workers.
     pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
         let Parts { cluster, allowed, dead_letters, counts, limits, directory, throttle, flow, failed } = parts;
         let identity = Identity::of(config)?;
@@ -101,7 +102,7 @@ impl ExactlyOnce {
             .map_err(|_| BrokerError::Interrupted)
     }
 
-    /// What is sent is bounded by what is under way, so this never waits.
+    /// Sends a publication to the thread. Never waits: publications are bounded by the requests under way.
     pub(super) fn send(&self, publication: Publication) {
         // The receiver is gone only when the process is about to be.
         let _ = self.publications.send(publication);

@@ -1,4 +1,4 @@
-//! One transactional producer, from its introduction to the coordinator to the error that ends it.
+//! Session: one transactional producer, from its introduction to the coordinator to the error that ends it.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,60 +19,62 @@ use crate::replies::limits::Limits;
 use crate::replies::recourse::RecordKind;
 use crate::replies::throttle::Throttle;
 
-/// How long one attempt of a step may take. After it the process may have been told to end.
+/// Time that one attempt of a step may take. After it the process may have been told to end.
 const TRY: Duration = Duration::from_secs(5);
-/// How often it is looked whether the broker has all records.
+/// Interval at which a flush looks whether the broker has all records.
 const LOOK: Duration = Duration::from_micros(500);
-/// How long a step is tried again. After that another producer of the same name finds out.
+/// Time for which a step is tried again. After that another producer of the same name finds out the outcome.
 const PERSIST: Duration = Duration::from_secs(30);
 
-/// After this long without a word librdkafka is stuck in a step. The coordinator has given the transaction up by then.
+/// Silence of librdkafka after which a step is stuck. The coordinator has given the transaction up by then.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// How long the coordinator waits for a transaction's end, in milliseconds, as the property has it; and which part of it
-/// is left to the records, so that what takes longer is given up before that.
+/// Time that the coordinator waits for a transaction's end, in milliseconds, as the property has it.
 const TIMEOUT: (&str, &str) = ("transaction.timeout.ms", "10000");
+/// Part of that time which is left to the records, so that a transaction which takes longer is aborted before that.
 const FOR_RECORDS: f64 = 0.7;
-/// So long at least a transaction has for its records after the one before it is over.
+/// Least time for the records of a transaction after the one before it is over.
 const AT_LEAST: Duration = Duration::from_secs(2);
-/// When nothing is written for this long, the partition may be away, or what became of an earlier transaction of the same
-/// producer may not be written down yet.
+/// Time without a written record after which a flush is late: the partition may be away, or the outcome of an earlier
+/// transaction of the same producer may not be written down yet.
 const STANDSTILL: Duration = Duration::from_secs(4);
-/// How long the records under way may hold up an abort.
+/// Time for which the records under way may hold up an abort.
 const ABORT: Duration = Duration::from_secs(5);
-/// How often what waits is thrown away meanwhile.
+/// Interval at which queued records are thrown away during an abort.
 const PURGE: Duration = Duration::from_millis(100);
 
-/// The producer's settings; `kafka.properties` win over them.
+/// Settings of the producer; `kafka.properties` win over them.
 const SETTINGS: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // So long may a transaction of a process that is gone hold up readers of committed records, unless it comes back.
+    // A transaction of a process that is gone may hold up readers of committed records so long, unless the process
+    // comes back.
     TIMEOUT,
-    // Records leave at once, so that whoever reads uncommitted has them.
+    // Records leave at once, so that readers of uncommitted records have them.
     ("linger.ms", "0"),
     ("sticky.partitioning.linger.ms", "0"),
-    // As Java's clients partition.
+    // Keys choose partitions as in Java's clients.
     ("partitioner", "murmur2_random"),
 ];
 
-/// While one gathers and another is at its commit, the broker still writes down what became of the third's, and would
-/// have its next transaction wait.
+/// Sessions that take turns. While one gathers and another commits, the broker still writes down the outcome of the
+/// third's transaction, and would have its next transaction wait.
 pub(super) const SESSIONS: usize = 3;
-/// With those that take the place of others, which wait until the brokers have written down what became of their last.
+/// Most sessions, with the spare ones: a replaced session waits until the brokers have written down the outcome of its
+/// last transaction.
 pub(super) const MAX_SESSIONS: usize = 6;
 
-/// Which record of a transaction: a job's index, and which of its records.
+/// Record of a transaction: the index of its publication, and which of the publication's records it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct RecordId {
     pub(super) publication: usize,
     pub(super) kind: RecordKind,
 }
 
-/// A record that was not taken, and why.
+/// Record that was not taken, and why.
 pub(super) type RejectedRecord = (RecordId, KafkaError);
 
-/// Makes sessions, by the instance's name and their index.
+/// Opens sessions, by the instance's name and their index.
 pub(super) struct SessionFactory {
     cluster: Arc<Cluster>,
     identity: Identity,
@@ -88,37 +90,37 @@ pub(super) struct Session {
     producer: Arc<BaseProducer<SessionContext>>,
 }
 
-/// Why a step did not succeed.
+/// Error of a step.
 #[derive(Debug)]
 pub(super) enum StepError {
     /// The transaction has to be aborted; the session goes on.
     Abortable(KafkaError),
-    /// The session is of no use any more. Whether a commit took place is not known.
+    /// The session is lost. Whether a commit took place is not known.
     Fatal(KafkaError),
 }
 
-/// What became of the records of a transaction.
+/// Outcome of flushing the records of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FlushOutcome {
-    /// The broker has all of them.
+    /// The broker has all records.
     Complete,
-    /// One was refused.
+    /// A record was rejected.
     Rejected,
-    /// Not all were there in time.
+    /// Not all records were written in time.
     Late,
 }
 
-/// The producer's callbacks.
+/// Callbacks of the producer.
 pub(super) struct SessionContext {
     broker: BrokerContext,
-    /// The records of the transaction that the broker did not take.
+    /// Records of the transaction that the broker did not take.
     refused: Mutex<Vec<RejectedRecord>>,
     index: usize,
     throttle: Throttle,
 }
 
 impl RecordId {
-    /// What travels with the record through librdkafka.
+    /// Packs the id into the number that travels with the record through librdkafka.
     pub(super) fn opaque(self) -> usize {
         self.publication << 1 | usize::from(self.kind == RecordKind::DeadLetter)
     }
@@ -144,13 +146,13 @@ impl SessionFactory {
         Self { cluster, identity, limits, throttle, for_records: timeout.mul_f64(FOR_RECORDS) }
     }
 
-    /// Whose transactions these are, for a person.
+    /// Names the instance whose transactions these are, for a person.
     pub(super) fn name(&self) -> &str {
         self.identity.name()
     }
 
-    /// Introduces a producer to the coordinator, which decides what an earlier one of this name has left open, and takes
-    /// nothing from that one any more.
+    /// Introduces a producer to the coordinator, which decides the transaction that an earlier producer of this name
+    /// has left open, and takes nothing from that one any more (fencing).
     pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
         let throttle = self.throttle.clone();
         let context = |broker: BrokerContext| SessionContext {
@@ -179,8 +181,8 @@ impl Session {
         &self.producer
     }
 
-    /// Takes in what librdkafka has to say. Only whoever has the session does: another beside would take from a step of
-    /// the transaction what that waits for.
+    /// Takes in librdkafka's events. Only the owner of the session does: another thread beside it would take from a
+    /// step of the transaction the event that the step waits for.
     pub(super) fn poll(&self) {
         self.producer.poll(Duration::ZERO);
     }
@@ -193,8 +195,8 @@ impl Session {
     /// Waits until the broker has all records of a transaction that began then, or until that is not to be expected in
     /// time any more.
     pub(super) fn flush(&self, began: Instant) -> FlushOutcome {
-        // The library's own way looks ten times a second. To be polled for less than a millisecond it takes as "do not
-        // wait", again and again until the time is over, so the thread sleeps instead.
+        // The library's own flush looks ten times a second. A poll for less than a millisecond does not wait in
+        // librdkafka and would spin until the time is over, so the thread sleeps instead.
         let until = (began + self.for_records).max(Instant::now() + AT_LEAST);
         let (mut left, mut progress) = (self.producer.in_flight_count(), Instant::now());
         loop {
@@ -216,7 +218,7 @@ impl Session {
         }
     }
 
-    /// The same without waiting; None while they are under way. How long nothing is written does not matter here.
+    /// Returns the same without waiting; None while records are under way. A standstill does not matter here.
     pub(super) fn written(&self, began: Instant) -> Option<FlushOutcome> {
         self.poll();
         if self.has_refused() {
@@ -228,16 +230,16 @@ impl Session {
         }
     }
 
-    /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever time
-    /// it is given (its issues 5456 and 5511), so another thread waits for it: one that is stuck is left behind, and its
-    /// client with it, until a broker comes or goes. What it may still send then has been fenced.
+    /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever
+    /// time it is given (its issues 5456 and 5511), so another thread waits for it: one that is stuck is left behind,
+    /// and its client with it, until a broker comes or goes. The requests that it may still send then have been fenced.
     pub(super) fn add_offsets(&self, staged: StagedOffsets) -> Result<(), StepError> {
         let (tell, told) = channel();
         let producer = self.producer.clone();
         let add = move || {
             let StagedOffsets { offsets, group } = staged;
             let added = persist(&producer, |producer| producer.send_offsets_to_transaction(&offsets, &group, TRY));
-            // Nobody listens any more when it took too long.
+            // The receiver is gone when the step took too long.
             let _ = tell.send(added);
         };
         let stuck = || StepError::Fatal(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
@@ -250,7 +252,7 @@ impl Session {
     }
 
     pub(super) fn abort(&self) -> Result<(), StepError> {
-        // librdkafka waits for the records under way, and leaves it to us to take in what became of them.
+        // librdkafka waits for the records under way, and leaves it to us to take in their outcomes.
         let (began, mut purged) = (Instant::now(), None::<Instant>);
         while self.producer.in_flight_count() > 0 {
             if began.elapsed() > ABORT {
@@ -266,8 +268,8 @@ impl Session {
         persist(&self.producer, |producer| producer.abort_transaction(TRY))
     }
 
-    /// Leaves a transaction as it is to the next producer of this name, which has it aborted. Comes back with the records
-    /// that were not written, as far as is known.
+    /// Leaves a transaction as it is to the next producer of this name, which has it aborted. Returns the records that
+    /// were not written, as far as is known.
     pub(super) fn leave(self) -> Vec<RejectedRecord> {
         self.producer.purge(PurgeConfig::default().queue().inflight());
         let began = Instant::now();
@@ -281,7 +283,8 @@ impl Session {
         refused
     }
 
-    /// Drops it beside: librdkafka may wait for brokers that are away, and the next of its name must not.
+    /// Drops the session on a thread of its own: librdkafka may wait for brokers that are away, and the next session of
+    /// its name must not.
     pub(super) fn discard(self) {
         let dropped = thread::Builder::new().name("discarded".to_owned()).spawn(move || drop(self));
         if let Err(error) = dropped {
@@ -289,7 +292,7 @@ impl Session {
         }
     }
 
-    /// The records of the transaction that the broker did not take.
+    /// Takes the records of the transaction that the broker did not take.
     pub(super) fn take_refused(&self) -> Vec<RejectedRecord> {
         std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
     }

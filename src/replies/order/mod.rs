@@ -1,8 +1,8 @@
-//! `kafka.ordering`: replies leave in the order of their requests.
+//! Order of replies (`kafka.ordering`): replies leave in the order of their requests.
 //!
-//! Models are called in parallel all the same: what is finished early waits for those of its key (or partition) that
-//! were read before it. Each request takes its [`Place`] when it is read, and keeps it until librdkafka, or the thread
-//! of the transactions, has its last record; both keep the order of what they are given.
+//! Models are called in parallel all the same: a reply that is finished early waits for those of its key (or partition)
+//! whose requests were read before its own. Each request takes its [`Place`] when it is read, and keeps it until
+//! librdkafka, or the thread of the transactions, has its last record; both keep the order of what they are given.
 
 mod partitions;
 mod place;
@@ -24,7 +24,7 @@ pub use place::Place;
 use place::Sequencer;
 use queues::QueueId;
 
-/// The order of leaving. Cheap to clone.
+/// Order in which replies leave. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct ReplyOrder {
     by: By,
@@ -33,7 +33,7 @@ pub(super) struct ReplyOrder {
     partitions: Arc<Partitions>,
 }
 
-/// Which requests have an order.
+/// Scope of the order.
 #[derive(Debug, Clone, Copy)]
 enum By {
     Key,
@@ -49,7 +49,7 @@ pub(super) struct OrderedPartitions {
 }
 
 impl ReplyOrder {
-    /// None when replies leave as they are finished. Blocks; not for the runtime's workers.
+    /// Starts the order. None when replies leave as they are finished. Blocks; not for the runtime's workers.
     pub(super) fn start(
         config: &Kafka,
         cluster: &Arc<Cluster>,
@@ -65,7 +65,7 @@ impl ReplyOrder {
         Ok(Some(Self { by, default_topic: Arc::from(config.replies_topic.as_str()), sequencer, partitions }))
     }
 
-    /// A place behind all that were taken before it. None when there is nothing to be in order with.
+    /// Takes a place behind all that were taken before it. None for a request without a key where keys have the order.
     pub(super) fn place(&self, request: &Request, ticket: &Ticket) -> Option<Place> {
         let key = match self.by {
             By::Key => xxh3_64(request.key.as_deref()?),

@@ -1,5 +1,5 @@
-//! Against librdkafka's own mock cluster, which can be told to refuse what a real broker refuses now and then. What it
-//! makes of transactions is not real, so only our side of each refusal is looked at.
+//! Tests against librdkafka's own mock cluster, which can be told to refuse what a real broker refuses now and then.
+//! Its transactions are not real, so only our side of each refusal is tested.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -31,7 +31,7 @@ fn send(session: &Session) {
     session.producer().send(BaseRecord::<(), str, usize>::with_opaque_to(TOPIC, 0).payload("x")).unwrap();
 }
 
-/// Whether a transaction is committed or what it needs, when the coordinator answers its end so.
+/// Commits a transaction whose end the coordinator answers with these errors.
 fn commit_refused_with(errors: &[RDKafkaRespErr]) -> Result<(), StepError> {
     let mock = Mock::new(1).unwrap();
     let session = factory(&mock).open(0).unwrap();
@@ -44,7 +44,7 @@ fn commit_refused_with(errors: &[RDKafkaRespErr]) -> Result<(), StepError> {
     committed
 }
 
-/// A session that is of no use must not hold up the one that takes its place.
+/// Drops a session in time: a lost session must not hold up the one that takes its place.
 fn drop_in_time(session: Session) {
     let (dropped, done) = channel();
     thread::spawn(move || {
@@ -55,7 +55,7 @@ fn drop_in_time(session: Session) {
 }
 
 #[test]
-fn a_refusal_that_passes_is_waited_out() {
+fn commit_waits_out_refusal_that_passes() {
     use RDKafkaRespErr::{
         RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS as CONCURRENT,
         RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS as LOADS, RD_KAFKA_RESP_ERR_NOT_COORDINATOR as MOVED,
@@ -64,13 +64,13 @@ fn a_refusal_that_passes_is_waited_out() {
 }
 
 #[test]
-fn one_that_was_taken_over_is_known_as_such() {
+fn commit_reports_fenced_session() {
     let broken = commit_refused_with(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]).unwrap_err();
     assert!(matches!(broken, StepError::Fatal(_)) && broken.is_fenced(), "{broken:?}");
 }
 
 #[test]
-fn a_record_that_is_refused_spoils_its_transaction() {
+fn rejected_record_spoils_its_transaction() {
     let mock = Mock::new(1).unwrap();
     let session = factory(&mock).open(0).unwrap();
     session.begin().unwrap();
@@ -86,7 +86,7 @@ fn a_record_that_is_refused_spoils_its_transaction() {
 }
 
 #[test]
-fn one_that_is_fenced_while_it_gives_up_does_not_hold_up_the_next() {
+fn session_fenced_while_it_aborts_does_not_hold_up_next() {
     let mock = Mock::new(1).unwrap();
     let factory = factory(&mock);
     let session = factory.open(0).unwrap();
@@ -105,7 +105,7 @@ fn one_that_is_fenced_while_it_gives_up_does_not_hold_up_the_next() {
 }
 
 #[test]
-fn one_with_records_under_way_that_the_broker_never_takes_ends_in_time() {
+fn session_ends_in_time_when_broker_never_takes_its_records() {
     let mock = Mock::new(1).unwrap();
     let session = factory(&mock).open(0).unwrap();
     session.begin().unwrap();
@@ -117,7 +117,7 @@ fn one_with_records_under_way_that_the_broker_never_takes_ends_in_time() {
 }
 
 #[test]
-fn one_that_waits_for_ever_for_the_groups_coordinator_is_given_up() {
+fn session_is_given_up_when_group_coordinator_never_answers() {
     let mock = Mock::new(2).unwrap();
     let session = factory(&mock).open(0).unwrap();
     mock.coordinator(MockCoordinator::Transaction("a.0".to_owned()), 1).unwrap();
@@ -138,7 +138,7 @@ fn one_that_waits_for_ever_for_the_groups_coordinator_is_given_up() {
 }
 
 #[test]
-fn a_slot_survives_its_way_through_librdkafka() {
+fn record_id_survives_its_way_through_librdkafka() {
     for id in [
         RecordId { publication: 0, kind: RecordKind::Reply },
         RecordId { publication: 7, kind: RecordKind::DeadLetter },
