@@ -1,40 +1,40 @@
-//! A streak of errors in place of records.
+//! Streak of errors in place of records.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// How long nothing but errors may come before requests cannot be read.
+/// Time for which nothing but errors may come before requests count as unreadable.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two questions whether it has passed: librdkafka tells of an error once, and not of its end.
+/// Pause between two questions whether the streak has passed: librdkafka reports an error once, and not its end.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The errors since the last record. Pure: it is told the time.
+/// Errors since the last record. Pure: the time is an argument.
 #[derive(Debug, Default)]
 pub(super) struct ErrorStreak(Option<Streak>);
 
 #[derive(Debug)]
 struct Streak {
     since: Instant,
-    /// When the latest error came, or when it was asked last whether they have passed.
+    /// Time of the latest error, or of the last question whether the streak has passed.
     looked: Instant,
     why: String,
 }
 
 impl ErrorStreak {
-    /// An error has come. True for the first of a streak.
+    /// Notes an error. True for the first of a streak.
     pub(super) fn came(&mut self, why: impl Display, now: Instant) -> bool {
         let since = self.0.as_ref().map(|streak| streak.since);
         self.0 = Some(Streak { since: since.unwrap_or(now), looked: now, why: why.to_string() });
         since.is_none()
     }
 
-    /// A record has come, or could come.
+    /// Ends the streak: a record has come, or could come.
     pub(super) fn passed(&mut self) {
         self.0 = None;
     }
 
-    /// Whether it should be asked whether it has passed.
+    /// Tells whether the caller should find out whether the streak has passed.
     pub(super) fn is_doubtful(&mut self, now: Instant) -> bool {
         let Some(streak) = self.0.as_mut().filter(|streak| now.duration_since(streak.looked) >= PAUSE) else {
             return false;
@@ -43,7 +43,7 @@ impl ErrorStreak {
         true
     }
 
-    /// Why requests cannot be read, if that has been so for long enough.
+    /// Returns why requests cannot be read, if that has been so for long enough.
     pub(super) fn reason(&self, now: Instant) -> Option<&str> {
         let streak = self.0.as_ref()?;
         (now.duration_since(streak.since) >= PATIENCE).then_some(&streak.why)
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_streak_is_told_once_and_lasts_until_something_can_be_read() {
+    fn streak_is_reported_once_and_lasts_until_record_comes() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut errors = ErrorStreak::default();
         assert!(errors.came("no such topic", start));

@@ -1,8 +1,9 @@
 //! Start of a partition that has come: reading goes on from where its last owner committed.
 //!
 //! The partition's first record waits until that commit is known, and until it is committed that the partition has one
-//! more owner. So a request that is the end of each of its owners is found out: see [`poison_pill`](super::poison_pill). A
-//! commit is believed only if it is of the topic that is there now: of a topic that was made anew, every request is read.
+//! more owner. So a request that is the end of each of its owners is found out: see
+//! [`poison_pill`](super::poison_pill). A commit is believed only if it is of the topic that is there now: of a topic
+//! that was made anew, every request is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(super) struct PartitionStart {
     topics: Topics,
     /// Earliest time of the next question to the broker.
     not_before: Option<Instant>,
-    /// Whether lanes have not been [checked](Self::check) yet.
+    /// True if lanes have not been [checked](Self::check) yet.
     checks: bool,
     /// Earliest time of the next check.
     no_check_before: Option<Instant>,
@@ -70,23 +71,23 @@ impl PartitionStart {
         }
     }
 
-    /// Whether checks or seeks are left to be done.
+    /// Tells whether checks or seeks are left to be done.
     pub(super) fn is_busy(&self) -> bool {
         self.checks || !self.seeks.is_empty()
     }
 
-    /// Whether a record has been read again to run alone. Says so once.
+    /// Tells whether a record has been read again to run alone. Says so once.
     pub(super) fn take_reread(&mut self, lane: LaneId, offset: i64) -> bool {
         self.reread.take_if(|reread| (reread.0, reread.1) == (lane, offset)).is_some()
     }
 
-    /// Whether a record that is to run alone is being read again.
+    /// Tells whether a record that is to run alone is being read again.
     fn is_rereading(&mut self) -> bool {
         self.reread.take_if(|(.., since)| since.elapsed() > LONGEST_REREAD);
         self.reread.is_some()
     }
 
-    /// Whether librdkafka still has to seek in a lane, so that records which come of it are dropped.
+    /// Tells whether librdkafka still has to seek in a lane, so that records which come of it are dropped.
     pub(super) fn is_sought(&self, lane: LaneId) -> bool {
         self.seeks.contains_key(&lane)
     }
@@ -151,8 +152,8 @@ impl PartitionStart {
         }
     }
 
-    /// Reads what the last owner has left, for a lane whose first record is `first`. None when the broker has to be asked
-    /// and does not answer.
+    /// Reads what the last owner has left, for a lane whose first record is `first`. None when the broker has to be
+    /// asked and does not answer.
     fn left_behind(&self, lane: LaneId, first: i64, element: &TopicPartitionListElem<'_>) -> Option<CommitFound> {
         let context = self.consumer.context();
         let topic_id = context.topic_id(lane);
@@ -304,8 +305,8 @@ impl PartitionStart {
         context.state().lanes.restart(id);
     }
 
-    /// Prepares the next isolated run of a request that may have ended too many owners. Returns its lane, and the record
-    /// with the verdict if it can run at once.
+    /// Prepares the next isolated run of a request that may have ended too many owners. Returns its lane, and the
+    /// record with the verdict if it can run at once.
     pub(super) fn next_isolated_run(&mut self, now: Instant) -> Option<(LaneId, Option<(HeldRecord, IsolatedRun)>)> {
         if self.is_rereading() {
             return None;
@@ -362,7 +363,7 @@ impl PartitionStart {
     }
 }
 
-/// Whether a position is of another topic than this one, as far as both are known.
+/// Tells whether a position is of another topic than this one, as far as both are known.
 fn is_of_another(position: &Position, topic: Option<TopicId>) -> bool {
     matches!((position.topic, topic), (Some(position), Some(topic)) if position != topic)
 }

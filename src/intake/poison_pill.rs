@@ -1,12 +1,12 @@
 //! Poison pills: requests that end every process that runs them, found from the commits of the owners they ended.
 //!
-//! The owner of a partition says in its commits how far beyond the first unfinished request it may have begun others (the
-//! [reach](Position::reach)), and that it owns the partition (the [crash count](Position::crash_count)), until it gives
-//! the partition back. An owner that finds such a note has it from a process that has ended, perhaps by one of the
-//! unfinished requests within that reach. The new owner runs these with a shorter reach of its own, so that fewer are left
-//! to be suspected if it ends as well. After three ends they are in quarantine: they run alone, one after the other, and a
-//! request that has ended two processes while it ran alone is not run again. A request before all these is suspected only
-//! as long as it is unfinished when an owner ends, however many others stand before it.
+//! The owner of a partition says in its commits how far beyond the first unfinished request it may have begun others
+//! (the [reach](Position::reach)), and that it owns the partition (the [crash count](Position::crash_count)), until it
+//! gives the partition back. An owner that finds such a note has it from a process that has ended, perhaps by one of
+//! the unfinished requests within that reach. The new owner runs these with a shorter reach of its own, so that fewer
+//! are left to be suspected if it ends as well. After three ends they are in quarantine: they run alone, one after the
+//! other, and a request that has ended two processes while it ran alone is not run again. A request before all these is
+//! suspected only as long as it is unfinished when an owner ends, however many others stand before it.
 
 use std::time::{Duration, Instant};
 
@@ -41,9 +41,9 @@ pub(super) struct CrashHistory {
     isolated_runs: u8,
     /// First offset that no commit allows to begin yet.
     noted: i64,
-    /// Whether the lane's first requests run alone, since too many owners have ended with them under way.
+    /// True if the lane's first requests run alone, since too many owners have ended with them under way.
     is_quarantined: bool,
-    /// Since when no record of the quarantined lane has come.
+    /// Time since which no record of the quarantined lane has come.
     quiet_since: Option<Instant>,
 }
 
@@ -81,12 +81,12 @@ impl CrashHistory {
         self.noted = self.noted.max(until);
     }
 
-    /// Whether a request may begin: if it ends this process, the next owner has to know that it may have begun.
+    /// Tells whether a request may begin: if it ends this process, the next owner has to know that it may have begun.
     pub(super) fn may_begin(&self, offset: i64) -> bool {
         offset < self.noted
     }
 
-    /// Whether the first unfinished request has to run alone.
+    /// Tells whether the first unfinished request has to run alone.
     pub(super) fn is_suspect(&self, offset: i64) -> bool {
         self.crash_count_at(offset) > MAX_SHARED_CRASHES
     }
@@ -97,7 +97,7 @@ impl CrashHistory {
         self.is_quarantined
     }
 
-    /// Whether the lane's first requests run alone.
+    /// Tells whether the lane's first requests run alone.
     pub(super) fn is_quarantined(&self) -> bool {
         self.is_quarantined
     }
@@ -146,8 +146,8 @@ impl CrashHistory {
         self.suspected = self.suspected.min(offset);
     }
 
-    /// Counts the owners that may have ended by the requests from this one on. A request behind the suspects was perhaps
-    /// under way at the first of the ends.
+    /// Counts the owners that may have ended by the requests from this one on. A request behind the suspects was
+    /// perhaps under way at the first of the ends.
     fn crash_count_at(&self, offset: i64) -> u8 {
         match offset - self.suspected {
             ..0 => self.crash_count,

@@ -1,4 +1,4 @@
-//! The polling thread: reads, hands over, commits, and never stops polling.
+//! Polling thread: reads, hands over, commits, and never stops polling.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -23,27 +23,28 @@ use super::topics::Topics;
 use crate::config::Limits;
 use crate::telemetry::{Metrics, Part};
 
-/// How long one poll waits for a record. Ends of requests are taken in between polls.
+/// Time that one poll waits for a record. Ends of requests are taken in between polls.
 const POLL: Duration = Duration::from_millis(20);
-/// How long the broker may take to say whether it can be read from. Polling stands still meanwhile.
+/// Longest wait for the broker to say whether it can be read from. Polling stands still meanwhile.
 const PROBE: Duration = Duration::from_millis(500);
-/// How long all brokers may be silent before they are taken for gone.
+/// Silence of all brokers after which they count as gone.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
-/// How long it is tried to say what is finished, once nothing more is waited for.
+/// Time for which the last commit is attempted, once no request is waited for any more.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-/// How long the broker is waited for that is asked for its partitions, and how often it is, while some are missing.
+/// Longest wait for the broker to say which partitions a topic has.
 const LOOK: Duration = Duration::from_secs(1);
+/// Interval of that question while a retry topic lacks partitions.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often gauges are brought up to date.
+/// Interval at which gauges are brought up to date.
 const OBSERVE: Duration = Duration::from_secs(1);
 
-/// What the polling thread works with.
+/// State of the polling thread.
 pub(super) struct Poller {
     pub(super) topics: Topics,
     pub(super) limits: Limits,
     pub(super) consumer: Arc<BaseConsumer<IntakeContext>>,
     pub(super) handoff: Handoff,
-    /// Set once it is to stop: how long it may wait for the requests under way.
+    /// Set once the thread is to stop: how long it may wait for the requests under way.
     pub(super) stop: Arc<OnceLock<Duration>>,
     pub(super) pressure: BackPressure,
     pub(super) start: PartitionStart,
@@ -52,7 +53,7 @@ pub(super) struct Poller {
     pub(super) metrics: Metrics,
     pub(super) readiness: Part,
     pub(super) errors: ErrorStreak,
-    /// The retry topic whose partitions were counted last.
+    /// Retry topic whose partitions were counted last.
     pub(super) looked_at: usize,
 }
 
@@ -60,7 +61,7 @@ impl Poller {
     pub(super) fn run(mut self) -> Result<(), IntakeError> {
         info!(topic = %self.topics.requests(), "reading requests");
         let (mut committed, mut observed, mut looked) = (Instant::now(), Instant::now(), Instant::now());
-        // What it gives us borrows it, and what follows from that is ours to change.
+        // A polled message borrows the consumer, while handling it changes the poller: so the loop has its own handle.
         let consumer = self.consumer.clone();
         let patience = loop {
             if let Some(patience) = self.stop.get() {
@@ -86,13 +87,13 @@ impl Poller {
         Ok(())
     }
 
-    /// One step: takes in the ends of requests, then reads a record if there is room for it.
+    /// Makes one step: takes in the ends of requests, then reads a record if there is room for it.
     fn read(&mut self, consumer: &BaseConsumer<IntakeContext>, now: Instant) -> Result<(), IntakeError> {
         let context = self.consumer.context();
         context.settle();
         let step = {
             let state = context.state();
-            // On the embedded broker what is not read is lost, so there everything is read, and refused if need be.
+            // The embedded broker loses records that are not read, so on it everything is read, and refused if need be.
             let full = state.budget.is_full() && !self.handoff.embedded;
             self.pressure.step(full, state.budget.is_relieved(), now)
         };
@@ -122,14 +123,14 @@ impl Poller {
             self.start.seek();
         }
         let polled = consumer.poll(POLL);
-        let anew = match consumer.context().broker().topic_ids().is_any_anew() {
+        let restarted = match consumer.context().broker().topic_ids().is_any_anew() {
             true => self.start.restart_recreated_topics(),
             false => Vec::new(),
         };
         match polled {
             None => Ok(()),
             Some(Ok(message)) => {
-                self.dispatch(&message, &anew);
+                self.dispatch(&message, &restarted);
                 self.errors.passed();
                 Ok(())
             }
@@ -137,13 +138,13 @@ impl Poller {
         }
     }
 
-    /// Takes in a record, unless it is of one of the lanes that have just begun `anew`: of these all is read again that is
-    /// there still.
-    fn dispatch(&mut self, message: &BorrowedMessage<'_>, anew: &[LaneId]) {
+    /// Takes in a record, unless its lane has just been `restarted`: of such a lane everything that is still there is
+    /// read again.
+    fn dispatch(&mut self, message: &BorrowedMessage<'_>, restarted: &[LaneId]) {
         let context = self.consumer.context();
         context.broker().health().answered();
         let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
-        if anew.contains(&lane) || self.start.is_sought(lane) {
+        if restarted.contains(&lane) || self.start.is_sought(lane) {
             return;
         }
         let now = Instant::now();
@@ -159,7 +160,7 @@ impl Poller {
             return self.handoff.run_alone(context, lane, held, IsolatedRun::Alone);
         }
         if context.state().lanes.is_held(lane) {
-            // It was on its way when the partition was paused.
+            // The record was on its way when the partition was paused.
             return context.state().lanes.hold(lane, held, now);
         }
         match self.handoff.offer(self.consumer.context(), lane, held, now) {
@@ -170,7 +171,7 @@ impl Poller {
         }
     }
 
-    /// Keeps a record until its lane may run it, and reads no more of that partition.
+    /// Keeps a record until its lane may run it, and pauses that partition.
     fn hold(&self, lane: LaneId, held: HeldRecord, now: Instant) {
         debug!(source = %held.request.source, "a record waits for its lane");
         self.consumer.context().state().lanes.hold(lane, held, now);
@@ -227,7 +228,7 @@ impl Poller {
         self.hold(lane, held, now);
     }
 
-    /// Reads on where a record was held.
+    /// Resumes partitions that were paused for a held record.
     fn resume(&self, lanes: Vec<LaneId>) {
         if !lanes.is_empty()
             && let Err(error) = self.consumer.resume(&self.topics.list(lanes))
@@ -236,7 +237,7 @@ impl Poller {
         }
     }
 
-    /// Most errors pass; the streak is logged once.
+    /// Survives an error of reading, unless the error is fatal. Most errors pass; a streak of them is logged once.
     fn survive(&mut self, error: KafkaError) -> Result<(), IntakeError> {
         if let KafkaError::MessageConsumptionFatal(_) = error {
             error!(%error, "the consumer cannot go on");
@@ -253,7 +254,7 @@ impl Poller {
         Ok(())
     }
 
-    /// Has what is due committed, unless the last commit is still under way.
+    /// Begins to commit the positions that are due, unless the last commit is still under way.
     fn commit(&mut self) {
         let context = self.consumer.context();
         if let Some(done) = self.committer.take_done() {
@@ -302,7 +303,7 @@ impl Poller {
         }
     }
 
-    /// Whether the broker lets this group read.
+    /// Tells whether the broker lets this group read.
     fn can_read(&self) -> bool {
         let lane = LaneId { topic: 0, partition: 0 };
         let committed = self.consumer.committed_offsets(self.topics.list([lane]), PROBE);
@@ -311,7 +312,7 @@ impl Poller {
     }
 
     /// Looks whether a retry topic has got the partitions that go with ours of the requests topic, where it had none
-    /// before; one after the other. Of the requests topic the group sees to that.
+    /// before; one topic after the other. The group itself notices new partitions of the requests topic.
     fn look_for_partitions(&mut self) {
         let context = self.consumer.context();
         let Some(topic) = context.incomplete(self.looked_at) else { return };
@@ -356,7 +357,7 @@ impl Poller {
         result.is_ok()
     }
 
-    /// Stops reading, goes on polling while requests end, commits, and leaves.
+    /// Stops reading, goes on polling while requests end, commits, and leaves the group.
     fn drain(self, patience: Duration) {
         self.readiness.waits_for("nothing any more: it is shutting down");
         self.pause_all(true);
@@ -378,7 +379,7 @@ impl Poller {
         if left > 0 {
             warn!(in_flight = left, "not all requests have ended in time; they will be read again");
         }
-        // While the group is being rebalanced a commit is refused; polling lets that go on, and then it is taken.
+        // While the group is being rebalanced the broker refuses a commit; polling lets the rebalance go on.
         let until = until.max(Instant::now() + LAST_COMMIT);
         let poll = || {
             drop(self.consumer.poll(Duration::ZERO));
@@ -398,14 +399,14 @@ impl Poller {
                 }
             }
         }
-        // Leaving would wait for them once more.
+        // Lanes that are left would be waited for once more when the consumer leaves.
         let mut state = context.state();
         lanes.iter().for_each(|lane| state.lanes.remove(*lane));
         // Dropping the consumer leaves the group.
     }
 }
 
-/// What a person can do about an error of reading.
+/// Advises a person about an error of reading.
 fn advice(code: Option<RDKafkaErrorCode>) -> &'static str {
     match code {
         Some(RDKafkaErrorCode::UnknownTopicOrPartition) => "create the requests topic, or correct kafka.requests_topic",

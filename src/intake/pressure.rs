@@ -1,4 +1,4 @@
-//! When to stop reading, and when to pause partitions for it.
+//! Back-pressure: when to stop reading, and when to pause partitions for it.
 //!
 //! Pausing makes librdkafka throw its fetched records away, so a budget that is full for a moment only stops polling
 //! for records; partitions are paused once it has been full for a while, and then polling goes on so that the group
@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the budget may be full before partitions are paused.
+/// Time for which the budget may be full before partitions are paused.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the polling thread should do next.
+/// Next step of the polling thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadStep {
     /// Poll for records.
@@ -18,13 +18,13 @@ pub(super) enum ReadStep {
     Wait,
     /// Pause every partition, then poll.
     Pause,
-    /// Partitions are paused: poll, only to stay a member.
+    /// Poll paused partitions, only to stay a member of the group.
     Idle,
     /// Resume every partition, then poll.
     Resume,
 }
 
-/// The policy. Pure: it is told the time.
+/// Decides the next step. Pure: the time is an argument.
 #[derive(Debug, Default)]
 pub(super) struct BackPressure {
     full_since: Option<Instant>,
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_only_under_sustained_pressure_and_resumes_when_relieved() {
+    fn back_pressure_pauses_when_sustained_and_resumes_when_relieved() {
         let start = Instant::now();
         let mut pressure = BackPressure::default();
         assert_eq!(pressure.step(false, true, start), ReadStep::Read);

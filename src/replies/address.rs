@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_whatever_is_allowed() {
+    fn address_rejects_invalid_name_whatever_is_allowed() {
         let config = Kafka { allowed_reply_topics: vec!["(?s).*".to_owned()], ..Kafka::default() };
         let allowed = AllowedTopics::new(&config).unwrap();
         let long = "x".repeat(250);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_allowed_topics_are_written_to() {
+    fn address_allows_only_listed_topics() {
         let config = Kafka { allowed_reply_topics: vec!["team-[ab]|x".to_owned()], ..Kafka::default() };
         let allowed = AllowedTopics::new(&config).unwrap();
         let topic = |name| allowed.address(&correlation(name)).map(|address| address.topic.to_string());

@@ -45,14 +45,14 @@ pub(super) struct TopicDirectory {
 struct DirectoryState {
     /// Topics that the config names.
     own: HashSet<Arc<str>>,
-    /// Whether each partition of our own topics has a leader, as far as is known.
+    /// True if each partition of our own topics has a leader, as far as is known.
     is_whole: AtomicBool,
     topics: ArcSwap<HashMap<Arc<str>, TopicEntry>>,
     /// Number of changes so far.
     version: AtomicU64,
     /// Topics that are being looked up.
     asked: Mutex<HashSet<Arc<str>>>,
-    /// Whether keys choose partitions as ours do.
+    /// True if keys choose partitions as ours do.
     by_key: bool,
     limit: RecordLimit,
 }
@@ -74,7 +74,7 @@ enum Existence {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PartitionEntry {
-    /// Or since when there is none.
+    /// Leader of the partition, or the time since which there is none.
     leader: Result<i32, Instant>,
 }
 
@@ -117,7 +117,7 @@ impl TopicDirectory {
         Ok(Self { shared, questions })
     }
 
-    /// Whether the config names this topic.
+    /// Tells whether the config names this topic.
     pub(super) fn is_own(&self, topic: &str) -> bool {
         self.shared.own.contains(topic)
     }

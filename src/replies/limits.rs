@@ -50,7 +50,7 @@ impl Limits {
 pub(super) struct RecordLimit {
     /// Limit of the producer in bytes, which counts before it compresses.
     producer: usize,
-    /// Whether the producer compresses, so that a topic may take a record that looks too large for it.
+    /// True if the producer compresses, so that a topic may take a record that looks too large for it.
     compressed: bool,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Parts {
     pub(super) limits: Limits,
     pub(super) directory: TopicDirectory,
     pub(super) throttle: Throttle,
-    /// Whether any record gets through.
+    /// True if any record gets through.
     pub(super) flow: Flow,
     /// Cancelled when the producer cannot go on, so that the process ends rather than stand still.
     pub(super) failed: CancellationToken,

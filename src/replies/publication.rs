@@ -55,11 +55,11 @@ pub(super) struct Publication {
     pub(super) course: Course,
     /// Record that is on its way, where each record goes by itself.
     pub(super) kind: RecordKind,
-    /// Whether the caller has the answer already.
+    /// True if the caller has the answer already.
     pub(super) answered: bool,
-    /// Whether one of its records was rejected, so that it had better not share a transaction with others.
+    /// True if one of its records was rejected, so that it had better not share a transaction with others.
     pub(super) was_refused: bool,
-    /// When the latest of its records was sent; before that, when the request was read.
+    /// Time at which the latest of its records was sent; before that, at which the request was read.
     pub(super) sent: Instant,
     /// Counts the publication among those that wait for the broker, from its turn on.
     pub(super) pending: Option<Pending>,
@@ -180,13 +180,13 @@ impl Publication {
         true
     }
 
-    /// Whether the publication has waited long enough for a partition that has had no leader since then. A record for a
-    /// topic of our own waits for as long as that takes.
+    /// Tells whether the publication has waited long enough for a partition that has had no leader since then. A record
+    /// for a topic of our own waits for as long as that takes.
     pub(super) fn waits_no_longer(&self, since: Instant) -> bool {
         (self.course.parked || self.course.named) && since.elapsed() > AWAY_FOR
     }
 
-    /// Whether no record is left to be sent, now that the dead letter, if there is one, is written.
+    /// Tells whether no record is left to be sent, now that the dead letter, if there is one, is written.
     pub(super) fn is_done(&self) -> bool {
         !self.course.parked && self.kind == RecordKind::Reply && self.course.reply == Form::Dropped
     }

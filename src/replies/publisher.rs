@@ -36,7 +36,7 @@ pub struct Publisher {
     local: LocalReply,
     mode: DeliveryMode,
     runtime: Handle,
-    /// Whether any record gets through.
+    /// True if any record gets through.
     flow: Flow,
 }
 

@@ -10,17 +10,17 @@ use rdkafka::error::RDKafkaErrorCode;
 /// field by field in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Course {
-    /// Whether the request goes into a retry topic, in place of all below.
+    /// True if the request goes into a retry topic, in place of all below.
     pub(super) parked: bool,
-    /// Whether the reply goes to a topic that the caller has named, other than the default one.
+    /// True if the reply goes to a topic that the caller has named, other than the default one.
     pub(super) named: bool,
     /// The dead letter.
     pub(super) letter: Letter,
-    /// Whether the request, parked or as a dead letter, has to be in the partition that it was in.
+    /// True if the request, parked or as a dead letter, has to be in the partition that it was in.
     pub(super) same_partition: bool,
     /// The reply or fault.
     pub(super) reply: Form,
-    /// Whether the partition of the reply is given.
+    /// True if the partition of the reply is given.
     pub(super) partition: bool,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Course {
 pub(super) enum Letter {
     /// No letter is left: the topic took no form of it.
     Spent,
-    /// Where the request came from, and why it is dead.
+    /// Origin of the request, and the reason why it is dead.
     Bare,
     /// Key and headers of the request.
     Valueless,
@@ -79,7 +79,7 @@ pub(super) enum Cause {
 }
 
 impl Letter {
-    /// Whether there is a letter to write.
+    /// Tells whether there is a letter to write.
     pub(super) fn is_written(self) -> bool {
         matches!(self, Self::Bare | Self::Valueless | Self::Whole)
     }
@@ -105,7 +105,7 @@ impl Form {
 }
 
 impl Course {
-    /// Whether nothing is left to be tried.
+    /// Tells whether nothing is left to be tried.
     pub(super) fn is_lost(&self) -> bool {
         !self.parked && self.reply == Form::Dropped && !self.letter.is_written()
     }
@@ -186,8 +186,8 @@ fn is_of_topic(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Whether a code is an error of brokers, connections, coordinators or producers. Such errors pass, or end the whole
-/// producer, whose records go to another.
+/// Tells whether a code is an error of brokers, connections, coordinators or producers. Such errors pass, or end the
+/// whole producer, whose records go to another.
 fn may_pass(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as E;
     is_of_transaction(code)
@@ -235,7 +235,7 @@ fn may_pass(code: RDKafkaErrorCode) -> bool {
         )
 }
 
-/// Whether a code says nothing of the record itself: its transaction was aborted, or its producer has ended.
+/// Tells whether a code says nothing of the record itself: its transaction was aborted, or its producer has ended.
 pub(super) fn is_of_transaction(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as E;
     matches!(
@@ -294,7 +294,7 @@ mod tests {
             .filter_map(|(is_there, kind)| is_there.then_some(kind))
     }
 
-    /// Whether the same record is tried again: the error may pass, or a topic of our own has to be mended.
+    /// Tells whether the same record is tried again: the error may pass, or a topic of our own has to be mended.
     fn is_again(cause: Cause, kind: RecordKind, course: Course) -> bool {
         let ours = !course.parked && (kind == RecordKind::DeadLetter || !course.named);
         cause == Cause::Passing || cause == Cause::Topic && ours

@@ -8,7 +8,7 @@ use crate::message::{Headers, Source};
 const ID: LaneId = LaneId { topic: 0, partition: 0 };
 const OTHER: LaneId = LaneId { topic: 0, partition: 1 };
 
-/// One that goes on from `offset` and is in the hands of so many owners after one another by now.
+/// Opens a lane that goes on from `offset`, and has had this many owners one after another, the present one included.
 fn open(lanes: &mut Lanes, id: LaneId, offset: i64, crash_count: u8, isolated_runs: u8) {
     lanes.assign(id);
     lanes.open(
@@ -39,7 +39,7 @@ fn offsets(due: Vec<(LaneId, Position)>) -> Vec<(LaneId, i64)> {
 }
 
 #[test]
-fn late_results_of_a_lost_lane_are_ignored() {
+fn lanes_ignore_late_results_of_lost_lane() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     begin(&mut lanes, ID, 5);
@@ -53,7 +53,7 @@ fn late_results_of_a_lost_lane_are_ignored() {
 }
 
 #[test]
-fn commits_what_moved_and_repeats_what_failed() {
+fn lanes_commit_changes_and_repeat_failed_commits() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     lanes.assign(OTHER);
@@ -68,7 +68,7 @@ fn commits_what_moved_and_repeats_what_failed() {
 }
 
 #[test]
-fn what_finishes_out_of_order_is_committed_at_once() {
+fn lanes_commit_at_once_what_finishes_out_of_order() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
@@ -79,7 +79,7 @@ fn what_finishes_out_of_order_is_committed_at_once() {
 }
 
 #[test]
-fn an_abandoned_request_holds_the_commit() {
+fn abandoned_request_holds_commit() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     begin(&mut lanes, ID, 5);
@@ -89,7 +89,7 @@ fn an_abandoned_request_holds_the_commit() {
 }
 
 #[test]
-fn nothing_runs_before_it_is_known_what_is_finished() {
+fn lane_runs_nothing_before_it_is_open() {
     let mut lanes = Lanes::default();
     lanes.assign(ID);
     assert!(!begin(&mut lanes, ID, 5));
@@ -103,7 +103,7 @@ fn nothing_runs_before_it_is_known_what_is_finished() {
 }
 
 #[test]
-fn whoever_has_a_partition_says_so_until_it_gives_it_back() {
+fn lane_counts_its_owner_until_it_is_given_back() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 3, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
@@ -119,7 +119,7 @@ fn whoever_has_a_partition_says_so_until_it_gives_it_back() {
 }
 
 #[test]
-fn what_too_many_owners_have_ended_by_runs_alone_one_after_the_other() {
+fn suspects_run_alone_one_after_another_when_too_many_owners_have_ended() {
     let now = Instant::now();
     let mut lanes = Lanes::default();
     open(&mut lanes, OTHER, 1, 1, 0);
@@ -149,7 +149,7 @@ fn what_too_many_owners_have_ended_by_runs_alone_one_after_the_other() {
 }
 
 #[test]
-fn suspects_that_never_come_hold_nobody_up() {
+fn quarantine_ends_when_suspects_never_come() {
     let now = Instant::now();
     let mut lanes = Lanes::default();
     open(&mut lanes, OTHER, 1, 1, 0);
@@ -161,7 +161,7 @@ fn suspects_that_never_come_hold_nobody_up() {
 }
 
 #[test]
-fn what_nobody_survives_alone_does_not_run_again() {
+fn poison_pill_does_not_run_again() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 9, 2);
     lanes.hold(ID, held(5), Instant::now());
@@ -173,7 +173,7 @@ fn what_nobody_survives_alone_does_not_run_again() {
 }
 
 #[test]
-fn what_is_given_back_gets_into_no_transaction_any_more() {
+fn closing_lane_stages_nothing_more() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
@@ -190,7 +190,7 @@ fn what_is_given_back_gets_into_no_transaction_any_more() {
 }
 
 #[test]
-fn of_a_topic_that_is_made_anew_nothing_is_known_and_what_is_under_way_ends_by_itself() {
+fn restarted_lane_forgets_its_topic_while_requests_end_by_themselves() {
     let now = Instant::now();
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
@@ -210,7 +210,7 @@ fn of_a_topic_that_is_made_anew_nothing_is_known_and_what_is_under_way_ends_by_i
 }
 
 #[test]
-fn a_record_that_is_not_due_costs_nothing_and_counts_against_nobody() {
+fn held_record_waits_until_due_without_opening_its_lane() {
     let now = Instant::now();
     let seconds = |seconds| now + Duration::from_secs(seconds);
     let due = |at, rest| Some(Due { at: seconds(at), rest: Duration::from_secs(rest) });

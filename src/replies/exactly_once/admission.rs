@@ -35,17 +35,17 @@ pub(super) struct TransactionAdmission {
     /// Topics named by callers, to which something was committed.
     proven: HashSet<Arc<str>>,
     stalled: HashMap<Destination, StalledDestination>,
-    /// When a transaction was last committed.
+    /// Time of the last committed transaction.
     committed: Instant,
 }
 
 /// Destination that has taken nothing in time.
 struct StalledDestination {
     since: Instant,
-    /// When the destination is tried again.
+    /// Time at which the destination is tried again.
     until: Instant,
     pause: Duration,
-    /// Whether others were served while this one was tried, so that the brokers as a whole are not at fault.
+    /// True if others were served while this one was tried, so that the brokers as a whole are not at fault.
     is_alone: bool,
 }
 

@@ -24,7 +24,7 @@ pub(super) struct TransactionBatch {
     refused: Vec<RejectedRecord>,
     bytes: usize,
     began: Instant,
-    /// Whether the transaction has a single publication, which is to do others no harm.
+    /// True if the transaction has a single publication, which is to do others no harm.
     is_alone: bool,
 }
 
@@ -55,12 +55,12 @@ impl TransactionBatch {
         self.is_alone
     }
 
-    /// Whether anybody may wait for its records. A caller who has his answer does not.
+    /// Tells whether anybody may wait for its records. A caller who has his answer does not.
     pub(super) fn is_awaited(&self) -> bool {
         self.publications.iter().any(|publication| !publication.answered)
     }
 
-    /// Whether the transaction cannot be committed any more, since a record was rejected.
+    /// Tells whether the transaction cannot be committed any more, since a record was rejected.
     pub(super) fn is_spoilt(&self) -> bool {
         !self.refused.is_empty()
     }
@@ -151,7 +151,7 @@ impl TransactionBatch {
         self.publications
     }
 
-    /// Whether a record was rejected for what it is, so that others need not wait before they go on.
+    /// Tells whether a record was rejected for what it is, so that others need not wait before they go on.
     pub(super) fn has_met_a_refusal(&self, refused: &[RejectedRecord]) -> bool {
         let is_of_record = |(_, error): &RejectedRecord| Cause::of(error.rdkafka_error_code()) != Cause::Passing;
         self.refused.iter().chain(refused).any(is_of_record)

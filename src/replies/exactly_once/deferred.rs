@@ -38,7 +38,7 @@ impl DeferredQueue {
         }
     }
 
-    /// Whether a publication may go alone now.
+    /// Tells whether a publication may go alone now.
     pub(super) fn is_due(&self) -> bool {
         Instant::now() >= self.alone_after && self.publications.iter().any(|(_, verdict)| *verdict == Isolation::Alone)
     }

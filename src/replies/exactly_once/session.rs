@@ -315,7 +315,7 @@ impl StepError {
         }
     }
 
-    /// Whether another producer of the same name has taken over, or the coordinator has given this one up.
+    /// Tells whether another producer of the same name has taken over, or the coordinator has given this one up.
     pub(super) fn is_fenced(&self) -> bool {
         matches!(
             self.error().rdkafka_error_code(),
@@ -323,7 +323,7 @@ impl StepError {
         )
     }
 
-    /// Whether librdkafka never came back from a step.
+    /// Tells whether librdkafka never came back from a step.
     pub(super) fn is_stuck(&self) -> bool {
         matches!(self, Self::Fatal(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))
     }

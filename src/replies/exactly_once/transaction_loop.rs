@@ -90,7 +90,7 @@ pub(super) struct TransactionLoop {
     alone: Option<(Session, TransactionBatch)>,
     /// Index of the session that gathers.
     gathering: Option<usize>,
-    /// Whether the outcome of a transaction will never be known, so that none after it may be committed.
+    /// True if the outcome of a transaction will never be known, so that none after it may be committed.
     is_over: bool,
     metrics: TransactionMetrics,
 }
@@ -286,8 +286,8 @@ impl TransactionLoop {
         }
     }
 
-    /// Whether others must leave before the publication that goes alone next: those that go to the same place and came
-    /// before it. Those that come after it are deferred, so it does not wait for long.
+    /// Tells whether others must leave before the publication that goes alone next: those that go to the same place and
+    /// came before it. Those that come after it are deferred, so it does not wait for long.
     fn is_preceded(&self, gathered: Option<&TransactionBatch>) -> bool {
         let Some(next) = self.deferred.peek() else { return false };
         let destinations: HashSet<Destination> =

@@ -47,7 +47,7 @@ impl<W> Queues<W> {
         number
     }
 
-    /// Whether a place is the first of its queue. If not, the place is woken once it is.
+    /// Tells whether a place is the first of its queue. If not, the place is woken once it is.
     pub(super) fn is_first(&mut self, queue: QueueId, number: u64, waker: impl FnOnce() -> W) -> bool {
         let Some(members) = self.queues.get_mut(&queue) else { return true };
         match members.binary_search_by_key(&number, |member| member.number) {
@@ -59,7 +59,7 @@ impl<W> Queues<W> {
         }
     }
 
-    /// Whether a place is the first of its queue, and one behind it waits to be.
+    /// Tells whether a place is the first of its queue, and one behind it waits to be.
     pub(super) fn is_waited_for(&self, queue: QueueId, number: u64) -> bool {
         let Some(members) = self.queues.get(&queue) else { return false };
         let is_first = members.front().is_some_and(|first| first.number == number);
