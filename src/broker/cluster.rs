@@ -51,7 +51,7 @@ impl Cluster {
         &self.bootstrap_servers
     }
 
-    /// Tells whether the broker is the one inside this process.
+    /// Returns whether the broker is the one inside this process.
     pub fn is_embedded(&self) -> bool {
         self.embedded.is_some()
     }

@@ -48,7 +48,7 @@ impl BrokerHealth {
         }
     }
 
-    /// Tells whether the last report was that the broker cannot be reached.
+    /// Returns whether the last report was that the broker cannot be reached.
     pub fn is_unreachable(&self) -> bool {
         self.unreachable.load(Ordering::Relaxed)
     }
@@ -152,12 +152,12 @@ impl ClientContext for BrokerContext {
 
 impl ConsumerContext for BrokerContext {}
 
-/// Tells whether a facility of librdkafka's is for lines about connections that come and go.
+/// Returns whether a facility of librdkafka's is for lines about connections that come and go.
 fn is_about_connections(facility: &str) -> bool {
     matches!(facility, "FAIL" | "ERROR" | "SESSTMOUT" | "REQTMOUT" | "TERMINATE" | "MAXPOLL" | "GETPID" | "COORD")
 }
 
-/// Tells whether a code says no more than that a connection is not there now.
+/// Returns whether a code says no more than that a connection is not there now.
 pub(crate) fn is_connection_trouble(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

@@ -58,7 +58,7 @@ impl TopicIds {
         self.state().known.get(topic).copied()
     }
 
-    /// Tells whether [`take_anew`](Self::take_anew) has any topic to return.
+    /// Returns whether [`take_anew`](Self::take_anew) has any topic to return.
     pub fn is_any_anew(&self) -> bool {
         self.is_any_anew.load(Ordering::Acquire)
     }

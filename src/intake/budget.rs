@@ -24,13 +24,13 @@ impl Budget {
         Self::new((self.max_requests / part).max(1), (self.memory.max() / part).max(1))
     }
 
-    /// Tells whether another request must wait. A single request that is larger than the whole limit still passes,
+    /// Returns whether another request must wait. A single request that is larger than the whole limit still passes,
     /// alone.
     pub fn is_full(&self) -> bool {
         self.requests >= self.max_requests || self.memory.is_full()
     }
 
-    /// Tells whether enough has drained to read on after a pause; below the limit, so that pausing does not flutter.
+    /// Returns whether enough has drained to read on after a pause; below the limit, so that pausing does not flutter.
     pub fn is_relieved(&self) -> bool {
         self.requests <= self.max_requests / 2 && self.memory.taken() <= self.memory.max() / 2
     }

@@ -56,7 +56,7 @@ impl OffsetCommitter {
         Some(done)
     }
 
-    /// Tells whether a commit is under way.
+    /// Returns whether a commit is under way.
     pub(super) fn is_busy(&self) -> bool {
         self.is_busy
     }

@@ -132,7 +132,7 @@ impl IntakeContext {
         &self.topics
     }
 
-    /// Tells whether offsets are committed here, rather than with the replies in a transaction.
+    /// Returns whether offsets are committed here, rather than with the replies in a transaction.
     pub(super) fn commits(&self) -> bool {
         self.commits
     }
@@ -229,7 +229,7 @@ impl IntakeContext {
     /// Lists the partitions of the requests topic that are ours.
     fn of_requests(&self) -> Vec<i32> {
         let lanes = self.state().lanes.ids().into_iter();
-        lanes.filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect()
+        lanes.filter(|lane| lane.is_of_requests()).map(|lane| lane.partition).collect()
     }
 
     /// Returns the next retry topic after this one that lacks partitions to go with ours.
@@ -262,7 +262,7 @@ impl IntakeContext {
         lanes.iter().for_each(|lane| state.lanes.assign(*lane));
         (state.has_new_lanes, state.has_unchecked_lanes) = (true, true);
         self.metrics.rebalances.with_label_values(&["assigned"]).inc();
-        let owned = state.lanes.ids().iter().filter(|lane| lane.topic == 0).count();
+        let owned = state.lanes.ids().iter().filter(|lane| lane.is_of_requests()).count();
         info!(partitions = %names(lanes), owned, "partitions assigned");
         self.readiness.ready();
     }
@@ -285,7 +285,7 @@ impl IntakeContext {
         let mut state = self.state();
         for lane in lanes {
             state.lanes.remove(*lane);
-            if lane.topic == 0 {
+            if lane.is_of_requests() {
                 let _ = self.metrics.consumer_lag.remove_label_values(&[&lane.partition.to_string()]);
             }
         }
@@ -302,7 +302,7 @@ fn silence(statistics: &Statistics) -> Option<Duration> {
 
 /// Lists the partitions of the requests topic, such as `0, 3, 7`. Those of the retry topics go with them.
 fn names(lanes: &[LaneId]) -> String {
-    let of_requests = lanes.iter().filter(|lane| lane.topic == 0);
+    let of_requests = lanes.iter().filter(|lane| lane.is_of_requests());
     of_requests.map(|lane| lane.partition.to_string()).collect::<Vec<_>>().join(", ")
 }
 
@@ -323,7 +323,7 @@ impl ClientContext for IntakeContext {
         self.count_parked(&statistics);
         self.state().silent_since = silence(&statistics).and_then(|silence| Instant::now().checked_sub(silence));
         let Some(topic) = statistics.topics.get(&**self.topics.requests()) else { return };
-        for (id, lane) in self.state().lanes.iter().filter(|(id, _)| id.topic == 0) {
+        for (id, lane) in self.state().lanes.iter().filter(|(id, _)| id.is_of_requests()) {
             let Some(partition) = topic.partitions.get(&id.partition) else { continue };
             let Some(mut answered) = lane.window.first_unfinished() else { continue };
             if lane.is_idle() && partition.fetchq_cnt == 0 {

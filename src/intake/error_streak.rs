@@ -34,7 +34,7 @@ impl ErrorStreak {
         self.0 = None;
     }
 
-    /// Tells whether the caller should find out whether the streak has passed.
+    /// Returns whether the caller should find out whether the streak has passed.
     pub(super) fn is_doubtful(&mut self, now: Instant) -> bool {
         let Some(streak) = self.0.as_mut().filter(|streak| now.duration_since(streak.looked) >= PAUSE) else {
             return false;

@@ -93,22 +93,22 @@ impl Lane {
         Some(self.crashes.note(position, closing))
     }
 
-    /// Tells whether no request of the lane is under way or waits.
+    /// Returns whether no request of the lane is under way or waits.
     pub(super) fn is_idle(&self) -> bool {
         self.held.is_empty() && self.window.in_flight() == 0
     }
 
-    /// Tells whether the first record that waits was finished by an earlier owner.
+    /// Returns whether the first record that waits was finished by an earlier owner.
     pub(super) fn is_first_held_finished(&self) -> bool {
         self.first_held().is_some_and(|offset| self.window.has_finished(offset))
     }
 
-    /// Tells whether the commit has been checked.
+    /// Returns whether the commit has been checked.
     pub(super) fn is_checked(&self) -> bool {
         self.is_checked
     }
 
-    /// Tells whether the lane was restarted: its topic was made anew, or its offsets have gone back.
+    /// Returns whether the lane was restarted: its topic was made anew, or its offsets have gone back.
     pub(super) fn was_restarted(&self) -> bool {
         self.was_restarted
     }
@@ -205,7 +205,7 @@ impl Lanes {
         self.lane_of(request).map(|lane| &mut lane.window)
     }
 
-    /// Tells whether a request's topic is gone, so that nothing is committed of it.
+    /// Returns whether a request's topic is gone, so that nothing is committed of it.
     pub(super) fn is_orphan(&self, request: RequestPosition) -> bool {
         self.orphans.contains_key(&request.epoch)
     }
@@ -279,12 +279,12 @@ impl Lanes {
         }
     }
 
-    /// Tells whether records wait for their lane, so that its partition is paused.
+    /// Returns whether records wait for their lane, so that its partition is paused.
     pub(super) fn is_held(&self, id: LaneId) -> bool {
         self.lanes.get(&id).is_some_and(|lane| !lane.held.is_empty())
     }
 
-    /// Tells whether a record that waits for its lane may run now.
+    /// Returns whether a record that waits for its lane may run now.
     pub(super) fn is_any_due(&self, now: Instant) -> bool {
         self.next_due.is_some_and(|next_due| next_due <= now)
     }
@@ -307,7 +307,7 @@ impl Lanes {
         self.lanes.iter().filter_map(waiting).collect()
     }
 
-    /// Tells whether any lane is quarantined.
+    /// Returns whether any lane is quarantined.
     pub(super) fn has_quarantined(&self) -> bool {
         self.quarantined > 0
     }
@@ -453,12 +453,12 @@ impl Lanes {
         }
     }
 
-    /// Tells whether an undecided transaction has ends of one of these partitions.
+    /// Returns whether an undecided transaction has ends of one of these partitions.
     pub(super) fn is_any_staged(&self, ids: &[LaneId]) -> bool {
         ids.iter().any(|id| self.is_staged(*id))
     }
 
-    /// Tells whether an undecided transaction has ends of a partition.
+    /// Returns whether an undecided transaction has ends of a partition.
     pub(super) fn is_staged(&self, id: LaneId) -> bool {
         self.lanes.get(&id).is_some_and(|lane| lane.window.is_staged())
     }

@@ -28,7 +28,7 @@ pub(super) struct Measure {
 
 /// Part of a record that is too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Excess {
+pub struct OversizedPart {
     /// Name of the part in words.
     what: &'static str,
     /// Key of `kafka.limits` that does not allow it.
@@ -79,7 +79,7 @@ impl Measure {
 
     /// Finds the first part that is larger than the limits allow. A record `is_parked` that waits in a retry topic: it
     /// has some headers of ours.
-    pub(super) fn excess(&self, limits: &Limits, is_parked: bool) -> Option<Excess> {
+    pub(super) fn excess(&self, limits: &Limits, is_parked: bool) -> Option<OversizedPart> {
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let (headers, header_bytes) = if is_parked { (PARKING_HEADERS, PARKING_BYTES) } else { (0, 0) };
         let id = if self.correlation_id.is_some() {
@@ -102,12 +102,12 @@ impl Measure {
             (id, "correlation_id", "bytes", self.id(), bytes(limits.correlation_id)),
         ]
         .into_iter()
-        .map(|(what, limit, unit, size, most)| Excess { what, limit, unit, size, most })
+        .map(|(what, limit, unit, size, most)| OversizedPart { what, limit, unit, size, most })
         .find(|excess| excess.size > excess.most)
     }
 }
 
-impl std::fmt::Display for Excess {
+impl std::fmt::Display for OversizedPart {
     /// Writes a sentence such as `the record's value has 17825792 bytes, and kafka.limits.value allows 16777216`.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { what, limit, unit, size, most } = self;

@@ -66,13 +66,13 @@ impl Memory {
         self.requests.load(Ordering::Relaxed).saturating_add(self.answers.load(Ordering::Relaxed))
     }
 
-    /// Tells whether no more requests should be read.
+    /// Returns whether no more requests should be read.
     pub fn is_full(&self) -> bool {
         self.taken() >= self.max
     }
 
-    /// Tells whether answers, and those that are expected, take so much that no more calls should begin. That passes as
-    /// answers are published.
+    /// Returns whether answers, and those that are expected, take so much that no more calls should begin. That passes
+    /// as answers are published.
     pub fn is_crowded(&self) -> bool {
         let calls = self.calls.load(Ordering::Relaxed);
         let expected = calls.saturating_mul(self.typical.load(Ordering::Relaxed));

@@ -29,7 +29,7 @@ mod window;
 pub use budget::Budget;
 pub use consumer::Intake;
 pub use error::IntakeError;
-pub use measure::Excess;
+pub use measure::OversizedPart;
 pub use memory::{Expected, Memory};
 pub use offsets::{Offsets, PartitionGone, StagedOffsets};
 pub use position::{MAX_WINDOW, Position, Unreadable};
@@ -56,7 +56,7 @@ pub enum Refusal {
     /// The request's headers cannot be read, so its meaning is not known.
     UnreadableHeaders,
     /// The request is larger than `kafka.limits` allows. The headers that are left of it suffice to tell its caller so.
-    TooLarge(Excess),
+    TooLarge(OversizedPart),
     /// The request is a poison pill: it ended each process that ran it, alone at last.
     Deadly,
 }

@@ -77,7 +77,7 @@ impl Offsets {
         self.consumer.upgrade().map_or(0, |consumer| consumer.context().state().budget.requests())
     }
 
-    /// Tells whether the partitions have gone to another owner without a revocation.
+    /// Returns whether the partitions have gone to another owner without a revocation.
     pub fn are_lost(&self) -> bool {
         self.consumer.upgrade().is_none_or(|consumer| consumer.assignment_lost())
     }

@@ -18,7 +18,7 @@ use super::context::IntakeContext;
 use super::lanes::{HeldRecord, Lane};
 use super::poison_pill::{CrashHistory, IsolatedRun};
 use super::position::Position;
-use super::ticket::LaneId;
+use super::ticket::{LaneId, REQUESTS};
 use super::topics::Topics;
 use crate::broker::TopicId;
 
@@ -71,23 +71,23 @@ impl PartitionStart {
         }
     }
 
-    /// Tells whether checks or seeks are left to be done.
+    /// Returns whether checks or seeks are left to be done.
     pub(super) fn is_busy(&self) -> bool {
         self.checks || !self.seeks.is_empty()
     }
 
-    /// Tells whether a record has been read again to run alone. Says so once.
+    /// Returns whether a record has been read again to run alone. Says so once.
     pub(super) fn take_reread(&mut self, lane: LaneId, offset: i64) -> bool {
         self.reread.take_if(|reread| (reread.0, reread.1) == (lane, offset)).is_some()
     }
 
-    /// Tells whether a record that is to run alone is being read again.
+    /// Returns whether a record that is to run alone is being read again.
     fn is_rereading(&mut self) -> bool {
         self.reread.take_if(|(.., since)| since.elapsed() > LONGEST_REREAD);
         self.reread.is_some()
     }
 
-    /// Tells whether librdkafka still has to seek in a lane, so that records which come of it are dropped.
+    /// Returns whether librdkafka still has to seek in a lane, so that records which come of it are dropped.
     pub(super) fn is_sought(&self, lane: LaneId) -> bool {
         self.seeks.contains_key(&lane)
     }
@@ -192,7 +192,7 @@ impl PartitionStart {
         }
         self.no_check_before = Some(now + CHECK_PAUSE);
         // A retry topic's partition is judged together with the partition of the requests topic that it goes with.
-        let requests = unchecked.iter().map(|lane| LaneId { topic: 0, ..*lane });
+        let requests = unchecked.iter().map(|lane| LaneId { topic: REQUESTS, ..*lane });
         let all: BTreeSet<LaneId> = unchecked.iter().copied().chain(requests).collect();
         let committed = match self.consumer.committed_offsets(self.topics.list(all), CHECK_PATIENCE) {
             Ok(committed) => committed,
@@ -209,7 +209,7 @@ impl PartitionStart {
         let (mut recreated, mut left_alone) = (Vec::new(), Vec::new());
         for lane in unchecked {
             let context = self.consumer.context();
-            match (position(lane), position(LaneId { topic: 0, ..lane })) {
+            match (position(lane), position(LaneId { topic: REQUESTS, ..lane })) {
                 (Some(Some(position)), _) => match context.topic_id(lane) {
                     None if position.topic.is_some() => continue,
                     topic_id if is_of_another(&position, topic_id) => recreated.push(lane),
@@ -363,7 +363,7 @@ impl PartitionStart {
     }
 }
 
-/// Tells whether a position is of another topic than this one, as far as both are known.
+/// Returns whether a position is of another topic than this one, as far as both are known.
 fn is_of_another(position: &Position, topic: Option<TopicId>) -> bool {
     matches!((position.topic, topic), (Some(position), Some(topic)) if position != topic)
 }

@@ -81,12 +81,12 @@ impl CrashHistory {
         self.noted = self.noted.max(until);
     }
 
-    /// Tells whether a request may begin: if it ends this process, the next owner has to know that it may have begun.
+    /// Returns whether a request may begin: if it ends this process, the next owner has to know that it may have begun.
     pub(super) fn may_begin(&self, offset: i64) -> bool {
         offset < self.noted
     }
 
-    /// Tells whether the first unfinished request has to run alone.
+    /// Returns whether the first unfinished request has to run alone.
     pub(super) fn is_suspect(&self, offset: i64) -> bool {
         self.crash_count_at(offset) > MAX_SHARED_CRASHES
     }
@@ -97,7 +97,7 @@ impl CrashHistory {
         self.is_quarantined
     }
 
-    /// Tells whether the lane's first requests run alone.
+    /// Returns whether the lane's first requests run alone.
     pub(super) fn is_quarantined(&self) -> bool {
         self.is_quarantined
     }

@@ -18,7 +18,7 @@ use super::partition_start::PartitionStart;
 use super::poison_pill::IsolatedRun;
 use super::pressure::{BackPressure, ReadStep};
 use super::record::{is_bulky, read};
-use super::ticket::LaneId;
+use super::ticket::{LaneId, REQUESTS};
 use super::topics::Topics;
 use crate::config::Limits;
 use crate::telemetry::{Metrics, Part};
@@ -43,11 +43,11 @@ pub(super) struct Poller {
     pub(super) topics: Topics,
     pub(super) limits: Limits,
     pub(super) consumer: Arc<BaseConsumer<IntakeContext>>,
+    pub(super) start: PartitionStart,
     pub(super) handoff: Handoff,
     /// Set once the thread is to stop: how long it may wait for the requests under way.
     pub(super) stop: Arc<OnceLock<Duration>>,
     pub(super) pressure: BackPressure,
-    pub(super) start: PartitionStart,
     pub(super) committer: OffsetCommitter,
     pub(super) commit_interval: Duration,
     pub(super) metrics: Metrics,
@@ -58,6 +58,7 @@ pub(super) struct Poller {
 }
 
 impl Poller {
+    /// Runs until it is told to stop, or cannot go on.
     pub(super) fn run(mut self) -> Result<(), IntakeError> {
         info!(topic = %self.topics.requests(), "reading requests");
         let (mut committed, mut observed, mut looked) = (Instant::now(), Instant::now(), Instant::now());
@@ -97,6 +98,7 @@ impl Poller {
             let full = state.budget.is_full() && !self.handoff.embedded;
             self.pressure.step(full, state.budget.is_relieved(), now)
         };
+        // Under back-pressure either wait, or pause all partitions and poll on.
         match step {
             ReadStep::Wait => {
                 context.settle_within(POLL);
@@ -106,6 +108,7 @@ impl Poller {
             ReadStep::Resume => self.pause_all(false),
             ReadStep::Read | ReadStep::Idle => {}
         }
+        // Attend to lanes that have come or wait, before another record adds to them.
         let (has_new_lanes, has_unchecked_lanes, is_any_due) = {
             let mut state = context.state();
             let has_new_lanes = std::mem::take(&mut state.has_new_lanes);
@@ -122,6 +125,7 @@ impl Poller {
             self.start.check();
             self.start.seek();
         }
+        // The log line of a recreated topic comes before its first record, so its lanes are restarted before dispatch.
         let polled = consumer.poll(POLL);
         let restarted = match consumer.context().broker().topic_ids().is_any_anew() {
             true => self.start.restart_recreated_topics(),
@@ -149,6 +153,7 @@ impl Poller {
         }
         let now = Instant::now();
         let offset = message.offset();
+        // The value of a bulky record is copied only when it runs: the copy alone could end the process.
         let is_isolated = self.start.take_reread(lane, offset) && context.state().lanes.quarantined(lane).is_some();
         let may_run = || {
             let mut state = context.state();
@@ -278,6 +283,7 @@ impl Poller {
         }
     }
 
+    /// Brings gauges and readiness up to date.
     fn observe(&mut self, now: Instant) {
         if self.errors.is_doubtful(now) && self.can_read() {
             self.errors.passed();
@@ -303,9 +309,9 @@ impl Poller {
         }
     }
 
-    /// Tells whether the broker lets this group read.
+    /// Returns whether the broker lets this group read.
     fn can_read(&self) -> bool {
-        let lane = LaneId { topic: 0, partition: 0 };
+        let lane = LaneId { topic: REQUESTS, partition: 0 };
         let committed = self.consumer.committed_offsets(self.topics.list([lane]), PROBE);
         committed.is_ok_and(|list| list.elements().iter().all(|element| element.error().is_ok()))
             && self.consumer.fetch_watermarks(self.topics.requests(), lane.partition, PROBE).is_ok()

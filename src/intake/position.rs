@@ -63,7 +63,7 @@ pub enum Unreadable {
 }
 
 impl Position {
-    /// Tells whether a request is finished.
+    /// Returns whether a request is finished.
     pub fn has_finished(&self, offset: i64) -> bool {
         let index = offset.checked_sub(self.offset).map(usize::try_from);
         match index {

@@ -37,7 +37,7 @@ pub(super) fn read(
     is_whole: bool,
     now: Instant,
 ) -> HeldRecord {
-    let is_parked = lane.topic != 0;
+    let is_parked = !lane.is_of_requests();
     let (mut request, refusal) = take(message, topics.name(lane), limits, is_parked, is_whole);
     let offset = message.offset();
     if !is_parked {
@@ -70,7 +70,7 @@ fn unix_milliseconds() -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Tells whether a record is so large that its copy alone could end the process. Such a record is copied when it may
+/// Returns whether a record is so large that its copy alone could end the process. Such a record is copied when it may
 /// run, and not before: by then it is noted that it has begun, and it is found out if it ends each of its owners.
 pub(super) fn is_bulky(message: &BorrowedMessage<'_>) -> bool {
     message.payload_len() > BULKY

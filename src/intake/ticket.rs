@@ -10,6 +10,9 @@ use super::memory::Memory;
 /// Topics of overflow requests, by their number: the first of the retry topics, and the one of earlier versions.
 const OVERFLOW: [usize; 2] = [1, 2];
 
+/// Number of the requests topic among the topics that are read.
+pub(super) const REQUESTS: usize = 0;
+
 /// Partition of one of the topics that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId {
@@ -20,7 +23,12 @@ pub struct LaneId {
 }
 
 impl LaneId {
-    /// Tells whether the topic is for overflow requests, whose route had too much to do.
+    /// Returns whether the topic is the requests topic.
+    pub(super) fn is_of_requests(self) -> bool {
+        self.topic == REQUESTS
+    }
+
+    /// Returns whether the topic is for overflow requests, whose route had too much to do.
     pub(super) fn is_overflow(self) -> bool {
         OVERFLOW.contains(&self.topic)
     }
@@ -90,7 +98,7 @@ impl Ticket {
         self.finished = true;
     }
 
-    /// Tells whether the request's partition has gone to another owner, who will answer it: late results are dropped.
+    /// Returns whether the request's partition has gone to another owner, who will answer it: late results are dropped.
     pub fn is_revoked(&self) -> bool {
         self.assignment.revoked.load(Ordering::Acquire)
     }

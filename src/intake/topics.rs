@@ -72,7 +72,7 @@ impl Topics {
     /// as are hardly ever used.
     pub(super) fn add_companions(&self, list: &mut TopicPartitionList) {
         let of_requests: Vec<i32> =
-            self.lanes(list).iter().filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect();
+            self.lanes(list).iter().filter(|lane| lane.is_of_requests()).map(|lane| lane.partition).collect();
         for lane in self.companions(&of_requests) {
             list.add_partition(self.name(lane), lane.partition);
         }
@@ -120,7 +120,7 @@ impl Topics {
         self.read[lane.topic].failures
     }
 
-    /// Tells whether other groups may read the same topic, and have parked requests there.
+    /// Returns whether other groups may read the same topic, and have parked requests there.
     pub(super) fn is_shared(&self, lane: LaneId) -> bool {
         self.read[lane.topic].is_shared
     }

@@ -88,6 +88,7 @@ impl Window {
             return Begun::TooFar;
         }
         self.read = offset + 1;
+        // Offsets between the last known one and this one hold no record.
         while self.slots.len() < index {
             self.slots.push_back(OffsetState::Finished);
         }
@@ -171,7 +172,7 @@ impl Window {
         self.begun.then_some(self.read)
     }
 
-    /// Tells whether a request is known to be finished.
+    /// Returns whether a request is known to be finished.
     pub fn has_finished(&self, offset: i64) -> bool {
         let slot = index(offset - self.base).map(|index| self.slots.get(index));
         match slot {
@@ -195,7 +196,7 @@ impl Window {
         self.in_flight
     }
 
-    /// Tells whether the ends of some requests are in a transaction.
+    /// Returns whether the ends of some requests are in a transaction.
     pub fn is_staged(&self) -> bool {
         self.slots.iter().any(|slot| matches!(slot, OffsetState::Staged { .. }))
     }

@@ -97,11 +97,11 @@ impl AtLeastOnce {
     }
 
     fn send_later(&self, mut publication: Box<Publication>, mut pause: Duration) {
-        let acknowledged = self.clone();
+        let producer = self.clone();
         self.state.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(pause).await;
-                match acknowledged.attempt(publication) {
+                match producer.attempt(publication) {
                     Some(again) => (publication, pause) = again,
                     None => return,
                 }
@@ -122,6 +122,7 @@ impl AtLeastOnce {
                 publication.ending.ticket.finish();
                 return None;
             }
+            // What can be known of the destination beforehand saves a record that would be rejected.
             match self.look(&publication) {
                 Ok(None) => {}
                 Ok(Some(pause)) => return Some((publication, pause)),

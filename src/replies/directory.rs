@@ -117,7 +117,7 @@ impl TopicDirectory {
         Ok(Self { shared, questions })
     }
 
-    /// Tells whether the config names this topic.
+    /// Returns whether the config names this topic.
     pub(super) fn is_own(&self, topic: &str) -> bool {
         self.shared.own.contains(topic)
     }
@@ -258,7 +258,7 @@ impl LookupThread {
     fn refresh(&mut self, shared: &DirectoryState) {
         let answered = shared.own.iter().all(|topic| self.ask(shared, topic));
         if !answered {
-            debug!("the brokers do not say how it stands with our topics");
+            debug!("the brokers do not answer questions about our topics");
         }
     }
 
@@ -269,18 +269,20 @@ impl LookupThread {
             // The topic is being made.
             Ok(None) => return true,
             Err(error) => {
-                debug!(%topic, %error, "it is not known how it stands with a topic");
+                debug!(%topic, %error, "the state of a topic is not known");
                 return false;
             }
         };
         let (topics, now) = (shared.topics.load(), Instant::now());
         let before = topics.get(topic);
         let mut renewed = TopicEntry::renewed(before, state, now);
+        // A size limit hardly ever changes, and asking for it costs another request.
         let is_old = renewed.limit.is_none_or(|(_, said)| said.elapsed() > FRESH_LIMIT);
         if is_old && matches!(renewed.state, Existence::There(_)) {
             renewed.limit = Some((self.lookup.largest_record(topic), now));
         }
         let changed = before.is_none_or(|before| before.state != renewed.state || before.limit != renewed.limit);
+        // The map is replaced as a whole, so that readers take no lock.
         let mut all = HashMap::clone(&topics);
         if all.len() >= MAX_TOPICS {
             all.retain(|name, topic| shared.own.contains(name) || topic.looked_up.elapsed() < FRESH * 10);
@@ -289,7 +291,7 @@ impl LookupThread {
         let whole = |name: &Arc<str>| all.get(name).is_some_and(TopicEntry::is_whole);
         shared.is_whole.store(shared.own.iter().all(whole), Ordering::Relaxed);
         shared.topics.store(Arc::new(all));
-        // A missing topic counts as missing a while after it was first found so, which is a change without news.
+        // A missing topic counts as missing only after a while, which changes its status without any news.
         if changed || before.is_some_and(|before| matches!(before.state, Existence::Missing(..))) {
             shared.version.fetch_add(1, Ordering::AcqRel);
         }

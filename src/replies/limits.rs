@@ -1,4 +1,4 @@
-//! Limits of the reply topics on records, batches and requests in flight.
+//! TopicLimits of the reply topics on records, batches and requests in flight.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ const USUAL_TOPIC: usize = 1_048_588;
 
 /// Settings that follow from the topics. Cheap to have; asked for once.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Limits(Vec<(&'static str, String)>);
+pub(super) struct TopicLimits(Vec<(&'static str, String)>);
 
-impl Limits {
+impl TopicLimits {
     /// Asks the broker for the limits. Blocks; not for the runtime's workers.
     ///
     /// # Errors
@@ -108,10 +108,12 @@ mod tests {
             let properties = [("message.max.bytes".to_owned(), bytes.to_owned())].into();
             Kafka { properties, ..Kafka::default() }
         };
-        let topics =
-            Limits(vec![("max.in.flight.requests.per.connection", "2".to_owned()), ("batch.size", "5000".to_owned())]);
-        assert_eq!(Limits::default().largest_record(&Kafka::default()), USUAL_RECORD);
-        assert_eq!(Limits::default().largest_record(&config("9000000")), USUAL_RECORD);
+        let topics = TopicLimits(vec![
+            ("max.in.flight.requests.per.connection", "2".to_owned()),
+            ("batch.size", "5000".to_owned()),
+        ]);
+        assert_eq!(TopicLimits::default().largest_record(&Kafka::default()), USUAL_RECORD);
+        assert_eq!(TopicLimits::default().largest_record(&config("9000000")), USUAL_RECORD);
         assert_eq!(topics.largest_record(&config("9000000")), 5_000);
         assert_eq!(topics.largest_record(&config("2000")), 2_000);
     }

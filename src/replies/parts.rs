@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::AllowedTopics;
 use super::counts::Counts;
 use super::directory::TopicDirectory;
-use super::limits::Limits;
+use super::limits::TopicLimits;
 use super::outgoing::DeadLetterTopic;
 use super::throttle::Throttle;
 use crate::broker::Cluster;
@@ -19,7 +19,7 @@ pub(super) struct Parts {
     pub(super) allowed: Arc<AllowedTopics>,
     pub(super) dead_letters: DeadLetterTopic,
     pub(super) counts: Counts,
-    pub(super) limits: Limits,
+    pub(super) limits: TopicLimits,
     pub(super) directory: TopicDirectory,
     pub(super) throttle: Throttle,
     /// True if any record gets through.

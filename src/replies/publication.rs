@@ -153,13 +153,15 @@ impl Publication {
             return false;
         };
         debug!(%source, %why, ?kind, ?next, "a record was not taken; another goes in its place");
+        // Say what is lost, and turn to the record that is sent next.
         if before.parked && !next.parked {
-            warn!(%source, %why, "a request cannot be put aside in its retry topic; its caller gets the answer or fault");
+            warn!(%source, %why, "a request cannot be parked in its retry topic; its caller gets the answer or fault");
         }
         if next.letter == Letter::Spent && before.letter != Letter::Spent {
             error!(%source, %why, "a dead letter cannot be published; its fault goes out alone");
             self.kind = RecordKind::Reply;
         }
+        // An answer that cannot be published becomes a fault that says why.
         let outcome = &mut self.ending.outcome;
         if next.letter == Letter::Whole && before.letter == Letter::Unwritten {
             warn!(%source, %why, "a reply cannot be published; the request is a dead letter");
@@ -171,6 +173,7 @@ impl Publication {
             outcome.result =
                 Err(if cause == Cause::Size { too_large(outcome) } else { unpublishable(&self.address, cause, why) });
         }
+        // Without the named topic, or its partition, the record goes where it can.
         if before.named && !next.named {
             self.address = Address { partition: self.fallback_partition, ..allowed.default_address() };
         } else if !next.partition {
@@ -180,13 +183,13 @@ impl Publication {
         true
     }
 
-    /// Tells whether the publication has waited long enough for a partition that has had no leader since then. A record
-    /// for a topic of our own waits for as long as that takes.
+    /// Returns whether the publication has waited long enough for a partition that has had no leader since then. A
+    /// record for a topic of our own waits for as long as that takes.
     pub(super) fn waits_no_longer(&self, since: Instant) -> bool {
         (self.course.parked || self.course.named) && since.elapsed() > AWAY_FOR
     }
 
-    /// Tells whether no record is left to be sent, now that the dead letter, if there is one, is written.
+    /// Returns whether no record is left to be sent, now that the dead letter, if there is one, is written.
     pub(super) fn is_done(&self) -> bool {
         !self.course.parked && self.kind == RecordKind::Reply && self.course.reply == Form::Dropped
     }

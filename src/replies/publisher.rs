@@ -12,7 +12,7 @@ use super::at_least_once::AtLeastOnce;
 use super::counts::Counts;
 use super::directory::TopicDirectory;
 use super::exactly_once::ExactlyOnce;
-use super::limits::Limits;
+use super::limits::TopicLimits;
 use super::local_reply::LocalReply;
 use super::order::{Place, ReplyOrder};
 use super::outgoing::DeadLetterTopic;
@@ -83,7 +83,7 @@ impl Publisher {
         let flow = readiness.flow("replies to be published");
         let allowed = Arc::new(allowed);
         let order = ReplyOrder::start(config, cluster, metrics)?;
-        let limits = Limits::of(config, cluster)?;
+        let limits = TopicLimits::of(config, cluster)?;
         let local = LocalReply::new(callers, limits.largest_record(config), metrics);
         let parts = Parts {
             cluster: cluster.clone(),
@@ -141,7 +141,7 @@ impl Publisher {
     /// retry topic does not take the request.
     pub fn park(&self, ending: Ending, correlation: Correlation, parking: Parking, address: Address) {
         let Parking { topic, reason, failures } = &parking;
-        debug!(source = %ending.request.source, topic = %topic.name, reason, failures, "a request is put aside");
+        debug!(source = %ending.request.source, topic = %topic.name, reason, failures, "a request is parked");
         self.send(Publication::new(ending, correlation, address, &self.allowed).parked(parking));
     }
 

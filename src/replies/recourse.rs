@@ -79,7 +79,7 @@ pub(super) enum Cause {
 }
 
 impl Letter {
-    /// Tells whether there is a letter to write.
+    /// Returns whether there is a letter to write.
     pub(super) fn is_written(self) -> bool {
         matches!(self, Self::Bare | Self::Valueless | Self::Whole)
     }
@@ -105,7 +105,7 @@ impl Form {
 }
 
 impl Course {
-    /// Tells whether nothing is left to be tried.
+    /// Returns whether nothing is left to be tried.
     pub(super) fn is_lost(&self) -> bool {
         !self.parked && self.reply == Form::Dropped && !self.letter.is_written()
     }
@@ -186,7 +186,7 @@ fn is_of_topic(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Tells whether a code is an error of brokers, connections, coordinators or producers. Such errors pass, or end the
+/// Returns whether a code is an error of brokers, connections, coordinators or producers. Such errors pass, or end the
 /// whole producer, whose records go to another.
 fn may_pass(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as E;
@@ -235,7 +235,7 @@ fn may_pass(code: RDKafkaErrorCode) -> bool {
         )
 }
 
-/// Tells whether a code says nothing of the record itself: its transaction was aborted, or its producer has ended.
+/// Returns whether a code says nothing of the record itself: its transaction was aborted, or its producer has ended.
 pub(super) fn is_of_transaction(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as E;
     matches!(
@@ -294,7 +294,7 @@ mod tests {
             .filter_map(|(is_there, kind)| is_there.then_some(kind))
     }
 
-    /// Tells whether the same record is tried again: the error may pass, or a topic of our own has to be mended.
+    /// Returns whether the same record is tried again: the error may pass, or a topic of our own has to be mended.
     fn is_again(cause: Cause, kind: RecordKind, course: Course) -> bool {
         let ours = !course.parked && (kind == RecordKind::DeadLetter || !course.named);
         cause == Cause::Passing || cause == Cause::Topic && ours

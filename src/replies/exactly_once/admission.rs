@@ -46,7 +46,7 @@ struct StalledDestination {
     until: Instant,
     pause: Duration,
     /// True if others were served while this one was tried, so that the brokers as a whole are not at fault.
-    is_alone: bool,
+    others_were_served: bool,
 }
 
 /// Degree to which a publication is kept apart from others.
@@ -81,15 +81,15 @@ impl TransactionAdmission {
     /// Judges a publication, on the first rung of its ladder that is not known to be barred.
     pub(super) fn isolation(&self, publication: &mut Publication) -> Isolation {
         loop {
-            let mut verdict = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
+            let mut isolation = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
             let mut barred = None;
             for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
                 match self.look(publication, kind) {
-                    Ok(found) => verdict = verdict.max(found),
+                    Ok(found) => isolation = isolation.max(found),
                     Err((cause, code)) => barred = Some((kind, cause, code)),
                 }
             }
-            let Some((kind, cause, code)) = barred else { return verdict };
+            let Some((kind, cause, code)) = barred else { return isolation };
             self.counts.refused(Some(code));
             if !publication.refused(kind, cause, &code, &self.allowed) {
                 return Isolation::Deferred;
@@ -113,12 +113,14 @@ impl TransactionAdmission {
             }
             WriteStatus::NoLeader(_) => return Ok(Isolation::Deferred),
         }
+        // Building a record costs far more than estimating its size, so only large ones are built here.
         if publication.bytes_at_most(kind, &self.dead_letters) > self.directory.largest_record(target.topic) {
             let record = publication.record(kind, &self.dead_letters);
             if record.is_some_and(|record| record.bytes > self.directory.largest_record(&record.topic)) {
                 return Err((Cause::Size, RDKafkaErrorCode::MessageSizeTooLarge));
             }
         }
+        // Most of the time nothing is stalled, and then the partition need not be found out.
         let stall = match self.stalled.is_empty() {
             true => None,
             false => {
@@ -129,7 +131,11 @@ impl TransactionAdmission {
         match stall {
             // One publication after another probes the destination, and those between them wait.
             Some(stall) if Instant::now() >= stall.until => Ok(Isolation::Alone),
-            Some(stall) if kind == RecordKind::Reply && stall.is_alone && publication.waits_no_longer(stall.since) => {
+            Some(stall)
+                if kind == RecordKind::Reply
+                    && stall.others_were_served
+                    && publication.waits_no_longer(stall.since) =>
+            {
                 Err((Cause::Topic, RDKafkaErrorCode::MessageTimedOut))
             }
             Some(_) => Ok(Isolation::Deferred),
@@ -177,12 +183,12 @@ impl TransactionAdmission {
         self.stalled
             .entry(destination.clone())
             .and_modify(|stall| {
-                stall.is_alone |= committed > stall.since;
+                stall.others_were_served |= committed > stall.since;
                 stall.until = now + stall.pause;
                 stall.pause = (stall.pause * 2).min(LONGEST_PAUSE);
             })
             // The first probe follows at once and alone: perhaps the stall was not this destination's fault.
-            .or_insert(StalledDestination { since: now, until: now, pause: FIRST_PAUSE, is_alone: false });
+            .or_insert(StalledDestination { since: now, until: now, pause: FIRST_PAUSE, others_were_served: false });
     }
 
     /// Takes in that a record was rejected: another goes in its place, apart from others.

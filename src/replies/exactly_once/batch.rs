@@ -55,12 +55,12 @@ impl TransactionBatch {
         self.is_alone
     }
 
-    /// Tells whether anybody may wait for its records. A caller who has his answer does not.
+    /// Returns whether anybody may wait for its records. A caller who has his answer does not.
     pub(super) fn is_awaited(&self) -> bool {
         self.publications.iter().any(|publication| !publication.answered)
     }
 
-    /// Tells whether the transaction cannot be committed any more, since a record was rejected.
+    /// Returns whether the transaction cannot be committed any more, since a record was rejected.
     pub(super) fn is_spoilt(&self) -> bool {
         !self.refused.is_empty()
     }
@@ -135,6 +135,7 @@ impl TransactionBatch {
         }
         for (id, error) in refused {
             let code = error.rdkafka_error_code();
+            // The record was dropped with its transaction, and is not to blame.
             if code.is_some_and(is_of_transaction) {
                 continue;
             }
@@ -151,8 +152,8 @@ impl TransactionBatch {
         self.publications
     }
 
-    /// Tells whether a record was rejected for what it is, so that others need not wait before they go on.
-    pub(super) fn has_met_a_refusal(&self, refused: &[RejectedRecord]) -> bool {
+    /// Returns whether a record was rejected for what it is, so that others need not wait before they go on.
+    pub(super) fn has_rejected_record(&self, refused: &[RejectedRecord]) -> bool {
         let is_of_record = |(_, error): &RejectedRecord| Cause::of(error.rdkafka_error_code()) != Cause::Passing;
         self.refused.iter().chain(refused).any(is_of_record)
     }

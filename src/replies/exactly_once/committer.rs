@@ -91,6 +91,7 @@ impl TransactionCommitter {
     }
 }
 
+/// Commits or aborts a transaction, and keeps its session if that is still of use.
 fn conclude(session: Session, batch: TransactionBatch, offsets: &Offsets) -> FinishedTransaction {
     let (began, index) = (Instant::now(), session.index());
     let (end, written) = attempt_commit(&session, &batch, offsets);
@@ -115,17 +116,17 @@ fn conclude(session: Session, batch: TransactionBatch, offsets: &Offsets) -> Fin
             refused = session.take_refused();
             let session = match aborted {
                 Ok(()) => Ok(Some(session)),
-                Err(broken) => {
+                Err(error) => {
                     session.discard();
-                    Err(broken)
+                    Err(error)
                 }
             };
             (TransactionOutcome::Aborted, session)
         }
-        CommitAttempt::SessionLost { broken, is_unknown } => {
+        CommitAttempt::SessionLost { error, is_unknown } => {
             refused = session.take_refused();
             session.discard();
-            (if is_unknown { TransactionOutcome::Unknown } else { TransactionOutcome::Aborted }, Err(broken))
+            (if is_unknown { TransactionOutcome::Unknown } else { TransactionOutcome::Aborted }, Err(error))
         }
     };
     FinishedTransaction { batch, outcome, index, session, refused, reason, written, took: began.elapsed() }
@@ -143,7 +144,7 @@ enum CommitAttempt {
     },
     /// The session is lost; whether the commit was under way.
     SessionLost {
-        broken: StepError,
+        error: StepError,
         is_unknown: bool,
     },
 }
@@ -153,12 +154,12 @@ impl CommitAttempt {
         Self::Abort { because, error: None }
     }
 
-    fn of(broken: StepError, is_unknown: bool) -> Self {
-        match broken {
+    fn of(error: StepError, is_unknown: bool) -> Self {
+        match error {
             StepError::Abortable(error) => {
                 Self::Abort { because: "the coordinator does not take it", error: Some(error) }
             }
-            broken @ StepError::Fatal(_) => Self::SessionLost { broken, is_unknown },
+            error @ StepError::Fatal(_) => Self::SessionLost { error, is_unknown },
         }
     }
 }
@@ -185,18 +186,19 @@ fn flush(session: &Session, batch: &TransactionBatch) -> Result<(), CommitAttemp
     }
 }
 
+/// Commits a transaction whose records are written, with the offsets of their requests.
 fn commit_written(session: &Session, batch: &TransactionBatch, offsets: &Offsets) -> CommitAttempt {
     let Ok(staged) = offsets.stage(&batch.requests()) else {
         return CommitAttempt::void("a partition has gone to another owner");
     };
-    if let Err(broken) = session.add_offsets(staged) {
-        return CommitAttempt::of(broken, false);
+    if let Err(error) = session.add_offsets(staged) {
+        return CommitAttempt::of(error, false);
     }
     if offsets.are_lost() {
         return CommitAttempt::void("the partitions are lost");
     }
     match session.commit() {
         Ok(()) => CommitAttempt::Committed,
-        Err(broken) => CommitAttempt::of(broken, true),
+        Err(error) => CommitAttempt::of(error, true),
     }
 }

@@ -38,19 +38,23 @@ impl DeferredQueue {
         }
     }
 
-    /// Tells whether a publication may go alone now.
+    /// Returns whether a publication may go alone now.
     pub(super) fn is_due(&self) -> bool {
-        Instant::now() >= self.alone_after && self.publications.iter().any(|(_, verdict)| *verdict == Isolation::Alone)
+        Instant::now() >= self.alone_after
+            && self.publications.iter().any(|(_, isolation)| *isolation == Isolation::Alone)
     }
 
     /// Returns the publication that goes alone next.
     pub(super) fn peek(&self) -> Option<&Publication> {
-        self.publications.iter().find(|(_, verdict)| *verdict == Isolation::Alone).map(|(publication, _)| publication)
+        self.publications
+            .iter()
+            .find(|(_, isolation)| *isolation == Isolation::Alone)
+            .map(|(publication, _)| publication)
     }
 
     /// Takes the publication that goes alone next.
     pub(super) fn next(&mut self) -> Option<Publication> {
-        let index = self.publications.iter().position(|(_, verdict)| *verdict == Isolation::Alone)?;
+        let index = self.publications.iter().position(|(_, isolation)| *isolation == Isolation::Alone)?;
         self.publications.remove(index).map(|(publication, _)| publication)
     }
 

@@ -45,6 +45,7 @@ pub(super) struct ExactlyOnce {
     shared: Arc<LoopHandle>,
 }
 
+/// Handle on the thread.
 struct LoopHandle {
     stop: Arc<AtomicBool>,
     /// Parts of the thread, until it begins.

@@ -45,6 +45,7 @@ impl SessionPool {
         for index in 0..SESSIONS {
             self.open(index, busy);
         }
+        // One spare at a time, once each session that is being opened is slow.
         if self.resting.is_empty() && self.opening.values().all(|since| since.elapsed() > SPARE_AFTER) {
             (SESSIONS..MAX_SESSIONS).find(|index| self.open(*index, busy));
         }

@@ -15,7 +15,7 @@ use tracing::debug;
 use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
 use crate::config::Kafka;
 use crate::intake::StagedOffsets;
-use crate::replies::limits::Limits;
+use crate::replies::limits::TopicLimits;
 use crate::replies::recourse::RecordKind;
 use crate::replies::throttle::Throttle;
 
@@ -78,7 +78,7 @@ pub(super) type RejectedRecord = (RecordId, KafkaError);
 pub(super) struct SessionFactory {
     cluster: Arc<Cluster>,
     identity: Identity,
-    limits: Limits,
+    limits: TopicLimits,
     throttle: Throttle,
     for_records: Duration,
 }
@@ -138,7 +138,7 @@ impl SessionFactory {
         config: &Kafka,
         cluster: Arc<Cluster>,
         identity: Identity,
-        limits: Limits,
+        limits: TopicLimits,
         throttle: Throttle,
     ) -> Self {
         let timeout = config.properties.get(TIMEOUT.0).map_or(TIMEOUT.1, String::as_str);
@@ -167,7 +167,7 @@ impl SessionFactory {
         let producer: BaseProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
         let session = Session { index, for_records: self.for_records, producer: Arc::new(producer) };
         let opened = persist(&session.producer, |producer| producer.init_transactions(TRY));
-        opened.map_err(|broken| BrokerError::Transactions { source: broken.into_error() })?;
+        opened.map_err(|error| BrokerError::Transactions { source: error.into_error() })?;
         Ok(session)
     }
 }
@@ -234,17 +234,17 @@ impl Session {
     /// time it is given (its issues 5456 and 5511), so another thread waits for it: one that is stuck is left behind,
     /// and its client with it, until a broker comes or goes. The requests that it may still send then have been fenced.
     pub(super) fn add_offsets(&self, staged: StagedOffsets) -> Result<(), StepError> {
-        let (tell, told) = channel();
+        let (sender, result) = channel();
         let producer = self.producer.clone();
         let add = move || {
             let StagedOffsets { offsets, group } = staged;
             let added = persist(&producer, |producer| producer.send_offsets_to_transaction(&offsets, &group, TRY));
             // The receiver is gone when the step took too long.
-            let _ = tell.send(added);
+            let _ = sender.send(added);
         };
         let stuck = || StepError::Fatal(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
         thread::Builder::new().name("offsets".to_owned()).spawn(add).map_err(|_| stuck())?;
-        told.recv_timeout(STUCK).unwrap_or_else(|_| Err(stuck()))
+        result.recv_timeout(STUCK).unwrap_or_else(|_| Err(stuck()))
     }
 
     pub(super) fn commit(&self) -> Result<(), StepError> {
@@ -315,7 +315,7 @@ impl StepError {
         }
     }
 
-    /// Tells whether another producer of the same name has taken over, or the coordinator has given this one up.
+    /// Returns whether another producer of the same name has taken over, or the coordinator has given this one up.
     pub(super) fn is_fenced(&self) -> bool {
         matches!(
             self.error().rdkafka_error_code(),
@@ -323,7 +323,7 @@ impl StepError {
         )
     }
 
-    /// Tells whether librdkafka never came back from a step.
+    /// Returns whether librdkafka never came back from a step.
     pub(super) fn is_stuck(&self) -> bool {
         matches!(self, Self::Fatal(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))
     }

@@ -286,8 +286,8 @@ impl TransactionLoop {
         }
     }
 
-    /// Tells whether others must leave before the publication that goes alone next: those that go to the same place and
-    /// came before it. Those that come after it are deferred, so it does not wait for long.
+    /// Returns whether others must leave before the publication that goes alone next: those that go to the same place
+    /// and came before it. Those that come after it are deferred, so it does not wait for long.
     fn is_preceded(&self, gathered: Option<&TransactionBatch>) -> bool {
         let Some(next) = self.deferred.peek() else { return false };
         let destinations: HashSet<Destination> =
@@ -405,7 +405,7 @@ impl TransactionLoop {
         if is_alone {
             self.deferred.alone_failed();
         }
-        let is_refused = batch.has_met_a_refusal(&refused);
+        let is_refused = batch.has_rejected_record(&refused);
         let code = reason.as_ref().or_else(|| session.as_ref().err().map(StepError::error)).map(|error| {
             self.flow.failed(error);
             error.rdkafka_error_code()

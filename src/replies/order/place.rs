@@ -70,7 +70,7 @@ impl Place {
         self.sequencer.moved.notified()
     }
 
-    /// Tells whether this place is the first, and one behind it is ready to leave.
+    /// Returns whether this place is the first, and one behind it is ready to leave.
     pub fn is_waited_for(&self) -> bool {
         self.sequencer.queues().is_waited_for(self.queue, self.number)
     }

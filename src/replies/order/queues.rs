@@ -19,14 +19,14 @@ pub(super) struct QueueId {
 /// Holds all queues that are not empty. A `W` wakes the task that waits for a place.
 #[derive(Debug)]
 pub(super) struct Queues<W> {
-    queues: HashMap<QueueId, VecDeque<Member<W>>>,
+    queues: HashMap<QueueId, VecDeque<QueuedPlace<W>>>,
     /// Number of the next place; numbers rise in the order in which places are taken.
     next: u64,
 }
 
 /// Place in a queue.
 #[derive(Debug)]
-struct Member<W> {
+struct QueuedPlace<W> {
     number: u64,
     /// None until the place is waited for.
     waker: Option<W>,
@@ -43,11 +43,11 @@ impl<W> Queues<W> {
     pub(super) fn join(&mut self, queue: QueueId) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.queues.entry(queue).or_default().push_back(Member { number, waker: None });
+        self.queues.entry(queue).or_default().push_back(QueuedPlace { number, waker: None });
         number
     }
 
-    /// Tells whether a place is the first of its queue. If not, the place is woken once it is.
+    /// Returns whether a place is the first of its queue. If not, the place is woken once it is.
     pub(super) fn is_first(&mut self, queue: QueueId, number: u64, waker: impl FnOnce() -> W) -> bool {
         let Some(members) = self.queues.get_mut(&queue) else { return true };
         match members.binary_search_by_key(&number, |member| member.number) {
@@ -59,7 +59,7 @@ impl<W> Queues<W> {
         }
     }
 
-    /// Tells whether a place is the first of its queue, and one behind it waits to be.
+    /// Returns whether a place is the first of its queue, and one behind it waits to be.
     pub(super) fn is_waited_for(&self, queue: QueueId, number: u64) -> bool {
         let Some(members) = self.queues.get(&queue) else { return false };
         let is_first = members.front().is_some_and(|first| first.number == number);

@@ -12,7 +12,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
 use crate::config::Kafka;
-use crate::replies::limits::Limits;
+use crate::replies::limits::TopicLimits;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
@@ -24,7 +24,7 @@ fn factory(mock: &Mock) -> SessionFactory {
     mock.create_topic(TOPIC, 1, 1).unwrap();
     let cluster = Arc::new(Cluster::new(&config).unwrap());
     let throttle = Throttle::new(prometheus::Gauge::new("throttle", "seconds").unwrap());
-    SessionFactory::new(&config, cluster, Identity::of(&config).unwrap(), Limits::default(), throttle)
+    SessionFactory::new(&config, cluster, Identity::of(&config).unwrap(), TopicLimits::default(), throttle)
 }
 
 fn send(session: &Session) {
@@ -65,8 +65,8 @@ fn commit_waits_out_refusal_that_passes() {
 
 #[test]
 fn commit_reports_fenced_session() {
-    let broken = commit_refused_with(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]).unwrap_err();
-    assert!(matches!(broken, StepError::Fatal(_)) && broken.is_fenced(), "{broken:?}");
+    let error = commit_refused_with(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]).unwrap_err();
+    assert!(matches!(error, StepError::Fatal(_)) && error.is_fenced(), "{error:?}");
 }
 
 #[test]
@@ -131,8 +131,8 @@ fn session_is_given_up_when_group_coordinator_never_answers() {
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(TOPIC, 0, Offset::Offset(1)).unwrap();
     let began = Instant::now();
-    let broken = session.add_offsets(StagedOffsets { offsets, group: consumer.group_metadata().unwrap() }).unwrap_err();
-    assert!(matches!(broken, StepError::Fatal(_)), "{broken:?}");
+    let error = session.add_offsets(StagedOffsets { offsets, group: consumer.group_metadata().unwrap() }).unwrap_err();
+    assert!(matches!(error, StepError::Fatal(_)), "{error:?}");
     assert!(began.elapsed() < STUCK * 2);
     session.discard();
 }
