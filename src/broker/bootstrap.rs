@@ -1,8 +1,8 @@
-//! The way back to `bootstrap.servers`, for a client whose brokers are all gone.
+//! Return to `bootstrap.servers`, for a client whose brokers are all gone.
 //!
-//! A broker that goes on after a standstill says for a moment that the cluster has no brokers. librdkafka drops then all
-//! that it knows, and asks nobody again, until the process ends (seen with 2.12; its issue 5301). So each client's
-//! statistics are looked at: when no broker is left in them, the client is given those of its config again.
+//! A broker that goes on after a standstill says for a moment that the cluster has no brokers. librdkafka drops then
+//! all that it knows, and asks no broker again, until the process ends (seen with 2.12; its issue 5301). So each
+//! client's statistics are looked at: when no broker is left in them, the client is given those of its config again.
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -16,65 +16,66 @@ use rdkafka::producer::{BaseProducer, Producer, ProducerContext, ThreadedProduce
 use rdkafka::types::RDKafka;
 use serde::Deserialize;
 
-/// A client whose native part can be reached.
+/// Client whose native part can be reached.
 pub trait Native {
-    /// Points to librdkafka's client, which lives as long as this one.
+    /// Returns a pointer to librdkafka's client, which lives as long as this one.
     fn native(&self) -> *mut RDKafka;
 }
 
-/// Where a client began, and itself, once it is made. Cheap to clone.
+/// Bootstrap servers of a client, and the client, once it is made. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bootstrap(Arc<OnceLock<Beginning>>);
+pub(super) struct Bootstrap(Arc<OnceLock<ClientOrigin>>);
 
 #[derive(Debug)]
-struct Beginning {
-    /// Atomic only since threads may not share a bare pointer.
+struct ClientOrigin {
+    /// The pointer is atomic only since threads may not share a bare one.
     native: AtomicPtr<RDKafka>,
     servers: CString,
 }
 
-/// The part of librdkafka's statistics that is wanted here.
+/// Part of librdkafka's statistics that is used here.
 #[derive(Deserialize)]
-struct Statistics {
+struct BrokerStatistics {
     #[serde(default)]
-    brokers: std::collections::HashMap<String, Broker>,
+    brokers: std::collections::HashMap<String, BrokerOrigin>,
 }
 
 #[derive(Deserialize)]
-struct Broker {
+struct BrokerOrigin {
     #[serde(default)]
     source: String,
 }
 
 impl Bootstrap {
-    /// Remembers of whom it is, and the value of `bootstrap.servers`.
+    /// Remembers the client, and the value of its `bootstrap.servers`.
     pub(super) fn belongs_to(&self, client: &impl Native, servers: &str) {
-        // What has a zero byte is no list of servers, and no client is made of it.
+        // A text with a zero byte is no list of servers, and no client is made of it.
         let Ok(servers) = CString::new(servers) else { return };
-        let _ = self.0.set(Beginning { native: AtomicPtr::new(client.native()), servers });
+        let _ = self.0.set(ClientOrigin { native: AtomicPtr::new(client.native()), servers });
     }
 
-    /// Gives the client its first brokers again. Only for its callbacks. False when it is not made yet.
+    /// Gives the client its first brokers again. Only for the client's callbacks. False when the client is not made
+    /// yet.
     fn begin_again(&self) -> bool {
-        let Some(Beginning { native, servers }) = self.0.get() else { return false };
+        let Some(ClientOrigin { native, servers }) = self.0.get() else { return false };
         #[expect(unsafe_code, reason = "the bindings have no safe call for it")]
-        // SAFETY: callbacks run while the client is polled, by whoever holds it, so librdkafka's part of it is alive;
-        // it takes this call on any thread, and copies the string.
+        // SAFETY: callbacks run while the client is polled by its holder, so librdkafka's part of it is alive; it takes
+        // this call on any thread, and copies the string.
         unsafe {
             rd_kafka_brokers_add(native.load(Ordering::Relaxed), servers.as_ptr());
         }
         true
     }
 
-    /// Looks at where a client's brokers come from, as its statistics have it: `learned` from others, `configured`, or
-    /// none that could be asked, such as `logical`. Whether it had to begin again.
+    /// Looks at the sources of a client's brokers in its statistics: `learned` from others, `configured`, or none that
+    /// could be asked, such as `logical`. Returns whether the client had to begin again.
     pub(super) fn look_at<'a>(&self, mut sources: impl Iterator<Item = &'a str>) -> bool {
         !sources.any(|source| matches!(source, "learned" | "configured")) && self.begin_again()
     }
 
-    /// The same with statistics as librdkafka tells them.
+    /// Does the same with statistics in librdkafka's JSON.
     pub(super) fn look_at_json(&self, statistics: &[u8]) -> bool {
-        let Ok(Statistics { brokers }) = serde_json::from_slice(statistics) else { return false };
+        let Ok(BrokerStatistics { brokers }) = serde_json::from_slice(statistics) else { return false };
         self.look_at(brokers.values().map(|broker| &*broker.source))
     }
 }
@@ -115,9 +116,9 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_client_without_a_broker_finds_those_of_its_config() {
+    fn client_without_broker_finds_those_of_config() {
         let cluster = MockCluster::new(1).unwrap();
-        // It knows of none, as one that was told that there are none.
+        // This client knows no broker, like one that was told that there are none.
         let client: BaseConsumer = ClientConfig::new().create().unwrap();
         assert!(client.fetch_metadata(None, Duration::from_millis(50)).is_err());
         let bootstrap = Bootstrap::default();

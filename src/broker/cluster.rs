@@ -1,4 +1,4 @@
-//! Where the brokers are, and how each of our clients is set up.
+//! Cluster of brokers, and the set-up of each of our clients.
 
 use std::collections::BTreeMap;
 use std::convert::identity;
@@ -17,10 +17,10 @@ use super::error::BrokerError;
 use super::topic_id;
 use crate::config::Kafka;
 
-/// How long a broker may take to say which topics it has.
+/// Longest wait for a broker to say which topics it has.
 pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The brokers, real or embedded. Keep it as long as any client lives: an embedded broker stops with it.
+/// Brokers, real or embedded. Keep it as long as any client lives: an embedded broker stops with it.
 pub struct Cluster {
     bootstrap_servers: String,
     properties: BTreeMap<String, String>,
@@ -46,12 +46,12 @@ impl Cluster {
         Ok(Self { bootstrap_servers, properties: config.properties.clone(), health, embedded })
     }
 
-    /// Where clients connect, as `host:port[,host:port…]`.
+    /// Returns the servers that clients connect to, as `host:port[,host:port…]`.
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
     }
 
-    /// Whether the broker is the one inside this process.
+    /// Returns whether the broker is the one inside this process.
     pub fn is_embedded(&self) -> bool {
         self.embedded.is_some()
     }
@@ -60,13 +60,13 @@ impl Cluster {
         self.embedded.as_ref()
     }
 
-    /// The health that all clients of this cluster share.
+    /// Returns the health that all clients of this cluster share.
     pub fn health(&self) -> &Arc<BrokerHealth> {
         &self.health
     }
 
-    /// Creates a client: what every client needs, then `settings` of its role, then the user's `kafka.properties`, of
-    /// which the later win. `context` makes its callbacks of those that each client has.
+    /// Creates a client from the settings that every client needs, then `settings` of its role, then the user's
+    /// `kafka.properties`, of which the later win. `context` makes its callbacks of those that each client has.
     ///
     /// # Errors
     /// When librdkafka refuses a property or cannot start its threads.
@@ -83,7 +83,7 @@ impl Cluster {
         self.make(role, &self.client_config(role, settings), context)
     }
 
-    /// The same for a client whose [`BrokerContext`] is to know which topic it reads.
+    /// Creates a client in the same way whose [`BrokerContext`] is to know which topic it reads.
     ///
     /// # Errors
     /// As [`client`](Self::client).
@@ -131,7 +131,7 @@ impl Cluster {
             .set("bootstrap.servers", &self.bootstrap_servers)
             .set("client.id", format!("signalbox-{role}"))
             .set("socket.keepalive.enable", "true")
-            // In milliseconds. What is to be done with them is up to the contexts.
+            // The interval is in milliseconds. Each context decides what to do with the statistics.
             .set("statistics.interval.ms", "5000")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000");
@@ -144,7 +144,7 @@ impl Cluster {
         config
     }
 
-    /// How many partitions a topic has; `None` when it does not exist. Blocks; not for the runtime's workers.
+    /// Returns how many partitions a topic has; `None` when it does not exist. Blocks; not for the runtime's workers.
     ///
     /// # Errors
     /// When no broker answers.
@@ -153,7 +153,8 @@ impl Cluster {
         self.partitions_by(&consumer, topic)
     }
 
-    /// All topics that this client may see, with how many partitions each has. Blocks; not for the runtime's workers.
+    /// Lists all topics that this client may see, with how many partitions each has. Blocks; not for the runtime's
+    /// workers.
     ///
     /// # Errors
     /// When no broker answers.
@@ -165,8 +166,8 @@ impl Cluster {
         Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
     }
 
-    /// Which broker leads each of a topic's partitions; none when it does not exist. Blocks; not for the runtime's
-    /// workers.
+    /// Lists the brokers that lead each of a topic's partitions; none when it does not exist. Blocks; not for the
+    /// runtime's workers.
     ///
     /// # Errors
     /// When no broker answers.

@@ -1,4 +1,4 @@
-//! What librdkafka reports while it works, turned into a few log lines.
+//! Callbacks of clients: librdkafka's reports, turned into a few log lines.
 //!
 //! A broker that is gone makes every client complain on each attempt to reach it, many times a second. All clients
 //! share one [`BrokerHealth`], which says once that the broker is gone and once that it is back.
@@ -16,7 +16,7 @@ use tracing::{debug, info, trace, warn};
 use super::bootstrap::Bootstrap;
 use super::topic_id::{FACILITY, TopicIds};
 
-/// Whether the broker can be reached, as all clients together see it.
+/// Health of the broker: whether it can be reached, as all clients together see it.
 #[derive(Debug, Default)]
 pub struct BrokerHealth {
     unreachable: AtomicBool,
@@ -24,19 +24,19 @@ pub struct BrokerHealth {
     since: Mutex<Option<Instant>>,
 }
 
-/// The callbacks of a client that needs nothing more than health and logs.
+/// Callbacks of a client that needs nothing more than health and logs.
 #[derive(Debug, Clone)]
 pub struct BrokerContext {
     role: &'static str,
     health: Arc<BrokerHealth>,
     topic_ids: Arc<TopicIds>,
     bootstrap: Bootstrap,
-    /// Whether it says nothing for long.
+    /// True if the client is silent for long times.
     is_at_rest: bool,
 }
 
 impl BrokerHealth {
-    /// Something came back from the broker. Costs one relaxed load unless it was unreachable.
+    /// Notes that the broker has answered. Costs one relaxed load unless the broker was unreachable.
     pub fn answered(&self) {
         if self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::AcqRel) {
             let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -48,7 +48,7 @@ impl BrokerHealth {
         }
     }
 
-    /// Whether the last word was that it cannot be reached.
+    /// Returns whether the last report was that the broker cannot be reached.
     pub fn is_unreachable(&self) -> bool {
         self.unreachable.load(Ordering::Relaxed)
     }
@@ -64,24 +64,24 @@ impl BrokerHealth {
 }
 
 impl BrokerContext {
-    /// The callbacks of the client with this role.
+    /// Creates the callbacks of the client with this role.
     pub fn new(role: &'static str, health: Arc<BrokerHealth>) -> Self {
         Self { role, health, topic_ids: Arc::default(), bootstrap: Bootstrap::default(), is_at_rest: false }
     }
 
-    /// The same for a client that is at rest most of the time. What such a one has to say of brokers that are away is heard
-    /// late, when it may long be otherwise; the other clients say it as well.
+    /// Marks a client that is at rest most of the time. Its reports of brokers that are away are heard late, when they
+    /// may long be wrong; the other clients make them as well.
     #[must_use]
     pub fn at_rest(self) -> Self {
         Self { is_at_rest: true, ..self }
     }
 
-    /// The ids of the topics that the client knows; see [`Cluster::client_with_topic_ids`](super::Cluster).
+    /// Returns the ids of the topics that the client knows; see [`Cluster::client_with_topic_ids`](super::Cluster).
     pub fn topic_ids(&self) -> &TopicIds {
         &self.topic_ids
     }
 
-    /// The health that all clients share.
+    /// Returns the health that all clients share.
     pub fn health(&self) -> &BrokerHealth {
         &self.health
     }
@@ -90,7 +90,7 @@ impl BrokerContext {
         &self.bootstrap
     }
 
-    /// Looks at where the client's brokers come from, as its statistics have it; one that has none left begins again.
+    /// Looks at the sources of the client's brokers in its statistics; a client without brokers begins again.
     pub fn look_at_brokers<'a>(&self, sources: impl Iterator<Item = &'a str>) {
         self.has_begun_again(self.bootstrap.look_at(sources));
     }
@@ -111,8 +111,8 @@ impl ClientContext for BrokerContext {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 warn!(client = self.role, facility, message, "librdkafka");
             }
-            // Lost connections come here as well as to `error`, where they are counted.
-            // One set of properties serves producers and consumers, so each is warned of some that are the other's.
+            // Lost connections come here as well as to `error`, where they are counted. One set of properties serves
+            // producers and consumers, so each is warned of some that are the other's.
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
                 if is_about_connections(facility) || facility == "CONFWARN" =>
             {
@@ -136,7 +136,7 @@ impl ClientContext for BrokerContext {
         match code {
             Some(RDKafkaErrorCode::AllBrokersDown) if self.is_at_rest => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => self.health.lost(self.role, reason),
-            // Whoever wants to know is told so in its place among the records.
+            // The consumer that wants to know gets this error in its place among the records.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
             Some(code) if is_connection_trouble(code) => {
                 debug!(client = self.role, %code, reason, "a broker connection was lost");
@@ -152,12 +152,12 @@ impl ClientContext for BrokerContext {
 
 impl ConsumerContext for BrokerContext {}
 
-/// librdkafka's facilities for lines about connections that come and go.
+/// Returns whether a facility of librdkafka's is for lines about connections that come and go.
 fn is_about_connections(facility: &str) -> bool {
     matches!(facility, "FAIL" | "ERROR" | "SESSTMOUT" | "REQTMOUT" | "TERMINATE" | "MAXPOLL" | "GETPID" | "COORD")
 }
 
-/// Errors that say no more than that a connection is not there now.
+/// Returns whether a code says no more than that a connection is not there now.
 pub(crate) fn is_connection_trouble(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

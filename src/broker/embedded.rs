@@ -1,8 +1,8 @@
-//! A broker inside this process: librdkafka's mock cluster, which speaks the real protocol on a loopback port.
+//! Embedded broker inside this process: librdkafka's mock cluster, which speaks the real protocol on a loopback port.
 //!
-//! It serves for trying things out. Nothing is on disk; its transactions are not real; and of each partition it keeps
-//! 5 MiB or 100,000 batches and then drops the oldest in silence. So on it requests are refused rather than left
-//! waiting (see `intake`).
+//! It serves for trying things out. Nothing is on disk; its transactions are not real; and of each partition it keeps 5
+//! MiB or 100,000 batches and then drops the oldest in silence. So on it requests are refused rather than left waiting
+//! (see `intake`).
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
@@ -11,18 +11,18 @@ use rdkafka::producer::{BaseProducer, Producer};
 use super::context::BrokerContext;
 use super::error::BrokerError;
 
-/// The running broker; it stops when this is dropped.
+/// Running embedded broker; it stops when this is dropped.
 pub(super) struct Embedded {
-    /// The mock cluster belongs to this client, which is used for nothing else.
+    /// Client that the mock cluster belongs to, and that is used for nothing else.
     owner: BaseProducer<OwnerContext>,
     address: String,
 }
 
-/// A producer wants a delivery callback; this one never produces.
+/// Callbacks of that client. A producer wants a delivery callback; this one never produces.
 struct OwnerContext(BrokerContext);
 
 impl Embedded {
-    /// Starts it on a free loopback port.
+    /// Starts the broker on a free loopback port.
     ///
     /// # Errors
     /// When no port can be had.
@@ -35,7 +35,7 @@ impl Embedded {
         Ok(Self { owner, address })
     }
 
-    /// `host:port`.
+    /// Returns the address as `host:port`.
     pub(super) fn address(&self) -> &str {
         &self.address
     }

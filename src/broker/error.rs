@@ -1,16 +1,16 @@
-//! What can be wrong with a broker, said so that the reader knows what to do.
+//! Errors of brokers, worded so that the reader knows what to do.
 
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 
-/// What is wrong with the broker, or with what the config says about it.
+/// Error of the broker, or of what the config says about it.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// librdkafka does not take a property.
     #[error("kafka.properties: '{key}' is not accepted: {reason}")]
     Property {
-        /// The property's name. Its value is not shown: it may be a secret.
+        /// Name of the property. Its value is not shown: it may be a secret.
         key: String,
         /// librdkafka's words.
         reason: String,
@@ -18,7 +18,7 @@ pub enum BrokerError {
     /// A client cannot be made.
     #[error("cannot create the {role} client: {source}")]
     Client {
-        /// What the client is for.
+        /// Purpose of the client.
         role: &'static str,
         /// librdkafka's words.
         source: KafkaError,
@@ -31,7 +31,7 @@ pub enum BrokerError {
     Unreachable {
         /// `kafka.bootstrap_servers`.
         servers: String,
-        /// How long it was tried.
+        /// Time for which a broker was tried.
         tried: Duration,
         /// librdkafka's words.
         source: KafkaError,
@@ -39,19 +39,19 @@ pub enum BrokerError {
     /// A topic is missing and is not to be created, or cannot be.
     #[error("topic '{topic}' does not exist and {reason}; create it with {partitions} partitions, or {advice}")]
     MissingTopic {
-        /// Its name.
+        /// Name of the topic.
         topic: String,
-        /// Why it was not created.
+        /// Reason why the topic was not created.
         reason: String,
-        /// How many partitions it should have.
+        /// Number of partitions that the topic should have.
         partitions: i32,
-        /// The other way out.
+        /// Another way out.
         advice: &'static str,
     },
     /// A name that Kafka takes for no topic.
     #[error("topic '{topic}' cannot be used: {source}")]
     Topic {
-        /// Its name.
+        /// Name of the topic.
         topic: String,
         /// librdkafka's words.
         source: KafkaError,
@@ -71,18 +71,18 @@ pub enum BrokerError {
          Kafka 2.5 or newer, or delivery: at_least_once"
     )]
     FalseTransactions {
-        /// What was seen.
+        /// Observation that shows it.
         finding: &'static str,
     },
     /// The instance cannot be given a name.
     #[error("{path}: an instance's name cannot be reserved here: {source}; name this instance with kafka.instance_id")]
     Identity {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// The system's words.
         source: std::io::Error,
     },
-    /// The work was cut short by the end of the process.
+    /// The end of the process cut the work short.
     #[error("interrupted")]
     Interrupted,
 }

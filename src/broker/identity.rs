@@ -1,4 +1,4 @@
-//! By which name the transactions of an instance are known, to the coordinator and to its next start.
+//! Identity of an instance: the name by which the coordinator and its own next start know its transactions.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 use super::error::BrokerError;
 use crate::config::Kafka;
 
-/// More instances than that on one host want names of their own.
+/// Most instances on one host that get names by themselves; more want `kafka.instance_id`.
 const SLOTS: usize = 1024;
 
-/// A name that no other running instance has, and that the next start gets again: it closes what this one leaves open.
+/// Name that no other running instance has, and that the next start gets again: it closes the transactions that this
+/// one leaves open.
 #[derive(Debug)]
 pub struct Identity {
     name: String,
-    /// Locked for as long as the process lives, however that ends.
+    /// File that is locked for as long as the process lives, however that ends.
     _slot: Option<File>,
 }
 
 impl Identity {
-    /// `kafka.instance_id`, else the host's name and the first number that no other instance on the host holds, after
-    /// the group's name.
+    /// Takes `kafka.instance_id`, else the host's name and the first number that no other instance on the host holds,
+    /// after the group's name.
     ///
     /// # Errors
     /// When no number can be reserved.
@@ -51,7 +52,7 @@ impl Identity {
         Err(failed(directory.to_owned(), source))
     }
 
-    /// The `transactional.id`.
+    /// Returns the `transactional.id`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_instance_has_a_name_of_its_own_and_the_next_start_has_it_again() {
+    fn identity_is_unique_and_returns_at_next_start() {
         let directory = tempfile::tempdir().unwrap();
         let next = || Identity::first_free(directory.path(), "group-host").unwrap();
         let (first, second) = (next(), next());
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_config_is_taken_as_it_is() {
+    fn identity_takes_name_from_config() {
         let config = Kafka { instance_id: Some("a".to_owned()), group_id: "g".to_owned(), ..Kafka::default() };
         assert_eq!(Identity::of(&config).unwrap().name(), "g-a");
     }

@@ -1,4 +1,4 @@
-//! What the brokers say of a topic, asked again and again by one client.
+//! Lookup of topics, asked again and again by one client.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ use super::context::BrokerContext;
 use super::error::BrokerError;
 use super::topics::blocking;
 
-/// How long a broker may take.
+/// Longest wait for a broker's answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks brokers about topics, and never has one made: a consumer asks, and an admin client for settings.
 pub(crate) struct TopicLookup {
     consumer: BaseConsumer<BrokerContext>,
-    /// The embedded broker knows no settings.
+    /// None for the embedded broker, which knows no settings.
     admin: Option<AdminClient<BrokerContext>>,
 }
 
-/// How it stands with a topic.
+/// State of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TopicState {
-    /// It is not there, or not for this client.
+    /// The topic is not there, or not for this client.
     Missing(RDKafkaErrorCode),
     /// The broker that leads each partition, if there is one.
     There(Vec<Option<i32>>),
 }
 
 impl Cluster {
-    /// A client for questions about topics.
+    /// Creates a client for questions about topics.
     ///
     /// # Errors
     /// When librdkafka refuses a property.
@@ -49,13 +49,13 @@ impl Cluster {
 }
 
 impl TopicLookup {
-    /// How it stands with a topic; None while it is being made. Blocks; not for the runtime's workers.
+    /// Returns the state of a topic; None while it is being made. Blocks; not for the runtime's workers.
     ///
     /// # Errors
     /// When no broker answers.
     pub(crate) fn state(&self, topic: &str) -> Result<Option<TopicState>, KafkaError> {
         let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT);
-        // Nobody else takes in what it has to say.
+        // Nothing else polls this client, so its events are taken in here.
         self.consumer.poll(Duration::ZERO);
         let metadata = metadata?;
         self.consumer.context().health().answered();
@@ -68,8 +68,8 @@ impl TopicLookup {
         Ok((!leaders.is_empty()).then_some(TopicState::There(leaders)))
     }
 
-    /// How many bytes a batch of records for a topic may have; None when the broker does not say. Blocks; not for the
-    /// runtime's workers.
+    /// Returns how many bytes a batch of records for a topic may have; None when the broker does not say. Blocks; not
+    /// for the runtime's workers.
     pub(crate) fn largest_record(&self, topic: &str) -> Option<u64> {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let topics = [ResourceSpecifier::Topic(topic)];
@@ -86,7 +86,7 @@ impl TopicLookup {
     }
 }
 
-/// In the order of the partitions.
+/// Lists the leaders in the order of the partitions.
 fn leaders(topic: &MetadataTopic) -> Vec<Option<i32>> {
     let mut partitions: Vec<_> = topic.partitions().iter().map(|it| (it.id(), it.leader())).collect();
     partitions.sort_unstable();

@@ -1,4 +1,4 @@
-//! Kafka itself: where the brokers are, how clients are set up, and the topics there must be.
+//! Kafka itself: the brokers, the set-up of clients, and the topics that there must be.
 
 mod bootstrap;
 mod cluster;

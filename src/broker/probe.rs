@@ -1,4 +1,4 @@
-//! Whether a broker's transactions are real. Some take all the calls, and keep nothing of what they promise.
+//! Probe of a broker's transactions. Some brokers take all the calls, and keep nothing of what they promise.
 
 use std::convert::identity;
 use std::thread;
@@ -15,22 +15,23 @@ use super::context::BrokerContext;
 use super::error::BrokerError;
 use crate::config::Kafka;
 
-/// How long each step may take.
+/// Longest wait for each step.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What was committed may have been overwritten by another instance's probe before it is looked at; hardly this often.
+/// Attempts to see a committed offset: another instance's probe may have overwritten it before it is looked at; hardly
+/// this often.
 const KEPT_TRIES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The producer wants a delivery callback; it never produces.
+/// Callbacks of the producer. It wants a delivery callback; it never produces.
 struct ProbeContext(BrokerContext);
 
 type ProbeProducer = ThreadedProducer<ProbeContext>;
 
 impl Cluster {
-    /// Sees that an aborted transaction leaves nothing behind, that a committed one is kept, and that whoever comes
-    /// later under the same name shuts the earlier one out. It writes offsets of a group of its own, named after ours,
-    /// and no record. Blocks; not for the runtime's workers.
+    /// Checks that an aborted transaction leaves nothing behind, that a committed one is kept, and that a later
+    /// producer of the same name shuts the earlier one out (fencing). It writes offsets of a group of its own, named
+    /// after ours, and no record. Blocks; not for the runtime's workers.
     ///
     /// # Errors
     /// When one of these is not so, or the broker has no transactions.
@@ -89,7 +90,7 @@ fn stage(
     producer.begin_transaction()?;
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(topic, 0, Offset::Offset(offset))?;
-    // One that has not joined stands for any of its group.
+    // A consumer that has not joined stands for any of its group.
     let group = consumer.group_metadata().ok_or(KafkaError::Canceled)?;
     producer.send_offsets_to_transaction(&offsets, &group, PATIENCE)
 }
@@ -107,7 +108,7 @@ fn committed(consumer: &BaseConsumer<BrokerContext>, topic: &str) -> Result<Opti
 
 impl ClientContext for ProbeContext {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        // That the earlier producer is shut out is what is wanted.
+        // The earlier producer is meant to be shut out, so its complaint is no warning.
         tracing::debug!(?level, facility, message, "librdkafka");
     }
 

@@ -1,9 +1,9 @@
-//! Which of the topics that have borne a name it is.
+//! Topic ids, which tell apart the topics that have borne one name.
 //!
 //! An offset names a record only together with its topic, and a topic that is deleted and made again counts from 0 once
-//! more. Kafka gives each an id of its own. librdkafka knows it, fetches by it, and tells it nobody but in one line of its
-//! log for debugging (`debug: metadata`), which comes to us before any record of the other topic does. Brokers before
-//! Kafka 2.8 have no ids; there a topic counts as the one that it was.
+//! more. Kafka gives each an id of its own. librdkafka knows the id, fetches by it, and shows it only in one line of
+//! its log for debugging (`debug: metadata`), which comes to us before any record of the other topic does. Brokers
+//! before Kafka 2.8 have no ids; there a topic counts as the one that it was.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -12,37 +12,37 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The property by which librdkafka is made to say it.
+/// Property that makes librdkafka log topic ids.
 pub(super) const DEBUG: (&str, &str) = ("debug", "metadata");
 
-/// What librdkafka calls the lines that come with [`DEBUG`].
+/// Facility of librdkafka's log lines that come with [`DEBUG`].
 pub(super) const FACILITY: &str = "METADATA";
 
-/// A topic's id, as short as a note of it has to be.
+/// Id of a topic, hashed to eight bytes so that it fits into a commit's metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TopicId(NonZeroU64);
 
-/// The ids of the topics that a client knows.
+/// Ids of the topics that a client knows.
 #[derive(Debug, Default)]
 pub struct TopicIds {
-    state: Mutex<State>,
-    /// Whether some topic is another one than before; looked at for every record.
+    state: Mutex<KnownTopics>,
+    /// True if some topic is another one than before; looked at for every record.
     is_any_anew: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct KnownTopics {
     known: BTreeMap<String, TopicId>,
     anew: Vec<String>,
 }
 
 impl TopicId {
-    /// The id that is noted as this number.
+    /// Decodes the id from its number.
     pub fn of_number(number: u64) -> Option<Self> {
         NonZeroU64::new(number).map(Self)
     }
 
-    /// The number that it is noted as; never 0.
+    /// Encodes the id as a number; never 0.
     pub fn number(self) -> u64 {
         self.0.get()
     }
@@ -53,17 +53,17 @@ impl TopicId {
 }
 
 impl TopicIds {
-    /// The id of a topic, once that is known.
+    /// Returns the id of a topic, once that is known.
     pub fn of(&self, topic: &str) -> Option<TopicId> {
         self.state().known.get(topic).copied()
     }
 
-    /// Whether [`take_anew`](Self::take_anew) has something to say.
+    /// Returns whether [`take_anew`](Self::take_anew) has any topic to return.
     pub fn is_any_anew(&self) -> bool {
         self.is_any_anew.load(Ordering::Acquire)
     }
 
-    /// The topics that were deleted and made again since this was asked before.
+    /// Takes the topics that were deleted and made again since the last call.
     pub fn take_anew(&self) -> Vec<String> {
         self.is_any_anew.store(false, Ordering::Release);
         std::mem::take(&mut self.state().anew)
@@ -80,12 +80,12 @@ impl TopicIds {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, KnownTopics> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The topic and its id in `[thrd:main]: Topic <name> changed id from <id> to <id>`.
+/// Reads the topic and its id in `[thrd:main]: Topic <name> changed id from <id> to <id>`.
 fn read(line: &str) -> Option<(&str, TopicId)> {
     let (_, rest) = line.split_once("Topic ")?;
     let (topic, ids) = rest.split_once(" changed id from ")?;
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_with_another_id_is_another_topic() {
+    fn topic_is_another_when_its_id_changes() {
         let ids = TopicIds::default();
         ids.note("[thrd:main]: Topic requests changed id from AAAAAAAAAAAAAAAAAAAAAA to Zm9vYmFyYmF6Zm9vYmFyYg");
         ids.note("[thrd:main]: Topic requests [0] Leader 1 Epoch 0");

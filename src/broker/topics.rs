@@ -1,4 +1,4 @@
-//! The topics there must be before anything starts.
+//! Topics that there must be before anything starts.
 
 use std::convert::identity;
 use std::thread;
@@ -16,28 +16,28 @@ use crate::config::Kafka;
 
 const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long it is tried to find a broker at the start.
+/// Time for which a broker is looked for at the start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two attempts that have failed at once.
+/// Pause between two attempts that have failed at once.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What is committed of a topic that the group does not subscribe to is forgotten after a week without a commit. By then
-/// there must be nothing left of what was committed.
+/// Settings of retry topics: records are kept for six days. A broker forgets the commits of a topic that the group does
+/// not subscribe to after a week without a commit, and by then none of the committed records must be left.
 const RETRY_SETTINGS: [(&str, &str); 2] = [("retention.ms", "518400000"), ("segment.ms", "3600000")];
 
-/// What librdkafka sends at once, unless it is told otherwise.
+/// Bytes that librdkafka sends at once, unless it is told otherwise.
 const USUAL_BATCH: u64 = 1_000_000;
 
-/// What a batch has before its first record, and a little more.
+/// Bytes that a batch has before its first record, and a few more.
 const BATCH_HEAD: u64 = 100;
 
-/// What is decided is little, and is read in one order.
+/// Partitions of the state topic: decisions are few, and are read in one order.
 const STATE_PARTITIONS: i32 = 1;
 
 impl Cluster {
-    /// Creates those of these topics that are missing, with the config's partitions and replicas. Blocks; not for the runtime's
-    /// workers.
+    /// Creates those of these topics that are missing, with the config's partitions and replicas. Blocks; not for the
+    /// runtime's workers.
     ///
     /// # Errors
     /// When no broker answers, or a topic is missing and may not or cannot be created.
@@ -56,7 +56,7 @@ impl Cluster {
                 continue;
             }
             if retry_topics.iter().any(|retry| *retry.name == *topic) {
-                // Each of its partitions goes with one of the requests topic.
+                // Each partition of a retry topic goes with one of the requests topic.
                 let partitions = self.partitions_by(&consumer, &config.requests_topic)?.unwrap_or(config.partitions);
                 self.create(config, topic, partitions, &RETRY_SETTINGS)?;
             } else {
@@ -66,8 +66,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Creates the topic in which instances tell each other what they have decided, if it is missing. Blocks; not for
-    /// the runtime's workers.
+    /// Creates the topic in which instances tell each other their decisions, if it is missing. Blocks; not for the
+    /// runtime's workers.
     ///
     /// # Errors
     /// When no broker answers, or the topic is missing and may not or cannot be created.
@@ -82,9 +82,9 @@ impl Cluster {
         self.create(config, topic, STATE_PARTITIONS, &[("cleanup.policy", "compact")])
     }
 
-    /// The most bytes that may go to these topics at once, as `batch.size`: a topic refuses a batch that is larger than
-    /// what it takes as a whole, and every record with it. None when all take as much as librdkafka sends, or the broker
-    /// does not say. Blocks; not for the runtime's workers.
+    /// Returns the most bytes that may go to these topics at once, as `batch.size`: a topic refuses a batch that is
+    /// larger than its limit as a whole, and every record with it. None when all take as much as librdkafka sends, or
+    /// the broker does not say. Blocks; not for the runtime's workers.
     ///
     /// # Errors
     /// When no admin client can be made.
@@ -146,7 +146,7 @@ impl Cluster {
     }
 }
 
-/// Tries again while no broker answers, until the time is over; under load one may be slow to.
+/// Tries again while no broker answers, until the time is over; under load a broker may be slow to answer.
 fn patiently<T>(begin: Instant, attempt: impl Fn() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
     loop {
         match attempt() {

@@ -1,7 +1,8 @@
-//! Commits in the background, so that nobody polls later for it.
+//! Commits of offsets in the background, so that polling never waits for them.
 //!
-//! librdkafka can commit without waiting, but then nobody is told when the broker refuses, as it does for whatever was
-//! still on its way when the group was rebalanced. So a thread waits for each commit, and says what became of it.
+//! librdkafka can commit without waiting, but then the caller does not learn when the broker refuses, as it does for
+//! any commit that was on its way when the group was rebalanced. So a thread waits for each commit, and reports its
+//! result.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
@@ -16,23 +17,23 @@ use super::position::Position;
 use super::ticket::LaneId;
 use crate::broker::BrokerError;
 
-/// One commit is under way at a time.
+/// Commits offsets, one commit at a time.
 #[derive(Debug)]
-pub(super) struct Committer {
+pub(super) struct OffsetCommitter {
     due: Sender<Vec<(LaneId, Position)>>,
-    done: Receiver<Done>,
+    done: Receiver<CommitResult>,
     is_busy: bool,
 }
 
-/// What became of a commit.
+/// Result of a commit.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(super) struct CommitResult {
     pub(super) lanes: Vec<LaneId>,
     pub(super) succeeded: bool,
 }
 
-impl Committer {
-    /// Starts the thread, which ends when this is dropped.
+impl OffsetCommitter {
+    /// Starts the thread, which ends when the committer is dropped.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -48,14 +49,14 @@ impl Committer {
         Ok(Self { due, done, is_busy: false })
     }
 
-    /// What became of the last commit, once that is known.
-    pub(super) fn take_done(&mut self) -> Option<Done> {
+    /// Takes the result of the last commit, once that is known.
+    pub(super) fn take_done(&mut self) -> Option<CommitResult> {
         let done = self.done.try_recv().ok()?;
         self.is_busy = false;
         Some(done)
     }
 
-    /// Whether a commit is under way.
+    /// Returns whether a commit is under way.
     pub(super) fn is_busy(&self) -> bool {
         self.is_busy
     }
@@ -68,13 +69,13 @@ impl Committer {
 fn run(
     consumer: &Weak<BaseConsumer<IntakeContext>>,
     commits: &Receiver<Vec<(LaneId, Position)>>,
-    results: &Sender<Done>,
+    results: &Sender<CommitResult>,
 ) {
     while let Ok(due) = commits.recv() {
         let Some(consumer) = consumer.upgrade() else { return };
         let offsets = consumer.context().topics().offsets(&due);
         let succeeded = match consumer.commit(&offsets, CommitMode::Sync) {
-            // Whatever was to be committed has been already.
+            // All that was to be committed has been already.
             Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => true,
             Err(error) => {
                 debug!(%error, "a commit failed and will be made again");
@@ -82,7 +83,7 @@ fn run(
             }
         };
         let lanes = due.into_iter().map(|(lane, _)| lane).collect();
-        if results.send(Done { lanes, succeeded }).is_err() {
+        if results.send(CommitResult { lanes, succeeded }).is_err() {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! The consumer of requests, and the thread that is its own.
+//! Consumer of requests, and the thread that is its own.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
@@ -6,43 +6,28 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 
 use super::Handler;
 use super::budget::Budget;
-use super::committer::Committer;
+use super::committer::OffsetCommitter;
 use super::context::{ContextParts, IntakeContext};
+use super::error::IntakeError;
+use super::error_streak::ErrorStreak;
+use super::handoff::Handoff;
 use super::offsets::Offsets;
-use super::opening::Opening;
+use super::partition_start::PartitionStart;
 use super::poller::Poller;
-use super::pressure::Pressure;
+use super::pressure::BackPressure;
 use super::topics::Topics;
-use super::trouble::Trouble;
 use crate::broker::{BrokerError, Cluster};
 use crate::config::{Delivery, Kafka};
 use crate::telemetry::{Metrics, Readiness};
 
-/// The running intake.
+/// Running intake.
 pub struct Intake {
     stop: Arc<OnceLock<Duration>>,
     offsets: Offsets,
     thread: Option<JoinHandle<Result<(), IntakeError>>>,
-}
-
-/// Why the intake ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum IntakeError {
-    /// The consumer cannot go on.
-    #[error("the consumer of '{topic}' cannot go on: {source}")]
-    Fatal {
-        /// The requests topic.
-        topic: Arc<str>,
-        /// librdkafka's words.
-        source: KafkaError,
-    },
-    /// The polling thread could not be started, or it panicked.
-    #[error("the polling thread has failed: {0}")]
-    Thread(String),
 }
 
 impl Intake {
@@ -83,24 +68,22 @@ impl Intake {
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
         let offsets = Offsets::new(&consumer);
-        let committer = Committer::start(&consumer)?;
+        let committer = OffsetCommitter::start(&consumer)?;
 
         let stop = Arc::<OnceLock<Duration>>::default();
         let poller = Poller {
-            topics,
-            embedded: cluster.is_embedded(),
+            topics: topics.clone(),
             limits: config.limits.clone(),
-            consumer,
-            handler,
-            completions,
+            consumer: consumer.clone(),
+            handoff: Handoff { handler, completions, embedded: cluster.is_embedded() },
             stop: stop.clone(),
-            pressure: Pressure::default(),
-            opening: Opening::default(),
+            pressure: BackPressure::default(),
+            start: PartitionStart::new(consumer, topics),
             committer,
             commit_interval: config.commit_interval,
             metrics: metrics.clone(),
             readiness,
-            trouble: Trouble::default(),
+            errors: ErrorStreak::default(),
             looked_at: 0,
         };
         let run = move || {
@@ -113,13 +96,13 @@ impl Intake {
         Ok(Self { stop, offsets, thread: Some(thread) })
     }
 
-    /// The offsets of the requests under way, for transactions.
+    /// Returns the offsets of the requests under way, for transactions.
     pub fn offsets(&self) -> Offsets {
         self.offsets.clone()
     }
 
-    /// Stops reading, waits so long for the requests under way, commits, and leaves the group.
-    /// Blocks; not for the runtime's workers.
+    /// Stops reading, waits for the requests under way, this long at most, commits, and leaves the group. Blocks; not
+    /// for the runtime's workers.
     ///
     /// # Errors
     /// When the intake had ended by itself before.
@@ -133,21 +116,22 @@ impl Intake {
     }
 }
 
-/// The consumer's settings; `kafka.properties` win over them.
+/// Lists the consumer's settings; `kafka.properties` win over them.
 fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a str)> {
     let mut settings = vec![
         ("group.id", config.group_id.as_str()),
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
         ("auto.offset.reset", "earliest"),
-        // What a transaction may still say of an offset is waited for.
+        // A commit that is part of an open transaction is waited for.
         ("isolation.level", "read_committed"),
         // An empty queue is refilled at once, not after a second.
         ("fetch.queue.backoff.ms", "10"),
-        // So much of a backlog is in memory, and a fetch on top of it, however long it is; more is not faster.
+        // Kilobytes of a backlog that are in memory, and a fetch on top of them, however long the backlog is; more is
+        // not faster.
         ("queued.max.messages.kbytes", "2048"),
         ("fetch.max.bytes", "4194304"),
-        // What zstd unpacks to is held against it, too: a record that does not fit would stop its partition for ever.
+        // The bytes that zstd unpacks to count as well: a record that does not fit would stop its partition for ever.
         ("receive.message.max.bytes", "2147483647"),
         // Partitions that are added are seen within this time.
         ("topic.metadata.refresh.interval.ms", "5000"),

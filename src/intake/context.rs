@@ -1,4 +1,4 @@
-//! What the polling thread remembers, and the callbacks that librdkafka makes on that same thread.
+//! State of the polling thread, and the callbacks that librdkafka makes on that same thread.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,47 +20,46 @@ use super::topics::Topics;
 use crate::broker::{BrokerContext, TopicId};
 use crate::telemetry::{Metrics, Part};
 
-/// This part of the window is for requests whose route had too much to do: the rest is for the others.
+/// Divisor of the in-flight limit for overflow requests, whose route had too much to do: the rest is for the others.
 const OVERFLOW_PART: usize = 4;
 
-/// How long it is waited for what becomes of a transaction that has ends of a partition which is given back.
+/// Longest wait for the outcome of a transaction that has ends of a partition which is given back.
 const DECISION: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether that is known.
+/// Interval at which that outcome is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What is remembered of the requests under way. The polling thread holds it for moments, in its loop and in the
-/// callbacks that librdkafka makes while it polls; where replies go in transactions, their thread asks for it once in
-/// each.
-pub(super) struct State {
+/// State of the requests under way. The polling thread locks it for moments, in its loop and in the callbacks that
+/// librdkafka makes while it polls; where replies go in transactions, their thread locks it once in each.
+pub(super) struct IntakeState {
     pub(super) lanes: Lanes,
     pub(super) budget: Budget,
-    /// The share of it that those may take which were put aside since their route had too much to do.
+    /// Share of the budget that overflow requests may take, which were parked since their route had too much to do.
     pub(super) overflow: Budget,
-    /// Partitions have come: librdkafka remembers of each whether it was paused when we last had it.
+    /// True if partitions have come: librdkafka remembers of each whether it was paused when we last had it.
     pub(super) has_new_lanes: bool,
-    /// Since when no broker has said anything, as far as is known.
+    /// Time since which all brokers have been silent, as far as is known.
     pub(super) silent_since: Option<Instant>,
-    /// And it has to be seen whether what is committed is of their topics.
+    /// True if partitions have come whose commits are still to be checked.
     pub(super) has_unchecked_lanes: bool,
 }
 
-/// The consumer's callbacks.
+/// Callbacks of the consumer.
 pub(super) struct IntakeContext {
     broker: BrokerContext,
     topics: Topics,
-    /// How long a revoked partition's requests are waited for before they are given back.
+    /// Longest wait for a revoked partition's requests before they are given back.
     drain: Duration,
-    /// Whether offsets are committed here, rather than with the replies in a transaction.
+    /// True if offsets are committed here, rather than with the replies in a transaction.
     commits: bool,
-    state: Mutex<State>,
-    /// Only the polling thread takes from it; the mutex says so to the compiler.
+    state: Mutex<IntakeState>,
+    /// Only the polling thread receives; the mutex says so to the compiler.
     completions: Mutex<Receiver<Completion>>,
     metrics: Metrics,
     readiness: Part,
 }
 
-/// What a context is made of.
+/// Parts that a context is made of.
 pub(super) struct ContextParts {
     pub(super) broker: BrokerContext,
     pub(super) topics: Topics,
@@ -72,8 +71,8 @@ pub(super) struct ContextParts {
     pub(super) readiness: Part,
 }
 
-impl State {
-    /// A request is under way from now on.
+impl IntakeState {
+    /// Counts a request that is under way from now on.
     pub(super) fn take(&mut self, lane: LaneId, bytes: usize) {
         self.budget.take(bytes);
         if lane.is_overflow() {
@@ -83,7 +82,7 @@ impl State {
 
     fn complete(&mut self, completion: &Completion) {
         self.budget.give_back(completion.bytes);
-        if completion.claim.lane.is_overflow() {
+        if completion.request.lane.is_overflow() {
             self.overflow.give_back(completion.bytes);
         }
         if !self.lanes.complete(completion) {
@@ -96,7 +95,7 @@ impl IntakeContext {
     pub(super) fn new(parts: ContextParts) -> Self {
         let ContextParts { broker, topics, drain, commits, budget, completions, metrics, readiness } = parts;
         let overflow = budget.part(OVERFLOW_PART);
-        let state = State {
+        let state = IntakeState {
             lanes: Lanes::default(),
             budget,
             overflow,
@@ -116,12 +115,12 @@ impl IntakeContext {
         }
     }
 
-    /// The topic that a lane is of, as far as that is known.
+    /// Returns the topic that a lane is of, as far as that is known.
     pub(super) fn topic_id(&self, lane: LaneId) -> Option<TopicId> {
         self.broker.topic_ids().of(self.topics.name(lane))
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, IntakeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,7 +132,7 @@ impl IntakeContext {
         &self.topics
     }
 
-    /// Whether offsets are committed here, rather than with the replies in a transaction.
+    /// Returns whether offsets are committed here, rather than with the replies in a transaction.
     pub(super) fn commits(&self) -> bool {
         self.commits
     }
@@ -176,10 +175,10 @@ impl IntakeContext {
         }
     }
 
-    /// Gives partitions back: from now on no end of theirs gets into a transaction, and what is in one is waited for by
-    /// `wait`, since its commit and ours would else overtake each other. `None` when that is not decided in time; then
-    /// nothing is committed here, the transaction has the last word, and the next owner waits for it. Else whether the
-    /// broker took the commit.
+    /// Gives partitions back: from now on no end of theirs gets into a transaction. Ends that are in one already are
+    /// waited for by `wait`, since its commit and ours would else overtake each other. Returns whether the broker took
+    /// our commit, or `None` when the transaction is not decided in time: then nothing is committed here, the
+    /// transaction has the last word, and the next owner waits for it.
     pub(super) fn give_back(&self, consumer: &BaseConsumer<Self>, lanes: &[LaneId], wait: impl Fn()) -> Option<bool> {
         self.state().lanes.begin_closing(lanes);
         let until = Instant::now() + DECISION;
@@ -196,7 +195,7 @@ impl IntakeContext {
         (decided.len() == lanes.len()).then_some(committed)
     }
 
-    /// Commits that some partitions are nobody's, and waits for the broker's answer. False when it did not take place.
+    /// Commits that these partitions are given back, and waits for the broker's answer. False when the commit failed.
     fn commit_now(&self, consumer: &BaseConsumer<Self>, lanes: &[LaneId]) -> bool {
         let due = self.state().lanes.take_commits(Some(lanes), true);
         if due.is_empty() {
@@ -210,7 +209,7 @@ impl IntakeContext {
         false
     }
 
-    /// Counts what waits in the retry topics, as far as they are ours.
+    /// Counts the requests that wait in the retry topics, in the partitions that are ours.
     fn count_parked(&self, statistics: &Statistics) {
         let state = self.state();
         for (index, name) in self.topics.names().iter().enumerate().skip(1) {
@@ -218,7 +217,7 @@ impl IntakeContext {
             let waiting = |(id, lane): (LaneId, &Lane)| {
                 let partition = topic.partitions.get(&id.partition)?;
                 let first = lane.window.first_unfinished().or(lane.first_held())?;
-                // What ends a transaction has an offset as well, and is no request.
+                // The marker that ends a transaction has an offset as well, and is no request.
                 let is_any = lane.first_held().is_some() || lane.window.in_flight() > 0 || partition.fetchq_cnt > 0;
                 is_any.then_some((partition.hi_offset - first).max(0))
             };
@@ -227,19 +226,19 @@ impl IntakeContext {
         }
     }
 
-    /// The partitions of the requests topic that are ours.
+    /// Lists the partitions of the requests topic that are ours.
     fn of_requests(&self) -> Vec<i32> {
         let lanes = self.state().lanes.ids().into_iter();
-        lanes.filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect()
+        lanes.filter(|lane| lane.is_of_requests()).map(|lane| lane.partition).collect()
     }
 
-    /// The next retry topic after this one that lacks partitions to go with ours.
+    /// Returns the next retry topic after this one that lacks partitions to go with ours.
     pub(super) fn incomplete(&self, after: usize) -> Option<usize> {
         self.topics.incomplete(&self.of_requests(), after)
     }
 
-    /// Takes the partitions of retry topics that have come to go with ours. Where the group does not take over partitions
-    /// one by one, it has to form anew for that.
+    /// Takes the partitions of retry topics that have come to go with ours. Where the group does not take over
+    /// partitions one by one, it has to form anew for that.
     pub(super) fn assign_companions(&self, consumer: &BaseConsumer<Self>) {
         let of_requests = self.of_requests();
         let mut state = self.state();
@@ -248,33 +247,33 @@ impl IntakeContext {
         if new.is_empty() || !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
             return;
         }
-        new.iter().for_each(|lane| state.lanes.take(*lane));
+        new.iter().for_each(|lane| state.lanes.assign(*lane));
         (state.has_new_lanes, state.has_unchecked_lanes) = (true, true);
         drop(state);
         if let Err(error) = consumer.incremental_assign(&self.topics.list(new.iter().copied())) {
             warn!(%error, "the new partitions of a retry topic are read once the group forms anew");
             let mut state = self.state();
-            new.iter().for_each(|lane| state.lanes.close(*lane));
+            new.iter().for_each(|lane| state.lanes.remove(*lane));
         }
     }
 
     fn assigned(&self, lanes: &[LaneId]) {
         let mut state = self.state();
-        lanes.iter().for_each(|lane| state.lanes.take(*lane));
+        lanes.iter().for_each(|lane| state.lanes.assign(*lane));
         (state.has_new_lanes, state.has_unchecked_lanes) = (true, true);
         self.metrics.rebalances.with_label_values(&["assigned"]).inc();
-        let owned = state.lanes.ids().iter().filter(|lane| lane.topic == 0).count();
+        let owned = state.lanes.ids().iter().filter(|lane| lane.is_of_requests()).count();
         info!(partitions = %names(lanes), owned, "partitions assigned");
         self.readiness.ready();
     }
 
-    /// Publishes what is finished, gives back the rest.
+    /// Waits for the requests of revoked partitions, commits those that are finished, and gives back the rest.
     fn revoked(&self, consumer: &BaseConsumer<Self>, lanes: &[LaneId]) {
         let lost = consumer.assignment_lost();
         self.metrics.rebalances.with_label_values(&[if lost { "lost" } else { "revoked" }]).inc();
         let partitions = names(lanes);
         if lost {
-            // Another owner may have them already: its word holds, and a commit of ours would be wrong.
+            // Another owner may have the partitions already: its commits hold, and one of ours would be wrong.
             warn!(%partitions, "partitions lost; requests under way will be answered by their new owner");
         } else {
             let drained = self.drain(lanes, self.drain);
@@ -285,24 +284,25 @@ impl IntakeContext {
         }
         let mut state = self.state();
         for lane in lanes {
-            state.lanes.close(*lane);
-            if lane.topic == 0 {
+            state.lanes.remove(*lane);
+            if lane.is_of_requests() {
                 let _ = self.metrics.consumer_lag.remove_label_values(&[&lane.partition.to_string()]);
             }
         }
     }
 }
 
-/// How long ago the last word of any broker came, over connections that seem to be up. Fetches and heartbeats are answered
-/// every few seconds, so a long silence is that of a broker, or of a network, which says not even that it is gone.
+/// Returns the time since the last word of any broker, over connections that seem to be up. Fetches and heartbeats are
+/// answered every few seconds, so a long silence is that of a broker, or of a network, which does not even close its
+/// connections.
 fn silence(statistics: &Statistics) -> Option<Duration> {
     let words = statistics.brokers.values().filter_map(|broker| u64::try_from(broker.rxidle).ok());
     words.min().map(Duration::from_micros)
 }
 
-/// The partitions of the requests topic, such as `0, 3, 7`. Those of the retry topics go with them.
+/// Lists the partitions of the requests topic, such as `0, 3, 7`. Those of the retry topics go with them.
 fn names(lanes: &[LaneId]) -> String {
-    let of_requests = lanes.iter().filter(|lane| lane.topic == 0);
+    let of_requests = lanes.iter().filter(|lane| lane.is_of_requests());
     of_requests.map(|lane| lane.partition.to_string()).collect::<Vec<_>>().join(", ")
 }
 
@@ -315,14 +315,15 @@ impl ClientContext for IntakeContext {
         self.broker.error(error, reason);
     }
 
-    /// Keeps the lag up to date: what the broker has, less what is answered for good. What ends a transaction has an offset
-    /// as well, and is no request: where everything that was read is answered, so is what librdkafka has read past.
+    /// Keeps the lag up to date: what the broker has, less what is answered for good. The marker that ends a
+    /// transaction has an offset as well, and is no request: where everything that was read is answered, so is what
+    /// librdkafka has read past.
     fn stats(&self, statistics: Statistics) {
         self.broker.look_at_brokers(statistics.brokers.values().map(|broker| &*broker.source));
         self.count_parked(&statistics);
         self.state().silent_since = silence(&statistics).and_then(|silence| Instant::now().checked_sub(silence));
         let Some(topic) = statistics.topics.get(&**self.topics.requests()) else { return };
-        for (id, lane) in self.state().lanes.iter().filter(|(id, _)| id.topic == 0) {
+        for (id, lane) in self.state().lanes.iter().filter(|(id, _)| id.is_of_requests()) {
             let Some(partition) = topic.partitions.get(&id.partition) else { continue };
             let Some(mut answered) = lane.window.first_unfinished() else { continue };
             if lane.is_idle() && partition.fetchq_cnt == 0 {

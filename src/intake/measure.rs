@@ -1,4 +1,4 @@
-//! The size of a record, looked at before anything of it is copied, and what of it is too large.
+//! Size of a record, measured before anything of it is copied, and the part of it that is too large.
 
 use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
@@ -6,8 +6,9 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 use crate::config::Limits;
 use crate::message::Correlation;
 
-/// Headers and bytes that a request may have gained since it was first read: those with which it was parked.
+/// Headers that a request may have gained since it was first read: those with which it was parked.
 const PARKING_HEADERS: usize = 16;
+/// Bytes of these headers.
 const PARKING_BYTES: usize = 4096;
 
 /// Bytes of the parts of a record.
@@ -15,22 +16,22 @@ const PARKING_BYTES: usize = 4096;
 pub(super) struct Measure {
     pub(super) value: usize,
     pub(super) key: usize,
-    /// The number of headers.
+    /// Number of headers.
     pub(super) headers: usize,
-    /// Of the names and values of all of them.
+    /// Bytes of the names and values of all headers.
     pub(super) header_bytes: usize,
-    /// Of the longest name.
+    /// Bytes of the longest name.
     header_name: usize,
-    /// Of the longest correlation id, if a header has one.
+    /// Bytes of the longest correlation id, if a header has one.
     correlation_id: Option<usize>,
 }
 
-/// What of a record is too large.
+/// Part of a record that is too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Excess {
-    /// In words.
+pub struct OversizedPart {
+    /// Name of the part in words.
     what: &'static str,
-    /// The key of `kafka.limits` that does not allow it.
+    /// Key of `kafka.limits` that does not allow it.
     limit: &'static str,
     unit: &'static str,
     size: usize,
@@ -61,24 +62,24 @@ impl Measure {
         }
     }
 
-    /// The same but for the value.
+    /// Returns the measure without the value.
     pub(super) fn without_value(self) -> Self {
         Self { value: 0, ..self }
     }
 
-    /// Bytes of the whole record.
+    /// Returns the bytes of the whole record.
     pub(super) fn bytes(&self) -> usize {
         self.value + self.key + self.header_bytes
     }
 
-    /// Bytes of what stands for the correlation id in a reply.
+    /// Returns the bytes of the part that stands for the correlation id in a reply.
     fn id(&self) -> usize {
         self.correlation_id.unwrap_or(self.key)
     }
 
-    /// The first of its parts that is larger than the limits allow. A record `is_parked` that waits in a retry topic: it
+    /// Finds the first part that is larger than the limits allow. A record `is_parked` that waits in a retry topic: it
     /// has some headers of ours.
-    pub(super) fn excess(&self, limits: &Limits, is_parked: bool) -> Option<Excess> {
+    pub(super) fn excess(&self, limits: &Limits, is_parked: bool) -> Option<OversizedPart> {
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let (headers, header_bytes) = if is_parked { (PARKING_HEADERS, PARKING_BYTES) } else { (0, 0) };
         let id = if self.correlation_id.is_some() {
@@ -101,13 +102,13 @@ impl Measure {
             (id, "correlation_id", "bytes", self.id(), bytes(limits.correlation_id)),
         ]
         .into_iter()
-        .map(|(what, limit, unit, size, most)| Excess { what, limit, unit, size, most })
+        .map(|(what, limit, unit, size, most)| OversizedPart { what, limit, unit, size, most })
         .find(|excess| excess.size > excess.most)
     }
 }
 
-impl std::fmt::Display for Excess {
-    /// Such as `the record's value has 17825792 bytes, and kafka.limits.value allows 16777216`.
+impl std::fmt::Display for OversizedPart {
+    /// Writes a sentence such as `the record's value has 17825792 bytes, and kafka.limits.value allows 16777216`.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { what, limit, unit, size, most } = self;
         write!(formatter, "the record's {what} has {size} {unit}, and kafka.limits.{limit} allows {most}")
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_has_its_limit() {
+    fn measure_limits_each_part() {
         let id = "REPLY_CORRELATION_ID";
         let roomy = Limits { header_name: ByteSize::b(30), ..limits() };
         assert_eq!(measure(100, 10, &[("a", 10), ("b", 10), ("c", 10)]).excess(&limits(), false), None);
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_within_the_limits_is_so_when_it_comes_back_from_a_retry_topic() {
+    fn measure_allows_parking_headers_when_record_was_parked() {
         let parked: Vec<_> = std::iter::repeat_n(("kafka_ours", 100), 7).chain([("a", 30), ("b", 5)]).collect();
         assert!(measure(0, 0, &parked).excess(&limits(), false).is_some());
         assert_eq!(measure(0, 0, &parked).excess(&limits(), true), None);
@@ -168,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_let_in_can_be_answered(
+        fn admitted_record_can_be_answered(
             key in 0usize..40_000,
             id in proptest::option::of(0usize..40_000),
             carried in prop::collection::vec(0usize..20_000, 0..300),

@@ -1,4 +1,4 @@
-//! The memory that requests and their answers take, from the moment that they are there until they have ended.
+//! Memory that requests and their answers take, from the moment that they are there until they have ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,23 +6,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// While answers take no more than this part of the memory, models are called however much requests take: large requests
-/// with small answers would else wait for each other without need.
+/// Part of the memory that answers may take without holding up calls, however much requests take: large requests with
+/// small answers would else wait for each other without need.
 const ANSWERS_PART: usize = 4;
 
-/// Before anything is known, an answer is expected to take this part of the memory, or as much as librdkafka's own largest
-/// record if that is less.
+/// Part of the memory that an answer is expected to take before anything is known, or as much as librdkafka's own
+/// largest record if that is less.
 const FIRST_PART: usize = 16;
+/// Bytes of librdkafka's own largest record.
 const USUAL_RECORD: usize = 1_000_000;
 
-/// The latest answers tell how large the next will be: each counts for this part, and the one before for the rest.
+/// Weight of the latest answer in the expected size of the next: an eighth, and the estimate before counts for the rest
+/// (EWMA).
 const LATEST_PART: usize = 8;
 
-/// The bytes of all requests and answers under way, and the most that there should be. Reading and counting take no lock.
+/// Counts the bytes of all requests and answers under way against their limit. Reading and counting take no lock.
 ///
-/// Requests are read while it is not full. Calls of models are begun while it is not [crowded](Self::is_crowded) by
-/// answers and by calls, whose answers are expected to be as large as the latest were. One request, and one call, always
-/// have room.
+/// Requests are read while the memory is not full. Calls of models begin while it is not [crowded](Self::is_crowded) by
+/// answers and by calls, whose answers are expected to be as large as the latest were. One request, and one call,
+/// always have room.
 #[derive(Debug)]
 pub struct Memory {
     max: usize,
@@ -30,12 +32,12 @@ pub struct Memory {
     answers: AtomicUsize,
     /// Calls under way.
     calls: AtomicUsize,
-    /// Bytes of an answer, as the latest suggest. What two write at once may be lost for one.
+    /// Expected bytes of an answer, as the latest suggest. Of two concurrent writes one may be lost.
     typical: AtomicUsize,
     freed: Notify,
 }
 
-/// Calls under way, whose answers will take memory; until it is dropped.
+/// Calls under way, whose answers will take memory; counted until the value is dropped.
 #[derive(Debug)]
 pub struct Expected {
     memory: Arc<Memory>,
@@ -43,7 +45,7 @@ pub struct Expected {
 }
 
 impl Memory {
-    /// So many bytes, of which none are taken.
+    /// Creates a memory of this many bytes, of which none are taken.
     pub fn new(max: usize) -> Self {
         Self {
             max,
@@ -59,18 +61,18 @@ impl Memory {
         self.max
     }
 
-    /// Bytes that are taken.
+    /// Returns the bytes that are taken.
     pub fn taken(&self) -> usize {
         self.requests.load(Ordering::Relaxed).saturating_add(self.answers.load(Ordering::Relaxed))
     }
 
-    /// Whether no more should be read.
+    /// Returns whether no more requests should be read.
     pub fn is_full(&self) -> bool {
         self.taken() >= self.max
     }
 
-    /// Whether answers, and those that are expected, take so much that no more should be asked for. That passes as they are
-    /// published.
+    /// Returns whether answers, and those that are expected, take so much that no more calls should begin. That passes
+    /// as answers are published.
     pub fn is_crowded(&self) -> bool {
         let calls = self.calls.load(Ordering::Relaxed);
         let expected = calls.saturating_mul(self.typical.load(Ordering::Relaxed));
@@ -79,13 +81,13 @@ impl Memory {
         answers > 0 && answers >= self.max / ANSWERS_PART && requests.saturating_add(answers) >= self.max
     }
 
-    /// Counts so many calls that are about to be made.
+    /// Counts calls that are about to be made.
     pub fn expect(self: &Arc<Self>, calls: usize) -> Expected {
         self.calls.fetch_add(calls, Ordering::Relaxed);
         Expected { memory: Arc::clone(self), calls }
     }
 
-    /// Completes when some was given back that was wanted. It has to be asked for before looking.
+    /// Completes when the memory is not crowded any more. Has to be called before looking.
     pub fn freed(&self) -> Notified<'_> {
         self.freed.notified()
     }
@@ -131,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_fill_it_as_requests_do() {
+    fn memory_fills_by_answers_as_by_requests() {
         let memory = Memory::new(100);
         memory.take_request(40);
         memory.take_answer(59);
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn large_requests_with_small_answers_do_not_wait_for_each_other() {
+    fn memory_lets_large_requests_with_small_answers_run() {
         let memory = Memory::new(100);
         memory.take_request(500);
         assert!(memory.is_full() && !memory.is_crowded(), "one request always has room, and its answer");
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_under_way_are_expected_to_be_answered_as_the_latest_were() {
+    fn memory_expects_answers_as_large_as_latest() {
         let memory = Arc::new(Memory::new(1_600));
         let first: Vec<_> = (0..16).map_while(|_| (!memory.is_crowded()).then(|| memory.expect(1))).collect();
         assert!(first.len() == 16 && memory.is_crowded(), "before anything is known");
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_told_when_there_is_room_again() {
+    async fn memory_notifies_when_there_is_room_again() {
         let memory = Memory::new(100);
         memory.take_answer(200);
         memory.take_request(1);
@@ -192,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn calls_of_one_size_stay_within_it(
+        fn memory_holds_calls_of_one_size(
             max in 1_600usize..100_000,
             answer in 0usize..2_000,
             steps in prop::collection::vec(0..3, 0..400),
@@ -214,7 +216,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                // What is expected is a little less than the answer, since parts are rounded.
+                // The expected size is a little less than the answer, since parts are rounded.
                 prop_assert!(memory.taken() <= max + answer + 16 * (answers + calls.len()));
             }
             drop(calls);

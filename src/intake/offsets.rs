@@ -1,4 +1,4 @@
-//! The offsets of requests under way, as transactions take them along.
+//! Offsets of requests under way, for commits that are part of a transaction.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -10,26 +10,26 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::IntakeContext;
 use super::position::Position;
-use super::ticket::{Claim, LaneId};
+use super::ticket::{LaneId, RequestPosition};
 
-/// The offsets of the requests under way. Cheap to clone.
+/// Offsets of the requests under way. Cheap to clone.
 #[derive(Clone)]
 pub struct Offsets {
     /// The polling thread closes the consumer, so it is not kept alive from here.
     consumer: Weak<BaseConsumer<IntakeContext>>,
 }
 
-/// What a transaction says of offsets: everything whose end lies in it is finished.
-pub struct Staged {
-    /// The positions.
+/// Offsets that a transaction commits: every request whose end it contains is finished.
+pub struct StagedOffsets {
+    /// Positions of the partitions.
     pub offsets: TopicPartitionList,
-    /// By which membership of the group; the broker refuses another.
+    /// Membership of the group at that time; the broker refuses another.
     pub group: ConsumerGroupMetadata,
 }
 
-/// The end of one of the requests is not ours to tell any more: its partition has gone.
+/// Error of a request whose partition has gone, so that its end is not ours to commit any more.
 #[derive(Debug)]
-pub struct Gone;
+pub struct PartitionGone;
 
 impl Offsets {
     pub(super) fn new(consumer: &Arc<BaseConsumer<IntakeContext>>) -> Self {
@@ -40,73 +40,74 @@ impl Offsets {
     ///
     /// # Errors
     /// When the partition of one of them has gone, or is being given back; then none is staged.
-    pub fn stage(&self, claims: &[Claim]) -> Result<Staged, Gone> {
-        let consumer = self.consumer.upgrade().ok_or(Gone)?;
-        // In this order: librdkafka's own thread forgets its membership and marks the assignment as lost in one step,
-        // and answers us in another. So whoever is told of no membership, which the broker would let pass, sees the loss.
-        let group = consumer.group_metadata().ok_or(Gone)?;
+    pub fn stage(&self, requests: &[RequestPosition]) -> Result<StagedOffsets, PartitionGone> {
+        let consumer = self.consumer.upgrade().ok_or(PartitionGone)?;
+        // The order matters: librdkafka's own thread forgets its membership and marks the assignment as lost in one
+        // step, and answers us in another. So a caller that gets no membership, which the broker would let pass, sees
+        // the loss.
+        let group = consumer.group_metadata().ok_or(PartitionGone)?;
         if consumer.assignment_lost() {
-            return Err(Gone);
+            return Err(PartitionGone);
         }
         let mut state = consumer.context().state();
-        for (index, claim) in claims.iter().enumerate() {
-            if !state.lanes.stage(*claim) {
-                for claim in &claims[..index] {
-                    state.lanes.unstage(*claim);
+        for (index, request) in requests.iter().enumerate() {
+            if !state.lanes.stage(*request) {
+                for request in &requests[..index] {
+                    state.lanes.unstage(*request);
                 }
-                return Err(Gone);
+                return Err(PartitionGone);
             }
         }
-        // What was read of a topic that is gone is answered as well, and nothing is to be said of its offsets.
-        let is_committed = |claim: &&Claim| !state.lanes.is_orphan(**claim);
-        let lanes: BTreeSet<LaneId> = claims.iter().filter(is_committed).map(|claim| claim.lane).collect();
+        // Requests of a topic that is gone are answered as well, and nothing is committed of their offsets.
+        let is_committed = |request: &&RequestPosition| !state.lanes.is_orphan(**request);
+        let lanes: BTreeSet<LaneId> = requests.iter().filter(is_committed).map(|request| request.lane).collect();
         let positions: Vec<_> = lanes.into_iter().filter_map(|id| state.lanes.take_staged(id)).collect();
-        Ok(Staged { offsets: consumer.context().topics().offsets(&positions), group })
+        Ok(StagedOffsets { offsets: consumer.context().topics().offsets(&positions), group })
     }
 
-    /// The transaction came to nothing: these requests are under way as before.
-    pub fn unstage(&self, claims: &[Claim]) {
+    /// Puts these requests back under way: their transaction was aborted.
+    pub fn unstage(&self, requests: &[RequestPosition]) {
         let Some(consumer) = self.consumer.upgrade() else { return };
         let mut state = consumer.context().state();
-        claims.iter().for_each(|claim| state.lanes.unstage(*claim));
+        requests.iter().for_each(|request| state.lanes.unstage(*request));
     }
 
-    /// How many requests are under way.
+    /// Counts the requests under way.
     pub fn under_way(&self) -> usize {
         self.consumer.upgrade().map_or(0, |consumer| consumer.context().state().budget.requests())
     }
 
-    /// Whether the partitions have gone to another owner without a word.
+    /// Returns whether the partitions have gone to another owner without a revocation.
     pub fn are_lost(&self) -> bool {
         self.consumer.upgrade().is_none_or(|consumer| consumer.assignment_lost())
     }
 
-    /// Which of these requests the broker has as finished. Waits for transactions that are not decided yet.
+    /// Asks the broker which of these requests are finished. Waits for transactions that are not decided yet.
     ///
     /// # Errors
-    /// When it does not answer in this time.
-    pub fn recall(&self, claims: &[Claim], timeout: Duration) -> Result<Vec<bool>, KafkaError> {
-        let Some(consumer) = self.consumer.upgrade() else { return Ok(vec![false; claims.len()]) };
+    /// When the broker does not answer in this time.
+    pub fn recall(&self, requests: &[RequestPosition], timeout: Duration) -> Result<Vec<bool>, KafkaError> {
+        let Some(consumer) = self.consumer.upgrade() else { return Ok(vec![false; requests.len()]) };
         let topics = consumer.context().topics();
-        let lanes: BTreeSet<LaneId> = claims.iter().map(|claim| claim.lane).collect();
+        let lanes: BTreeSet<LaneId> = requests.iter().map(|request| request.lane).collect();
         let committed = consumer.committed_offsets(topics.list(lanes), timeout)?;
         let position = |lane: LaneId| {
             let element = committed.find_partition(topics.name(lane), lane.partition);
             let element = element.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition))?;
             element.error()?;
             match element.offset() {
-                // It is what we have committed, or somebody has meanwhile what says no more than its offset.
+                // The position is what we have committed, or another client's commit that says no more than its offset.
                 Offset::Offset(offset) => {
                     Ok(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() }))
                 }
                 _ => Ok(Position::default()),
             }
         };
-        // Nothing is noted of what was read of a topic that is gone.
-        let is_orphan = |claim: &Claim| consumer.context().state().lanes.is_orphan(*claim);
-        let has_finished = |claim: &Claim| {
-            position(claim.lane).map(|position| position.has_finished(claim.offset) && !is_orphan(claim))
+        // Nothing is committed of requests of a topic that is gone.
+        let is_orphan = |request: &RequestPosition| consumer.context().state().lanes.is_orphan(*request);
+        let has_finished = |request: &RequestPosition| {
+            position(request.lane).map(|position| position.has_finished(request.offset) && !is_orphan(request))
         };
-        claims.iter().map(has_finished).collect()
+        requests.iter().map(has_finished).collect()
     }
 }

@@ -1,6 +1,5 @@
-//! The polling thread: reads, hands over, commits, and never stops polling.
+//! Polling thread: reads, hands over, commits, and never stops polling.
 
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -9,76 +8,61 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use tracing::{debug, error, info, warn};
 
-use super::caution::Trial;
-use super::committer::Committer;
-use super::consumer::IntakeError;
+use super::committer::OffsetCommitter;
 use super::context::IntakeContext;
-use super::lanes::{Due, Held};
-use super::opening::Opening;
-use super::pressure::{Pressure, Step};
+use super::error::IntakeError;
+use super::error_streak::ErrorStreak;
+use super::handoff::{Handoff, Offer};
+use super::lanes::HeldRecord;
+use super::partition_start::PartitionStart;
+use super::poison_pill::IsolatedRun;
+use super::pressure::{BackPressure, ReadStep};
 use super::record::{is_bulky, read};
-use super::ticket::{Completion, LaneId, Ticket};
+use super::ticket::{LaneId, REQUESTS};
 use super::topics::Topics;
-use super::trouble::Trouble;
-use super::window::Begun;
-use super::{Handler, Refusal};
 use crate::config::Limits;
 use crate::telemetry::{Metrics, Part};
 
-/// How long one poll waits for a record. Ends of requests are taken in between polls.
+/// Time that one poll waits for a record. Ends of requests are taken in between polls.
 const POLL: Duration = Duration::from_millis(20);
-/// How long a lane rests whose requests have taken all of the window that is for them.
-const OVERFLOW_REST: Duration = Duration::from_millis(20);
-/// How long the broker may take to say whether it can be read from. Polling stands still meanwhile.
+/// Longest wait for the broker to say whether it can be read from. Polling stands still meanwhile.
 const PROBE: Duration = Duration::from_millis(500);
-/// How long all brokers may be silent before they are taken for gone.
+/// Silence of all brokers after which they count as gone.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
-/// How long it is tried to say what is finished, once nothing more is waited for.
+/// Time for which the last commit is attempted, once no request is waited for any more.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-/// How long the broker is waited for that is asked for its partitions, and how often it is, while some are missing.
+/// Longest wait for the broker to say which partitions a topic has.
 const LOOK: Duration = Duration::from_secs(1);
+/// Interval of that question while a retry topic lacks partitions.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often gauges are brought up to date.
+/// Interval at which gauges are brought up to date.
 const OBSERVE: Duration = Duration::from_secs(1);
 
-/// What becomes of a record that has come.
-enum Handed {
-    /// The pipeline has it, or nobody needs it.
-    Over,
-    /// It has to wait.
-    Held(Held),
-    /// It lies before what was read already.
-    Back(Held),
-    /// It may be run, but its value is not here; its offset.
-    Unread(i64),
-}
-
-/// What the polling thread works with.
+/// State of the polling thread.
 pub(super) struct Poller {
     pub(super) topics: Topics,
-    pub(super) embedded: bool,
     pub(super) limits: Limits,
     pub(super) consumer: Arc<BaseConsumer<IntakeContext>>,
-    pub(super) handler: Arc<dyn Handler>,
-    pub(super) completions: Sender<Completion>,
-    /// Set once it is to stop: how long it may wait for the requests under way.
+    pub(super) start: PartitionStart,
+    pub(super) handoff: Handoff,
+    /// Set once the thread is to stop: how long it may wait for the requests under way.
     pub(super) stop: Arc<OnceLock<Duration>>,
-    pub(super) pressure: Pressure,
-    pub(super) opening: Opening,
-    pub(super) committer: Committer,
+    pub(super) pressure: BackPressure,
+    pub(super) committer: OffsetCommitter,
     pub(super) commit_interval: Duration,
     pub(super) metrics: Metrics,
     pub(super) readiness: Part,
-    pub(super) trouble: Trouble,
-    /// The retry topic whose partitions were counted last.
+    pub(super) errors: ErrorStreak,
+    /// Retry topic whose partitions were counted last.
     pub(super) looked_at: usize,
 }
 
 impl Poller {
+    /// Runs until it is told to stop, or cannot go on.
     pub(super) fn run(mut self) -> Result<(), IntakeError> {
         info!(topic = %self.topics.requests(), "reading requests");
         let (mut committed, mut observed, mut looked) = (Instant::now(), Instant::now(), Instant::now());
-        // What it gives us borrows it, and what follows from that is ours to change.
+        // A polled message borrows the consumer, while handling it changes the poller: so the loop has its own handle.
         let consumer = self.consumer.clone();
         let patience = loop {
             if let Some(patience) = self.stop.get() {
@@ -104,128 +88,96 @@ impl Poller {
         Ok(())
     }
 
-    /// One step: takes in the ends of requests, then reads a record if there is room for it.
+    /// Makes one step: takes in the ends of requests, then reads a record if there is room for it.
     fn read(&mut self, consumer: &BaseConsumer<IntakeContext>, now: Instant) -> Result<(), IntakeError> {
         let context = self.consumer.context();
         context.settle();
         let step = {
             let state = context.state();
-            // On the embedded broker what is not read is lost, so there everything is read, and refused if need be.
-            let full = state.budget.is_full() && !self.embedded;
+            // The embedded broker loses records that are not read, so on it everything is read, and refused if need be.
+            let full = state.budget.is_full() && !self.handoff.embedded;
             self.pressure.step(full, state.budget.is_relieved(), now)
         };
+        // Under back-pressure either wait, or pause all partitions and poll on.
         match step {
-            Step::Wait => {
+            ReadStep::Wait => {
                 context.settle_within(POLL);
                 return Ok(());
             }
-            Step::Pause => self.pause_all(true),
-            Step::Resume => self.pause_all(false),
-            Step::Read | Step::Idle => {}
+            ReadStep::Pause => self.pause_all(true),
+            ReadStep::Resume => self.pause_all(false),
+            ReadStep::Read | ReadStep::Idle => {}
         }
+        // Attend to lanes that have come or wait, before another record adds to them.
         let (has_new_lanes, has_unchecked_lanes, is_any_due) = {
             let mut state = context.state();
             let has_new_lanes = std::mem::take(&mut state.has_new_lanes);
-            let is_any_due = state.lanes.is_any_due(now) || state.lanes.has_suspects();
+            let is_any_due = state.lanes.is_any_due(now) || state.lanes.has_quarantined();
             (has_new_lanes, std::mem::take(&mut state.has_unchecked_lanes), is_any_due)
         };
         if has_new_lanes {
             self.set_paused(self.pressure.is_paused());
         }
-        if matches!(step, Step::Read | Step::Resume) && is_any_due {
+        if matches!(step, ReadStep::Read | ReadStep::Resume) && is_any_due {
             self.release(now);
         }
-        if has_unchecked_lanes || self.opening.is_busy() {
-            self.check();
-            self.seek();
+        if has_unchecked_lanes || self.start.is_busy() {
+            self.start.check();
+            self.start.seek();
         }
+        // The log line of a recreated topic comes before its first record, so its lanes are restarted before dispatch.
         let polled = consumer.poll(POLL);
-        let anew = match consumer.context().broker().topic_ids().is_any_anew() {
-            true => self.begin_topics_anew(),
+        let restarted = match consumer.context().broker().topic_ids().is_any_anew() {
+            true => self.start.restart_recreated_topics(),
             false => Vec::new(),
         };
         match polled {
             None => Ok(()),
             Some(Ok(message)) => {
-                self.dispatch(&message, &anew);
-                self.trouble.passed();
+                self.dispatch(&message, &restarted);
+                self.errors.passed();
                 Ok(())
             }
             Some(Err(error)) => self.survive(error),
         }
     }
 
-    /// Takes in a record, unless it is of one of the lanes that have just begun `anew`: of these all is read again that is
-    /// there still.
-    fn dispatch(&mut self, message: &BorrowedMessage<'_>, anew: &[LaneId]) {
+    /// Takes in a record, unless its lane has just been `restarted`: of such a lane everything that is still there is
+    /// read again.
+    fn dispatch(&mut self, message: &BorrowedMessage<'_>, restarted: &[LaneId]) {
         let context = self.consumer.context();
         context.broker().health().answered();
         let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
-        if anew.contains(&lane) || self.opening.is_sought(lane) {
+        if restarted.contains(&lane) || self.start.is_sought(lane) {
             return;
         }
         let now = Instant::now();
         let offset = message.offset();
-        let is_tried = self.opening.take_trial(lane, offset) && context.state().lanes.tried(lane).is_some();
+        // The value of a bulky record is copied only when it runs: the copy alone could end the process.
+        let is_isolated = self.start.take_reread(lane, offset) && context.state().lanes.quarantined(lane).is_some();
         let may_run = || {
             let mut state = context.state();
-            !state.lanes.is_held(lane) && state.lanes.running(lane, offset).is_some()
+            !state.lanes.is_held(lane) && state.lanes.runnable(lane, offset).is_some()
         };
-        let is_whole = is_tried || !is_bulky(message) || may_run();
+        let is_whole = is_isolated || !is_bulky(message) || may_run();
         let held = read(message, lane, &self.topics, &self.limits, is_whole, now);
-        if is_tried {
-            return self.run_alone(lane, held, Trial::Alone);
+        if is_isolated {
+            return self.handoff.run_alone(context, lane, held, IsolatedRun::Alone);
         }
         if context.state().lanes.is_held(lane) {
-            // It was on its way when the partition was paused.
+            // The record was on its way when the partition was paused.
             return context.state().lanes.hold(lane, held, now);
         }
-        match self.hand_over(lane, held, now) {
-            Handed::Over => {}
-            Handed::Held(held) => self.hold(lane, held, now),
-            Handed::Back(held) => self.begin_again(lane, held, now),
-            Handed::Unread(offset) => self.read_again(lane, offset),
+        match self.handoff.offer(self.consumer.context(), lane, held, now) {
+            Offer::Done => {}
+            Offer::Wait(held) => self.hold(lane, held, now),
+            Offer::Back(held) => self.go_back(lane, held, now),
+            Offer::Unread(offset) => self.start.read_again(lane, offset),
         }
     }
 
-    /// Gives a record to the pipeline. Comes back with it when it has to wait.
-    fn hand_over(&self, id: LaneId, held: Held, now: Instant) -> Handed {
-        if held.due.is_some_and(|due| due.at > now) {
-            return Handed::Held(held);
-        }
-        let offset = held.offset;
-        let mut state = self.consumer.context().state();
-        if id.is_overflow() && state.overflow.is_full() {
-            // Its route is behind anyway.
-            return Handed::Held(Held { due: Some(Due { at: now + OVERFLOW_REST, rest: Duration::ZERO }), ..held });
-        }
-        let Some(lane) = state.lanes.running(id, offset) else { return Handed::Held(held) };
-        if !held.is_whole {
-            return Handed::Unread(offset);
-        }
-        match lane.window.begin(offset, now) {
-            Begun::TooFar => return Handed::Held(held),
-            Begun::Back => return Handed::Back(held),
-            Begun::Seen => return Handed::Over,
-            Begun::New => {}
-        }
-        let assignment = lane.assignment.clone();
-        let full = state.budget.is_full();
-        let bytes = held.request.size();
-        state.take(id, bytes);
-        let memory = state.budget.memory().clone();
-        drop(state);
-        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
-        let Held { request, refusal, .. } = held;
-        match refusal.or((full && self.embedded).then_some(Refusal::NoRoom)) {
-            Some(refusal) => self.handler.refuse(request, ticket, refusal),
-            None => self.handler.accept(request, ticket),
-        }
-        Handed::Over
-    }
-
-    /// Keeps a record until its lane may run it, and reads no more of that partition.
-    pub(super) fn hold(&self, lane: LaneId, held: Held, now: Instant) {
+    /// Keeps a record until its lane may run it, and pauses that partition.
+    fn hold(&self, lane: LaneId, held: HeldRecord, now: Instant) {
         debug!(source = %held.request.source, "a record waits for its lane");
         self.consumer.context().state().lanes.hold(lane, held, now);
         if let Err(error) = self.consumer.pause(&self.topics.list([lane])) {
@@ -235,24 +187,24 @@ impl Poller {
 
     /// Gives the records that wait for their lanes to the pipeline, as far as they may run now.
     fn release(&mut self, now: Instant) {
-        self.open();
-        self.try_suspects(now);
+        self.start.open();
+        self.run_suspect(now);
         let lanes = self.consumer.context().state().lanes.take_due(now);
         let mut resumed = Vec::new();
         for lane in lanes {
             while let Some(held) = { self.consumer.context().state().lanes.release(lane) } {
-                match self.hand_over(lane, held, now) {
-                    Handed::Over => {}
-                    Handed::Held(held) => {
+                match self.handoff.offer(self.consumer.context(), lane, held, now) {
+                    Offer::Done => {}
+                    Offer::Wait(held) => {
                         self.consumer.context().state().lanes.put_back(lane, held, now);
                         break;
                     }
-                    Handed::Back(held) => {
-                        self.begin_again(lane, held, now);
+                    Offer::Back(held) => {
+                        self.go_back(lane, held, now);
                         break;
                     }
-                    Handed::Unread(offset) => {
-                        self.read_again(lane, offset);
+                    Offer::Unread(offset) => {
+                        self.start.read_again(lane, offset);
                         break;
                     }
                 }
@@ -264,8 +216,25 @@ impl Poller {
         self.resume(resumed);
     }
 
-    /// Reads on where a record was held.
-    pub(super) fn resume(&self, lanes: Vec<LaneId>) {
+    /// Runs the next suspected request alone, if its turn has come.
+    fn run_suspect(&mut self, now: Instant) {
+        let Some((lane, run)) = self.start.next_isolated_run(now) else { return };
+        if let Some((held, run)) = run {
+            self.handoff.run_alone(self.consumer.context(), lane, held, run);
+        }
+        if !self.consumer.context().state().lanes.is_held(lane) {
+            self.resume(vec![lane]);
+        }
+    }
+
+    /// Restarts a lane with this record, whose offset was read before.
+    fn go_back(&self, lane: LaneId, held: HeldRecord, now: Instant) {
+        self.start.restart_gone_back(lane, held.offset);
+        self.hold(lane, held, now);
+    }
+
+    /// Resumes partitions that were paused for a held record.
+    fn resume(&self, lanes: Vec<LaneId>) {
         if !lanes.is_empty()
             && let Err(error) = self.consumer.resume(&self.topics.list(lanes))
         {
@@ -273,7 +242,7 @@ impl Poller {
         }
     }
 
-    /// Most errors pass; the streak is logged once.
+    /// Survives an error of reading, unless the error is fatal. Most errors pass; a streak of them is logged once.
     fn survive(&mut self, error: KafkaError) -> Result<(), IntakeError> {
         if let KafkaError::MessageConsumptionFatal(_) = error {
             error!(%error, "the consumer cannot go on");
@@ -284,13 +253,13 @@ impl Poller {
         if code.is_some_and(crate::broker::is_connection_trouble) {
             return Ok(());
         }
-        if self.trouble.came(&error, Instant::now()) {
+        if self.errors.came(&error, Instant::now()) {
             warn!(topic = %self.topics.requests(), %error, advice = advice(code), "requests cannot be read for now");
         }
         Ok(())
     }
 
-    /// Has what is due committed, unless the last commit is still under way.
+    /// Begins to commit the positions that are due, unless the last commit is still under way.
     fn commit(&mut self) {
         let context = self.consumer.context();
         if let Some(done) = self.committer.take_done() {
@@ -314,9 +283,10 @@ impl Poller {
         }
     }
 
+    /// Brings gauges and readiness up to date.
     fn observe(&mut self, now: Instant) {
-        if self.trouble.is_doubtful(now) && self.can_read() {
-            self.trouble.passed();
+        if self.errors.is_doubtful(now) && self.can_read() {
+            self.errors.passed();
         }
         let context = self.consumer.context();
         let state = context.state();
@@ -332,23 +302,23 @@ impl Poller {
             self.readiness.waits_for("the broker, which cannot be reached");
         } else if silence >= LONGEST_SILENCE {
             self.readiness.waits_for(format!("the broker, which has said nothing for {} s", silence.as_secs()));
-        } else if let Some(why) = self.trouble.reason(now) {
+        } else if let Some(why) = self.errors.reason(now) {
             self.readiness.waits_for(format!("requests to be read: {why}"));
         } else {
             self.readiness_of_assignment();
         }
     }
 
-    /// Whether the broker lets this group read.
+    /// Returns whether the broker lets this group read.
     fn can_read(&self) -> bool {
-        let lane = LaneId { topic: 0, partition: 0 };
+        let lane = LaneId { topic: REQUESTS, partition: 0 };
         let committed = self.consumer.committed_offsets(self.topics.list([lane]), PROBE);
         committed.is_ok_and(|list| list.elements().iter().all(|element| element.error().is_ok()))
             && self.consumer.fetch_watermarks(self.topics.requests(), lane.partition, PROBE).is_ok()
     }
 
     /// Looks whether a retry topic has got the partitions that go with ours of the requests topic, where it had none
-    /// before; one after the other. Of the requests topic the group sees to that.
+    /// before; one topic after the other. The group itself notices new partitions of the requests topic.
     fn look_for_partitions(&mut self) {
         let context = self.consumer.context();
         let Some(topic) = context.incomplete(self.looked_at) else { return };
@@ -393,7 +363,7 @@ impl Poller {
         result.is_ok()
     }
 
-    /// Stops reading, goes on polling while requests end, commits, and leaves.
+    /// Stops reading, goes on polling while requests end, commits, and leaves the group.
     fn drain(self, patience: Duration) {
         self.readiness.waits_for("nothing any more: it is shutting down");
         self.pause_all(true);
@@ -415,7 +385,7 @@ impl Poller {
         if left > 0 {
             warn!(in_flight = left, "not all requests have ended in time; they will be read again");
         }
-        // While the group is being rebalanced a commit is refused; polling lets that go on, and then it is taken.
+        // While the group is being rebalanced the broker refuses a commit; polling lets the rebalance go on.
         let until = until.max(Instant::now() + LAST_COMMIT);
         let poll = || {
             drop(self.consumer.poll(Duration::ZERO));
@@ -435,14 +405,14 @@ impl Poller {
                 }
             }
         }
-        // Leaving would wait for them once more.
+        // Lanes that are left would be waited for once more when the consumer leaves.
         let mut state = context.state();
-        lanes.iter().for_each(|lane| state.lanes.close(*lane));
+        lanes.iter().for_each(|lane| state.lanes.remove(*lane));
         // Dropping the consumer leaves the group.
     }
 }
 
-/// What a person can do about an error of reading.
+/// Advises a person about an error of reading.
 fn advice(code: Option<RDKafkaErrorCode>) -> &'static str {
     match code {
         Some(RDKafkaErrorCode::UnknownTopicOrPartition) => "create the requests topic, or correct kafka.requests_topic",

@@ -1,10 +1,11 @@
-//! What a commit says of a partition: an offset, and in its metadata which of the later offsets are finished too.
+//! Position of a partition, as commits carry it: an offset, and in the metadata which of the later offsets are finished
+//! too.
 //!
-//! The metadata is `sb2.` and then, in base64, four bytes of XXH3-64 over the rest and the offset, the number of
-//! [`lives`](Position::lives), that of [`trials`](Position::trials), the [`reach`](Position::reach) in two bytes, the
-//! [`topic`](Position::topic) in eight, and one bit for each offset from the committed one on, lowest bit first, up to the
-//! last that is finished. A window of 16,384 offsets takes 2,756 of the 4,096 bytes that a broker stores. `sb1.`, of
-//! earlier versions, had neither reach nor topic.
+//! The metadata is `sb2.` and then, in base64, four bytes of XXH3-64 over the rest and the offset, the
+//! [`crash_count`](Position::crash_count), the number of [`isolated_runs`](Position::isolated_runs), the
+//! [`reach`](Position::reach) in two bytes, the [`topic`](Position::topic) in eight, and one bit for each offset from
+//! the committed one on, lowest bit first, up to the last that is finished. A window of 16,384 offsets takes 2,756 of
+//! the 4,096 bytes that a broker stores. `sb1.`, of earlier versions, had neither reach nor topic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,53 +14,56 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::window::MAX_WINDOW;
 use crate::broker::TopicId;
 
-/// Names the format, and its version.
+/// Name of the format, and its version.
 const MARK: &str = "sb2.";
 const CHECK: usize = 4;
-/// The check, the two counts, the reach and the topic.
+/// Bytes before the bits: the check, the two counts, the reach and the topic.
 const HEAD: usize = CHECK + 2 + 2 + 8;
-/// The format before, which is read and not written.
+/// Name of the format before, which is read and not written.
 const OLD_MARK: &str = "sb1.";
 const OLD_HEAD: usize = CHECK + 2;
 
-/// As many offsets as a window has room for.
+/// Most offsets of a window: as many as a commit's metadata can describe. A request beyond them waits.
+pub const MAX_WINDOW: usize = 16_384;
+
+/// Longest reach: as many offsets as a window has room for.
 #[expect(clippy::cast_possible_truncation, reason = "it is 16,384")]
 pub(super) const MAX_REACH: u16 = MAX_WINDOW as u16;
 
-/// How far a partition is answered.
+/// Progress of a partition: how far it is answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
-    /// The offset of the first request that is not finished.
+    /// Offset of the first request that is not finished.
     pub offset: i64,
-    /// The topic that it is an offset of, where the broker gives topics ids.
+    /// Topic that the offset is of, where the broker gives topics ids.
     pub topic: Option<TopicId>,
-    /// How many owners of the partition, one after the other, have had it without giving it back, and may have had the
-    /// same requests under way.
-    pub lives: u8,
-    /// How many of them have run the request at `offset` alone.
-    pub trials: u8,
-    /// How many offsets from `offset` on may be under way: none after them is begun before a later commit says so.
+    /// Owners of the partition, one after the other, that have had it without giving it back, and may have had the same
+    /// requests under way. The owner that commits counts itself: should it end now, the next one finds that many
+    /// crashes.
+    pub crash_count: u8,
+    /// Owners among them that have run the request at `offset` alone.
+    pub isolated_runs: u8,
+    /// Offsets from `offset` on that may be under way: none after them begins before a later commit allows it.
     pub reach: u16,
-    /// Of `offset` and those after it, up to the last that is finished: whether it is.
+    /// True if each offset is finished, from `offset` on up to the last that is.
     pub finished: Vec<bool>,
 }
 
-/// Why metadata is not to be relied on.
+/// Reason why metadata is not to be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Something else has committed, or another version of Signalbox.
+    /// Another client has committed, or another version of Signalbox.
     #[error("it was not written by this version of signalbox")]
     Foreign,
-    /// It was, and is not what was written, or belongs to another offset.
+    /// The metadata is not what was written, or belongs to another offset.
     #[error("it is damaged, or belongs to another offset")]
     Damaged,
 }
 
 impl Position {
-    /// Whether a request is finished.
+    /// Returns whether a request is finished.
     pub fn has_finished(&self, offset: i64) -> bool {
         let index = offset.checked_sub(self.offset).map(usize::try_from);
         match index {
@@ -68,16 +72,16 @@ impl Position {
         }
     }
 
-    /// From which offset on no request is begun before a later commit says so.
+    /// Returns the offset from which on no request begins before a later commit allows it.
     pub fn until(&self) -> i64 {
         self.offset.saturating_add(i64::from(self.reach))
     }
 
-    /// The commit's metadata.
+    /// Encodes the commit's metadata.
     pub fn metadata(&self) -> String {
         let mut bytes = vec![0; HEAD + self.finished.len().div_ceil(8)];
-        bytes[CHECK] = self.lives;
-        bytes[CHECK + 1] = self.trials;
+        bytes[CHECK] = self.crash_count;
+        bytes[CHECK + 1] = self.isolated_runs;
         bytes[CHECK + 2..CHECK + 4].copy_from_slice(&self.reach.to_be_bytes());
         bytes[CHECK + 4..HEAD].copy_from_slice(&self.topic.map_or(0, TopicId::number).to_be_bytes());
         for index in (0..self.finished.len()).filter(|index| self.finished[*index]) {
@@ -88,7 +92,7 @@ impl Position {
         format!("{MARK}{}", STANDARD_NO_PAD.encode(bytes))
     }
 
-    /// Reads what was committed at this offset, as the broker gives it.
+    /// Reads the commit of this offset, as the broker gives it.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -98,11 +102,11 @@ impl Position {
         read.unwrap_or(Err(Unreadable::Foreign))
     }
 
-    /// Reads what was committed. Without metadata nothing but the offset is known.
+    /// Reads a commit. Without metadata nothing but the offset is known.
     ///
     /// # Errors
-    /// When there is metadata that cannot be relied on: then the offset alone holds, and what is finished after it is
-    /// answered again.
+    /// When there is metadata that cannot be relied on: then the offset alone holds, and requests after it that were
+    /// finished are answered again.
     pub fn read(offset: i64, metadata: &str) -> Result<Self, Unreadable> {
         if metadata.is_empty() {
             return Ok(Self { offset, ..Self::default() });
@@ -123,11 +127,12 @@ impl Position {
         let bits = bytes[head..].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
         let mut finished: Vec<bool> = bits.collect();
         finished.truncate(finished.iter().rposition(|finished| *finished).map_or(0, |last| last + 1));
-        Ok(Self { offset, topic, lives: bytes[CHECK], trials: bytes[CHECK + 1], reach, finished })
+        Ok(Self { offset, topic, crash_count: bytes[CHECK], isolated_runs: bytes[CHECK + 1], reach, finished })
     }
 }
 
-/// Bound to the offset, so that metadata which somebody has put beside another one is not believed.
+/// Hashes the bytes with their offset, so that metadata which another client has put beside another offset is not
+/// believed.
 fn check(offset: i64, bytes: &[u8]) -> [u8; CHECK] {
     let hash = xxh3_64(&[&offset.to_be_bytes(), bytes].concat()).to_be_bytes();
     [hash[0], hash[1], hash[2], hash[3]]
@@ -144,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_window_fits_what_a_broker_stores() {
+    fn metadata_of_widest_window_fits_broker() {
         let widest = Position {
             offset: i64::MAX,
             topic: topic(u64::MAX),
-            lives: 255,
-            trials: 255,
+            crash_count: 255,
+            isolated_runs: 255,
             reach: u16::MAX,
             finished: vec![true; MAX_WINDOW],
         };
@@ -158,8 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_not_believed() {
-        let position = Position { offset: 7, lives: 1, finished: vec![false, true], ..Position::default() };
+    fn position_rejects_foreign_metadata() {
+        let position = Position { offset: 7, crash_count: 1, finished: vec![false, true], ..Position::default() };
         let metadata = position.metadata();
         assert_eq!(Position::read(7, ""), Ok(Position { offset: 7, ..Position::default() }));
         assert_eq!(Position::read(7, "somebody's note"), Err(Unreadable::Foreign));
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_has_written_is_read() {
+    fn position_reads_metadata_of_earlier_version() {
         let mut bytes = vec![0; OLD_HEAD];
         (bytes[CHECK], bytes[CHECK + 1]) = (2, 1);
         bytes.push(0b110);
@@ -179,37 +184,38 @@ mod tests {
         bytes[..CHECK].copy_from_slice(&check);
         let metadata = format!("{OLD_MARK}{}", STANDARD_NO_PAD.encode(&bytes));
         let finished = vec![false, true, true];
-        let expected = Position { offset: 40, topic: None, lives: 2, trials: 1, reach: MAX_REACH, finished };
+        let expected =
+            Position { offset: 40, topic: None, crash_count: 2, isolated_runs: 1, reach: MAX_REACH, finished };
         assert_eq!(Position::read(40, &metadata), Ok(expected));
         assert_eq!(Position::read(41, &metadata), Err(Unreadable::Damaged));
     }
 
     proptest! {
         #[test]
-        fn reads_what_it_wrote(
+        fn position_reads_what_it_wrote(
             offset in 0..i64::MAX,
             id in any::<u64>(),
-            lives in any::<u8>(),
-            trials in any::<u8>(),
+            crash_count in any::<u8>(),
+            isolated_runs in any::<u8>(),
             reach in any::<u16>(),
             mut finished in prop::collection::vec(any::<bool>(), 0..MAX_WINDOW),
         ) {
             if let Some(last) = finished.last_mut() {
                 *last = true;
             }
-            let position = Position { offset, topic: topic(id), lives, trials, reach, finished };
+            let position = Position { offset, topic: topic(id), crash_count, isolated_runs, reach, finished };
             let metadata = position.metadata();
             prop_assert!(metadata.len() <= 4096);
             prop_assert_eq!(Position::read(offset, &metadata), Ok(position));
         }
 
         #[test]
-        fn one_byte_that_is_wrong_is_seen(
+        fn position_detects_one_wrong_byte(
             finished in prop::collection::vec(any::<bool>(), 0..200),
             at in any::<prop::sample::Index>(),
             other in "[A-Za-z0-9+/]",
         ) {
-            let position = Position { offset: 100, lives: 1, finished, ..Position::default() };
+            let position = Position { offset: 100, crash_count: 1, finished, ..Position::default() };
             let mut metadata = position.metadata();
             let written = Position::read(100, &metadata);
             let at = MARK.len() + at.index(metadata.len() - MARK.len());

@@ -1,5 +1,5 @@
-//! A Kafka record becomes a request: copied once, out of librdkafka's memory into one buffer of ours. One that is too
-//! large is not copied.
+//! Conversion of a Kafka record into a request: copied once, out of librdkafka's memory into one buffer of ours. A
+//! record that is too large is not copied.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,15 +9,16 @@ use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
 use super::Refusal;
-use super::lanes::{Due, Held};
+use super::lanes::{Due, HeldRecord};
 use super::measure::Measure;
 use super::ticket::LaneId;
 use super::topics::Topics;
 use crate::config::Limits;
 use crate::message::{Correlation, HeadersBuilder, Request, Source};
 
-/// A partition rests this part of its topic's delay, so that its records are run a little later, but many at a time.
+/// Part of its topic's delay for which a partition rests, so that its records run a little later, but many at a time.
 const REST_PART: u32 = 4;
+/// Longest rest of a partition, however long its topic's delay is.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// Bytes of a value that can always be copied.
@@ -26,8 +27,8 @@ const BULKY: usize = 1 << 20;
 /// Bytes of the longest header that may name a topic or a partition: no topic's name is longer.
 const LONGEST_ADDRESS: usize = 249;
 
-/// Copies a record that is within the limits, without its value unless it `is_whole`. If it was parked, it is the request
-/// that it was before.
+/// Copies a record that is within the limits, without its value unless it `is_whole`. A parked record becomes the
+/// request that it was before.
 pub(super) fn read(
     message: &BorrowedMessage<'_>,
     lane: LaneId,
@@ -35,12 +36,12 @@ pub(super) fn read(
     limits: &Limits,
     is_whole: bool,
     now: Instant,
-) -> Held {
-    let is_parked = lane.topic != 0;
+) -> HeldRecord {
+    let is_parked = !lane.is_of_requests();
     let (mut request, refusal) = take(message, topics.name(lane), limits, is_parked, is_whole);
     let offset = message.offset();
     if !is_parked {
-        return Held { request, offset, due: None, refusal, is_whole };
+        return HeldRecord { request, offset, due: None, refusal, is_whole };
     }
     let written = request.timestamp;
     let said = request.unpark(topics.names(), topics.failures(lane));
@@ -51,11 +52,11 @@ pub(super) fn read(
     let wait = wait(said, written, unix_milliseconds(), delay);
     let rest = (delay / REST_PART).min(LONGEST_REST);
     let due = (!wait.is_zero()).then(|| Due { at: now + wait, rest });
-    Held { request, offset, due, refusal, is_whole }
+    HeldRecord { request, offset, due, refusal, is_whole }
 }
 
-/// How long a record of a retry topic has to wait, if it is `said` to be due then and was written at that time, all in
-/// Unix milliseconds. Never longer than its topic's delay, whatever anybody has written.
+/// Returns the wait of a record of a retry topic that is `said` to be due then and was written at that time, all in
+/// Unix milliseconds. The wait is never longer than the topic's delay, whatever a client has written.
 fn wait(said: Option<i64>, written: Option<i64>, now: i64, delay: Duration) -> Duration {
     let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
     let latest = written.map(|written| written.saturating_add(delay));
@@ -69,8 +70,8 @@ fn unix_milliseconds() -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Whether a record is so large that its copy alone could be the end of the process. It is copied when it may be run, and
-/// not before: by then it is noted that it has begun, and it is found out if it is the end of each of its owners.
+/// Returns whether a record is so large that its copy alone could end the process. Such a record is copied when it may
+/// run, and not before: by then it is noted that it has begun, and it is found out if it ends each of its owners.
 pub(super) fn is_bulky(message: &BorrowedMessage<'_>) -> bool {
     message.payload_len() > BULKY
 }
@@ -83,8 +84,8 @@ pub(crate) fn request_from(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> (
     }
 }
 
-/// Copies a record that is within the limits, of another only by what its caller can be told; and says why it is not to
-/// be served, if that is so.
+/// Copies a record that is within the limits; of another record only the headers by which its caller can be told.
+/// Returns with it the reason why it is not to be served, if there is one.
 fn take(
     message: &BorrowedMessage<'_>,
     topic: &Arc<str>,
@@ -108,7 +109,7 @@ fn take(
     }
 }
 
-/// The size of a record; none when its headers cannot be read.
+/// Measures a record; None when its headers cannot be read.
 fn measure(message: &BorrowedMessage<'_>) -> Option<Measure> {
     let bare = Measure::of(message);
     let Some(headers) = message.headers() else { return Some(bare) };
@@ -132,8 +133,9 @@ fn copy(
     request(message, topic, builder, message.key(), payload)
 }
 
-/// What is needed to tell the caller of a record that it is too large: where the reply goes, and whose it is. A
-/// correlation id that is too large itself gives way to `topic-partition-offset`, and so does a key that stands in for it.
+/// Copies the headers that are needed to tell the caller of a record that it is too large: those with the address of
+/// the reply, and with its correlation id. A correlation id that is too large itself gives way to
+/// `topic-partition-offset`, and so does a key that stands in for it.
 fn strip(
     message: &BorrowedMessage<'_>,
     topic: &Arc<str>,
@@ -141,7 +143,7 @@ fn strip(
     limits: &Limits,
 ) -> Request {
     let fits = |part: &[u8], limit: ByteSize| part.len() as u64 <= limit.as_u64();
-    // Of several with one name the last counts, whatever it is.
+    // The last header of a name counts, whatever its value is.
     let mut kept: Vec<(&str, Option<&[u8]>)> = Vec::new();
     for header in headers.into_iter().flat_map(BorrowedHeaders::iter) {
         if Correlation::is_id(header.key) || Correlation::is_address(header.key) {
@@ -198,7 +200,7 @@ mod tests {
     const DELAY: Duration = Duration::from_secs(10);
 
     #[test]
-    fn waits_until_it_is_due() {
+    fn parked_record_waits_until_due() {
         let seconds = Duration::from_secs;
         assert_eq!(wait(Some(11_000), Some(1_000), 4_000, DELAY), seconds(7));
         assert_eq!(wait(Some(11_000), Some(1_000), 11_000, DELAY), Duration::ZERO);
@@ -210,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_waits_longer_than_the_delay(
+        fn parked_record_waits_no_longer_than_delay(
             said in any::<Option<i64>>(),
             written in any::<Option<i64>>(),
             now in any::<i64>(),

@@ -1,4 +1,4 @@
-//! What a request carries so that its lane hears of its end.
+//! Tickets, by which a lane hears of the end of its requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,26 +7,34 @@ use std::time::Instant;
 
 use super::memory::Memory;
 
-/// The first of the retry topics, and the one of earlier versions.
+/// Topics of overflow requests, by their number: the first of the retry topics, and the one of earlier versions.
 const OVERFLOW: [usize; 2] = [1, 2];
 
-/// One partition of one of the topics that are read.
+/// Number of the requests topic among the topics that are read.
+pub(super) const REQUESTS: usize = 0;
+
+/// Partition of one of the topics that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId {
-    /// Which of the topics, in the order of their subscription.
+    /// Number of the topic, in the order of subscription; 0 is the requests topic.
     pub topic: usize,
-    /// Its partition.
+    /// Partition of the topic.
     pub partition: i32,
 }
 
 impl LaneId {
-    /// Whether it is of the topic for requests whose route had too much to do.
+    /// Returns whether the topic is the requests topic.
+    pub(super) fn is_of_requests(self) -> bool {
+        self.topic == REQUESTS
+    }
+
+    /// Returns whether the topic is for overflow requests, whose route had too much to do.
     pub(super) fn is_overflow(self) -> bool {
         OVERFLOW.contains(&self.topic)
     }
 }
 
-/// One assignment of one partition to this process. A partition that is lost and comes back is another assignment.
+/// Assignment of one partition to this process. A partition that is lost and comes back is another assignment.
 #[derive(Debug)]
 pub(super) struct Assignment {
     pub(super) lane: LaneId,
@@ -34,31 +42,31 @@ pub(super) struct Assignment {
     pub(super) revoked: AtomicBool,
 }
 
-/// Which request a [`Ticket`] is of, and by which assignment it was read.
+/// Position of a request that was read: its lane, the assignment by which it was read, and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
+pub struct RequestPosition {
     pub(super) lane: LaneId,
     pub(super) epoch: u64,
     pub(super) offset: i64,
 }
 
-impl Claim {
-    /// The assignment by which it was read. A partition that is lost and comes back is another.
+impl RequestPosition {
+    /// Returns the assignment by which the request was read. A partition that is lost and comes back is another one.
     pub fn assignment(&self) -> (LaneId, u64) {
         (self.lane, self.epoch)
     }
 }
 
-/// The news of a request's end, on its way to the polling thread.
+/// Message to the polling thread that a request has ended.
 #[derive(Debug)]
 pub(super) struct Completion {
-    pub(super) claim: Claim,
+    pub(super) request: RequestPosition,
     pub(super) bytes: usize,
     /// False when the ticket was dropped without a terminal record: the offset must not be committed.
     pub(super) finished: bool,
 }
 
-/// The right, and the duty, to end one request. Dropping it without [`finish`](Self::finish) leaves the request
+/// Right, and duty, to end one request. Dropping a ticket without [`finish`](Self::finish) leaves the request
 /// unanswered, so that the next owner of its partition reads it again.
 #[derive(Debug)]
 pub struct Ticket {
@@ -85,12 +93,12 @@ impl Ticket {
         Self { assignment, offset, bytes, received, completions, finished: false, memory, answer: 0 }
     }
 
-    /// The request's terminal record is acknowledged, or its transaction committed.
+    /// Finishes the request: its terminal record is acknowledged, or its transaction committed.
     pub fn finish(mut self) {
         self.finished = true;
     }
 
-    /// Whether the request's partition has gone to another owner, who will answer it: late results are dropped.
+    /// Returns whether the request's partition has gone to another owner, who will answer it: late results are dropped.
     pub fn is_revoked(&self) -> bool {
         self.assignment.revoked.load(Ordering::Acquire)
     }
@@ -102,19 +110,19 @@ impl Ticket {
         self.answer += bytes;
     }
 
-    /// The memory that the request and its answer take their part of.
+    /// Returns the memory that the request and its answer take their part of.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 
-    /// When the request was read.
+    /// Returns when the request was read.
     pub fn received(&self) -> Instant {
         self.received
     }
 
-    /// Which request this is of.
-    pub fn claim(&self) -> Claim {
-        Claim { lane: self.assignment.lane, epoch: self.assignment.epoch, offset: self.offset }
+    /// Returns the position of the request.
+    pub fn position(&self) -> RequestPosition {
+        RequestPosition { lane: self.assignment.lane, epoch: self.assignment.epoch, offset: self.offset }
     }
 }
 
@@ -123,7 +131,7 @@ impl Drop for Ticket {
         if self.answer > 0 {
             self.memory.give_back_answer(self.answer);
         }
-        let completion = Completion { claim: self.claim(), bytes: self.bytes, finished: self.finished };
+        let completion = Completion { request: self.position(), bytes: self.bytes, finished: self.finished };
         // The polling thread is gone only when the process is about to be.
         let _ = self.completions.send(completion);
     }

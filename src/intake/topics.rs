@@ -1,4 +1,4 @@
-//! The topics that requests are read from.
+//! Topics that requests are read from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,32 +11,32 @@ use super::position::Position;
 use super::ticket::LaneId;
 use crate::config::{Kafka, RetryTopic};
 
-/// The topics that requests are read from; the requests topic is the first. The retry topics come after it: the group's
-/// own, and those of earlier versions, which all groups shared. They are read as long as they exist, also when nothing is
-/// parked in them any more.
+/// Topics that requests are read from; the requests topic is the first. The retry topics come after it: the group's
+/// own, and those of earlier versions, which all groups shared. Retry topics are read as long as they exist, also when
+/// nothing is parked in them any more.
 #[derive(Debug, Clone)]
 pub(super) struct Topics {
     names: Arc<[Arc<str>]>,
     read: Arc<[ReadTopic]>,
 }
 
-/// One of them.
+/// Topic that is read.
 #[derive(Debug)]
 struct ReadTopic {
-    /// How long a request waits in it.
+    /// Time that a request waits in the topic.
     delay: Duration,
-    /// How often a request has failed that is put there.
+    /// Failures of a request that is parked there.
     failures: u32,
-    /// Whether requests are parked in it still.
+    /// True if requests are still parked in the topic.
     is_written: bool,
-    /// Whether other groups may read it as well.
+    /// True if other groups may read the topic as well.
     is_shared: bool,
-    /// How many partitions it has. More may come.
+    /// Number of its partitions. More may come.
     partitions: AtomicI32,
 }
 
 impl Topics {
-    /// Those of a config, of which these are found on the broker, with so many partitions.
+    /// Lists the topics of a config. Those in `found` exist on the broker, with so many partitions.
     pub(super) fn of(config: &Kafka, found: &BTreeMap<String, i32>) -> Self {
         let requests = RetryTopic { name: config.requests_topic.as_str().into(), delay: Duration::ZERO };
         // The second and the third are for requests whose route had too much to do: see `LaneId::is_overflow`.
@@ -68,17 +68,17 @@ impl Topics {
     }
 
     /// Adds to some partitions of the requests topic those of the same number of the retry topics. The group knows
-    /// nothing of these: it would share all partitions out alike, and one instance might have nothing but such as are
-    /// hardly ever used.
+    /// nothing of retry topics: it would share all partitions out alike, and one instance might have nothing but such
+    /// as are hardly ever used.
     pub(super) fn add_companions(&self, list: &mut TopicPartitionList) {
         let of_requests: Vec<i32> =
-            self.lanes(list).iter().filter(|lane| lane.topic == 0).map(|lane| lane.partition).collect();
+            self.lanes(list).iter().filter(|lane| lane.is_of_requests()).map(|lane| lane.partition).collect();
         for lane in self.companions(&of_requests) {
             list.add_partition(self.name(lane), lane.partition);
         }
     }
 
-    /// The partitions of the retry topics that go with these of the requests topic.
+    /// Lists the partitions of the retry topics that go with these of the requests topic.
     pub(super) fn companions(&self, of_requests: &[i32]) -> Vec<LaneId> {
         let topics = self.read.iter().enumerate().skip(1);
         let companions = topics.flat_map(|(topic, read)| {
@@ -89,13 +89,13 @@ impl Topics {
         companions.collect()
     }
 
-    /// A topic has so many partitions now. True when these are more than before.
+    /// Notes that a topic has so many partitions now. True when these are more than before.
     pub(super) fn grows(&self, topic: usize, partitions: i32) -> bool {
         self.read[topic].partitions.fetch_max(partitions, Ordering::Relaxed) < partitions
     }
 
-    /// The next topic after this one in which requests of some of these partitions would be parked, and cannot be: it has
-    /// no such partition.
+    /// Returns the next topic after this one in which requests of some of these partitions would be parked, and cannot
+    /// be: the topic has no such partition.
     pub(super) fn incomplete(&self, of_requests: &[i32], after: usize) -> Option<usize> {
         let most = of_requests.iter().max()?;
         let is_short = |topic: &usize| {
@@ -105,27 +105,27 @@ impl Topics {
         (after + 1..self.read.len()).chain(1..=after.min(self.read.len() - 1)).find(is_short)
     }
 
-    /// The requests topic, and the retry topics.
+    /// Lists the names of the requests topic and the retry topics.
     pub(super) fn names(&self) -> &[Arc<str>] {
         &self.names
     }
 
-    /// How long a request waits there.
+    /// Returns how long a request waits in a lane's topic.
     pub(super) fn delay(&self, lane: LaneId) -> Duration {
         self.read[lane.topic].delay
     }
 
-    /// How often a request has failed that is put there.
+    /// Returns how often a request has failed that is parked in a lane's topic.
     pub(super) fn failures(&self, lane: LaneId) -> u32 {
         self.read[lane.topic].failures
     }
 
-    /// Whether other groups may read the same topic, and have parked requests there.
+    /// Returns whether other groups may read the same topic, and have parked requests there.
     pub(super) fn is_shared(&self, lane: LaneId) -> bool {
         self.read[lane.topic].is_shared
     }
 
-    /// The requests topic.
+    /// Names the requests topic.
     pub(super) fn requests(&self) -> &Arc<str> {
         &self.names[0]
     }
@@ -139,7 +139,7 @@ impl Topics {
         Some(LaneId { topic, partition })
     }
 
-    /// The lanes that a list names.
+    /// Lists the lanes that a list names.
     pub(super) fn lanes(&self, list: &TopicPartitionList) -> Vec<LaneId> {
         list.elements().iter().filter_map(|element| self.lane(element.topic(), element.partition())).collect()
     }
@@ -152,7 +152,7 @@ impl Topics {
         list
     }
 
-    /// Positions as librdkafka wants them.
+    /// Converts positions to librdkafka's list.
     pub(super) fn offsets(&self, positions: &[(LaneId, Position)]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (lane, position) in positions {
@@ -184,7 +184,7 @@ mod tests {
         topics.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     }
 
-    /// The companions of some partitions, as `<topic>/<partition>`.
+    /// Lists the companions of some partitions, as `<topic>/<partition>`.
     fn companions(topics: &Topics, of_requests: &[i32]) -> Vec<String> {
         let mut list = topics.list(of_requests.iter().map(|partition| LaneId { topic: 0, partition: *partition }));
         topics.add_companions(&mut list);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_of_retry_topics_go_with_those_of_the_requests_topic() {
+    fn retry_partitions_go_with_those_of_requests_topic() {
         let (overflow, second) = ("requests-retry-signalbox-0", "requests-retry-signalbox-1000");
         let topics = Topics::of(&config(Order::Unordered), &found(&[("requests", 3), (overflow, 3), (second, 1)]));
         let expected = [format!("{overflow}/0"), format!("{overflow}/2"), format!("{second}/0")];
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_may_hold_parked_requests_is_read() {
+    fn topics_include_all_that_may_hold_parked_requests() {
         let there = [
             ("requests", 1),
             ("requests-retry-0", 1),

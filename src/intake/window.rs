@@ -1,77 +1,76 @@
-//! One partition's offsets: which are under way, which are finished, and how far a commit may go.
+//! Window of one partition's offsets: which are under way, which are finished, and how far a commit may go.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::position::Position;
+use super::position::{MAX_WINDOW, Position};
 
-/// The widest a window may grow: as many offsets as a commit's metadata can describe.
-pub const MAX_WINDOW: usize = 16_384;
-
-/// The offsets of one partition from the first unfinished one on.
+/// Offsets of one partition from the first unfinished one on.
 ///
-/// Requests finish in any order; a commit may only move to the first offset that is not finished, and says which of
-/// the later ones are finished as well. Offsets that never arrive (transaction markers, compaction) count as finished.
+/// Requests finish in any order; a commit may only move to the first offset that is not finished, and says which of the
+/// later ones are finished as well. Offsets that never arrive (transaction markers, compaction) count as finished.
 #[derive(Debug, Default)]
 pub struct Window {
-    /// The offset of the first slot.
+    /// Offset of the first slot.
     base: i64,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<OffsetState>,
     /// One past the last offset that was read; no record below it is still to come.
     read: i64,
-    /// Whether any offset is known; before that there is nothing to commit.
+    /// True if any offset is known; before that there is nothing to commit.
     begun: bool,
     in_flight: usize,
-    /// Grows with everything that a commit would say differently.
+    /// Number of changes that a commit would say differently.
     changes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Slot {
-    /// Unfinished when its last owner committed; to be read again, unless it never arrives.
+enum OffsetState {
+    /// The offset was unfinished when its last owner committed; its record is to be read again, unless it never
+    /// arrives.
     Unread,
     InFlight {
         since: Instant,
     },
-    /// Its end lies in a transaction that is not committed yet.
+    /// The end of the request is in a transaction that is not committed yet.
     Staged {
         since: Instant,
     },
     Finished,
 }
 
-/// What became of an offset that was read.
+/// Result of beginning an offset that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    /// It is under way from now on.
+    /// The request is under way from now on.
     New,
-    /// It is under way or finished already.
+    /// The request is under way or finished already.
     Seen,
-    /// It lies before what was read already, so it is another record than the one that was there: records come in rising
-    /// order. Nothing has changed.
+    /// The offset lies before what was read already, so its record is another one than the one that was there: records
+    /// come in rising order. Nothing has changed.
     Back,
-    /// It is too far from the first unfinished one, and has to wait. Nothing has changed.
+    /// The offset is too far from the first unfinished one, and has to wait. Nothing has changed.
     TooFar,
 }
 
 impl Window {
-    /// Takes up what an earlier owner of the partition has left.
+    /// Continues from the position that an earlier owner of the partition has left.
     pub fn resume(position: &Position) -> Self {
-        let slots: VecDeque<Slot> = position.finished.iter().map(|finished| Slot::of(*finished)).collect();
+        let slots: VecDeque<OffsetState> =
+            position.finished.iter().map(|finished| OffsetState::of(*finished)).collect();
         let (base, read) = (position.offset, position.offset);
         let mut window = Self { base, slots, read, begun: true, ..Self::default() };
         window.slide();
         window
     }
 
-    /// The same where this offset is the first that has come to us: what lies between it and the position was finished
-    /// meanwhile, and is on its way.
+    /// Accepts this offset as the first that has come to us: the requests between it and the position were finished
+    /// meanwhile, and their records are on their way.
     pub fn from_first(mut self, first: i64) -> Self {
         self.read = self.read.min(first);
         self
     }
 
-    /// A request was read. Offsets come in rising order.
+    /// Begins a request that was read. Offsets come in rising order.
     pub fn begin(&mut self, offset: i64, now: Instant) -> Begun {
         if !self.begun {
             *self = Self { base: offset, read: offset, begun: true, ..Self::default() };
@@ -81,7 +80,7 @@ impl Window {
         }
         self.skip_to(offset);
         let Some(index) = index(offset - self.base) else {
-            // An earlier owner has finished it, and all before it.
+            // An earlier owner has finished this request, and all before it.
             self.read = offset + 1;
             return Begun::Seen;
         };
@@ -89,25 +88,28 @@ impl Window {
             return Begun::TooFar;
         }
         self.read = offset + 1;
+        // Offsets between the last known one and this one hold no record.
         while self.slots.len() < index {
-            self.slots.push_back(Slot::Finished);
+            self.slots.push_back(OffsetState::Finished);
         }
         match self.slots.get_mut(index) {
-            None => self.slots.push_back(Slot::InFlight { since: now }),
-            Some(slot @ Slot::Unread) => *slot = Slot::InFlight { since: now },
-            Some(Slot::InFlight { .. } | Slot::Staged { .. } | Slot::Finished) => return Begun::Seen,
+            None => self.slots.push_back(OffsetState::InFlight { since: now }),
+            Some(slot @ OffsetState::Unread) => *slot = OffsetState::InFlight { since: now },
+            Some(OffsetState::InFlight { .. } | OffsetState::Staged { .. } | OffsetState::Finished) => {
+                return Begun::Seen;
+            }
         }
         self.in_flight += 1;
         Begun::New
     }
 
-    /// What was not read before `offset` never will be.
+    /// Finishes the offsets before `offset` that were not read: they never will be.
     fn skip_to(&mut self, offset: i64) {
         let from = index(self.read - self.base).unwrap_or_default();
         let until = index(offset - self.base).unwrap_or_default().min(self.slots.len());
         for slot in self.slots.range_mut(from.min(until)..until) {
-            if matches!(slot, Slot::Unread) {
-                *slot = Slot::Finished;
+            if matches!(slot, OffsetState::Unread) {
+                *slot = OffsetState::Finished;
                 self.changes += 1;
             }
         }
@@ -118,11 +120,11 @@ impl Window {
         }
     }
 
-    /// A request is finished. One that is not under way here is ignored and `false` is returned.
+    /// Finishes a request. Returns false for a request that is not under way here, and changes nothing.
     pub fn finish(&mut self, offset: i64) -> bool {
         match self.slot(offset) {
-            Some(slot @ (Slot::InFlight { .. } | Slot::Staged { .. })) => *slot = Slot::Finished,
-            Some(Slot::Finished | Slot::Unread) | None => return false,
+            Some(slot @ (OffsetState::InFlight { .. } | OffsetState::Staged { .. })) => *slot = OffsetState::Finished,
+            Some(OffsetState::Finished | OffsetState::Unread) | None => return false,
         }
         self.in_flight -= 1;
         self.changes += 1;
@@ -130,29 +132,29 @@ impl Window {
         true
     }
 
-    /// A request's end is in a transaction: [`position`](Self::position) takes it as finished. False when it is not
-    /// under way here.
+    /// Stages the end of a request in a transaction: [`position`](Self::position) takes the request as finished. False
+    /// when it is not under way here.
     pub fn stage(&mut self, offset: i64) -> bool {
         match self.slot(offset) {
-            Some(slot @ (Slot::InFlight { .. } | Slot::Staged { .. })) => {
-                *slot = Slot::Staged { since: slot.since().unwrap_or_else(Instant::now) };
+            Some(slot @ (OffsetState::InFlight { .. } | OffsetState::Staged { .. })) => {
+                *slot = OffsetState::Staged { since: slot.since().unwrap_or_else(Instant::now) };
                 true
             }
-            Some(Slot::Finished | Slot::Unread) | None => false,
+            Some(OffsetState::Finished | OffsetState::Unread) | None => false,
         }
     }
 
-    /// The transaction has come to nothing: the request is under way as before.
+    /// Takes back an end whose transaction was aborted: the request is under way as before.
     pub fn unstage(&mut self, offset: i64) {
-        if let Some(slot @ Slot::Staged { .. }) = self.slot(offset) {
-            *slot = Slot::InFlight { since: slot.since().unwrap_or_else(Instant::now) };
+        if let Some(slot @ OffsetState::Staged { .. }) = self.slot(offset) {
+            *slot = OffsetState::InFlight { since: slot.since().unwrap_or_else(Instant::now) };
         }
     }
 
-    /// How far the requests are answered: the offset of the first that is not finished, and which later ones are. Those
-    /// whose ends are staged count as finished. `None` before anything was read.
+    /// Returns how far the requests are answered: the offset of the first that is not finished, and which later ones
+    /// are. Requests whose ends are staged count as finished. `None` before anything was read.
     pub fn position(&self) -> Option<Position> {
-        let done = |slot: &Slot| matches!(slot, Slot::Finished | Slot::Staged { .. });
+        let done = |slot: &OffsetState| matches!(slot, OffsetState::Finished | OffsetState::Staged { .. });
         let prefix = self.slots.iter().take_while(|slot| done(slot)).count();
         let last = self.slots.iter().rposition(done).map_or(0, |last| last + 1);
         let finished = self.slots.range(prefix..last.max(prefix)).map(done).collect();
@@ -160,63 +162,63 @@ impl Window {
         self.begun.then_some(Position { offset, finished, ..Position::default() })
     }
 
-    /// The offset of the first request that is not finished. `None` before anything was read.
+    /// Returns the offset of the first request that is not finished. `None` before anything was read.
     pub fn first_unfinished(&self) -> Option<i64> {
         self.begun.then_some(self.base)
     }
 
-    /// One past the last offset that was read. `None` before anything was.
+    /// Returns one past the last offset that was read. `None` before anything was.
     pub fn read(&self) -> Option<i64> {
         self.begun.then_some(self.read)
     }
 
-    /// Whether a request is known to be finished.
+    /// Returns whether a request is known to be finished.
     pub fn has_finished(&self, offset: i64) -> bool {
         let slot = index(offset - self.base).map(|index| self.slots.get(index));
         match slot {
-            Some(slot) => matches!(slot, Some(Slot::Finished)),
+            Some(slot) => matches!(slot, Some(OffsetState::Finished)),
             None => self.begun,
         }
     }
 
-    /// Grows with everything that a commit would say differently.
+    /// Returns a number that grows with everything that a commit would say differently.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// How many offsets lie between the first unfinished one and the last that is known.
+    /// Counts the offsets between the first unfinished one and the last that is known.
     pub fn width(&self) -> usize {
         self.slots.len()
     }
 
-    /// How many requests are under way.
+    /// Counts the requests under way.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Whether the ends of some requests are in a transaction.
+    /// Returns whether the ends of some requests are in a transaction.
     pub fn is_staged(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Staged { .. }))
+        self.slots.iter().any(|slot| matches!(slot, OffsetState::Staged { .. }))
     }
 
-    /// Since when the first unfinished request has been under way.
+    /// Returns since when the first unfinished request has been under way.
     pub fn oldest(&self) -> Option<Instant> {
-        self.slots.front().and_then(Slot::since)
+        self.slots.front().and_then(OffsetState::since)
     }
 
-    fn slot(&mut self, offset: i64) -> Option<&mut Slot> {
+    fn slot(&mut self, offset: i64) -> Option<&mut OffsetState> {
         self.slots.get_mut(index(offset - self.base)?)
     }
 
     fn slide(&mut self) {
-        while let Some(Slot::Finished) = self.slots.front() {
+        while let Some(OffsetState::Finished) = self.slots.front() {
             self.slots.pop_front();
             self.base += 1;
         }
     }
 }
 
-impl Slot {
+impl OffsetState {
     fn of(finished: bool) -> Self {
         if finished { Self::Finished } else { Self::Unread }
     }
@@ -229,7 +231,7 @@ impl Slot {
     }
 }
 
-/// Nothing for what lies before the first slot.
+/// Converts a distance to an index; None for an offset before the first slot.
 fn index(distance: i64) -> Option<usize> {
     usize::try_from(distance).ok()
 }

@@ -1,4 +1,4 @@
-//! Where a reply goes.
+//! Addresses of replies, and the topics that they may name.
 
 use std::sync::Arc;
 
@@ -7,34 +7,34 @@ use regex::Regex;
 use crate::config::{Kafka, is_topic};
 use crate::message::{Code, Correlation, Fault, Stage};
 
-/// As much of a name that is none is shown.
+/// Characters that a fault shows of a name that Kafka does not take.
 const SHOWN: usize = 100;
 
-/// Where a reply goes.
+/// Address of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// The topic.
     pub topic: Arc<str>,
-    /// The partition; by the key's hash when it is not given.
+    /// The partition; None: the key's hash chooses.
     pub partition: Option<i32>,
 }
 
-/// The topics that replies may be written to. Without such a list any producer could have Signalbox write anywhere.
+/// Topics that replies may be written to. Without such a list any producer could have Signalbox write anywhere.
 #[derive(Debug, Clone)]
 pub struct AllowedTopics {
     default: Arc<str>,
     patterns: Vec<Regex>,
 }
 
-/// A pattern of `kafka.allowed_reply_topics`. It has to match the whole of a topic's name.
+/// Compiles a pattern of `kafka.allowed_reply_topics`, which has to match the whole of a topic's name.
 pub(crate) fn topic_pattern(pattern: &str) -> Result<Regex, regex::Error> {
-    // Alone first, so that its error speaks of what was written.
+    // The bare pattern is compiled first, so that its error speaks of what was written.
     Regex::new(pattern)?;
     Regex::new(&format!("^(?:{pattern})$"))
 }
 
 impl AllowedTopics {
-    /// `kafka.replies_topic`, and what `kafka.allowed_reply_topics` matches as a whole.
+    /// Allows `kafka.replies_topic`, and what `kafka.allowed_reply_topics` matches as a whole.
     ///
     /// # Errors
     /// When a pattern is no regular expression.
@@ -43,21 +43,21 @@ impl AllowedTopics {
         Ok(Self { default: Arc::from(config.replies_topic.as_str()), patterns: patterns.collect::<Result<_, _>>()? })
     }
 
-    /// Where replies go when a request does not say, or may not.
+    /// Returns the address of replies whose request does not name one, or may not.
     pub fn default_address(&self) -> Address {
         Address { topic: self.default.clone(), partition: None }
     }
 
-    /// Where the reply to a request goes.
+    /// Returns the address of the reply to a request.
     ///
     /// # Errors
-    /// When the request names a topic that is not allowed, or what is no topic's name.
+    /// When the request names a topic that is not allowed, or a name that Kafka does not take.
     pub fn address(&self, correlation: &Correlation) -> Result<Address, Fault> {
         let partition = correlation.reply_partition;
         match correlation.reply_topic.as_deref() {
             None => Ok(Address { topic: self.default.clone(), partition }),
             Some(topic) if topic == &*self.default => Ok(Address { topic: self.default.clone(), partition }),
-            // Whatever a pattern matches: what Kafka takes for no name must not come near a producer.
+            // No pattern helps such a name: what Kafka takes for no name must not come near a producer.
             Some(topic) if !is_topic(topic) => Err(Fault::permanent(
                 Code::BadRequest,
                 Stage::Publish,
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_whatever_is_allowed() {
+    fn address_rejects_invalid_name_whatever_is_allowed() {
         let config = Kafka { allowed_reply_topics: vec!["(?s).*".to_owned()], ..Kafka::default() };
         let allowed = AllowedTopics::new(&config).unwrap();
         let long = "x".repeat(250);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_allowed_topics_are_written_to() {
+    fn address_allows_only_listed_topics() {
         let config = Kafka { allowed_reply_topics: vec!["team-[ab]|x".to_owned()], ..Kafka::default() };
         let allowed = AllowedTopics::new(&config).unwrap();
         let topic = |name| allowed.address(&correlation(name)).map(|address| address.topic.to_string());

@@ -1,4 +1,4 @@
-//! What is counted of requests that have ended.
+//! Metrics of requests that have ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,13 +6,12 @@ use std::time::Instant;
 use prometheus::{Histogram, IntCounter};
 use tracing::error;
 
-use super::job::{Job, reason};
-use super::publisher::Ending;
+use super::publication::{Ending, Publication, reason};
 use super::recourse::Form;
 use crate::telemetry::Metrics;
 use rdkafka::error::RDKafkaErrorCode;
 
-/// Handles with their labels bound.
+/// Counts requests by their end. Cheap to clone; labels are bound.
 #[derive(Clone)]
 pub(super) struct Counts {
     replies: IntCounter,
@@ -30,7 +29,7 @@ impl Counts {
             replies: metrics.published.with_label_values(&["reply"]),
             faults: metrics.published.with_label_values(&["fault"]),
             dead_letters: metrics.published.with_label_values(&["dead_letter"]),
-            // They are there from the first, so that nobody misses the first.
+            // Their series exist from the first, so that an alert sees the first loss.
             lost_faults: metrics.lost.with_label_values(&["fault"]),
             lost_requests: metrics.lost.with_label_values(&["request"]),
             duration: metrics.publish_duration.clone(),
@@ -38,31 +37,31 @@ impl Counts {
         }
     }
 
-    /// All records of a request are there for good.
-    pub(super) fn ended(&self, job: &Job) {
+    /// Counts a request whose records are all there for good.
+    pub(super) fn ended(&self, publication: &Publication) {
         let now = Instant::now();
-        self.duration.observe(now.saturating_duration_since(job.sent).as_secs_f64());
-        if let Some(parking) = job.parking() {
+        self.duration.observe(now.saturating_duration_since(publication.sent).as_secs_f64());
+        if let Some(parking) = publication.parking() {
             self.all.parked.with_label_values(&[parking.reason]).inc();
             return;
         }
-        if let Some(fault) = job.letter() {
+        if let Some(fault) = publication.letter() {
             self.dead_letters.inc();
             self.all.dead_letters.with_label_values(&[fault.code.name()]).inc();
         }
-        let is_published = job.course.reply > Form::Dropped;
+        let is_published = publication.course.reply > Form::Dropped;
         if !is_published {
-            self.lost(job);
+            self.lost(publication);
         }
-        self.ending(&job.ending, is_published, now);
+        self.ending(&publication.ending, is_published, now);
     }
 
-    /// Nothing that its caller would see could be published.
-    fn lost(&self, job: &Job) {
-        let source = &job.ending.request.source;
-        let fault = job.ending.outcome.result.as_ref().err();
+    /// Counts and logs a request of which nothing could be published that its caller would see.
+    fn lost(&self, publication: &Publication) {
+        let source = &publication.ending.request.source;
+        let fault = publication.ending.outcome.result.as_ref().err();
         let fault = fault.map(ToString::to_string).unwrap_or_default();
-        if job.course.is_lost() {
+        if publication.course.is_lost() {
             self.lost_requests.inc();
             error!(%source, fault, "no topic takes anything that this request could end in; it is dropped");
         } else {
@@ -93,7 +92,7 @@ impl Counts {
         }
     }
 
-    /// The broker did not take a record.
+    /// Counts a record that the broker has rejected.
     pub(super) fn refused(&self, code: Option<RDKafkaErrorCode>) {
         self.all.publish_failures.with_label_values(&[&reason(code)]).inc();
     }

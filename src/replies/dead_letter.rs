@@ -1,4 +1,5 @@
-//! A request that cannot be answered where its caller waits, as it came, with Spring's headers that say why.
+//! Dead letters: requests that cannot be answered where their callers wait, as they came, with Spring's headers that
+//! say why.
 
 use rdkafka::message::{Header, OwnedHeaders};
 
@@ -6,11 +7,11 @@ use super::record::with;
 use super::recourse::Letter;
 use crate::message::{Fault, Request, header};
 
-/// As much of a fault's message stands in a bare letter.
+/// Bytes of a fault's message that a bare letter keeps.
 const BARE_MESSAGE: usize = 256;
 
-/// The headers of a dead letter: the request's own, unless it is bare, then where it came from and what was wrong with
-/// it. And how many bytes the texts among the latter have.
+/// Builds the headers of a dead letter: the request's own, unless the letter is bare, then where the request came from
+/// and what was wrong with it. Returns with them how many bytes the texts among the latter have.
 pub(super) fn dead_letter_headers(
     request: &Request,
     letter: Letter,

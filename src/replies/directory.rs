@@ -1,5 +1,5 @@
-//! The topics that records go to, as the brokers have them: looked up beside the hot path, so that what can be known of a
-//! record's way is known before it is produced. Never creates a topic.
+//! Directory of the topics that records go to, as the brokers have them. Topics are looked up beside the hot path, so
+//! that what can be known of a record's destination is known before the record is produced. Never creates a topic.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,88 +17,90 @@ use super::order::partition_of;
 use crate::broker::{BrokerError, Cluster, TopicLookup, TopicState};
 use crate::config::Kafka;
 
-/// How often our own topics are looked up, and while one of their partitions has no leader.
+/// Interval at which our own topics are looked up.
 const REFRESH: Duration = Duration::from_secs(5);
+/// Interval of the same while one of their partitions has no leader.
 const REFRESH_SOON: Duration = Duration::from_millis(500);
-/// After this long a topic is looked up again when something is to go there.
+/// Age from which a topic is looked up again when a record is to go there.
 const FRESH: Duration = Duration::from_secs(5);
-/// A topic that is missing may just be being made.
+/// Age from which a missing topic is looked up again: it may just be being made.
 const FRESH_MISSING: Duration = Duration::from_millis(250);
-/// So long it has to be missing until it counts as that.
+/// Time that a topic has to be missing until it counts as that.
 const MISSING_FOR: Duration = Duration::from_secs(1);
-/// How long what a topic's records may have is believed.
+/// Time for which a topic's size limit is believed.
 const FRESH_LIMIT: Duration = Duration::from_secs(60);
-/// Between two questions to brokers that do not answer.
+/// Pause between two questions to brokers that do not answer.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// So many topics are remembered. Their names come from whoever sends requests.
+/// Most topics that are remembered. Their names come from any client that sends requests, so they must not fill the
+/// memory.
 const MAX_TOPICS: usize = 1_000;
 
-/// What is known of topics. Cheap to clone.
+/// Knowledge of topics. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Directory {
-    shared: Arc<Shared>,
+pub(super) struct TopicDirectory {
+    shared: Arc<DirectoryState>,
     questions: Sender<Arc<str>>,
 }
 
-struct Shared {
-    /// Those that the config names.
+struct DirectoryState {
+    /// Topics that the config names.
     own: HashSet<Arc<str>>,
-    /// Whether each partition of our own topics has a leader, as far as is known.
+    /// True if each partition of our own topics has a leader, as far as is known.
     is_whole: AtomicBool,
-    topics: ArcSwap<HashMap<Arc<str>, Topic>>,
-    /// Counts changes.
+    topics: ArcSwap<HashMap<Arc<str>, TopicEntry>>,
+    /// Number of changes so far.
     version: AtomicU64,
-    /// What is being asked.
+    /// Topics that are being looked up.
     asked: Mutex<HashSet<Arc<str>>>,
-    /// Whether keys choose partitions as ours do.
+    /// True if keys choose partitions as ours do.
     by_key: bool,
     limit: RecordLimit,
 }
 
-/// One topic.
+/// Topic, as it was when it was last looked up.
 #[derive(Debug, Clone, PartialEq)]
-struct Topic {
-    state: Known,
+struct TopicEntry {
+    state: Existence,
     looked_up: Instant,
-    /// What its records may have in bytes, as the topic says, and when it said so.
+    /// Bytes that its records may have, as the topic says, and when it said so.
     limit: Option<(Option<u64>, Instant)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Known {
+enum Existence {
     Missing(RDKafkaErrorCode, Instant),
-    There(Vec<Partition>),
+    There(Vec<PartitionEntry>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Partition {
-    /// Or since when there is none.
+struct PartitionEntry {
+    /// Leader of the partition, or the time since which there is none.
     leader: Result<i32, Instant>,
 }
 
-/// How it stands with the place that a record is to go to.
+/// Status of the partition that a record is to go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It can be written to, as far as is known.
-    Open,
-    /// It is not known yet, and will be soon.
+pub(super) enum WriteStatus {
+    /// The partition can be written to, as far as is known.
+    Writable,
+    /// The topic is not known yet, and will be soon.
     Unknown,
     /// There is no such topic, or not for us.
     NoTopic(RDKafkaErrorCode),
     /// The topic has no such partition.
     NoPartition,
     /// The partition has no leader since then.
-    Away(Instant),
+    NoLeader(Instant),
 }
 
-impl Directory {
-    /// Looks our own topics up, and goes on with that. Blocks; not for the runtime's workers.
+impl TopicDirectory {
+    /// Looks our own topics up, and starts the thread that goes on with that. Blocks; not for the runtime's workers.
     pub(super) fn start(config: &Kafka, cluster: &Arc<Cluster>) -> Result<Self, BrokerError> {
         let retry_topics = config.retry_topics();
         let own = [config.replies_topic.as_str(), &config.dead_letter_topic].map(Arc::from);
         let own = own.into_iter().chain(retry_topics.iter().map(|topic| topic.name.clone())).collect();
         let partitioner = config.properties.get("partitioner").map(String::as_str);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(DirectoryState {
             own,
             is_whole: AtomicBool::new(false),
             topics: ArcSwap::default(),
@@ -107,29 +109,29 @@ impl Directory {
             by_key: matches!(partitioner, None | Some("murmur2" | "murmur2_random")),
             limit: RecordLimit::of(config),
         });
-        let mut clerk = Clerk { lookup: cluster.topic_lookup()?, shared: Arc::downgrade(&shared) };
-        clerk.refresh(&shared);
+        let mut lookup_thread = LookupThread { lookup: cluster.topic_lookup()?, shared: Arc::downgrade(&shared) };
+        lookup_thread.refresh(&shared);
         let (questions, receiver) = channel();
-        let run = move || clerk.run(&receiver);
+        let run = move || lookup_thread.run(&receiver);
         thread::Builder::new().name("topics".to_owned()).spawn(run).map_err(|_| BrokerError::Interrupted)?;
         Ok(Self { shared, questions })
     }
 
-    /// Whether the config names this topic.
+    /// Returns whether the config names this topic.
     pub(super) fn is_own(&self, topic: &str) -> bool {
         self.shared.own.contains(topic)
     }
 
-    /// Changes with all that is known.
+    /// Returns a number that changes with all that is known.
     pub(super) fn version(&self) -> u64 {
         self.shared.version.load(Ordering::Acquire)
     }
 
-    /// How it stands with a partition, or with the one that the key chooses. Waits for nothing.
-    pub(super) fn standing(&self, topic: &Arc<str>, partition: Option<i32>, key: Option<&[u8]>) -> Standing {
+    /// Returns the status of a partition, or of the one that the key chooses. Waits for nothing.
+    pub(super) fn write_status(&self, topic: &Arc<str>, partition: Option<i32>, key: Option<&[u8]>) -> WriteStatus {
         let is_own = self.is_own(topic);
         if is_own && partition.is_none() && self.shared.is_whole.load(Ordering::Relaxed) {
-            return Standing::Open;
+            return WriteStatus::Writable;
         }
         let topics = self.shared.topics.load();
         let known = topics.get(topic);
@@ -137,24 +139,24 @@ impl Directory {
             self.look_up(topic);
         }
         match known {
-            // It was there at the start.
-            None if is_own => Standing::Open,
-            None => Standing::Unknown,
-            Some(known) => known.standing(partition, key.filter(|_| self.shared.by_key)),
+            // The topic was there at the start.
+            None if is_own => WriteStatus::Writable,
+            None => WriteStatus::Unknown,
+            Some(known) => known.write_status(partition, key.filter(|_| self.shared.by_key)),
         }
     }
 
-    /// Which partition a record goes to, as far as it can be told.
+    /// Returns the partition that a record goes to, as far as it can be told.
     pub(super) fn partition(&self, topic: &str, partition: Option<i32>, key: Option<&[u8]>) -> Option<i32> {
         partition.or_else(|| match &self.shared.topics.load().get(topic)?.state {
-            Known::There(partitions) if self.shared.by_key => {
+            Existence::There(partitions) if self.shared.by_key => {
                 Some(partition_of(key?, i32::try_from(partitions.len()).ok()?))
             }
             _ => None,
         })
     }
 
-    /// How many bytes a record for this topic may have.
+    /// Returns how many bytes a record for this topic may have.
     pub(super) fn largest_record(&self, topic: &str) -> usize {
         let of_topic = self.shared.topics.load().get(topic).and_then(|topic| topic.limit?.0);
         self.shared.limit.of_topic(of_topic)
@@ -164,70 +166,70 @@ impl Directory {
     pub(super) fn look_up(&self, topic: &Arc<str>) {
         let mut asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.insert(topic.clone()) {
-            // The thread ends only with us.
+            // The thread ends only with the directory.
             let _ = self.questions.send(topic.clone());
         }
     }
 }
 
-impl Topic {
+impl TopicEntry {
     fn fresh_for(&self) -> Duration {
         match self.state {
-            Known::Missing(..) => FRESH_MISSING,
-            Known::There(_) => FRESH,
+            Existence::Missing(..) => FRESH_MISSING,
+            Existence::There(_) => FRESH,
         }
     }
 
-    fn standing(&self, partition: Option<i32>, key: Option<&[u8]>) -> Standing {
+    fn write_status(&self, partition: Option<i32>, key: Option<&[u8]>) -> WriteStatus {
         let partitions = match &self.state {
-            Known::There(partitions) => partitions,
-            Known::Missing(code, since) if since.elapsed() >= MISSING_FOR => return Standing::NoTopic(*code),
-            Known::Missing(..) => return Standing::Unknown,
+            Existence::There(partitions) => partitions,
+            Existence::Missing(code, since) if since.elapsed() >= MISSING_FOR => return WriteStatus::NoTopic(*code),
+            Existence::Missing(..) => return WriteStatus::Unknown,
         };
         let by_key = || Some(partition_of(key?, i32::try_from(partitions.len()).ok()?));
         match partition.or_else(by_key) {
             Some(index) => match usize::try_from(index).ok().and_then(|index| partitions.get(index)) {
-                Some(partition) => partition.leader.map_or_else(Standing::Away, |_| Standing::Open),
-                None => Standing::NoPartition,
+                Some(partition) => partition.leader.map_or_else(WriteStatus::NoLeader, |_| WriteStatus::Writable),
+                None => WriteStatus::NoPartition,
             },
-            // librdkafka takes one that has a leader.
+            // librdkafka takes a partition that has a leader.
             None => {
                 let since = partitions.iter().filter_map(|partition| partition.leader.err()).max();
                 let is_away = partitions.iter().all(|partition| partition.leader.is_err());
-                since.filter(|_| is_away).map_or(Standing::Open, Standing::Away)
+                since.filter(|_| is_away).map_or(WriteStatus::Writable, WriteStatus::NoLeader)
             }
         }
     }
 
-    /// What was found out takes the place of what was known, but for the times since when it has been so.
+    /// Replaces what was known by what was found out, but for the times since when it has been so.
     fn renewed(before: Option<&Self>, state: TopicState, now: Instant) -> Self {
         let state = match state {
             TopicState::Missing(code) => match before.map(|topic| &topic.state) {
-                Some(Known::Missing(_, since)) => Known::Missing(code, *since),
-                _ => Known::Missing(code, now),
+                Some(Existence::Missing(_, since)) => Existence::Missing(code, *since),
+                _ => Existence::Missing(code, now),
             },
             TopicState::There(leaders) => {
                 let earlier = |index: usize| match before.map(|topic| &topic.state) {
-                    Some(Known::There(partitions)) => partitions.get(index)?.leader.err(),
+                    Some(Existence::There(partitions)) => partitions.get(index)?.leader.err(),
                     _ => None,
                 };
                 let leader =
                     |(index, leader): (usize, Option<i32>)| leader.ok_or_else(|| earlier(index).unwrap_or(now));
-                let partitions = leaders.into_iter().enumerate().map(|it| Partition { leader: leader(it) });
-                Known::There(partitions.collect())
+                let partitions = leaders.into_iter().enumerate().map(|it| PartitionEntry { leader: leader(it) });
+                Existence::There(partitions.collect())
             }
         };
         Self { state, looked_up: now, limit: before.and_then(|topic| topic.limit) }
     }
 }
 
-/// The thread that asks the brokers.
-struct Clerk {
+/// Thread that asks the brokers.
+struct LookupThread {
     lookup: TopicLookup,
-    shared: Weak<Shared>,
+    shared: Weak<DirectoryState>,
 }
 
-impl Clerk {
+impl LookupThread {
     fn run(mut self, questions: &Receiver<Arc<str>>) {
         let mut refreshed = Instant::now();
         loop {
@@ -253,51 +255,53 @@ impl Clerk {
         }
     }
 
-    fn refresh(&mut self, shared: &Shared) {
+    fn refresh(&mut self, shared: &DirectoryState) {
         let answered = shared.own.iter().all(|topic| self.ask(shared, topic));
         if !answered {
-            debug!("the brokers do not say how it stands with our topics");
+            debug!("the brokers do not answer questions about our topics");
         }
     }
 
-    /// Whether a broker has answered.
-    fn ask(&mut self, shared: &Shared, topic: &Arc<str>) -> bool {
+    /// Looks a topic up. Returns whether a broker has answered.
+    fn ask(&mut self, shared: &DirectoryState, topic: &Arc<str>) -> bool {
         let state = match self.lookup.state(topic) {
             Ok(Some(state)) => state,
-            // It is being made.
+            // The topic is being made.
             Ok(None) => return true,
             Err(error) => {
-                debug!(%topic, %error, "it is not known how it stands with a topic");
+                debug!(%topic, %error, "the state of a topic is not known");
                 return false;
             }
         };
         let (topics, now) = (shared.topics.load(), Instant::now());
         let before = topics.get(topic);
-        let mut renewed = Topic::renewed(before, state, now);
+        let mut renewed = TopicEntry::renewed(before, state, now);
+        // A size limit hardly ever changes, and asking for it costs another request.
         let is_old = renewed.limit.is_none_or(|(_, said)| said.elapsed() > FRESH_LIMIT);
-        if is_old && matches!(renewed.state, Known::There(_)) {
+        if is_old && matches!(renewed.state, Existence::There(_)) {
             renewed.limit = Some((self.lookup.largest_record(topic), now));
         }
         let changed = before.is_none_or(|before| before.state != renewed.state || before.limit != renewed.limit);
+        // The map is replaced as a whole, so that readers take no lock.
         let mut all = HashMap::clone(&topics);
         if all.len() >= MAX_TOPICS {
             all.retain(|name, topic| shared.own.contains(name) || topic.looked_up.elapsed() < FRESH * 10);
         }
         all.insert(topic.clone(), renewed);
-        let whole = |name: &Arc<str>| all.get(name).is_some_and(Topic::is_whole);
+        let whole = |name: &Arc<str>| all.get(name).is_some_and(TopicEntry::is_whole);
         shared.is_whole.store(shared.own.iter().all(whole), Ordering::Relaxed);
         shared.topics.store(Arc::new(all));
-        // One that is missing is so for good a while after it was first found missing.
-        if changed || before.is_some_and(|before| matches!(before.state, Known::Missing(..))) {
+        // A missing topic counts as missing only after a while, which changes its status without any news.
+        if changed || before.is_some_and(|before| matches!(before.state, Existence::Missing(..))) {
             shared.version.fetch_add(1, Ordering::AcqRel);
         }
         true
     }
 }
 
-impl Topic {
+impl TopicEntry {
     fn is_whole(&self) -> bool {
-        matches!(&self.state, Known::There(partitions) if partitions.iter().all(|partition| partition.leader.is_ok()))
+        matches!(&self.state, Existence::There(partitions) if partitions.iter().all(|partition| partition.leader.is_ok()))
     }
 }
 
@@ -310,35 +314,38 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_a_leader_is_away_since_it_was_first_seen_so() {
+    fn partition_is_without_leader_since_first_seen_so() {
         let now = Instant::now();
         let later = now + Duration::from_secs(3);
-        let first = Topic::renewed(None, there(&[Some(1), None]), now);
-        let topic = Topic::renewed(Some(&first), there(&[Some(1), None, None]), later);
-        assert_eq!(topic.standing(Some(0), None), Standing::Open);
-        assert_eq!(topic.standing(Some(1), None), Standing::Away(now));
-        assert_eq!(topic.standing(Some(2), None), Standing::Away(later));
-        assert_eq!(topic.standing(Some(3), None), Standing::NoPartition);
-        assert_eq!(topic.standing(Some(-1), None), Standing::NoPartition);
-        assert_eq!(topic.standing(None, None), Standing::Open, "any that has a leader will do");
+        let first = TopicEntry::renewed(None, there(&[Some(1), None]), now);
+        let topic = TopicEntry::renewed(Some(&first), there(&[Some(1), None, None]), later);
+        assert_eq!(topic.write_status(Some(0), None), WriteStatus::Writable);
+        assert_eq!(topic.write_status(Some(1), None), WriteStatus::NoLeader(now));
+        assert_eq!(topic.write_status(Some(2), None), WriteStatus::NoLeader(later));
+        assert_eq!(topic.write_status(Some(3), None), WriteStatus::NoPartition);
+        assert_eq!(topic.write_status(Some(-1), None), WriteStatus::NoPartition);
+        assert_eq!(topic.write_status(None, None), WriteStatus::Writable, "any that has a leader will do");
         let key = (0..100_u8).find(|key| partition_of(&[*key], 3) == 2).unwrap();
-        assert_eq!(topic.standing(None, Some(&[key])), Standing::Away(later));
+        assert_eq!(topic.write_status(None, Some(&[key])), WriteStatus::NoLeader(later));
         assert!(!topic.is_whole());
-        let back = Topic::renewed(Some(&topic), there(&[Some(2), Some(2), Some(2)]), later);
+        let back = TopicEntry::renewed(Some(&topic), there(&[Some(2), Some(2), Some(2)]), later);
         assert!(back.is_whole());
-        assert_eq!(back.standing(None, Some(&[key])), Standing::Open);
+        assert_eq!(back.write_status(None, Some(&[key])), WriteStatus::Writable);
     }
 
     #[test]
-    fn a_topic_has_to_be_missing_for_a_while() {
+    fn topic_counts_as_missing_after_a_while() {
         let now = Instant::now();
         let Some(then) = now.checked_sub(MISSING_FOR) else { return };
         let code = RDKafkaErrorCode::UnknownTopicOrPartition;
-        let fresh = Topic::renewed(None, TopicState::Missing(code), now);
-        assert_eq!(fresh.standing(None, None), Standing::Unknown);
-        let first = Topic::renewed(None, TopicState::Missing(code), then);
-        let again = Topic::renewed(Some(&first), TopicState::Missing(code), now);
-        assert_eq!(again.standing(None, None), Standing::NoTopic(code));
-        assert_eq!(Topic::renewed(Some(&again), there(&[Some(1)]), now).standing(None, None), Standing::Open);
+        let fresh = TopicEntry::renewed(None, TopicState::Missing(code), now);
+        assert_eq!(fresh.write_status(None, None), WriteStatus::Unknown);
+        let first = TopicEntry::renewed(None, TopicState::Missing(code), then);
+        let again = TopicEntry::renewed(Some(&first), TopicState::Missing(code), now);
+        assert_eq!(again.write_status(None, None), WriteStatus::NoTopic(code));
+        assert_eq!(
+            TopicEntry::renewed(Some(&again), there(&[Some(1)]), now).write_status(None, None),
+            WriteStatus::Writable
+        );
     }
 }

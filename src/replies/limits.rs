@@ -1,25 +1,25 @@
-//! What the topics that replies go to ask of whoever produces to them.
+//! TopicLimits of the reply topics on records, batches and requests in flight.
 
 use std::collections::BTreeMap;
 
 use crate::broker::{BrokerError, Cluster};
 use crate::config::Kafka;
 
-/// As many requests as librdkafka has under way to a broker at most.
+/// Most requests that librdkafka has in flight to a broker.
 const MOST_IN_FLIGHT: usize = 5;
 
-/// A record of this size is taken by any topic, and any producer, that does not say otherwise.
+/// Bytes of a record that any topic and any producer takes that does not say otherwise.
 const USUAL_RECORD: usize = 1_000_000;
 
-/// A topic that does not say otherwise takes batches of this size.
+/// Bytes of a batch that a topic takes that does not say otherwise.
 const USUAL_TOPIC: usize = 1_048_588;
 
 /// Settings that follow from the topics. Cheap to have; asked for once.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Limits(Vec<(&'static str, String)>);
+pub(super) struct TopicLimits(Vec<(&'static str, String)>);
 
-impl Limits {
-    /// Asks the broker. Blocks; not for the runtime's workers.
+impl TopicLimits {
+    /// Asks the broker for the limits. Blocks; not for the runtime's workers.
     ///
     /// # Errors
     /// When no broker answers.
@@ -31,13 +31,13 @@ impl Limits {
         Ok(Self(batch_size.into_iter().chain([in_flight]).collect()))
     }
 
-    /// A producer's own settings, and then these.
+    /// Returns a producer's own settings, and then these.
     pub(super) fn after<'a>(&'a self, own: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
         let limits = self.0.iter().map(|(key, value)| (*key, value.as_str()));
         own.iter().copied().chain(limits).collect()
     }
 
-    /// How many bytes any record may have, so that neither the topics nor the producer refuse it.
+    /// Returns how many bytes any record may have, so that neither the topics nor the producer refuse it.
     pub(super) fn largest_record(&self, config: &Kafka) -> usize {
         let of_topics = self.0.iter().filter(|(key, _)| *key == "batch.size").map(|(_, bytes)| bytes);
         let of_producer = config.properties.get("message.max.bytes");
@@ -45,17 +45,17 @@ impl Limits {
     }
 }
 
-/// How large records may be. Cheap to copy.
+/// Size limit of records. Cheap to copy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RecordLimit {
-    /// By the producer, which counts before it compresses.
+    /// Limit of the producer in bytes, which counts before it compresses.
     producer: usize,
-    /// Whether the producer compresses, so that a topic may take what looks too large for it.
+    /// True if the producer compresses, so that a topic may take a record that looks too large for it.
     compressed: bool,
 }
 
 impl RecordLimit {
-    /// What the config says.
+    /// Reads the limit from the config.
     pub(super) fn of(config: &Kafka) -> Self {
         let property = |name: &str| config.properties.get(name).map(String::as_str);
         let producer = property("message.max.bytes").and_then(|bytes| bytes.parse().ok());
@@ -64,19 +64,20 @@ impl RecordLimit {
         Self { producer: producer.unwrap_or(USUAL_RECORD), compressed: codec.is_some_and(|codec| codec != "none") }
     }
 
-    /// How many bytes a record may have for a topic that says so much of itself.
+    /// Returns how many bytes a record may have for a topic that states this limit of its own.
     pub(super) fn of_topic(self, topic: Option<u64>) -> usize {
         let topic = topic.map_or(USUAL_TOPIC, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         if self.compressed { self.producer } else { self.producer.min(topic) }
     }
 }
 
-/// How many requests at once serve a broker best that leads so many partitions; by the one that leads the most of them.
+/// Chooses how many requests in flight serve a broker best that leads so many partitions; the broker that leads the
+/// most of them decides.
 ///
-/// An idempotent producer of librdkafka has one batch of a partition under way. While the next one waits for that, and
-/// the connection would take another request, its thread does not wait but looks again and again, which takes a whole
-/// processor. So there must be fewer requests than partitions; with half as many, batches are larger as well, and each
-/// partition still has its turn every other time.
+/// An idempotent producer of librdkafka has one batch of a partition in flight. While the next batch waits for that,
+/// and the connection would take another request, its thread does not wait but looks again and again, which takes a
+/// whole processor. So there must be fewer requests than partitions; with half as many, batches are larger as well, and
+/// each partition still has its turn every other time.
 fn in_flight(leaders: &[i32]) -> usize {
     let mut led = BTreeMap::new();
     for leader in leaders {
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_fewer_requests_than_partitions() {
+    fn in_flight_stays_below_partitions() {
         assert_eq!(in_flight(&[]), 5);
         assert_eq!(in_flight(&[1]), 1);
         assert_eq!(in_flight(&[1, 1]), 1);
@@ -102,21 +103,23 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_record_is_what_all_of_them_take() {
+    fn largest_record_fits_topics_and_producer() {
         let config = |bytes: &str| {
             let properties = [("message.max.bytes".to_owned(), bytes.to_owned())].into();
             Kafka { properties, ..Kafka::default() }
         };
-        let topics =
-            Limits(vec![("max.in.flight.requests.per.connection", "2".to_owned()), ("batch.size", "5000".to_owned())]);
-        assert_eq!(Limits::default().largest_record(&Kafka::default()), USUAL_RECORD);
-        assert_eq!(Limits::default().largest_record(&config("9000000")), USUAL_RECORD);
+        let topics = TopicLimits(vec![
+            ("max.in.flight.requests.per.connection", "2".to_owned()),
+            ("batch.size", "5000".to_owned()),
+        ]);
+        assert_eq!(TopicLimits::default().largest_record(&Kafka::default()), USUAL_RECORD);
+        assert_eq!(TopicLimits::default().largest_record(&config("9000000")), USUAL_RECORD);
         assert_eq!(topics.largest_record(&config("9000000")), 5_000);
         assert_eq!(topics.largest_record(&config("2000")), 2_000);
     }
 
     #[test]
-    fn what_is_compressed_may_look_too_large_for_its_topic() {
+    fn record_limit_ignores_topic_when_compressed() {
         let limit = |properties: &[(&str, &str)]| {
             let properties = properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             RecordLimit::of(&Kafka { properties, ..Kafka::default() })

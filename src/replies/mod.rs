@@ -1,27 +1,29 @@
-//! Results out: replies, faults and dead letters, each acknowledged by the broker before its request counts as done. A
-//! caller who waits in this process has his before that.
+//! Publishing of replies, faults and dead letters. A request counts as done once the broker has acknowledged them; a
+//! caller who waits in this process gets the reply before that.
 
-mod acknowledged;
 mod address;
+mod at_least_once;
 mod counts;
 mod dead_letter;
-mod direct;
 mod directory;
-mod job;
+mod exactly_once;
 mod limits;
+mod local_reply;
 mod order;
 mod outgoing;
 mod parked;
+mod parts;
+mod publication;
 mod publisher;
 mod record;
 mod recourse;
 mod shadow;
 mod throttle;
-mod transaction;
 
 pub(crate) use address::topic_pattern;
 pub use address::{Address, AllowedTopics};
-pub use job::Parking;
 pub use order::Place;
-pub use publisher::{Ending, Publisher};
+pub use parked::Parking;
+pub use publication::Ending;
+pub use publisher::Publisher;
 pub use shadow::{Primary, ShadowAnswer, ShadowPublisher};

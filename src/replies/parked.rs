@@ -1,14 +1,25 @@
-//! A request that is put aside in a retry topic, as it came, with the headers by which it is known again.
+//! Parked requests: requests in a retry topic, as they came, with the headers by which they are known again.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::message::{Header, OwnedHeaders};
 
-use super::job::Parking;
 use super::record::with;
+use crate::config::RetryTopic;
 use crate::message::{Parked, Request};
 
-/// The headers of a request that is put aside: its own, then ours. `calls` is how often models were called for it.
+/// Retry topic in which a request is parked, and the reason.
+#[derive(Debug, Clone)]
+pub struct Parking {
+    /// The retry topic.
+    pub topic: RetryTopic,
+    /// Times that the request has failed for a passing reason, this time included.
+    pub failures: u32,
+    /// Reason as the label of a metric: `failed` or `behind`.
+    pub reason: &'static str,
+}
+
+/// Builds the headers of a parked request: its own, then ours. `calls` is how often models were called for the request.
 pub(super) fn parked_headers(request: &Request, parking: &Parking, calls: u32) -> OwnedHeaders {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let due = i64::try_from((now + parking.topic.delay).as_millis()).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! A reply or fault as a Kafka record: the headers of the wire contract, in the caller's dialect.
+//! Encoding of a reply or fault as a Kafka record: the headers of the wire contract, in the caller's dialect.
 
 use bytes::Bytes;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -7,37 +7,37 @@ use super::recourse::Form;
 use crate::callers::ReplyRecord;
 use crate::message::{Correlation, Dialect, Fault, HeadersBuilder, Outcome, Request, header};
 
-/// What a header adds to a record beside its name and its value, at most.
+/// Bytes that a header adds to a record beside its name and its value, at most.
 pub(super) const HEADER_OVERHEAD: usize = 10;
-/// As much of a fault's message stands in its short form.
+/// Bytes of a fault's message that its short form keeps.
 const SHORT_MESSAGE: usize = 256;
 
-/// The value and headers of the record that ends a request.
-pub(super) struct Record {
+/// Value and headers of the record that ends a request.
+pub(super) struct EncodedReply {
     pub(super) payload: Bytes,
     pub(super) headers: OwnedHeaders,
-    /// What both take on the broker, at most.
+    /// Bytes that both take on the broker, at most.
     pub(super) bytes: usize,
 }
 
-/// Writes the record for an outcome, in the form that this has by itself.
-pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome: &Outcome) -> Record {
+/// Encodes an outcome in its own form.
+pub(super) fn reply_record(request: &Request, correlation: &Correlation, outcome: &Outcome) -> EncodedReply {
     let form = if outcome.result.is_ok() { Form::Answer } else { Form::Fault };
     record_in(form, request, correlation, outcome)
 }
 
-/// Writes the record for an outcome in some form. The short one wants a short correlation.
-pub(super) fn record_in(form: Form, request: &Request, correlation: &Correlation, outcome: &Outcome) -> Record {
+/// Encodes an outcome in a given form. The short form wants a short correlation.
+pub(super) fn record_in(form: Form, request: &Request, correlation: &Correlation, outcome: &Outcome) -> EncodedReply {
     let (mut headers, mut bytes) = (Some(OwnedHeaders::new_with_capacity(16)), 0);
     let payload = write(form, request, correlation, outcome, |key, value| {
         bytes += key.len() + value.map_or(0, <[u8]>::len) + HEADER_OVERHEAD;
         headers = headers.take().map(|headers| headers.insert(Header { key, value }));
     });
     bytes += payload.len();
-    Record { payload, headers: headers.unwrap_or_default(), bytes }
+    EncodedReply { payload, headers: headers.unwrap_or_default(), bytes }
 }
 
-/// The same record as it would come back.
+/// Encodes an outcome as the record would be read back.
 pub(super) fn reply_for_caller(request: &Request, correlation: &Correlation, outcome: &Outcome) -> ReplyRecord {
     let mut headers = HeadersBuilder::with_capacity(512, 16);
     let form = if outcome.result.is_ok() { Form::Answer } else { Form::Fault };
@@ -89,7 +89,7 @@ fn write(
         }
     }
     if correlation.dialect == Dialect::NestJs {
-        // Without it the client goes on waiting for more of the same reply.
+        // Without this header the client goes on waiting for more of the same reply.
         put("kafka_nest-is-disposed", Some(&[0]));
     }
     if form > Form::Uncarried {
@@ -98,7 +98,7 @@ fn write(
     payload
 }
 
-/// The fault's value with no more than the beginning of its message.
+/// Encodes the fault with no more than the beginning of its message.
 fn short_body(fault: &Fault, correlation: &Correlation) -> Bytes {
     let end = fault.message.floor_char_boundary(SHORT_MESSAGE);
     let more = if end < fault.message.len() { "…" } else { "" };
@@ -120,7 +120,7 @@ mod tests {
     use crate::message::{Code, Fault, Headers, Reply, ServedBy, Source, Stage};
 
     #[test]
-    fn a_caller_who_does_not_wait_for_the_record_gets_what_it_says() {
+    fn local_reply_equals_its_record() {
         let mut headers = vec![("kafka_correlationId", &b"5f0e"[..]), ("x-user", b"\xff"), ("tracestate", b"a=b")];
         let body = Bytes::from_static(b"{\"predictions\": [1]}");
         let answer = Ok(Reply { content_type: "text/plain".to_owned(), body: body.clone() });
@@ -158,14 +158,14 @@ mod tests {
                 assert_eq!(reply.body, record.payload);
                 let of_record: Vec<_> = record.headers.iter().map(|header| (header.key, header.value)).collect();
                 assert_eq!(reply.headers.iter().collect::<Vec<_>>(), of_record);
-                // Nobody copies a model's answer.
+                // A model's answer is not copied.
                 assert_eq!(reply.body.as_ptr() == body.as_ptr(), result.is_ok());
             }
         }
     }
 
     #[test]
-    fn the_short_form_is_small_whatever_the_request_is_like() {
+    fn short_form_is_small_whatever_request_has() {
         let big = vec![b'"'; 900_000];
         for (id, topic) in [("kafka_correlationId", "kafka_replyTopic"), ("REPLY_CORRELATION_ID", "REPLY_TOPIC")] {
             let headers = [(id, &big[..]), (topic, b"a.reply"), ("kafka_replyPartition", b"1"), ("x-big", &big[..])];

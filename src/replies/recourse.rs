@@ -1,47 +1,48 @@
-//! The ladder of recovery: what to try next for an ending whose record is not taken. Pure.
+//! Ladder of recovery: the next attempt for a publication whose record was rejected. Pure.
 //!
-//! Every refusal that cannot pass leads one rung down, and the last rung is a drop that is counted and logged. So no
-//! ending goes on for ever. Trying the same again is for errors that may pass, each of which is listed by name.
+//! Every rejection that cannot pass leads one rung down, and the last rung is a drop that is counted and logged. So no
+//! publication goes on for ever. The same record is tried again only for errors that may pass, each of which is listed
+//! by name.
 
 use rdkafka::error::RDKafkaErrorCode;
 
-/// The records of an ending that are still to be tried. A rung further down is less, compared field by field in this
-/// order.
+/// Rung of the ladder: the records of a publication that are still to be tried. A rung further down is less, compared
+/// field by field in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Course {
-    /// Whether the request goes into a retry topic, in place of all below.
+    /// True if the request goes into a retry topic, in place of all below.
     pub(super) parked: bool,
-    /// Whether the reply goes to a topic that the caller has named, other than the default one.
+    /// True if the reply goes to a topic that the caller has named, other than the default one.
     pub(super) named: bool,
     /// The dead letter.
     pub(super) letter: Letter,
-    /// Whether the request, parked or as a dead letter, has to be in the partition that it was in.
+    /// True if the request, parked or as a dead letter, has to be in the partition that it was in.
     pub(super) same_partition: bool,
     /// The reply or fault.
     pub(super) reply: Form,
-    /// Whether its partition is given.
+    /// True if the partition of the reply is given.
     pub(super) partition: bool,
 }
 
-/// How much a dead letter has of its request.
+/// Share of its request that a dead letter keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Letter {
-    /// There is none any more: no form of it was taken.
+    /// No letter is left: the topic took no form of it.
     Spent,
-    /// Where it came from, and why it is dead.
+    /// Origin of the request, and the reason why it is dead.
     Bare,
-    /// Key and headers.
+    /// Key and headers of the request.
     Valueless,
-    /// All of it.
+    /// The whole request.
     Whole,
-    /// None is needed so far.
+    /// No letter is needed so far.
     Unwritten,
 }
 
-/// How much a reply says.
+/// Form of a reply, by how much it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {
-    /// There is none any more: no form of it was taken.
+    /// No reply is left: no topic took any form of it.
     Dropped,
     /// A fault whose message and correlation id are short.
     Short,
@@ -53,32 +54,32 @@ pub(super) enum Form {
     Answer,
 }
 
-/// Which record of an ending it is.
+/// Kind of a publication's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Part {
+pub(super) enum RecordKind {
     /// The dead letter.
-    Letter,
+    DeadLetter,
     /// The reply or fault, or the request if it is parked.
     Reply,
 }
 
-/// Why a record was not taken, as far as it matters for what to do.
+/// Cause of a rejection, as far as the next attempt depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// It says nothing of the record, and may be otherwise in a moment.
+    /// The cause has nothing to do with the record, and may pass in a moment.
     Passing,
-    /// The topic is not there, or this client may not write to it. For a topic of our own that is an operator's to mend.
+    /// The topic is not there, or this client may not write to it. A topic of our own is an operator's to mend.
     Topic,
     /// The topic has no such partition.
     Partition,
     /// The record is larger than it may be.
     Size,
-    /// Whatever else there is: the record will never be taken as it is.
+    /// The record will never be taken as it is, for any other cause.
     Record,
 }
 
 impl Letter {
-    /// Whether there is one to write.
+    /// Returns whether there is a letter to write.
     pub(super) fn is_written(self) -> bool {
         matches!(self, Self::Bare | Self::Valueless | Self::Whole)
     }
@@ -104,12 +105,13 @@ impl Form {
 }
 
 impl Course {
-    /// Whether nothing is left to be tried.
+    /// Returns whether nothing is left to be tried.
     pub(super) fn is_lost(&self) -> bool {
         !self.parked && self.reply == Form::Dropped && !self.letter.is_written()
     }
 
-    /// A dead letter, if there was none, and the fault to the default topic. `partition`: whether that one's is given.
+    /// Makes the request a dead letter, if it is none yet, and sends the fault to the default topic. `partition`:
+    /// whether that topic's partition is given.
     fn dead_letter(self, partition: bool) -> Self {
         let (letter, reply) = match self.letter {
             Letter::Unwritten => (Letter::Whole, self.reply.min(Form::Fault)),
@@ -118,7 +120,7 @@ impl Course {
         Self { named: false, letter, reply, partition, ..self }
     }
 
-    /// A smaller reply. After the smallest comes a dead letter, which has to do without one.
+    /// Makes the reply smaller. After the smallest comes a dead letter, which has to do without a reply.
     fn smaller_reply(self, partition: bool) -> Self {
         match (self.reply, self.named, self.letter) {
             (Form::Short | Form::Dropped, true, _) => self.dead_letter(partition),
@@ -130,29 +132,33 @@ impl Course {
     }
 }
 
-/// What to try next; None is the same again. `partition`: whether the default topic's partition would be given.
-pub(super) fn recourse(cause: Cause, part: Part, course: Course, partition: bool) -> Option<Course> {
-    let next = match (part, cause) {
+/// Chooses the next rung; None is the same again. `partition`: whether the default topic's partition would be given.
+pub(super) fn recourse(cause: Cause, kind: RecordKind, course: Course, partition: bool) -> Option<Course> {
+    let next = match (kind, cause) {
         (_, Cause::Passing) => return None,
-        // A topic that has got partitions may have them later than the requests topic, and each of its own is read.
-        (Part::Reply, Cause::Partition) if course.parked && course.same_partition => {
+        // A retry topic may get partitions later than the requests topic, and each of its own is read.
+        (RecordKind::Reply, Cause::Partition) if course.parked && course.same_partition => {
             Course { same_partition: false, ..course }
         }
-        (Part::Reply, _) if course.parked => Course { parked: false, same_partition: true, ..course },
-        (Part::Letter, Cause::Topic) => return None,
-        (Part::Letter, Cause::Partition) if course.same_partition => Course { same_partition: false, ..course },
-        (Part::Letter, _) => Course { letter: course.letter.less(), ..course },
-        (Part::Reply, Cause::Partition) if course.partition => Course { partition: false, ..course },
-        (Part::Reply, Cause::Size) => course.smaller_reply(partition),
-        (Part::Reply, Cause::Topic | Cause::Partition | Cause::Record) if course.named => course.dead_letter(partition),
-        (Part::Reply, Cause::Topic) => return None,
-        (Part::Reply, Cause::Partition | Cause::Record) => course.smaller_reply(partition),
+        (RecordKind::Reply, _) if course.parked => Course { parked: false, same_partition: true, ..course },
+        (RecordKind::DeadLetter, Cause::Topic) => return None,
+        (RecordKind::DeadLetter, Cause::Partition) if course.same_partition => {
+            Course { same_partition: false, ..course }
+        }
+        (RecordKind::DeadLetter, _) => Course { letter: course.letter.less(), ..course },
+        (RecordKind::Reply, Cause::Partition) if course.partition => Course { partition: false, ..course },
+        (RecordKind::Reply, Cause::Size) => course.smaller_reply(partition),
+        (RecordKind::Reply, Cause::Topic | Cause::Partition | Cause::Record) if course.named => {
+            course.dead_letter(partition)
+        }
+        (RecordKind::Reply, Cause::Topic) => return None,
+        (RecordKind::Reply, Cause::Partition | Cause::Record) => course.smaller_reply(partition),
     };
     Some(next)
 }
 
 impl Cause {
-    /// By librdkafka's code. An error without one, such as that of a name with a NUL in it, is of the record.
+    /// Classifies librdkafka's code. An error without one, such as that of a name with a NUL in it, is of the record.
     pub(super) fn of(code: Option<RDKafkaErrorCode>) -> Self {
         match code {
             Some(code) if may_pass(code) => Self::Passing,
@@ -180,8 +186,8 @@ fn is_of_topic(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Errors of brokers, connections, coordinators and producers. They pass, or end the whole producer, whose records go to
-/// another.
+/// Returns whether a code is an error of brokers, connections, coordinators or producers. Such errors pass, or end the
+/// whole producer, whose records go to another.
 fn may_pass(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as E;
     is_of_transaction(code)
@@ -229,7 +235,7 @@ fn may_pass(code: RDKafkaErrorCode) -> bool {
         )
 }
 
-/// Errors of a record that say nothing of the record itself: its transaction was broken off, or its producer has ended.
+/// Returns whether a code says nothing of the record itself: its transaction was aborted, or its producer has ended.
 pub(super) fn is_of_transaction(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as E;
     matches!(
@@ -262,7 +268,7 @@ mod tests {
     const FORMS: [Form; 5] = [Form::Dropped, Form::Short, Form::Uncarried, Form::Fault, Form::Answer];
     const BOTH: [bool; 2] = [false, true];
 
-    /// Every code that librdkafka has, and none.
+    /// Lists every code that librdkafka has, and none.
     fn codes() -> Vec<Option<RDKafkaErrorCode>> {
         let known = (-300..400).filter_map(|code| RDKafkaRespErr::try_from(code).ok());
         known.map(|code| Some(code.into())).chain([None]).collect()
@@ -279,32 +285,32 @@ mod tests {
         courses
     }
 
-    /// The records of a course that can be refused.
-    fn parts(course: Course) -> impl Iterator<Item = Part> {
+    /// Lists the records of a rung that can be rejected.
+    fn parts(course: Course) -> impl Iterator<Item = RecordKind> {
         let letter = !course.parked && course.letter.is_written();
         let reply = course.parked || course.reply > Form::Dropped;
-        [(letter, Part::Letter), (reply, Part::Reply)]
+        [(letter, RecordKind::DeadLetter), (reply, RecordKind::Reply)]
             .into_iter()
-            .filter_map(|(is_there, part)| is_there.then_some(part))
+            .filter_map(|(is_there, kind)| is_there.then_some(kind))
     }
 
-    /// Whether the same is tried again: the error may pass, or a topic of our own has to be mended.
-    fn is_again(cause: Cause, part: Part, course: Course) -> bool {
-        let ours = !course.parked && (part == Part::Letter || !course.named);
+    /// Returns whether the same record is tried again: the error may pass, or a topic of our own has to be mended.
+    fn is_again(cause: Cause, kind: RecordKind, course: Course) -> bool {
+        let ours = !course.parked && (kind == RecordKind::DeadLetter || !course.named);
         cause == Cause::Passing || cause == Cause::Topic && ours
     }
 
     #[test]
-    fn each_refusal_that_cannot_pass_leads_down() {
+    fn recourse_leads_down_for_each_rejection_that_cannot_pass() {
         let codes = codes();
         assert!(codes.len() > 170, "{}", codes.len());
         for code in codes {
             for course in courses() {
-                for (part, partition) in parts(course).flat_map(|part| BOTH.map(|partition| (part, partition))) {
+                for (kind, partition) in parts(course).flat_map(|kind| BOTH.map(|partition| (kind, partition))) {
                     let cause = Cause::of(code);
-                    match recourse(cause, part, course, partition) {
-                        None => assert!(is_again(cause, part, course), "{code:?} {part:?} {course:?}"),
-                        Some(next) => assert!(next < course, "{code:?} {part:?} {course:?} {next:?}"),
+                    match recourse(cause, kind, course, partition) {
+                        None => assert!(is_again(cause, kind, course), "{code:?} {kind:?} {course:?}"),
+                        Some(next) => assert!(next < course, "{code:?} {kind:?} {course:?} {next:?}"),
                     }
                 }
             }
@@ -313,7 +319,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_refused_in_whatever_order_it_comes_to_an_end(
+        fn recourse_ends_whatever_is_rejected_in_whatever_order(
             start in 0..courses().len(),
             refusals in prop::collection::vec((0..codes().len(), any::<bool>(), any::<bool>()), 200),
         ) {
@@ -321,11 +327,11 @@ mod tests {
             let mut steps = 0;
             for (code, last, partition) in refusals {
                 let parts: Vec<_> = parts(course).collect();
-                let Some(part) = (if last { parts.last() } else { parts.first() }) else {
+                let Some(kind) = (if last { parts.last() } else { parts.first() }) else {
                     prop_assert!(course.is_lost());
                     return Ok(());
                 };
-                if let Some(next) = recourse(Cause::of(codes[code]), *part, course, partition) {
+                if let Some(next) = recourse(Cause::of(codes[code]), *kind, course, partition) {
                     course = next;
                     steps += 1;
                 }
@@ -335,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rungs_of_an_answer_that_nobody_takes() {
+    fn recourse_goes_all_rungs_for_answer_that_is_always_rejected() {
         let answer = Course {
             parked: true,
             named: true,
@@ -345,8 +351,8 @@ mod tests {
             partition: true,
         };
         let mut rungs = vec![answer];
-        while let Some(part) = parts(rungs[rungs.len() - 1]).last() {
-            rungs.extend(recourse(Cause::Size, part, rungs[rungs.len() - 1], false));
+        while let Some(kind) = parts(rungs[rungs.len() - 1]).last() {
+            rungs.extend(recourse(Cause::Size, kind, rungs[rungs.len() - 1], false));
         }
         let seen: Vec<_> = rungs.iter().map(|rung| (rung.parked, rung.named, rung.letter, rung.reply)).collect();
         assert_eq!(
@@ -368,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_has_its_way_out() {
+    fn recourse_has_next_rung_for_each_cause() {
         use RDKafkaErrorCode as E;
         let plain = Course {
             parked: false,
@@ -381,28 +387,33 @@ mod tests {
         let named = Course { named: true, ..plain };
         let lettered = Course { letter: Letter::Whole, reply: Form::Fault, ..plain };
         let cases = [
-            (E::MessageSizeTooLarge, Part::Reply, plain, Some(Course { reply: Form::Fault, ..plain })),
-            (E::UnknownPartition, Part::Reply, Course { partition: true, ..plain }, Some(plain)),
-            (E::UnknownPartition, Part::Reply, named, Some(lettered)),
-            (E::UnknownTopic, Part::Reply, named, Some(lettered)),
-            (E::InvalidRecord, Part::Reply, named, Some(lettered)),
-            (E::TopicAuthorizationFailed, Part::Reply, plain, None),
-            (E::UnknownTopic, Part::Reply, Course { named: true, ..lettered }, Some(lettered)),
-            (E::UnknownTopic, Part::Letter, lettered, None),
-            (E::BrokerTransportFailure, Part::Reply, named, None),
-            (E::UnknownPartition, Part::Letter, lettered, Some(Course { same_partition: false, ..lettered })),
-            (E::MessageSizeTooLarge, Part::Letter, lettered, Some(Course { letter: Letter::Valueless, ..lettered })),
-            (E::UnknownTopic, Part::Reply, Course { parked: true, ..plain }, Some(plain)),
+            (E::MessageSizeTooLarge, RecordKind::Reply, plain, Some(Course { reply: Form::Fault, ..plain })),
+            (E::UnknownPartition, RecordKind::Reply, Course { partition: true, ..plain }, Some(plain)),
+            (E::UnknownPartition, RecordKind::Reply, named, Some(lettered)),
+            (E::UnknownTopic, RecordKind::Reply, named, Some(lettered)),
+            (E::InvalidRecord, RecordKind::Reply, named, Some(lettered)),
+            (E::TopicAuthorizationFailed, RecordKind::Reply, plain, None),
+            (E::UnknownTopic, RecordKind::Reply, Course { named: true, ..lettered }, Some(lettered)),
+            (E::UnknownTopic, RecordKind::DeadLetter, lettered, None),
+            (E::BrokerTransportFailure, RecordKind::Reply, named, None),
+            (E::UnknownPartition, RecordKind::DeadLetter, lettered, Some(Course { same_partition: false, ..lettered })),
+            (
+                E::MessageSizeTooLarge,
+                RecordKind::DeadLetter,
+                lettered,
+                Some(Course { letter: Letter::Valueless, ..lettered }),
+            ),
+            (E::UnknownTopic, RecordKind::Reply, Course { parked: true, ..plain }, Some(plain)),
             (
                 E::UnknownPartition,
-                Part::Reply,
+                RecordKind::Reply,
                 Course { parked: true, ..plain },
                 Some(Course { parked: true, same_partition: false, ..plain }),
             ),
-            (E::BrokerTransportFailure, Part::Reply, Course { parked: true, ..plain }, None),
+            (E::BrokerTransportFailure, RecordKind::Reply, Course { parked: true, ..plain }, None),
         ];
-        for (code, part, course, next) in cases {
-            assert_eq!(recourse(Cause::of(Some(code)), part, course, false), next, "{code:?} {part:?} {course:?}");
+        for (code, kind, course, next) in cases {
+            assert_eq!(recourse(Cause::of(Some(code)), kind, course, false), next, "{code:?} {kind:?} {course:?}");
         }
         assert_eq!(Cause::of(None), Cause::Record);
     }

@@ -1,4 +1,4 @@
-//! What shadow routes said, for whoever compares: records that nothing waits for, on a producer of their own.
+//! Shadow answers for comparison: records that nothing waits for, on a producer of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,57 +17,58 @@ use crate::config::Kafka;
 use crate::message::{Correlation, Fault, Outcome, Reply, Request, header};
 use crate::telemetry::{LogGate, ShadowMetrics};
 
-/// The producer's settings; `kafka.properties` win over them. What it holds is bounded, and given up after a while.
+/// Settings of the producer; `kafka.properties` win over them. Its queue is bounded, and records are given up after a
+/// while.
 const SETTINGS: &[(&str, &str)] = &[
     ("acks", "1"),
     ("message.timeout.ms", "30000"),
     ("queue.buffering.max.messages", "1000"),
     ("queue.buffering.max.kbytes", "65536"),
     ("linger.ms", "5"),
-    // As Java's clients partition.
+    // Keys choose partitions as in Java's clients.
     ("partitioner", "murmur2_random"),
 ];
 
-/// Publishes to the shadow topic whatever there is room for, and counts what became of it.
+/// Publishes to the shadow topic as far as there is room, and counts delivered and dropped records.
 pub struct ShadowPublisher {
     producer: ThreadedProducer<ShadowContext>,
     topic: String,
 }
 
-/// The answer that the caller got, as far as the shadow's is compared with it.
+/// Answer of the primary route, as far as the shadow's answer is compared with it.
 #[derive(Debug, Clone)]
 pub struct Primary {
-    /// The route that gave it, if it came to that.
+    /// Route that answered, if one was chosen.
     pub route: Option<Arc<str>>,
-    /// How long its model took, if one was called.
+    /// Time that its model took, if one was called.
     pub took: Option<Duration>,
-    /// The answer, or the fault.
+    /// The reply, or the fault.
     pub result: Result<Reply, Fault>,
 }
 
-/// What a shadow said.
+/// Answer of a shadow route.
 #[derive(Debug)]
 pub struct ShadowAnswer {
-    /// The answer, or the fault, and who made it.
+    /// The reply or fault, and the route and model that gave it.
     pub outcome: Outcome,
-    /// How long its model took, if it was called.
+    /// Time that its model took, if it was called.
     pub took: Option<Duration>,
 }
 
-/// A record on its way.
-struct Sent {
+/// Record on its way to the broker.
+struct ShadowRecord {
     failed: bool,
     metrics: Arc<ShadowMetrics>,
 }
 
-/// The producer's callbacks.
+/// Callbacks of the producer.
 struct ShadowContext {
     broker: BrokerContext,
     log: LogGate,
 }
 
 impl ShadowPublisher {
-    /// Creates the producer. It connects when there is something to say.
+    /// Creates the producer, which connects when there is a first record.
     ///
     /// # Errors
     /// When librdkafka refuses a property.
@@ -76,12 +77,12 @@ impl ShadowPublisher {
         Ok(Self { producer: cluster.client("shadows", SETTINGS, context)?, topic: config.shadow_topic.clone() })
     }
 
-    /// Hands a record over, or drops it when there is no room; whatever becomes of it is counted.
+    /// Hands a record over, or drops it when there is no room; either is counted.
     pub fn publish(&self, request: &Request, primary: &Primary, shadow: &ShadowAnswer, metrics: Arc<ShadowMetrics>) {
         let correlation = Correlation::of(request);
         let record = reply_record(request, &correlation, &shadow.outcome);
-        let headers = compared(record.headers, &correlation, primary, shadow.took, &record.payload);
-        let sent = Box::new(Sent { failed: shadow.outcome.result.is_err(), metrics });
+        let headers = comparison_headers(record.headers, &correlation, primary, shadow.took, &record.payload);
+        let sent = Box::new(ShadowRecord { failed: shadow.outcome.result.is_err(), metrics });
         let record = BaseRecord::with_opaque_to(&self.topic, sent)
             .key(&correlation.id[..])
             .payload(&record.payload[..])
@@ -100,8 +101,8 @@ impl ShadowPublisher {
     }
 }
 
-/// The headers by which the two are compared without the primary's value.
-fn compared(
+/// Adds the headers by which the two answers are compared without the primary's value.
+fn comparison_headers(
     headers: OwnedHeaders,
     correlation: &Correlation,
     primary: &Primary,
@@ -128,13 +129,13 @@ fn hash(body: &[u8]) -> String {
     format!("{:016x}", xxh3_64(body))
 }
 
-/// With three decimals, such as `12.250`.
+/// Formats a time in milliseconds with three decimals, such as `12.250`.
 fn milliseconds(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64() * 1000.0)
 }
 
 impl ShadowContext {
-    fn dropped(&self, sent: &Sent, error: &KafkaError) {
+    fn dropped(&self, sent: &ShadowRecord, error: &KafkaError) {
         sent.metrics.dropped.inc();
         if let Some(unlogged) = self.log.admit(LogGate::now()) {
             warn!(%error, unlogged, "a shadow record was not taken and is dropped");
@@ -157,9 +158,9 @@ impl ClientContext for ShadowContext {
 }
 
 impl ProducerContext for ShadowContext {
-    type DeliveryOpaque = Box<Sent>;
+    type DeliveryOpaque = Box<ShadowRecord>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<ShadowRecord>) {
         match result {
             Ok(_) if sent.failed => sent.metrics.failed.inc(),
             Ok(_) => sent.metrics.answered.inc(),
@@ -186,13 +187,13 @@ mod tests {
     }
 
     fn headers(primary: &Primary, took: Option<Duration>, value: &[u8]) -> Vec<(String, String)> {
-        let headers = compared(OwnedHeaders::new(), &correlation(), primary, took, value);
+        let headers = comparison_headers(OwnedHeaders::new(), &correlation(), primary, took, value);
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap()).into_owned();
         headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
     }
 
     #[test]
-    fn equal_values_have_equal_hashes() {
+    fn shadow_hashes_equal_values_equally() {
         let body = Bytes::from_static(b"{\"predictions\": [1]}");
         let reply = Reply { content_type: "application/json".to_owned(), body: body.clone() };
         let primary =
@@ -208,12 +209,12 @@ mod tests {
             ("latency-ms", "1000.000"),
         ];
         assert_eq!(headers, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
-        // The empty value's is XXH3's own published test vector.
+        // This hash of the empty value is XXH3's own published test vector.
         assert_eq!(super::hash(b""), "2d06800538d394c2");
     }
 
     #[test]
-    fn what_was_never_called_took_no_time() {
+    fn shadow_omits_latency_when_no_model_was_called() {
         let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "gone");
         let primary = Primary { route: None, took: None, result: Err(fault.clone()) };
         let headers = headers(&primary, None, b"x");

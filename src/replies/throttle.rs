@@ -1,34 +1,34 @@
-//! Quotas: how long brokers have our producers wait, from librdkafka's statistics.
+//! Quotas: the time for which brokers throttle our producers, from librdkafka's statistics.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::Gauge;
 use serde::Deserialize;
 
-/// Shows the longest wait of all producers of replies. Cheap to clone.
+/// Shows the longest throttle time of all producers of replies. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Throttle {
     gauge: Gauge,
-    /// Of each producer, by its number, in seconds.
+    /// Throttle time of each producer, by its number, in seconds.
     waits: Arc<Mutex<Vec<f64>>>,
 }
 
-/// The part of the statistics that is wanted here.
+/// Part of librdkafka's statistics that is used here.
 #[derive(Deserialize)]
-struct Statistics {
+struct ThrottleStatistics {
     #[serde(default)]
-    brokers: std::collections::HashMap<String, Broker>,
+    brokers: std::collections::HashMap<String, BrokerThrottle>,
 }
 
 #[derive(Deserialize)]
-struct Broker {
+struct BrokerThrottle {
     #[serde(default)]
-    throttle: Window,
+    throttle: ThrottleWindow,
 }
 
-/// Milliseconds.
+/// Throttle times in milliseconds.
 #[derive(Default, Deserialize)]
-struct Window {
+struct ThrottleWindow {
     #[serde(default)]
     max: f64,
 }
@@ -38,9 +38,9 @@ impl Throttle {
         Self { gauge, waits: Arc::default() }
     }
 
-    /// Takes in what a producer's client tells.
+    /// Takes in the statistics of one producer's client.
     pub(super) fn take(&self, producer: usize, statistics: &[u8]) {
-        let Ok(Statistics { brokers }) = serde_json::from_slice(statistics) else { return };
+        let Ok(ThrottleStatistics { brokers }) = serde_json::from_slice(statistics) else { return };
         let longest = brokers.values().map(|broker| broker.throttle.max / 1000.0).fold(0.0, f64::max);
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         if waits.len() <= producer {
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_wait_of_all_producers_shows() {
+    fn throttle_shows_longest_wait_of_all_producers() {
         let gauge = Gauge::new("throttle", "seconds").unwrap();
         let throttle = Throttle::new(gauge.clone());
         throttle.take(

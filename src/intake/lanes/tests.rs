@@ -1,32 +1,37 @@
 use std::time::Instant;
 
 use super::*;
+use crate::intake::poison_pill::QUIET;
 use crate::intake::window::Begun;
 use crate::message::{Headers, Source};
 
 const ID: LaneId = LaneId { topic: 0, partition: 0 };
 const OTHER: LaneId = LaneId { topic: 0, partition: 1 };
 
-/// One that goes on from `offset` and is in the hands of so many owners after one another by now.
-fn open(lanes: &mut Lanes, id: LaneId, offset: i64, lives: u8, trials: u8) {
-    lanes.take(id);
-    lanes.open(id, &Position { offset, lives: lives - 1, trials, reach: 2, ..Position::default() }, offset);
+/// Opens a lane that goes on from `offset`, and has had this many owners one after another, the present one included.
+fn open(lanes: &mut Lanes, id: LaneId, offset: i64, crash_count: u8, isolated_runs: u8) {
+    lanes.assign(id);
+    lanes.open(
+        id,
+        &Position { offset, crash_count: crash_count - 1, isolated_runs, reach: 2, ..Position::default() },
+        offset,
+    );
 }
 
 fn begin(lanes: &mut Lanes, id: LaneId, offset: i64) -> bool {
-    lanes.running(id, offset).is_some_and(|lane| lane.window.begin(offset, Instant::now()) == Begun::New)
+    lanes.runnable(id, offset).is_some_and(|lane| lane.window.begin(offset, Instant::now()) == Begun::New)
 }
 
 fn completion(lanes: &Lanes, id: LaneId, offset: i64) -> Completion {
     let epoch = lanes.lanes[&id].assignment.epoch;
-    Completion { claim: Claim { lane: id, epoch, offset }, bytes: 0, finished: true }
+    Completion { request: RequestPosition { lane: id, epoch, offset }, bytes: 0, finished: true }
 }
 
-fn held(offset: i64) -> Held {
+fn held(offset: i64) -> HeldRecord {
     let source = Source { topic: "requests".into(), partition: 0, offset };
     let request =
         Request { source, timestamp: None, key: None, payload: None, headers: Headers::default(), parked: None };
-    Held { request, offset, due: None, refusal: None, is_whole: true }
+    HeldRecord { request, offset, due: None, refusal: None, is_whole: true }
 }
 
 fn offsets(due: Vec<(LaneId, Position)>) -> Vec<(LaneId, i64)> {
@@ -34,12 +39,12 @@ fn offsets(due: Vec<(LaneId, Position)>) -> Vec<(LaneId, i64)> {
 }
 
 #[test]
-fn late_results_of_a_lost_lane_are_ignored() {
+fn lanes_ignore_late_results_of_lost_lane() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     begin(&mut lanes, ID, 5);
     let late = completion(&lanes, ID, 5);
-    lanes.close(ID);
+    lanes.remove(ID);
     assert!(!lanes.complete(&late));
     open(&mut lanes, ID, 5, 1, 0);
     begin(&mut lanes, ID, 5);
@@ -48,10 +53,10 @@ fn late_results_of_a_lost_lane_are_ignored() {
 }
 
 #[test]
-fn commits_what_moved_and_repeats_what_failed() {
+fn lanes_commit_changes_and_repeat_failed_commits() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
-    lanes.take(OTHER);
+    lanes.assign(OTHER);
     assert_eq!(lanes.take_commits(None, false), [], "an idle partition is never committed");
     begin(&mut lanes, ID, 5);
     assert!(lanes.complete(&completion(&lanes, ID, 5)));
@@ -63,7 +68,7 @@ fn commits_what_moved_and_repeats_what_failed() {
 }
 
 #[test]
-fn what_finishes_out_of_order_is_committed_at_once() {
+fn lanes_commit_at_once_what_finishes_out_of_order() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
@@ -74,7 +79,7 @@ fn what_finishes_out_of_order_is_committed_at_once() {
 }
 
 #[test]
-fn an_abandoned_request_holds_the_commit() {
+fn abandoned_request_holds_commit() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     begin(&mut lanes, ID, 5);
@@ -84,9 +89,9 @@ fn an_abandoned_request_holds_the_commit() {
 }
 
 #[test]
-fn nothing_runs_before_it_is_known_what_is_finished() {
+fn lane_runs_nothing_before_it_is_open() {
     let mut lanes = Lanes::default();
-    lanes.take(ID);
+    lanes.assign(ID);
     assert!(!begin(&mut lanes, ID, 5));
     lanes.hold(ID, held(5), Instant::now());
     assert_eq!(lanes.unopened(Instant::now()), [(ID, 5)]);
@@ -98,23 +103,23 @@ fn nothing_runs_before_it_is_known_what_is_finished() {
 }
 
 #[test]
-fn whoever_has_a_partition_says_so_until_it_gives_it_back() {
+fn lane_counts_its_owner_until_it_is_given_back() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 3, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
-    let lives = |lanes: &Lanes, closing| lanes.get(ID).unwrap().position(closing).unwrap().lives;
-    assert_eq!((lives(&lanes, false), lives(&lanes, true)), (3, 2));
+    let crash_count = |lanes: &Lanes, closing| lanes.get(ID).unwrap().position(closing).unwrap().crash_count;
+    assert_eq!((crash_count(&lanes, false), crash_count(&lanes, true)), (3, 2));
     for offset in 5..8 {
         assert!(lanes.complete(&completion(&lanes, ID, offset)));
     }
-    assert_eq!((lives(&lanes, false), lives(&lanes, true)), (2, 1), "the suspects have ended");
+    assert_eq!((crash_count(&lanes, false), crash_count(&lanes, true)), (2, 1), "the suspects have ended");
     open(&mut lanes, OTHER, 5, 1, 0);
     assert_eq!(lanes.take_commits(Some(&[OTHER]), false), []);
     assert_eq!(offsets(lanes.take_commits(Some(&[OTHER]), true)), [(OTHER, 5)], "it is nobody's any more");
 }
 
 #[test]
-fn what_too_many_owners_have_ended_by_runs_alone_one_after_the_other() {
+fn suspects_run_alone_one_after_another_when_too_many_owners_have_ended() {
     let now = Instant::now();
     let mut lanes = Lanes::default();
     open(&mut lanes, OTHER, 1, 1, 0);
@@ -122,17 +127,17 @@ fn what_too_many_owners_have_ended_by_runs_alone_one_after_the_other() {
     open(&mut lanes, ID, 5, 4, 0);
     lanes.hold(ID, held(5), now);
     assert!(!begin(&mut lanes, OTHER, 2) && !begin(&mut lanes, ID, 5), "nothing else begins");
-    assert_eq!(lanes.next_trial(now), None, "what is under way is waited for");
+    assert_eq!(lanes.next_isolated_run(now), None, "what is under way is waited for");
     assert!(lanes.complete(&completion(&lanes, OTHER, 1)));
     for offset in [5, 6] {
-        assert_eq!(lanes.next_trial(now), Some(ID));
-        let (trial, due) = lanes.begin_trial(ID, true).unwrap();
+        assert_eq!(lanes.next_isolated_run(now), Some(ID));
+        let (run, due) = lanes.begin_isolated_run(ID, true).unwrap();
         let (id, position) = due.last().unwrap();
-        assert_eq!((trial, *id, position.offset, position.trials), (Trial::Alone, ID, offset, 1));
+        assert_eq!((run, *id, position.offset, position.isolated_runs), (IsolatedRun::Alone, ID, offset, 1));
         let others: Vec<_> = due.iter().filter(|(id, _)| *id == OTHER).map(|(_, position)| position.offset).collect();
         assert!(offset > 5 || others == [2], "nobody is tried again for what this one may do");
         assert!(lanes.release(ID).is_some());
-        assert_eq!(lanes.tried(ID).unwrap().window.begin(offset, now), Begun::New);
+        assert_eq!(lanes.quarantined(ID).unwrap().window.begin(offset, now), Begun::New);
         assert!(!begin(&mut lanes, OTHER, 2) && !begin(&mut lanes, ID, 7));
         lanes.hold(ID, held(offset + 1), now);
         assert!(lanes.complete(&completion(&lanes, ID, offset)));
@@ -144,60 +149,60 @@ fn what_too_many_owners_have_ended_by_runs_alone_one_after_the_other() {
 }
 
 #[test]
-fn suspects_that_never_come_hold_nobody_up() {
+fn quarantine_ends_when_suspects_never_come() {
     let now = Instant::now();
     let mut lanes = Lanes::default();
     open(&mut lanes, OTHER, 1, 1, 0);
     open(&mut lanes, ID, 5, 4, 0);
-    assert_eq!(lanes.next_trial(now), None);
+    assert_eq!(lanes.next_isolated_run(now), None);
     assert!(!begin(&mut lanes, OTHER, 1));
-    assert_eq!(lanes.next_trial(now + QUIET), None);
-    assert!(begin(&mut lanes, OTHER, 1) && !lanes.has_suspects());
+    assert_eq!(lanes.next_isolated_run(now + QUIET), None);
+    assert!(begin(&mut lanes, OTHER, 1) && !lanes.has_quarantined());
 }
 
 #[test]
-fn what_nobody_survives_alone_does_not_run_again() {
+fn poison_pill_does_not_run_again() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 9, 2);
     lanes.hold(ID, held(5), Instant::now());
-    assert_eq!(lanes.begin_trial(ID, true).unwrap().0, Trial::Never);
-    lanes.revoke_trial(ID);
-    lanes.close(ID);
+    assert_eq!(lanes.begin_isolated_run(ID, true).unwrap().0, IsolatedRun::Never);
+    lanes.revoke_isolated_run(ID);
+    lanes.remove(ID);
     open(&mut lanes, OTHER, 1, 1, 0);
     assert!(begin(&mut lanes, OTHER, 1), "a lane that has gone holds nobody up");
 }
 
 #[test]
-fn what_is_given_back_gets_into_no_transaction_any_more() {
+fn closing_lane_stages_nothing_more() {
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
-    let claims = [5, 6, 7].map(|offset| completion(&lanes, ID, offset).claim);
-    assert!(lanes.stage(claims[0]));
+    let requests = [5, 6, 7].map(|offset| completion(&lanes, ID, offset).request);
+    assert!(lanes.stage(requests[0]));
     lanes.begin_closing(&[ID]);
     assert!(lanes.is_any_staged(&[ID]), "what was in one already is waited for");
-    assert!(!lanes.stage(claims[1]) && !begin(&mut lanes, ID, 8));
+    assert!(!lanes.stage(requests[1]) && !begin(&mut lanes, ID, 8));
     assert!(lanes.complete(&completion(&lanes, ID, 5)));
     assert!(!lanes.is_any_staged(&[ID]));
     let due = lanes.take_commits(Some(&[ID]), true);
     assert_eq!(offsets(due), [(ID, 6)]);
-    assert!(!lanes.stage(claims[2]), "nothing can be committed after that");
+    assert!(!lanes.stage(requests[2]), "nothing can be committed after that");
 }
 
 #[test]
-fn of_a_topic_that_is_made_anew_nothing_is_known_and_what_is_under_way_ends_by_itself() {
+fn restarted_lane_forgets_its_topic_while_requests_end_by_themselves() {
     let now = Instant::now();
     let mut lanes = Lanes::default();
     open(&mut lanes, ID, 5, 1, 0);
     (5..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
     let ends = [5, 6, 7].map(|offset| completion(&lanes, ID, offset));
     lanes.hold(ID, held(8), now);
-    lanes.begin_anew(ID);
-    assert!(!lanes.is_held(ID) && lanes.get(ID).unwrap().is_anew() && lanes.orphans() == 3);
+    lanes.restart(ID);
+    assert!(!lanes.is_held(ID) && lanes.get(ID).unwrap().was_restarted() && lanes.orphans() == 3);
     lanes.open(ID, &Position::default(), 0);
     (0..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
-    assert!(lanes.stage(ends[0].claim) && lanes.is_orphan(ends[0].claim));
-    lanes.unstage(ends[0].claim);
+    assert!(lanes.stage(ends[0].request) && lanes.is_orphan(ends[0].request));
+    lanes.unstage(ends[0].request);
     for end in &ends {
         assert!(lanes.complete(end), "it is answered");
     }
@@ -205,16 +210,16 @@ fn of_a_topic_that_is_made_anew_nothing_is_known_and_what_is_under_way_ends_by_i
 }
 
 #[test]
-fn a_record_that_is_not_due_costs_nothing_and_counts_against_nobody() {
+fn held_record_waits_until_due_without_opening_its_lane() {
     let now = Instant::now();
     let seconds = |seconds| now + Duration::from_secs(seconds);
     let due = |at, rest| Some(Due { at: seconds(at), rest: Duration::from_secs(rest) });
     let mut lanes = Lanes::default();
-    lanes.take(ID);
-    lanes.hold(ID, Held { due: due(10, 0), ..held(5) }, now);
-    lanes.hold(ID, Held { due: due(11, 0), ..held(6) }, now);
-    lanes.take(OTHER);
-    lanes.hold(OTHER, Held { due: due(1, 3), ..held(7) }, now);
+    lanes.assign(ID);
+    lanes.hold(ID, HeldRecord { due: due(10, 0), ..held(5) }, now);
+    lanes.hold(ID, HeldRecord { due: due(11, 0), ..held(6) }, now);
+    lanes.assign(OTHER);
+    lanes.hold(OTHER, HeldRecord { due: due(1, 3), ..held(7) }, now);
     assert!(!lanes.is_any_due(seconds(2)), "the other rests for a while");
     assert_eq!(lanes.unopened(seconds(2)), [], "nobody has begun either");
     assert!(lanes.is_any_due(seconds(3)));

@@ -11,7 +11,7 @@ fn offset_and_finished(window: &Window) -> (i64, Vec<i64>) {
 }
 
 #[test]
-fn commits_the_contiguous_finished_prefix_and_what_else_is_finished() {
+fn window_commits_finished_prefix_and_what_else_is_finished() {
     let now = Instant::now();
     let mut window = Window::default();
     assert_eq!(window.position(), None);
@@ -28,7 +28,7 @@ fn commits_the_contiguous_finished_prefix_and_what_else_is_finished() {
 }
 
 #[test]
-fn offsets_that_never_arrive_count_as_finished() {
+fn window_finishes_offsets_that_never_arrive() {
     let now = Instant::now();
     let mut window = Window::default();
     window.begin(5, now);
@@ -41,7 +41,7 @@ fn offsets_that_never_arrive_count_as_finished() {
 }
 
 #[test]
-fn what_is_not_under_way_is_ignored() {
+fn window_ignores_what_is_not_under_way() {
     let now = Instant::now();
     let mut window = Window::default();
     assert!(!window.finish(0));
@@ -56,7 +56,7 @@ fn what_is_not_under_way_is_ignored() {
 }
 
 #[test]
-fn what_an_earlier_owner_has_finished_is_not_run_again() {
+fn window_does_not_rerun_what_earlier_owner_finished() {
     let now = Instant::now();
     let finished = vec![false, true, false, true];
     let mut window = Window::resume(&Position { offset: 10, finished, ..Position::default() });
@@ -70,7 +70,7 @@ fn what_an_earlier_owner_has_finished_is_not_run_again() {
 }
 
 #[test]
-fn what_an_earlier_owner_left_and_never_arrives_counts_as_finished() {
+fn window_finishes_what_earlier_owner_left_when_it_never_arrives() {
     let now = Instant::now();
     let finished = vec![false, true, false, true];
     let mut window = Window::resume(&Position { offset: 10, finished, ..Position::default() });
@@ -82,7 +82,7 @@ fn what_an_earlier_owner_left_and_never_arrives_counts_as_finished() {
 }
 
 #[test]
-fn what_was_on_its_way_when_its_last_owner_committed_is_finished() {
+fn window_takes_offsets_before_position_as_finished() {
     let now = Instant::now();
     let mut window = Window::resume(&Position { offset: 10, ..Position::default() }).from_first(8);
     let begun: Vec<_> = [8, 9, 10, 9].into_iter().map(|offset| window.begin(offset, now)).collect();
@@ -91,7 +91,7 @@ fn what_was_on_its_way_when_its_last_owner_committed_is_finished() {
 }
 
 #[test]
-fn no_request_runs_too_far_ahead_of_the_first_unfinished_one() {
+fn window_stops_request_too_far_ahead() {
     let now = Instant::now();
     let mut window = Window::default();
     window.begin(0, now);
@@ -104,7 +104,7 @@ fn no_request_runs_too_far_ahead_of_the_first_unfinished_one() {
 }
 
 #[test]
-fn the_ends_in_a_transaction_count_until_it_comes_to_nothing() {
+fn window_counts_staged_ends_until_transaction_is_aborted() {
     let now = Instant::now();
     let mut window = Window::default();
     (0..4).for_each(|offset| assert_eq!(window.begin(offset, now), Begun::New));
@@ -119,9 +119,10 @@ fn the_ends_in_a_transaction_count_until_it_comes_to_nothing() {
 }
 
 proptest! {
-    /// Against the plain definition, with crashes in between: whoever comes next starts from what was last committed.
+    /// Compares a window with the plain definition, with crashes in between: the next owner starts from the last
+    /// commit.
     #[test]
-    fn never_moves_past_an_unfinished_request_nor_runs_a_finished_one_again(
+    fn window_never_passes_unfinished_request_nor_reruns_finished_one(
         start in 0i64..1000,
         gaps in prop::collection::vec(1i64..4, 1..120),
         steps in prop::collection::vec((0u8..20, any::<prop::sample::Index>()), 1..400),
@@ -129,7 +130,7 @@ proptest! {
         let now = Instant::now();
         let log: Vec<i64> = gaps.iter().scan(start, |next, gap| { *next += gap; Some(*next) }).collect();
         let end = log.last().copied().unwrap_or_default() + 1;
-        // What the world has seen answered for good, and what the broker has.
+        // Offsets that the world has seen answered for good, and the commit that the broker has.
         let mut answered = BTreeSet::new();
         let mut committed = None::<(Position, BTreeSet<i64>)>;
         let mut window = Window::default();
@@ -151,7 +152,7 @@ proptest! {
                     prop_assert!(under_way.remove(&offset) && window.finish(offset));
                     answered.insert(offset);
                 },
-                // A commit, or one whose transaction comes to nothing.
+                // A commit, or one whose transaction is aborted.
                 16..18 => if let Some(position) = window.position() {
                     let staged: Vec<i64> = under_way.iter().copied().filter(|offset| offset % 3 == 0).collect();
                     staged.iter().for_each(|offset| assert!(window.stage(*offset)));

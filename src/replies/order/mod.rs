@@ -1,8 +1,8 @@
-//! `kafka.ordering`: replies leave in the order of their requests.
+//! Order of replies (`kafka.ordering`): replies leave in the order of their requests.
 //!
-//! Models are called in parallel all the same: what is finished early waits for those of its key (or partition) that
-//! were read before it. Each request takes its [`Place`] when it is read, and keeps it until librdkafka, or the thread
-//! of the transactions, has its last record; both keep the order of what they are given.
+//! Models are called in parallel all the same: a reply that is finished early waits for those of its key (or partition)
+//! whose requests were read before its own. Each request takes its [`Place`] when it is read, and keeps it until
+//! librdkafka, or the thread of the transactions, has its last record; both keep the order of what they are given.
 
 mod partitions;
 mod place;
@@ -13,7 +13,6 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::address::Address;
-use super::job::Job;
 use crate::broker::{BrokerError, Cluster};
 use crate::config::{Kafka, Ordering};
 use crate::intake::Ticket;
@@ -25,24 +24,32 @@ pub use place::Place;
 use place::Sequencer;
 use queues::QueueId;
 
-/// The order of leaving. Cheap to clone.
+/// Order in which replies leave. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Order {
+pub(super) struct ReplyOrder {
     by: By,
     default_topic: Arc<str>,
     sequencer: Arc<Sequencer>,
     partitions: Arc<Partitions>,
 }
 
-/// Which requests have an order.
+/// Scope of the order.
 #[derive(Debug, Clone, Copy)]
 enum By {
     Key,
     Partition,
 }
 
-impl Order {
-    /// None when replies leave as they are finished. Blocks; not for the runtime's workers.
+/// Partitions for one request's reply.
+pub(super) struct OrderedPartitions {
+    /// In the topic that the reply is addressed to.
+    pub(super) partition: Option<i32>,
+    /// In the default topic, in case the reply has to go there instead.
+    pub(super) fallback: Option<i32>,
+}
+
+impl ReplyOrder {
+    /// Starts the order. None when replies leave as they are finished. Blocks; not for the runtime's workers.
     pub(super) fn start(
         config: &Kafka,
         cluster: &Arc<Cluster>,
@@ -58,31 +65,30 @@ impl Order {
         Ok(Some(Self { by, default_topic: Arc::from(config.replies_topic.as_str()), sequencer, partitions }))
     }
 
-    /// A place behind all that were taken before it. None when there is nothing to be in order with.
+    /// Takes a place behind all that were taken before it. None for a request without a key where keys have the order.
     pub(super) fn place(&self, request: &Request, ticket: &Ticket) -> Option<Place> {
         let key = match self.by {
             By::Key => xxh3_64(request.key.as_deref()?),
             By::Partition => 0,
         };
-        let (lane, epoch) = ticket.claim().assignment();
+        let (lane, epoch) = ticket.position().assignment();
         Some(self.sequencer.join(QueueId { lane, epoch, key }))
     }
 
-    /// Gives a job the partition in which its order can be seen, and waits for its turn.
-    pub(super) async fn turn(&self, job: &mut Job) {
-        let Some(place) = job.ending.place.take() else { return };
-        let request = job.ending.request.clone();
-        let partition = |count| self.partition(&request, count);
-        job.fallback_partition = self.partitions.known(&self.default_topic).and_then(partition);
-        let Address { topic, partition: named } = &job.address;
-        if named.is_none() {
-            let is_futile = || job.ending.ticket.is_revoked();
-            let count = self.partitions.count(topic, is_futile).await;
-            let partition = count.and_then(partition);
-            job.set_partition(partition);
-        }
-        place.turn().await;
-        job.ending.place = Some(place);
+    /// Chooses the partitions in which the request's order can be seen.
+    pub(super) async fn partitions(
+        &self,
+        request: &Request,
+        address: &Address,
+        is_futile: impl Fn() -> bool,
+    ) -> OrderedPartitions {
+        let partition = |count| self.partition(request, count);
+        let fallback = self.partitions.known(&self.default_topic).and_then(partition);
+        let partition = match address.partition {
+            Some(named) => Some(named),
+            None => self.partitions.count(&address.topic, is_futile).await.and_then(partition),
+        };
+        OrderedPartitions { partition, fallback }
     }
 
     fn partition(&self, request: &Request, count: i32) -> Option<i32> {

@@ -1,4 +1,4 @@
-//! Which partition of a reply topic those that leave in order go to, so that their order can be seen.
+//! Partitions of reply topics for replies that leave in order, chosen so that their order can be seen.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,31 +9,32 @@ use tracing::debug;
 
 use crate::broker::{BrokerError, Cluster};
 
-/// How long a topic counts as missing.
+/// Time for which a missing topic counts as missing without another question.
 const MISSING_FOR: Duration = Duration::from_secs(10);
-/// So many missing topics are remembered. Their names come from whoever sends requests.
+/// Most missing topics that are remembered. Their names come from any client that sends requests, so they must not fill
+/// the memory.
 const MAX_MISSING: usize = 1000;
-/// Between two questions to a broker that cannot be reached.
+/// Pause between two questions to a broker that cannot be reached.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// How many partitions topics have, as it was when each was first written to: were more added meanwhile, keys would move
-/// between two of their replies.
+/// Remembers how many partitions topics have, as it was when each was first written to: were more added meanwhile, keys
+/// would move between two of their replies.
 pub(super) struct Partitions {
     cluster: Arc<Cluster>,
-    known: Mutex<HashMap<Arc<str>, Known>>,
-    /// One question at a time.
+    known: Mutex<HashMap<Arc<str>, PartitionCount>>,
+    /// Admits one question at a time.
     asking: tokio::sync::Mutex<()>,
 }
 
-/// What was found out about a topic.
-struct Known {
+/// Partition count of a topic, as the broker last said it.
+struct PartitionCount {
     /// None when there was no such topic.
     count: Option<i32>,
     at: Instant,
 }
 
 impl Partitions {
-    /// Knows the default topic already. Blocks; not for the runtime's workers.
+    /// Starts with the count of the default topic. Blocks; not for the runtime's workers.
     pub(super) fn of_default(cluster: Arc<Cluster>, topic: &str) -> Result<Self, BrokerError> {
         let count = cluster.partitions(topic)?;
         let partitions = Self { cluster, known: Mutex::default(), asking: tokio::sync::Mutex::default() };
@@ -41,12 +42,13 @@ impl Partitions {
         Ok(partitions)
     }
 
-    /// How many a topic has, if it is known and the topic is there.
+    /// Returns the partition count of a topic, if it is known and the topic exists.
     pub(super) fn known(&self, topic: &str) -> Option<i32> {
         self.lock().get(topic)?.count
     }
 
-    /// How many a topic has. None when there is no such topic, or `is_futile` before a broker has answered.
+    /// Returns the partition count of a topic, and asks the broker for it if need be. None when there is no such topic,
+    /// or `is_futile` before a broker has answered.
     pub(super) async fn count(&self, topic: &Arc<str>, is_futile: impl Fn() -> bool) -> Option<i32> {
         if let Some(count) = self.remembered(topic) {
             return count;
@@ -59,7 +61,7 @@ impl Partitions {
             let (cluster, name) = (self.cluster.clone(), topic.clone());
             match spawn_blocking(move || cluster.partitions(&name)).await {
                 Ok(Ok(count)) => self.remember(topic.clone(), count),
-                // Without a broker the reply could not go anywhere.
+                // Without a broker the reply could not go anywhere, so it waits here.
                 Ok(Err(error)) => {
                     debug!(%topic, %error, "it is not known yet how many partitions a reply topic has");
                     tokio::time::sleep(AGAIN_AFTER).await;
@@ -81,20 +83,20 @@ impl Partitions {
         if known.len() >= MAX_MISSING {
             known.retain(|_, known| known.count.is_some());
         }
-        known.insert(topic, Known { count, at: Instant::now() });
+        known.insert(topic, PartitionCount { count, at: Instant::now() });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, PartitionCount>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The partition that Java's default partitioner, and `murmur2` of librdkafka, chooses for a key.
+/// Chooses the partition for a key as Java's default partitioner, and `murmur2` of librdkafka, do.
 pub(in crate::replies) fn partition_of(key: &[u8], count: i32) -> i32 {
     i32::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or_default() % count.max(1)
 }
 
-/// As in `org.apache.kafka.common.utils.Utils`.
+/// Hashes as `org.apache.kafka.common.utils.Utils` does.
 fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     const SEED: u32 = 0x9747_b28c;
@@ -118,8 +120,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_as_kafka_does() {
-        // Kafka's own test vectors.
+    fn murmur2_hashes_as_kafka_does() {
+        // These are Kafka's own test vectors.
         for (text, hash) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),

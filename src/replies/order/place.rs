@@ -1,4 +1,4 @@
-//! A request's place among those that leave in order.
+//! Place of a request among the replies that leave in order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -10,18 +10,18 @@ use tokio::sync::oneshot::{Sender, channel};
 
 use super::queues::{QueueId, Queues};
 
-/// All queues, and what is measured of them. Locked for moments.
+/// Queues of all places, with their metrics. Locked for moments.
 #[derive(Debug)]
 pub(super) struct Sequencer {
     queues: Mutex<Queues<Sender<()>>>,
-    /// Told whenever another may be waited for: one has come to wait, or has left.
+    /// Notified whenever another place may be waited for: one has come to wait, or has left.
     moved: Notify,
     waiting: IntGauge,
     wait: Histogram,
 }
 
-/// A request's place, from its reading until its record has left. Dropping it gives it up, however that comes about, so
-/// that nobody waits for one who is gone.
+/// Place of a request, from its reading until its record has left. Dropping the place gives it up, however that comes
+/// about, so that no reply waits for one that is gone.
 #[derive(Debug)]
 pub struct Place {
     sequencer: Arc<Sequencer>,
@@ -29,8 +29,8 @@ pub struct Place {
     number: u64,
 }
 
-/// Counts one that waits, for as long as it does.
-struct Waiting<'a>(&'a IntGauge);
+/// Counts a place among the waiting ones, for as long as it waits.
+struct WaitingGauge<'a>(&'a IntGauge);
 
 impl Sequencer {
     pub(super) fn new(waiting: IntGauge, wait: Histogram) -> Self {
@@ -49,28 +49,28 @@ impl Sequencer {
 }
 
 impl Place {
-    /// Waits until all before it have left.
-    pub(super) async fn turn(&self) {
+    /// Waits until all places before this one have left.
+    pub(in crate::replies) async fn turn(&self) {
         let Sequencer { waiting, wait, .. } = &*self.sequencer;
         let (waker, woken) = channel();
         if self.sequencer.queues().is_first(self.queue, self.number, || waker) {
             return wait.observe(0.0);
         }
         self.sequencer.moved.notify_waiters();
-        let (began, _counted) = (Instant::now(), Waiting::new(waiting));
-        // The waker goes with the place alone, which is still there.
+        let (began, _counted) = (Instant::now(), WaitingGauge::new(waiting));
+        // The waker is dropped with its place alone, which is still there.
         let _ = woken.await;
         wait.observe(began.elapsed().as_secs_f64());
     }
 }
 
 impl Place {
-    /// Completes when that may have changed of which one is waited for. It has to be asked for before looking.
+    /// Completes when the place that is waited for may have changed. Has to be called before looking.
     pub fn moved(&self) -> Notified<'_> {
         self.sequencer.moved.notified()
     }
 
-    /// Whether it is the first, and one behind it is ready to leave.
+    /// Returns whether this place is the first, and one behind it is ready to leave.
     pub fn is_waited_for(&self) -> bool {
         self.sequencer.queues().is_waited_for(self.queue, self.number)
     }
@@ -80,21 +80,21 @@ impl Drop for Place {
     fn drop(&mut self) {
         let next = self.sequencer.queues().leave(self.queue, self.number);
         match next {
-            // Whoever waited may be gone just now, and then gives its own place up.
+            // A waiting task may be gone just now, and then gives its own place up.
             Some(next) => drop(next.send(())),
             None => self.sequencer.moved.notify_waiters(),
         }
     }
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingGauge<'a> {
     fn new(gauge: &'a IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGauge<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_that_finish_early_wait_and_one_that_never_asks_for_its_turn_holds_up_nobody() {
+    async fn place_waits_for_earlier_ones_unless_they_are_dropped() {
         let sequencer = sequencer();
         let (left, mut leaving) = unbounded_channel();
         let mut models = Vec::new();
@@ -143,10 +143,10 @@ mod tests {
         }
         drop(left);
         let first = models.remove(0);
-        // The later it was read, the sooner it is answered.
+        // The later a request was read, the sooner it is answered.
         models.into_iter().rev().for_each(|answer| answer.send(()).unwrap());
         until(|| sequencer.waiting.get() == 15).await;
-        // Others are not held up.
+        // Other queues are not held up.
         sequencer.join(queue(1)).turn().await;
         assert!(leaving.is_empty());
         first.send(()).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_dropped_while_it_waits_is_passed_over() {
+    async fn place_is_passed_over_when_dropped_while_waiting() {
         let sequencer = sequencer();
         let places: Vec<_> = (0..3).map(|_| sequencer.join(queue(0))).collect();
         let [first, second, third] = <[Place; 3]>::try_from(places).unwrap();

@@ -1,34 +1,34 @@
-//! Who leaves next. Pure.
+//! Queues of places: which reply leaves next. Pure.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::intake::LaneId;
 
-/// What leaves in the order of its reading: the requests of one key, or all, of one assignment of a partition. A
-/// partition that has come back has queues of its own, so none waits for what another owner answers.
+/// Queue of replies that leave in the order of their requests: those of one key, or all, of one assignment of a
+/// partition. A partition that has come back has queues of its own, so no reply waits for one that another owner gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct QueueId {
-    /// The assignment.
+    /// Partition.
     pub(super) lane: LaneId,
-    /// Which of the lane's.
+    /// Number of its assignment.
     pub(super) epoch: u64,
-    /// The hash of the key. Two keys that share it share their queue, which is harmless.
+    /// Hash of the key. Two keys that share it share their queue, which is harmless.
     pub(super) key: u64,
 }
 
-/// All queues that are not empty. A `W` wakes who waits.
+/// Holds all queues that are not empty. A `W` wakes the task that waits for a place.
 #[derive(Debug)]
 pub(super) struct Queues<W> {
-    queues: HashMap<QueueId, VecDeque<Member<W>>>,
-    /// Numbers places in the order in which they are taken.
+    queues: HashMap<QueueId, VecDeque<QueuedPlace<W>>>,
+    /// Number of the next place; numbers rise in the order in which places are taken.
     next: u64,
 }
 
-/// One who has a place.
+/// Place in a queue.
 #[derive(Debug)]
-struct Member<W> {
+struct QueuedPlace<W> {
     number: u64,
-    /// Once it waits.
+    /// None until the place is waited for.
     waker: Option<W>,
 }
 
@@ -39,15 +39,15 @@ impl<W> Default for Queues<W> {
 }
 
 impl<W> Queues<W> {
-    /// Takes the last place of a queue; its number.
+    /// Takes the last place of a queue, and returns its number.
     pub(super) fn join(&mut self, queue: QueueId) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.queues.entry(queue).or_default().push_back(Member { number, waker: None });
+        self.queues.entry(queue).or_default().push_back(QueuedPlace { number, waker: None });
         number
     }
 
-    /// Whether a place is the first of its queue. If not, it is woken once it is.
+    /// Returns whether a place is the first of its queue. If not, the place is woken once it is.
     pub(super) fn is_first(&mut self, queue: QueueId, number: u64, waker: impl FnOnce() -> W) -> bool {
         let Some(members) = self.queues.get_mut(&queue) else { return true };
         match members.binary_search_by_key(&number, |member| member.number) {
@@ -59,14 +59,14 @@ impl<W> Queues<W> {
         }
     }
 
-    /// Whether a place is the first of its queue, and one behind it waits to be.
+    /// Returns whether a place is the first of its queue, and one behind it waits to be.
     pub(super) fn is_waited_for(&self, queue: QueueId, number: u64) -> bool {
         let Some(members) = self.queues.get(&queue) else { return false };
         let is_first = members.front().is_some_and(|first| first.number == number);
         is_first && members.iter().any(|member| member.waker.is_some())
     }
 
-    /// Gives a place up, wherever in its queue it is; whom to wake.
+    /// Gives a place up, wherever in its queue it is, and returns the place to wake.
     pub(super) fn leave(&mut self, queue: QueueId, number: u64) -> Option<W> {
         let members = self.queues.get_mut(&queue)?;
         let index = members.binary_search_by_key(&number, |member| member.number).ok()?;
@@ -93,14 +93,14 @@ mod tests {
         QueueId { lane: LaneId { topic: 0, partition: 0 }, epoch: 1, key }
     }
 
-    /// What may happen next to one of the requests.
+    /// Event of one of the requests.
     #[derive(Debug, Clone)]
     enum Event {
-        /// One of this key is read.
+        /// A request of this key is read.
         Read(u64),
-        /// One of those under way is answered, and leaves when its turn has come.
+        /// A request under way is answered, and leaves when its turn has come.
         Answered(prop::sample::Index),
-        /// One of those under way or waiting is dropped: a panic, a lane that is gone.
+        /// A request under way or waiting is dropped: a panic, a lane that is gone.
         Dropped(prop::sample::Index),
     }
 
@@ -113,11 +113,11 @@ mod tests {
         prop::collection::vec(event, 0..200)
     }
 
-    /// Requests, and who has left in which order.
+    /// Requests, and the order in which they have left.
     #[derive(Default)]
     struct World {
         queues: Queues<(u64, u64)>,
-        /// By key and number.
+        /// Requests by key and number.
         under_way: BTreeSet<(u64, u64)>,
         waiting: BTreeSet<(u64, u64)>,
         left: Vec<(u64, u64)>,
@@ -171,13 +171,14 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever ends when, each key's requests leave in their order, none waits without need, and all leave.
+        /// Replies of one key leave in the order of their requests, in whatever order these end; none waits without
+        /// need, and all leave.
         #[test]
-        fn none_overtakes_and_none_waits_for_ever(events in events()) {
+        fn queues_keep_order_and_let_all_leave(events in events()) {
             let mut world = World::default();
             for event in events {
                 world.run(event);
-                // Whoever waits does so for one that is under way.
+                // A waiting request waits for one that is under way.
                 for (key, number) in &world.waiting {
                     prop_assert!(world.under_way.iter().any(|(other, before)| other == key && before < number));
                 }
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_holds_up_no_other() {
+    fn queue_holds_up_no_other() {
         let mut queues = Queues::<()>::default();
         let (slow, second) = (queues.join(queue(1)), queues.join(queue(1)));
         let mut is_first = |queue, number| queues.is_first(queue, number, || ());

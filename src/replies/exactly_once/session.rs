@@ -1,4 +1,4 @@
-//! One transactional producer, from its introduction to the coordinator to the error that ends it.
+//! Session: one transactional producer, from its introduction to the coordinator to the error that ends it.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,61 +12,73 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext,
 
 use tracing::debug;
 
-use super::batch::{Refusal, Slot};
 use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
 use crate::config::Kafka;
-use crate::intake::Staged;
-use crate::replies::limits::Limits;
+use crate::intake::StagedOffsets;
+use crate::replies::limits::TopicLimits;
+use crate::replies::recourse::RecordKind;
 use crate::replies::throttle::Throttle;
 
-/// How long one attempt of a step may take. After it the process may have been told to end.
+/// Time that one attempt of a step may take. After it the process may have been told to end.
 const TRY: Duration = Duration::from_secs(5);
-/// How often it is looked whether the broker has all records.
+/// Interval at which a flush looks whether the broker has all records.
 const LOOK: Duration = Duration::from_micros(500);
-/// How long a step is tried again. After that another producer of the same name finds out.
+/// Time for which a step is tried again. After that another producer of the same name finds out the outcome.
 const PERSIST: Duration = Duration::from_secs(30);
 
-/// After this long without a word librdkafka is stuck in a step. The coordinator has given the transaction up by then.
+/// Silence of librdkafka after which a step is stuck. The coordinator has given the transaction up by then.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// How long the coordinator waits for a transaction's end, in milliseconds, as the property has it; and which part of it
-/// is left to the records, so that what takes longer is given up before that.
+/// Time that the coordinator waits for a transaction's end, in milliseconds, as the property has it.
 const TIMEOUT: (&str, &str) = ("transaction.timeout.ms", "10000");
+/// Part of that time which is left to the records, so that a transaction which takes longer is aborted before that.
 const FOR_RECORDS: f64 = 0.7;
-/// So long at least a transaction has for its records after the one before it is over.
+/// Least time for the records of a transaction after the one before it is over.
 const AT_LEAST: Duration = Duration::from_secs(2);
-/// When nothing is written for this long, the partition may be away, or what became of an earlier transaction of the same
-/// producer may not be written down yet.
+/// Time without a written record after which a flush is late: the partition may be away, or the outcome of an earlier
+/// transaction of the same producer may not be written down yet.
 const STANDSTILL: Duration = Duration::from_secs(4);
-/// How long the records under way may hold up an abort.
+/// Time for which the records under way may hold up an abort.
 const ABORT: Duration = Duration::from_secs(5);
-/// How often what waits is thrown away meanwhile.
+/// Interval at which queued records are thrown away during an abort.
 const PURGE: Duration = Duration::from_millis(100);
 
-/// The producer's settings; `kafka.properties` win over them.
+/// Settings of the producer; `kafka.properties` win over them.
 const SETTINGS: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // So long may a transaction of a process that is gone hold up readers of committed records, unless it comes back.
+    // A transaction of a process that is gone may hold up readers of committed records so long, unless the process
+    // comes back.
     TIMEOUT,
-    // Records leave at once, so that whoever reads uncommitted has them.
+    // Records leave at once, so that readers of uncommitted records have them.
     ("linger.ms", "0"),
     ("sticky.partitioning.linger.ms", "0"),
-    // As Java's clients partition.
+    // Keys choose partitions as in Java's clients.
     ("partitioner", "murmur2_random"),
 ];
 
-/// While one gathers and another is at its commit, the broker still writes down what became of the third's, and would
-/// have its next transaction wait.
+/// Sessions that take turns. While one gathers and another commits, the broker still writes down the outcome of the
+/// third's transaction, and would have its next transaction wait.
 pub(super) const SESSIONS: usize = 3;
-/// With those that take the place of others, which wait until the brokers have written down what became of their last.
+/// Most sessions, with the spare ones: a replaced session waits until the brokers have written down the outcome of its
+/// last transaction.
 pub(super) const MAX_SESSIONS: usize = 6;
 
-/// Makes sessions, by the instance's name and their index.
-pub(super) struct Maker {
+/// Record of a transaction: the index of its publication, and which of the publication's records it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RecordId {
+    pub(super) publication: usize,
+    pub(super) kind: RecordKind,
+}
+
+/// Record that was not taken, and why.
+pub(super) type RejectedRecord = (RecordId, KafkaError);
+
+/// Opens sessions, by the instance's name and their index.
+pub(super) struct SessionFactory {
     cluster: Arc<Cluster>,
     identity: Identity,
-    limits: Limits,
+    limits: TopicLimits,
     throttle: Throttle,
     for_records: Duration,
 }
@@ -78,41 +90,55 @@ pub(super) struct Session {
     producer: Arc<BaseProducer<SessionContext>>,
 }
 
-/// Why a step did not succeed.
+/// Error of a step.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum StepError {
     /// The transaction has to be aborted; the session goes on.
-    Transaction(KafkaError),
-    /// The session is of no use any more. Whether a commit took place is not known.
-    Session(KafkaError),
+    Abortable(KafkaError),
+    /// The session is lost. Whether a commit took place is not known.
+    Fatal(KafkaError),
 }
 
-/// What became of the records of a transaction.
+/// Outcome of flushing the records of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
-    /// The broker has all of them.
-    All,
-    /// One was refused.
-    Refused,
-    /// Not all were there in time.
+pub(super) enum FlushOutcome {
+    /// The broker has all records.
+    Complete,
+    /// A record was rejected.
+    Rejected,
+    /// Not all records were written in time.
     Late,
 }
 
-/// The producer's callbacks.
+/// Callbacks of the producer.
 pub(super) struct SessionContext {
     broker: BrokerContext,
-    /// The records of the transaction that the broker did not take.
-    refused: Mutex<Vec<Refusal>>,
+    /// Records of the transaction that the broker did not take.
+    refused: Mutex<Vec<RejectedRecord>>,
     index: usize,
     throttle: Throttle,
 }
 
-impl Maker {
+impl RecordId {
+    /// Packs the id into the number that travels with the record through librdkafka.
+    pub(super) fn opaque(self) -> usize {
+        self.publication << 1 | usize::from(self.kind == RecordKind::DeadLetter)
+    }
+
+    pub(super) fn from_opaque(opaque: usize) -> Self {
+        Self {
+            publication: opaque >> 1,
+            kind: if opaque & 1 == 1 { RecordKind::DeadLetter } else { RecordKind::Reply },
+        }
+    }
+}
+
+impl SessionFactory {
     pub(super) fn new(
         config: &Kafka,
         cluster: Arc<Cluster>,
         identity: Identity,
-        limits: Limits,
+        limits: TopicLimits,
         throttle: Throttle,
     ) -> Self {
         let timeout = config.properties.get(TIMEOUT.0).map_or(TIMEOUT.1, String::as_str);
@@ -120,13 +146,13 @@ impl Maker {
         Self { cluster, identity, limits, throttle, for_records: timeout.mul_f64(FOR_RECORDS) }
     }
 
-    /// Whose transactions these are, for a person.
+    /// Names the instance whose transactions these are, for a person.
     pub(super) fn name(&self) -> &str {
         self.identity.name()
     }
 
-    /// Introduces a producer to the coordinator, which decides what an earlier one of this name has left open, and takes
-    /// nothing from that one any more.
+    /// Introduces a producer to the coordinator, which decides the transaction that an earlier producer of this name
+    /// has left open, and takes nothing from that one any more (fencing).
     pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
         let throttle = self.throttle.clone();
         let context = |broker: BrokerContext| SessionContext {
@@ -141,7 +167,7 @@ impl Maker {
         let producer: BaseProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
         let session = Session { index, for_records: self.for_records, producer: Arc::new(producer) };
         let opened = persist(&session.producer, |producer| producer.init_transactions(TRY));
-        opened.map_err(|broken| BrokerError::Transactions { source: broken.into_error() })?;
+        opened.map_err(|error| BrokerError::Transactions { source: error.into_error() })?;
         Ok(session)
     }
 }
@@ -155,82 +181,82 @@ impl Session {
         &self.producer
     }
 
-    /// Takes in what librdkafka has to say. Only whoever has the session does: another beside would take from a step of
-    /// the transaction what that waits for.
+    /// Takes in librdkafka's events. Only the owner of the session does: another thread beside it would take from a
+    /// step of the transaction the event that the step waits for.
     pub(super) fn poll(&self) {
         self.producer.poll(Duration::ZERO);
     }
 
-    pub(super) fn begin(&self) -> Result<(), Broken> {
+    pub(super) fn begin(&self) -> Result<(), StepError> {
         self.take_refused();
         self.producer.begin_transaction().map_err(classify)
     }
 
     /// Waits until the broker has all records of a transaction that began then, or until that is not to be expected in
     /// time any more.
-    pub(super) fn flush(&self, began: Instant) -> Written {
-        // The library's own way looks ten times a second. To be polled for less than a millisecond it takes as "do not
-        // wait", again and again until the time is over, so the thread sleeps instead.
+    pub(super) fn flush(&self, began: Instant) -> FlushOutcome {
+        // The library's own flush looks ten times a second. A poll for less than a millisecond does not wait in
+        // librdkafka and would spin until the time is over, so the thread sleeps instead.
         let until = (began + self.for_records).max(Instant::now() + AT_LEAST);
         let (mut left, mut progress) = (self.producer.in_flight_count(), Instant::now());
         loop {
             self.poll();
             let now_left = self.producer.in_flight_count();
             if self.has_refused() {
-                return Written::Refused;
+                return FlushOutcome::Rejected;
             }
             if now_left == 0 {
-                return Written::All;
+                return FlushOutcome::Complete;
             }
             if now_left != left {
                 (left, progress) = (now_left, Instant::now());
             } else if progress.elapsed() > STANDSTILL || Instant::now() > until {
-                return Written::Late;
+                return FlushOutcome::Late;
             } else {
                 thread::sleep(LOOK);
             }
         }
     }
 
-    /// The same without waiting; None while they are under way. How long nothing is written does not matter here.
-    pub(super) fn written(&self, began: Instant) -> Option<Written> {
+    /// Returns the same without waiting; None while records are under way. A standstill does not matter here.
+    pub(super) fn written(&self, began: Instant) -> Option<FlushOutcome> {
         self.poll();
         if self.has_refused() {
-            Some(Written::Refused)
+            Some(FlushOutcome::Rejected)
         } else if self.producer.in_flight_count() == 0 {
-            Some(Written::All)
+            Some(FlushOutcome::Complete)
         } else {
-            (began.elapsed() > self.for_records).then_some(Written::Late)
+            (began.elapsed() > self.for_records).then_some(FlushOutcome::Late)
         }
     }
 
-    /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever time
-    /// it is given (its issues 5456 and 5511), so another thread waits for it: one that is stuck is left behind, and its
-    /// client with it, until a broker comes or goes. What it may still send then has been fenced.
-    pub(super) fn add_offsets(&self, staged: Staged) -> Result<(), Broken> {
-        let (tell, told) = channel();
+    /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever
+    /// time it is given (its issues 5456 and 5511), so another thread waits for it: one that is stuck is left behind,
+    /// and its client with it, until a broker comes or goes. The requests that it may still send then have been fenced.
+    pub(super) fn add_offsets(&self, staged: StagedOffsets) -> Result<(), StepError> {
+        let (sender, result) = channel();
         let producer = self.producer.clone();
         let add = move || {
-            let Staged { offsets, group } = staged;
+            let StagedOffsets { offsets, group } = staged;
             let added = persist(&producer, |producer| producer.send_offsets_to_transaction(&offsets, &group, TRY));
-            // Nobody listens any more when it took too long.
-            let _ = tell.send(added);
+            // The receiver is gone when the step took too long.
+            let _ = sender.send(added);
         };
-        let stuck = || Broken::Session(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
+        let stuck = || StepError::Fatal(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
         thread::Builder::new().name("offsets".to_owned()).spawn(add).map_err(|_| stuck())?;
-        told.recv_timeout(STUCK).unwrap_or_else(|_| Err(stuck()))
+        result.recv_timeout(STUCK).unwrap_or_else(|_| Err(stuck()))
     }
 
-    pub(super) fn commit(&self) -> Result<(), Broken> {
+    pub(super) fn commit(&self) -> Result<(), StepError> {
         persist(&self.producer, |producer| producer.commit_transaction(TRY))
     }
 
-    pub(super) fn abort(&self) -> Result<(), Broken> {
-        // librdkafka waits for the records under way, and leaves it to us to take in what became of them.
+    pub(super) fn abort(&self) -> Result<(), StepError> {
+        // librdkafka waits for the records under way, and leaves it to us to take in their outcomes.
         let (began, mut purged) = (Instant::now(), None::<Instant>);
         while self.producer.in_flight_count() > 0 {
             if began.elapsed() > ABORT {
-                return Err(Broken::Session(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+                return Err(StepError::Fatal(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
             }
             if purged.is_none_or(|purged| purged.elapsed() > PURGE) {
                 self.producer.purge(PurgeConfig::default().queue());
@@ -242,9 +268,9 @@ impl Session {
         persist(&self.producer, |producer| producer.abort_transaction(TRY))
     }
 
-    /// Leaves a transaction as it is to the next producer of this name, which has it aborted. Comes back with the records
-    /// that were not written, as far as is known.
-    pub(super) fn leave(self) -> Vec<Refusal> {
+    /// Leaves a transaction as it is to the next producer of this name, which has it aborted. Returns the records that
+    /// were not written, as far as is known.
+    pub(super) fn leave(self) -> Vec<RejectedRecord> {
         self.producer.purge(PurgeConfig::default().queue().inflight());
         let began = Instant::now();
         while self.producer.in_flight_count() > 0 && began.elapsed() < PURGE {
@@ -257,7 +283,8 @@ impl Session {
         refused
     }
 
-    /// Drops it beside: librdkafka may wait for brokers that are away, and the next of its name must not.
+    /// Drops the session on a thread of its own: librdkafka may wait for brokers that are away, and the next session of
+    /// its name must not.
     pub(super) fn discard(self) {
         let dropped = thread::Builder::new().name("discarded".to_owned()).spawn(move || drop(self));
         if let Err(error) = dropped {
@@ -265,8 +292,8 @@ impl Session {
         }
     }
 
-    /// The records of the transaction that the broker did not take.
-    pub(super) fn take_refused(&self) -> Vec<Refusal> {
+    /// Takes the records of the transaction that the broker did not take.
+    pub(super) fn take_refused(&self) -> Vec<RejectedRecord> {
         std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -275,20 +302,20 @@ impl Session {
     }
 }
 
-impl Broken {
+impl StepError {
     pub(super) fn into_error(self) -> KafkaError {
         match self {
-            Self::Transaction(error) | Self::Session(error) => error,
+            Self::Abortable(error) | Self::Fatal(error) => error,
         }
     }
 
     pub(super) fn error(&self) -> &KafkaError {
         match self {
-            Self::Transaction(error) | Self::Session(error) => error,
+            Self::Abortable(error) | Self::Fatal(error) => error,
         }
     }
 
-    /// Whether another producer of the same name has taken over, or the coordinator has given this one up.
+    /// Returns whether another producer of the same name has taken over, or the coordinator has given this one up.
     pub(super) fn is_fenced(&self) -> bool {
         matches!(
             self.error().rdkafka_error_code(),
@@ -296,9 +323,9 @@ impl Broken {
         )
     }
 
-    /// Whether librdkafka never came back from a step.
+    /// Returns whether librdkafka never came back from a step.
     pub(super) fn is_stuck(&self) -> bool {
-        matches!(self, Self::Session(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))
+        matches!(self, Self::Fatal(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)))
     }
 }
 
@@ -306,7 +333,7 @@ impl Broken {
 fn persist(
     producer: &BaseProducer<SessionContext>,
     step: impl Fn(&BaseProducer<SessionContext>) -> Result<(), KafkaError>,
-) -> Result<(), Broken> {
+) -> Result<(), StepError> {
     let until = Instant::now() + PERSIST;
     loop {
         let Err(error) = step(producer) else { return Ok(()) };
@@ -323,10 +350,12 @@ fn is_for_want_of_time(error: &KafkaError) -> bool {
     }
 }
 
-fn classify(error: KafkaError) -> Broken {
+fn classify(error: KafkaError) -> StepError {
     match &error {
-        KafkaError::Transaction(cause) if cause.txn_requires_abort() && !cause.is_fatal() => Broken::Transaction(error),
-        _ => Broken::Session(error),
+        KafkaError::Transaction(cause) if cause.txn_requires_abort() && !cause.is_fatal() => {
+            StepError::Abortable(error)
+        }
+        _ => StepError::Fatal(error),
     }
 }
 
@@ -352,7 +381,7 @@ impl ProducerContext for SessionContext {
         match result {
             Ok(_) => self.broker.health().answered(),
             Err((error, _)) => {
-                let refused = (Slot::from_opaque(opaque), error.clone());
+                let refused = (RecordId::from_opaque(opaque), error.clone());
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
             }
         }

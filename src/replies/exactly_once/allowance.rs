@@ -1,15 +1,16 @@
-//! How many bytes one transaction may have, by what the broker has lately taken in time. Pure.
+//! Size limit of transactions, adapted to what the broker has lately written in time. Pure.
 
 use std::time::Duration;
 
-/// As much as is tried at first, and as much as any transaction may have.
+/// Bytes of the first transaction.
 const START: usize = 4 << 20;
+/// Most bytes that any transaction may have.
 const MOST: usize = 64 << 20;
-/// A full transaction should be written in this time: far less than what the coordinator gives it, since another may be
-/// under way beside it, and most of all since what is not in time is written in vain.
+/// Time in which a full transaction should be written. It is far less than what the coordinator gives a transaction,
+/// since another may be under way beside it, and most of all since a transaction that is late is written in vain.
 const TARGET: Duration = Duration::from_secs(1);
 
-/// How many bytes one transaction may have. One job always may be in it.
+/// Adapts how many bytes one transaction may have. One publication may always be in it.
 #[derive(Debug)]
 pub(super) struct Allowance {
     bytes: usize,
@@ -22,15 +23,16 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// From so many bytes on a transaction takes nothing more.
+    /// Returns the bytes from which on a transaction takes nothing more.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// So many bytes were written in that time.
+    /// Takes in that this many bytes were written in this time.
     pub(super) fn written(&mut self, bytes: usize, took: Duration) {
         if took > TARGET && bytes >= self.bytes / 2 {
-            // What would have been in time; no less than half, since much else may have taken that time.
+            // The limit falls to what would have been in time, but by no more than half, since much else may have taken
+            // that time.
             let in_time = (bytes as f64 * TARGET.as_secs_f64() / took.as_secs_f64()) as usize;
             self.bytes = in_time.max(self.bytes / 2).clamp(1, MOST);
         } else if took < TARGET / 2 && bytes >= self.bytes {
@@ -38,7 +40,7 @@ impl Allowance {
         }
     }
 
-    /// So many bytes were not written in time.
+    /// Takes in that this many bytes were not written in time.
     pub(super) fn late(&mut self, bytes: usize) {
         self.bytes = (self.bytes.min(bytes) / 2).max(1);
     }
@@ -50,32 +52,33 @@ mod tests {
 
     use super::*;
 
-    /// What the coordinator gives a transaction.
+    /// Time that the coordinator gives a transaction.
     const PATIENCE: Duration = Duration::from_secs(7);
 
-    /// Gathers jobs of that size as a transaction does.
-    fn gathered(allowance: &Allowance, job: usize, waiting: usize) -> usize {
-        let mut bytes = job;
+    /// Gathers publications of that size as a transaction does.
+    fn gathered(allowance: &Allowance, publication: usize, waiting: usize) -> usize {
+        let mut bytes = publication;
         while bytes < allowance.bytes() && bytes < waiting {
-            bytes += job;
+            bytes += publication;
         }
         bytes
     }
 
     proptest! {
-        /// A link is slow from the first or becomes slow, and two transactions share it: all is written in the end.
+        /// Simulates a link that is slow from the first or becomes slow, and that two transactions share: all is
+        /// written in the end.
         #[test]
-        fn whatever_the_link_takes_a_backlog_drains(
+        fn allowance_drains_backlog_whatever_link_takes(
             bytes_per_second in 20_000_usize..2_000_000_000,
-            job in 100_usize..1_000_000,
+            publication in 100_usize..1_000_000,
             before in 1_usize..MOST,
         ) {
-            // One job has to be written in time.
-            prop_assume!(job * 2 < bytes_per_second * 6);
+            // One publication has to be written in time.
+            prop_assume!(publication * 2 < bytes_per_second * 6);
             let mut allowance = Allowance { bytes: before };
             let (mut late, mut time, mut written) = (0, 0.0, 0);
             for _ in 0..400 {
-                let bytes = gathered(&allowance, job, usize::MAX);
+                let bytes = gathered(&allowance, publication, usize::MAX);
                 let took = Duration::from_secs_f64(bytes as f64 * 2.0 / bytes_per_second as f64);
                 if took > PATIENCE {
                     allowance.late(bytes);
@@ -91,7 +94,7 @@ mod tests {
         }
 
         #[test]
-        fn it_is_never_nothing_and_never_without_bounds(
+        fn allowance_stays_within_bounds(
             steps in prop::collection::vec((any::<bool>(), 1_usize..100_000_000, 0_u64..100_000), 0..200),
         ) {
             let mut allowance = Allowance::default();
@@ -103,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn it_halves_down_to_one_job_and_grows_again() {
+    fn allowance_halves_down_to_one_publication_and_grows_again() {
         let mut allowance = Allowance::default();
         (0..30).for_each(|_| allowance.late(allowance.bytes()));
         assert_eq!(allowance.bytes(), 1);
         (0..30).for_each(|_| allowance.written(allowance.bytes(), Duration::from_millis(20)));
         assert_eq!(allowance.bytes(), MOST);
-        // What was small anyway says nothing.
+        // A transaction that was small anyway says nothing.
         allowance.written(1_000, Duration::from_secs(5));
         assert_eq!(allowance.bytes(), MOST);
         allowance.written(MOST, Duration::from_secs(4));

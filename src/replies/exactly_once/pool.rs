@@ -1,4 +1,4 @@
-//! The sessions: those at rest, and those that are being made beside.
+//! Pool of sessions: those at rest, and those that are being opened in the background.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::session::{MAX_SESSIONS, Maker, SESSIONS, Session};
+use super::session::{MAX_SESSIONS, SESSIONS, Session, SessionFactory};
 use crate::telemetry::Flow;
 
-/// Between two attempts to make a session.
+/// Pause between two attempts to open a session.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// When the making of a session takes this long, another takes its place: the coordinator may have to wait for a broker
-/// that is away until it has written down what became of the one before.
+/// Time that the opening of a session may take before a spare session takes its place: the coordinator may wait for a
+/// broker that is away until it has written down the outcome of the transaction before.
 const SPARE_AFTER: Duration = Duration::from_secs(1);
 
-/// All sessions that are not at work.
-pub(super) struct Pool {
-    maker: Arc<Maker>,
-    /// The longest first: the broker may still write down what became of their transactions.
+/// Sessions that are not at work.
+pub(super) struct SessionPool {
+    factory: Arc<SessionFactory>,
+    /// Resting sessions, the longest first: the broker may still write down the outcomes of their transactions.
     resting: VecDeque<Session>,
-    /// By their index, since when.
+    /// Sessions that are being opened, by their index, and since when.
     opening: BTreeMap<usize, Instant>,
     opened: Receiver<Session>,
     opener: Sender<Session>,
@@ -31,13 +31,13 @@ pub(super) struct Pool {
     flow: Flow,
 }
 
-impl Pool {
-    pub(super) fn new(maker: Arc<Maker>, opened: Vec<Session>, stop: Arc<AtomicBool>, flow: Flow) -> Self {
+impl SessionPool {
+    pub(super) fn new(factory: Arc<SessionFactory>, opened: Vec<Session>, stop: Arc<AtomicBool>, flow: Flow) -> Self {
         let (opener, receiver) = channel();
-        Self { maker, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, flow }
+        Self { factory, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, flow }
     }
 
-    /// One that is at rest. Those of these indices are at work.
+    /// Takes a session that is at rest. The sessions of these indices are at work.
     pub(super) fn take(&mut self, busy: &[Option<usize>]) -> Option<Session> {
         while let Ok(session) = self.opened.try_recv() {
             self.admit(session);
@@ -45,35 +45,36 @@ impl Pool {
         for index in 0..SESSIONS {
             self.open(index, busy);
         }
+        // One spare at a time, once each session that is being opened is slow.
         if self.resting.is_empty() && self.opening.values().all(|since| since.elapsed() > SPARE_AFTER) {
             (SESSIONS..MAX_SESSIONS).find(|index| self.open(*index, busy));
         }
         self.resting.pop_front()
     }
 
-    /// Waits for one that is being made.
+    /// Waits for a session that is being opened.
     pub(super) fn wait(&mut self, timeout: Duration) {
         if let Ok(session) = self.opened.recv_timeout(timeout) {
             self.admit(session);
         }
     }
 
-    /// Puts one back.
+    /// Puts a session back.
     pub(super) fn rest(&mut self, session: Session) {
         self.resting.push_back(session);
     }
 
-    /// Takes in what librdkafka has to say to those at rest.
+    /// Takes in librdkafka's events for the sessions at rest.
     pub(super) fn poll(&self) {
         self.resting.iter().for_each(Session::poll);
     }
 
-    /// Drops all that are at rest.
+    /// Drops all sessions at rest.
     pub(super) fn clear(&mut self) {
         self.resting.drain(..).for_each(Session::discard);
     }
 
-    /// Drops all, and waits for those that are being made, unless it is over before.
+    /// Drops all sessions, and waits for those that are being opened, unless the process ends before.
     pub(super) fn end(&mut self) {
         while !self.opening.is_empty() && !self.stop.load(Ordering::Acquire) {
             self.wait(AGAIN_AFTER);
@@ -86,17 +87,17 @@ impl Pool {
         self.resting.push_back(session);
     }
 
-    /// Has one made, if it is not there in any way. Whether it was not.
+    /// Begins to open a session, if it neither rests, works nor is being opened. Returns whether it did.
     fn open(&mut self, index: usize, busy: &[Option<usize>]) -> bool {
         let rests = self.resting.iter().any(|session| session.index() == index);
         if rests || busy.contains(&Some(index)) || self.opening.contains_key(&index) {
             return false;
         }
-        let (maker, opener) = (self.maker.clone(), self.opener.clone());
+        let (factory, opener) = (self.factory.clone(), self.opener.clone());
         let (stop, flow) = (self.stop.clone(), self.flow.clone());
         let make = move || loop {
-            match maker.open(index) {
-                // When it is over nobody wants it any more.
+            match factory.open(index) {
+                // The receiver is gone once the loop has ended, and then the session is of no use.
                 Ok(session) => return drop(opener.send(session)),
                 Err(error) => {
                     flow.failed(&error);
@@ -108,7 +109,7 @@ impl Pool {
             }
             thread::sleep(AGAIN_AFTER);
         };
-        // Without a thread it is tried again when the next is wanted.
+        // Without a thread the session is opened when the next one is wanted.
         if thread::Builder::new().name(format!("session {index}")).spawn(make).is_ok() {
             self.opening.insert(index, Instant::now());
         }

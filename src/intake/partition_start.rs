@@ -1,86 +1,102 @@
-//! A partition that has come goes on from where its last owner committed.
+//! Start of a partition that has come: reading goes on from where its last owner committed.
 //!
-//! Its first record waits until that is known, and until it is committed that it has one more owner. So a request that is
-//! the end of each of its owners is found out: see [`caution`](super::caution). What is committed is believed only if it is
-//! of the topic that is there now: of one that was made anew, every request is read.
+//! The partition's first record waits until that commit is known, and until it is committed that the partition has one
+//! more owner. So a request that is the end of each of its owners is found out: see
+//! [`poison_pill`](super::poison_pill). A commit is believed only if it is of the topic that is there now: of a topic
+//! that was made anew, every request is read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use super::Refusal;
-use super::caution::{Caution, Trial};
-use super::lanes::{Held, Lane};
-use super::poller::Poller;
+use super::context::IntakeContext;
+use super::lanes::{HeldRecord, Lane};
+use super::poison_pill::{CrashHistory, IsolatedRun};
 use super::position::Position;
-use super::ticket::{LaneId, Ticket};
-use super::window::Begun;
+use super::ticket::{LaneId, REQUESTS};
+use super::topics::Topics;
 use crate::broker::TopicId;
 
-/// How long the broker is waited for. Polling stands still meanwhile.
+/// Longest wait for the broker's answer. Polling stands still meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a record is waited for that is read again. It may be gone.
+/// Longest wait for a record that is read again. The record may be gone, so its lane must not wait for ever.
 const LONGEST_REREAD: Duration = Duration::from_secs(30);
-/// Between two attempts.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The same of what nobody waits for.
+/// Longest wait for the answer to a check of commits. No record waits for a check, so polling stands still for less.
 const CHECK_PATIENCE: Duration = Duration::from_millis(500);
+/// Pause between two checks of commits.
 const CHECK_PAUSE: Duration = Duration::from_secs(2);
 
-/// When the broker may be asked again, and what librdkafka is still to be told.
-#[derive(Debug, Default)]
-pub(super) struct Opening {
+/// Starts partitions: finds where each goes on, has librdkafka read from there, and gives suspects their isolated runs.
+pub(super) struct PartitionStart {
+    consumer: Arc<BaseConsumer<IntakeContext>>,
+    topics: Topics,
+    /// Earliest time of the next question to the broker.
     not_before: Option<Instant>,
-    /// Whether lanes have not been [checked](Poller::check) yet, and when the broker may be asked again about them.
+    /// True if lanes have not been [checked](Self::check) yet.
     checks: bool,
+    /// Earliest time of the next check.
     no_check_before: Option<Instant>,
-    /// From where lanes are to be read that do not go on from their commit. Whatever else comes of them is dropped.
+    /// Offsets from where lanes are to be read that do not go on from their commit. Other records of these lanes are
+    /// dropped.
     seeks: BTreeMap<LaneId, Offset>,
-    /// The record that is to be run alone when it has been read again, and since when.
-    trial: Option<(LaneId, i64, Instant)>,
+    /// The record that runs alone when it has been read again, and since when it is waited for.
+    reread: Option<(LaneId, i64, Instant)>,
 }
 
-/// What is found of a lane before anything of it is run.
-enum Found {
-    /// It goes on from here.
+/// Commit of a lane, as found before any of its requests runs.
+enum CommitFound {
+    /// The lane goes on from this position.
     Position(Position),
-    /// What is committed is of a topic of that name before.
+    /// The commit is of an earlier topic of the same name.
     OtherTopic,
 }
 
-impl Opening {
-    /// Whether something is left to be done.
+impl PartitionStart {
+    pub(super) fn new(consumer: Arc<BaseConsumer<IntakeContext>>, topics: Topics) -> Self {
+        Self {
+            consumer,
+            topics,
+            not_before: None,
+            checks: false,
+            no_check_before: None,
+            seeks: BTreeMap::new(),
+            reread: None,
+        }
+    }
+
+    /// Returns whether checks or seeks are left to be done.
     pub(super) fn is_busy(&self) -> bool {
         self.checks || !self.seeks.is_empty()
     }
 
-    /// Whether this record has been read again to be run alone. It is asked once.
-    pub(super) fn take_trial(&mut self, lane: LaneId, offset: i64) -> bool {
-        self.trial.take_if(|trial| (trial.0, trial.1) == (lane, offset)).is_some()
+    /// Returns whether a record has been read again to run alone. Says so once.
+    pub(super) fn take_reread(&mut self, lane: LaneId, offset: i64) -> bool {
+        self.reread.take_if(|reread| (reread.0, reread.1) == (lane, offset)).is_some()
     }
 
-    /// Whether a record is on its way that is to be run alone.
-    fn is_trying(&mut self) -> bool {
-        self.trial.take_if(|(.., since)| since.elapsed() > LONGEST_REREAD);
-        self.trial.is_some()
+    /// Returns whether a record that is to run alone is being read again.
+    fn is_rereading(&mut self) -> bool {
+        self.reread.take_if(|(.., since)| since.elapsed() > LONGEST_REREAD);
+        self.reread.is_some()
     }
 
-    /// Whether what comes of a lane is not what it is to be read from.
+    /// Returns whether librdkafka still has to seek in a lane, so that records which come of it are dropped.
     pub(super) fn is_sought(&self, lane: LaneId) -> bool {
         self.seeks.contains_key(&lane)
     }
-}
 
-impl Poller {
     /// Opens the lanes whose first record has come.
     pub(super) fn open(&mut self) {
         let waiting = {
             let state = self.consumer.context().state();
-            // Of these it has to be seen first whether they are for us.
+            // Shared retry topics are checked first: their records may be of another group.
             let is_for_us = |lane| !self.topics.is_shared(lane) || state.lanes.get(lane).is_some_and(Lane::is_checked);
             let waiting = state.lanes.unopened(Instant::now()).into_iter();
             waiting.filter(|(lane, _)| is_for_us(*lane)).collect::<Vec<_>>()
@@ -88,15 +104,16 @@ impl Poller {
         if waiting.is_empty() || !self.may_ask() {
             return;
         }
+        // Read what the last owner committed.
         let list = self.topics.list(waiting.iter().map(|(lane, _)| *lane));
         let committed = match self.consumer.committed_offsets(list, PATIENCE) {
             Ok(committed) => committed,
             Err(error) => {
-                debug!(%error, "it is not known yet how far a partition is answered");
+                debug!(%error, "the commit of a partition is not known yet");
                 return self.ask_later();
             }
         };
-        let (mut opened, mut anew) = (Vec::with_capacity(waiting.len()), Vec::new());
+        let (mut opened, mut recreated) = (Vec::with_capacity(waiting.len()), Vec::new());
         for (lane, first) in waiting {
             let Some(element) = committed.find_partition(self.topics.name(lane), lane.partition) else { continue };
             if element.error().is_err() {
@@ -104,12 +121,14 @@ impl Poller {
             }
             match self.left_behind(lane, first, &element) {
                 None => return self.ask_later(),
-                Some(Found::OtherTopic) => anew.push(lane),
-                Some(Found::Position(left)) => opened.push((lane, left, first)),
+                Some(CommitFound::OtherTopic) => recreated.push(lane),
+                Some(CommitFound::Position(left)) => opened.push((lane, left, first)),
             }
         }
-        self.begin_anew(&anew);
-        let note = |(lane, left, _): &(LaneId, Position, i64)| (*lane, Caution::after(left).note(left.clone(), false));
+        self.restart(&recreated);
+        // Commit that there is one more owner before any request runs: if one ends this process, the next owner knows.
+        let note =
+            |(lane, left, _): &(LaneId, Position, i64)| (*lane, CrashHistory::after(left).note(left.clone(), false));
         let noted: Vec<_> = opened.iter().map(note).collect();
         if noted.is_empty() {
             return;
@@ -118,6 +137,7 @@ impl Poller {
             debug!(%error, "a partition's new owner could not be noted");
             return self.ask_later();
         }
+        // Let the requests run.
         let mut state = self.consumer.context().state();
         for (lane, left, first) in opened {
             debug!(
@@ -125,22 +145,22 @@ impl Poller {
                 partition = lane.partition,
                 offset = left.offset,
                 finished = left.finished.iter().filter(|finished| **finished).count(),
-                lives = left.lives,
+                crash_count = left.crash_count,
                 "a partition goes on from its commit"
             );
             state.lanes.open(lane, &left, first);
         }
     }
 
-    /// What the last owner has left, for the one whose first record is `first`. None when the broker has to be asked
-    /// and does not answer.
-    fn left_behind(&self, lane: LaneId, first: i64, element: &TopicPartitionListElem<'_>) -> Option<Found> {
+    /// Reads what the last owner has left, for a lane whose first record is `first`. None when the broker has to be
+    /// asked and does not answer.
+    fn left_behind(&self, lane: LaneId, first: i64, element: &TopicPartitionListElem<'_>) -> Option<CommitFound> {
         let context = self.consumer.context();
         let topic_id = context.topic_id(lane);
         let beginning = Position { offset: first, topic: topic_id, ..Position::default() };
-        let Offset::Offset(offset) = element.offset() else { return Some(Found::Position(beginning)) };
-        if context.state().lanes.get(lane).is_some_and(|lane| lane.is_anew()) {
-            return Some(Found::Position(beginning));
+        let Offset::Offset(offset) = element.offset() else { return Some(CommitFound::Position(beginning)) };
+        if context.state().lanes.get(lane).is_some_and(|lane| lane.was_restarted()) {
+            return Some(CommitFound::Position(beginning));
         }
         let (topic, partition) = (self.topics.name(lane), lane.partition);
         let left = Position::of(offset, element).unwrap_or_else(|reason| {
@@ -148,115 +168,116 @@ impl Poller {
             Position { offset, ..Position::default() }
         });
         if is_of_another(&left, topic_id) {
-            return Some(Found::OtherTopic);
+            return Some(CommitFound::OtherTopic);
         }
         if first < offset {
             // Either another record of ours has been committed meanwhile, or the topic has lost records or is another.
             let (_, end) = self.consumer.fetch_watermarks(topic, partition, PATIENCE).ok()?;
             if offset > end {
                 warn!(%topic, partition, committed = offset, end, "the topic is shorter than what was answered of it, so it is another one; it is read from its beginning");
-                return Some(Found::Position(beginning));
+                return Some(CommitFound::Position(beginning));
             }
         }
-        Some(Found::Position(Position { topic: topic_id.or(left.topic), ..left }))
+        Some(CommitFound::Position(Position { topic: topic_id.or(left.topic), ..left }))
     }
 
-    /// Looks at what is committed of the partitions that have come, before any record of theirs has to come: if it is of
-    /// a topic of that name before, none may.
+    /// Checks the commits of partitions that have come, before any of their records has to come: if a commit is of an
+    /// earlier topic of the same name, none may ever come.
     pub(super) fn check(&mut self) {
         let unchecked = self.consumer.context().state().lanes.unchecked();
-        self.opening.checks = !unchecked.is_empty();
+        self.checks = !unchecked.is_empty();
         let now = Instant::now();
-        if unchecked.is_empty() || self.opening.no_check_before.is_some_and(|time| time > now) {
+        if unchecked.is_empty() || self.no_check_before.is_some_and(|time| time > now) {
             return;
         }
-        self.opening.no_check_before = Some(now + CHECK_PAUSE);
-        let requests = unchecked.iter().map(|lane| LaneId { topic: 0, ..*lane });
+        self.no_check_before = Some(now + CHECK_PAUSE);
+        // A retry topic's partition is judged together with the partition of the requests topic that it goes with.
+        let requests = unchecked.iter().map(|lane| LaneId { topic: REQUESTS, ..*lane });
         let all: BTreeSet<LaneId> = unchecked.iter().copied().chain(requests).collect();
         let committed = match self.consumer.committed_offsets(self.topics.list(all), CHECK_PATIENCE) {
             Ok(committed) => committed,
-            Err(error) => return debug!(%error, "it is not known yet which topic a position is of"),
+            Err(error) => return debug!(%error, "the topic of a commit is not known yet"),
         };
         let topics = self.topics.clone();
-        // Not known, none, or the position.
+        // None: not known. Some(None): nothing is committed. Some(Some(position)): the commit.
         let position = |lane: LaneId| {
             let element = committed.find_partition(topics.name(lane), lane.partition)?;
             element.error().ok()?;
             let Offset::Offset(offset) = element.offset() else { return Some(None) };
             Some(Some(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() })))
         };
-        let (mut anew, mut left_alone) = (Vec::new(), Vec::new());
+        let (mut recreated, mut left_alone) = (Vec::new(), Vec::new());
         for lane in unchecked {
             let context = self.consumer.context();
-            match (position(lane), position(LaneId { topic: 0, ..lane })) {
+            match (position(lane), position(LaneId { topic: REQUESTS, ..lane })) {
                 (Some(Some(position)), _) => match context.topic_id(lane) {
                     None if position.topic.is_some() => continue,
-                    topic_id if is_of_another(&position, topic_id) => anew.push(lane),
+                    topic_id if is_of_another(&position, topic_id) => recreated.push(lane),
                     _ => {}
                 },
-                // What waits there was parked by groups that have read these requests before us.
+                // The requests that wait there were parked by groups that have read the requests topic before us.
                 (Some(None), Some(None)) if self.topics.is_shared(lane) => left_alone.push(lane),
                 (Some(None), Some(_)) => {}
                 _ => continue,
             }
             context.state().lanes.checked(lane);
         }
-        self.begin_anew(&anew);
+        self.restart(&recreated);
         left_alone.into_iter().for_each(|lane| self.leave_alone(lane));
     }
 
-    /// Reads nothing of what is in a retry topic that other groups have used.
+    /// Skips all records of a retry topic that other groups have used.
     fn leave_alone(&mut self, lane: LaneId) {
         let (topic, partition) = (self.topics.name(lane), lane.partition);
         let Ok((first, end)) = self.consumer.fetch_watermarks(topic, partition, PATIENCE) else { return };
         if first < end {
-            info!(%topic, partition, "what is parked there is of another group, and is left alone");
+            info!(%topic, partition, "requests parked there belong to another group and are left alone");
         }
         let topic_id = self.consumer.context().topic_id(lane);
         let position = Position { offset: end, topic: topic_id, ..Position::default() };
         if let Err(error) = self.consumer.commit(&self.topics.offsets(&[(lane, position)]), CommitMode::Sync) {
             debug!(%error, "it could not be noted that a partition is left alone");
         }
-        self.consumer.context().state().lanes.begin_anew(lane);
-        self.opening.seeks.insert(lane, Offset::Offset(end));
+        self.consumer.context().state().lanes.restart(lane);
+        self.seeks.insert(lane, Offset::Offset(end));
     }
 
-    /// Begins with the topics that were deleted and made again, which librdkafka has just told us; their lanes.
-    pub(super) fn begin_topics_anew(&mut self) -> Vec<LaneId> {
+    /// Restarts the lanes of topics that were deleted and made again, which librdkafka has just told us. Returns them.
+    pub(super) fn restart_recreated_topics(&mut self) -> Vec<LaneId> {
         let context = self.consumer.context();
         let topics = context.broker().topic_ids().take_anew();
         let is_of_them = |lane: &LaneId| topics.iter().any(|topic| **topic == **self.topics.name(*lane));
         let lanes: Vec<LaneId> = context.state().lanes.ids().into_iter().filter(is_of_them).collect();
-        self.begin_anew(&lanes);
+        self.restart(&lanes);
         lanes
     }
 
     /// Reads these partitions from their beginning, whatever was known of them.
-    fn begin_anew(&mut self, lanes: &[LaneId]) {
+    fn restart(&mut self, lanes: &[LaneId]) {
         for lane in lanes {
             let under_way = {
                 let mut state = self.consumer.context().state();
                 let under_way = state.lanes.in_flight(&[*lane]);
-                state.lanes.begin_anew(*lane);
+                state.lanes.restart(*lane);
                 state.has_new_lanes = true;
                 under_way
             };
             let (topic, partition) = (self.topics.name(*lane), lane.partition);
             warn!(%topic, partition, under_way, "the topic was deleted and made again since it was last read; it is read from its beginning, and what is under way of the one before is answered");
-            self.opening.seeks.insert(*lane, Offset::Beginning);
+            self.seeks.insert(*lane, Offset::Beginning);
         }
         self.seek();
     }
 
-    /// Has librdkafka read from where it is to be read. What it cannot do yet is done later.
+    /// Has librdkafka seek to the offsets that lanes are to be read from. Seeks that it cannot make yet are made later.
     pub(super) fn seek(&mut self) {
-        if self.opening.seeks.is_empty() || !self.may_ask() {
+        if self.seeks.is_empty() || !self.may_ask() {
             return;
         }
         let owned = self.consumer.context().state().lanes.ids();
-        self.opening.seeks.retain(|lane, _| owned.contains(lane));
+        self.seeks.retain(|lane, _| owned.contains(lane));
         let mut list = self.topics.list([]);
-        for (lane, offset) in &self.opening.seeks {
+        for (lane, offset) in &self.seeks {
             // Only an offset below zero is refused, and there are none.
             let _ = list.add_partition_offset(self.topics.name(*lane), lane.partition, *offset);
         }
@@ -264,111 +285,85 @@ impl Poller {
             Ok(sought) => {
                 for element in sought.elements().iter().filter(|element| element.error().is_ok()) {
                     if let Some(lane) = self.topics.lane(element.topic(), element.partition()) {
-                        self.opening.seeks.remove(&lane);
+                        self.seeks.remove(&lane);
                     }
                 }
             }
             Err(error) => debug!(%error, "a partition cannot be read from another place yet"),
         }
-        if !self.opening.seeks.is_empty() {
+        if !self.seeks.is_empty() {
             self.ask_later();
         }
     }
 
-    /// A record has come with an offset that was read before, so the broker has lost what was there.
-    pub(super) fn begin_again(&mut self, id: LaneId, held: Held, now: Instant) {
-        let (topic, partition, offset) = (self.topics.name(id), id.partition, held.offset);
+    /// Restarts a lane of which a record has come with an offset that was read before: the broker has lost records.
+    pub(super) fn restart_gone_back(&self, id: LaneId, offset: i64) {
+        let (topic, partition) = (self.topics.name(id), id.partition);
         let context = self.consumer.context();
         let read = context.state().lanes.get(id).and_then(|lane| lane.window.read());
         warn!(%topic, partition, offset, read, "the partition's offsets have gone back: it has lost records, or is another one; it is read from there on");
-        context.state().lanes.begin_anew(id);
-        self.hold(id, held, now);
+        context.state().lanes.restart(id);
     }
 
-    /// Runs alone what was the end of too many owners.
-    pub(super) fn try_suspects(&mut self, now: Instant) {
-        if self.opening.is_trying() {
-            return;
+    /// Prepares the next isolated run of a request that may have ended too many owners. Returns its lane, and the
+    /// record with the verdict if it can run at once.
+    pub(super) fn next_isolated_run(&mut self, now: Instant) -> Option<(LaneId, Option<(HeldRecord, IsolatedRun)>)> {
+        if self.is_rereading() {
+            return None;
         }
-        let Some(lane) = self.consumer.context().state().lanes.next_trial(now) else { return };
+        let lane = self.consumer.context().state().lanes.next_isolated_run(now)?;
         if !self.may_ask() {
-            return;
+            return None;
         }
         let context = self.consumer.context();
+        // Commit the run before it begins: if it ends this process, the next owner counts it.
         let is_over = context.state().lanes.get(lane).is_some_and(|lane| lane.is_first_held_finished());
-        let begun = if is_over { None } else { context.state().lanes.begin_trial(lane, context.commits()) };
+        let begun = if is_over { None } else { context.state().lanes.begin_isolated_run(lane, context.commits()) };
         if let Some((_, due)) = &begun
             && let Err(error) = self.consumer.commit(&self.topics.offsets(due), CommitMode::Sync)
         {
             debug!(%error, "a request that runs alone could not be noted");
             let mut state = self.consumer.context().state();
-            state.lanes.revoke_trial(lane);
+            state.lanes.revoke_isolated_run(lane);
             due.iter().for_each(|(lane, _)| state.lanes.commit_failed(*lane));
             drop(state);
-            return self.ask_later();
+            self.ask_later();
+            return None;
         }
         let mut state = self.consumer.context().state();
-        // What it says of the other lanes holds as well: some may have nothing else to commit, and wait for that.
+        // The commit holds for the other lanes as well: some may have nothing else to commit, and wait for that.
         begun.iter().flat_map(|(_, due)| due).for_each(|(lane, _)| state.lanes.committed(*lane));
-        let Some(held) = state.lanes.release(lane) else { return };
+        let held = state.lanes.release(lane)?;
         drop(state);
-        match begun {
-            Some((Trial::Alone, _)) if !held.is_whole => {
-                self.opening.trial = Some((lane, held.offset, Instant::now()));
+        let run = match begun {
+            Some((IsolatedRun::Alone, _)) if !held.is_whole => {
+                // The value was not copied before it was noted that the request runs; now it is read again.
+                self.reread = Some((lane, held.offset, Instant::now()));
                 self.read_again(lane, held.offset);
+                None
             }
-            Some((trial, _)) => self.run_alone(lane, held, trial),
-            None => {}
-        }
-        if !self.consumer.context().state().lanes.is_held(lane) {
-            self.resume(vec![lane]);
-        }
+            Some((run, _)) => Some((held, run)),
+            None => None,
+        };
+        Some((lane, run))
     }
 
-    /// Reads a record again whose value was not copied, and with it what comes after.
+    /// Reads a record again whose value was not copied, and with it the records after it.
     pub(super) fn read_again(&mut self, lane: LaneId, offset: i64) {
         self.consumer.context().state().lanes.drop_held(lane);
-        self.opening.seeks.insert(lane, Offset::Offset(offset));
-    }
-
-    pub(super) fn run_alone(&self, id: LaneId, held: Held, trial: Trial) {
-        let Held { request, offset, refusal, .. } = held;
-        let (bytes, now) = (request.size(), Instant::now());
-        let mut state = self.consumer.context().state();
-        let Some(lane) = state.lanes.tried(id) else { return };
-        if lane.window.begin(offset, now) != Begun::New {
-            return state.lanes.look_at_suspect(id);
-        }
-        let assignment = lane.assignment.clone();
-        state.take(id, bytes);
-        let memory = state.budget.memory().clone();
-        drop(state);
-        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
-        match trial {
-            Trial::Never => {
-                error!(source = %request.source, "a request was the end of each process that ran it; it becomes a dead letter");
-                self.handler.refuse(request, ticket, Refusal::Deadly);
-            }
-            Trial::Alone => {
-                warn!(source = %request.source, "several processes have ended while this request was under way; it is run alone");
-                match refusal {
-                    Some(refusal) => self.handler.refuse(request, ticket, refusal),
-                    None => self.handler.accept(request, ticket),
-                }
-            }
-        }
+        self.seeks.insert(lane, Offset::Offset(offset));
     }
 
     fn may_ask(&self) -> bool {
-        self.opening.not_before.is_none_or(|time| time <= Instant::now())
+        self.not_before.is_none_or(|time| time <= Instant::now())
     }
 
     fn ask_later(&mut self) {
-        self.opening.not_before = Some(Instant::now() + PAUSE);
+        self.not_before = Some(Instant::now() + PAUSE);
     }
 }
 
-/// Whether a position is of another topic than this one, as far as both are known.
+/// Returns whether a position is of another topic than this one, as far as both are known.
 fn is_of_another(position: &Position, topic: Option<TopicId>) -> bool {
     matches!((position.topic, topic), (Some(position), Some(topic)) if position != topic)
 }

@@ -1,0 +1,267 @@
+//! Delivery mode `at_least_once`: each record goes by itself, and a request is finished when the broker has
+//! acknowledged its record.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{debug, error, warn};
+
+use super::counts::Counts;
+use super::directory::WriteStatus;
+use super::parts::Parts;
+use super::publication::Publication;
+use super::recourse::{Cause, RecordKind};
+use super::throttle::Throttle;
+use crate::broker::{BrokerContext, BrokerError};
+use crate::telemetry::Flow;
+
+/// Pause in which a full producer queue drains before the record is sent again.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+/// Pause before a rejected record is sent again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Pause before a topic is looked at again that is being looked up.
+const KNOWN_AFTER: Duration = Duration::from_millis(20);
+
+/// Settings of the producer; `kafka.properties` win over them.
+const SETTINGS: &[(&str, &str)] = &[
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    // A reply waits for the broker as long as that takes; the requests in flight are bounded, so nothing piles up.
+    ("message.timeout.ms", "0"),
+    // Replies leave at once: under load they gather while the broker is busy with the ones before.
+    ("linger.ms", "0"),
+    ("sticky.partitioning.linger.ms", "0"),
+    // Keys choose partitions as in Java's clients.
+    ("partitioner", "murmur2_random"),
+];
+
+/// Producer that sends each record by itself. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct AtLeastOnce {
+    state: Arc<ProducerState>,
+}
+
+struct ProducerState {
+    producer: ThreadedProducer<DeliveryContext>,
+    parts: Parts,
+    runtime: Handle,
+}
+
+/// Publication that needs another record. Few ever do, so the channel is unbounded in name only: it never holds more
+/// than is in flight.
+enum FollowUp {
+    /// The broker has rejected the record.
+    Rejected(Box<Publication>, KafkaError),
+    /// The dead letter is acknowledged, and its caller still has to get the fault.
+    DeadLetterWritten(Box<Publication>),
+}
+
+/// Callbacks of the producer.
+struct DeliveryContext {
+    broker: BrokerContext,
+    follow_ups: UnboundedSender<FollowUp>,
+    counts: Counts,
+    flow: Flow,
+    throttle: Throttle,
+}
+
+impl AtLeastOnce {
+    pub(super) fn start(parts: Parts) -> Result<Self, BrokerError> {
+        let (follow_ups, receiver) = unbounded_channel();
+        let (counts, flow, throttle) = (parts.counts.clone(), parts.flow.clone(), parts.throttle.clone());
+        let context = |broker| DeliveryContext { broker, follow_ups, counts, flow, throttle };
+        let producer = parts.cluster.client("replies", &parts.limits.after(SETTINGS), context)?;
+        let acknowledged = Self { state: Arc::new(ProducerState { producer, parts, runtime: Handle::current() }) };
+        acknowledged.state.runtime.spawn(acknowledged.clone().settle(receiver));
+        Ok(acknowledged)
+    }
+
+    pub(super) fn flush(&self, timeout: Duration) {
+        if let Err(error) = self.state.producer.flush(timeout) {
+            warn!(%error, "not every reply was acknowledged; their requests will be answered again");
+        }
+    }
+
+    /// Sends the record of a publication whose turn has come. A record that librdkafka does not take is replaced or
+    /// sent again, within the same turn.
+    pub(super) fn send(&self, publication: Box<Publication>) {
+        if let Some((publication, pause)) = self.attempt(publication) {
+            self.send_later(publication, pause);
+        }
+    }
+
+    fn send_later(&self, mut publication: Box<Publication>, mut pause: Duration) {
+        let producer = self.clone();
+        self.state.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                match producer.attempt(publication) {
+                    Some(again) => (publication, pause) = again,
+                    None => return,
+                }
+            }
+        });
+    }
+
+    /// Sends one record. Returns the publication if librdkafka has not taken the record, with the pause before the next
+    /// attempt.
+    fn attempt(&self, mut publication: Box<Publication>) -> Option<(Box<Publication>, Duration)> {
+        loop {
+            if publication.ending.ticket.is_revoked() {
+                debug!(source = %publication.ending.request.source, "a late result is dropped; its partition has a new owner");
+                return None;
+            }
+            if publication.is_done() {
+                self.state.parts.counts.ended(&publication);
+                publication.ending.ticket.finish();
+                return None;
+            }
+            // What can be known of the destination beforehand saves a record that would be rejected.
+            match self.look(&publication) {
+                Ok(None) => {}
+                Ok(Some(pause)) => return Some((publication, pause)),
+                Err((cause, error)) => match self.refused(&mut publication, cause, &error) {
+                    Some(Duration::ZERO) => continue,
+                    pause => return pause.map(|pause| (publication, pause)),
+                },
+            }
+            publication.sent = Instant::now();
+            let error;
+            (error, publication) = self.hand_over(publication).err()?;
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) => return Some((publication, QUEUE_FULL_WAIT)),
+                code => match self.refused(&mut publication, Cause::of(code), &error) {
+                    Some(Duration::ZERO) => {}
+                    pause => return pause.map(|pause| (publication, pause)),
+                },
+            }
+        }
+    }
+
+    /// Looks up the destination of a publication's record: returns how long to wait, or why the record need not be
+    /// sent.
+    fn look(&self, publication: &Publication) -> Result<Option<Duration>, (Cause, KafkaError)> {
+        let Parts { directory, dead_letters, .. } = &self.state.parts;
+        let Some(target) = publication.target(publication.kind, dead_letters) else { return Ok(None) };
+        match directory.write_status(target.topic, target.partition, target.key.as_deref()) {
+            WriteStatus::Writable => Ok(None),
+            WriteStatus::Unknown => Ok(Some(KNOWN_AFTER)),
+            // A missing topic of our own is an operator's to mend; librdkafka finds out when that is done.
+            WriteStatus::NoTopic(_) if directory.is_own(target.topic) => Ok(None),
+            WriteStatus::NoTopic(code) => Err((Cause::Topic, KafkaError::MessageProduction(code))),
+            WriteStatus::NoPartition => {
+                Err((Cause::Partition, KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition)))
+            }
+            WriteStatus::NoLeader(since) if publication.waits_no_longer(since) => {
+                Err((Cause::Topic, KafkaError::MessageProduction(RDKafkaErrorCode::LeaderNotAvailable)))
+            }
+            WriteStatus::NoLeader(_) => Ok(Some(AGAIN_AFTER)),
+        }
+    }
+
+    /// Hands a record to librdkafka. Once librdkafka has the last record of a publication, the next one in order may
+    /// leave; a dead letter is followed by another record.
+    fn hand_over(&self, mut publication: Box<Publication>) -> Result<(), (KafkaError, Box<Publication>)> {
+        let ProducerState { producer, parts: Parts { dead_letters, directory, .. }, .. } = &*self.state;
+        let Some(outgoing) = publication.record(publication.kind, dead_letters) else {
+            return Err((KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord), publication));
+        };
+        if outgoing.bytes > directory.largest_record(&outgoing.topic) {
+            return Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), publication));
+        }
+        let place = publication.ending.place.take_if(|_| publication.kind == RecordKind::Reply);
+        outgoing.send(producer, publication).map_err(|(error, mut publication)| {
+            publication.ending.place = publication.ending.place.take().or(place);
+            (error, publication)
+        })
+    }
+
+    /// Handles the publications that need another record, as the producer's thread reports them.
+    async fn settle(self, mut follow_ups: UnboundedReceiver<FollowUp>) {
+        while let Some(follow_ups) = follow_ups.recv().await {
+            match follow_ups {
+                FollowUp::Rejected(mut publication, error) => {
+                    let cause = Cause::of(error.rdkafka_error_code());
+                    let pause = match cause {
+                        // The record was in a batch that is too large as a whole, so it is sent once more by itself.
+                        Cause::Size if !publication.was_refused && self.seems_to_fit(&publication) => Some(AGAIN_AFTER),
+                        _ => self.refused(&mut publication, cause, &error),
+                    };
+                    publication.was_refused = true;
+                    if let Some(pause) = pause {
+                        self.send_later(publication, pause);
+                    }
+                }
+                FollowUp::DeadLetterWritten(mut publication) => {
+                    publication.kind = RecordKind::Reply;
+                    self.send(publication);
+                }
+            }
+        }
+    }
+
+    /// Changes a publication whose record was rejected into what should go in its place. Returns the pause before the
+    /// next attempt; None when the producer cannot go on.
+    fn refused(&self, publication: &mut Publication, cause: Cause, error: &KafkaError) -> Option<Duration> {
+        let state = &self.state;
+        state.parts.counts.refused(error.rdkafka_error_code());
+        state.parts.flow.failed(error);
+        if let Some((fatal, why)) = state.producer.client().fatal_error() {
+            error!(%fatal, why, "the producer of replies cannot go on");
+            state.parts.failed.cancel();
+            return None;
+        }
+        let is_changed = publication.refused(publication.kind, cause, error, &state.parts.allowed);
+        Some(if is_changed { Duration::ZERO } else { AGAIN_AFTER })
+    }
+
+    fn seems_to_fit(&self, publication: &Publication) -> bool {
+        let Parts { dead_letters, directory, .. } = &self.state.parts;
+        let record = publication.record(publication.kind, dead_letters);
+        record.is_some_and(|record| record.bytes <= directory.largest_record(&record.topic))
+    }
+}
+
+impl ClientContext for DeliveryContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.broker.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.broker.error(error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.broker.stats_raw(statistics);
+        self.throttle.take(0, statistics);
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<Publication>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, publication: Box<Publication>) {
+        if let Err((error, _)) = result {
+            // The receiver is gone only after everything in flight has ended or was given up.
+            let _ = self.follow_ups.send(FollowUp::Rejected(publication, error.clone()));
+            return;
+        }
+        self.broker.health().answered();
+        self.flow.passed();
+        match publication.kind {
+            RecordKind::DeadLetter => {
+                let _ = self.follow_ups.send(FollowUp::DeadLetterWritten(publication));
+            }
+            RecordKind::Reply => {
+                self.counts.ended(&publication);
+                publication.ending.ticket.finish();
+            }
+        }
+    }
+}

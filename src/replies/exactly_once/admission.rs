@@ -1,0 +1,230 @@
+//! Admission to transactions: publications whose records are known to be taken share one. A publication of which that
+//! is not known goes alone, in a transaction of its own, and one that cannot be written now is deferred, so that
+//! neither decides over others.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::super::address::AllowedTopics;
+use super::super::counts::Counts;
+use super::super::directory::{TopicDirectory, WriteStatus};
+use super::super::outgoing::DeadLetterTopic;
+use super::super::publication::Publication;
+use super::super::recourse::{Cause, RecordKind};
+
+/// Pause between two attempts at a destination that took nothing in time, at first; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts at a stalled destination.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Most topics named by callers that are remembered. Each that is forgotten has to prove itself again.
+const MAX_PROVEN: usize = 1_000;
+
+/// Partition of a topic; without a number whichever the producer takes.
+pub(super) type Destination = (Arc<str>, Option<i32>);
+
+/// Judges publications by their destinations: by the directory, and by what became of records before.
+pub(super) struct TransactionAdmission {
+    pub(super) directory: TopicDirectory,
+    pub(super) allowed: Arc<AllowedTopics>,
+    pub(super) dead_letters: DeadLetterTopic,
+    counts: Counts,
+    /// Topics named by callers, to which something was committed.
+    proven: HashSet<Arc<str>>,
+    stalled: HashMap<Destination, StalledDestination>,
+    /// Time of the last committed transaction.
+    committed: Instant,
+}
+
+/// Destination that has taken nothing in time.
+struct StalledDestination {
+    since: Instant,
+    /// Time at which the destination is tried again.
+    until: Instant,
+    pause: Duration,
+    /// True if others were served while this one was tried, so that the brokers as a whole are not at fault.
+    others_were_served: bool,
+}
+
+/// Degree to which a publication is kept apart from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// The publication shares a transaction with others.
+    Shared,
+    /// The publication goes in a transaction of its own.
+    Alone,
+    /// The publication cannot go now.
+    Deferred,
+}
+
+impl TransactionAdmission {
+    pub(super) fn new(
+        directory: TopicDirectory,
+        allowed: Arc<AllowedTopics>,
+        dead_letters: DeadLetterTopic,
+        counts: Counts,
+    ) -> Self {
+        Self {
+            directory,
+            allowed,
+            dead_letters,
+            counts,
+            proven: HashSet::new(),
+            stalled: HashMap::new(),
+            committed: Instant::now(),
+        }
+    }
+
+    /// Judges a publication, on the first rung of its ladder that is not known to be barred.
+    pub(super) fn isolation(&self, publication: &mut Publication) -> Isolation {
+        loop {
+            let mut isolation = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
+            let mut barred = None;
+            for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
+                match self.look(publication, kind) {
+                    Ok(found) => isolation = isolation.max(found),
+                    Err((cause, code)) => barred = Some((kind, cause, code)),
+                }
+            }
+            let Some((kind, cause, code)) = barred else { return isolation };
+            self.counts.refused(Some(code));
+            if !publication.refused(kind, cause, &code, &self.allowed) {
+                return Isolation::Deferred;
+            }
+        }
+    }
+
+    /// Judges one record of a publication, or says why the record is barred.
+    fn look(&self, publication: &Publication, kind: RecordKind) -> Result<Isolation, (Cause, RDKafkaErrorCode)> {
+        let Some(target) = publication.target(kind, &self.dead_letters) else { return Ok(Isolation::Shared) };
+        let is_own = self.directory.is_own(target.topic);
+        match self.directory.write_status(target.topic, target.partition, target.key.as_deref()) {
+            WriteStatus::Writable => {}
+            WriteStatus::Unknown => return Ok(Isolation::Deferred),
+            // A missing topic of our own is an operator's to mend, and librdkafka finds out when that is done.
+            WriteStatus::NoTopic(_) if is_own => return Ok(Isolation::Alone),
+            WriteStatus::NoTopic(code) => return Err((Cause::Topic, code)),
+            WriteStatus::NoPartition => return Err((Cause::Partition, RDKafkaErrorCode::UnknownPartition)),
+            WriteStatus::NoLeader(since) if kind == RecordKind::Reply && publication.waits_no_longer(since) => {
+                return Err((Cause::Topic, RDKafkaErrorCode::LeaderNotAvailable));
+            }
+            WriteStatus::NoLeader(_) => return Ok(Isolation::Deferred),
+        }
+        // Building a record costs far more than estimating its size, so only large ones are built here.
+        if publication.bytes_at_most(kind, &self.dead_letters) > self.directory.largest_record(target.topic) {
+            let record = publication.record(kind, &self.dead_letters);
+            if record.is_some_and(|record| record.bytes > self.directory.largest_record(&record.topic)) {
+                return Err((Cause::Size, RDKafkaErrorCode::MessageSizeTooLarge));
+            }
+        }
+        // Most of the time nothing is stalled, and then the partition need not be found out.
+        let stall = match self.stalled.is_empty() {
+            true => None,
+            false => {
+                let partition = self.directory.partition(target.topic, target.partition, target.key.as_deref());
+                self.stalled.get(&(target.topic.clone(), partition))
+            }
+        };
+        match stall {
+            // One publication after another probes the destination, and those between them wait.
+            Some(stall) if Instant::now() >= stall.until => Ok(Isolation::Alone),
+            Some(stall)
+                if kind == RecordKind::Reply
+                    && stall.others_were_served
+                    && publication.waits_no_longer(stall.since) =>
+            {
+                Err((Cause::Topic, RDKafkaErrorCode::MessageTimedOut))
+            }
+            Some(_) => Ok(Isolation::Deferred),
+            None if is_own || self.proven.contains(target.topic) => Ok(Isolation::Shared),
+            None => Ok(Isolation::Alone),
+        }
+    }
+
+    /// Lists the destination of each of a publication's records.
+    pub(super) fn destinations(&self, publication: &Publication) -> impl Iterator<Item = (RecordKind, Destination)> {
+        [RecordKind::DeadLetter, RecordKind::Reply].into_iter().filter_map(|kind| {
+            let target = publication.target(kind, &self.dead_letters)?;
+            let partition = self.directory.partition(target.topic, target.partition, target.key.as_deref());
+            Some((kind, (target.topic.clone(), partition)))
+        })
+    }
+
+    /// Takes in that these publications are committed: their destinations have room for others.
+    pub(super) fn committed(&mut self, publications: &[Publication]) {
+        self.committed = Instant::now();
+        for publication in publications {
+            if !self.stalled.is_empty() {
+                let destinations: Vec<_> = self.destinations(publication).map(|(_, destination)| destination).collect();
+                self.stalled.retain(|destination, _| !destinations.contains(destination));
+            }
+            if publication.course.named
+                && !publication.course.parked
+                && !self.proven.contains(&publication.address.topic)
+            {
+                if self.proven.len() >= MAX_PROVEN {
+                    self.proven.clear();
+                }
+                self.proven.insert(publication.address.topic.clone());
+            }
+        }
+    }
+
+    /// Marks a destination as stalled: it has taken nothing in time, or not now.
+    pub(super) fn stall(&mut self, destination: &Destination) {
+        let (now, committed) = (Instant::now(), self.committed);
+        self.directory.look_up(&destination.0);
+        if self.stalled.len() >= MAX_PROVEN {
+            self.stalled.clear();
+        }
+        self.stalled
+            .entry(destination.clone())
+            .and_modify(|stall| {
+                stall.others_were_served |= committed > stall.since;
+                stall.until = now + stall.pause;
+                stall.pause = (stall.pause * 2).min(LONGEST_PAUSE);
+            })
+            // The first probe follows at once and alone: perhaps the stall was not this destination's fault.
+            .or_insert(StalledDestination { since: now, until: now, pause: FIRST_PAUSE, others_were_served: false });
+    }
+
+    /// Takes in that a record was rejected: another goes in its place, apart from others.
+    pub(super) fn refused(&mut self, publication: &mut Publication, kind: RecordKind, cause: Cause, why: &dyn Display) {
+        let place = self.destinations(publication).find_map(|(of, destination)| (of == kind).then_some(destination));
+        if cause == Cause::Passing {
+            place.iter().for_each(|place| self.stall(place));
+            return;
+        }
+        self.proven.remove(&publication.address.topic);
+        self.directory.look_up(&publication.address.topic);
+        // The broker rejects a batch as a whole; a record that seems to fit is sent once more by itself.
+        let seems_to_fit = || {
+            let record = publication.record(kind, &self.dead_letters);
+            record.is_some_and(|record| record.bytes <= self.directory.largest_record(&record.topic))
+        };
+        if cause == Cause::Size && !publication.was_refused && seems_to_fit() {
+            publication.was_refused = true;
+            return;
+        }
+        if publication.refused(kind, cause, why, &self.allowed) {
+            publication.was_refused = true;
+        } else if let Some(place) = place {
+            // The topic is one of our own, which an operator has to mend.
+            self.stall(&place);
+        }
+    }
+}
+
+impl Isolation {
+    /// Returns the more careful of two.
+    fn max(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Deferred, _) | (_, Self::Deferred) => Self::Deferred,
+            (Self::Alone, _) | (_, Self::Alone) => Self::Alone,
+            (Self::Shared, Self::Shared) => Self::Shared,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Sessions of the transaction loop: their replacement after errors, and what fencing means for the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::fencing::{FencingAction, FencingDetector};
+use super::pool::SessionPool;
+use super::session::{SESSIONS, Session, SessionFactory, StepError};
+use crate::telemetry::Flow;
+
+/// Longest sleep between two looks whether the process is to end, while another instance has the name.
+const POLL: Duration = Duration::from_millis(100);
+/// Pause between two attempts to open a session.
+const AFTER_SESSION: Duration = Duration::from_millis(500);
+
+/// Opens sessions, replaces lost ones, and ends the process when another instance has its name.
+pub(super) struct Sessions {
+    pub(super) pool: SessionPool,
+    factory: Arc<SessionFactory>,
+    fencing: FencingDetector,
+    fenced: IntCounter,
+    flow: Flow,
+    stop: Arc<AtomicBool>,
+    /// Cancelled when another instance has the name, so that the process ends.
+    failed: CancellationToken,
+}
+
+impl Sessions {
+    pub(super) fn new(
+        factory: Arc<SessionFactory>,
+        opened: Vec<Session>,
+        fenced: IntCounter,
+        flow: Flow,
+        stop: Arc<AtomicBool>,
+        failed: CancellationToken,
+    ) -> Self {
+        let pool = SessionPool::new(factory.clone(), opened, stop.clone(), flow.clone());
+        Self { pool, factory, fencing: FencingDetector::default(), fenced, flow, stop, failed }
+    }
+
+    /// Notes that a session was lost to an error.
+    pub(super) fn lost(&mut self, error: &StepError) {
+        if error.is_fenced() {
+            self.fencing.fenced(Instant::now());
+            self.fenced.inc();
+        }
+        if error.is_stuck() {
+            // The other sessions look for the coordinator where this one did, so they would be stuck as well.
+            self.pool.clear();
+        }
+        self.flow.failed(error.error());
+        warn!(error = %error.error(), "a transaction and its producer are lost; a new producer is made");
+    }
+
+    /// Decides what the latest fencings mean.
+    pub(super) fn fencing_action(&mut self) -> FencingAction {
+        self.fencing.action(Instant::now(), fastrand::f64())
+    }
+
+    /// Has the process end, since another instance has its name.
+    pub(super) fn stop_for_namesake(&self) {
+        error!(
+            instance = self.factory.name(),
+            "another instance has the same name and takes this one's transactions; give each a kafka.instance_id of its own"
+        );
+        self.failed.cancel();
+    }
+
+    /// Leaves the name to another instance for a time, then opens all sessions anew. None when the loop is to end.
+    pub(super) fn yield_name(&mut self, time: Duration) -> Option<()> {
+        warn!(
+            instance = self.factory.name(),
+            "producers of the same name take each other's transactions; perhaps another instance has this name as well: \
+             waiting for it to end"
+        );
+        self.pool.end();
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.is_stopping() {
+            thread::sleep(POLL.min(until.saturating_duration_since(Instant::now())));
+        }
+        for index in 0..SESSIONS {
+            let session = self.open(index)?;
+            self.pool.rest(session);
+        }
+        self.fencing.resumed(Instant::now());
+        Some(())
+    }
+
+    /// Opens a session, however many attempts that takes. None when the loop is to end.
+    pub(super) fn open(&mut self, index: usize) -> Option<Session> {
+        loop {
+            if self.fencing_action() == FencingAction::Stop {
+                self.stop_for_namesake();
+                return None;
+            }
+            match self.factory.open(index) {
+                Ok(session) => return Some(session),
+                Err(error) => {
+                    self.flow.failed(&error);
+                    warn!(%error, "transactions cannot go on yet");
+                }
+            }
+            if self.is_stopping() {
+                return None;
+            }
+            thread::sleep(AFTER_SESSION);
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,497 @@
+//! Thread that writes finished requests in transactions, one transaction after another.
+//!
+//! One session gathers records while another one's transaction is committed. A publication of which it is not known
+//! whether its records will be taken goes alone, in a transaction of its own between two others, so that it spoils no
+//! other's.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::admission::{Destination, Isolation, TransactionAdmission};
+use super::allowance::Allowance;
+use super::batch::TransactionBatch;
+use super::committer::{FinishedTransaction, TransactionCommitter, TransactionOutcome};
+use super::deferred::DeferredQueue;
+use super::fencing::FencingAction;
+use super::metrics::TransactionMetrics;
+use super::session::{FlushOutcome, Session, SessionFactory, StepError};
+use super::sessions::Sessions;
+use crate::broker::BrokerError;
+use crate::intake::{Offsets, RequestPosition};
+use crate::replies::address::AllowedTopics;
+use crate::replies::counts::Counts;
+use crate::replies::directory::TopicDirectory;
+use crate::replies::outgoing::DeadLetterTopic;
+use crate::replies::publication::Publication;
+use crate::telemetry::{Flow, Metrics};
+
+/// Wait for a first publication before looking whether the loop is to end.
+const POLL: Duration = Duration::from_millis(100);
+/// Time without a publication after which an early commit is considered; also the interval at which the end of the
+/// transaction before is looked for.
+const IDLE: Duration = Duration::from_millis(2);
+/// Interval at which deferred publications are judged again while nothing has changed.
+const RECHECK: Duration = Duration::from_millis(200);
+/// Pause after a transaction that was aborted though no record was refused; without it the loop would spin.
+const AFTER_ABORT: Duration = Duration::from_millis(100);
+/// Pause between two questions what the broker has committed.
+const AFTER_RECALL: Duration = Duration::from_millis(500);
+/// Longest wait for the broker's answer to that question.
+const RECALL: Duration = Duration::from_secs(5);
+/// Longest wait for a session once the process is to end; its publications are answered again by the next owner.
+const LAST_SESSION: Duration = Duration::from_secs(5);
+/// Most publications in one transaction.
+const MAX_PUBLICATIONS: usize = 10_000;
+
+/// Parts that the loop is made of, but for the offsets, which come with the intake.
+pub(super) struct LoopParts {
+    pub(super) publications: Receiver<Publication>,
+    pub(super) factory: Arc<SessionFactory>,
+    pub(super) opened: Vec<Session>,
+    pub(super) interval: Duration,
+    pub(super) ordered: bool,
+    pub(super) allowed: Arc<AllowedTopics>,
+    pub(super) dead_letters: DeadLetterTopic,
+    pub(super) directory: TopicDirectory,
+    pub(super) counts: Counts,
+    pub(super) flow: Flow,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) metrics: Metrics,
+    pub(super) failed: CancellationToken,
+}
+
+/// Gathers the publications of one transaction while the one before is committed, by several sessions in turn.
+pub(super) struct TransactionLoop {
+    publications: Receiver<Publication>,
+    interval: Duration,
+    ordered: bool,
+    dead_letters: DeadLetterTopic,
+    counts: Counts,
+    flow: Flow,
+    stop: Arc<AtomicBool>,
+    sessions: Sessions,
+    committer: TransactionCommitter,
+    offsets: Offsets,
+    admission: TransactionAdmission,
+    allowance: Allowance,
+    /// Publications for the next transaction.
+    ready: VecDeque<Publication>,
+    /// Publications that go alone, or cannot go now.
+    deferred: DeferredQueue,
+    /// Transaction of a publication that goes alone, while its record is not written yet. It is committed between two
+    /// others, so nothing waits for it, however long the broker takes.
+    alone: Option<(Session, TransactionBatch)>,
+    /// Index of the session that gathers.
+    gathering: Option<usize>,
+    /// True if the outcome of a transaction will never be known, so that none after it may be committed.
+    is_over: bool,
+    metrics: TransactionMetrics,
+}
+
+impl TransactionLoop {
+    pub(super) fn new(parts: LoopParts, offsets: Offsets) -> Result<Self, BrokerError> {
+        let metrics = TransactionMetrics::new(&parts.metrics);
+        let fenced = metrics.fenced.clone();
+        let LoopParts { factory, opened, directory, allowed, dead_letters, counts, flow, stop, failed, .. } = parts;
+        Ok(Self {
+            publications: parts.publications,
+            interval: parts.interval,
+            ordered: parts.ordered,
+            sessions: Sessions::new(factory, opened, fenced, flow.clone(), stop.clone(), failed),
+            committer: TransactionCommitter::start(offsets.clone())?,
+            offsets,
+            admission: TransactionAdmission::new(directory, allowed, dead_letters.clone(), counts.clone()),
+            allowance: Allowance::default(),
+            ready: VecDeque::new(),
+            deferred: DeferredQueue::new(),
+            alone: None,
+            gathering: None,
+            is_over: false,
+            metrics,
+            dead_letters,
+            counts,
+            flow,
+            stop,
+        })
+    }
+
+    /// Runs transactions until everything that was handed over is committed and the process is to end.
+    pub(super) fn run(mut self) {
+        while self.wait() {
+            match self.sessions.fencing_action() {
+                FencingAction::Continue => {}
+                FencingAction::Yield(time) => {
+                    if let Some(finished) = self.committer.wait() {
+                        self.settle(finished);
+                    }
+                    if self.sessions.yield_name(time).is_none() {
+                        return;
+                    }
+                    continue;
+                }
+                FencingAction::Stop => return self.sessions.stop_for_namesake(),
+            }
+            let Some(session) = self.session() else { return };
+            self.gathering = Some(session.index());
+            self.gather(session);
+            self.gathering = None;
+        }
+    }
+
+    /// Waits until there is something for a transaction. False when the loop is to end.
+    fn wait(&mut self) -> bool {
+        loop {
+            self.recheck_deferred();
+            if let Some(finished) = self.committer.take() {
+                self.settle(finished);
+            }
+            self.advance_alone(None);
+            if self.is_over {
+                return false;
+            }
+            if !self.ready.is_empty() {
+                return true;
+            }
+            let none_deferred = self.deferred.publications.is_empty() && self.alone.is_none();
+            let is_idle = self.committer.session().is_none() && none_deferred;
+            if is_idle && self.is_stopping() {
+                return false;
+            }
+            match self.publications.recv_timeout(if is_idle { POLL } else { IDLE }) {
+                Ok(publication) => self.admit(publication),
+                Err(RecvTimeoutError::Timeout) => self.sessions.pool.poll(),
+                Err(RecvTimeoutError::Disconnected) if none_deferred => return false,
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Decides whether a publication shares the next transaction, goes alone, or is deferred.
+    fn admit(&mut self, mut publication: Publication) {
+        // In order, nothing may overtake a deferred publication that goes to the same place.
+        let is_behind = self.ordered
+            && !self.deferred.destinations.is_empty()
+            && self
+                .admission
+                .destinations(&publication)
+                .any(|(_, destination)| self.deferred.destinations.contains(&destination));
+        let isolation = if is_behind { Isolation::Deferred } else { self.admission.isolation(&mut publication) };
+        match isolation {
+            Isolation::Shared => self.ready.push_back(publication),
+            Isolation::Alone | Isolation::Deferred => {
+                if self.ordered {
+                    let destinations = self.admission.destinations(&publication).map(|(_, destination)| destination);
+                    self.deferred.destinations.extend(destinations);
+                }
+                self.deferred.publications.push_back((publication, isolation));
+            }
+        }
+    }
+
+    /// Judges deferred publications again, if something may have changed.
+    fn recheck_deferred(&mut self) {
+        let version = self.admission.directory.version();
+        let is_fresh = version == self.deferred.version && self.deferred.checked.elapsed() < RECHECK;
+        if self.deferred.publications.is_empty() || is_fresh {
+            return;
+        }
+        (self.deferred.version, self.deferred.checked) = (version, Instant::now());
+        self.reset_destinations();
+        let revoked = |publication: &Publication| publication.ending.ticket.is_revoked();
+        let deferred = std::mem::take(&mut self.deferred.publications);
+        let left = deferred.into_iter().map(|(publication, _)| publication).filter(|publication| !revoked(publication));
+        left.for_each(|publication| self.admit(publication));
+    }
+
+    /// Admits publications once more whose transaction was aborted. They were there before all others.
+    fn readmit(&mut self, publications: Vec<Publication>) {
+        if publications.is_empty() {
+            return;
+        }
+        let ready = std::mem::take(&mut self.ready);
+        let deferred = std::mem::take(&mut self.deferred.publications);
+        self.reset_destinations();
+        let deferred = deferred.into_iter().map(|(publication, _)| publication);
+        publications.into_iter().chain(ready).chain(deferred).for_each(|publication| self.admit(publication));
+    }
+
+    /// Forgets the destinations of deferred publications, but for the one that is on its way alone.
+    fn reset_destinations(&mut self) {
+        self.deferred.destinations.clear();
+        if let Some((_, batch)) = self.alone.as_ref().filter(|_| self.ordered) {
+            self.deferred.destinations.extend(batch.destinations(&self.admission));
+        }
+    }
+
+    /// Advances the publication that is on its way alone, or starts the next. `gathered` is committed next.
+    fn advance_alone(&mut self, gathered: Option<&TransactionBatch>) {
+        let Some((session, batch)) = self.alone.take() else { return self.start_alone(gathered) };
+        let (index, reason) = (session.index(), None);
+        let aborted = |batch, outcome, session, refused| FinishedTransaction {
+            batch,
+            outcome,
+            index,
+            session,
+            refused,
+            reason,
+            written: Duration::ZERO,
+            took: Duration::ZERO,
+        };
+        let aborted = match session.written(batch.began()).filter(|_| !batch.is_spoilt()) {
+            // Still being written: look again later.
+            None if !batch.is_spoilt() => return self.alone = Some((session, batch)),
+            // Written, but the committer is busy with another transaction.
+            Some(FlushOutcome::Complete) if self.committer.session().is_some() => {
+                return self.alone = Some((session, batch));
+            }
+            Some(FlushOutcome::Complete) => return self.committer.commit(session, batch),
+            Some(FlushOutcome::Late) => aborted(batch, TransactionOutcome::Late, Ok(None), session.leave()),
+            None | Some(FlushOutcome::Rejected) => match session.abort() {
+                Ok(()) => {
+                    let refused = session.take_refused();
+                    aborted(batch, TransactionOutcome::Aborted, Ok(Some(session)), refused)
+                }
+                Err(_) => aborted(batch, TransactionOutcome::Aborted, Ok(None), session.leave()),
+            },
+        };
+        self.settle(aborted);
+    }
+
+    /// Starts the next publication that goes alone, if there is a session that nobody else needs.
+    fn start_alone(&mut self, gathered: Option<&TransactionBatch>) {
+        if !self.deferred.is_due() || self.is_over || self.ordered && self.is_preceded(gathered) {
+            return;
+        }
+        let busy = [self.committer.session(), self.gathering];
+        let Some(session) = self.sessions.pool.take(&busy) else { return };
+        let Some(publication) = self.deferred.next() else { return self.sessions.pool.rest(session) };
+        match session.begin() {
+            Ok(()) => {
+                let mut batch = TransactionBatch::new(true);
+                batch.send(&session, &self.dead_letters, publication);
+                self.alone = Some((session, batch));
+            }
+            Err(error) => {
+                session.discard();
+                self.sessions.lost(&error);
+                self.readmit(vec![publication]);
+            }
+        }
+    }
+
+    /// Returns whether others must leave before the publication that goes alone next: those that go to the same place
+    /// and came before it. Those that come after it are deferred, so it does not wait for long.
+    fn is_preceded(&self, gathered: Option<&TransactionBatch>) -> bool {
+        let Some(next) = self.deferred.peek() else { return false };
+        let destinations: HashSet<Destination> =
+            self.admission.destinations(next).map(|(_, destination)| destination).collect();
+        let leaves_before = |other: &Publication| {
+            self.admission.destinations(other).any(|(_, destination)| destinations.contains(&destination))
+        };
+        // A transaction that is being committed may come to nothing, and its publications come back.
+        self.committer.session().is_some()
+            || self.ready.iter().any(leaves_before)
+            || gathered.is_some_and(|batch| {
+                batch.destinations(&self.admission).iter().any(|destination| destinations.contains(destination))
+            })
+    }
+
+    /// Gathers one transaction and has it committed.
+    fn gather(&mut self, session: Session) {
+        if let Err(error) = session.begin() {
+            session.discard();
+            return self.sessions.lost(&error);
+        }
+        let mut batch = TransactionBatch::new(false);
+        let until = Instant::now() + self.interval;
+        loop {
+            // Produce what is ready at once, so that readers of uncommitted records have it.
+            let mut full = self.is_full(&batch);
+            while let Some(publication) = if full { None } else { self.ready.pop_front() } {
+                batch.send(&session, &self.dead_letters, publication);
+                full = self.is_full(&batch);
+            }
+            // Wait a moment for the next publication.
+            let left = until.saturating_duration_since(Instant::now());
+            let idle = full
+                || match self.publications.recv_timeout(left.clamp(Duration::from_millis(1), IDLE)) {
+                    Ok(publication) => {
+                        self.admit(publication);
+                        false
+                    }
+                    Err(_) => true,
+                };
+            // Take in the end of the transaction before; a full batch cannot go on without it.
+            let before = if full { self.committer.wait() } else { self.committer.take() };
+            if let Some(finished) = before {
+                let mut earlier = self.unfinished(finished);
+                // In order, later records must not leave before those that have come back.
+                if self.is_over || !earlier.is_empty() && self.ordered {
+                    earlier.extend(self.abort_gathered(session, batch));
+                    return self.readmit(earlier);
+                }
+                self.readmit(earlier);
+            }
+            self.recheck_deferred();
+            self.advance_alone(Some(&batch));
+            // Commit when the batch is full, its interval is over, or nothing else is under way that could join it.
+            let is_awaited = || batch.is_awaited() || self.is_stopping();
+            let elsewhere = self.deferred.publications.len() + usize::from(self.alone.is_some());
+            let others = || self.offsets.under_way() > batch.len() + elsewhere;
+            let nothing_comes = || idle && self.ready.is_empty() && !others() && is_awaited();
+            if self.committer.session().is_none() && (full || left.is_zero() || nothing_comes()) {
+                // The next transaction's records take another connection, and must not arrive before these.
+                let waits = self.ordered && session.flush(batch.began()) != FlushOutcome::Complete;
+                self.committer.commit(session, batch);
+                if let Some(finished) = if waits { self.committer.wait() } else { None } {
+                    self.settle(finished);
+                }
+                return;
+            }
+        }
+    }
+
+    fn is_full(&self, batch: &TransactionBatch) -> bool {
+        batch.len() >= MAX_PUBLICATIONS
+            || batch.is_spoilt()
+            || !batch.is_empty() && batch.bytes() >= self.allowance.bytes()
+    }
+
+    /// Aborts a transaction that is being gathered, and returns its publications.
+    fn abort_gathered(&mut self, session: Session, batch: TransactionBatch) -> Vec<Publication> {
+        self.metrics.aborted.inc();
+        let aborted = session.abort();
+        let refused = session.take_refused();
+        match aborted {
+            Ok(()) => self.sessions.pool.rest(session),
+            Err(error) => {
+                session.discard();
+                self.sessions.lost(&error);
+            }
+        }
+        batch.into_retries(refused, false, &mut self.admission, &self.counts)
+    }
+
+    /// Takes in the end of a transaction, and admits the publications once more that it did not finish.
+    fn settle(&mut self, finished: FinishedTransaction) {
+        let publications = self.unfinished(finished);
+        self.readmit(publications);
+    }
+
+    /// Takes in the end of a transaction, and returns the publications that it did not finish.
+    fn unfinished(&mut self, finished: FinishedTransaction) -> Vec<Publication> {
+        let FinishedTransaction { mut batch, outcome, index, session, refused, reason, written, took } = finished;
+        let (requests, is_alone) = (batch.requests(), batch.is_alone());
+        // Committed: all requests are finished.
+        if outcome == TransactionOutcome::Committed {
+            self.metrics.committed(batch.len(), took);
+            self.flow.passed();
+            self.allowance.written(batch.bytes(), written);
+            batch.finish(&self.counts, &mut self.admission);
+            session.into_iter().flatten().for_each(|session| self.sessions.pool.rest(session));
+            if is_alone {
+                self.deferred.alone_committed();
+            }
+            return Vec::new();
+        }
+        // Not committed: count and report why.
+        if is_alone {
+            self.deferred.alone_failed();
+        }
+        let is_refused = batch.has_rejected_record(&refused);
+        let code = reason.as_ref().or_else(|| session.as_ref().err().map(StepError::error)).map(|error| {
+            self.flow.failed(error);
+            error.rdkafka_error_code()
+        });
+        code.into_iter().for_each(|code| self.counts.refused(code));
+        let session = match session {
+            Ok(session) => session,
+            Err(error) => {
+                self.sessions.lost(&error);
+                None
+            }
+        };
+        // Unknown: only the broker can say which requests the commit has finished.
+        if outcome == TransactionOutcome::Unknown {
+            self.metrics.unknown.inc();
+            let Some(finished) = self.recall(index, &requests) else {
+                self.is_over = true;
+                return Vec::new();
+            };
+            batch.finish_committed(&finished, &self.counts);
+            self.offsets.unstage(&batch.requests());
+            return batch.into_retries(Vec::new(), false, &mut self.admission, &self.counts);
+        }
+        // Aborted: the requests are under way again, and a late batch makes the next one smaller.
+        self.metrics.aborted.inc();
+        self.offsets.unstage(&requests);
+        let is_late = outcome == TransactionOutcome::Late;
+        if is_late && !is_alone {
+            self.allowance.late(batch.bytes());
+        }
+        let publications = batch.into_retries(refused, is_late, &mut self.admission, &self.counts);
+        session.into_iter().for_each(|session| self.sessions.pool.rest(session));
+        if !is_refused && !is_alone {
+            thread::sleep(AFTER_ABORT);
+        }
+        publications
+    }
+
+    /// Takes a session for the next transaction. None when the loop is to end.
+    fn session(&mut self) -> Option<Session> {
+        let began = Instant::now();
+        loop {
+            let alone = self.alone.as_ref().map(|(session, _)| session.index());
+            if let Some(session) = self.sessions.pool.take(&[self.committer.session(), alone]) {
+                return Some(session);
+            }
+            if let Some(finished) = self.committer.take() {
+                self.settle(finished);
+            } else {
+                self.sessions.pool.wait(IDLE);
+            }
+            if self.sessions.fencing_action() == FencingAction::Stop {
+                self.sessions.stop_for_namesake();
+                return None;
+            }
+            if self.is_over || self.is_stopping() && began.elapsed() > LAST_SESSION {
+                return None;
+            }
+        }
+    }
+
+    /// Asks the broker which requests of a transaction are finished, once a new session of the same name has had the
+    /// transaction decided. None when the loop is to end before that is known.
+    fn recall(&mut self, index: usize, requests: &[RequestPosition]) -> Option<Vec<bool>> {
+        let session = self.sessions.open(index)?;
+        self.sessions.pool.rest(session);
+        loop {
+            match self.offsets.recall(requests, RECALL) {
+                Ok(finished) => {
+                    let committed = finished.iter().filter(|finished| **finished).count();
+                    info!(
+                        requests = requests.len(),
+                        committed, "the broker has said what became of the last transaction"
+                    );
+                    return Some(finished);
+                }
+                Err(error) => warn!(%error, "the outcome of the last transaction is not known yet"),
+            }
+            if self.is_stopping() {
+                return None;
+            }
+            thread::sleep(AFTER_RECALL);
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
