@@ -7,7 +7,7 @@
 //!
 //! Sharded, so that callers and those who answer seldom meet; no lock is held while anything waits.
 
-mod memory;
+mod recent_ids;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-use self::memory::Memory;
+use self::recent_ids::RecentIds;
 use crate::message::{Code, Fault, Headers, Request, Stage, header};
 
 const SHARDS: usize = 64;
@@ -35,11 +35,11 @@ pub struct ReplyRecord {
 }
 
 /// What a caller who waits gets: the reply, or why there will be none.
-pub type Answer = Result<ReplyRecord, Fault>;
+pub type ReplyResult = Result<ReplyRecord, Fault>;
 
 /// Everyone who waits at the door of this process, or has left it a short while ago. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Callers(Arc<Shared>);
+pub struct Callers(Arc<CallerRegistry>);
 
 /// One caller of this process, perhaps.
 #[derive(Debug, Clone, Copy)]
@@ -50,56 +50,56 @@ pub struct Caller<'a> {
 
 /// A caller's own side of waiting. Dropping it before the answer is there is hanging up.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct WaitingCaller {
     callers: Callers,
     id: Uuid,
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<ReplyResult>,
 }
 
 /// Whose a reply record is that has come by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Receiver {
+pub enum Recipient {
     /// A caller's, who has it now.
     Waiting,
     /// A caller's, who got this answer ahead of its record.
-    Answered,
+    AnsweredAhead,
     /// Nobody's who waits here: it is late, repeated, or another instance's.
-    Nobody,
+    Unknown,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct CallerRegistry {
     /// Where the replies for the door come. Where there is no door, nobody waits.
     address: OnceLock<(String, i32)>,
     /// Whether replies can be read. Changed before the shards are drained, and read under a shard's lock.
     open: AtomicBool,
     /// How many have gone. While nobody has, nobody takes a lock to know that.
-    gone: AtomicUsize,
+    hung_up: AtomicUsize,
     shards: [Shard; SHARDS],
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    known: Mutex<Known>,
+    known: Mutex<ShardState>,
     /// Told whenever one has gone.
-    left: Notify,
+    hang_ups: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    waiting: HashMap<Uuid, oneshot::Sender<Answer>>,
+struct ShardState {
+    waiting: HashMap<Uuid, oneshot::Sender<ReplyResult>>,
     /// Those who have hung up, until their replies come by.
-    gone: Memory,
+    hung_up: RecentIds,
     /// Those who were answered ahead of the records of their replies, until these come by.
-    answered: Memory,
+    answered: RecentIds,
 }
 
-impl Default for Shared {
+impl Default for CallerRegistry {
     fn default() -> Self {
         Self {
             address: OnceLock::new(),
             open: AtomicBool::new(false),
-            gone: AtomicUsize::new(0),
+            hung_up: AtomicUsize::new(0),
             shards: std::array::from_fn(|_| Shard::default()),
         }
     }
@@ -119,7 +119,7 @@ impl Callers {
         for shard in &self.0.shards {
             for (_, caller) in lock(shard).waiting.drain() {
                 // A caller who has just gone needs no answer.
-                let _ = caller.send(Err(closed()));
+                let _ = caller.send(Err(closed_fault()));
             }
         }
     }
@@ -129,35 +129,35 @@ impl Callers {
     /// # Errors
     /// When no reply could be read.
     pub fn ensure_open(&self) -> Result<(), Fault> {
-        if self.0.open.load(Ordering::SeqCst) { Ok(()) } else { Err(closed()) }
+        if self.0.open.load(Ordering::SeqCst) { Ok(()) } else { Err(closed_fault()) }
     }
 
     /// Waits under this correlation id. To be called before the request is produced: its reply may be faster than we are.
     ///
     /// # Errors
     /// When no reply could be read.
-    pub fn wait(&self, id: Uuid) -> Result<Waiting, Fault> {
+    pub fn wait(&self, id: Uuid) -> Result<WaitingCaller, Fault> {
         let (caller, answer) = oneshot::channel();
         let mut known = lock(self.shard(id));
         self.ensure_open()?;
         known.waiting.insert(id, caller);
         drop(known);
-        Ok(Waiting { callers: self.clone(), id, answer })
+        Ok(WaitingCaller { callers: self.clone(), id, answer })
     }
 
     /// A reply record has come by: gives it to the caller with its correlation id, if he waits for it still.
-    pub fn receive(&self, id: Uuid, reply: impl FnOnce() -> ReplyRecord) -> Receiver {
+    pub fn receive(&self, id: Uuid, reply: impl FnOnce() -> ReplyRecord) -> Recipient {
         let mut known = lock(self.shard(id));
         let caller = known.waiting.remove(&id);
         let is_answered = known.answered.remove(id);
         self.forget(&mut known, id);
         drop(known);
         if is_answered {
-            return Receiver::Answered;
+            return Recipient::AnsweredAhead;
         }
         match caller.map(|caller| caller.send(Ok(reply()))) {
-            Some(Ok(())) => Receiver::Waiting,
-            Some(Err(_)) | None => Receiver::Nobody,
+            Some(Ok(())) => Recipient::Waiting,
+            Some(Err(_)) | None => Recipient::Unknown,
         }
     }
 
@@ -189,29 +189,29 @@ impl Callers {
         Caller { callers: self, id }
     }
 
-    fn hung_up_at(&self, id: Uuid, now: SystemTime) {
+    fn hang_up_at(&self, id: Uuid, now: SystemTime) {
         let shard = self.shard(id);
         let mut known = lock(shard);
         if known.waiting.remove(&id).is_none() {
             return;
         }
-        let before = known.gone.len();
-        known.gone.insert(id, now);
-        self.0.gone.fetch_add(known.gone.len(), Ordering::AcqRel);
-        self.0.gone.fetch_sub(before, Ordering::AcqRel);
+        let before = known.hung_up.len();
+        known.hung_up.insert(id, now);
+        self.0.hung_up.fetch_add(known.hung_up.len(), Ordering::AcqRel);
+        self.0.hung_up.fetch_sub(before, Ordering::AcqRel);
         drop(known);
-        shard.left.notify_waiters();
+        shard.hang_ups.notify_waiters();
     }
 
     /// Nobody asks again whether this caller has gone.
-    fn forget(&self, known: &mut Known, id: Uuid) {
-        if known.gone.remove(id) {
-            self.0.gone.fetch_sub(1, Ordering::AcqRel);
+    fn forget(&self, known: &mut ShardState, id: Uuid) {
+        if known.hung_up.remove(id) {
+            self.0.hung_up.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    fn has_anybody_gone(&self) -> bool {
-        self.0.gone.load(Ordering::Acquire) > 0
+    fn has_anybody_hung_up(&self) -> bool {
+        self.0.hung_up.load(Ordering::Acquire) > 0
     }
 
     fn shard(&self, id: Uuid) -> &Shard {
@@ -232,41 +232,41 @@ impl Caller<'_> {
 
     /// Whether the caller has hung up.
     pub fn has_gone(&self) -> bool {
-        self.callers.has_anybody_gone() && lock(self.callers.shard(self.id)).gone.contains(self.id)
+        self.callers.has_anybody_hung_up() && lock(self.callers.shard(self.id)).hung_up.contains(self.id)
     }
 
     /// Waits until the caller hangs up.
     pub async fn gone(&self) {
         loop {
             // From now on no word is missed.
-            let left = self.callers.shard(self.id).left.notified();
+            let hang_up = self.callers.shard(self.id).hang_ups.notified();
             if self.has_gone() {
                 return;
             }
-            left.await;
+            hang_up.await;
         }
     }
 }
 
-impl Waiting {
+impl WaitingCaller {
     /// The reply, or why there will be none.
-    pub async fn answer(&mut self) -> Answer {
+    pub async fn answer(&mut self) -> ReplyResult {
         // The sender is only ever dropped after it has sent.
-        (&mut self.answer).await.unwrap_or_else(|_| Err(closed()))
+        (&mut self.answer).await.unwrap_or_else(|_| Err(closed_fault()))
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingCaller {
     fn drop(&mut self) {
-        self.callers.hung_up_at(self.id, SystemTime::now());
+        self.callers.hang_up_at(self.id, SystemTime::now());
     }
 }
 
-fn lock(shard: &Shard) -> MutexGuard<'_, Known> {
+fn lock(shard: &Shard) -> MutexGuard<'_, ShardState> {
     shard.known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn closed() -> Fault {
+fn closed_fault() -> Fault {
     let message = "this instance is starting or shutting down and takes no calls; try again, or another instance";
     Fault::passing(Code::TemporarilyUnavailable, Stage::Publish, message).with_retry_after(Duration::from_secs(1))
 }

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
-use super::memory::{KEPT, MOST};
+use super::recent_ids::{CAPACITY, RETENTION};
 use super::*;
 use crate::message::{Headers, Source};
 
@@ -30,9 +30,9 @@ fn request(headers: &[(&str, &str)]) -> Request {
 
 /// How many are remembered: who have gone, and who were answered ahead of their records.
 fn remembered(callers: &Callers) -> (usize, usize) {
-    let sum = |count: fn(&Known) -> usize| callers.0.shards.iter().map(|shard| count(&lock(shard))).sum();
-    let gone = sum(|known| known.gone.len());
-    assert_eq!(gone, callers.0.gone.load(Ordering::SeqCst));
+    let sum = |count: fn(&ShardState) -> usize| callers.0.shards.iter().map(|shard| count(&lock(shard))).sum();
+    let gone = sum(|known| known.hung_up.len());
+    assert_eq!(gone, callers.0.hung_up.load(Ordering::SeqCst));
     (gone, sum(|known| known.answered.len()))
 }
 
@@ -40,9 +40,9 @@ fn remembered(callers: &Callers) -> (usize, usize) {
 async fn the_first_reply_is_taken_and_its_repeats_are_not() {
     let (callers, id) = (open(), Uuid::now_v7());
     let mut waiting = callers.wait(id).unwrap();
-    assert_eq!(callers.receive(Uuid::now_v7(), || reply("another's")), Receiver::Nobody);
-    assert_eq!(callers.receive(id, || reply("first")), Receiver::Waiting);
-    assert_eq!(callers.receive(id, || reply("second")), Receiver::Nobody);
+    assert_eq!(callers.receive(Uuid::now_v7(), || reply("another's")), Recipient::Unknown);
+    assert_eq!(callers.receive(id, || reply("first")), Recipient::Waiting);
+    assert_eq!(callers.receive(id, || reply("second")), Recipient::Unknown);
     assert!(!callers.by_id(id).answer(reply("third")));
     assert_eq!(&waiting.answer().await.unwrap().body[..], b"first");
     drop(waiting);
@@ -60,8 +60,8 @@ async fn who_is_answered_ahead_of_the_record_is_known_until_that_comes_by_once()
     assert!(!callers.by_id(id).has_gone());
     assert_eq!(remembered(&callers), (0, 1));
     let copied = || panic!("nobody needs a copy");
-    assert_eq!(callers.receive(id, copied), Receiver::Answered);
-    assert_eq!(callers.receive(id, copied), Receiver::Nobody);
+    assert_eq!(callers.receive(id, copied), Recipient::AnsweredAhead);
+    assert_eq!(callers.receive(id, copied), Recipient::Unknown);
     assert_eq!(remembered(&callers), (0, 0));
 }
 
@@ -71,14 +71,14 @@ async fn who_goes_before_the_answer_comes_has_hung_up_until_its_record_does() {
     let ids = [(); 4].map(|()| Uuid::now_v7());
     let [gone, received, answered, told] = ids.map(|id| callers.wait(id).unwrap());
     let have_gone = || ids.map(|id| callers.by_id(id).has_gone());
-    assert_eq!(callers.receive(ids[1], || reply("in time")), Receiver::Waiting);
+    assert_eq!(callers.receive(ids[1], || reply("in time")), Recipient::Waiting);
     assert!(callers.by_id(ids[2]).answer(reply("at once")));
     drop((gone, received, answered));
     assert_eq!(have_gone(), [true, false, false, false]);
     // There is nobody to hand it to; the record will come by.
     assert!(!callers.by_id(ids[0]).answer(reply("too late")));
     assert_eq!(have_gone(), [true, false, false, false]);
-    assert_eq!(callers.receive(ids[0], || reply("too late")), Receiver::Nobody);
+    assert_eq!(callers.receive(ids[0], || reply("too late")), Recipient::Unknown);
     callers.close();
     drop(told);
     assert_eq!((have_gone(), remembered(&callers)), ([false; 4], (0, 1)));
@@ -136,11 +136,11 @@ fn replies_are_read_where_the_door_is_and_nowhere_else() {
 #[test]
 fn whose_records_never_come_are_forgotten_in_the_end() {
     let callers = open();
-    let ids: Vec<_> = (0..3 * MOST * SHARDS).map(|_| Uuid::now_v7()).collect();
+    let ids: Vec<_> = (0..3 * CAPACITY * SHARDS).map(|_| Uuid::now_v7()).collect();
     for id in &ids {
         drop(callers.wait(*id).unwrap());
     }
-    assert_eq!(remembered(&callers), (MOST * SHARDS, 0));
+    assert_eq!(remembered(&callers), (CAPACITY * SHARDS, 0));
     let has_gone = |id| callers.by_id(id).has_gone();
     assert!(!has_gone(ids[0]) && has_gone(ids[ids.len() - 1]));
     for id in &ids {
@@ -148,15 +148,15 @@ fn whose_records_never_come_are_forgotten_in_the_end() {
         assert!(callers.by_id(*id).answer(reply("at once")));
         drop(waiting);
     }
-    assert_eq!(remembered(&callers), (MOST * SHARDS, MOST * SHARDS));
+    assert_eq!(remembered(&callers), (CAPACITY * SHARDS, CAPACITY * SHARDS));
     // One in each shard comes later.
-    let later = SystemTime::now() + KEPT + Duration::from_secs(2);
+    let later = SystemTime::now() + RETENTION + Duration::from_secs(2);
     for last in 0..SHARDS as u8 {
         let mut bytes = *ids[0].as_bytes();
         bytes[15] = last;
         let id = Uuid::from_bytes(bytes);
         let waiting = callers.wait(id).unwrap();
-        callers.hung_up_at(id, later);
+        callers.hang_up_at(id, later);
         drop(waiting);
     }
     assert_eq!(remembered(&callers).0, 0);
@@ -168,7 +168,7 @@ async fn callers_that_race_with_both_ways_and_with_closing_all_end() {
     let (to_reader, records) = std::sync::mpsc::channel::<Uuid>();
     let reader = std::thread::spawn({
         let callers = callers.clone();
-        move || records.iter().filter(|id| callers.receive(*id, || reply("x")) == Receiver::Waiting).count()
+        move || records.iter().filter(|id| callers.receive(*id, || reply("x")) == Recipient::Waiting).count()
     });
     let calling: Vec<_> = (0..2_000)
         .map(|number| {
@@ -212,9 +212,9 @@ proptest! {
                 }
                 1 => {
                     let expected = match (waiting.remove(&id), answered.remove(&id)) {
-                        (true, _) => Receiver::Waiting,
-                        (_, true) => Receiver::Answered,
-                        _ => Receiver::Nobody,
+                        (true, _) => Recipient::Waiting,
+                        (_, true) => Recipient::AnsweredAhead,
+                        _ => Recipient::Unknown,
                     };
                     gone.remove(&id);
                     prop_assert_eq!(callers.receive(id, || reply("x")), expected);

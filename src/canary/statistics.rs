@@ -18,14 +18,14 @@ pub struct Statistics {
 
 /// The counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct Baseline {
     failures: u64,
     latencies: Vec<u64>,
 }
 
 /// What happened between two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sample {
+pub(super) struct ObservationWindow {
     /// Requests.
     pub(super) calls: u64,
     /// Those of them that failed by the route's own fault.
@@ -49,19 +49,19 @@ impl Statistics {
         }
     }
 
-    pub(super) fn mark(&self) -> Mark {
-        Mark {
+    pub(super) fn baseline(&self) -> Baseline {
+        Baseline {
             failures: self.failures.load(Ordering::Relaxed),
             latencies: self.latencies.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
         }
     }
 }
 
-impl Mark {
+impl Baseline {
     /// What several routes did together since they were marked: each with its mark then, and its mark now.
-    pub(super) fn sample<'a>(since: impl Iterator<Item = (&'a Self, &'a Self)>) -> Sample {
+    pub(super) fn window<'a>(pairs: impl Iterator<Item = (&'a Self, &'a Self)>) -> ObservationWindow {
         let (mut failures, mut latencies) = (0, vec![0; BUCKETS]);
-        for (then, now) in since {
+        for (then, now) in pairs {
             failures += now.failures - then.failures;
             for (sum, (then, now)) in latencies.iter_mut().zip(then.latencies.iter().zip(&now.latencies)) {
                 *sum += now - then;
@@ -75,11 +75,11 @@ impl Mark {
             seen >= rank
         });
         let p95 = if calls == 0 { Duration::ZERO } else { found.map_or(Duration::ZERO, upper_end) };
-        Sample { calls, failures: failures.min(calls), p95 }
+        ObservationWindow { calls, failures: failures.min(calls), p95 }
     }
 }
 
-impl Sample {
+impl ObservationWindow {
     pub(super) fn failed_share(&self) -> f64 {
         if self.calls == 0 { 0.0 } else { self.failures as f64 / self.calls as f64 }
     }
@@ -109,28 +109,28 @@ mod tests {
     fn only_what_came_since_counts() {
         let (one, other) = (Statistics::default(), Statistics::default());
         one.count(Duration::from_secs(9), true);
-        let then = [one.mark(), other.mark()];
+        let then = [one.baseline(), other.baseline()];
         for number in 1..=100 {
             one.count(Duration::from_millis(number), number > 98);
             other.count(Duration::from_millis(1), false);
         }
-        let now = [one.mark(), other.mark()];
-        let alone = Mark::sample(then.iter().zip(&now).take(1));
+        let now = [one.baseline(), other.baseline()];
+        let alone = Baseline::window(then.iter().zip(&now).take(1));
         assert_eq!((alone.calls, alone.failures, alone.failed_share()), (100, 2, 0.02));
         assert!((95..=107).contains(&alone.p95.as_millis()), "{alone:?}");
-        let both = Mark::sample(then.iter().zip(&now));
+        let both = Baseline::window(then.iter().zip(&now));
         assert!(both.calls == 200 && (90..=102).contains(&both.p95.as_millis()), "{both:?}");
-        let none = Mark::sample(now.iter().zip(&now));
-        assert_eq!(none, Sample { calls: 0, failures: 0, p95: Duration::ZERO });
+        let none = Baseline::window(now.iter().zip(&now));
+        assert_eq!(none, ObservationWindow { calls: 0, failures: 0, p95: Duration::ZERO });
     }
 
     proptest! {
         #[test]
         fn a_percentile_is_within_an_eighth(micros in 1..40_000_000_000_u64) {
             let statistics = Statistics::default();
-            let then = statistics.mark();
+            let then = statistics.baseline();
             statistics.count(Duration::from_micros(micros), false);
-            let p95 = Mark::sample([(&then, &statistics.mark())].into_iter()).p95.as_micros() as f64;
+            let p95 = Baseline::window([(&then, &statistics.baseline())].into_iter()).p95.as_micros() as f64;
             prop_assert!(p95 >= micros as f64 && p95 <= micros as f64 * 1.13 + 1.0, "{micros} {p95}");
         }
 

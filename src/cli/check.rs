@@ -10,14 +10,14 @@ use crate::config::{self, Loaded, Report};
 
 /// What `check` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct CheckArgs {
     /// The config file; config/reference.yaml documents every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
 /// Prints a summary, or every problem.
-pub(super) fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &CheckArgs) -> ExitCode {
     // A reader that has gone away has read enough.
     match config::load(&args.config) {
         Ok(loaded) => {

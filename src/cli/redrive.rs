@@ -13,11 +13,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::exit;
 use crate::config;
 use crate::message::Code;
-use crate::redrive::{Filter, Progress, Redrive, RedriveError, Summary};
+use crate::redrive::{Filter, Redrive, RedriveError, RedriveProgress, RedriveSummary};
 
 /// What `signalbox redrive` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RedriveArgs {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -42,7 +42,7 @@ pub(super) struct Args {
 }
 
 /// Sends letters back, and says what became of all. Gives 1 when there was none to be sent.
-pub(super) fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &RedriveArgs) -> ExitCode {
     let loaded = match config::load(&args.config) {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -91,7 +91,7 @@ fn bar() -> Option<ProgressBar> {
     })
 }
 
-fn show(bar: Option<&ProgressBar>, progress: Progress) {
+fn show(bar: Option<&ProgressBar>, progress: RedriveProgress) {
     if let Some(bar) = bar {
         bar.set_length(progress.of);
         bar.set_position(progress.done);
@@ -99,7 +99,7 @@ fn show(bar: Option<&ProgressBar>, progress: Progress) {
     }
 }
 
-fn describe(summary: &Summary, dead_letters: &str, requests: &str, dry_run: bool) -> String {
+fn describe(summary: &RedriveSummary, dead_letters: &str, requests: &str, dry_run: bool) -> String {
     if summary.is_empty() {
         return format!("there are no dead letters in '{dead_letters}' that were not sent back already\n");
     }
@@ -147,12 +147,12 @@ mod tests {
 
     #[test]
     fn the_summary_accounts_for_every_letter() {
-        let empty = describe(&Summary::default(), "dead", "requests", false);
+        let empty = describe(&RedriveSummary::default(), "dead", "requests", false);
         assert_eq!(empty, "there are no dead letters in 'dead' that were not sent back already\n");
-        let summary = Summary {
+        let summary = RedriveSummary {
             sent: [(("MODEL_ERROR".to_owned(), "a".to_owned()), 2)].into(),
             filtered: 1,
-            ..Summary::default()
+            ..RedriveSummary::default()
         };
         assert_eq!(
             describe(&summary, "dead", "requests", true),

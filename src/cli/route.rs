@@ -15,7 +15,7 @@ use crate::telemetry::Metrics;
 
 /// What `signalbox route` takes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RouteArgs {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -44,7 +44,7 @@ pub(super) struct Args {
 }
 
 /// Prints the explanation as JSON. Succeeds when there is a route, and gives 1 when the request would get a fault.
-pub(super) fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &RouteArgs) -> ExitCode {
     match explain(args).and_then(|explanation| print(&explanation)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn explain(args: &Args) -> Result<Explanation, String> {
+fn explain(args: &RouteArgs) -> Result<Explanation, String> {
     let loaded = config::load(&args.config).map_err(|report| report.to_string())?;
     let table = RoutingTable::build(&loaded.config)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
@@ -84,7 +84,7 @@ fn print(explanation: &Explanation) -> Result<bool, String> {
     Ok(explanation.route.is_some())
 }
 
-fn request(args: &Args) -> Result<Request, String> {
+fn request(args: &RouteArgs) -> Result<Request, String> {
     let mut headers = HeadersBuilder::default();
     if let Some(endpoint) = &args.endpoint {
         headers.push(header::ENDPOINT, Some(endpoint.as_bytes()));

@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigFile};
 
 /// The arguments of `signalbox start`.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Args {
+pub(super) struct StartArgs {
     /// The config file; config/reference.yaml documents every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -20,7 +20,7 @@ pub(super) struct Args {
     role: Role,
 }
 
-pub(super) fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &StartArgs) -> ExitCode {
     let file = ConfigFile::open(&args.config);
     match file.load() {
         Ok(loaded) => {

@@ -49,7 +49,7 @@ impl From<&config::Endpoint> for ShimEndpoint {
 
 /// One endpoint with its metrics bound.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(super) struct BoundEndpoint {
     pub(super) name: String,
     pub(super) timeout: Duration,
     /// Calls that ended with 200.
@@ -60,30 +60,30 @@ pub(super) struct Endpoint {
 
 /// The endpoints that there are now. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Directory(Arc<Shared>);
+pub(super) struct EndpointDirectory(Arc<DirectoryState>);
 
 #[derive(Debug)]
-struct Shared {
-    current: ArcSwap<Endpoints>,
+struct DirectoryState {
+    current: ArcSwap<EndpointTable>,
     metrics: Metrics,
 }
 
 /// All endpoints.
 #[derive(Debug)]
-struct Endpoints {
-    by_name: BTreeMap<String, Arc<Endpoint>>,
+struct EndpointTable {
+    by_name: BTreeMap<String, Arc<BoundEndpoint>>,
     listing: Bytes,
 }
 
-impl Directory {
+impl EndpointDirectory {
     pub(super) fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
-        let current = ArcSwap::from_pointee(Endpoints::new(endpoints, metrics));
-        Self(Arc::new(Shared { current, metrics: metrics.clone() }))
+        let current = ArcSwap::from_pointee(EndpointTable::new(endpoints, metrics));
+        Self(Arc::new(DirectoryState { current, metrics: metrics.clone() }))
     }
 
     /// From now on there are these. Calls under way go on as they began.
     pub(super) fn set(&self, endpoints: Vec<ShimEndpoint>) {
-        self.0.current.store(Arc::new(Endpoints::new(endpoints, &self.0.metrics)));
+        self.0.current.store(Arc::new(EndpointTable::new(endpoints, &self.0.metrics)));
     }
 
     /// Where its calls are counted.
@@ -97,15 +97,15 @@ impl Directory {
     }
 
     /// The endpoint a caller named, or the only one.
-    pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
+    pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<BoundEndpoint>, Fault> {
         self.0.current.load().find(named)
     }
 }
 
-impl Endpoints {
+impl EndpointTable {
     fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
         let listing = Bytes::from(listing(&endpoints).to_string());
-        let bound = |endpoint: ShimEndpoint| Endpoint {
+        let bound = |endpoint: ShimEndpoint| BoundEndpoint {
             answered: metrics.shim_requests.with_label_values(&[endpoint.name.as_str(), "200"]),
             duration: metrics.shim_duration.with_label_values(&[endpoint.name.as_str()]),
             name: endpoint.name,
@@ -116,7 +116,7 @@ impl Endpoints {
         Self { by_name, listing }
     }
 
-    fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
+    fn find(&self, named: Option<&str>) -> Result<Arc<BoundEndpoint>, Fault> {
         let found = match named {
             Some(name) => self.by_name.get(name),
             None if self.by_name.len() == 1 => self.by_name.values().next(),
@@ -155,8 +155,8 @@ fn listing(endpoints: &[ShimEndpoint]) -> serde_json::Value {
 mod tests {
     use super::*;
 
-    fn endpoints(names: &[&str]) -> Directory {
-        Directory::new(named(names), &Metrics::new().unwrap())
+    fn endpoints(names: &[&str]) -> EndpointDirectory {
+        EndpointDirectory::new(named(names), &Metrics::new().unwrap())
     }
 
     fn named(names: &[&str]) -> Vec<ShimEndpoint> {

@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use super::answer;
 use super::body::{self, BodyProblem};
-use super::endpoints::{Directory, Endpoint};
-use super::pending::Pending;
-use super::requests::{Outgoing, Requests};
-use super::tally::Tally;
-use crate::callers::Answer;
+use super::call_metrics::CallMetrics;
+use super::endpoints::{BoundEndpoint, EndpointDirectory};
+use super::pending::PendingCalls;
+use super::request_producer::{OutgoingRequest, RequestProducer};
+use crate::callers::ReplyResult;
 use crate::message::{Code, Fault, Stage};
 
 /// Which endpoint, where the path does not say.
@@ -33,39 +33,39 @@ const TIMEOUT: &str = "x-timeout-ms";
 const WAY_BACK: Duration = Duration::from_millis(250);
 
 /// What a call needs.
-pub(super) struct Door {
-    pub(super) endpoints: Directory,
-    pub(super) pending: Arc<Pending>,
-    pub(super) requests: Requests,
+pub(super) struct InvocationApi {
+    pub(super) endpoints: EndpointDirectory,
+    pub(super) pending: Arc<PendingCalls>,
+    pub(super) producer: RequestProducer,
     pub(super) max_body: usize,
 }
 
 /// The ways to call an endpoint.
-pub(super) fn routes(door: Door) -> Router {
+pub(super) fn routes(api: InvocationApi) -> Router {
     Router::new()
         .route("/invocations", post(by_header))
         .route("/endpoints/{name}/invocations", post(by_path))
         .route("/gateway/{name}/invocations", post(by_path))
-        .with_state(Arc::new(door))
+        .with_state(Arc::new(api))
 }
 
-async fn by_header(State(door): State<Arc<Door>>, request: Request) -> Response {
+async fn by_header(State(api): State<Arc<InvocationApi>>, request: Request) -> Response {
     let named = request.headers().get(ENDPOINT).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
-    door.call(named.as_deref(), request).await
+    api.call(named.as_deref(), request).await
 }
 
-async fn by_path(State(door): State<Arc<Door>>, Path(name): Path<String>, request: Request) -> Response {
-    door.call(Some(&name), request).await
+async fn by_path(State(api): State<Arc<InvocationApi>>, Path(name): Path<String>, request: Request) -> Response {
+    api.call(Some(&name), request).await
 }
 
-impl Door {
+impl InvocationApi {
     async fn call(&self, named: Option<&str>, request: Request) -> Response {
         let correlation = Uuid::now_v7();
         let endpoint = match self.endpoints.find(named) {
             Ok(endpoint) => endpoint,
             Err(fault) => return answer::of_fault(correlation, None, &fault),
         };
-        let tally = Tally::start(endpoint.clone(), self.endpoints.metrics().clone());
+        let call_metrics = CallMetrics::start(endpoint.clone(), self.endpoints.metrics().clone());
         let answer = match self.exchange(correlation, &endpoint, request).await {
             Ok(reply) => answer::of_reply(correlation, &endpoint.name, reply),
             Err(fault) => {
@@ -73,25 +73,25 @@ impl Door {
                 answer::of_fault(correlation, Some(&endpoint.name), &fault)
             }
         };
-        tally.finish(answer.status());
+        call_metrics.finish(answer.status());
         answer
     }
 
     /// Produces the request and waits for its reply. Whenever this ends, or is dropped because the caller hung up,
     /// nothing waits under the correlation id any more.
-    async fn exchange(&self, correlation: Uuid, endpoint: &Endpoint, request: Request) -> Answer {
+    async fn exchange(&self, correlation: Uuid, endpoint: &BoundEndpoint, request: Request) -> ReplyResult {
         let (head, body) = request.into_parts();
         let wait = wait(&head.headers, endpoint.timeout)?;
         let deadline = Instant::now() + wait;
         let record_deadline = SystemTime::now() + wait.saturating_sub(WAY_BACK.min(wait / 20));
 
-        let admission = self.pending.admit()?;
+        let slot = self.pending.admit()?;
         let body = match timeout_at(deadline, body::read(body, self.max_body)).await {
             Ok(body) => body.map_err(|problem| self.unreadable(problem))?,
             Err(_) => return Err(late(format!("the body of the call had not arrived in full after {wait:?}"))),
         };
         let target = request_line(&head.method, &head.uri);
-        let outgoing = Outgoing {
+        let request = OutgoingRequest {
             correlation,
             endpoint: &endpoint.name,
             deadline: record_deadline,
@@ -99,8 +99,8 @@ impl Door {
             http_headers: &head.headers,
             body: &body,
         };
-        let mut waiter = admission.wait(correlation, outgoing.size())?;
-        self.requests.send(&outgoing)?;
+        let mut waiter = slot.wait(correlation, request.size())?;
+        self.producer.send(&request)?;
         // Copied into the producer's queue by now.
         drop::<Bytes>(body);
 

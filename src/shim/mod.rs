@@ -11,11 +11,12 @@ mod error;
 mod invocations;
 mod operations;
 mod pending;
-mod replies;
-mod requests;
+mod reply_consumer;
+mod reply_partition;
+mod request_producer;
 mod server;
 mod status;
-mod tally;
+mod call_metrics;
 #[cfg(test)]
 mod tests;
 
@@ -33,11 +34,12 @@ use axum::Router;
 use tracing::info;
 use uuid::Uuid;
 
-use self::endpoints::Directory;
-use self::invocations::Door;
-use self::pending::{Limits, Pending};
-use self::replies::{Replies, ReplyPartition};
-use self::requests::Requests;
+use self::endpoints::EndpointDirectory;
+use self::invocations::InvocationApi;
+use self::pending::{PendingCalls, PendingLimits};
+use self::reply_consumer::ReplyConsumer;
+use self::reply_partition::ReplyPartition;
+use self::request_producer::RequestProducer;
 use crate::broker::Cluster;
 use crate::callers::Callers;
 use crate::config;
@@ -70,10 +72,10 @@ pub struct ShimParts {
 /// The running shim.
 pub struct Shim {
     server: HttpServer,
-    replies: Replies,
-    pending: Arc<Pending>,
+    consumer: ReplyConsumer,
+    pending: Arc<PendingCalls>,
     part: Part,
-    endpoints: Directory,
+    endpoints: EndpointDirectory,
 }
 
 impl Shim {
@@ -86,8 +88,9 @@ impl Shim {
         let ShimParts { server, kafka, endpoints, cluster, readiness, metrics, operations, callers } = parts;
         let part = readiness.part("shim");
         let listener = server::bind(&server).await?;
-        let limits = Limits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
-        let pending = Arc::new(Pending::new(limits, callers.clone(), metrics.shim_pending.clone()));
+        let limits =
+            PendingLimits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
+        let pending = Arc::new(PendingCalls::new(limits, callers.clone(), metrics.shim_pending.clone()));
         let longest_timeout = endpoints.iter().map(|endpoint| endpoint.timeout).max().unwrap_or_default();
         let max_body = usize::try_from(server.max_body.as_u64()).unwrap_or(usize::MAX);
 
@@ -99,28 +102,35 @@ impl Shim {
                 let partition =
                     ReplyPartition::choose(&kafka.replies_topic, count, server.reply_partition, Uuid::new_v4())?;
                 let callers_of_requests = callers.clone();
-                let requests =
-                    Requests::new(&cluster, &kafka, &partition, callers_of_requests, longest_timeout, max_body, flow)?;
-                let replies = Replies::start(&cluster, &kafka, partition, callers, part, &metrics)?;
-                Ok::<_, ShimError>((requests, replies))
+                let producer = RequestProducer::new(
+                    &cluster,
+                    &kafka,
+                    &partition,
+                    callers_of_requests,
+                    longest_timeout,
+                    max_body,
+                    flow,
+                )?;
+                let consumer = ReplyConsumer::start(&cluster, &kafka, partition, callers, part, &metrics)?;
+                Ok::<_, ShimError>((producer, consumer))
             }
         };
-        let (requests, replies) =
+        let (producer, consumer) =
             tokio::task::spawn_blocking(broker_side).await.map_err(|_| ShimError::Interrupted)??;
 
-        let endpoints = Directory::new(endpoints, &metrics);
+        let endpoints = EndpointDirectory::new(endpoints, &metrics);
         let routes = status::listing(endpoints.clone())
             .merge(status_routes(readiness, metrics))
             .merge(operations)
-            .merge(invocations::routes(Door {
+            .merge(invocations::routes(InvocationApi {
                 endpoints: endpoints.clone(),
                 pending: pending.clone(),
-                requests,
+                producer,
                 max_body,
             }));
         let server = HttpServer::start(listener, routes)?;
-        info!(address = %server.address(), reply_partition = replies.partition(), "the HTTP shim listens");
-        Ok(Self { server, replies, pending, part, endpoints })
+        info!(address = %server.address(), reply_partition = consumer.partition(), "the HTTP shim listens");
+        Ok(Self { server, consumer, pending, part, endpoints })
     }
 
     /// Where it listens.
@@ -139,7 +149,7 @@ impl Shim {
         let pending = self.pending;
         self.server.shutdown(grace, || pending.close()).await;
         pending.close();
-        self.replies.stop().await;
+        self.consumer.stop().await;
         info!("the HTTP shim has stopped");
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::answer;
 use super::status::JSON;
-use crate::canary::{Canaries, CanaryReport, Wish};
+use crate::canary::{Canaries, CanaryReport, OperatorAction};
 use crate::message::{Code, Fault, Stage};
 use crate::models::Models;
 
@@ -45,17 +45,17 @@ async fn change_canary(
     State(canaries): State<Canaries>,
     Path((endpoint, route_and_verb)): Path<(String, String)>,
 ) -> Response {
-    let wish = match route_and_verb.rsplit_once('/') {
-        Some((route, "restart")) => Some((route, Wish::Restart)),
-        Some((route, "abort")) => Some((route, Wish::Abort)),
+    let action = match route_and_verb.rsplit_once('/') {
+        Some((route, "restart")) => Some((route, OperatorAction::Restart)),
+        Some((route, "abort")) => Some((route, OperatorAction::Abort)),
         _ => None,
     };
-    let Some((route, wish)) = wish else {
+    let Some((route, action)) = action else {
         let message = "POST /canaries/{endpoint}/{route}/restart or POST /canaries/{endpoint}/{route}/abort; GET \
                        /canaries lists them";
         return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
     };
-    if !canaries.ask(&endpoint, route, wish).await {
+    if !canaries.act(&endpoint, route, action).await {
         let message =
             format!("there is no canary `{route}` of endpoint `{endpoint}` of which it is known where it stands");
         return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));

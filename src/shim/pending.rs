@@ -10,12 +10,12 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use uuid::Uuid;
 
-use crate::callers::{Answer, Callers, Waiting};
+use crate::callers::{Callers, ReplyResult, WaitingCaller};
 use crate::message::{Code, Fault, Stage};
 
 /// How much may wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct PendingLimits {
     /// Calls.
     pub(super) calls: usize,
     /// Bytes of their requests, where the broker must not be filled up.
@@ -24,8 +24,8 @@ pub(super) struct Limits {
 
 /// What waits.
 #[derive(Debug)]
-pub(super) struct Pending {
-    limits: Limits,
+pub(super) struct PendingCalls {
+    limits: PendingLimits,
     calls: AtomicUsize,
     bytes: AtomicUsize,
     callers: Callers,
@@ -34,21 +34,21 @@ pub(super) struct Pending {
 
 /// A call that counts, and waits for nothing yet.
 #[derive(Debug)]
-pub(super) struct Admission {
-    pending: Arc<Pending>,
+pub(super) struct PendingSlot {
+    pending: Arc<PendingCalls>,
 }
 
 /// A call that waits for its reply.
 #[derive(Debug)]
-pub(super) struct Waiter {
-    waiting: Waiting,
-    admission: Admission,
+pub(super) struct WaitingCall {
+    waiting: WaitingCaller,
+    slot: PendingSlot,
     bytes: usize,
 }
 
-impl Pending {
+impl PendingCalls {
     /// Nothing waits yet. Who does is known to the callers, and whether anybody may.
-    pub(super) fn new(limits: Limits, callers: Callers, gauge: IntGauge) -> Self {
+    pub(super) fn new(limits: PendingLimits, callers: Callers, gauge: IntGauge) -> Self {
         Self { limits, calls: AtomicUsize::new(0), bytes: AtomicUsize::new(0), callers, gauge }
     }
 
@@ -56,13 +56,13 @@ impl Pending {
     ///
     /// # Errors
     /// When as many as may wait do so already, or no reply could be read.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Admission, Fault> {
+    pub(super) fn admit(self: &Arc<Self>) -> Result<PendingSlot, Fault> {
         self.callers.ensure_open()?;
         if !take(&self.calls, 1, self.limits.calls) {
             return Err(exhausted(format!("{} calls wait for their answers already", self.limits.calls)));
         }
         self.gauge.inc();
-        Ok(Admission { pending: self.clone() })
+        Ok(PendingSlot { pending: self.clone() })
     }
 
     /// From now on nothing may wait, and whoever does is told so.
@@ -71,13 +71,13 @@ impl Pending {
     }
 }
 
-impl Admission {
+impl PendingSlot {
     /// Waits under this correlation id for the reply to a request of so many bytes. To be called before the request is
     /// produced: its reply may be faster than we are.
     ///
     /// # Errors
     /// When the broker holds as many unanswered bytes as it may, or no reply could be read.
-    pub(super) fn wait(self, correlation: Uuid, bytes: usize) -> Result<Waiter, Fault> {
+    pub(super) fn wait(self, correlation: Uuid, bytes: usize) -> Result<WaitingCall, Fault> {
         let pending = &self.pending;
         if !take(&pending.bytes, bytes, pending.limits.bytes.unwrap_or(usize::MAX)) {
             let message = "the embedded broker holds as many unanswered requests as it can without losing any; a real \
@@ -85,7 +85,7 @@ impl Admission {
             return Err(exhausted(message));
         }
         match pending.callers.wait(correlation) {
-            Ok(waiting) => Ok(Waiter { waiting, admission: self, bytes }),
+            Ok(waiting) => Ok(WaitingCall { waiting, slot: self, bytes }),
             Err(fault) => {
                 pending.bytes.fetch_sub(bytes, Ordering::AcqRel);
                 Err(fault)
@@ -94,20 +94,20 @@ impl Admission {
     }
 }
 
-impl Waiter {
+impl WaitingCall {
     /// The reply, or why there will be none.
-    pub(super) async fn answer(&mut self) -> Answer {
+    pub(super) async fn answer(&mut self) -> ReplyResult {
         self.waiting.answer().await
     }
 }
 
-impl Drop for Waiter {
+impl Drop for WaitingCall {
     fn drop(&mut self) {
-        self.admission.pending.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.slot.pending.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
-impl Drop for Admission {
+impl Drop for PendingSlot {
     fn drop(&mut self) {
         self.pending.calls.fetch_sub(1, Ordering::AcqRel);
         self.pending.gauge.dec();
@@ -125,7 +125,7 @@ fn exhausted(message: impl Into<String>) -> Fault {
 }
 
 #[cfg(test)]
-impl Pending {
+impl PendingCalls {
     /// Callers under whose correlation id a reply would be taken.
     pub(super) fn waiting(&self) -> usize {
         self.callers.waiting()
@@ -141,10 +141,10 @@ impl Pending {
 mod tests {
     use super::*;
 
-    fn pending(calls: usize, bytes: Option<usize>) -> Arc<Pending> {
+    fn pending(calls: usize, bytes: Option<usize>) -> Arc<PendingCalls> {
         let (callers, gauge) = (Callers::default(), IntGauge::new("pending", "callers").unwrap());
         callers.open("replies", 0);
-        Arc::new(Pending::new(Limits { calls, bytes }, callers, gauge))
+        Arc::new(PendingCalls::new(PendingLimits { calls, bytes }, callers, gauge))
     }
 
     #[test]
@@ -165,11 +165,11 @@ mod tests {
     #[tokio::test]
     async fn closing_answers_everyone_and_lets_nobody_in() {
         let pending = pending(10, None);
-        let admission = pending.admit().unwrap();
+        let slot = pending.admit().unwrap();
         let mut waiter = pending.admit().unwrap().wait(Uuid::now_v7(), 1).unwrap();
         pending.close();
         assert_eq!(waiter.answer().await.unwrap_err().code.status(), 503);
-        assert_eq!(admission.wait(Uuid::now_v7(), 1).unwrap_err().code.status(), 503);
+        assert_eq!(slot.wait(Uuid::now_v7(), 1).unwrap_err().code.status(), 503);
         assert_eq!(pending.admit().unwrap_err().code.status(), 503);
         drop(waiter);
         assert_eq!((pending.waiting(), pending.held()), (0, (0, 0)));

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 
-use super::endpoints::Directory;
+use super::endpoints::EndpointDirectory;
 use crate::telemetry::{Metrics, Readiness};
 
 /// What is said of a body in JSON.
@@ -15,7 +15,7 @@ pub(super) const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE,
 const PROMETHEUS: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
 
 #[derive(Clone)]
-struct Status {
+struct ProbeState {
     readiness: Readiness,
     metrics: Metrics,
 }
@@ -28,12 +28,12 @@ pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
         .route("/version", get(version))
         .route("/ready", get(ready))
         .route("/metrics", get(encode))
-        .with_state(Status { readiness, metrics })
+        .with_state(ProbeState { readiness, metrics })
 }
 
 /// `/api/2.0/endpoints/`, as MLflow's deployments server has it.
-pub(super) fn listing(endpoints: Directory) -> Router {
-    let listing = get(|State(endpoints): State<Directory>| async move { (JSON, endpoints.listing()) });
+pub(super) fn listing(endpoints: EndpointDirectory) -> Router {
+    let listing = get(|State(endpoints): State<EndpointDirectory>| async move { (JSON, endpoints.listing()) });
     Router::new()
         .route("/api/2.0/endpoints/", listing.clone())
         .route("/api/2.0/endpoints", listing)
@@ -49,7 +49,7 @@ async fn version() -> impl IntoResponse {
 }
 
 /// `{"ready": false, "parts": {"replies": {"ready": true}, "requests": {"ready": false, "waits_for": "…"}}}`
-async fn ready(State(status): State<Status>) -> Response {
+async fn ready(State(status): State<ProbeState>) -> Response {
     let parts = status.readiness.report();
     let ready = parts.values().all(Option::is_none);
     let part = |waits_for: &Option<String>| match waits_for {
@@ -62,7 +62,7 @@ async fn ready(State(status): State<Status>) -> Response {
     (code, JSON, json!({"ready": ready, "parts": parts}).to_string()).into_response()
 }
 
-async fn encode(State(status): State<Status>) -> Response {
+async fn encode(State(status): State<ProbeState>) -> Response {
     status.metrics.look_at(&status.readiness);
     match status.metrics.encode() {
         Ok(text) => (PROMETHEUS, text).into_response(),

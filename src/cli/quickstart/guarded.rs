@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 const GUARD: &str = include_str!("guard.py");
 
 /// A running program. Dropped, it is ended together with all that it started.
-pub(super) struct Guarded(Child);
+pub(super) struct GuardedProcess(Child);
 
 /// `python` with those arguments, under the guard. The environment's `bin` comes first on its path, for programs that
 /// MLflow looks up there, and what it says to this machine goes through no proxy.
@@ -24,7 +24,7 @@ pub(super) fn command<I: AsRef<OsStr>>(python: &Path, arguments: impl IntoIterat
     command
 }
 
-impl Guarded {
+impl GuardedProcess {
     /// Starts it with its output in a file.
     pub(super) fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let log = File::create(log)?;
@@ -40,7 +40,7 @@ impl Guarded {
 /// Runs it to its end. Each line of its standard output is handed to `line`, and all it writes goes to the file.
 pub(super) fn run(command: &mut Command, log: &Path, mut line: impl FnMut(&str)) -> io::Result<ExitStatus> {
     let mut log = File::create(log)?;
-    let mut guarded = Guarded(command.stdout(Stdio::piped()).stderr(log.try_clone()?).spawn()?);
+    let mut guarded = GuardedProcess(command.stdout(Stdio::piped()).stderr(log.try_clone()?).spawn()?);
     let output = guarded.0.stdout.take().map(BufReader::new);
     for text in output.into_iter().flat_map(BufRead::lines) {
         let text = text?;
@@ -50,7 +50,7 @@ pub(super) fn run(command: &mut Command, log: &Path, mut line: impl FnMut(&str))
     guarded.0.wait()
 }
 
-impl Drop for Guarded {
+impl Drop for GuardedProcess {
     fn drop(&mut self) {
         self.0.stdin = None;
         // It ends within the guard's grace; there is nobody to tell if the wait itself fails.

@@ -5,12 +5,12 @@ use std::path::Path;
 
 /// One clear line, and the status that the process ends with.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct QuickstartProblem {
     message: String,
     status: u8,
 }
 
-impl Problem {
+impl QuickstartProblem {
     /// Something that is needed is not there: Python, the network, a free port, MLflow (`EX_UNAVAILABLE`).
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self { message: message.into(), status: 69 }
@@ -32,7 +32,7 @@ impl Problem {
     }
 }
 
-impl Display for Problem {
+impl Display for QuickstartProblem {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)
     }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// One step. Dropped unfinished, it leaves no spinner behind.
-pub(super) struct Step {
+pub(super) struct ProgressStep {
     what: String,
     began: Instant,
     spinner: Option<ProgressBar>,
 }
 
-impl Step {
+impl ProgressStep {
     /// Says that `what` is under way, such as `starting MLflow`.
     pub(super) fn begin(what: impl Into<String>) -> Self {
         let what = what.into();
@@ -49,7 +49,7 @@ impl Step {
     }
 }
 
-impl Drop for Step {
+impl Drop for ProgressStep {
     fn drop(&mut self) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();

@@ -7,20 +7,22 @@ use uuid::Uuid;
 
 /// So many are remembered at most, in each shard. If the oldest is forgotten too early, it is answered for nobody, or
 /// its record is taken for another's.
-pub(super) const MOST: usize = 1024;
+pub(super) const CAPACITY: usize = 1024;
 
 /// Whose reply has not come by then is forgotten: few requests may take that long.
-pub(super) const KEPT: Duration = Duration::from_secs(600);
+pub(super) const RETENTION: Duration = Duration::from_secs(600);
 
 /// Their correlation ids, the oldest first: version 7 UUIDs begin with their time.
 #[derive(Debug, Default)]
-pub(super) struct Memory(BTreeSet<Uuid>);
+pub(super) struct RecentIds(BTreeSet<Uuid>);
 
-impl Memory {
+impl RecentIds {
     /// Remembers one, and forgets the oldest if that is too many or too long ago.
     pub(super) fn insert(&mut self, id: Uuid, now: SystemTime) {
         self.0.insert(id);
-        while let Some(oldest) = self.0.first().copied().filter(|oldest| self.0.len() > MOST || is_old(*oldest, now)) {
+        while let Some(oldest) =
+            self.0.first().copied().filter(|oldest| self.0.len() > CAPACITY || is_old(*oldest, now))
+        {
             self.0.remove(&oldest);
         }
     }
@@ -41,5 +43,5 @@ impl Memory {
 
 fn is_old(id: Uuid, now: SystemTime) -> bool {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    id.get_timestamp().is_some_and(|came| Duration::from_secs(came.to_unix().0) + KEPT < now)
+    id.get_timestamp().is_some_and(|came| Duration::from_secs(came.to_unix().0) + RETENTION < now)
 }

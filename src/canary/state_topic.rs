@@ -16,7 +16,7 @@ use rdkafka::{ClientContext, config::RDKafkaLogLevel};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
 
-use super::policy::Standing;
+use super::policy::CanaryState;
 use crate::broker::{BrokerContext, BrokerError, Cluster};
 use crate::config::Kafka;
 
@@ -24,46 +24,46 @@ use crate::config::Kafka;
 const POLL: Duration = Duration::from_millis(20);
 
 /// Between two attempts to open the topic.
-const PAUSE: Duration = Duration::from_secs(1);
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What comes of reading.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum StateEvent {
     /// Where a canary stands, somebody has written.
-    Record(String, Standing),
+    Record(String, CanaryState),
     /// Everything that was there has been read.
     CaughtUp,
 }
 
 /// The running thread; it stops, a moment later, when this is dropped.
 #[derive(Debug)]
-pub(super) struct Ledger {
-    entries: Sender<(String, Standing)>,
+pub(super) struct StateTopic {
+    writes: Sender<(String, CanaryState)>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The thread's side.
-struct Keeper {
+struct StateReader {
     cluster: Arc<Cluster>,
     config: Kafka,
-    entries: Receiver<(String, Standing)>,
-    news: UnboundedSender<News>,
+    writes: Receiver<(String, CanaryState)>,
+    events: UnboundedSender<StateEvent>,
     stop: Arc<AtomicBool>,
 }
 
 /// The clients, once the topic is there.
-struct Open {
+struct OpenClients {
     consumer: BaseConsumer<BrokerContext>,
-    producer: BaseProducer<Scribe>,
+    producer: BaseProducer<StateWriter>,
     /// Partitions whose end has not been seen yet.
     unread: Vec<i32>,
 }
 
 /// Says when something could not be written; whoever wrote it looks again at what holds, and writes again.
-struct Scribe(BrokerContext);
+struct StateWriter(BrokerContext);
 
-impl Ledger {
+impl StateTopic {
     /// Starts the thread, which creates the topic if it may, and reads it from its beginning.
     ///
     /// # Errors
@@ -71,20 +71,25 @@ impl Ledger {
     pub(super) fn open(
         cluster: &Arc<Cluster>,
         config: &Kafka,
-        news: UnboundedSender<News>,
+        events: UnboundedSender<StateEvent>,
     ) -> Result<Self, std::io::Error> {
-        let (sender, entries) = mpsc::channel();
+        let (sender, writes) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let keeper =
-            Keeper { cluster: Arc::clone(cluster), config: config.clone(), entries, news, stop: Arc::clone(&stop) };
-        let thread = thread::Builder::new().name("canaries".to_owned()).spawn(move || keeper.run())?;
-        Ok(Self { entries: sender, stop, thread: Some(thread) })
+        let reader = StateReader {
+            cluster: Arc::clone(cluster),
+            config: config.clone(),
+            writes,
+            events,
+            stop: Arc::clone(&stop),
+        };
+        let thread = thread::Builder::new().name("canaries".to_owned()).spawn(move || reader.run())?;
+        Ok(Self { writes: sender, stop, thread: Some(thread) })
     }
 
     /// Writes where a canary stands. It holds when it is read again.
-    pub(super) fn write(&self, key: &str, standing: &Standing) {
+    pub(super) fn write(&self, key: &str, state: &CanaryState) {
         // The thread ends only when we do.
-        let _ = self.entries.send((key.to_owned(), standing.clone()));
+        let _ = self.writes.send((key.to_owned(), state.clone()));
     }
 
     /// Stops the thread and waits until its clients are gone.
@@ -97,43 +102,43 @@ impl Ledger {
     }
 }
 
-impl Drop for Ledger {
+impl Drop for StateTopic {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
 }
 
-impl Keeper {
+impl StateReader {
     fn run(self) {
-        let Some(mut open) = self.open_patiently() else { return };
+        let Some(mut open) = self.open_with_retries() else { return };
         while !self.is_stopped() {
             match open.consumer.poll(POLL) {
-                Some(Ok(record)) => self.tell(&record),
-                Some(Err(KafkaError::PartitionEOF(partition))) => self.has_read(&mut open, partition),
+                Some(Ok(record)) => self.forward(&record),
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.mark_read(&mut open, partition),
                 Some(Err(error)) => debug!(%error, "reading where canaries stand"),
                 None => {}
             }
-            self.write_entries(&open);
+            self.produce_writes(&open);
             open.producer.poll(Duration::ZERO);
             if open.consumer.context().topic_ids().is_any_anew() {
                 warn!(
                     topic = self.config.state_topic,
                     "the topic of canaries was deleted and made again; it is read anew"
                 );
-                match self.open_patiently() {
+                match self.open_with_retries() {
                     Some(reopened) => open = reopened,
                     None => return,
                 }
             }
         }
         // What was decided last, an operator may have been told of already.
-        self.write_entries(&open);
+        self.produce_writes(&open);
         let _ = open.producer.flush(Duration::from_secs(2));
     }
 
-    fn write_entries(&self, open: &Open) {
-        for (key, standing) in self.entries.try_iter() {
-            open.write(&self.config.state_topic, &key, &standing);
+    fn produce_writes(&self, open: &OpenClients) {
+        for (key, state) in self.writes.try_iter() {
+            open.write(&self.config.state_topic, &key, &state);
         }
     }
 
@@ -141,7 +146,7 @@ impl Keeper {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn open_patiently(&self) -> Option<Open> {
+    fn open_with_retries(&self) -> Option<OpenClients> {
         let mut complained = false;
         while !self.is_stopped() {
             match self.open() {
@@ -153,12 +158,12 @@ impl Keeper {
                     complained = true;
                 }
             }
-            thread::sleep(PAUSE);
+            thread::sleep(REOPEN_PAUSE);
         }
         None
     }
 
-    fn open(&self) -> Result<Open, BrokerError> {
+    fn open(&self) -> Result<OpenClients, BrokerError> {
         self.cluster.ensure_state_topic(&self.config)?;
         let topic = &self.config.state_topic;
         let count = self.cluster.partitions(topic)?.unwrap_or(1);
@@ -177,48 +182,48 @@ impl Keeper {
             self.cluster.client_with_topic_ids("state-consumer", &settings, identity)?;
         let settings =
             [("acks", "all"), ("enable.idempotence", "true"), ("message.timeout.ms", "10000"), ("linger.ms", "0")];
-        let producer = self.cluster.client("state-producer", &settings, Scribe)?;
+        let producer = self.cluster.client("state-producer", &settings, StateWriter)?;
         let mut assignment = TopicPartitionList::with_capacity(1);
         let of_topic = |source| BrokerError::Topic { topic: topic.clone(), source };
         for partition in 0..count {
             assignment.add_partition_offset(topic, partition, Offset::Beginning).map_err(of_topic)?;
         }
         consumer.assign(&assignment).map_err(of_topic)?;
-        Ok(Open { consumer, producer, unread: (0..count).collect() })
+        Ok(OpenClients { consumer, producer, unread: (0..count).collect() })
     }
 
-    fn tell(&self, record: &BorrowedMessage<'_>) {
+    fn forward(&self, record: &BorrowedMessage<'_>) {
         self.cluster.health().answered();
         let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
-        let standing = record.payload().and_then(|payload| serde_json::from_slice(payload).ok());
-        match (key, standing) {
-            (Some(key), Some(standing)) => {
-                let _ = self.news.send(News::Record(key.to_owned(), standing));
+        let state = record.payload().and_then(|payload| serde_json::from_slice(payload).ok());
+        match (key, state) {
+            (Some(key), Some(state)) => {
+                let _ = self.events.send(StateEvent::Record(key.to_owned(), state));
             }
             // Of a later version, or somebody else's.
             _ => debug!(offset = record.offset(), "a record of the topic of canaries cannot be read"),
         }
     }
 
-    fn has_read(&self, open: &mut Open, partition: i32) {
+    fn mark_read(&self, open: &mut OpenClients, partition: i32) {
         let before = open.unread.len();
         open.unread.retain(|unread| *unread != partition);
         if before > 0 && open.unread.is_empty() {
-            let _ = self.news.send(News::CaughtUp);
+            let _ = self.events.send(StateEvent::CaughtUp);
         }
     }
 }
 
-impl Open {
-    fn write(&self, topic: &str, key: &str, standing: &Standing) {
-        let Ok(payload) = serde_json::to_vec(standing) else { return };
+impl OpenClients {
+    fn write(&self, topic: &str, key: &str, state: &CanaryState) {
+        let Ok(payload) = serde_json::to_vec(state) else { return };
         if let Err((error, _)) = self.producer.send(BaseRecord::to(topic).key(key).payload(&payload)) {
             warn!(%error, topic, "where a canary stands cannot be written");
         }
     }
 }
 
-impl ClientContext for Scribe {
+impl ClientContext for StateWriter {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.0.log(level, facility, message);
     }
@@ -232,7 +237,7 @@ impl ClientContext for Scribe {
     }
 }
 
-impl ProducerContext for Scribe {
+impl ProducerContext for StateWriter {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {

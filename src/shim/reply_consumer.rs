@@ -19,8 +19,9 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::error::ShimError;
+use super::reply_partition::ReplyPartition;
 use crate::broker::{BrokerContext, Cluster};
-use crate::callers::{Callers, Receiver, ReplyRecord};
+use crate::callers::{Callers, Recipient, ReplyRecord};
 use crate::config::Kafka;
 use crate::message::{HeadersBuilder, header};
 use crate::telemetry::{Metrics, Part};
@@ -34,16 +35,9 @@ const POSITION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two attempts to find the end.
 const POSITION_PAUSE: Duration = Duration::from_millis(200);
 
-/// Where this instance's replies come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ReplyPartition {
-    pub(super) topic: String,
-    pub(super) partition: i32,
-}
-
 /// From where replies are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Start {
+enum StartPosition {
     /// Nobody waits for what is there already.
     End,
     /// So far they were read. When that is gone, from the first that is left.
@@ -53,14 +47,14 @@ enum Start {
 }
 
 /// The running thread; it stops, a moment later, when this is dropped.
-pub(super) struct Replies {
+pub(super) struct ReplyConsumer {
     partition: i32,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The thread's side.
-struct Reader {
+struct ReplyReader {
     consumer: BaseConsumer<BrokerContext>,
     /// After the consumer: an embedded broker stops with the cluster.
     cluster: Arc<Cluster>,
@@ -73,7 +67,7 @@ struct Reader {
     stop: Arc<AtomicBool>,
 }
 
-impl Start {
+impl StartPosition {
     /// Where that is in a partition that has these offsets.
     fn offset(self, first: i64, end: i64) -> i64 {
         match self {
@@ -84,33 +78,7 @@ impl Start {
     }
 }
 
-impl ReplyPartition {
-    /// The partition the config names, else one by the instance's identity, so that instances spread out.
-    pub(super) fn choose(
-        topic: &str,
-        count: Option<i32>,
-        configured: Option<i32>,
-        instance: Uuid,
-    ) -> Result<Self, ShimError> {
-        let topic = topic.to_owned();
-        let count = match count {
-            Some(count) if count > 0 => count,
-            _ => return Err(ShimError::MissingTopic { topic }),
-        };
-        match configured {
-            Some(partition) if !(0..count).contains(&partition) => {
-                Err(ShimError::ReplyPartition { partition, topic, count })
-            }
-            Some(partition) => Ok(Self { topic, partition }),
-            None => {
-                let picked = instance.as_u128() % u128::from(count.unsigned_abs());
-                Ok(Self { topic, partition: i32::try_from(picked).unwrap_or_default() })
-            }
-        }
-    }
-}
-
-impl Replies {
+impl ReplyConsumer {
     /// Starts the thread, which lets callers wait once it stands at the partition's end. Blocks; not for the runtime's
     /// workers.
     pub(super) fn start(
@@ -137,7 +105,7 @@ impl Replies {
         let consumer = cluster.client_with_topic_ids("shim-consumer", &settings, identity)?;
         let stop = Arc::new(AtomicBool::new(false));
         let partition = source.partition;
-        let reader = Reader {
+        let reader = ReplyReader {
             consumer,
             cluster: cluster.clone(),
             source,
@@ -168,17 +136,17 @@ impl Replies {
     }
 }
 
-impl Drop for Replies {
+impl Drop for ReplyConsumer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
 }
 
-impl Reader {
+impl ReplyReader {
     fn run(self) {
         // Where the next reply lies; `None` until that is known.
         let mut next = None;
-        let mut start = Start::End;
+        let mut start = StartPosition::End;
         let mut unreachable = false;
         while !self.stop.load(Ordering::Acquire) {
             if next.is_none() {
@@ -187,7 +155,7 @@ impl Reader {
             }
             match self.consumer.poll(POLL) {
                 Some(Ok(record)) => {
-                    start = Start::After(record.offset() + 1);
+                    start = StartPosition::After(record.offset() + 1);
                     self.deliver(&record);
                 }
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
@@ -202,7 +170,7 @@ impl Reader {
                     topic = self.source.topic,
                     "the replies topic was deleted and made again; it is read from its beginning"
                 );
-                (next, start) = (None, Start::Beginning);
+                (next, start) = (None, StartPosition::Beginning);
             }
             unreachable = self.watch_health(unreachable);
         }
@@ -214,7 +182,7 @@ impl Reader {
     }
 
     /// Stands where replies are read from, once that is known.
-    fn position(&self, start: Start) -> Option<i64> {
+    fn position(&self, start: StartPosition) -> Option<i64> {
         match self.assign(start) {
             Ok(offset) => {
                 debug!(topic = self.source.topic, partition = self.source.partition, offset, "replies are read");
@@ -233,7 +201,7 @@ impl Reader {
         }
     }
 
-    fn assign(&self, start: Start) -> Result<i64, KafkaError> {
+    fn assign(&self, start: StartPosition) -> Result<i64, KafkaError> {
         let ReplyPartition { topic, partition } = &self.source;
         let (first, end) = self.consumer.fetch_watermarks(topic, *partition, POSITION_TIMEOUT)?;
         let offset = start.offset(first, end);
@@ -248,9 +216,9 @@ impl Reader {
         // The client library panics on a header whose name is not UTF-8, and anyone may write to a topic.
         let correlation = catch_unwind(AssertUnwindSafe(|| correlation(record))).unwrap_or_default();
         match correlation.map(|correlation| self.callers.receive(correlation, || copy(record))) {
-            Some(Receiver::Waiting) => self.received.inc(),
-            Some(Receiver::Answered) => {}
-            Some(Receiver::Nobody) | None => self.unclaimed.inc(),
+            Some(Recipient::Waiting) => self.received.inc(),
+            Some(Recipient::AnsweredAhead) => {}
+            Some(Recipient::Unknown) | None => self.unclaimed.inc(),
         }
     }
 
@@ -300,28 +268,10 @@ mod tests {
 
     #[test]
     fn no_reply_that_somebody_may_wait_for_is_passed_over() {
-        assert_eq!(Start::End.offset(3, 9), 9);
-        assert_eq!(Start::Beginning.offset(3, 9), 3);
-        assert_eq!(Start::After(2).offset(3, 9), 3, "some were deleted before they were read");
-        assert_eq!(Start::After(12).offset(0, 9), 0, "it is another topic, or has lost its last");
-        assert_eq!(Start::After(9).offset(3, 9), 9);
-    }
-
-    #[test]
-    fn the_partition_is_the_configured_one_or_follows_from_the_instance() {
-        let choose = |count, configured, instance| {
-            ReplyPartition::choose("replies", count, configured, Uuid::from_u128(instance))
-                .map(|chosen| chosen.partition)
-        };
-        assert_eq!(choose(Some(8), Some(7), 1).unwrap(), 7);
-        assert_eq!(choose(Some(8), None, 19).unwrap(), 3);
-        assert_eq!(choose(Some(1), None, u128::MAX).unwrap(), 0);
-        let error = choose(Some(8), Some(8), 1).unwrap_err().to_string();
-        assert!(
-            error.starts_with("server.reply_partition 8 does not exist: topic 'replies' has 8 partitions"),
-            "{error}"
-        );
-        assert!(choose(Some(8), Some(-1), 1).is_err());
-        assert!(matches!(choose(None, None, 1), Err(ShimError::MissingTopic { .. })));
+        assert_eq!(StartPosition::End.offset(3, 9), 9);
+        assert_eq!(StartPosition::Beginning.offset(3, 9), 3);
+        assert_eq!(StartPosition::After(2).offset(3, 9), 3, "some were deleted before they were read");
+        assert_eq!(StartPosition::After(12).offset(0, 9), 0, "it is another topic, or has lost its last");
+        assert_eq!(StartPosition::After(9).offset(3, 9), 9);
     }
 }

@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedPro
 use uuid::Uuid;
 
 use super::error::ShimError;
-use super::replies::ReplyPartition;
+use super::reply_partition::ReplyPartition;
 use crate::broker::{BrokerContext, Cluster};
 use crate::callers::Callers;
 use crate::config::Kafka;
@@ -33,7 +33,7 @@ const HEADER_ROOM: usize = 64 * 1024;
 const USUAL_RECORD: usize = 1_000_000;
 
 /// What one call becomes.
-pub(super) struct Outgoing<'a> {
+pub(super) struct OutgoingRequest<'a> {
     pub(super) correlation: Uuid,
     pub(super) endpoint: &'a str,
     /// When nobody wants the answer any more.
@@ -45,7 +45,7 @@ pub(super) struct Outgoing<'a> {
 }
 
 /// The producer of the requests topic.
-pub(super) struct Requests {
+pub(super) struct RequestProducer {
     /// `None` only while it is dropped.
     producer: Option<ThreadedProducer<DeliveryReports>>,
     topic: String,
@@ -63,12 +63,12 @@ struct DeliveryReports {
 }
 
 /// A request on its way to the broker.
-struct Sent {
+struct SentRequest {
     correlation: Uuid,
     _pending: Pending,
 }
 
-impl Requests {
+impl RequestProducer {
     /// Blocks; not for the runtime's workers.
     pub(super) fn new(
         cluster: &Arc<Cluster>,
@@ -109,40 +109,41 @@ impl Requests {
     ///
     /// # Errors
     /// When the producer does not even take it.
-    pub(super) fn send(&self, outgoing: &Outgoing<'_>) -> Result<(), Fault> {
+    pub(super) fn send(&self, request: &OutgoingRequest<'_>) -> Result<(), Fault> {
         let Some(producer) = &self.producer else { return Err(undeliverable("its client is closed")) };
-        let sent = Sent { correlation: outgoing.correlation, _pending: self.flow.begin() };
-        let record: BaseRecord<'_, [u8], [u8], Box<Sent>> = BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
-            .headers(self.record_headers(outgoing))
-            .payload(outgoing.body);
+        let sent = SentRequest { correlation: request.correlation, _pending: self.flow.begin() };
+        let record: BaseRecord<'_, [u8], [u8], Box<SentRequest>> =
+            BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
+                .headers(self.record_headers(request))
+                .payload(request.body);
         producer.send(record).map_err(|(error, _)| match error {
             KafkaError::MessageProduction(code) => undelivered(code),
             error => undeliverable(&error.to_string()),
         })
     }
 
-    fn record_headers(&self, outgoing: &Outgoing<'_>) -> OwnedHeaders {
-        let correlation = outgoing.correlation.to_string();
-        let deadline = unix_milliseconds(outgoing.deadline).to_string();
-        let content_type = outgoing.http_headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], |t| t.as_bytes());
+    fn record_headers(&self, request: &OutgoingRequest<'_>) -> OwnedHeaders {
+        let correlation = request.correlation.to_string();
+        let deadline = unix_milliseconds(request.deadline).to_string();
+        let content_type = request.http_headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], |t| t.as_bytes());
         let own: [(&str, &[u8]); 7] = [
-            (header::ENDPOINT, outgoing.endpoint.as_bytes()),
+            (header::ENDPOINT, request.endpoint.as_bytes()),
             (header::CORRELATION_ID, correlation.as_bytes()),
             (header::REPLY_TOPIC, self.reply_topic.as_bytes()),
             (header::REPLY_PARTITION, &self.reply_partition),
             (header::CONTENT_TYPE, content_type),
             (header::DEADLINE, deadline.as_bytes()),
-            (header::HTTP_TARGET, outgoing.target.as_bytes()),
+            (header::HTTP_TARGET, request.target.as_bytes()),
         ];
         own.into_iter()
-            .chain(carried(outgoing.http_headers))
+            .chain(carried(request.http_headers))
             .fold(OwnedHeaders::new_with_capacity(16), |headers, (key, value)| {
                 headers.insert(Header { key, value: Some(value) })
             })
     }
 }
 
-impl Outgoing<'_> {
+impl OutgoingRequest<'_> {
     /// What the record takes on the broker, at most.
     pub(super) fn size(&self) -> usize {
         let headers: usize = carried(self.http_headers).map(|(name, value)| name.len() + value.len()).sum();
@@ -151,7 +152,7 @@ impl Outgoing<'_> {
 }
 
 /// A librdkafka client may take a while to go, and the last one who holds this may be a worker of the runtime.
-impl Drop for Requests {
+impl Drop for RequestProducer {
     fn drop(&mut self) {
         let (producer, cluster) = (self.producer.take(), self.cluster.clone());
         let away = move || {
@@ -179,9 +180,9 @@ impl ClientContext for DeliveryReports {
 }
 
 impl ProducerContext for DeliveryReports {
-    type DeliveryOpaque = Box<Sent>;
+    type DeliveryOpaque = Box<SentRequest>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<SentRequest>) {
         match result {
             Ok(_) => {
                 self.broker.health().answered();
