@@ -1,23 +1,23 @@
-//! Callers who have left the door, and whose replies are still to come by. Bounded: some never come.
+//! A bounded set of recent correlation ids, whose replies are still to come. Some replies never come, hence the bounds.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-/// So many are remembered at most, in each shard. If the oldest is forgotten too early, it is answered for nobody, or
-/// its record is taken for another's.
+/// Ids remembered at most, in each shard. An id that is forgotten too early has its request answered for nobody, or has
+/// its reply record taken for another instance's.
 pub(super) const CAPACITY: usize = 1024;
 
-/// Whose reply has not come by then is forgotten: few requests may take that long.
+/// Longest time that an id is remembered without its reply: few requests may take that long.
 pub(super) const RETENTION: Duration = Duration::from_secs(600);
 
-/// Their correlation ids, the oldest first: version 7 UUIDs begin with their time.
+/// Keeps correlation ids, the oldest first: version 7 UUIDs begin with their time.
 #[derive(Debug, Default)]
 pub(super) struct RecentIds(BTreeSet<Uuid>);
 
 impl RecentIds {
-    /// Remembers one, and forgets the oldest if that is too many or too long ago.
+    /// Adds an id, and removes the oldest ones while there are too many or they are too old.
     pub(super) fn insert(&mut self, id: Uuid, now: SystemTime) {
         self.0.insert(id);
         while let Some(oldest) =
@@ -27,7 +27,7 @@ impl RecentIds {
         }
     }
 
-    /// Forgets one; whether it was known.
+    /// Removes an id; false when it was not in the set.
     pub(super) fn remove(&mut self, id: Uuid) -> bool {
         self.0.remove(&id)
     }

@@ -47,6 +47,6 @@ pub struct CanaryReport {
     pub failures: u64,
     /// The 95th percentile of those requests' latencies, in milliseconds.
     pub p95_ms: f64,
-    /// The same percentile of the routes that the canary is compared with.
+    /// The 95th percentile of the routes that the canary is compared with, in milliseconds.
     pub others_p95_ms: f64,
 }

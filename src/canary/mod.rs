@@ -1,8 +1,8 @@
 //! Moves the share of a canary route up by itself while the route does well, and back to nothing when it does not.
 //!
-//! Instances agree on the state of each canary through a compacted topic, the state topic. Each instance decides by what
-//! it has seen itself, and writes; a state holds once it has been read from the topic, for the instance that wrote it as
-//! for all others, and after a restart.
+//! Instances agree on the state of each canary through a compacted topic, the state topic. Each instance decides by
+//! what it has seen itself, and writes; a state holds once it has been read from the topic, for the instance that wrote
+//! it as for all others, and after a restart.
 
 mod command;
 mod policy;

@@ -1,4 +1,5 @@
-//! When a canary's share moves: up while it does well, and back to nothing when it does not. Pure: no clock, no I/O.
+//! The policy of a canary's share: up while the canary does well, and back to nothing when it does not. Pure: no clock,
+//! no I/O.
 
 use std::time::Duration;
 
@@ -7,60 +8,61 @@ use serde::{Deserialize, Serialize};
 use super::statistics::ObservationWindow;
 use crate::config::{AbortIf, Canary};
 
-/// Percentiles closer than this are not told apart, however small they are.
+/// Smallest difference between two percentiles that counts; without it the ratio of two tiny latencies would abort
+/// canaries.
 const P95_RESOLUTION: Duration = Duration::from_millis(1);
 
-/// Where a canary stands. All instances that run the same definition of it agree on one.
+/// Holds the state of a canary. All instances that run the same definition of the canary agree on one state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryState {
-    /// How often it was begun again.
+    /// The number of restarts.
     pub generation: u32,
-    /// What it is doing.
+    /// The phase of the rollout.
     pub phase: CanaryPhase,
-    /// The index of its step, or of the one it was taken back from.
+    /// The index of the current step, or of the step at which the canary was aborted.
     pub step: usize,
-    /// Unix time in milliseconds since when.
+    /// The time at which this state began, as Unix time in milliseconds.
     pub since: u64,
-    /// Why it was taken back.
+    /// The reason of an abort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What a canary is doing.
+/// Names the phase of a canary's rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CanaryPhase {
-    /// It is at one of its steps.
+    /// The canary is at one of its steps.
     Rolling,
-    /// It has passed its last step, and stays there.
+    /// The canary has passed its last step, and stays there.
     Done,
-    /// It was taken back.
+    /// The canary was taken back to no share.
     Aborted,
 }
 
-/// What a comparison with the other routes says.
+/// Holds the result of a comparison with the other routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CanaryVerdict {
-    /// Nothing yet.
+    /// The canary has had too few requests to tell.
     TooFew,
-    /// It does as well as they do.
+    /// The canary does as well as the others.
     Good,
-    /// It does not, and why.
+    /// The canary does worse than the others, for this reason.
     Bad(String),
 }
 
 impl CanaryState {
-    /// At the first step.
+    /// Begins at the first step.
     pub(super) fn first(generation: u32, now: u64) -> Self {
         Self { generation, phase: CanaryPhase::Rolling, step: 0, since: now, reason: None }
     }
 
-    /// Taken back from where it stands.
+    /// Aborts from this state.
     pub(super) fn aborted(&self, reason: String, now: u64) -> Self {
         Self { phase: CanaryPhase::Aborted, since: now, reason: Some(reason), ..self.clone() }
     }
 
-    /// The share of what no condition took, from 0 to 1.
+    /// Returns the share of what no condition took, from 0 to 1.
     pub(super) fn share(&self, canary: &Canary) -> f64 {
         let step = canary.steps.get(self.step).or(canary.steps.last());
         match self.phase {
@@ -69,8 +71,8 @@ impl CanaryState {
         }
     }
 
-    /// Whether it takes the place of an earlier record. Instances write without asking each other, so of two records
-    /// the one that has gone further holds, whichever comes first.
+    /// Tells whether this state takes the place of another. Instances write without asking each other, so of two states
+    /// the one that has gone further holds, in whichever order they are read.
     pub(super) fn supersedes(&self, other: &Self) -> bool {
         self.rank() >= other.rank()
     }
@@ -79,7 +81,7 @@ impl CanaryState {
         (self.generation, self.phase == CanaryPhase::Aborted, self.step, self.phase)
     }
 
-    /// Where it goes from here, if it goes anywhere.
+    /// Decides the next state, if the verdict leads to one.
     pub(super) fn next(&self, canary: &Canary, verdict: CanaryVerdict, now: u64) -> Option<Self> {
         match (self.phase, verdict) {
             (CanaryPhase::Aborted, _) | (_, CanaryVerdict::TooFew) | (CanaryPhase::Done, CanaryVerdict::Good) => None,
@@ -99,11 +101,13 @@ impl CanaryState {
     }
 }
 
-/// Compares what a canary did at a step with what the others did meanwhile.
+/// Compares a canary's requests at a step with the others' requests in the same time.
 pub(super) fn judge(abort_if: &AbortIf, canary: &ObservationWindow, others: &ObservationWindow) -> CanaryVerdict {
+    // A share of a few requests says nothing, good or bad.
     if canary.calls < abort_if.minimum_calls as u64 {
         return CanaryVerdict::TooFew;
     }
+    // Errors are compared even with no request of the others: a canary's own failures are bad by themselves.
     let (share, usual) = (canary.failed_share(), others.failed_share());
     if share > usual + abort_if.error_share {
         return CanaryVerdict::Bad(format!(
@@ -143,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn it_moves_up_step_by_step_and_stays() {
+    fn canary_moves_up_each_step_and_stays_at_last() {
         let canary = canary();
         let mut state = CanaryState::first(0, 0);
         let mut shares = vec![state.share(&canary)];
@@ -161,27 +165,27 @@ mod tests {
     }
 
     #[test]
-    fn too_few_calls_conclude_nothing() {
+    fn verdict_is_too_few_below_minimum_calls() {
         let state = CanaryState::first(0, 0);
         assert_eq!(judge(&AbortIf::default(), &window(49, 49, 900), &window(1000, 0, 1)), CanaryVerdict::TooFew);
         assert_eq!(state.next(&canary(), CanaryVerdict::TooFew, u64::MAX), None);
     }
 
     #[test]
-    fn it_goes_back_for_errors_or_latency() {
+    fn canary_is_aborted_for_errors_or_latency() {
         let abort_if = AbortIf::default();
         let verdict = |canary, others| judge(&abort_if, &canary, &others);
         assert_eq!(verdict(window(100, 2, 10), window(900, 0, 10)), CanaryVerdict::Good);
         assert!(
             matches!(verdict(window(100, 3, 10), window(900, 0, 10)), CanaryVerdict::Bad(why) if why.contains("3.0 %"))
         );
-        // What fails everywhere is not its fault.
+        // A failure of all routes is not the canary's fault.
         assert_eq!(verdict(window(100, 50, 10), window(900, 450, 10)), CanaryVerdict::Good);
         assert_eq!(verdict(window(100, 0, 15), window(900, 0, 10)), CanaryVerdict::Good);
         assert!(
             matches!(verdict(window(100, 0, 16), window(900, 0, 10)), CanaryVerdict::Bad(why) if why.contains("1.6 times"))
         );
-        // Nobody is left to compare with.
+        // The others have too few requests for a comparison of latencies.
         assert_eq!(verdict(window(100, 0, 900), window(3, 0, 10)), CanaryVerdict::Good);
         assert!(matches!(verdict(window(100, 3, 900), window(0, 0, 0)), CanaryVerdict::Bad(_)));
         // A fraction of a millisecond is nothing.
@@ -203,10 +207,10 @@ mod tests {
     }
 
     proptest! {
-        /// However the records of several instances are interleaved, all who read them end at one share; and so does
-        /// whoever finds only the one that a compacted topic has kept, once those who know better have repeated it.
+        /// Interleaves the records of several instances: all readers end at one share. So does a reader that finds only
+        /// the record that compaction has kept, once an instance that knows better has repeated the state that holds.
         #[test]
-        fn all_who_read_agree(records in prop::collection::vec(standings(), 1..20)) {
+        fn all_readers_agree_in_any_order(records in prop::collection::vec(standings(), 1..20)) {
             let fold = |records: &[CanaryState]| {
                 let mut held = records[0].clone();
                 for record in &records[1..] {

@@ -1,4 +1,4 @@
-//! What instances tell each other of their canaries: a compacted topic, which each of them reads whole.
+//! The state topic: a compacted topic of canaries' states, which each instance reads whole and writes to.
 
 use std::convert::identity;
 use std::sync::Arc;
@@ -20,22 +20,22 @@ use super::policy::CanaryState;
 use crate::broker::{BrokerContext, BrokerError, Cluster};
 use crate::config::Kafka;
 
-/// How long one wait for records lasts, and what is to be written waits for that at most.
+/// Longest wait of one poll for records; a state that is to be written waits that long at most.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Between two attempts to open the topic.
+/// Pause between two attempts to open the topic; until one succeeds, no canary takes a share.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// What comes of reading.
+/// Tells the watcher what was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StateEvent {
-    /// Where a canary stands, somebody has written.
+    /// An instance has written the state of the canary with this key.
     Record(String, CanaryState),
-    /// Everything that was there has been read.
+    /// Everything that was in the topic at the start has been read.
     CaughtUp,
 }
 
-/// The running thread; it stops, a moment later, when this is dropped.
+/// Owns the running thread, which stops, a moment later, when this is dropped.
 #[derive(Debug)]
 pub(super) struct StateTopic {
     writes: Sender<(String, CanaryState)>,
@@ -43,7 +43,7 @@ pub(super) struct StateTopic {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The thread's side.
+/// Reads and writes the topic on the thread.
 struct StateReader {
     cluster: Arc<Cluster>,
     config: Kafka,
@@ -52,22 +52,23 @@ struct StateReader {
     stop: Arc<AtomicBool>,
 }
 
-/// The clients, once the topic is there.
+/// Holds the Kafka clients, once the topic exists.
 struct OpenClients {
     consumer: BaseConsumer<BrokerContext>,
     producer: BaseProducer<StateWriter>,
-    /// Partitions whose end has not been seen yet.
+    /// The partitions whose end has not been reached yet.
     unread: Vec<i32>,
 }
 
-/// Says when something could not be written; whoever wrote it looks again at what holds, and writes again.
+/// Receives delivery reports, and logs failures. Nothing is repeated here: the watcher writes a state again that has
+/// not come back.
 struct StateWriter(BrokerContext);
 
 impl StateTopic {
     /// Starts the thread, which creates the topic if it may, and reads it from its beginning.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// When the thread cannot be started.
     pub(super) fn open(
         cluster: &Arc<Cluster>,
         config: &Kafka,
@@ -86,9 +87,9 @@ impl StateTopic {
         Ok(Self { writes: sender, stop, thread: Some(thread) })
     }
 
-    /// Writes where a canary stands. It holds when it is read again.
+    /// Writes the state of a canary. The state holds once it has been read back.
     pub(super) fn write(&self, key: &str, state: &CanaryState) {
-        // The thread ends only when we do.
+        // The thread ends only when this is closed or dropped.
         let _ = self.writes.send((key.to_owned(), state.clone()));
     }
 
@@ -131,7 +132,7 @@ impl StateReader {
                 }
             }
         }
-        // What was decided last, an operator may have been told of already.
+        // The last decisions are written before the end: an operator may have been told of them already.
         self.produce_writes(&open);
         let _ = open.producer.flush(Duration::from_secs(2));
     }
@@ -167,7 +168,7 @@ impl StateReader {
         self.cluster.ensure_state_topic(&self.config)?;
         let topic = &self.config.state_topic;
         let count = self.cluster.partitions(topic)?.unwrap_or(1);
-        // The library insists on a group; this one is never joined, and nothing is committed to it.
+        // The Kafka library insists on a group; this group is never joined, and nothing is committed to it.
         let group = format!("{}-state", self.config.group_id);
         // The embedded broker does not wake a waiting fetch when a record comes.
         let wait = if self.cluster.is_embedded() { "5" } else { "500" };
@@ -200,7 +201,7 @@ impl StateReader {
             (Some(key), Some(state)) => {
                 let _ = self.events.send(StateEvent::Record(key.to_owned(), state));
             }
-            // Of a later version, or somebody else's.
+            // The record is of a later version, or somebody else's.
             _ => debug!(offset = record.offset(), "a record of the topic of canaries cannot be read"),
         }
     }

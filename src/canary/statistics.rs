@@ -1,36 +1,36 @@
-//! What became of a route's requests, counted without a lock.
+//! Statistics of a route's requests: failures and a latency histogram, counted without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Parts of each doubling: a percentile is told to within an eighth.
+/// Buckets in each doubling of the latency; a percentile is therefore exact to within an eighth.
 const PARTS: u32 = 8;
 
-/// From microseconds to half a day.
+/// Number of buckets, from microseconds to half a day; a longer latency counts in the last one.
 const BUCKETS: usize = 36 * PARTS as usize;
 
-/// Counters that only ever grow.
+/// Counts the requests of one route, by failure and by latency. The counters only ever grow.
 #[derive(Debug)]
 pub struct Statistics {
     failures: AtomicU64,
     latencies: [AtomicU64; BUCKETS],
 }
 
-/// The counters at one moment.
+/// Holds the counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Baseline {
     failures: u64,
     latencies: Vec<u64>,
 }
 
-/// What happened between two moments.
+/// Sums up the requests between two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ObservationWindow {
-    /// Requests.
+    /// The number of requests.
     pub(super) calls: u64,
-    /// Those of them that failed by the route's own fault.
+    /// The number of requests that failed by the route's own fault.
     pub(super) failures: u64,
-    /// What 95 of 100 requests were answered within.
+    /// The 95th percentile of the latency.
     pub(super) p95: Duration,
 }
 
@@ -58,7 +58,7 @@ impl Statistics {
 }
 
 impl Baseline {
-    /// What several routes did together since they were marked: each with its mark then, and its mark now.
+    /// Sums up the requests of several routes together, from pairs of a route's baseline then and its baseline now.
     pub(super) fn window<'a>(pairs: impl Iterator<Item = (&'a Self, &'a Self)>) -> ObservationWindow {
         let (mut failures, mut latencies) = (0, vec![0; BUCKETS]);
         for (then, now) in pairs {
@@ -67,6 +67,7 @@ impl Baseline {
                 *sum += now - then;
             }
         }
+        // The percentile is the upper end of the bucket in which the request of that rank lies.
         let calls: u64 = latencies.iter().sum();
         let rank = calls - calls / 20;
         let mut seen = 0;
@@ -85,7 +86,7 @@ impl ObservationWindow {
     }
 }
 
-/// Each doubling of microseconds has so many buckets of one width.
+/// Finds the bucket of a latency: each doubling of microseconds has [`PARTS`] buckets of equal width.
 fn bucket(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
     let doubling = micros.ilog2();
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_came_since_counts() {
+    fn window_counts_only_requests_since_baseline() {
         let (one, other) = (Statistics::default(), Statistics::default());
         one.count(Duration::from_secs(9), true);
         let then = [one.baseline(), other.baseline()];
@@ -126,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_percentile_is_within_an_eighth(micros in 1..40_000_000_000_u64) {
+        fn percentile_is_exact_within_an_eighth(micros in 1..40_000_000_000_u64) {
             let statistics = Statistics::default();
             let then = statistics.baseline();
             statistics.count(Duration::from_micros(micros), false);
@@ -135,7 +136,7 @@ mod tests {
         }
 
         #[test]
-        fn any_duration_is_counted(nanos in any::<u64>(), seconds in any::<u64>()) {
+        fn bucket_takes_any_duration(nanos in any::<u64>(), seconds in any::<u64>()) {
             let _ = bucket(Duration::from_nanos(nanos));
             let _ = bucket(Duration::from_secs(seconds));
         }

@@ -1,4 +1,4 @@
-//! The task that looks after canaries: reads where they stand, compares, and decides.
+//! The watcher of all canaries: reads their states, compares them with the other routes, and decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,39 +17,41 @@ use crate::broker::Cluster;
 use crate::config::Kafka;
 use crate::telemetry::Metrics;
 
-/// Each step is looked at so many times while it lasts.
+/// Checks of a canary during one of its steps; more of them abort a bad canary earlier.
 const CHECKS_PER_STEP: u32 = 20;
-/// But neither more often nor more seldom than this.
+/// Shortest time between two checks, however short the steps are.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest time between two checks, however long the steps are: a bad canary keeps its share that long at most.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What was written and has not come back is written again after this.
+/// Time after which a state is written again that was written and has not been read back.
 const REWRITE_AFTER: Duration = Duration::from_secs(2);
 
-/// The task.
+/// Runs as one task, which owns the states of all canaries.
 pub(super) struct CanaryWatcher {
     cluster: Arc<Cluster>,
     config: Kafka,
     metrics: Metrics,
     topic: Option<StateTopic>,
-    /// Whether everything that had been written before has been read.
+    /// Tells whether everything that had been written before the start has been read. No canary takes a share earlier.
     caught_up: bool,
-    /// Where canaries stand, those included that this instance does not have.
+    /// The states of canaries by key, those included that this instance does not have.
     states: BTreeMap<String, CanaryState>,
     canaries: BTreeMap<String, WatchedCanary>,
 }
 
-/// A canary that this instance has.
+/// Holds a canary of this instance's config.
 #[derive(Debug)]
 struct WatchedCanary {
     subject: Subject,
-    /// The counters when it came to where it stands: its own first.
+    /// The counters at the time when the canary came to its state, its own first.
     baselines: Vec<Baseline>,
     baseline_at: Instant,
     written: Option<(CanaryState, Instant)>,
-    /// What the others did when they last had enough requests to be compared with: at 100 % they have none.
+    /// The others' requests when there were last enough of them to compare with: beside a canary at 100 % there are
+    /// none.
     reference: Option<ObservationWindow>,
-    /// Where it stands, once its share is what it is there.
+    /// The state that the share has been set for.
     applied: Option<CanaryState>,
 }
 
@@ -96,7 +98,7 @@ impl CanaryWatcher {
         }
     }
 
-    /// As often as the one with the shortest steps needs it.
+    /// Computes the time between two checks from the shortest steps of all canaries.
     fn check_interval(&self) -> Duration {
         let shortest = self.canaries.values().map(|watched| watched.subject.canary.every / CHECKS_PER_STEP).min();
         shortest.unwrap_or(MAX_CHECK_INTERVAL).clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL)
@@ -135,7 +137,7 @@ impl CanaryWatcher {
         }
     }
 
-    /// It is known now where each of them stands. Those of which nothing is known begin.
+    /// Applies the states of all canaries, now that they are known. A canary without a state begins at its first step.
     fn catch_up(&mut self) {
         self.caught_up = true;
         let keys: Vec<_> = self.canaries.keys().cloned().collect();
@@ -151,8 +153,8 @@ impl CanaryWatcher {
         match self.states.get(&key) {
             Some(held) if *held == state => {}
             Some(held) if !state.supersedes(held) => {
-                // Somebody did not know better. The topic keeps the last record of each key, so that must be the one
-                // that holds.
+                // Another instance wrote without knowing of the state that holds. Compaction keeps the last record of
+                // each key, so the state that holds is written once more.
                 if self.caught_up
                     && let Some(topic) = &self.topic
                 {
@@ -168,16 +170,17 @@ impl CanaryWatcher {
         }
     }
 
-    /// Has the share of a canary be what it is where it stands.
+    /// Sets the share of a canary to that of its state.
     fn apply(&mut self, key: &str) {
         let (Some(watched), Some(state)) = (self.canaries.get_mut(key), self.states.get(key)) else { return };
         let Subject { endpoint, route, canary, share: current, .. } = &watched.subject;
         let (before, share) = (current.get(), state.share(canary));
         current.set(share);
         if watched.applied.as_ref() == Some(state) {
-            // Only the configuration around it has changed.
+            // The state is applied already; only the configuration around the canary has changed.
             return;
         }
+        // A new state begins with no requests: the next comparison counts from here.
         watched.baselines = baselines(&watched.subject);
         watched.baseline_at = Instant::now();
         watched.written = None;
@@ -197,7 +200,7 @@ impl CanaryWatcher {
         }
     }
 
-    /// Compares each canary with the others, and moves those that are due.
+    /// Compares each canary with the others, and writes the next state of those that are due.
     fn evaluate(&mut self) {
         let keys: Vec<_> = self.canaries.keys().cloned().collect();
         for key in keys {
@@ -212,7 +215,8 @@ impl CanaryWatcher {
             if let Some(next) = state.next(canary, verdict, now()) {
                 self.write(&key, next);
             } else if state.phase == CanaryPhase::Done && is_good && watched.baseline_at.elapsed() >= canary.every {
-                // What it did long ago must not make up for what it does now.
+                // A finished canary is still judged, from a new baseline each time: good requests of long ago must not
+                // make up for bad ones now.
                 watched.baselines = baselines(&watched.subject);
                 watched.baseline_at = Instant::now();
             }
@@ -268,7 +272,7 @@ impl CanaryWatcher {
 }
 
 impl WatchedCanary {
-    /// What it did since it was marked, and what the others did.
+    /// Sums up the requests since the baseline: the canary's own, and the others'.
     fn windows(&self) -> (ObservationWindow, ObservationWindow) {
         let now = baselines(&self.subject);
         let pairs = || self.baselines.iter().zip(&now);
@@ -284,14 +288,14 @@ fn are_same(one: &[Arc<Statistics>], other: &[Arc<Statistics>]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
-/// What a canary is called in the topic: another model or other steps make it another one.
+/// Builds the canary's key in the topic: another model or other steps make it another canary.
 fn key(subject: &Subject) -> String {
     let Subject { endpoint, route, model_uri, canary, .. } = subject;
     let definition = xxh3_64(format!("{model_uri} {:?}", canary.steps).as_bytes());
     format!("canary/{endpoint}/{route}/{definition:016x}")
 }
 
-/// Unix time in milliseconds.
+/// Reads the Unix time in milliseconds.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -15,7 +15,7 @@ use crate::config;
 use crate::message::Code;
 use crate::redrive::{Filter, Redrive, RedriveError, RedriveProgress, RedriveSummary};
 
-/// What `signalbox redrive` takes.
+/// Holds the arguments of `signalbox redrive`.
 #[derive(Debug, clap::Args)]
 pub(super) struct RedriveArgs {
     /// The config file.
@@ -41,7 +41,7 @@ pub(super) struct RedriveArgs {
     dry_run: bool,
 }
 
-/// Sends letters back, and says what became of all. Gives 1 when there was none to be sent.
+/// Sends letters back, and prints what became of all. Exits with 1 when there was none to be sent.
 pub(super) fn run(args: &RedriveArgs) -> ExitCode {
     let loaded = match config::load(&args.config) {
         Ok(loaded) => loaded,
@@ -85,7 +85,7 @@ pub(super) fn run(args: &RedriveArgs) -> ExitCode {
 fn bar() -> Option<ProgressBar> {
     std::io::stderr().is_terminal().then(|| {
         let template = "{elapsed:>4.dim} {wide_bar} {human_pos}/{human_len} looked at, {msg}, {eta} left";
-        // A template that cannot be read is a bare bar; there is nothing to be done about it here.
+        // A template that cannot be parsed gives a bare bar; nothing can be done about it here.
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(0).with_style(style)
     })
@@ -122,7 +122,7 @@ fn describe(summary: &RedriveSummary, dead_letters: &str, requests: &str, dry_ru
     text
 }
 
-/// Unix time in milliseconds.
+/// Parses a point in time, or a duration before now, to Unix time in milliseconds.
 fn parse_time(text: &str) -> Result<i64, String> {
     let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ago = |duration: Duration| SystemTime::now().checked_sub(duration).map(since_1970).unwrap_or_default();
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_points_or_durations() {
+    fn parse_time_takes_points_and_durations() {
         assert_eq!(parse_time("1970-01-01T00:01:00Z"), Ok(60_000));
         let now = parse_time("0s").unwrap();
         let then = parse_time("2h").unwrap();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_accounts_for_every_letter() {
+    fn summary_accounts_for_every_letter() {
         let empty = describe(&RedriveSummary::default(), "dead", "requests", false);
         assert_eq!(empty, "there are no dead letters in 'dead' that were not sent back already\n");
         let summary = RedriveSummary {

@@ -1,4 +1,4 @@
-//! `signalbox route`: which route a request would take, and why. Nothing is invoked.
+//! `signalbox route`: explains which route a request would take, and why. Nothing is invoked.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::message::{HeadersBuilder, Request, Source, header};
 use crate::routing::{Explanation, Outside, RoutingTable};
 use crate::telemetry::Metrics;
 
-/// What `signalbox route` takes.
+/// Holds the arguments of `signalbox route`.
 #[derive(Debug, clap::Args)]
 pub(super) struct RouteArgs {
     /// The config file.
@@ -37,13 +37,13 @@ pub(super) struct RouteArgs {
     /// The path and query, for a request that comes in by HTTP.
     #[arg(long, value_name = "PATH?QUERY")]
     target: Option<String>,
-    /// Ask the service outside that decides for the endpoint, where there is one. Without this, it is only shown what it
-    /// would be told.
+    /// Ask the service outside that decides for the endpoint, where there is one. Without this, it is only shown what
+    /// it would be told.
     #[arg(long)]
     ask: bool,
 }
 
-/// Prints the explanation as JSON. Succeeds when there is a route, and gives 1 when the request would get a fault.
+/// Prints the explanation as JSON. Exits with 0 when there is a route, and with 1 when the request would get a fault.
 pub(super) fn run(args: &RouteArgs) -> ExitCode {
     match explain(args).and_then(|explanation| print(&explanation)) {
         Ok(true) => ExitCode::SUCCESS,
@@ -77,7 +77,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
-/// Whether there is a route.
+/// Prints the explanation, and tells whether there is a route.
 fn print(explanation: &Explanation) -> Result<bool, String> {
     let text = serde_json::to_string_pretty(explanation).map_err(|error| error.to_string())?;
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;

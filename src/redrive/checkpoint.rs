@@ -1,9 +1,9 @@
 //! The checkpoint of a partition: which of its letters were sent back, as the group commits it.
 //!
-//! The letters that a filter leaves may lie anywhere and are as many as they like, while a broker keeps some 4,000 bytes
-//! of metadata. So a checkpoint does not list letters but the selectors of the runs, each with a watermark: *of the letters
-//! before this offset, all that this selector selects were sent*. A selector says the same of a letter for ever, and that
-//! is enough to tell of each letter whether it was sent.
+//! The letters that a filter leaves may lie anywhere and are as many as they like, while a broker keeps some 4,000
+//! bytes of metadata. So a checkpoint does not list letters but the selectors of the runs, each with a watermark: *of
+//! the letters before this offset, all that this selector selects were sent*. A selector says the same of a letter for
+//! ever, and that is enough to tell of each letter whether it was sent.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -37,7 +37,7 @@ struct Watermark {
     before: i64,
     #[serde(flatten)]
     selector: Selector,
-    /// Whether a selected letter after that offset was left, so that the watermark cannot rise.
+    /// Tells whether a selected letter after that offset was left, so that the watermark cannot rise.
     #[serde(skip)]
     is_over: bool,
 }
@@ -118,8 +118,8 @@ impl Checkpoint {
         }
     }
 
-    /// Builds the checkpoint for when all letters before `next` have been looked at, and no letter before `first_unsent`
-    /// was left.
+    /// Builds the checkpoint for when all letters before `next` have been looked at, and no letter before
+    /// `first_unsent` was left.
     pub(super) fn at(&self, next: i64, first_unsent: Option<i64>) -> Self {
         let offset = first_unsent.unwrap_or(next).max(self.offset);
         let mut runs = self.runs.clone();

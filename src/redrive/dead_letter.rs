@@ -1,4 +1,4 @@
-//! One dead letter, and the request that it is restored to. Pure.
+//! Dead letters, and the requests that they are restored to. Pure.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const ADDED_PREFIXES: [&str; 3] = ["kafka_dlt-", "retry_topic-", "kafka_original
 #[derive(Debug)]
 pub(super) struct DeadLetter {
     record: Request,
-    /// Whether the record could be read in full; an unreadable one is left alone.
+    /// Tells whether the record could be read in full; an unreadable one is left alone.
     readable: bool,
 }
 

@@ -1,9 +1,10 @@
 //! Sends dead letters back to the topic that they came from, each exactly once.
 //!
-//! One transaction holds a batch of letters and the checkpoint that says they were sent. The checkpoint is a commit of the
-//! group `<group_id>-redrive` to the dead-letter topic: an offset before which all letters were sent, and in its metadata
-//! which filters have sent how many of the later letters ([`checkpoint`]). So the letters that a filter leaves out stay
-//! where they are, for another run, however many they are; and the next run goes on where a killed run has stopped.
+//! One transaction holds a batch of letters and the checkpoint that says they were sent. The checkpoint is a commit of
+//! the group `<group_id>-redrive` to the dead-letter topic: an offset before which all letters were sent, and in its
+//! metadata which filters have sent how many of the later letters ([`checkpoint`]). So the letters that a filter leaves
+//! out stay where they are, for another run, however many they are; and the next run goes on where a killed run has
+//! stopped.
 
 mod checkpoint;
 mod dead_letter;
@@ -91,7 +92,7 @@ impl RedriveSummary {
     }
 }
 
-/// One run over the dead-letter topic, with the clients that it uses.
+/// Runs once over the dead-letter topic, and owns the clients for that.
 struct Run<'a> {
     redrive: &'a Redrive,
     selector: Selector,
@@ -110,8 +111,8 @@ impl Redrive {
     /// Sends back the letters that are in the dead-letter topic at the start. Blocks; not for a runtime's workers.
     ///
     /// # Errors
-    /// When the broker or its topics are not there, or do not take part. The checkpoint has what was sent until then, so
-    /// the next run goes on from there.
+    /// When the broker or its topics are not there, or do not take part. The checkpoint has what was sent until then,
+    /// so the next run goes on from there.
     pub fn run(&self, config: &Config, progress: impl Fn(RedriveProgress)) -> Result<RedriveSummary, RedriveError> {
         let kafka = &config.kafka;
         if kafka.is_embedded() {
@@ -125,8 +126,8 @@ impl Redrive {
         let dead_letters = partitions("kafka.dead_letter_topic", &kafka.dead_letter_topic)?;
         let requests = partitions("kafka.requests_topic", &kafka.requests_topic)?;
         let group = format!("{}-redrive", kafka.group_id);
-        // The producer comes before any question: opening it ends the transaction that an earlier run may have left open,
-        // and fences a run that is still at work.
+        // The producer comes before any question: opening it ends the transaction that an earlier run may have left
+        // open, and fences a run that is still at work.
         let sender = (!self.dry_run).then(|| TransactionalSender::open(&cluster, &group)).transpose()?;
         let settings = [
             ("group.id", &*group),

@@ -1,4 +1,4 @@
-//! One partition of the dead-letter topic, and the position of a run in it.
+//! Partitions of the dead-letter topic, each with the position of a run in it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

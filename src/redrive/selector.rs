@@ -22,8 +22,8 @@ pub struct Filter {
     pub until: Option<i64>,
 }
 
-/// Selects the letters that a run sends back; nothing else has a part in that. A selector says the same of the same letter
-/// for ever, so the selectors of earlier runs, and how far those runs came, tell which letters were sent.
+/// Selects the letters that a run sends back; nothing else has a part in that. A selector says the same of the same
+/// letter for ever, so the selectors of earlier runs, and how far those runs came, tell which letters were sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Selector {
     #[serde(flatten)]

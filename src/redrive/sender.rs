@@ -23,8 +23,8 @@ const ATTEMPTS: usize = 3;
 const SETTINGS: [(&str, &str); 4] = [
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // The longest time for which a run that is gone can hold up readers of the requests topic, unless the next run comes
-    // first and fences it.
+    // The longest time for which a run that is gone can hold up readers of the requests topic, unless the next run
+    // comes first and fences it.
     ("transaction.timeout.ms", "10000"),
     // The partitioner of Java's clients, so that a key comes to the partition where they put it.
     ("partitioner", "murmur2_random"),

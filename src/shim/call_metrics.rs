@@ -1,4 +1,4 @@
-//! Counting a call however it ends, also when its caller hangs up and nothing more of it runs.
+//! Metrics of one call, counted however the call ends, also when its caller hangs up and nothing more of it runs.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,10 +8,10 @@ use axum::http::StatusCode;
 use super::endpoints::BoundEndpoint;
 use crate::telemetry::Metrics;
 
-/// What a call is counted as when its caller has gone, after nginx.
+/// Status label of a call whose caller hung up, after nginx.
 const HUNG_UP: &str = "499";
 
-/// One call that is under way.
+/// Counts one call, and measures its duration, when it is dropped.
 pub(super) struct CallMetrics {
     endpoint: Arc<BoundEndpoint>,
     metrics: Metrics,

@@ -1,4 +1,4 @@
-//! `POST /invocations`: one call, from its first byte to its answer.
+//! The invocation API: `POST /invocations` and its aliases, from a call's first byte to its answer.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,17 +22,18 @@ use super::request_producer::{OutgoingRequest, RequestProducer};
 use crate::callers::ReplyResult;
 use crate::message::{Code, Fault, Stage};
 
-/// Which endpoint, where the path does not say.
+/// Header that names the endpoint where the path does not.
 const ENDPOINT: &str = "x-endpoint";
 
-/// A caller may wait for less than the endpoint's timeout, in milliseconds.
+/// Header with which a caller waits for less than the endpoint's timeout, in milliseconds.
 const TIMEOUT: &str = "x-timeout-ms";
 
-/// Of the time a caller waits, this much is kept for the way back: a router that gives up at the request's deadline
-/// knows better than we do what took so long, and its fault should arrive in time.
+/// Part of a caller's waiting time that is kept for the way back of the reply. The request's deadline is that much
+/// earlier: a router that gives up at the deadline knows better than the shim what took so long, and its fault should
+/// arrive in time.
 const WAY_BACK: Duration = Duration::from_millis(250);
 
-/// What a call needs.
+/// Serves calls: produces each as a request record and waits for its reply.
 pub(super) struct InvocationApi {
     pub(super) endpoints: EndpointDirectory,
     pub(super) pending: Arc<PendingCalls>,
@@ -40,7 +41,7 @@ pub(super) struct InvocationApi {
     pub(super) max_body: usize,
 }
 
-/// The ways to call an endpoint.
+/// Builds the routes on which an endpoint can be called.
 pub(super) fn routes(api: InvocationApi) -> Router {
     Router::new()
         .route("/invocations", post(by_header))
@@ -77,14 +78,15 @@ impl InvocationApi {
         answer
     }
 
-    /// Produces the request and waits for its reply. Whenever this ends, or is dropped because the caller hung up,
-    /// nothing waits under the correlation id any more.
+    /// Produces the request and waits for its reply. Once this future has ended, or was dropped because the caller hung
+    /// up, nothing waits under the correlation id any more.
     async fn exchange(&self, correlation: Uuid, endpoint: &BoundEndpoint, request: Request) -> ReplyResult {
         let (head, body) = request.into_parts();
         let wait = wait(&head.headers, endpoint.timeout)?;
         let deadline = Instant::now() + wait;
         let record_deadline = SystemTime::now() + wait.saturating_sub(WAY_BACK.min(wait / 20));
 
+        // The slot comes before the body: a call that may not wait is refused before its body is read.
         let slot = self.pending.admit()?;
         let body = match timeout_at(deadline, body::read(body, self.max_body)).await {
             Ok(body) => body.map_err(|problem| self.unreadable(problem))?,
@@ -99,9 +101,10 @@ impl InvocationApi {
             http_headers: &head.headers,
             body: &body,
         };
+        // The caller waits before the request is produced: the reply may be faster than the return of `send`.
         let mut waiter = slot.wait(correlation, request.size())?;
         self.producer.send(&request)?;
-        // Copied into the producer's queue by now.
+        // The producer's queue has a copy of the body, so this one need not stay in memory during the wait.
         drop::<Bytes>(body);
 
         match timeout_at(deadline, waiter.answer()).await {
@@ -124,7 +127,7 @@ impl InvocationApi {
     }
 }
 
-/// How long this caller waits: the endpoint's timeout, or less.
+/// Computes the waiting time of a caller: the endpoint's timeout, or less.
 fn wait(headers: &HeaderMap, endpoint_timeout: Duration) -> Result<Duration, Fault> {
     let Some(value) = headers.get(TIMEOUT) else { return Ok(endpoint_timeout) };
     let milliseconds = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
@@ -141,7 +144,7 @@ fn late(message: String) -> Fault {
     Fault::passing(Code::DeadlineExceeded, Stage::Publish, message)
 }
 
-/// `POST /invocations?a=b`
+/// Formats the request line, such as `POST /invocations?a=b`.
 fn request_line(method: &Method, uri: &Uri) -> String {
     format!("{method} {}", uri.path_and_query().map_or("/", |target| target.as_str()))
 }
@@ -153,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_may_wait_for_less_but_not_for_more() {
+    fn wait_is_endpoint_timeout_or_less() {
         let wait = |text: &'static str| {
             let headers = HeaderMap::from_iter([("x-timeout-ms".parse().unwrap(), HeaderValue::from_static(text))]);
             super::wait(&headers, Duration::from_secs(1))
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_is_the_request_line() {
+    fn request_line_has_method_path_and_query() {
         let uri = Uri::from_static("http://host/gateway/a%20b/invocations?a=b");
         assert_eq!(request_line(&Method::POST, &uri), "POST /gateway/a%20b/invocations?a=b");
     }

@@ -1,8 +1,12 @@
-//! The HTTP door: a caller who wants the answer now.
+//! The HTTP side of Signalbox: calls that want their answer at once, and the pages for operators.
 //!
-//! It knows no routes and calls no model. A call becomes a request record like any other producer's. Its reply is read
-//! from one partition of the replies topic, unless this very process has made it and answers the caller itself. Every instance reads a partition of its own choice without a consumer
-//! group, so no rebalance can lose a reply, and two instances on one partition only ignore each other's.
+//! A call chooses no route and no model here: it becomes a request record like any other producer's. Its reply is read
+//! from one partition of the replies topic, unless this very process has made the reply and hands it to the caller
+//! directly. Every instance reads a partition of its own choice without a consumer group, so no rebalance can lose a
+//! reply, and two instances on one partition only ignore each other's.
+//!
+//! Operators see the process under `/ready` and `/metrics`, load and unload models under `/models`, and restart and
+//! abort canaries under `/canaries`; a process without the shim serves those pages as well.
 
 mod answer;
 mod body;
@@ -45,31 +49,31 @@ use crate::callers::Callers;
 use crate::config;
 use crate::telemetry::{Metrics, Part, Readiness};
 
-/// Bytes of unanswered requests on the embedded broker. It drops old records in silence at 5 MiB of a partition, so
-/// even if all of these share one partition, nothing that is waited for is lost.
+/// Limit of the bytes of unanswered requests on the embedded broker. That broker drops old records in silence at 5 MiB
+/// of a partition, so no request that a caller waits for is lost even if all of them share one partition.
 const EMBEDDED_BACKLOG: usize = 4 * 1024 * 1024;
 
-/// What the shim is made of.
+/// Holds everything that the shim is built from.
 pub struct ShimParts {
-    /// Where to listen, and how much to take.
+    /// The address to listen on, and the limits of calls.
     pub server: config::Server,
     /// The names of the topics.
     pub kafka: config::Kafka,
-    /// What may be called.
+    /// The endpoints that may be called.
     pub endpoints: Vec<ShimEndpoint>,
-    /// The brokers; the topics exist.
+    /// The brokers; the topics exist already.
     pub cluster: Arc<Cluster>,
-    /// Where the shim says when it can take calls, and what `GET /ready` reports.
+    /// The readiness that `GET /ready` reports; the shim adds its own part.
     pub readiness: Readiness,
-    /// What `GET /metrics` reports.
+    /// The metrics that `GET /metrics` reports.
     pub metrics: Metrics,
-    /// What else this process shows of itself.
+    /// The operators' pages of this process beside the shim's own.
     pub operations: Router,
-    /// Those who wait, so that whoever has their answers can find them.
+    /// The waiting callers, shared with the replies so that an answer made in this process finds its caller.
     pub callers: Callers,
 }
 
-/// The running shim.
+/// Serves HTTP calls until it is shut down.
 pub struct Shim {
     server: HttpServer,
     consumer: ReplyConsumer,
@@ -79,8 +83,8 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// Listens, and starts to read replies. Calls are refused with 503 until the reply partition is positioned, which
-    /// is when the part `shim` of `readiness` is ready.
+    /// Listens, and starts to read replies. Calls are refused with 503 until the reply consumer stands at the end of
+    /// its partition; then the part `shim` of `readiness` is ready.
     ///
     /// # Errors
     /// When the port is taken, no broker answers, or the replies topic has no such partition.
@@ -94,7 +98,7 @@ impl Shim {
         let longest_timeout = endpoints.iter().map(|endpoint| endpoint.timeout).max().unwrap_or_default();
         let max_body = usize::try_from(server.max_body.as_u64()).unwrap_or(usize::MAX);
 
-        // Clients are made, and ask the broker things, on a thread that may block.
+        // Kafka clients block while they are made and while they ask the broker, so this runs on a blocking thread.
         let broker_side = {
             let (part, metrics, flow) = (part.clone(), metrics.clone(), part.flow("requests to be published"));
             move || {
@@ -133,17 +137,17 @@ impl Shim {
         Ok(Self { server, consumer, pending, part, endpoints })
     }
 
-    /// Where it listens.
+    /// Returns the address that the shim listens on.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 
-    /// From now on these may be called, and no others. Calls under way go on as they began.
+    /// Replaces the endpoints that may be called. Calls under way go on as they began.
     pub fn set_endpoints(&self, endpoints: Vec<ShimEndpoint>) {
         self.endpoints.set(endpoints);
     }
 
-    /// Stops accepting, lets the callers who wait finish within `grace`, then answers those who are left with 503.
+    /// Stops accepting calls, lets waiting callers finish within `grace`, then answers the remaining ones with 503.
     pub async fn shutdown(self, grace: Duration) {
         self.part.waits_for("nothing any more: it is shutting down");
         let pending = self.pending;

@@ -1,7 +1,8 @@
-//! How much may wait for replies.
+//! Load shedding for calls: a bound on the calls, and their bytes, that wait for replies.
 //!
-//! A call is *admitted* (it counts), then *waits* under its correlation id; dropping it at either point, for whatever
-//! reason, forgets it.
+//! A call first takes a slot, then waits under its correlation id. Dropping the slot or the waiting call, for whatever
+//! reason, frees its part of the bound. The answers themselves find their callers in [`crate::callers`]; this module
+//! only bounds how many of them there are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,16 +14,16 @@ use uuid::Uuid;
 use crate::callers::{Callers, ReplyResult, WaitingCaller};
 use crate::message::{Code, Fault, Stage};
 
-/// How much may wait.
+/// Bounds the calls that wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PendingLimits {
-    /// Calls.
+    /// Greatest number of waiting calls; one more is refused with 429.
     pub(super) calls: usize,
-    /// Bytes of their requests, where the broker must not be filled up.
+    /// Greatest sum of the bytes of their requests, where the broker must not be filled up.
     pub(super) bytes: Option<usize>,
 }
 
-/// What waits.
+/// Counts waiting calls and their bytes against the limits.
 #[derive(Debug)]
 pub(super) struct PendingCalls {
     limits: PendingLimits,
@@ -32,13 +33,13 @@ pub(super) struct PendingCalls {
     gauge: IntGauge,
 }
 
-/// A call that counts, and waits for nothing yet.
+/// Holds one call's place within the limit until it is dropped.
 #[derive(Debug)]
 pub(super) struct PendingSlot {
     pending: Arc<PendingCalls>,
 }
 
-/// A call that waits for its reply.
+/// Waits for the reply to one call. Dropping it is hanging up.
 #[derive(Debug)]
 pub(super) struct WaitingCall {
     waiting: WaitingCaller,
@@ -47,15 +48,15 @@ pub(super) struct WaitingCall {
 }
 
 impl PendingCalls {
-    /// Nothing waits yet. Who does is known to the callers, and whether anybody may.
+    /// Begins with no waiting call. The callers know who waits, and whether anybody may.
     pub(super) fn new(limits: PendingLimits, callers: Callers, gauge: IntGauge) -> Self {
         Self { limits, calls: AtomicUsize::new(0), bytes: AtomicUsize::new(0), callers, gauge }
     }
 
-    /// Counts a call in.
+    /// Takes a slot for a call.
     ///
     /// # Errors
-    /// When as many as may wait do so already, or no reply could be read.
+    /// When as many calls as may wait do so already, or no reply could be read.
     pub(super) fn admit(self: &Arc<Self>) -> Result<PendingSlot, Fault> {
         self.callers.ensure_open()?;
         if !take(&self.calls, 1, self.limits.calls) {
@@ -65,15 +66,15 @@ impl PendingCalls {
         Ok(PendingSlot { pending: self.clone() })
     }
 
-    /// From now on nothing may wait, and whoever does is told so.
+    /// Refuses all calls from now on, and answers the waiting ones with 503.
     pub(super) fn close(&self) {
         self.callers.close();
     }
 }
 
 impl PendingSlot {
-    /// Waits under this correlation id for the reply to a request of so many bytes. To be called before the request is
-    /// produced: its reply may be faster than we are.
+    /// Waits under this correlation id for the reply to a request of `bytes` bytes. To be called before the request is
+    /// produced: the reply may be faster than the producer's return.
     ///
     /// # Errors
     /// When the broker holds as many unanswered bytes as it may, or no reply could be read.
@@ -95,7 +96,7 @@ impl PendingSlot {
 }
 
 impl WaitingCall {
-    /// The reply, or why there will be none.
+    /// Returns the reply, or the fault that says why there will be none.
     pub(super) async fn answer(&mut self) -> ReplyResult {
         self.waiting.answer().await
     }
@@ -114,7 +115,7 @@ impl Drop for PendingSlot {
     }
 }
 
-/// Adds to a counter unless that would exceed its limit.
+/// Adds to a counter, unless that would exceed its limit.
 fn take(counter: &AtomicUsize, amount: usize, limit: usize) -> bool {
     let within = |held: usize| held.checked_add(amount).filter(|sum| *sum <= limit);
     counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, within).is_ok()
@@ -126,12 +127,12 @@ fn exhausted(message: impl Into<String>) -> Fault {
 
 #[cfg(test)]
 impl PendingCalls {
-    /// Callers under whose correlation id a reply would be taken.
+    /// Counts the callers under whose correlation id a reply would be taken.
     pub(super) fn waiting(&self) -> usize {
         self.callers.waiting()
     }
 
-    /// Calls, and bytes of their requests, that count against the limits.
+    /// Returns the calls, and the bytes of their requests, that count against the limits.
     pub(super) fn held(&self) -> (usize, usize) {
         (self.calls.load(Ordering::SeqCst), self.bytes.load(Ordering::SeqCst))
     }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_calls_or_bytes_than_may_wait() {
+    fn calls_are_shed_when_count_or_bytes_reach_limit() {
         let pending = pending(2, Some(100));
         let first = pending.admit().unwrap().wait(Uuid::now_v7(), 60).unwrap();
         let too_large = pending.admit().unwrap().wait(Uuid::now_v7(), 41).unwrap_err();
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_answers_everyone_and_lets_nobody_in() {
+    async fn close_answers_waiting_calls_and_refuses_new_ones() {
         let pending = pending(10, None);
         let slot = pending.admit().unwrap();
         let mut waiter = pending.admit().unwrap().wait(Uuid::now_v7(), 1).unwrap();
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hundred_thousand_who_give_up_leave_nothing_behind() {
+    async fn pending_calls_are_empty_after_hundred_thousand_hang_up() {
         let pending = pending(200_000, None);
         let waiters: Vec<_> =
             (0..100_000).map(|_| pending.admit().unwrap().wait(Uuid::now_v7(), 100).unwrap()).collect();

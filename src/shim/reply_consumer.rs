@@ -1,7 +1,7 @@
-//! Replies in: one partition of the replies topic, read by a thread of its own.
+//! The reply consumer: reads one partition of the replies topic on a thread of its own.
 //!
-//! The partition is assigned, never subscribed to, so no rebalance can take it away; its end is found before the first
-//! call is let in, so no reply can lie before it.
+//! The partition is assigned, never subscribed to, so no rebalance can take it away. Its end is found before the first
+//! call is let in, so no reply to a call can lie before that.
 
 use std::convert::identity;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,49 +26,49 @@ use crate::config::Kafka;
 use crate::message::{HeadersBuilder, header};
 use crate::telemetry::{Metrics, Part};
 
-/// How long one wait for replies lasts; the end of the process is noticed that soon.
+/// Longest wait of one poll for replies; the end of the process is noticed that soon.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long the broker may take to say where a partition ends.
+/// Longest time that the broker may take to say where a partition ends; after it the question is asked again.
 const POSITION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between two attempts to find the end.
+/// Pause between two attempts to find the end of the partition.
 const POSITION_PAUSE: Duration = Duration::from_millis(200);
 
-/// From where replies are read.
+/// Says from where replies are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StartPosition {
-    /// Nobody waits for what is there already.
+    /// From the end: nobody waits for a reply that is there already.
     End,
-    /// So far they were read. When that is gone, from the first that is left.
+    /// From this offset, up to which replies were read. When that offset is gone, from the first that is left.
     After(i64),
-    /// The topic is another one than before, and callers may wait for what it has already.
+    /// From the beginning: the topic is another one than before, and callers may wait for replies that it has already.
     Beginning,
 }
 
-/// The running thread; it stops, a moment later, when this is dropped.
+/// Owns the running thread, which stops, a moment later, when this is dropped.
 pub(super) struct ReplyConsumer {
     partition: i32,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The thread's side.
+/// Reads replies on the thread, and hands them to their callers.
 struct ReplyReader {
     consumer: BaseConsumer<BrokerContext>,
-    /// After the consumer: an embedded broker stops with the cluster.
+    /// The cluster, dropped after the consumer: an embedded broker stops with the cluster.
     cluster: Arc<Cluster>,
     source: ReplyPartition,
     callers: Callers,
     part: Part,
-    /// Replies that callers have got by this way.
+    /// Counter of the replies that callers have got over the topic.
     received: IntCounter,
     unclaimed: IntCounter,
     stop: Arc<AtomicBool>,
 }
 
 impl StartPosition {
-    /// Where that is in a partition that has these offsets.
+    /// Finds the offset to start at, in a partition with these first and end offsets.
     fn offset(self, first: i64, end: i64) -> i64 {
         match self {
             Self::Beginning => first,
@@ -81,6 +81,9 @@ impl StartPosition {
 impl ReplyConsumer {
     /// Starts the thread, which lets callers wait once it stands at the partition's end. Blocks; not for the runtime's
     /// workers.
+    ///
+    /// # Errors
+    /// When the client cannot be made, or no thread can be started.
     pub(super) fn start(
         cluster: &Arc<Cluster>,
         config: &Kafka,
@@ -89,7 +92,7 @@ impl ReplyConsumer {
         part: Part,
         metrics: &Metrics,
     ) -> Result<Self, ShimError> {
-        // The library insists on a group; this one is never joined, and nothing is committed to it.
+        // The Kafka library insists on a group; this group is never joined, and nothing is committed to it.
         let group = format!("{}-shim", config.group_id);
         // The embedded broker does not wake a waiting fetch when a record comes.
         let wait = if cluster.is_embedded() { "5" } else { "100" };
@@ -144,7 +147,8 @@ impl Drop for ReplyConsumer {
 
 impl ReplyReader {
     fn run(self) {
-        // Where the next reply lies; `None` until that is known.
+        // The offset of the next reply; `None` until it is known, which is before the first assignment and after a
+        // loss.
         let mut next = None;
         let mut start = StartPosition::End;
         let mut unreachable = false;
@@ -165,7 +169,7 @@ impl ReplyReader {
                 Some(Err(error)) => debug!(%error, "reading replies"),
                 None => {}
             }
-            if self.is_topic_anew() {
+            if self.is_topic_recreated() {
                 warn!(
                     topic = self.source.topic,
                     "the replies topic was deleted and made again; it is read from its beginning"
@@ -176,12 +180,12 @@ impl ReplyReader {
         }
     }
 
-    fn is_topic_anew(&self) -> bool {
+    fn is_topic_recreated(&self) -> bool {
         let topic_ids = self.consumer.context().topic_ids();
         topic_ids.is_any_anew() && topic_ids.take_anew().contains(&self.source.topic)
     }
 
-    /// Stands where replies are read from, once that is known.
+    /// Assigns the partition from its start position, and opens the callers once that has succeeded.
     fn position(&self, start: StartPosition) -> Option<i64> {
         match self.assign(start) {
             Ok(offset) => {
@@ -194,7 +198,7 @@ impl ReplyReader {
             Err(error) => {
                 let ReplyPartition { topic, partition } = &self.source;
                 self.part.waits_for(format!("the end of {topic}, partition {partition}: {error}"));
-                // Lets the client serve its events, and paces the attempts.
+                // This poll lets the client serve its events, and paces the attempts.
                 let _ = self.consumer.poll(POSITION_PAUSE);
                 None
             }
@@ -213,7 +217,7 @@ impl ReplyReader {
 
     fn deliver(&self, record: &BorrowedMessage<'_>) {
         self.cluster.health().answered();
-        // The client library panics on a header whose name is not UTF-8, and anyone may write to a topic.
+        // The Kafka library panics on a header whose name is not UTF-8, and anyone may write to a topic.
         let correlation = catch_unwind(AssertUnwindSafe(|| correlation(record))).unwrap_or_default();
         match correlation.map(|correlation| self.callers.receive(correlation, || copy(record))) {
             Some(Recipient::Waiting) => self.received.inc(),
@@ -222,8 +226,8 @@ impl ReplyReader {
         }
     }
 
-    /// Says on `/ready` when the broker goes and when it is back. While it is away nothing else may be told by it, so
-    /// it is asked.
+    /// Says on `/ready` when the broker goes and when it is back. While the broker is away no other answer of it may
+    /// come, so it is asked for the offsets of the partition.
     fn watch_health(&self, was_unreachable: bool) -> bool {
         let health = self.cluster.health();
         if !health.is_unreachable() {
@@ -242,13 +246,13 @@ impl ReplyReader {
     }
 }
 
-/// Whose reply it is. Looks at every header, so it panics where [`copy`] would.
+/// Finds the correlation id of a reply. Looks at every header, so it panics where [`copy`] would.
 fn correlation(record: &BorrowedMessage<'_>) -> Option<Uuid> {
     let last = record.headers()?.iter().filter(|header| header.key == header::CORRELATION_ID).last()?;
     Uuid::try_parse_ascii(last.value?).ok()
 }
 
-/// Copies a record once out of the client's memory: headers and value in one buffer.
+/// Copies a record out of the client's memory: headers and value, once, in one buffer.
 pub(super) fn copy(record: &BorrowedMessage<'_>) -> ReplyRecord {
     let payload = record.payload().unwrap_or_default();
     let mut builder = HeadersBuilder::with_capacity(payload.len() + 512, 16);
@@ -267,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_reply_that_somebody_may_wait_for_is_passed_over() {
+    fn start_position_skips_no_reply_that_a_caller_waits_for() {
         assert_eq!(StartPosition::End.offset(3, 9), 9);
         assert_eq!(StartPosition::Beginning.offset(3, 9), 3);
         assert_eq!(StartPosition::After(2).offset(3, 9), 3, "some were deleted before they were read");

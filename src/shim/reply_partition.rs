@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_partition_is_the_configured_one_or_follows_from_the_instance() {
+    fn partition_is_configured_or_follows_from_instance() {
         let choose = |count, configured, instance| {
             ReplyPartition::choose("replies", count, configured, Uuid::from_u128(instance))
                 .map(|chosen| chosen.partition)

@@ -1,4 +1,4 @@
-//! What is asked about the process rather than of it: alive, ready, which version, which endpoints, how it does.
+//! The pages about the process: alive, ready, version, endpoints, metrics.
 
 use axum::Router;
 use axum::extract::State;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::endpoints::EndpointDirectory;
 use crate::telemetry::{Metrics, Readiness};
 
-/// What is said of a body in JSON.
+/// Header of every answer with a JSON body.
 pub(super) const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 const PROMETHEUS: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
 
@@ -20,7 +20,7 @@ struct ProbeState {
     metrics: Metrics,
 }
 
-/// `/ping`, `/health` and `/version` as MLflow's scoring server answers them, `/ready` and `/metrics`.
+/// Serves `/ping`, `/health` and `/version` as MLflow's scoring server answers them, `/ready` and `/metrics`.
 pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
     Router::new()
         .route("/ping", get(alive))
@@ -31,7 +31,7 @@ pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
         .with_state(ProbeState { readiness, metrics })
 }
 
-/// `/api/2.0/endpoints/`, as MLflow's deployments server has it.
+/// Serves `/api/2.0/endpoints/`, as MLflow's deployments server has it.
 pub(super) fn listing(endpoints: EndpointDirectory) -> Router {
     let listing = get(|State(endpoints): State<EndpointDirectory>| async move { (JSON, endpoints.listing()) });
     Router::new()
@@ -48,7 +48,8 @@ async fn version() -> impl IntoResponse {
     (JSON, env!("CARGO_PKG_VERSION"))
 }
 
-/// `{"ready": false, "parts": {"replies": {"ready": true}, "requests": {"ready": false, "waits_for": "…"}}}`
+/// Answers with `{"ready": false, "parts": {"replies": {"ready": true}, "requests": {"ready": false, "waits_for":
+/// "…"}}}`
 async fn ready(State(status): State<ProbeState>) -> Response {
     let parts = status.readiness.report();
     let ready = parts.values().all(Option::is_none);

@@ -1,4 +1,4 @@
-//! The shim end to end, on the embedded broker, with a responder that knows nothing but the wire contract.
+//! Tests of the shim end to end, on the embedded broker, with a responder that knows nothing but the wire contract.
 
 mod fixture;
 
@@ -16,7 +16,7 @@ use self::fixture::{CALL, CannedReply, Fixture, LONG, RunningShim, fault, header
 use super::*;
 
 #[tokio::test]
-async fn a_call_travels_by_the_contract_and_its_answer_comes_back_byte_for_byte() {
+async fn call_becomes_contract_record_and_answer_keeps_every_byte() {
     let (seen, requests) = std::sync::mpsc::channel();
     let reply: &[u8] = b"{\"predictions\": [ {\"label\":\"\xc3\xa9\",  \"score\": 0.950} ]}\n";
     let fixture = Fixture::new(move |request| {
@@ -69,7 +69,7 @@ async fn a_call_travels_by_the_contract_and_its_answer_comes_back_byte_for_byte(
 }
 
 #[tokio::test]
-async fn every_path_leads_to_its_endpoint_and_others_are_answered_at_the_door() {
+async fn call_reaches_endpoint_of_its_path_or_gets_404() {
     let fixture =
         Fixture::new(|request| CannedReply::status("200", request.headers.get("endpoint").unwrap().to_vec())).await;
     let running = fixture.shim(config::Server::default(), LONG).await;
@@ -88,7 +88,7 @@ async fn every_path_leads_to_its_endpoint_and_others_are_answered_at_the_door() 
 }
 
 #[tokio::test]
-async fn what_is_asked_about_the_process_is_answered_as_mlflow_does() {
+async fn status_pages_answer_as_mlflow_does() {
     let fixture = Fixture::new(CannedReply::echo).await;
     let running = fixture.shim(config::Server::default(), LONG).await;
     let json = "application/json".to_owned();
@@ -116,7 +116,7 @@ async fn what_is_asked_about_the_process_is_answered_as_mlflow_does() {
 }
 
 #[tokio::test]
-async fn a_body_is_bounded_and_may_come_in_pieces() {
+async fn body_is_bounded_and_may_come_in_chunks() {
     let fixture = Fixture::new(CannedReply::echo).await;
     let server = config::Server { max_body: bytesize::ByteSize::b(1000), ..config::Server::default() };
     let running = fixture.shim(server, LONG).await;
@@ -141,7 +141,7 @@ async fn a_body_is_bounded_and_may_come_in_pieces() {
 }
 
 #[tokio::test]
-async fn what_the_model_refuses_passes_through() {
+async fn answer_passes_through_when_model_refuses() {
     let fixture = Fixture::new(|request| {
         let status = match &request.body[..] {
             b"400" => "400",
@@ -163,7 +163,7 @@ async fn what_the_model_refuses_passes_through() {
 }
 
 #[tokio::test]
-async fn after_the_deadline_comes_504_and_a_late_reply_finds_nobody() {
+async fn call_gets_504_after_deadline_and_late_reply_is_unclaimed() {
     let (fixture, release) = Fixture::held().await;
     let running = fixture.shim(config::Server::default(), Duration::from_millis(60)).await;
     let answer = running.post(CALL, "{}").await;
@@ -178,14 +178,14 @@ async fn after_the_deadline_comes_504_and_a_late_reply_finds_nobody() {
 }
 
 #[tokio::test]
-async fn repeated_and_poisoned_replies_are_counted_and_disturb_nobody() {
+async fn repeated_and_malformed_replies_are_counted_as_unclaimed() {
     let fixture = Fixture::new(|request| CannedReply::echo(request).map(|said| CannedReply { times: 3, ..said })).await;
     let running = fixture.shim(config::Server { reply_partition: Some(1), ..config::Server::default() }, LONG).await;
     let answers = running.post(CALL, "one").await.text().await.unwrap();
     assert_eq!(answers, "one");
     until("repeats are counted", || running.metrics.shim_unclaimed.get() == 2).await;
 
-    // Replies that no one of ours would write: no headers, null and foreign correlation ids.
+    // These replies are malformed: no headers, null and foreign correlation ids.
     let producer: BaseProducer = fixture.cluster.client("stranger", &[], |_| DefaultProducerContext).unwrap();
     for id in [None, Some(None), Some(Some(&b"\xff\xfe"[..]))] {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("inference-replies").partition(1);
@@ -200,7 +200,7 @@ async fn repeated_and_poisoned_replies_are_counted_and_disturb_nobody() {
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_is_forgotten() {
+async fn call_is_forgotten_when_caller_hangs_up() {
     let fixture = Fixture::new(|_| None).await;
     let running = fixture.shim(config::Server::default(), LONG).await;
     let mut connection = TcpStream::connect(running.shim.address()).await.unwrap();
@@ -213,9 +213,9 @@ async fn a_caller_who_hangs_up_is_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thirty_two_callers_at_once_each_get_their_own_answers() {
+async fn concurrent_callers_get_their_own_answers() {
     let fixture = Fixture::new(CannedReply::echo).await;
-    // Both read the same partition of the replies, as instances do when there are more of them than partitions.
+    // Both shims read the same partition of the replies, as instances do when there are more of them than partitions.
     let server = config::Server { reply_partition: Some(2), ..config::Server::default() };
     let shims = [fixture.shim(server.clone(), LONG).await, fixture.shim(server, LONG).await];
     let callers: Vec<_> = (0..32)
@@ -234,7 +234,7 @@ async fn thirty_two_callers_at_once_each_get_their_own_answers() {
     for caller in callers {
         caller.await.unwrap();
     }
-    // Each has seen the other's replies and left them alone.
+    // Each shim has seen the other's replies and left them alone.
     for shim in &shims {
         assert_eq!(shim.counted("200"), 1600);
         assert!(shim.nothing_pending());
@@ -243,7 +243,7 @@ async fn thirty_two_callers_at_once_each_get_their_own_answers() {
 }
 
 #[tokio::test]
-async fn more_than_may_wait_are_told_to_come_back() {
+async fn call_is_shed_with_429_when_pending_calls_are_full() {
     let (fixture, release) = Fixture::held().await;
     let running = fixture.shim(config::Server { max_pending: 1, ..config::Server::default() }, LONG).await;
     let first = running.post(CALL, "first");
@@ -259,7 +259,7 @@ async fn more_than_may_wait_are_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn the_embedded_broker_is_never_filled_until_it_drops_what_waits() {
+async fn calls_are_shed_before_embedded_broker_drops_records() {
     let fixture = Fixture::new(|_| None).await;
     let running = fixture.shim(config::Server::default(), Duration::from_millis(1500)).await;
     let answers = (0..8).map(|_| {
@@ -276,7 +276,7 @@ async fn the_embedded_broker_is_never_filled_until_it_drops_what_waits() {
 }
 
 #[tokio::test]
-async fn shutdown_waits_for_callers_and_then_tells_the_rest() {
+async fn shutdown_waits_for_callers_and_then_answers_503() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let fixture = Fixture::new(move |request| {
         match &request.body[..] {
@@ -288,7 +288,7 @@ async fn shutdown_waits_for_callers_and_then_tells_the_rest() {
     })
     .await;
     let running = fixture.shim(config::Server::default(), LONG).await;
-    // A producer takes half a second until it may deliver its first record.
+    // The first call is a warm-up: a producer takes half a second until it may deliver its first record.
     assert_eq!(running.post(CALL, "first").await.status(), 200);
     let RunningShim { shim, base, client, .. } = running;
     let call = |body: &'static str| tokio::spawn(client.post(format!("{base}{CALL}")).body(body).send());
@@ -303,7 +303,7 @@ async fn shutdown_waits_for_callers_and_then_tells_the_rest() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_and_a_partition_that_is_not_there_are_said_plainly() {
+async fn start_fails_when_port_is_taken_or_partition_is_missing() {
     let fixture = Fixture::new(|_| None).await;
     let start = |server: config::Server| {
         Shim::start(ShimParts {
@@ -327,7 +327,7 @@ async fn a_port_that_is_taken_and_a_partition_that_is_not_there_are_said_plainly
     assert!(matches!(start(server).await, Err(ShimError::ReplyPartition { partition: 4, count: 4, .. })));
 }
 
-/// Not a check but a figure: `cargo test --release shim::tests::latency -- --ignored --nocapture`.
+/// Prints a figure and checks nothing: `cargo test --release shim::tests::latency -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints how long a call takes"]
 async fn latency() {

@@ -1,7 +1,7 @@
 //! `signalbox quickstart`: two real models behind one name, on a laptop, from nothing.
 //!
-//! Everything it makes lies under one directory and is kept, so that the second run is quick: a Python environment, an
-//! MLflow tracking server's database and artifacts, and the logs of each step.
+//! Everything that the quickstart makes lies under one directory and is kept, so that the second run is quick: a Python
+//! environment, an MLflow tracking server's database and artifacts, and the logs of each step.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is the command line that speaks")]
 
@@ -23,7 +23,7 @@ use problem::QuickstartProblem;
 
 const CONFIG: &str = include_str!("../../../config/quickstart.yaml");
 
-/// The arguments of `signalbox quickstart`.
+/// Holds the arguments of `signalbox quickstart`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct QuickstartArgs {
     /// Where everything is kept: the Python environment, the models, the logs.
@@ -40,8 +40,8 @@ pub(super) struct QuickstartArgs {
     mlflow_port: u16,
 }
 
-/// Makes what is missing, starts MLflow, and then Signalbox; stops MLflow when that has ended. Should this process be
-/// killed at any moment, all that was started here ends with it.
+/// Makes the missing parts, starts MLflow and then Signalbox, and stops MLflow when Signalbox has ended. Should this
+/// process be killed at any moment, all that was started here ends with it.
 pub(super) fn run(args: &QuickstartArgs) -> ExitCode {
     match prepare(args) {
         Ok((config, mlflow)) => {
@@ -59,7 +59,7 @@ pub(super) fn run(args: &QuickstartArgs) -> ExitCode {
     }
 }
 
-/// Requests to try, for the person who reads the two addresses on the screen.
+/// Formats requests to try, for the person who reads the two addresses on the screen.
 fn requests_to_try(url: &str, broker: &str) -> String {
     include_str!("requests.txt").replace("{url}", url).replace("{broker}", broker)
 }
@@ -85,13 +85,16 @@ fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Quickstart
     Ok((config, mlflow))
 }
 
-/// The config without its addresses, which are known later.
+/// Parses the quickstart's config, without its addresses, which are known later.
 fn config() -> Result<Config, QuickstartProblem> {
     let loaded = config::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
     loaded.map(|loaded| loaded.config).map_err(|report| QuickstartProblem::unavailable(report.to_string()))
 }
 
-/// `port`, or a free one for 0. What is busy is told before anything long begins.
+/// Returns `port`, or a free one for 0. A busy port is reported before anything long begins.
+///
+/// # Errors
+/// When the port is in use.
 fn free_port(port: u16, who: &str, option: &str) -> Result<u16, QuickstartProblem> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
         QuickstartProblem::unavailable(format!(
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_config_loads() {
+    fn config_loads() {
         let config = config().unwrap();
         assert!(config.kafka.is_embedded());
         let routes: Vec<_> = config.model_endpoints[0].routes.iter().map(|route| route.alias.as_str()).collect();
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_port_is_named_with_the_way_out() {
+    fn free_port_names_remedy_when_port_is_busy() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         let problem = free_port(port, "MLflow", "--mlflow-port").unwrap_err();

@@ -1,4 +1,4 @@
-//! An interpreter that has MLflow and scikit-learn: one that is named, or an environment of our own.
+//! Python interpreters that have MLflow and scikit-learn: one that the user named, or an environment made here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,13 +9,13 @@ use super::guarded;
 use super::problem::QuickstartProblem;
 use super::progress::ProgressStep;
 
-/// Versions, in the one place where they are written.
+/// Requirements of the environment: the one place where the versions are written.
 pub(super) const REQUIREMENTS: &str = include_str!("requirements.txt");
-/// What an environment and pip's own working space take, with a little to spare.
+/// Bytes of disk that an environment and pip's own working space take, with a little to spare; with less, none is made.
 const NEEDED_SPACE: u64 = 2 << 30;
-/// What the required scikit-learn runs on.
+/// Oldest Python that the required scikit-learn runs on; an older one makes no environment.
 const OLDEST: (u8, u8) = (3, 11);
-/// Asks an interpreter about itself, and about the disk that its first argument is on.
+/// Script that asks an interpreter about itself, and about the disk that its first argument is on.
 const PROBE: &str = r#"
 import importlib.util, json, shutil, sys
 def version(package):
@@ -29,6 +29,7 @@ print(json.dumps({"version": sys.version_info[:3], "venv": venv, "free": shutil.
     "mlflow": version("mlflow"), "sklearn": version("scikit-learn")}))
 "#;
 
+/// Holds the answers of an interpreter to [`PROBE`].
 #[derive(Debug, Deserialize)]
 struct PythonInterpreter {
     version: (u8, u8, u8),
@@ -39,7 +40,7 @@ struct PythonInterpreter {
 }
 
 impl PythonInterpreter {
-    /// What `program` says about itself; `None` when it is not there or is no Python 3.8 or newer.
+    /// Probes `program`; `None` when it is not there or is no Python 3.8 or newer.
     fn probe(program: &Path, directory: &Path) -> Option<Self> {
         let output = Command::new(program).args(["-I", "-c", PROBE]).arg(directory).output().ok()?;
         serde_json::from_slice(&output.stdout).ok()
@@ -58,7 +59,10 @@ impl PythonInterpreter {
     }
 }
 
-/// An interpreter that the user named. It must have everything already.
+/// Checks an interpreter that the user named. It must have everything already.
+///
+/// # Errors
+/// When no Python 3 runs there, or a library is missing.
 pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, QuickstartProblem> {
     let name = program.display();
     let interpreter = PythonInterpreter::probe(program, home).ok_or_else(|| {
@@ -71,14 +75,18 @@ pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, Quickstar
     })?;
     ProgressStep::begin(format!("looking at {name}"))
         .done(format!("Python {} at {name} with {libraries}", interpreter.dotted()));
-    // Not its canonical path: an environment's interpreter is a link, and is known by the link's place. A bare name
-    // stays one, since it is looked up on the path.
+    // The path is not made canonical: an environment's interpreter is a link, and is known by the link's place. A bare
+    // name stays one, since it is looked up on the path.
     let is_bare = program.components().count() == 1;
     let found = if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) };
     found.map_err(|error| QuickstartProblem::unavailable(format!("--python {name}: {error}")))
 }
 
-/// The environment under `home`, made or brought up to date when it is not what [`REQUIREMENTS`] say.
+/// Returns the interpreter of the environment under `home`, which is made, or made anew, unless it fits
+/// [`REQUIREMENTS`].
+///
+/// # Errors
+/// When there is no interpreter to make it with, or a step of making it fails.
 pub(super) fn environment(home: &Path) -> Result<PathBuf, QuickstartProblem> {
     let directory = home.join("venv");
     let python = directory.join("bin/python");
@@ -90,6 +98,8 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, QuickstartProblem> {
         return Ok(python);
     }
 
+    // The environment is made anew in two steps: venv, then pip. The stamp is written last, so an interrupted run
+    // starts over.
     let base = base_interpreter(home)?;
     let step = ProgressStep::begin("making a Python environment");
     let made = guarded::run(
@@ -120,9 +130,10 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, QuickstartProblem> {
     Ok(python)
 }
 
-/// The first interpreter on the path that an environment can be made with.
+/// Finds the first interpreter on the path that an environment can be made with.
 fn base_interpreter(home: &Path) -> Result<PathBuf, QuickstartProblem> {
     let wanted = format!("Python {}.{} or newer", OLDEST.0, OLDEST.1);
+    // The first reason against an interpreter is kept, and told only when none fits.
     let mut seen = None;
     for name in ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"] {
         let Some(interpreter) = PythonInterpreter::probe(Path::new(name), home) else { continue };
@@ -152,7 +163,7 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, QuickstartProblem> {
     Err(QuickstartProblem::unavailable(message))
 }
 
-/// One line out of what a failed program wrote.
+/// Picks one line out of the output of a failed program.
 fn explain(log: &Path, what: &str) -> QuickstartProblem {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -183,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_pip_becomes_one_line() {
+    fn explain_makes_one_line_of_pip_failure() {
         let network = explained(
             "WARNING: Retrying after connection broken by 'NewConnectionError(…)'\nERROR: No matching distribution",
         );
@@ -203,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_python_is_named() {
+    fn existing_names_program_that_is_no_python() {
         let problem = existing(Path::new("/nonexistent/python"), Path::new("/")).unwrap_err();
         assert!(problem.to_string().contains("/nonexistent/python"), "{problem}");
     }

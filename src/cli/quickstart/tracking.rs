@@ -1,4 +1,4 @@
-//! A local MLflow tracking server, and the two models in its registry.
+//! The quickstart's MLflow tracking server, and the two models in its registry.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -10,17 +10,21 @@ use super::problem::QuickstartProblem;
 use super::progress::ProgressStep;
 
 const MODELS: &str = include_str!("models.py");
+/// Longest time until the server answers its first request; after it the quickstart ends with an error.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// Starts the server on `port` with its files under `home`, and waits until it answers. It lives as long as what is
-/// returned.
+/// Starts the server on `port` with its files under `home`, and waits until it answers. The server lives as long as the
+/// returned process.
+///
+/// # Errors
+/// When the server cannot be started, ends, or does not answer in time.
 pub(super) fn start(python: &Path, home: &Path, port: u16) -> Result<GuardedProcess, QuickstartProblem> {
     let step = ProgressStep::begin("starting MLflow");
     let log = home.join("logs/mlflow.log");
     let mut command = guarded::command(python, ["-m", "mlflow", "server", "--workers=1", "--host=127.0.0.1"]);
     command.arg(format!("--port={port}"));
     command.args(["--backend-store-uri=sqlite:///mlflow.db", "--artifacts-destination=./artifacts"]);
-    // Eight processes and 1.8 GB less.
+    // Without the execution of jobs, the server has eight processes and 1.8 GB less.
     command.env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false").current_dir(home);
     let mut server = GuardedProcess::start(&mut command, &log)
         .map_err(|error| QuickstartProblem::unavailable(format!("MLflow cannot be started: {error}")))?;
@@ -44,6 +48,9 @@ pub(super) fn start(python: &Path, home: &Path, port: u16) -> Result<GuardedProc
 }
 
 /// Trains and registers the models that the registry does not have yet.
+///
+/// # Errors
+/// When the script cannot be written, or fails.
 pub(super) fn register_models(python: &Path, home: &Path, tracking_uri: &str) -> Result<(), QuickstartProblem> {
     let step = ProgressStep::begin("looking for the models in the registry");
     let script = home.join("models.py");

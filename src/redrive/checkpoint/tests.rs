@@ -32,7 +32,7 @@ fn since(since: i64) -> Selector {
     selector(Filter { since: Some(since), ..Filter::default() })
 }
 
-/// Runs over the letters before `until`, which may end before that; the offsets that it sends, and what it checkpoint.
+/// Runs over the letters before `until`, and may end before that. Returns the offsets that it sends, and its checkpoint.
 fn run(checkpoint: &Checkpoint, letters: &[DeadLetter], selector: &Selector, until: i64) -> (Vec<i64>, Checkpoint) {
     let mut checkpoint = checkpoint.clone();
     checkpoint.begin(selector);
@@ -54,7 +54,7 @@ fn run(checkpoint: &Checkpoint, letters: &[DeadLetter], selector: &Selector, unt
 }
 
 #[test]
-fn what_is_left_takes_no_room_however_much_it_is() {
+fn metadata_stays_short_however_many_letters_are_left() {
     let letters: Vec<_> = (0..50_000).map(|offset| letter(offset, CODES[offset as usize % 2], offset)).collect();
     let (sent, committed) = run(&Checkpoint::new(0), &letters, &of_code(CODES[1]), 50_000);
     assert_eq!(sent, (0..25_000).map(|number| 2 * number + 1).collect::<Vec<_>>());
@@ -65,9 +65,9 @@ fn what_is_left_takes_no_room_however_much_it_is() {
     assert_eq!((committed.offset, committed.runs.len()), (50_000, 0));
 }
 
-/// One that asks for what came in the last hour, every hour, with an old letter before that nobody sends.
+/// Asks every hour for the letters of the last hour, with an old letter before them that nobody sends.
 #[test]
-fn runs_that_leave_nothing_new_need_one_note() {
+fn runs_need_one_watermark_when_they_leave_nothing_new() {
     let (mut letters, mut checkpoint) = (vec![letter(0, CODES[0], 0)], Checkpoint::new(0));
     for hour in 1..200 {
         letters.push(letter(hour, CODES[0], 100 * hour));
@@ -79,7 +79,7 @@ fn runs_that_leave_nothing_new_need_one_note() {
 }
 
 #[test]
-fn what_was_noted_one_by_one_is_still_known() {
+fn letters_noted_one_by_one_are_still_known() {
     let position = Position { offset: 10, finished: vec![false, true, false, true], ..Position::default() };
     let old = Checkpoint::read(10, &position.metadata()).unwrap();
     let letters: Vec<_> = (0..20).map(|offset| letter(offset, CODES[0], offset)).collect();
@@ -91,7 +91,7 @@ fn what_was_noted_one_by_one_is_still_known() {
 }
 
 #[test]
-fn what_is_not_ours_is_not_believed() {
+fn metadata_is_rejected_when_damaged_or_foreign() {
     let (_, committed) = run(&Checkpoint::new(0), &[letter(0, CODES[0], 0)], &of_code(CODES[1]), 9);
     let metadata = committed.metadata();
     assert_eq!(Checkpoint::read(1, &metadata), Err(Unreadable::Damaged));
@@ -100,7 +100,7 @@ fn what_is_not_ours_is_not_believed() {
     assert_eq!(Checkpoint::read(0, "somebody's"), Err(Unreadable::Foreign));
 }
 
-/// A run's choice, and after how many of the letters it is killed or limited.
+/// Generates runs: a selector each, and the offset at which the run is killed or limited.
 fn runs() -> impl Strategy<Value = Vec<(Selector, i64)>> {
     let codes = prop::sample::subsequence(CODES.to_vec(), 0..3);
     let time = || prop::option::of(0..40_i64);
@@ -112,7 +112,7 @@ fn runs() -> impl Strategy<Value = Vec<(Selector, i64)>> {
 
 proptest! {
     #[test]
-    fn whatever_runs_there_were_each_letter_is_sent_once(
+    fn each_letter_is_sent_once_whatever_runs_there_were(
         kinds in prop::collection::vec((0..4_usize, 0..40_i64), 40),
         runs in runs(),
     ) {

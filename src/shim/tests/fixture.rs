@@ -1,4 +1,4 @@
-//! A broker, someone who answers what comes in, and shims to call.
+//! The fixture of the shim's tests: a broker, a responder for the requests, and shims to call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -19,7 +19,7 @@ use crate::shim::*;
 pub(super) const CALL: &str = "/endpoints/sentiment-router/invocations";
 pub(super) const LONG: Duration = Duration::from_secs(20);
 
-/// What the responder sends back for one request.
+/// Holds the reply that the responder sends for one request.
 pub(super) struct CannedReply {
     pub(super) status: &'static str,
     pub(super) headers: Vec<(&'static str, String)>,
@@ -37,7 +37,7 @@ impl CannedReply {
     }
 }
 
-/// A broker, and someone who answers what comes to the requests topic until this is dropped.
+/// Runs a broker, and a responder to the requests topic, until it is dropped.
 pub(super) struct Fixture {
     pub(super) kafka: config::Kafka,
     pub(super) cluster: Arc<Cluster>,
@@ -45,7 +45,7 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    /// With a responder that answers by this rule; `None` is silence.
+    /// Starts a responder that answers by this rule; `None` is silence.
     pub(super) async fn new(answer: impl FnMut(&ReplyRecord) -> Option<CannedReply> + Send + 'static) -> Self {
         let kafka = config::Kafka { partitions: 4, ..config::Kafka::default() };
         let cluster = Arc::new(Cluster::new(&kafka).unwrap());
@@ -55,12 +55,12 @@ impl Fixture {
             let (cluster, kafka, stop) = (cluster.clone(), kafka.clone(), stop.clone());
             move || respond(&cluster, &kafka, &stop, answer)
         };
-        // Not joined: one that waits to be released ends with the process.
+        // The thread is not joined: a responder that waits to be released ends with the process.
         std::thread::spawn(responder);
         Self { kafka, cluster, stop }
     }
 
-    /// With a responder that echoes, each request once it is released.
+    /// Starts a responder that echoes each request once it is released.
     pub(super) async fn held() -> (Self, Sender<()>) {
         let (release, held) = channel();
         let fixture = Self::new(move |request| {
@@ -107,7 +107,7 @@ impl Drop for Fixture {
     }
 }
 
-/// A shim, and a client that calls it.
+/// Holds a running shim, and a client that calls it.
 pub(super) struct RunningShim {
     pub(super) shim: Shim,
     pub(super) base: String,
@@ -174,7 +174,7 @@ fn respond(
     producer.flush(Duration::from_secs(5)).unwrap();
 }
 
-/// Waits for something that is about to hold.
+/// Waits until a condition holds, and panics when it does not in time.
 pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
