@@ -74,8 +74,8 @@ pub enum Recipient {
 struct CallerRegistry {
     /// The topic and partition of the replies for the shim. Without a shim there is none, and nobody waits.
     address: OnceLock<(String, i32)>,
-    /// Tells whether replies can be read. Changed before the shards are drained, and read under a shard's lock, so no caller
-    /// begins to wait in a shard that has been drained.
+    /// Tells whether replies can be read. Changed before the shards are drained, and read under a shard's lock, so no
+    /// caller begins to wait in a shard that has been drained.
     open: AtomicBool,
     /// Number of remembered callers who have hung up. While it is 0, no lock is taken to learn whether one has.
     hung_up: AtomicUsize,
@@ -84,7 +84,7 @@ struct CallerRegistry {
 
 #[derive(Debug, Default)]
 struct Shard {
-    known: Mutex<ShardState>,
+    state: Mutex<ShardState>,
     /// Notified whenever a caller of the shard hangs up.
     hang_ups: Notify,
 }
@@ -143,20 +143,20 @@ impl Callers {
     /// When no reply could be read.
     pub fn wait(&self, id: Uuid) -> Result<WaitingCaller, Fault> {
         let (caller, answer) = oneshot::channel();
-        let mut known = lock(self.shard(id));
+        let mut state = lock(self.shard(id));
         self.ensure_open()?;
-        known.waiting.insert(id, caller);
-        drop(known);
+        state.waiting.insert(id, caller);
+        drop(state);
         Ok(WaitingCaller { callers: self.clone(), id, answer })
     }
 
     /// Gives a received reply record to the caller with its correlation id, if he still waits for it.
     pub fn receive(&self, id: Uuid, reply: impl FnOnce() -> ReplyRecord) -> Recipient {
-        let mut known = lock(self.shard(id));
-        let caller = known.waiting.remove(&id);
-        let is_answered = known.answered.remove(id);
-        self.forget(&mut known, id);
-        drop(known);
+        let mut state = lock(self.shard(id));
+        let caller = state.waiting.remove(&id);
+        let is_answered = state.answered.remove(id);
+        self.forget(&mut state, id);
+        drop(state);
         if is_answered {
             return Recipient::AnsweredAhead;
         }
@@ -168,10 +168,10 @@ impl Callers {
 
     /// Answers a caller with the fault for which his request has not reached the broker, so that no reply will come.
     pub fn fail(&self, id: Uuid, fault: Fault) {
-        let mut known = lock(self.shard(id));
-        let caller = known.waiting.remove(&id);
-        self.forget(&mut known, id);
-        drop(known);
+        let mut state = lock(self.shard(id));
+        let caller = state.waiting.remove(&id);
+        self.forget(&mut state, id);
+        drop(state);
         // A caller who has just hung up needs no answer.
         let _ = caller.map(|caller| caller.send(Err(fault)));
     }
@@ -196,23 +196,23 @@ impl Callers {
 
     fn hang_up_at(&self, id: Uuid, now: SystemTime) {
         let shard = self.shard(id);
-        let mut known = lock(shard);
-        if known.waiting.remove(&id).is_none() {
+        let mut state = lock(shard);
+        if state.waiting.remove(&id).is_none() {
             return;
         }
         // The set may drop old ids as it takes this one. The global count is raised before it is lowered, so that it is
         // never 0 while a caller of this shard has hung up.
-        let before = known.hung_up.len();
-        known.hung_up.insert(id, now);
-        self.0.hung_up.fetch_add(known.hung_up.len(), Ordering::AcqRel);
+        let before = state.hung_up.len();
+        state.hung_up.insert(id, now);
+        self.0.hung_up.fetch_add(state.hung_up.len(), Ordering::AcqRel);
         self.0.hung_up.fetch_sub(before, Ordering::AcqRel);
-        drop(known);
+        drop(state);
         shard.hang_ups.notify_waiters();
     }
 
     /// Forgets that a caller has hung up, as nobody will ask again.
-    fn forget(&self, known: &mut ShardState, id: Uuid) {
-        if known.hung_up.remove(id) {
+    fn forget(&self, state: &mut ShardState, id: Uuid) {
+        if state.hung_up.remove(id) {
             self.0.hung_up.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -230,10 +230,10 @@ impl Callers {
 impl Caller<'_> {
     /// Gives the caller his reply ahead of its record; false when he does not wait in this process, or not any more.
     pub fn answer(&self, reply: ReplyRecord) -> bool {
-        let mut known = lock(self.callers.shard(self.id));
-        let Some(caller) = known.waiting.remove(&self.id) else { return false };
-        known.answered.insert(self.id, SystemTime::now());
-        drop(known);
+        let mut state = lock(self.callers.shard(self.id));
+        let Some(caller) = state.waiting.remove(&self.id) else { return false };
+        state.answered.insert(self.id, SystemTime::now());
+        drop(state);
         caller.send(Ok(reply)).is_ok()
     }
 
@@ -270,7 +270,7 @@ impl Drop for WaitingCaller {
 }
 
 fn lock(shard: &Shard) -> MutexGuard<'_, ShardState> {
-    shard.known.lock().unwrap_or_else(PoisonError::into_inner)
+    shard.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn closed_fault() -> Fault {

@@ -31,9 +31,9 @@ fn request(headers: &[(&str, &str)]) -> Request {
 /// Counts the remembered callers: those who hung up, and those who were answered ahead of their records.
 fn remembered(callers: &Callers) -> (usize, usize) {
     let sum = |count: fn(&ShardState) -> usize| callers.0.shards.iter().map(|shard| count(&lock(shard))).sum();
-    let gone = sum(|known| known.hung_up.len());
+    let gone = sum(|state| state.hung_up.len());
     assert_eq!(gone, callers.0.hung_up.load(Ordering::SeqCst));
-    (gone, sum(|known| known.answered.len()))
+    (gone, sum(|state| state.answered.len()))
 }
 
 #[tokio::test]

@@ -116,15 +116,18 @@ impl StateReader {
             match open.consumer.poll(POLL) {
                 Some(Ok(record)) => self.forward(&record),
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.mark_read(&mut open, partition),
-                Some(Err(error)) => debug!(%error, "reading where canaries stand"),
+                Some(Err(error)) => debug!(%error, "the state topic of canaries cannot be read for now"),
                 None => {}
             }
+            // Writes wait for one poll at most, and delivery reports are served in the same turn.
             self.produce_writes(&open);
             open.producer.poll(Duration::ZERO);
+            // A topic of a new id has none of the states that were read, and offsets of its own, so both clients begin
+            // again.
             if open.consumer.context().topic_ids().is_any_anew() {
                 warn!(
                     topic = self.config.state_topic,
-                    "the topic of canaries was deleted and made again; it is read anew"
+                    "the state topic of canaries was deleted and created again; it is read from its beginning"
                 );
                 match self.open_with_retries() {
                     Some(reopened) => open = reopened,
@@ -148,15 +151,15 @@ impl StateReader {
     }
 
     fn open_with_retries(&self) -> Option<OpenClients> {
-        let mut complained = false;
+        let mut is_logged = false;
         while !self.is_stopped() {
             match self.open() {
                 Ok(open) => return Some(open),
-                Err(error) if complained => debug!(%error, "the topic of canaries cannot be opened yet"),
+                Err(error) if is_logged => debug!(%error, "the state topic of canaries cannot be opened yet"),
                 Err(error) => {
                     let topic = &self.config.state_topic;
-                    warn!(%error, topic, "the topic of canaries cannot be opened; until it can, no canary takes a share");
-                    complained = true;
+                    warn!(%error, topic, "the state topic cannot be opened; until it can, no canary takes a share");
+                    is_logged = true;
                 }
             }
             thread::sleep(REOPEN_PAUSE);
@@ -202,7 +205,7 @@ impl StateReader {
                 let _ = self.events.send(StateEvent::Record(key.to_owned(), state));
             }
             // The record is of a later version, or somebody else's.
-            _ => debug!(offset = record.offset(), "a record of the topic of canaries cannot be read"),
+            _ => debug!(offset = record.offset(), "a record of the state topic of canaries cannot be read"),
         }
     }
 
@@ -219,7 +222,7 @@ impl OpenClients {
     fn write(&self, topic: &str, key: &str, state: &CanaryState) {
         let Ok(payload) = serde_json::to_vec(state) else { return };
         if let Err((error, _)) = self.producer.send(BaseRecord::to(topic).key(key).payload(&payload)) {
-            warn!(%error, topic, "where a canary stands cannot be written");
+            warn!(%error, topic, "the state of a canary cannot be written");
         }
     }
 }
@@ -243,7 +246,7 @@ impl ProducerContext for StateWriter {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            debug!(%error, "where a canary stands was not written");
+            debug!(%error, "the state of a canary was not written");
         }
     }
 }

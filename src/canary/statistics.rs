@@ -61,6 +61,7 @@ impl Baseline {
     /// Sums up the requests of several routes together, from pairs of a route's baseline then and its baseline now.
     pub(super) fn window<'a>(pairs: impl Iterator<Item = (&'a Self, &'a Self)>) -> ObservationWindow {
         let (mut failures, mut latencies) = (0, vec![0; BUCKETS]);
+        // The routes' histograms are added up, so the percentile is that of all their requests together.
         for (then, now) in pairs {
             failures += now.failures - then.failures;
             for (sum, (then, now)) in latencies.iter_mut().zip(then.latencies.iter().zip(&now.latencies)) {

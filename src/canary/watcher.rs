@@ -70,6 +70,7 @@ impl CanaryWatcher {
                 command = commands.recv() => match command {
                     Some(Command::Set(subjects)) => {
                         self.set(subjects, &sender);
+                        // Steps of other lengths need checks of another pace.
                         ticks = interval(self.check_interval());
                         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                     }
@@ -87,6 +88,7 @@ impl CanaryWatcher {
                     StateEvent::Record(key, state) => self.read(key, state),
                     StateEvent::CaughtUp => self.catch_up(),
                 },
+                // Before the topic has been read to its end, an old state could be taken for the one that holds.
                 _ = ticks.tick(), if self.caught_up => self.evaluate(),
             }
         }
@@ -108,6 +110,8 @@ impl CanaryWatcher {
         let mut before = std::mem::take(&mut self.canaries);
         for subject in subjects {
             let key = key(&subject);
+            // A canary whose counters are the same objects keeps its baselines; with other counters it starts counting
+            // anew.
             let known = before.remove(&key).filter(|known| Arc::ptr_eq(&known.subject.own, &subject.own));
             let watched = match known {
                 Some(known) if are_same(&known.subject.others, &subject.others) => WatchedCanary { subject, ..known },
@@ -122,14 +126,16 @@ impl CanaryWatcher {
             };
             self.canaries.insert(key, watched);
         }
+        // A removed canary leaves no stale share in the metrics.
         for gone in before.into_values() {
             let labels = [&*gone.subject.endpoint, &*gone.subject.route];
             let _ = self.metrics.canary_share.remove_label_values(&labels);
         }
+        // The topic is opened with the first canary, so a config without canaries needs no topic.
         if self.topic.is_none() && !self.canaries.is_empty() {
             match StateTopic::open(&self.cluster, &self.config, events.clone()) {
                 Ok(topic) => self.topic = Some(topic),
-                Err(error) => tracing::error!(%error, "canaries cannot be looked after: no thread can be started"),
+                Err(error) => tracing::error!(%error, "canaries are not watched: their thread cannot be started"),
             }
         }
         if self.caught_up {

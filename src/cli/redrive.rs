@@ -62,6 +62,7 @@ pub(super) fn run(args: &RedriveArgs) -> ExitCode {
     };
     let bar = bar();
     let result = redrive.run(&loaded.config, |progress| show(bar.as_ref(), progress));
+    // The bar is cleared before the result is printed, so that no rest of it stays on the screen.
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

@@ -89,6 +89,7 @@ fn request(args: &RouteArgs) -> Result<Request, String> {
     if let Some(endpoint) = &args.endpoint {
         headers.push(header::ENDPOINT, Some(endpoint.as_bytes()));
     }
+    // A request that came in by HTTP is told by its request line, as the shim writes it.
     if args.method.is_some() || args.target.is_some() {
         let method = args.method.as_deref().unwrap_or("POST");
         let line = format!("{method} {}", args.target.as_deref().unwrap_or("/invocations"));

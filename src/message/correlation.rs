@@ -49,6 +49,7 @@ impl Correlation {
     pub fn of(request: &Request) -> Self {
         let headers = &request.headers;
         let (dialect, id) = dialect_and_id(headers);
+        // SmallRye has names of its own for the reply's address; the others share Spring's.
         let (topic_header, partition_header) = match dialect {
             Dialect::SmallRye => (SMALLRYE_TOPIC, SMALLRYE_PARTITION),
             Dialect::Spring | Dialect::NestJs | Dialect::Plain => (header::REPLY_TOPIC, header::REPLY_PARTITION),

@@ -92,6 +92,8 @@ impl DeadLetter {
         if let Some(id) = self.place_as_id(requests) {
             restored.push((header::CORRELATION_ID, Some(id)));
         }
+        // The request goes back to its own partition, beside others of its key, as long as the topic has that
+        // partition.
         let partition =
             headers.get(ORIGINAL_PARTITION).and_then(|bytes| Some(i32::from_be_bytes(bytes.try_into().ok()?)));
         RestoredRequest {

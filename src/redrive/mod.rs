@@ -179,7 +179,7 @@ impl Run<'_> {
             added.map_err(RedriveError::Reading)?;
         }
         self.consumer.assign(&assignment).map_err(RedriveError::Reading)?;
-        let of: u64 = self.partitions.values().map(DeadLetterPartition::left).sum();
+        let of: u64 = self.partitions.values().map(DeadLetterPartition::remaining).sum();
         // Read every partition up to the end that it had at the start, in transactions of at most one batch.
         let mut heard = Instant::now();
         while self.partitions.values().any(|partition| !partition.is_done()) && self.is_below_limit() {
@@ -201,7 +201,7 @@ impl Run<'_> {
             if self.batch.len() >= BATCH || self.bytes >= BATCH_BYTES {
                 self.send()?;
             }
-            let left: u64 = self.partitions.values().map(DeadLetterPartition::left).sum();
+            let left: u64 = self.partitions.values().map(DeadLetterPartition::remaining).sum();
             progress(RedriveProgress { done: of - left, of, sent: self.summary.total() });
         }
         self.send()?;
@@ -221,6 +221,7 @@ impl Run<'_> {
     fn look_at(&mut self, number: i32, offset: i64, letter: DeadLetter) {
         let partition = self.partitions.get_mut(&number).filter(|partition| !partition.is_done());
         let Some(partition) = partition else { return };
+        // A letter that came after the start is another run's.
         if offset >= partition.end {
             return self.finish(number);
         }
@@ -228,6 +229,7 @@ impl Run<'_> {
         if partition.was_sent(&letter) {
             return;
         }
+        // A letter that is not sent is counted by its reason, and noted in the checkpoint of its partition.
         let unsent = match self.selector.select(&letter) {
             Selection::Selected { code, endpoint } => {
                 *self.summary.sent.entry((code, endpoint)).or_default() += 1;
@@ -248,6 +250,7 @@ impl Run<'_> {
         self.bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         let Some(sender) = self.sender.as_ref().filter(|_| !batch.is_empty()) else { return Ok(()) };
+        // Only partitions with letters in this batch have anything new to commit.
         let numbers: BTreeSet<i32> = batch.iter().map(DeadLetter::partition).collect();
         let mut offsets = TopicPartitionList::new();
         for number in numbers {

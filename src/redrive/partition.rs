@@ -33,7 +33,7 @@ impl DeadLetterPartition {
     }
 
     /// Counts the offsets that are still to be looked at.
-    pub(super) fn left(&self) -> u64 {
+    pub(super) fn remaining(&self) -> u64 {
         u64::try_from(self.end - self.next).unwrap_or_default()
     }
 
@@ -84,6 +84,7 @@ pub(super) fn positions(
             }
             _ => Checkpoint::new(begin),
         };
+        // Letters that the topic has dropped cannot be looked at any more.
         let next = checkpoint.offset.max(begin);
         positions.insert(partition, DeadLetterPartition { committed: checkpoint, next, end, first_unsent: None });
     }

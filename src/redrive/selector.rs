@@ -57,11 +57,13 @@ impl Selector {
         }
         let (code, time) = (letter.code(), letter.timestamp());
         let endpoint = letter.endpoint().or(only_endpoint.as_deref()).unwrap_or_default();
+        // An empty list of codes or endpoints leaves no letter out.
         let is_one_of = |wanted: &[String], it: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == it);
         let is_wanted = is_one_of(&filter.codes, code)
             && is_one_of(&filter.endpoints, endpoint)
             && filter.since.is_none_or(|since| time >= since)
             && filter.until.is_none_or(|until| time < until);
+        // A letter without its value is reported only when the filter wants it.
         match letter.has_value() {
             _ if !is_wanted => Selection::Filtered,
             false => Selection::Hollow,

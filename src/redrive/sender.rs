@@ -72,6 +72,7 @@ impl TransactionalSender {
                 false => RedriveError::Sending(refused.unwrap_or(error)),
             }
         };
+        // Offsets are added after the flush: by then every record is known to be with the broker or to have failed.
         self.producer.begin_transaction().map_err(failed)?;
         for record in records {
             self.produce(&record).map_err(failed)?;

@@ -34,6 +34,7 @@ const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Converts a reply record to the answer with its status, and its value byte for byte.
 pub(super) fn of_reply(correlation: Uuid, endpoint: &str, reply: ReplyRecord) -> Response {
     let Some(status) = status(&reply.headers) else {
+        // The reply is from a responder that breaks the contract; the caller gets a fault that says so to its operator.
         let message = "the reply's header 'status' is missing or is no HTTP status; whoever answers requests of this \
                        topic must send it";
         return of_fault(correlation, Some(endpoint), &Fault::permanent(Code::ModelError, Stage::Publish, message));
@@ -41,6 +42,7 @@ pub(super) fn of_reply(correlation: Uuid, endpoint: &str, reply: ReplyRecord) ->
     let mut answer = Response::new(Body::from(reply.body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
+    // Defaults come first, so that the headers of the reply replace them.
     headers.insert(CONTENT_TYPE, JSON);
     insert_text(headers, ENDPOINT, endpoint);
     for (name, shown) in SHOWN {

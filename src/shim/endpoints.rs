@@ -126,6 +126,7 @@ impl EndpointTable {
             None => None,
         };
         found.cloned().ok_or_else(|| {
+            // The message lists the names, so that a caller who mistyped one finds it.
             let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
             let known = known.join(", ");
             let message = match named {

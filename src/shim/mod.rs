@@ -91,10 +91,12 @@ impl Shim {
     pub async fn start(parts: ShimParts) -> Result<Self, ShimError> {
         let ShimParts { server, kafka, endpoints, cluster, readiness, metrics, operations, callers } = parts;
         let part = readiness.part("shim");
+        // The port is taken first: a busy port is found before anything is asked of the broker.
         let listener = server::bind(&server).await?;
         let limits =
             PendingLimits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
         let pending = Arc::new(PendingCalls::new(limits, callers.clone(), metrics.shim_pending.clone()));
+        // The longest timeout bounds how long the producer tries to deliver a request.
         let longest_timeout = endpoints.iter().map(|endpoint| endpoint.timeout).max().unwrap_or_default();
         let max_body = usize::try_from(server.max_body.as_u64()).unwrap_or(usize::MAX);
 
@@ -122,6 +124,7 @@ impl Shim {
         let (producer, consumer) =
             tokio::task::spawn_blocking(broker_side).await.map_err(|_| ShimError::Interrupted)??;
 
+        // The server starts last, when there are a producer and a reply consumer to serve calls with.
         let endpoints = EndpointDirectory::new(endpoints, &metrics);
         let routes = status::listing(endpoints.clone())
             .merge(status_routes(readiness, metrics))

@@ -48,6 +48,7 @@ async fn change_canary(
     State(canaries): State<Canaries>,
     Path((endpoint, route_and_verb)): Path<(String, String)>,
 ) -> Response {
+    // A route's alias may hold slashes, so the verb is what follows the last one.
     let action = match route_and_verb.rsplit_once('/') {
         Some((route, "restart")) => Some((route, OperatorAction::Restart)),
         Some((route, "abort")) => Some((route, OperatorAction::Abort)),

@@ -59,7 +59,7 @@ impl PendingCalls {
     /// When as many calls as may wait do so already, or no reply could be read.
     pub(super) fn admit(self: &Arc<Self>) -> Result<PendingSlot, Fault> {
         self.callers.ensure_open()?;
-        if !take(&self.calls, 1, self.limits.calls) {
+        if !try_add(&self.calls, 1, self.limits.calls) {
             return Err(exhausted(format!("{} calls wait for their answers already", self.limits.calls)));
         }
         self.gauge.inc();
@@ -80,7 +80,7 @@ impl PendingSlot {
     /// When the broker holds as many unanswered bytes as it may, or no reply could be read.
     pub(super) fn wait(self, correlation: Uuid, bytes: usize) -> Result<WaitingCall, Fault> {
         let pending = &self.pending;
-        if !take(&pending.bytes, bytes, pending.limits.bytes.unwrap_or(usize::MAX)) {
+        if !try_add(&pending.bytes, bytes, pending.limits.bytes.unwrap_or(usize::MAX)) {
             let message = "the embedded broker holds as many unanswered requests as it can without losing any; a real \
                            broker has no such limit";
             return Err(exhausted(message));
@@ -116,7 +116,7 @@ impl Drop for PendingSlot {
 }
 
 /// Adds to a counter, unless that would exceed its limit.
-fn take(counter: &AtomicUsize, amount: usize, limit: usize) -> bool {
+fn try_add(counter: &AtomicUsize, amount: usize, limit: usize) -> bool {
     let within = |held: usize| held.checked_add(amount).filter(|sum| *sum <= limit);
     counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, within).is_ok()
 }

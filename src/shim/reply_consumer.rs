@@ -163,16 +163,16 @@ impl ReplyReader {
                     self.deliver(&record);
                 }
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
-                    warn!(?start, "the replies topic no longer has the next reply; its place is looked up");
+                    warn!(?start, "the replies topic no longer has the next offset; a new start position is looked up");
                     next = None;
                 }
-                Some(Err(error)) => debug!(%error, "reading replies"),
+                Some(Err(error)) => debug!(%error, "replies cannot be read for now"),
                 None => {}
             }
             if self.is_topic_recreated() {
                 warn!(
                     topic = self.source.topic,
-                    "the replies topic was deleted and made again; it is read from its beginning"
+                    "the replies topic was deleted and created again; it is read from its beginning"
                 );
                 (next, start) = (None, StartPosition::Beginning);
             }
@@ -191,6 +191,8 @@ impl ReplyReader {
             Ok(offset) => {
                 debug!(topic = self.source.topic, partition = self.source.partition, offset, "replies are read");
                 self.cluster.health().answered();
+                // The callers are opened only after the assignment: a caller who waited earlier could have his reply
+                // before the start position.
                 self.callers.open(&self.source.topic, self.source.partition);
                 self.part.ready();
                 Some(offset)

@@ -33,6 +33,7 @@ impl ReplyPartition {
             }
             Some(partition) => Ok(Self { topic, partition }),
             None => {
+                // The instance's id is random, so instances spread evenly over the partitions.
                 let picked = instance.as_u128() % u128::from(count.unsigned_abs());
                 Ok(Self { topic, partition: i32::try_from(picked).unwrap_or_default() })
             }

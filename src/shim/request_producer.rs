@@ -195,6 +195,7 @@ impl ProducerContext for DeliveryReports {
                 self.flow.passed();
             }
             Err((error, _)) => {
+                // A record that is too large says nothing of the broker, so it must not make the shim unready.
                 if !is_too_large(error) {
                     self.flow.failed(error);
                 }

@@ -67,6 +67,7 @@ fn requests_to_try(url: &str, broker: &str) -> String {
 fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), QuickstartProblem> {
     let mut config = config()?;
     config.server.port = args.port;
+    // Ports are checked before the environment is made, which takes minutes.
     free_port(args.port, "Signalbox", "--port")?;
     let mlflow_port = free_port(args.mlflow_port, "MLflow", "--mlflow-port")?;
     let tracking_uri = format!("http://127.0.0.1:{mlflow_port}");

@@ -168,6 +168,7 @@ fn explain(log: &Path, what: &str) -> QuickstartProblem {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    // The two causes that the user can mend get a message of their own; any other is quoted.
     if says(&["No space left on device", "Disk quota exceeded"]) {
         return QuickstartProblem::disk(format!("{what}: no space left on the disk (see {})", log.display()));
     }

@@ -30,6 +30,7 @@ pub(super) fn start(python: &Path, home: &Path, port: u16) -> Result<GuardedProc
         .map_err(|error| QuickstartProblem::unavailable(format!("MLflow cannot be started: {error}")))?;
 
     let began = Instant::now();
+    // The process is looked at between two questions, so a server that has failed is reported at once.
     while !answers(port) {
         if let Ok(Some(status)) = server.ended() {
             return Err(QuickstartProblem::unavailable(format!("MLflow ended with {status}: see {}", log.display())));
@@ -61,6 +62,7 @@ pub(super) fn register_models(python: &Path, home: &Path, tracking_uri: &str) ->
     let mut registered = Vec::new();
     let outcome = guarded::run(&mut command, &log, |line| {
         step.remark(line);
+        // The script prints each version that it has registered or found, in one of these two forms.
         let words: Vec<_> = line.split(' ').collect();
         if let ["registered", name, "version", version] | [name, "version", version, "is", "registered", "already"] =
             words[..]
