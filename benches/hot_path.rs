@@ -1,5 +1,6 @@
-//! One routing decision: without conditions, with one over the body, which is looked through for keys that come again, and
-//! among routes that share. Payloads that are joined, and answers that are cut. A partition's window, and what a commit says of it.
+//! Micro-benchmarks of the hot path. Routing decisions: without conditions, with one over the body, which is searched
+//! for repeated keys, and among routes with shares. Batches: payloads that are joined, and answers that are cut. A
+//! partition's window, and the metadata of its commit.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 
@@ -39,8 +40,9 @@ fn with_conditions(criterion: &mut Criterion) {
     });
 }
 
-/// A thousand routes, and the condition that holds is the first, the tenth, the hundredth or the last: a decision takes as
-/// long as the conditions that are evaluated for it. Those that read the same place of the payload read it once.
+/// Decides among a thousand routes, of which the first, the tenth, the hundredth or the last has the condition that
+/// holds: a decision takes as long as the conditions that are evaluated for it. Conditions on the same place of the
+/// payload read it once.
 fn with_a_thousand_routes(criterion: &mut Criterion) {
     let small = request(1 << 10);
     let large = request(1 << 20);
@@ -85,7 +87,7 @@ fn with_shares(criterion: &mut Criterion) {
     }
 }
 
-/// What a batch costs besides the model: 64 payloads are understood and joined, and the answer is cut again.
+/// Measures the cost of a batch besides the model: 64 payloads are understood and joined, and the answer is cut again.
 fn batches(criterion: &mut Criterion) {
     let one = |n: usize| {
         format!(r#"{{"dataframe_split": {{"columns": ["text", "score"], "data": [["some text, {n}", 0.{n}]]}}}}"#)
@@ -111,7 +113,8 @@ fn batches(criterion: &mut Criterion) {
     });
 }
 
-/// Requests of a window, by so many under way, and the metadata of a commit where every other one is finished.
+/// Measures requests of a window, by the number under way, and the metadata of a commit where every other one is
+/// finished.
 fn windows(criterion: &mut Criterion) {
     let now = std::time::Instant::now();
     for width in [64, 1024, MAX_WINDOW] {

@@ -7,10 +7,10 @@ use signalbox::config::{Config, Endpoint, OnConditionError, Route, Runtime, Stra
 use signalbox::message::{Headers, Request, Source};
 use signalbox::routing::RoutingTable;
 
-/// One whose value lies near the front of the payload.
+/// Condition whose value lies near the front of the payload.
 pub(crate) const CONDITION: &str = "request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text')";
 
-/// A route with that condition.
+/// Makes a route with that condition.
 pub(crate) fn route(alias: &str, condition: Option<&str>) -> Route {
     Route {
         model_uri: format!("models:/{alias}/production"),
@@ -35,12 +35,12 @@ pub(crate) fn route(alias: &str, condition: Option<&str>) -> Route {
     }
 }
 
-/// One endpoint with these routes, of which the first without a condition takes what is left.
+/// Builds one endpoint with these routes, of which the first without a condition is the default.
 pub(crate) fn table(routes: Vec<Route>) -> RoutingTable {
     table_of(routes, Strategy::First, None)
 }
 
-/// One endpoint with these routes.
+/// Builds one endpoint with these routes.
 pub(crate) fn table_of(routes: Vec<Route>, strategy: Strategy, sticky_by: Option<&str>) -> RoutingTable {
     let endpoint = Endpoint {
         name: "sentiment-router".to_owned(),
@@ -62,7 +62,7 @@ pub(crate) fn table_of(routes: Vec<Route>, strategy: Strategy, sticky_by: Option
     RoutingTable::build(&config).expect("the conditions compile")
 }
 
-/// A payload of about this many bytes, with the text the condition wants in its first cell.
+/// Makes a payload of about this many bytes, with the text that the condition wants in its first cell.
 pub(crate) fn request(size: usize) -> Arc<Request> {
     let mut body = String::from(
         r#"{"dataframe_split":{"columns":["text","score"],"data":[["Domain specific text, and more",0.5]"#,
@@ -81,7 +81,7 @@ pub(crate) fn request(size: usize) -> Arc<Request> {
     })
 }
 
-/// The index of the route that takes it.
+/// Decides, and returns the index of the route that takes the request.
 pub(crate) fn decide(table: &RoutingTable, request: &Arc<Request>) -> usize {
     let decision = table.endpoint(request).and_then(|endpoint| endpoint.decide(request));
     decision.map_or(usize::MAX, |decision| decision.route)

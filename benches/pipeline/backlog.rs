@@ -1,5 +1,6 @@
-//! Requests that wait in a topic before a contender starts. It is measured from its first tenth of the replies to its
-//! last, by the ends of the replies topic, so that neither its start nor a reader counts. Then the replies are looked at.
+//! A backlog: requests that wait in a topic before a contender starts. The contender is measured from the first tenth
+//! of the replies to the last, by the ends of the replies topic, so that neither its start nor a reader counts. Then
+//! the replies are checked.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -16,41 +17,41 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use crate::processor::{seconds_of, seconds_of_tree};
 use crate::support::{Kafka, Process, Setup, fresh_directory, wait_until};
 
-/// Within which everything must have been answered.
+/// Longest time in which every request must have been answered.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What waits.
+/// Describes the waiting requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backlog {
     pub(crate) requests: usize,
     pub(crate) partitions: i32,
-    /// The payload of each.
+    /// The payload of each request.
     pub(crate) payload: fn(usize) -> Vec<u8>,
-    /// Those that are to be answered with a fault; all others with a prediction.
+    /// The requests that are to be answered with a fault; all others are to get a prediction.
     pub(crate) is_refused: fn(usize) -> bool,
 }
 
-/// What a contender needed.
+/// Holds the time and the memory that a contender needed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
     pub(crate) cpu_microseconds: f64,
-    /// With what it has started: its models.
+    /// Processor time of the contender and of the processes that it has started: its models.
     pub(crate) cpu_of_all_microseconds: f64,
 }
 
 impl Backlog {
-    /// So many requests of 1 KiB over four partitions.
+    /// Makes a backlog of requests of 1 KiB over four partitions.
     pub(crate) const fn of(requests: usize) -> Self {
         Self::with(requests, kibibyte)
     }
 
-    /// So many requests over four partitions.
+    /// Makes a backlog of requests over four partitions.
     pub(crate) const fn with(requests: usize, payload: fn(usize) -> Vec<u8>) -> Self {
         Self { requests, partitions: 4, payload, is_refused: |_| false }
     }
 
-    /// Lets a contender answer them.
+    /// Lets a contender answer the requests.
     pub(crate) fn measure(self, kafka: &Kafka, start: impl FnOnce(&Setup<'_>) -> Process) -> Measured {
         let setup = Setup::with_partitions(kafka, self.partitions);
         self.fill(kafka, &setup);
@@ -75,7 +76,7 @@ impl Backlog {
         self.look_at_replies(kafka, &setup);
         drop(process);
         forget(kafka, &setup);
-        // Transactions leave marks between the records.
+        // Transactions leave control records between the replies, so offsets alone do not count them.
         let done = (last - first) as f64 * self.requests as f64 / last as f64;
         Measured {
             per_second: done / ended.duration_since(begun).as_secs_f64(),
@@ -84,7 +85,7 @@ impl Backlog {
         }
     }
 
-    /// Writes them, and waits until the broker has them.
+    /// Writes the requests, and waits until the broker has them.
     pub(crate) fn fill(self, kafka: &Kafka, setup: &Setup<'_>) {
         static PRODUCER: OnceLock<ThreadedProducer<DefaultProducerContext>> = OnceLock::new();
         let producer = PRODUCER.get_or_init(|| {
@@ -104,7 +105,8 @@ impl Backlog {
         producer.flush(PATIENCE).unwrap();
     }
 
-    /// One for each request, and no fault where an answer is due: faults are made faster than answers.
+    /// Checks that there is one reply for each request, and no fault where an answer is due: faults are made faster
+    /// than answers.
     fn look_at_replies(self, kafka: &Kafka, setup: &Setup<'_>) {
         let reader = kafka.reader(&setup.replies);
         let begun = Instant::now();
@@ -113,7 +115,7 @@ impl Backlog {
             assert!(begun.elapsed() < PATIENCE, "only {replies} of {} replies are there", self.requests);
             let Some(Ok(record)) = reader.poll(Duration::from_millis(100)) else { continue };
             let status = record.headers().and_then(|headers| headers.iter().find(|header| header.key == "status"));
-            // The bare loop says nothing of that.
+            // The bare loop sends no status.
             if let Some(status) = status.and_then(|status| status.value) {
                 let number: usize = std::str::from_utf8(record.key().unwrap()).unwrap().parse().unwrap();
                 let body = String::from_utf8_lossy(record.payload().unwrap_or_default());
@@ -124,18 +126,18 @@ impl Backlog {
     }
 }
 
-/// A payload of 1 KiB.
+/// Makes a payload of 1 KiB.
 pub(crate) fn kibibyte(_: usize) -> Vec<u8> {
     payload(1024)
 }
 
-/// A payload of so many bytes.
+/// Makes a payload of this many bytes.
 pub(crate) fn payload(size: usize) -> Vec<u8> {
     let head = br#"{"inputs": ["d", ""#;
     [head, "x".repeat(size - head.len() - 3).as_bytes(), b"\"]}"].concat()
 }
 
-/// A Signalbox with this configuration.
+/// Starts a Signalbox with this configuration.
 pub(crate) fn signalbox(config: &str) -> Process {
     let directory = fresh_directory("signalbox");
     std::fs::write(directory.join("signalbox.yaml"), config).unwrap();
@@ -143,7 +145,7 @@ pub(crate) fn signalbox(config: &str) -> Process {
     Process::start("signalbox", &directory, &[], command)
 }
 
-/// Has the broker delete the topics and those of retries, so that a whole run does not need room for all of them.
+/// Deletes the topics and those of retries, so that a whole run does not need room for all of them.
 pub(crate) fn forget(kafka: &Kafka, setup: &Setup<'_>) {
     let admin: AdminClient<DefaultClientContext> = client(kafka);
     let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(10)).unwrap();

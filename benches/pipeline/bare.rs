@@ -1,4 +1,4 @@
-//! The floor: what librdkafka costs with the settings that Signalbox uses, and nothing else.
+//! The bare loop: the cost of librdkafka with the settings that Signalbox uses, and nothing else.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
 
-/// It never ends by itself.
+/// Consumes and produces, and never ends by itself.
 pub(crate) fn run(bootstrap: &str, requests: &str, replies: &str) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)

@@ -1,4 +1,5 @@
-//! Rows a second through real models with requests of one row and of eight, joined and not, beside a bare Python loop.
+//! Measures rows a second through real models with requests of one row and of eight, joined and not, beside a bare
+//! Python loop.
 
 use std::sync::Once;
 use std::time::Instant;
@@ -16,17 +17,17 @@ use super::table::{Reach, Row};
 const REQUESTS: usize = 40_000;
 const SINGLE_REQUESTS: usize = 3_000;
 const EIGHTFOLD_REQUESTS: usize = 10_000;
-/// Both sides take turns, so that a noisy minute hits both.
+/// Number of turns of the two sides, so that a noisy minute hits both.
 const TURNS: usize = 2;
-/// One by one, of `mlflow models serve`; as many before are not counted.
+/// Calls of `mlflow models serve`, one by one; as many before them are not counted.
 const SERVED_CALLS: usize = 300;
-/// Requests one at a time, with batches and without in turn.
+/// Requests sent one at a time, with batches and without in turn.
 const CALLS: usize = 300;
 
 const REACH_SERVED: Reach = Reach::AtLeast(40.0);
 const REACH: Reach = Reach::AtLeast(0.7);
 
-/// Rows a second of `predict` with frames of 64 rows, and with one row.
+/// Script that measures rows a second of `predict` with frames of 64 rows, and with one row.
 const BARE: &str = "
 import sys, time, warnings
 import mlflow, pandas as pd
@@ -50,7 +51,7 @@ for rows, times in ((64, 200), (1, 400)):
     print(rows * times / (time.perf_counter() - begun))
 ";
 
-/// A random forest over a table of numbers.
+/// Script that registers a random forest over a table of numbers.
 const REGISTER: &str = "
 import sys
 import mlflow, numpy as np, pandas as pd
@@ -66,10 +67,11 @@ mlflow.sklearn.log_model(forest, name='model', registered_model_name='forest', p
 ";
 
 pub(crate) const TEXT: &str = "models:/model-1@champion";
-/// Once it is registered.
+/// URI of the random forest, once it is registered.
 pub(crate) const FOREST: &str = "models:/forest/1";
 
-/// Rows a second: of the bare loop with 64 rows a frame and with one, and of Signalbox with one row a request and eight.
+/// Holds rows a second: of the bare loop with 64 rows a frame and with one, and of Signalbox with one row a request and
+/// eight.
 struct Rates {
     frames: f64,
     rows: f64,
@@ -138,7 +140,7 @@ pub(crate) fn register_forest(tracking_uri: &str) {
     REGISTERED.call_once(|| drop(python(REGISTER, &[tracking_uri])));
 }
 
-/// Rows a second.
+/// Measures rows a second of Signalbox.
 pub(crate) fn rate(tracking_uri: &str, model: &str, keys: &str, rows: usize, backlog: Backlog) -> f64 {
     let endpoint = format!("\n  - {{name: only, routes: [{{model_uri: \"{model}\", alias: only{keys}}}]}}\n");
     let start = |setup: &Setup<'_>| signalbox(&setup.config(&endpoint, "", tracking_uri));
@@ -173,7 +175,7 @@ fn split(columns: &str, rows: &[String]) -> Vec<u8> {
     format!(r#"{{"dataframe_split": {{"columns": [{columns}], "data": [{}]}}}}"#, rows.join(", ")).into_bytes()
 }
 
-/// Calls a second of `mlflow models serve`, each after the answer to the one before.
+/// Measures calls a second of `mlflow models serve`, each after the answer to the one before.
 async fn one_by_one(mlflow: &Mlflow) -> f64 {
     let (served, _) = Served::start(mlflow, 1).await;
     for _ in 0..SERVED_CALLS {
@@ -186,7 +188,7 @@ async fn one_by_one(mlflow: &Mlflow) -> f64 {
     SERVED_CALLS as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// Whether there is a difference when nobody else waits.
+/// Measures the latency of a single request with batches and without, when no other waits.
 async fn one_at_a_time(mlflow: &Mlflow) {
     let uri = "models:/model-1@champion";
     let hosting = over_kafka(Hosting::of(mlflow));

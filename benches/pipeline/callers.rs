@@ -1,4 +1,4 @@
-//! Callers over HTTP, each with a connection of its own, who call again when they have their answer.
+//! HTTP callers, each with a connection of its own, who call again when they have their answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +10,14 @@ use tokio::runtime::Runtime;
 
 use crate::statistics::{at, milliseconds};
 
-/// What they saw.
+/// Holds the results of the callers.
 pub(crate) struct Calls {
     pub(crate) per_second: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
 
-/// So many callers share so many calls of an address, of which the first tenth is not counted.
+/// Has `callers` callers share a number of calls of an address, of which the first tenth is not counted.
 pub(crate) fn call(url: &str, callers: usize, calls: usize, payload: Vec<u8>) -> Calls {
     let client = Client::builder().tcp_nodelay(true).no_proxy().pool_max_idle_per_host(callers).build().unwrap();
     let (next, payload) = (Arc::new(AtomicUsize::new(0)), bytes::Bytes::from(payload));

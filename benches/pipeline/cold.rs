@@ -1,4 +1,4 @@
-//! Cold starts and warm calls beside `mlflow models serve`, and what each model holds in memory.
+//! Measures cold starts and warm calls beside `mlflow models serve`, and the memory of each model.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::statistics::{at, milliseconds};
 use super::support::{Caller, Mlflow};
 use super::table::{Reach, Row};
 
-/// Cold starts, in as many rounds as `mlflow models serve` is started.
+/// Cold starts, spread over as many rounds as `mlflow models serve` is started.
 const COLD: usize = 50;
 const ROUNDS: usize = 5;
-/// Calls of each after which its memory is measured, and by which its warm latency is.
+/// Warm calls of each model, by which its latency is measured and after which its memory is.
 const WARM_CALLS: usize = 50;
 
 const COLD_TARGET: Reach = Reach::AtMost(1.0 / 40.0);
@@ -29,7 +29,8 @@ pub(super) fn run() -> Vec<Row> {
 async fn cold(mlflow: &Mlflow) -> Vec<Row> {
     let signalbox = hosting(mlflow, COLD + 1).start();
     let caller = Caller::of(&signalbox);
-    // The template imports what it needs, and what the first model adds to that.
+    // One model is loaded beforehand: the template then has imported what it needs, and what the first model adds to
+    // that.
     let first_of_all = ask(&caller, COLD + 1).await;
     let tree_before = memory_of_tree(signalbox.pid());
 

@@ -1,5 +1,5 @@
-//! One routing decision, in this process: a condition over the payload whose value lies near its front. What comes after
-//! that is not read, but looked through for a key of the way there that is written again, of which the last counts.
+//! Measures one routing decision, in this process: a condition over the payload whose value lies near its front. The
+//! rest of the payload is not read, but searched for a repeated key of the path to the value, of which the last counts.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use crate::statistics::median;
 use crate::table::{Reach, Row};
 
 const DECISIONS: u32 = 5_000;
-/// They take turns, so that a noisy minute hits both.
+/// Number of turns of the two sides, so that a noisy minute hits both.
 const TURNS: usize = 21;
 
 pub(crate) fn run() -> Vec<Row> {

@@ -1,5 +1,5 @@
-//! `exactly_once` beside `at_least_once`: throughput from a backlog, and latency at a steady rate for a reader of
-//! committed replies, over the transaction interval.
+//! Compares `exactly_once` with `at_least_once`: throughput from a backlog, and latency at a steady rate for a reader
+//! of committed replies, over the transaction interval.
 
 use crate::backlog::{Backlog, Measured, forget, kibibyte, signalbox};
 use crate::plot::{Curve, Plot};
@@ -10,17 +10,17 @@ use crate::table::{Reach, Row};
 use crate::throughput::FOUR_ROUTES;
 
 const REQUESTS: usize = 150_000;
-/// They take turns, so that a noisy minute hits both.
+/// Number of turns of the ways to deliver, so that a noisy minute hits both.
 const TURNS: usize = 3;
-/// The one that holds when the config names none.
+/// Transaction interval that holds when the config names none, in milliseconds.
 const DEFAULT_MS: u64 = 20;
 const OTHERS_MS: [u64; 4] = [5, 10, 50, 200];
-/// For the latency: so many requests a second, for so long.
+/// Requests a second in the measurement of latency, which lasts [`SECONDS`].
 const RATE: u32 = 500;
 const SECONDS: u32 = 6;
 
-/// One way to deliver.
-struct Way {
+/// Names one way to deliver, and holds its measurements.
+struct DeliveryCase {
     name: String,
     interval: u64,
     throughput: Vec<Measured>,
@@ -28,14 +28,14 @@ struct Way {
 }
 
 pub(crate) fn run() -> Vec<Row> {
-    let mut at_least_once = Way::of(None);
-    let mut ways = vec![Way::of(Some(DEFAULT_MS))];
+    let mut at_least_once = DeliveryCase::of(None);
+    let mut ways = vec![DeliveryCase::of(Some(DEFAULT_MS))];
     for _ in 0..TURNS {
         at_least_once.measure();
         ways[0].measure();
     }
     for interval in OTHERS_MS {
-        let mut way = Way::of(Some(interval));
+        let mut way = DeliveryCase::of(Some(interval));
         way.measure();
         ways.push(way);
     }
@@ -68,8 +68,8 @@ pub(crate) fn run() -> Vec<Row> {
     }]
 }
 
-impl Way {
-    /// `exactly_once` with that interval, or `at_least_once`. Measures its latency.
+impl DeliveryCase {
+    /// Measures the latency of `exactly_once` with that interval, or of `at_least_once`.
     fn of(interval: Option<u64>) -> Self {
         let name = interval.map_or("at_least_once".to_owned(), |interval| format!("exactly_once, {interval} ms"));
         let interval = interval.unwrap_or_default();
@@ -101,8 +101,8 @@ fn config(setup: &Setup<'_>, interval: u64) -> String {
     setup.config(FOUR_ROUTES, &keys, "http://127.0.0.1:9")
 }
 
-fn draw(at_least_once: &Way, ways: &[Way]) {
-    let curve = |name, value: fn(&Way) -> f64| {
+fn draw(at_least_once: &DeliveryCase, ways: &[DeliveryCase]) {
+    let curve = |name, value: fn(&DeliveryCase) -> f64| {
         Curve::new(name, ways.iter().map(|way| (way.interval as f64, value(way))).collect())
     };
     let ends = [ways[0].interval as f64, ways[ways.len() - 1].interval as f64];
@@ -112,7 +112,10 @@ fn draw(at_least_once: &Way, ways: &[Way]) {
         title: "Requests per second by the transaction interval",
         across: "transaction_interval, ms",
         up: "requests/s",
-        curves: vec![curve("exactly_once", Way::per_second), level("at_least_once", at_least_once.per_second())],
+        curves: vec![
+            curve("exactly_once", DeliveryCase::per_second),
+            level("at_least_once", at_least_once.per_second()),
+        ],
     }
     .draw();
     Plot {

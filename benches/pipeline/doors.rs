@@ -1,4 +1,4 @@
-//! How many callers over HTTP the shim serves at once, with a model that answers at once.
+//! Measures the shim with many HTTP callers at once, and a model that answers at once.
 
 use crate::backlog::{forget, kibibyte};
 use crate::callers::{Calls, call};

@@ -1,6 +1,6 @@
-//! What processes hold in memory.
+//! Memory of processes.
 
-/// In MiB.
+/// Holds the memory of processes, in MiB.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Memory {
     pub(super) private: f64,
@@ -8,7 +8,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Of each column.
+    /// Computes the median of each column.
     pub(super) fn median(all: &mut [Self]) -> Self {
         let mut middle = |value: fn(&Self) -> f64| {
             all.sort_by(|one, other| value(one).total_cmp(&value(other)));
@@ -27,7 +27,7 @@ pub(super) fn memory_of(pid: u32) -> Memory {
     Memory { private: mebibytes("Private_"), pss: mebibytes("Pss:") }
 }
 
-/// Of a process and all that it has started.
+/// Measures a process and all that it has started.
 pub(super) fn memory_of_tree(pid: u32) -> Memory {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let children = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());

@@ -1,8 +1,8 @@
-//! Requests per second through a model over HTTP, beside a load generator straight at that model.
+//! Measures requests per second through an HTTP model, beside a load generator straight at that model.
 //!
 //! Both have the same payloads, as many connections and the same HTTP client. The generator has its requests at hand;
 //! for Signalbox they wait in Kafka, and count when their replies are there. The model is a process of its own on one
-//! thread: one that costs next to nothing, where all that is between counts in full, and one that computes for a
+//! thread. One model costs next to nothing, so that all work between counts in full; another computes for a
 //! millisecond, as small models do.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::Kafka;
 use crate::table::{Reach, Row};
 
 const CONNECTIONS: usize = 64;
-/// They take turns, so that a noisy minute hits both.
+/// Number of turns of the two sides, so that a noisy minute hits both.
 const TURNS: usize = 3;
 
 pub(crate) fn run() -> Vec<Row> {
@@ -37,7 +37,7 @@ pub(crate) fn run() -> Vec<Row> {
     ]
 }
 
-/// The model directly, and through Signalbox: requests per second.
+/// Measures requests per second of the model directly, and through Signalbox.
 fn compare(busy: Duration, requests: usize) -> [f64; 2] {
     let (_model, url) = model::start(busy);
     let mut turns: [Vec<Measured>; 2] = Default::default();

@@ -1,8 +1,8 @@
-//! `POST /invocations` with a model that answers at once, one call at a time, beside two bare hops over the same broker:
-//! a record to a process that only consumes and produces, and its record back. The hops' clients have the settings of
-//! the shim's and the intake's. A call is answered by the instance that took it, at once, or by another, whose reply
-//! comes over the broker. All of them take turns, so many calls at a time: what one still has to do after its answer may
-//! cost its own next call, and not another's.
+//! Measures `POST /invocations` with a model that answers at once, one call at a time, beside two bare hops over the
+//! same broker: a record to a process that only consumes and produces, and its record back. The hops' clients have the
+//! settings of the shim's and the intake's. A call is answered by the instance that took it, at once, or by another,
+//! whose reply comes over the broker. All sides take turns, a number of calls at a time: work that a
+//! side still has to do after its answer may cost its own next call, and not another's.
 
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,9 @@ use crate::throughput::{FOUR_ROUTES, bare};
 
 const TURNS: usize = 20;
 const CALLS_PER_TURN: usize = 50;
-/// Before those that are counted, in each turn.
+/// Calls that are not counted, before the others in each turn.
 const WARM_UP: usize = 10;
-/// Between two calls, so that none meets what is still done about the one before; and without, when it does.
+/// Pause between two calls: with it, no call meets work that is still done for the call before; without it, calls do.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::ZERO];
 const NAMES: [&str; 5] = [
     "two bare hops",
@@ -35,7 +35,7 @@ const NAMES: [&str; 5] = [
 ];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whoever sends bare records and waits for them.
+/// Sends bare records, and waits for each to come back.
 struct Hops {
     producer: ThreadedProducer<DefaultProducerContext>,
     consumer: BaseConsumer,
@@ -50,16 +50,19 @@ pub(crate) fn run() -> Vec<Row> {
     let hops = Hops::start(kafka, &setup);
     let ways = [("at_least_once", false), ("exactly_once", false), ("at_least_once", true), ("exactly_once", true)];
     let setups = ways.map(|_| Setup::new(kafka));
-    let doors: Vec<_> =
-        ways.iter().zip(&setups).map(|((delivery, is_apart), setup)| Door::start(setup, delivery, *is_apart)).collect();
+    let doors: Vec<_> = ways
+        .iter()
+        .zip(&setups)
+        .map(|((delivery, is_apart), setup)| ShimProcesses::start(setup, delivery, *is_apart))
+        .collect();
     let client = Client::builder().tcp_nodelay(true).no_proxy().build().unwrap();
-    // The caller has one thread, as the hops have.
+    // The caller has one thread, as the bare hops have.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
 
     let mut call = 0;
     let mut measure = |pause| {
         let mut took: [Vec<Duration>; 5] = Default::default();
-        // In the first, every connection is made.
+        // The first call is not counted, as every connection is made in it.
         for turn in 0..=TURNS {
             for (side, took) in took.iter_mut().enumerate() {
                 let calls = (0..WARM_UP + CALLS_PER_TURN).map(|_| {
@@ -80,7 +83,8 @@ pub(crate) fn run() -> Vec<Row> {
         })
     };
     let measured = PAUSES.map(&mut measure);
-    let by_this = |door: &Door| door.0[0].metric(r#"signalbox_shim_replies_total{way="direct"}"#).unwrap_or_default();
+    let by_this =
+        |door: &ShimProcesses| door.0[0].metric(r#"signalbox_shim_replies_total{way="direct"}"#).unwrap_or_default();
     let by_this: Vec<_> = doors.iter().map(by_this).collect();
     drop((hops, doors));
     setups.iter().chain([&setup]).for_each(|setup| forget(kafka, setup));
@@ -109,10 +113,10 @@ pub(crate) fn run() -> Vec<Row> {
     ]
 }
 
-/// A process that takes calls, and perhaps another that answers them.
-struct Door(Vec<Signalbox>);
+/// Runs a process that takes calls, and perhaps another that answers them.
+struct ShimProcesses(Vec<Signalbox>);
 
-impl Door {
+impl ShimProcesses {
     fn start(setup: &Setup<'_>, delivery: &str, is_apart: bool) -> Self {
         let config = setup.config(FOUR_ROUTES, &format!("  delivery: {delivery}"), "http://127.0.0.1:9");
         match is_apart {

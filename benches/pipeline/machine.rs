@@ -1,13 +1,13 @@
-//! What all this runs on, and how much of it others took meanwhile.
+//! The machine that the benchmark runs on, and the part of it that others took meanwhile.
 
 use std::fmt;
 
 use crate::support::python;
 
-/// The machine and the services.
+/// Describes the machine and the services.
 pub(crate) struct Machine(String);
 
-/// What the processors have done so far, in clock ticks.
+/// Counts the processors' work so far, in clock ticks.
 pub(crate) struct Ticks {
     all: f64,
     /// Ticks in which a processor of a virtual machine was wanted, and not there.
@@ -52,14 +52,14 @@ impl Ticks {
         Self { all: ticks.iter().sum(), stolen: ticks.get(7).copied().unwrap_or_default() }
     }
 
-    /// What was stolen since, in words.
+    /// Formats the share that was stolen since.
     pub(crate) fn since(&self) -> String {
         let now = Self::now();
         format!("steal {:.1} %", 100.0 * (now.stolen - self.stolen) / (now.all - self.all).max(1.0))
     }
 }
 
-/// The one that `tests/run` installs.
+/// Version of the Kafka that `tests/run` installs.
 fn kafka_version() -> &'static str {
     let pom = include_str!("../../tests/services/pom.xml");
     let after = pom.split_once("<artifactId>kafka_2.13</artifactId>").map_or("", |(_, after)| after);

@@ -1,4 +1,5 @@
-//! What Signalbox costs beside what does the same without it, on a real Apache Kafka and a real MLflow, as one table.
+//! The benchmark of Signalbox beside programs that do the same without it, on a real Apache Kafka and a real MLflow, as
+//! one table.
 //!
 //! ```sh
 //! benches/run                                  # everything, from a fresh checkout on: installs, builds, measures
@@ -6,12 +7,12 @@
 //! cargo bench --bench pipeline -- cold batch   # some parts, by name
 //! ```
 //!
-//! The parts are listed in [`PARTS`], and each says in its file what is compared. What is compared runs in turn in the
-//! same run, on the same machine: absolute times mean little on a machine that one shares, ratios more. Each part prints
-//! what it has seen; the rows with something to reach are gathered into one table in the end, which a whole run also
-//! writes to `benches/results/table.md`. Curves are drawn into `benches/results/`.
+//! The parts are listed in [`PARTS`], and the file of each says what is compared. Compared sides run in turn in the
+//! same run, on the same machine: absolute times mean little on a machine that one shares, ratios more. Each part
+//! prints what it has seen; the rows with something to reach are gathered into one table in the end, which a whole run
+//! also writes to `benches/results/table.md`. Curves are drawn into `benches/results/`.
 //!
-//! It needs what `tests/run` installs.
+//! The benchmark needs the services that `tests/run` installs.
 
 #![expect(
     clippy::unwrap_used,
@@ -28,7 +29,7 @@ mod support;
 #[path = "../common/routing.rs"]
 mod routing;
 
-// What is measured.
+// The parts that are measured.
 mod batch;
 mod cold;
 mod decision;
@@ -44,7 +45,7 @@ mod throughput;
 mod waiting;
 mod worker;
 
-// What it is measured with.
+// The tools that they are measured with.
 mod backlog; // requests that wait in a topic, and what it costs to answer them
 mod bare; // the floor: consume and produce, and nothing else
 mod callers; // those who call over HTTP
@@ -56,7 +57,7 @@ mod processor; // processor time
 mod served; // mlflow models serve
 mod steady; // requests at a steady rate, and their latency
 
-// What is said of it.
+// The table and the plots of the results.
 mod machine;
 mod plot;
 mod statistics;
@@ -68,7 +69,7 @@ use std::time::Instant;
 use machine::{Machine, Ticks};
 use table::{Row, Table};
 
-/// Measures something, and returns what it has to reach.
+/// Measures one part, and returns its rows of the table.
 type Part = fn() -> Vec<Row>;
 
 const PARTS: [(&str, &str, Part); 16] = [

@@ -1,4 +1,4 @@
-//! From one loaded model to a hundred: what the first call of one more takes, a warm call, and memory.
+//! Measures one loaded model to a hundred: the first call of one more, a warm call, and memory.
 
 use tokio::runtime::Runtime;
 
@@ -10,16 +10,16 @@ use crate::support::{Caller, Mlflow};
 use crate::table::Row;
 
 const MODELS: [usize; 5] = [1, 3, 10, 30, 100];
-/// At each of them, in turn over all that are loaded.
+/// Warm calls at each point, in turn over all loaded models.
 const CALLS: usize = 200;
 
-/// With so many loaded.
+/// Holds the measurements with this many models loaded.
 struct Point {
     models: f64,
-    /// Milliseconds, of those that were loaded since the point before.
+    /// Times of the first calls of the models loaded since the point before, in milliseconds.
     first: f64,
     warm: f64,
-    /// MiB of Signalbox and all its processes.
+    /// Memory of Signalbox and all its processes, in MiB.
     memory: f64,
 }
 
@@ -59,7 +59,7 @@ async fn grow(mlflow: &Mlflow) -> Vec<Point> {
     let most = MODELS[MODELS.len() - 1];
     let signalbox = hosting(mlflow, most + 1).models("memory_limit: 16GiB").start();
     let caller = Caller::of(&signalbox);
-    // The template imports what it needs for this kind of model.
+    // One model is loaded beforehand, so that the template has imported what it needs for this kind of model.
     ask(&caller, most + 1).await;
     caller.tell(&format!("model-{}/1", most + 1), "unload").await;
     let mut points = Vec::new();

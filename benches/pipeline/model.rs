@@ -1,4 +1,4 @@
-//! A model over HTTP that costs as little as one can, or a given time: a process of its own, on one thread.
+//! An HTTP model that costs as little as a model can, or a given time: a process of its own, on one thread.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use axum::routing::post;
 use crate::processor::ourselves;
 use crate::support::Process;
 
-/// Serves it on a free port, and never ends by itself.
+/// Serves the model on a free port, and never ends by itself.
 pub(crate) fn serve(microseconds: &str) {
     let busy = Duration::from_micros(microseconds.parse().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -27,7 +27,7 @@ pub(crate) fn serve(microseconds: &str) {
     });
 }
 
-/// Starts one that takes so long for each call; the process, and its address.
+/// Starts a model that takes this long for each call, and returns the process and its address.
 pub(crate) fn start(busy: Duration) -> (Process, String) {
     let mut process = ourselves("model", &[&busy.as_micros().to_string()]);
     let address = process.wait_for("a model that listens", Duration::from_secs(30), |log| {

@@ -1,4 +1,4 @@
-//! Copies of a small scikit-learn text model, each registered of its own in a real MLflow, and how they are asked.
+//! Copies of a small scikit-learn text model, each registered of its own in a real MLflow, and the requests to them.
 
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Caller, Hosting, Kafka, Mlflow, Setup, is_alive, python};
 
-/// Logs and registers the quickstart's fast model as `model-1`, and registers copies of that as `model-2` and so on: each
-/// is a version of its own, with files that it shares with the others in the registry alone. All have the alias `champion`.
+/// Script that logs and registers the quickstart's fast model as `model-1`, and registers copies of that as `model-2`
+/// and so on: each is a version of its own, with files that it shares with the others in the registry alone. All have
+/// the alias `champion`.
 const REGISTER: &str = "
 import importlib.util, sys, warnings
 script, tracking_uri, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -33,7 +34,7 @@ for name in (f'model-{number}' for number in range(max(first, 2), last + 1)):
 ";
 const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/quickstart/models.py");
 
-/// The registry that all parts share, with this many copies at least.
+/// Returns the registry that all parts share, with this many copies at least.
 pub(crate) fn registry(count: usize) -> &'static Mlflow {
     static REGISTRY: OnceLock<Mlflow> = OnceLock::new();
     static REGISTERED: Mutex<usize> = Mutex::new(0);
@@ -47,32 +48,32 @@ pub(crate) fn registry(count: usize) -> &'static Mlflow {
     mlflow
 }
 
-/// What they are asked.
+/// Makes the payload that the models are called with.
 pub(crate) fn payload() -> Value {
     json!({"dataframe_split": {"columns": ["text"], "data": [["This is a great product!"]]}})
 }
 
-/// What is hosted, over a real Kafka.
+/// Puts a Signalbox that hosts models over a real Kafka.
 pub(crate) fn over_kafka(mut hosting: Hosting) -> Hosting {
     hosting.kafka = format!("\n{}", Setup::new(Kafka::shared()).kafka_section());
     hosting
 }
 
-/// A Signalbox with this many of the models.
+/// Configures a Signalbox with this many of the models.
 pub(crate) fn hosting(mlflow: &Mlflow, count: usize) -> Hosting {
     (1..=count).fold(over_kafka(Hosting::of(mlflow)), |hosting, number| {
         hosting.endpoint(&format!("model-{number}"), &format!("models:/model-{number}@champion"))
     })
 }
 
-/// How long a request took from here and back. Panics when it got no prediction.
+/// Sends a request, and returns the time until its reply. Panics when that is no prediction.
 pub(crate) async fn ask(caller: &Caller, number: usize) -> Duration {
     let answer = caller.ask(&format!("model-{number}"), &payload()).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.took
 }
 
-/// Has a model unloaded, and waits until its process has gone.
+/// Unloads a model, and waits until its process has gone.
 pub(crate) async fn unload(caller: &Caller, number: usize) {
     let id = format!("model-{number}/1");
     let pids = caller.model(&id).await.unwrap().pids;

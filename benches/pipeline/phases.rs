@@ -1,4 +1,4 @@
-//! Where the time of loads goes.
+//! The time of loads by phase.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::statistics::milliseconds;
 use super::support::Signalbox;
 
-/// From `signalbox_model_load_phase_seconds`: the seconds of each phase, and how often it was gone through.
+/// Holds the seconds of each phase and the number of its runs, from `signalbox_model_load_phase_seconds`.
 pub(super) struct Phases(HashMap<String, (f64, f64)>);
 
 impl Phases {
@@ -29,7 +29,7 @@ impl Phases {
         self
     }
 
-    /// Means over those that have gone through it.
+    /// Prints the mean of each phase over the loads that had it.
     pub(super) fn print_loads(&self) {
         let means = Self::NAMES.iter().filter_map(|phase| {
             let (seconds, count) = self.0[*phase];

@@ -1,4 +1,4 @@
-//! Curves, as SVG in `benches/results/`.
+//! Plots of curves, as SVG in `benches/results/`.
 
 use plotters::coord::combinators::{BindKeyPoints, WithKeyPoints};
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
@@ -7,9 +7,9 @@ use plotters::prelude::*;
 
 use crate::table::results;
 
-/// What is drawn. Across the axis is always logarithmic.
+/// Describes a plot. The horizontal axis is always logarithmic.
 pub(crate) struct Plot {
-    /// Its name, without `.svg`.
+    /// The file's name, without `.svg`.
     pub(crate) file: &'static str,
     pub(crate) title: &'static str,
     pub(crate) across: &'static str,
@@ -17,14 +17,14 @@ pub(crate) struct Plot {
     pub(crate) curves: Vec<Curve>,
 }
 
-/// One curve, by its points.
+/// Holds the points of one curve.
 pub(crate) struct Curve {
     name: String,
     points: Vec<(f64, f64)>,
 }
 
 const SIZE: (u32, u32) = (720, 440);
-/// What the title and the names of the curves take at the top.
+/// Height of the title and the names of the curves at the top, in pixels.
 const HEAD: u32 = 64;
 const COLOURS: [RGBColor; 5] = [
     RGBColor(31, 119, 180),
@@ -41,13 +41,13 @@ impl Curve {
 }
 
 impl Plot {
-    /// Upwards from nothing.
+    /// Draws the vertical axis from 0, linearly.
     pub(crate) fn draw(&self) {
         let (_, top) = self.span(|point| point.1);
         self.draw_over::<RangedCoordf64>(0.0..top * 1.1);
     }
 
-    /// Upwards by powers of ten, for what spans several.
+    /// Draws the vertical axis by powers of ten, for values that span several.
     pub(crate) fn draw_logarithmic(&self) {
         let (bottom, top) = self.span(|point| point.1);
         let (bottom, top) = (10_f64.powf(bottom.log10().floor()), 10_f64.powf(top.log10().ceil()));
@@ -102,7 +102,7 @@ impl Plot {
     }
 }
 
-/// Labelled at powers of ten, and where these are few, at twice and five times as much as well.
+/// Chooses the labels of an axis: powers of ten, and where these are few, twice and five times as much as well.
 fn logarithmic(from: f64, to: f64) -> WithKeyPoints<LogCoord<f64>> {
     let between: &[f64] = if to / from > 1e4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let powers = from.log10().floor() as i32..=to.log10().ceil() as i32;
@@ -111,7 +111,7 @@ fn logarithmic(from: f64, to: f64) -> WithKeyPoints<LogCoord<f64>> {
     (from..to).log_scale().with_key_points(labels)
 }
 
-/// 1000 as 1k.
+/// Formats a number, with 1000 as 1k.
 fn short(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),

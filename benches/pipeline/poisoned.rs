@@ -1,5 +1,5 @@
-//! Rows a second when one in a hundred requests is refused by its model, beside the same model and none that is. Whoever is
-//! not at fault has to be answered, which is looked at as well.
+//! Measures rows a second when a model refuses one in a hundred requests, beside the same model without refused
+//! requests. Requests that are not at fault have to be answered, which is checked as well.
 
 use crate::backlog::Backlog;
 use crate::batch::{FOREST, TEXT, numbers, of_numbers, of_texts, rate, register_forest, texts};
@@ -9,15 +9,15 @@ use crate::support::python;
 use crate::table::{Reach, Row};
 
 const REQUESTS: usize = 40_000;
-/// One in so many.
+/// Number of requests of which one is poisoned.
 const ONE_IN: usize = 100;
-/// Both sides take turns, so that a noisy minute hits both.
+/// Number of turns of the two sides, so that a noisy minute hits both.
 const TURNS: usize = 2;
 
 const REACH: Reach = Reach::AtLeast(2.0 / 3.0);
 
-/// A model that minds what one of its rows says, where others mind what is missing; and one that minds rows for nothing
-/// that could be seen in them, so that nothing helps but to search.
+/// Script that registers two models: one refuses a row for its contents, where other models refuse missing cells; and
+/// one refuses rows for nothing that could be seen in them, so that nothing helps but to search.
 const REGISTER: &str = "
 import sys
 import mlflow
@@ -39,14 +39,14 @@ for name, model in (('picky', Picky()), ('moody', Moody())):
         signature=ModelSignature(inputs=Schema([ColSpec('string', 'text')])), metadata={'signalbox.batch': 'rows'})
 ";
 
-/// What Python reads as infinity.
+/// Number in JSON that Python reads as infinity.
 const INFINITE: [&str; 8] = ["1e999"; 8];
 
-/// What is wrong with the refused.
+/// Describes one kind of refused requests.
 struct Poison {
     what: &'static str,
     model: &'static str,
-    /// None that anybody minds.
+    /// Makes the payloads of the comparison, none of which is refused.
     fine: fn(usize) -> Vec<u8>,
     payload: fn(usize) -> Vec<u8>,
     reach: Reach,
@@ -77,7 +77,7 @@ const POISONS: [Poison; 4] = [
     Poison {
         what: "1 % of the rows are refused: nothing tells them apart",
         model: "models:/moody/1",
-        // None whose number ends as those do which it minds.
+        // Good rows have no number that ends as those of refused rows do.
         fine: |n| texts::<1>(if is_poisoned(n) { n + 1 } else { n }),
         payload: texts::<1>,
         reach: Reach::Open,

@@ -1,4 +1,4 @@
-//! More models than memory holds.
+//! Measures residency policies with more models than memory holds.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,14 +19,14 @@ const ROOM: usize = 10;
 /// Requests a second of the steady load, of which a machine of two cores can answer ten times as many.
 const RATE: f64 = 30.0;
 const CALLERS: usize = 4;
-/// Of each pattern and kind of load.
+/// Requests of each pattern and kind of load.
 const REQUESTS: usize = 300;
-/// The contenders take turns, so that a noisy minute hits all of them.
+/// Number of turns of the contenders, so that a noisy minute hits all of them.
 const TURNS: usize = 3;
 
 const ZIPF_TARGET: Reach = Reach::AtMost(1.5);
 
-/// One way to decide what stays.
+/// Names one way to decide which models stay loaded.
 struct Contender {
     name: &'static str,
     signalbox: Signalbox,
@@ -35,12 +35,12 @@ struct Contender {
     measured: Measured,
 }
 
-/// When requests come.
+/// Names the times at which requests come.
 #[derive(Debug, Clone, Copy)]
-enum Load {
-    /// By chance, so many a second, whether those before them have been answered or not.
+enum Arrivals {
+    /// Requests come at random at a mean rate, whether earlier ones have been answered or not.
     Steady,
-    /// As fast as so many callers get their answers: the machine is never idle.
+    /// Requests come as fast as a number of callers get their answers: the machine is never idle.
     Full,
 }
 
@@ -61,7 +61,7 @@ async fn residency(mlflow: &Mlflow) -> Vec<Row> {
     let mut rows = Vec::new();
     let cache = fresh_directory("cache");
     let mut contenders = vec![Contender::start("unlimited", mlflow, &cache, None, false).await];
-    // Those that were called are measured each second.
+    // Signalbox measures the memory of called models each second.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let largest = async || {
         let page = contenders[0].caller.models().await;
@@ -79,36 +79,36 @@ async fn residency(mlflow: &Mlflow) -> Vec<Row> {
         largest as f64 / mebibyte,
         limit as f64 / mebibyte
     );
-    for load in [Load::Steady, Load::Full] {
-        match load {
-            Load::Steady => println!("\n{RATE} requests a second"),
-            Load::Full => println!("\n{CALLERS} callers, each its next request when it has the answer"),
+    for arrivals in [Arrivals::Steady, Arrivals::Full] {
+        match arrivals {
+            Arrivals::Steady => println!("\n{RATE} requests a second"),
+            Arrivals::Full => println!("\n{CALLERS} callers, each its next request when it has the answer"),
         }
         println!(
             "{:<34} {:>9} {:>9} {:>8} {:>11} {:>10} {:>7} {:>7}",
             "", "mean ms", "p95 ms", "ratio", "loads/min", "hits", "failed", "req/s"
         );
         for pattern in Pattern::ALL {
-            rows.extend(compare(&mut contenders, pattern, load).await);
+            rows.extend(compare(&mut contenders, pattern, arrivals).await);
         }
     }
     rows
 }
 
-/// The contenders answer the same requests in turn.
-async fn compare(contenders: &mut [Contender], pattern: Pattern, load: Load) -> Option<Row> {
+/// Has the contenders answer the same requests in turn.
+async fn compare(contenders: &mut [Contender], pattern: Pattern, arrivals: Arrivals) -> Option<Row> {
     let mut dice = Dice::new(20);
     let requests = (0..REQUESTS + REQUESTS / TURNS).map(|request| 1 + pattern.pick(request, MODELS, &mut dice));
     let requests: Vec<_> = requests.collect();
     let (before, requests) = requests.split_at(REQUESTS / TURNS);
     for contender in &mut *contenders {
-        contender.run(before, load).await;
+        contender.run(before, arrivals).await;
         contender.measured = Measured::default();
     }
     let phases = Phases::scraped(&contenders[2].signalbox).await;
     for turn in requests.chunks(REQUESTS / TURNS) {
         for contender in &mut *contenders {
-            contender.run(turn, load).await;
+            contender.run(turn, arrivals).await;
         }
     }
     let unlimited = contenders[0].measured.mean();
@@ -116,7 +116,7 @@ async fn compare(contenders: &mut [Contender], pattern: Pattern, load: Load) -> 
         contender.measured.print(&format!("{pattern:?}, {}", contender.name), unlimited);
     }
     Phases::scraped(&contenders[2].signalbox).await.since(&phases).print_loads();
-    matches!((pattern, load), (Pattern::Zipf, Load::Steady)).then(|| Row {
+    matches!((pattern, arrivals), (Pattern::Zipf, Arrivals::Steady)).then(|| Row {
         what: "mean latency, 20 models in room for 10, Zipf",
         against: "the same with room for all",
         ours: contenders[2].measured.mean(),
@@ -137,18 +137,18 @@ impl Contender {
         let caller = Caller::of(&signalbox);
         let lru = lru.then(|| Arc::new(Lru::default()));
         let mut contender = Self { name, signalbox, caller, lru, measured: Measured::default() };
-        contender.run(&(1..=MODELS).collect::<Vec<_>>(), Load::Full).await;
+        contender.run(&(1..=MODELS).collect::<Vec<_>>(), Arrivals::Full).await;
         contender.measured = Measured::default();
         contender
     }
 
-    /// Asks for these models, one after the other.
-    async fn run(&mut self, requests: &[usize], load: Load) {
+    /// Requests these models, one after the other.
+    async fn run(&mut self, requests: &[usize], arrivals: Arrivals) {
         let loads = self.loads().await;
         let begun = Instant::now();
-        let took = match load {
-            Load::Steady => self.at_a_rate(requests).await,
-            Load::Full => self.by_callers(requests).await,
+        let took = match arrivals {
+            Arrivals::Steady => self.at_a_rate(requests).await,
+            Arrivals::Full => self.by_callers(requests).await,
         };
         for took in took {
             self.measured.failed += usize::from(took.is_none());
@@ -158,7 +158,7 @@ impl Contender {
         self.measured.loads += self.loads().await - loads;
     }
 
-    /// How long each took, from the moment it was due.
+    /// Sends the requests, and returns the time of each from the moment at which it was due.
     async fn at_a_rate(&self, requests: &[usize]) -> Vec<Option<Duration>> {
         let mut dice = Dice::new(7);
         let mut due = Instant::now();
@@ -200,7 +200,7 @@ impl Contender {
     }
 }
 
-/// How long the answer took from this moment on; none if it is no prediction.
+/// Waits for the answer, and returns the time since the given moment; none if the answer is no prediction.
 async fn ask(caller: Caller, lru: Option<Arc<Lru>>, number: usize, from: Instant) -> Option<Duration> {
     if let Some(lru) = &lru {
         lru.begin(&caller, number).await;
@@ -238,15 +238,15 @@ impl Measured {
     }
 }
 
-/// Keeps the models that were used last, and one that is in use whatever happens.
+/// Keeps the most recently used models, and never unloads one that is in use.
 #[derive(Default)]
 struct Lru {
-    /// Those that are loaded, the least recently used first, and how many calls of each are under way.
+    /// The loaded models, the least recently used first, each with the number of its calls under way.
     order: Mutex<VecDeque<(usize, usize)>>,
 }
 
 impl Lru {
-    /// Before a request: makes room for its model, if that is not loaded.
+    /// Makes room for the model of a request that is about to be sent, if the model is not loaded.
     async fn begin(&self, caller: &Caller, number: usize) {
         let victim = {
             let mut order = self.order.lock().unwrap();
@@ -261,7 +261,7 @@ impl Lru {
         }
     }
 
-    /// After its answer.
+    /// Notes the end of a call.
     fn end(&self, number: usize) {
         let mut order = self.order.lock().unwrap();
         if let Some((_, calls)) = order.iter_mut().find(|(loaded, _)| *loaded == number) {

@@ -1,20 +1,20 @@
-//! `mlflow models serve`, as one starts it.
+//! The contender `mlflow models serve`, started as its users start it.
 
 use std::time::{Duration, Instant};
 
 use crate::models::payload;
 use crate::support::{Mlflow, Process, eventually, free_port, fresh_directory, mlflow_environment};
 
-/// It serves one of the copies.
+/// Owns a running `mlflow models serve` of one of the copies.
 pub(crate) struct Served {
     pub(crate) process: Process,
-    /// Its model URI for others.
+    /// The model URI under which others can reach the server.
     pub(crate) url: String,
     client: reqwest::Client,
 }
 
 impl Served {
-    /// Starts it; how long it took from there to its first answer.
+    /// Starts the server, and returns the time from the start to its first answer.
     pub(crate) async fn start(mlflow: &Mlflow, number: usize) -> (Self, Duration) {
         let (port, directory) = (free_port().to_string(), fresh_directory("served"));
         let mut environment = mlflow_environment();
@@ -32,7 +32,7 @@ impl Served {
         (served, begun.elapsed())
     }
 
-    /// How long a call took.
+    /// Calls the model once, and returns the time that took.
     pub(crate) async fn ask(&self) -> Duration {
         self.try_ask().await.expect("a server that has answered answers again")
     }

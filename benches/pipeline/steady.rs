@@ -1,4 +1,4 @@
-//! Requests at a steady rate, and how long each took until a reader of committed replies had its own.
+//! A steady rate of requests, each timed until a reader of committed replies has its reply.
 
 use std::collections::HashMap;
 use std::thread;
@@ -9,17 +9,17 @@ use rdkafka::message::{Headers, Message};
 use crate::statistics::{at, milliseconds};
 use crate::support::{Kafka, Setup};
 
-/// All must have been answered by then.
+/// Longest time in which every request must have been answered.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Milliseconds.
+/// Holds percentiles of the latency, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
 
-/// So many requests a second, for so many seconds. Whoever answers them runs already, or is about to.
+/// Sends `rate` requests a second for some seconds. The contender that answers them runs already, or is about to.
 pub(crate) fn steadily(
     kafka: &Kafka,
     setup: &Setup<'_>,
@@ -32,7 +32,7 @@ pub(crate) fn steadily(
         let name = id.to_string();
         kafka.send(&setup.requests, Some(&name), &[("kafka_correlationId", &name)], &payload(id));
     };
-    // The first replies show that it runs, and that all it calls do.
+    // The first replies show that the contender runs, and that all models which it calls do.
     let warm_up = rate as usize / 2;
     (0..warm_up).for_each(send);
     kafka.flush();

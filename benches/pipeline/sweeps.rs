@@ -1,4 +1,4 @@
-//! How cost grows with payloads, routes and partitions: a backlog for a no-op model, beside a bare loop.
+//! Measures the growth of cost with payloads, routes and partitions: a backlog for a no-op model, beside a bare loop.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::support::{Kafka, Setup};
 use crate::table::Row;
 use crate::throughput::{AT_LEAST_ONCE, bare, noop};
 
-/// What is drawn of a sweep: over what, and Signalbox beside the bare loop.
+/// Holds one point of a sweep's curves: the swept value, Signalbox, and the bare loop.
 type Point = (f64, Measured, Measured);
 
 pub(crate) fn payloads() -> Vec<Row> {
@@ -56,7 +56,7 @@ pub(crate) fn partitions() -> Vec<Row> {
     Vec::new()
 }
 
-/// The condition of every route is looked at, and none of them holds.
+/// Sweeps over the number of routes, whose conditions are all evaluated, and none of which holds.
 pub(crate) fn routes() -> Vec<Row> {
     let points = [(1, 60_000), (10, 60_000), (100, 30_000), (1_000, 8_000)].map(|(routes, requests)| {
         let measured = Backlog::of(requests).measure(Kafka::shared(), |setup| {
@@ -90,7 +90,7 @@ pub(crate) fn routes() -> Vec<Row> {
     Vec::new()
 }
 
-/// So many routes, the last of which has no condition.
+/// Makes this many routes, the last of which has no condition.
 fn endpoint(routes: u32) -> String {
     let mut endpoint = "\n  - name: only\n    routes:\n".to_owned();
     for route in 1..routes {
@@ -101,7 +101,7 @@ fn endpoint(routes: u32) -> String {
     endpoint + "      - {model_uri: \"builtin:noop\", alias: last}\n"
 }
 
-/// Signalbox and the bare loop, one after the other.
+/// Measures Signalbox and the bare loop, one after the other.
 fn beside(at: usize, backlog: Backlog, start: fn(&Setup<'_>) -> crate::support::Process) -> Point {
     let kafka = Kafka::shared();
     let floor = backlog.measure(kafka, |setup| bare(kafka, setup));

@@ -1,4 +1,4 @@
-//! What was measured beside what, what it should come to, and whether it did.
+//! The table of results: two sides that were measured, the ratio to reach, and whether it was reached.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::machine::{Machine, Ticks};
 
-/// Two sides that were measured in turn.
+/// Compares two sides that were measured in turn.
 pub(crate) struct Row {
     pub(crate) what: &'static str,
     pub(crate) against: &'static str,
@@ -16,16 +16,16 @@ pub(crate) struct Row {
     pub(crate) reach: Reach,
 }
 
-/// What the first side divided by the second should come to.
+/// Bounds the first side divided by the second.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reach {
     AtLeast(f64),
     AtMost(f64),
-    /// It is what it is.
+    /// There is nothing to reach.
     Open,
 }
 
-/// All rows, and what they were measured on.
+/// Holds all rows, and describes the machine that they were measured on.
 pub(crate) struct Table {
     machine: Machine,
     rows: Vec<Row>,
@@ -61,7 +61,7 @@ impl Row {
 }
 
 impl Reach {
-    /// As it is written beside this: a fraction of one where that is what to reach.
+    /// Formats a ratio beside its bound: as a fraction of one where the bound is one.
     fn ratio(self, ratio: f64) -> String {
         match self {
             Self::AtMost(..0.2) => format!("1/{:.0}", 1.0 / ratio),
@@ -91,7 +91,7 @@ impl Table {
         self.rows.extend(rows);
     }
 
-    /// A part that has stopped somewhere.
+    /// Notes a part that has failed.
     pub(crate) fn failed(&mut self, part: &'static str) {
         self.failed.push(part);
     }
@@ -100,13 +100,13 @@ impl Table {
         !self.failed.is_empty()
     }
 
-    /// How long all of it took.
+    /// Notes the time of the whole run.
     pub(crate) fn end(&mut self, took: Duration, ticks: &Ticks) {
         let minutes = took.as_secs_f64() / 60.0;
         self.end = format!("{minutes:.1} minutes without the build; {} over all of it", ticks.since());
     }
 
-    /// Keeps it beside the plots.
+    /// Writes the table beside the plots.
     pub(crate) fn write(&self) {
         let path = results("table.md");
         std::fs::write(&path, self.to_string()).unwrap();
@@ -115,7 +115,7 @@ impl Table {
 }
 
 impl fmt::Display for Table {
-    /// As Markdown whose columns also line up as plain text.
+    /// Formats the table as Markdown whose columns also line up as plain text.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<_> =
             [Self::HEAD.map(str::to_owned)].into_iter().chain(self.rows.iter().map(Row::cells)).collect();
@@ -145,14 +145,14 @@ impl fmt::Display for Table {
     }
 }
 
-/// A file in `benches/results`.
+/// Returns the path of a file in `benches/results`.
 pub(crate) fn results(file: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
     std::fs::create_dir_all(&directory).unwrap();
     directory.join(file)
 }
 
-/// Three digits that count, and all before the point.
+/// Formats a number with three significant digits, and all before the point.
 fn number(value: f64) -> String {
     let places = if value >= 100.0 { 0 } else { 2 - value.abs().max(0.01).log10().floor() as usize };
     format!("{value:.places$}")

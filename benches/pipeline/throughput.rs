@@ -1,4 +1,4 @@
-//! Requests per second and CPU per request beside a bare consume→produce loop.
+//! Measures requests per second and CPU per request beside a bare consume→produce loop.
 
 use crate::backlog::{Backlog, Measured, signalbox};
 use crate::processor::ourselves;
@@ -7,9 +7,9 @@ use crate::support::{Kafka, Process, Setup};
 use crate::table::{Reach, Row};
 
 const REQUESTS: usize = 200_000;
-/// They take turns, so that a noisy minute hits both.
+/// Number of turns of the two sides, so that a noisy minute hits both.
 const TURNS: usize = 3;
-/// As the bare loop delivers.
+/// Delivery of the bare loop, which Signalbox has here too.
 pub(crate) const AT_LEAST_ONCE: &str = "  delivery: at_least_once\n  max_in_flight: 4096";
 
 pub(crate) const FOUR_ROUTES: &str = "
@@ -66,12 +66,12 @@ pub(crate) fn run() -> Vec<Row> {
     ]
 }
 
-/// The floor over these topics.
+/// Starts the bare loop over these topics.
 pub(crate) fn bare(kafka: &Kafka, setup: &Setup<'_>) -> Process {
     ourselves("bare", &[&kafka.bootstrap(), &setup.requests, &setup.replies])
 }
 
-/// Signalbox over these topics, with a model in its own process that answers at once.
+/// Starts Signalbox over these topics, with a model in its own process that answers at once.
 pub(crate) fn noop(setup: &Setup<'_>) -> Process {
     signalbox(&setup.config(FOUR_ROUTES, AT_LEAST_ONCE, "http://127.0.0.1:9"))
 }

@@ -1,4 +1,4 @@
-//! Resident memory over how many requests wait for a slow model, up to a million of them.
+//! Measures resident memory over the number of requests that wait for a slow model, up to a million of them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use crate::plot::{Curve, Plot};
 use crate::support::{Kafka, Process, Setup, http_model, wait_until};
 use crate::table::{Reach, Row};
 
-/// Of which the thousand and the million are compared.
+/// Numbers of waiting requests, of which the thousand and the million are compared.
 const WAITING: [usize; 5] = [1, 1_000, 10_000, 100_000, 1_000_000];
 const FEW: usize = 1;
 const MANY: usize = 4;
 const DELIVERIES: [&str; 2] = ["at_least_once", "exactly_once"];
-/// The model takes this long, so that hardly any of them is answered meanwhile.
+/// Time that the model takes for a call, so long that hardly any request is answered meanwhile.
 const SLOW_MS: u32 = 2_000;
-/// After so many answers the limit of requests in flight has been reached for a while.
+/// Answers after which the limit of requests in flight has been reached for a while.
 const ENOUGH: usize = 200;
 
 pub(crate) fn run() -> Vec<Row> {
@@ -47,7 +47,7 @@ pub(crate) fn run() -> Vec<Row> {
     vec![row(0, "resident memory, 1,000,000 waiting, a slow model"), row(1, "the same with exactly_once")]
 }
 
-/// The most that was resident, in MiB.
+/// Returns the greatest resident memory, in MiB.
 fn resident(waiting: usize, delivery: &str) -> f64 {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
@@ -66,7 +66,7 @@ fn resident(waiting: usize, delivery: &str) -> f64 {
     peak
 }
 
-/// The most that it has had.
+/// Reads the greatest resident memory that a process has had.
 fn peak(process: &Process) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

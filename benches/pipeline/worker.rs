@@ -1,9 +1,9 @@
-//! A stranger's worker beside Signalbox: `benches/worker/worker.py`, a plain consumer in Python with an asynchronous HTTP
-//! client and a dictionary of conditions, over the same topics in the same run.
+//! Compares Signalbox with a hand-written worker: `benches/worker/worker.py`, a plain consumer in Python with an
+//! asynchronous HTTP client and a dictionary of conditions, over the same topics in the same run.
 //!
 //! Both call the same two `mlflow models serve`, as one does with a worker; Signalbox then hosts the same models itself
-//! as well. Behind those servers nearly all time is theirs, so both are also put before a model over HTTP that costs next
-//! to nothing.
+//! as well. Behind those servers nearly all time is theirs, so both are also put before a model over HTTP that costs
+//! next to nothing.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,29 +23,29 @@ use crate::table::{Reach, Row};
 
 const WORKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/worker/worker.py");
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/worker/requirements.txt");
-/// To each model.
+/// Connections to each model.
 const CONNECTIONS: usize = 16;
-/// They take turns, so that a noisy minute hits both.
+/// Number of turns of the contenders, so that a noisy minute hits both.
 const TURNS: usize = 2;
 const SECONDS: u32 = 6;
 
-/// What both are put before.
+/// Describes a set of models that both contenders call.
 struct Stage {
     name: &'static str,
     fast: String,
     accurate: String,
-    /// What serves these, and is no part of a contender.
+    /// The processes that serve the models, and are no part of a contender.
     servers: Vec<u32>,
     requests: usize,
-    /// For the latency, a second.
+    /// Requests a second for the measurement of latency.
     rate: u32,
 }
 
-/// How one of them did there.
+/// Holds the result of one contender before one set of models.
 #[derive(Debug, Clone, Copy)]
 struct Outcome {
     per_second: f64,
-    /// Microseconds for a request: of the contender, and of the models, whoever runs them.
+    /// Processor time for a request in microseconds: of the contender, and of the models, whichever process runs them.
     cpu: f64,
     models_cpu: f64,
     latency: Latency,
@@ -113,7 +113,7 @@ pub(crate) fn run() -> Vec<Row> {
     rows.into_iter().flatten().collect()
 }
 
-/// Throughput, processor time and latency as rows of the table.
+/// Formats throughput, processor time and latency as rows of the table.
 fn beside(what: [&'static str; 3], against: &'static str, sides: [Outcome; 2], cpu: fn(Outcome) -> f64) -> [Row; 3] {
     let row = |what, unit, value: fn(Outcome) -> f64| {
         let [ours, theirs] = sides.map(value);
@@ -126,7 +126,7 @@ fn beside(what: [&'static str; 3], against: &'static str, sides: [Outcome; 2], c
     ]
 }
 
-/// The worker and Signalbox before the same servers.
+/// Measures the worker and Signalbox before the same servers.
 fn compare(python: &str, stage: &Stage) -> [Outcome; 2] {
     let worker = |setup: &Setup<'_>| stage.worker(python, setup);
     let (mut workers, mut ours) = (Vec::new(), Vec::new());
@@ -213,13 +213,14 @@ impl Outcome {
     }
 }
 
-/// One of four goes to the accurate model.
+/// Makes the requests, of which one in four goes to the accurate model.
 fn payload(n: usize) -> Vec<u8> {
     let text = if n.is_multiple_of(4) { "Domain specific text" } else { "This product" };
     format!(r#"{{"dataframe_split": {{"columns": ["text"], "data": [["{text} {n} is great"]]}}}}"#).into_bytes()
 }
 
-/// The interpreter of an environment of the worker's own, which is made if it is missing or another was asked for.
+/// Returns the interpreter of an environment of the worker's own, which is made if it is missing or has other
+/// requirements.
 fn environment() -> String {
     let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("worker");
     let (stamp, pins) = (home.join("stamp"), std::fs::read_to_string(REQUIREMENTS).unwrap());

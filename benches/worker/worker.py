@@ -1,4 +1,4 @@
-"""A router as a careful engineer writes one by hand, for the benchmark to put beside Signalbox.
+"""Routes requests as a careful engineer's own worker does, for the benchmark to put beside Signalbox.
 
     python worker.py BOOTSTRAP REQUESTS REPLIES CONNECTIONS ALIAS=URL…
 
@@ -27,14 +27,14 @@ CONDITIONS = {
 
 
 class Window:
-    """The requests of a partition that are under way, and those that have finished before earlier ones."""
+    """Tracks the requests of a partition that are under way, and those that have finished before earlier ones."""
 
     def __init__(self):
         self.begun = collections.deque()
         self.finished = set()
 
     def position(self):
-        """Up to where everything is finished, if that has moved."""
+        """Returns the offset before which everything is finished, if that has moved."""
         position = None
         while self.begun and self.begun[0] in self.finished:
             offset = self.begun.popleft()

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
-use super::memory::{KEPT, MOST};
+use super::recent_ids::{CAPACITY, RETENTION};
 use super::*;
 use crate::message::{Headers, Source};
 
@@ -28,21 +28,21 @@ fn request(headers: &[(&str, &str)]) -> Request {
     }
 }
 
-/// How many are remembered: who have gone, and who were answered ahead of their records.
+/// Counts the remembered callers: those who hung up, and those who were answered ahead of their records.
 fn remembered(callers: &Callers) -> (usize, usize) {
-    let sum = |count: fn(&Known) -> usize| callers.0.shards.iter().map(|shard| count(&lock(shard))).sum();
-    let gone = sum(|known| known.gone.len());
-    assert_eq!(gone, callers.0.gone.load(Ordering::SeqCst));
-    (gone, sum(|known| known.answered.len()))
+    let sum = |count: fn(&ShardState) -> usize| callers.0.shards.iter().map(|shard| count(&lock(shard))).sum();
+    let gone = sum(|state| state.hung_up.len());
+    assert_eq!(gone, callers.0.hung_up.load(Ordering::SeqCst));
+    (gone, sum(|state| state.answered.len()))
 }
 
 #[tokio::test]
-async fn the_first_reply_is_taken_and_its_repeats_are_not() {
+async fn receive_takes_first_reply_and_no_repeat() {
     let (callers, id) = (open(), Uuid::now_v7());
     let mut waiting = callers.wait(id).unwrap();
-    assert_eq!(callers.receive(Uuid::now_v7(), || reply("another's")), Receiver::Nobody);
-    assert_eq!(callers.receive(id, || reply("first")), Receiver::Waiting);
-    assert_eq!(callers.receive(id, || reply("second")), Receiver::Nobody);
+    assert_eq!(callers.receive(Uuid::now_v7(), || reply("another's")), Recipient::Unknown);
+    assert_eq!(callers.receive(id, || reply("first")), Recipient::Waiting);
+    assert_eq!(callers.receive(id, || reply("second")), Recipient::Unknown);
     assert!(!callers.by_id(id).answer(reply("third")));
     assert_eq!(&waiting.answer().await.unwrap().body[..], b"first");
     drop(waiting);
@@ -50,7 +50,7 @@ async fn the_first_reply_is_taken_and_its_repeats_are_not() {
 }
 
 #[tokio::test]
-async fn who_is_answered_ahead_of_the_record_is_known_until_that_comes_by_once() {
+async fn caller_answered_ahead_is_remembered_until_record_arrives() {
     let (callers, id) = (open(), Uuid::now_v7());
     let mut waiting = callers.wait(id).unwrap();
     assert!(callers.by_id(id).answer(reply("at once")));
@@ -60,32 +60,32 @@ async fn who_is_answered_ahead_of_the_record_is_known_until_that_comes_by_once()
     assert!(!callers.by_id(id).has_gone());
     assert_eq!(remembered(&callers), (0, 1));
     let copied = || panic!("nobody needs a copy");
-    assert_eq!(callers.receive(id, copied), Receiver::Answered);
-    assert_eq!(callers.receive(id, copied), Receiver::Nobody);
+    assert_eq!(callers.receive(id, copied), Recipient::AnsweredAhead);
+    assert_eq!(callers.receive(id, copied), Recipient::Unknown);
     assert_eq!(remembered(&callers), (0, 0));
 }
 
 #[tokio::test]
-async fn who_goes_before_the_answer_comes_has_hung_up_until_its_record_does() {
+async fn caller_has_hung_up_until_record_arrives() {
     let callers = open();
     let ids = [(); 4].map(|()| Uuid::now_v7());
     let [gone, received, answered, told] = ids.map(|id| callers.wait(id).unwrap());
     let have_gone = || ids.map(|id| callers.by_id(id).has_gone());
-    assert_eq!(callers.receive(ids[1], || reply("in time")), Receiver::Waiting);
+    assert_eq!(callers.receive(ids[1], || reply("in time")), Recipient::Waiting);
     assert!(callers.by_id(ids[2]).answer(reply("at once")));
     drop((gone, received, answered));
     assert_eq!(have_gone(), [true, false, false, false]);
-    // There is nobody to hand it to; the record will come by.
+    // The caller is not there to be answered; the record of the reply is still to arrive.
     assert!(!callers.by_id(ids[0]).answer(reply("too late")));
     assert_eq!(have_gone(), [true, false, false, false]);
-    assert_eq!(callers.receive(ids[0], || reply("too late")), Receiver::Nobody);
+    assert_eq!(callers.receive(ids[0], || reply("too late")), Recipient::Unknown);
     callers.close();
     drop(told);
     assert_eq!((have_gone(), remembered(&callers)), ([false; 4], (0, 1)));
 }
 
 #[tokio::test]
-async fn a_request_that_never_left_fails_and_its_caller_is_not_remembered() {
+async fn fail_answers_caller_and_forgets_him() {
     let callers = open();
     let ids = [Uuid::now_v7(), Uuid::now_v7()];
     let [mut waiting, gone] = ids.map(|id| callers.wait(id).unwrap());
@@ -97,7 +97,7 @@ async fn a_request_that_never_left_fails_and_its_caller_is_not_remembered() {
 }
 
 #[test]
-fn only_who_has_hung_up_has_gone() {
+fn caller_has_gone_only_when_he_hung_up() {
     let callers = open();
     let ids = [Uuid::now_v7(), Uuid::now_v7()];
     let [caller, other] = ids.map(|id| callers.by_id(id));
@@ -110,7 +110,7 @@ fn only_who_has_hung_up_has_gone() {
 }
 
 #[test]
-fn those_who_came_over_kafka_are_nobodys_callers() {
+fn request_has_no_caller_when_it_came_over_kafka() {
     let (callers, id) = (open(), Uuid::now_v7().to_string());
     let correlation = ("kafka_correlationId", &*id);
     assert!(callers.of(&request(&[correlation])).is_none());
@@ -122,7 +122,7 @@ fn those_who_came_over_kafka_are_nobodys_callers() {
 }
 
 #[test]
-fn replies_are_read_where_the_door_is_and_nowhere_else() {
+fn replies_are_read_only_in_partition_of_shim() {
     let (callers, without_door) = (open(), Callers::default());
     let reads = |callers: &Callers| {
         [("replies", Some(3)), ("replies", Some(2)), ("replies", None), ("others", Some(3))]
@@ -134,13 +134,13 @@ fn replies_are_read_where_the_door_is_and_nowhere_else() {
 }
 
 #[test]
-fn whose_records_never_come_are_forgotten_in_the_end() {
+fn callers_are_forgotten_when_records_never_arrive() {
     let callers = open();
-    let ids: Vec<_> = (0..3 * MOST * SHARDS).map(|_| Uuid::now_v7()).collect();
+    let ids: Vec<_> = (0..3 * CAPACITY * SHARDS).map(|_| Uuid::now_v7()).collect();
     for id in &ids {
         drop(callers.wait(*id).unwrap());
     }
-    assert_eq!(remembered(&callers), (MOST * SHARDS, 0));
+    assert_eq!(remembered(&callers), (CAPACITY * SHARDS, 0));
     let has_gone = |id| callers.by_id(id).has_gone();
     assert!(!has_gone(ids[0]) && has_gone(ids[ids.len() - 1]));
     for id in &ids {
@@ -148,27 +148,27 @@ fn whose_records_never_come_are_forgotten_in_the_end() {
         assert!(callers.by_id(*id).answer(reply("at once")));
         drop(waiting);
     }
-    assert_eq!(remembered(&callers), (MOST * SHARDS, MOST * SHARDS));
-    // One in each shard comes later.
-    let later = SystemTime::now() + KEPT + Duration::from_secs(2);
+    assert_eq!(remembered(&callers), (CAPACITY * SHARDS, CAPACITY * SHARDS));
+    // One more caller in each shard hangs up later, which makes the older ids expire.
+    let later = SystemTime::now() + RETENTION + Duration::from_secs(2);
     for last in 0..SHARDS as u8 {
         let mut bytes = *ids[0].as_bytes();
         bytes[15] = last;
         let id = Uuid::from_bytes(bytes);
         let waiting = callers.wait(id).unwrap();
-        callers.hung_up_at(id, later);
+        callers.hang_up_at(id, later);
         drop(waiting);
     }
     assert_eq!(remembered(&callers).0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn callers_that_race_with_both_ways_and_with_closing_all_end() {
+async fn callers_all_end_when_answers_and_close_race() {
     let callers = open();
     let (to_reader, records) = std::sync::mpsc::channel::<Uuid>();
     let reader = std::thread::spawn({
         let callers = callers.clone();
-        move || records.iter().filter(|id| callers.receive(*id, || reply("x")) == Receiver::Waiting).count()
+        move || records.iter().filter(|id| callers.receive(*id, || reply("x")) == Recipient::Waiting).count()
     });
     let calling: Vec<_> = (0..2_000)
         .map(|number| {
@@ -197,9 +197,10 @@ async fn callers_that_race_with_both_ways_and_with_closing_all_end() {
 }
 
 proptest! {
-    /// Against plain sets: whoever waits is answered exactly once, and a record is known as long as it should be.
+    /// Compares with plain sets: each waiting caller is answered exactly once, and ids are remembered as long as they
+    /// should be.
     #[test]
-    fn agrees_with_sets(steps in prop::collection::vec((0u8..4, 0u128..8), 0..200)) {
+    fn callers_agree_with_plain_sets(steps in prop::collection::vec((0u8..4, 0u128..8), 0..200)) {
         let callers = open();
         let (mut waiting, mut gone, mut answered) = (HashSet::new(), HashSet::new(), HashSet::new());
         let mut people = HashMap::new();
@@ -212,9 +213,9 @@ proptest! {
                 }
                 1 => {
                     let expected = match (waiting.remove(&id), answered.remove(&id)) {
-                        (true, _) => Receiver::Waiting,
-                        (_, true) => Receiver::Answered,
-                        _ => Receiver::Nobody,
+                        (true, _) => Recipient::Waiting,
+                        (_, true) => Recipient::AnsweredAhead,
+                        _ => Recipient::Unknown,
                     };
                     gone.remove(&id);
                     prop_assert_eq!(callers.receive(id, || reply("x")), expected);

@@ -1,117 +1,71 @@
-//! Routes whose share moves up by itself while they do well, and back to nothing when they do not.
+//! Moves the share of a canary route up by itself while the route does well, and back to nothing when it does not.
 //!
-//! Instances agree on where each canary stands in a compacted topic. Each decides by what it has seen itself, and writes;
-//! what has been read there holds, for the one that wrote it as for all others, and after a restart.
+//! Instances agree on the state of each canary through a compacted topic, the state topic. Each instance decides by
+//! what it has seen itself, and writes; a state holds once it has been read from the topic, for the instance that wrote
+//! it as for all others, and after a restart.
 
-mod ledger;
+mod command;
 mod policy;
+mod state_topic;
 mod statistics;
-mod watch;
+mod subject;
+mod watcher;
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-pub use policy::{Phase, Standing};
+pub use command::{CanaryReport, OperatorAction};
+pub use policy::{CanaryPhase, CanaryState};
 pub use statistics::Statistics;
-use watch::{Order, Watch};
+pub use subject::Subject;
+
+use command::Command;
+use watcher::CanaryWatcher;
 
 use crate::broker::Cluster;
-use crate::config::{self, Kafka};
-use crate::routing::CanaryShare;
+use crate::config::Kafka;
 use crate::telemetry::Metrics;
 
-/// Looks after every canary. Cheap to clone.
+/// Commands the watcher of all canaries. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Canaries {
-    orders: mpsc::UnboundedSender<Order>,
-}
-
-/// A canary, and what it takes to look after it.
-#[derive(Debug)]
-pub struct Subject {
-    /// The endpoint's name.
-    pub endpoint: Arc<str>,
-    /// The route's alias.
-    pub route: Arc<str>,
-    /// What the route calls: another model is another canary.
-    pub model_uri: Arc<str>,
-    /// How its share moves.
-    pub canary: config::Canary,
-    /// Where its share is read by those who decide. Nothing, until it is known where the canary stands.
-    pub share: Arc<CanaryShare>,
-    /// What became of its requests.
-    pub own: Arc<Statistics>,
-    /// What became of those of the routes that it is compared with.
-    pub others: Vec<Arc<Statistics>>,
-}
-
-/// What there is to know of a canary.
-#[derive(Debug, Clone, Serialize)]
-pub struct CanaryReport {
-    /// The endpoint's name.
-    pub endpoint: Arc<str>,
-    /// The route's alias.
-    pub route: Arc<str>,
-    /// Its share of what no condition takes, in percent.
-    pub share: f64,
-    /// Its shares one after the other, in percent.
-    pub steps: Vec<f64>,
-    /// Where it stands; none as long as that is not known.
-    pub standing: Option<Standing>,
-    /// Requests that this instance has seen since then.
-    pub calls: u64,
-    /// Those of them that failed.
-    pub failures: u64,
-    /// Within which time 95 of 100 of them were answered, in milliseconds.
-    pub p95_ms: f64,
-    /// The same of the routes that it is compared with.
-    pub others_p95_ms: f64,
-}
-
-/// What an operator may want of a canary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// From its first step again.
-    Restart,
-    /// Back to nothing.
-    Abort,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Canaries {
-    /// Nothing is read or written as long as there is no canary.
+    /// Starts the watcher. Nothing is read or written as long as there is no canary.
     pub fn start(cluster: &Arc<Cluster>, config: &Kafka, metrics: &Metrics) -> Self {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        let watch = Watch::new(Arc::clone(cluster), config.clone(), metrics.clone());
-        tokio::spawn(watch.run(receiver));
-        Self { orders }
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let watcher = CanaryWatcher::new(Arc::clone(cluster), config.clone(), metrics.clone());
+        tokio::spawn(watcher.run(receiver));
+        Self { commands }
     }
 
-    /// From now on, these are all the canaries there are. One that was there before goes on as it was.
+    /// Replaces the set of canaries. A canary that was in the set before goes on as it was.
     pub fn set(&self, subjects: Vec<Subject>) {
-        // The other end goes only when we stop.
-        let _ = self.orders.send(Order::Set(subjects));
+        // The watcher ends only when the process stops.
+        let _ = self.commands.send(Command::Set(subjects));
     }
 
-    /// Where each of them stands.
+    /// Reports the state of each canary.
     pub async fn report(&self) -> Vec<CanaryReport> {
         let (sender, receiver) = oneshot::channel();
-        let _ = self.orders.send(Order::Report(sender));
+        let _ = self.commands.send(Command::Report(sender));
         receiver.await.unwrap_or_default()
     }
 
-    /// Waits until what was decided last is written, and the topic is closed.
+    /// Waits until the last decision is written and the state topic is closed.
     pub async fn shutdown(&self) {
         let (sender, receiver) = oneshot::channel();
-        let _ = self.orders.send(Order::Close(sender));
+        let _ = self.commands.send(Command::Close(sender));
         let _ = receiver.await;
     }
 
-    /// Asks something of one of them; false when there is none of this name, or it is not known yet where it stands.
-    pub async fn ask(&self, endpoint: &str, route: &str, wish: Wish) -> bool {
+    /// Applies an operator's action to one canary; false when no canary has this name, or its state is not known yet.
+    pub async fn act(&self, endpoint: &str, route: &str, action: OperatorAction) -> bool {
         let (sender, receiver) = oneshot::channel();
-        let _ = self.orders.send(Order::Ask(endpoint.to_owned(), route.to_owned(), wish, sender));
+        let _ = self.commands.send(Command::Act(endpoint.to_owned(), route.to_owned(), action, sender));
         receiver.await.unwrap_or_default()
     }
 }

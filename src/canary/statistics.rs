@@ -1,36 +1,36 @@
-//! What became of a route's requests, counted without a lock.
+//! Statistics of a route's requests: failures and a latency histogram, counted without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Parts of each doubling: a percentile is told to within an eighth.
+/// Buckets in each doubling of the latency; a percentile is therefore exact to within an eighth.
 const PARTS: u32 = 8;
 
-/// From microseconds to half a day.
+/// Number of buckets, from microseconds to half a day; a longer latency counts in the last one.
 const BUCKETS: usize = 36 * PARTS as usize;
 
-/// Counters that only ever grow.
+/// Counts the requests of one route, by failure and by latency. The counters only ever grow.
 #[derive(Debug)]
 pub struct Statistics {
     failures: AtomicU64,
     latencies: [AtomicU64; BUCKETS],
 }
 
-/// The counters at one moment.
+/// Holds the counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct Baseline {
     failures: u64,
     latencies: Vec<u64>,
 }
 
-/// What happened between two moments.
+/// Sums up the requests between two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sample {
-    /// Requests.
+pub(super) struct ObservationWindow {
+    /// The number of requests.
     pub(super) calls: u64,
-    /// Those of them that failed by the route's own fault.
+    /// The number of requests that failed by the route's own fault.
     pub(super) failures: u64,
-    /// What 95 of 100 requests were answered within.
+    /// The 95th percentile of the latency.
     pub(super) p95: Duration,
 }
 
@@ -49,24 +49,26 @@ impl Statistics {
         }
     }
 
-    pub(super) fn mark(&self) -> Mark {
-        Mark {
+    pub(super) fn baseline(&self) -> Baseline {
+        Baseline {
             failures: self.failures.load(Ordering::Relaxed),
             latencies: self.latencies.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
         }
     }
 }
 
-impl Mark {
-    /// What several routes did together since they were marked: each with its mark then, and its mark now.
-    pub(super) fn sample<'a>(since: impl Iterator<Item = (&'a Self, &'a Self)>) -> Sample {
+impl Baseline {
+    /// Sums up the requests of several routes together, from pairs of a route's baseline then and its baseline now.
+    pub(super) fn window<'a>(pairs: impl Iterator<Item = (&'a Self, &'a Self)>) -> ObservationWindow {
         let (mut failures, mut latencies) = (0, vec![0; BUCKETS]);
-        for (then, now) in since {
+        // The routes' histograms are added up, so the percentile is that of all their requests together.
+        for (then, now) in pairs {
             failures += now.failures - then.failures;
             for (sum, (then, now)) in latencies.iter_mut().zip(then.latencies.iter().zip(&now.latencies)) {
                 *sum += now - then;
             }
         }
+        // The percentile is the upper end of the bucket in which the request of that rank lies.
         let calls: u64 = latencies.iter().sum();
         let rank = calls - calls / 20;
         let mut seen = 0;
@@ -75,17 +77,17 @@ impl Mark {
             seen >= rank
         });
         let p95 = if calls == 0 { Duration::ZERO } else { found.map_or(Duration::ZERO, upper_end) };
-        Sample { calls, failures: failures.min(calls), p95 }
+        ObservationWindow { calls, failures: failures.min(calls), p95 }
     }
 }
 
-impl Sample {
+impl ObservationWindow {
     pub(super) fn failed_share(&self) -> f64 {
         if self.calls == 0 { 0.0 } else { self.failures as f64 / self.calls as f64 }
     }
 }
 
-/// Each doubling of microseconds has so many buckets of one width.
+/// Finds the bucket of a latency: each doubling of microseconds has [`PARTS`] buckets of equal width.
 fn bucket(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
     let doubling = micros.ilog2();
@@ -106,36 +108,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_came_since_counts() {
+    fn window_counts_only_requests_since_baseline() {
         let (one, other) = (Statistics::default(), Statistics::default());
         one.count(Duration::from_secs(9), true);
-        let then = [one.mark(), other.mark()];
+        let then = [one.baseline(), other.baseline()];
         for number in 1..=100 {
             one.count(Duration::from_millis(number), number > 98);
             other.count(Duration::from_millis(1), false);
         }
-        let now = [one.mark(), other.mark()];
-        let alone = Mark::sample(then.iter().zip(&now).take(1));
+        let now = [one.baseline(), other.baseline()];
+        let alone = Baseline::window(then.iter().zip(&now).take(1));
         assert_eq!((alone.calls, alone.failures, alone.failed_share()), (100, 2, 0.02));
         assert!((95..=107).contains(&alone.p95.as_millis()), "{alone:?}");
-        let both = Mark::sample(then.iter().zip(&now));
+        let both = Baseline::window(then.iter().zip(&now));
         assert!(both.calls == 200 && (90..=102).contains(&both.p95.as_millis()), "{both:?}");
-        let none = Mark::sample(now.iter().zip(&now));
-        assert_eq!(none, Sample { calls: 0, failures: 0, p95: Duration::ZERO });
+        let none = Baseline::window(now.iter().zip(&now));
+        assert_eq!(none, ObservationWindow { calls: 0, failures: 0, p95: Duration::ZERO });
     }
 
     proptest! {
         #[test]
-        fn a_percentile_is_within_an_eighth(micros in 1..40_000_000_000_u64) {
+        fn percentile_is_exact_within_an_eighth(micros in 1..40_000_000_000_u64) {
             let statistics = Statistics::default();
-            let then = statistics.mark();
+            let then = statistics.baseline();
             statistics.count(Duration::from_micros(micros), false);
-            let p95 = Mark::sample([(&then, &statistics.mark())].into_iter()).p95.as_micros() as f64;
+            let p95 = Baseline::window([(&then, &statistics.baseline())].into_iter()).p95.as_micros() as f64;
             prop_assert!(p95 >= micros as f64 && p95 <= micros as f64 * 1.13 + 1.0, "{micros} {p95}");
         }
 
         #[test]
-        fn any_duration_is_counted(nanos in any::<u64>(), seconds in any::<u64>()) {
+        fn bucket_takes_any_duration(nanos in any::<u64>(), seconds in any::<u64>()) {
             let _ = bucket(Duration::from_nanos(nanos));
             let _ = bucket(Duration::from_secs(seconds));
         }

@@ -1,4 +1,4 @@
-//! `signalbox check`: what is wrong with a config file, or what it amounts to.
+//! `signalbox check`: prints the problems of a config file, or a summary of it.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,17 +8,17 @@ use std::process::ExitCode;
 use super::exit;
 use crate::config::{self, Loaded, Report};
 
-/// What `check` takes.
+/// Holds the arguments of `signalbox check`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct CheckArgs {
     /// The config file; config/reference.yaml documents every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
-/// Prints a summary, or every problem.
-pub(super) fn run(args: &Args) -> ExitCode {
-    // A reader that has gone away has read enough.
+/// Prints a summary of the config, or every problem.
+pub(super) fn run(args: &CheckArgs) -> ExitCode {
+    // A failed write is no error: a reader that has gone away has read enough.
     match config::load(&args.config) {
         Ok(loaded) => {
             let warnings =
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_lists_endpoints_routes_and_languages() {
+    fn summary_lists_endpoints_routes_and_languages() {
         let text = include_str!("../../config/gateway-conditional.yaml");
         let text = text.replace("\"models:/sentiment-model-fast/production\"", "${URI}");
         assert_eq!(
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_counted() {
+    fn complaint_counts_problems() {
         assert_eq!(
             complaint(&parse("model_endpoints: []").unwrap_err()),
             "gateway.yaml:1:18: model_endpoints: at least one endpoint is needed\n1 error\n"

@@ -1,8 +1,8 @@
-//! Exit codes, as `sysexits.h` names them.
+//! Exit codes, by the names of `sysexits.h`.
 
-/// The config or the command line is wrong.
+/// Exit code for a wrong config or command line.
 pub(super) const USAGE: u8 = 64;
-/// Something that is needed is not there: the broker, a port, an interpreter.
+/// Exit code for something that is needed and not there: the broker, a port, an interpreter.
 pub(super) const UNAVAILABLE: u8 = 69;
-/// A defect of Signalbox itself.
+/// Exit code for a defect of Signalbox itself.
 pub(super) const SOFTWARE: u8 = 70;

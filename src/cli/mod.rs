@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line, with one file for each command.
 
 mod check;
 mod exit;
@@ -21,21 +21,21 @@ pub struct Cli {
     #[arg(long, global = true, value_enum, default_value_t, env = "SIGNALBOX_LOG_FORMAT")]
     log_format: LogFormat,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Try it: two real models behind one name, from nothing, on this machine.
-    Quickstart(quickstart::Args),
+    Quickstart(quickstart::QuickstartArgs),
     /// Route requests until told to stop.
-    Start(start::Args),
+    Start(start::StartArgs),
     /// Check a config file and report every problem in it.
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Explain which route a request would take; nothing is called.
-    Route(route::Args),
+    Route(route::RouteArgs),
     /// Send dead letters back to the topic that they came from, each once.
-    Redrive(redrive::Args),
+    Redrive(redrive::RedriveArgs),
 }
 
 impl Cli {
@@ -45,11 +45,11 @@ impl Cli {
             return exit::SOFTWARE.into();
         }
         match &self.command {
-            Command::Quickstart(args) => quickstart::run(args),
-            Command::Start(args) => start::run(args),
-            Command::Check(args) => check::run(args),
-            Command::Route(args) => route::run(args),
-            Command::Redrive(args) => redrive::run(args),
+            CliCommand::Quickstart(args) => quickstart::run(args),
+            CliCommand::Start(args) => start::run(args),
+            CliCommand::Check(args) => check::run(args),
+            CliCommand::Route(args) => route::run(args),
+            CliCommand::Redrive(args) => redrive::run(args),
         }
     }
 }

@@ -13,11 +13,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::exit;
 use crate::config;
 use crate::message::Code;
-use crate::redrive::{Filter, Progress, Redrive, RedriveError, Summary};
+use crate::redrive::{Filter, Redrive, RedriveError, RedriveProgress, RedriveSummary};
 
-/// What `signalbox redrive` takes.
+/// Holds the arguments of `signalbox redrive`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RedriveArgs {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -41,8 +41,8 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
-/// Sends letters back, and says what became of all. Gives 1 when there was none to be sent.
-pub(super) fn run(args: &Args) -> ExitCode {
+/// Sends letters back, and prints what became of all. Exits with 1 when there was none to be sent.
+pub(super) fn run(args: &RedriveArgs) -> ExitCode {
     let loaded = match config::load(&args.config) {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -62,6 +62,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let bar = bar();
     let result = redrive.run(&loaded.config, |progress| show(bar.as_ref(), progress));
+    // The bar is cleared before the result is printed, so that no rest of it stays on the screen.
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
@@ -85,13 +86,13 @@ pub(super) fn run(args: &Args) -> ExitCode {
 fn bar() -> Option<ProgressBar> {
     std::io::stderr().is_terminal().then(|| {
         let template = "{elapsed:>4.dim} {wide_bar} {human_pos}/{human_len} looked at, {msg}, {eta} left";
-        // A template that cannot be read is a bare bar; there is nothing to be done about it here.
+        // A template that cannot be parsed gives a bare bar; nothing can be done about it here.
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(0).with_style(style)
     })
 }
 
-fn show(bar: Option<&ProgressBar>, progress: Progress) {
+fn show(bar: Option<&ProgressBar>, progress: RedriveProgress) {
     if let Some(bar) = bar {
         bar.set_length(progress.of);
         bar.set_position(progress.done);
@@ -99,7 +100,7 @@ fn show(bar: Option<&ProgressBar>, progress: Progress) {
     }
 }
 
-fn describe(summary: &Summary, dead_letters: &str, requests: &str, dry_run: bool) -> String {
+fn describe(summary: &RedriveSummary, dead_letters: &str, requests: &str, dry_run: bool) -> String {
     if summary.is_empty() {
         return format!("there are no dead letters in '{dead_letters}' that were not sent back already\n");
     }
@@ -122,7 +123,7 @@ fn describe(summary: &Summary, dead_letters: &str, requests: &str, dry_run: bool
     text
 }
 
-/// Unix time in milliseconds.
+/// Parses a point in time, or a duration before now, to Unix time in milliseconds.
 fn parse_time(text: &str) -> Result<i64, String> {
     let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ago = |duration: Duration| SystemTime::now().checked_sub(duration).map(since_1970).unwrap_or_default();
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_points_or_durations() {
+    fn parse_time_takes_points_and_durations() {
         assert_eq!(parse_time("1970-01-01T00:01:00Z"), Ok(60_000));
         let now = parse_time("0s").unwrap();
         let then = parse_time("2h").unwrap();
@@ -146,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_accounts_for_every_letter() {
-        let empty = describe(&Summary::default(), "dead", "requests", false);
+    fn summary_accounts_for_every_letter() {
+        let empty = describe(&RedriveSummary::default(), "dead", "requests", false);
         assert_eq!(empty, "there are no dead letters in 'dead' that were not sent back already\n");
-        let summary = Summary {
+        let summary = RedriveSummary {
             sent: [(("MODEL_ERROR".to_owned(), "a".to_owned()), 2)].into(),
             filtered: 1,
-            ..Summary::default()
+            ..RedriveSummary::default()
         };
         assert_eq!(
             describe(&summary, "dead", "requests", true),

@@ -1,4 +1,4 @@
-//! `signalbox route`: which route a request would take, and why. Nothing is invoked.
+//! `signalbox route`: explains which route a request would take, and why. Nothing is invoked.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ use crate::message::{HeadersBuilder, Request, Source, header};
 use crate::routing::{Explanation, Outside, RoutingTable};
 use crate::telemetry::Metrics;
 
-/// What `signalbox route` takes.
+/// Holds the arguments of `signalbox route`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RouteArgs {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -37,14 +37,14 @@ pub(super) struct Args {
     /// The path and query, for a request that comes in by HTTP.
     #[arg(long, value_name = "PATH?QUERY")]
     target: Option<String>,
-    /// Ask the service outside that decides for the endpoint, where there is one. Without this, it is only shown what it
-    /// would be told.
+    /// Ask the service outside that decides for the endpoint, where there is one. Without this, it is only shown what
+    /// it would be told.
     #[arg(long)]
     ask: bool,
 }
 
-/// Prints the explanation as JSON. Succeeds when there is a route, and gives 1 when the request would get a fault.
-pub(super) fn run(args: &Args) -> ExitCode {
+/// Prints the explanation as JSON. Exits with 0 when there is a route, and with 1 when the request would get a fault.
+pub(super) fn run(args: &RouteArgs) -> ExitCode {
     match explain(args).and_then(|explanation| print(&explanation)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn explain(args: &Args) -> Result<Explanation, String> {
+fn explain(args: &RouteArgs) -> Result<Explanation, String> {
     let loaded = config::load(&args.config).map_err(|report| report.to_string())?;
     let table = RoutingTable::build(&loaded.config)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
@@ -77,18 +77,19 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
-/// Whether there is a route.
+/// Prints the explanation, and tells whether there is a route.
 fn print(explanation: &Explanation) -> Result<bool, String> {
     let text = serde_json::to_string_pretty(explanation).map_err(|error| error.to_string())?;
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
     Ok(explanation.route.is_some())
 }
 
-fn request(args: &Args) -> Result<Request, String> {
+fn request(args: &RouteArgs) -> Result<Request, String> {
     let mut headers = HeadersBuilder::default();
     if let Some(endpoint) = &args.endpoint {
         headers.push(header::ENDPOINT, Some(endpoint.as_bytes()));
     }
+    // A request that came in by HTTP is told by its request line, as the shim writes it.
     if args.method.is_some() || args.target.is_some() {
         let method = args.method.as_deref().unwrap_or("POST");
         let line = format!("{method} {}", args.target.as_deref().unwrap_or("/invocations"));

@@ -9,9 +9,9 @@ use super::exit;
 use crate::app::{self, Addresses, AppError, Role};
 use crate::config::{Config, ConfigFile};
 
-/// The arguments of `signalbox start`.
+/// Holds the arguments of `signalbox start`.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Args {
+pub(super) struct StartArgs {
     /// The config file; config/reference.yaml documents every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -20,7 +20,7 @@ pub(super) struct Args {
     role: Role,
 }
 
-pub(super) fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &StartArgs) -> ExitCode {
     let file = ConfigFile::open(&args.config);
     match file.load() {
         Ok(loaded) => {
@@ -36,10 +36,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Runs Signalbox with a checked config until it is told to stop, and with what the file comes to hold, if there is one.
+/// Runs Signalbox with a checked config until it is told to stop. If there is a config file, its later contents are
+/// applied as well.
 pub(super) fn serve(config: Config, file: Option<ConfigFile>, role: Role, ready: impl FnOnce(&Addresses)) -> ExitCode {
-    // One worker for each processor, which is tokio's own choice: with half or twice as many, throughput was the same or
-    // less. The Kafka clients have threads of their own, and are mostly waiting.
+    // The number of workers is tokio's own choice, one for each processor: with half or twice as many, throughput was
+    // the same or less. The Kafka clients have threads of their own, and are mostly waiting.
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("signalbox").build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -48,7 +49,7 @@ pub(super) fn serve(config: Config, file: Option<ConfigFile>, role: Role, ready:
         }
     };
     let result = runtime.block_on(app::run(config, file, role, ready));
-    // What a second signal left running is not waited for.
+    // Tasks that a second signal left running are not waited for.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,7 +65,7 @@ pub(super) fn serve(config: Config, file: Option<ConfigFile>, role: Role, ready:
     }
 }
 
-/// The one line that says where to go, for people and for scripts.
+/// Formats the one line that names the addresses, for people and for scripts.
 pub(super) fn ready_line(addresses: &Addresses) -> String {
     format!("signalbox is ready: http://{} (broker {})", addresses.http, addresses.broker)
 }

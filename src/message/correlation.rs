@@ -1,4 +1,5 @@
-//! Correlation: which request a reply answers, where the reply goes, and in which client's dialect that was said.
+//! Correlation: the id that matches a reply to its request, the reply's address, and the dialect of the client's
+//! headers.
 //!
 //! Encodings: Spring Kafka's `KafkaHeaders`, NestJS's `ClientKafka`, SmallRye's `KafkaRequestReply`.
 
@@ -7,26 +8,28 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Headers, Request, header};
 
-/// Which client's headers a request carries; the reply uses the same.
+/// Names the client whose headers a request carries; the reply uses the same headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
-    /// `kafka_correlationId`, `kafka_replyTopic`, `kafka_replyPartition`, as Spring's `ReplyingKafkaTemplate` sends them.
+    /// Spring's: `kafka_correlationId`, `kafka_replyTopic`, `kafka_replyPartition`, as its `ReplyingKafkaTemplate`
+    /// sends them.
     #[default]
     Spring,
-    /// The same names with text values; the reply ends with `kafka_nest-is-disposed`, an error is `kafka_nest-err`.
+    /// NestJS's: Spring's names with text values; the reply ends with `kafka_nest-is-disposed`, an error is
+    /// `kafka_nest-err`.
     NestJs,
-    /// `REPLY_CORRELATION_ID`, `REPLY_TOPIC`, `REPLY_PARTITION`.
+    /// SmallRye's: `REPLY_CORRELATION_ID`, `REPLY_TOPIC`, `REPLY_PARTITION`.
     SmallRye,
-    /// `correlation-id` alone.
+    /// Plain clients': `correlation-id` alone.
     Plain,
 }
 
-/// Which request a reply answers, and where it goes.
+/// Identifies the request that a reply answers, and the address that the reply goes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Correlation {
-    /// The caller's bytes, or what stands in for them: the record's key, else `<topic>-<partition>-<offset>`.
+    /// The caller's bytes, or a substitute for them: the record's key, else `<topic>-<partition>-<offset>`.
     pub id: Bytes,
-    /// How the caller spoke.
+    /// The dialect of the caller's headers.
     pub dialect: Dialect,
     /// The topic the caller named for the reply.
     pub reply_topic: Option<String>,
@@ -34,7 +37,7 @@ pub struct Correlation {
     pub reply_partition: Option<i32>,
 }
 
-/// An id that is no longer can always be repeated.
+/// Longest id, in bytes, that is repeated as it is; a longer one is replaced by its hash where space is bounded.
 const SHORT_ID: usize = 64;
 const SMALLRYE_ID: &str = "REPLY_CORRELATION_ID";
 const SMALLRYE_TOPIC: &str = "REPLY_TOPIC";
@@ -42,17 +45,18 @@ const SMALLRYE_PARTITION: &str = "REPLY_PARTITION";
 const PLAIN_IDS: [&str; 2] = ["correlation-id", "correlation_id"];
 
 impl Correlation {
-    /// Reads it from a request. Whatever is missing or unreadable falls back, so this never fails.
+    /// Reads the correlation of a request. A header that is missing or unreadable has a fallback, so this never fails.
     pub fn of(request: &Request) -> Self {
         let headers = &request.headers;
-        let (dialect, id) = said(headers);
+        let (dialect, id) = dialect_and_id(headers);
+        // SmallRye has names of its own for the reply's address; the others share Spring's.
         let (topic_header, partition_header) = match dialect {
             Dialect::SmallRye => (SMALLRYE_TOPIC, SMALLRYE_PARTITION),
             Dialect::Spring | Dialect::NestJs | Dialect::Plain => (header::REPLY_TOPIC, header::REPLY_PARTITION),
         };
         let id = match id {
             Some(id) => Bytes::copy_from_slice(id),
-            None => stand_in(request),
+            None => substitute_id(request),
         };
         Self {
             id,
@@ -62,17 +66,17 @@ impl Correlation {
         }
     }
 
-    /// Whether a header may carry a request's correlation id.
+    /// Tells whether a header may carry a request's correlation id.
     pub fn is_id(header: &str) -> bool {
         header == header::CORRELATION_ID || header == SMALLRYE_ID || PLAIN_IDS.contains(&header)
     }
 
-    /// Whether a header may say where the reply goes, or in which dialect.
+    /// Tells whether a header may name the reply's address, and with it the dialect.
     pub fn is_address(header: &str) -> bool {
         [header::REPLY_TOPIC, header::REPLY_PARTITION, SMALLRYE_TOPIC, SMALLRYE_PARTITION].contains(&header)
     }
 
-    /// The name of the header that carries the id in this dialect.
+    /// Names the header that carries the id in this dialect.
     pub fn header(&self) -> &'static str {
         match self.dialect {
             Dialect::Spring | Dialect::NestJs => header::CORRELATION_ID,
@@ -81,7 +85,7 @@ impl Correlation {
         }
     }
 
-    /// The same under an id of 64 bytes at most: a longer one is replaced by `xxh3-` and its XXH3 hash with 128 bits, as
+    /// Shortens the id to 64 bytes at most: a longer one is replaced by `xxh3-` and its XXH3 hash with 128 bits, as
     /// 32 hexadecimal digits.
     #[must_use]
     pub fn short(&self) -> Self {
@@ -92,7 +96,7 @@ impl Correlation {
         Self { id, ..self.clone() }
     }
 
-    /// The id as people read it: itself if it is printable text, else in hexadecimal.
+    /// Formats the id for people: as it is if it is printable text, else in hexadecimal.
     pub fn display(&self) -> String {
         match std::str::from_utf8(&self.id) {
             Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
@@ -101,8 +105,8 @@ impl Correlation {
     }
 }
 
-/// The dialect and the id, from the first header that is there.
-fn said(headers: &Headers) -> (Dialect, Option<&[u8]>) {
+/// Reads the dialect and the id from the first id header that is there.
+fn dialect_and_id(headers: &Headers) -> (Dialect, Option<&[u8]>) {
     if let Some(id) = headers.get(header::CORRELATION_ID) {
         return (spring_or_nest(headers), Some(id));
     }
@@ -115,22 +119,23 @@ fn said(headers: &Headers) -> (Dialect, Option<&[u8]>) {
     }
 }
 
-/// NestJS takes Spring's names but writes the partition as decimal text, and names its reply topic `<pattern>.reply`.
+/// Tells NestJS from Spring. NestJS takes Spring's names but writes the partition as decimal text, and names its reply
+/// topic `<pattern>.reply`.
 fn spring_or_nest(headers: &Headers) -> Dialect {
     let decimal = headers.get(header::REPLY_PARTITION).is_some_and(is_decimal);
     let reply_pattern = headers.text(header::REPLY_TOPIC).is_some_and(|topic| topic.ends_with(".reply"));
     if decimal && reply_pattern { Dialect::NestJs } else { Dialect::Spring }
 }
 
-fn stand_in(request: &Request) -> Bytes {
+fn substitute_id(request: &Request) -> Bytes {
     match &request.key {
         Some(key) if !key.is_empty() => key.clone(),
         _ => Bytes::from(request.source.id()),
     }
 }
 
-/// An int32 in big-endian bytes, or decimal text. Four ASCII digits read as an integer would be over 800 million, which
-/// no partition is, so the two cannot be confused.
+/// Decodes a partition from an int32 in big-endian bytes, or from decimal text. Four ASCII digits read as an integer
+/// would be over 800 million, which no partition is, so the two cannot be confused.
 fn decode_partition(value: &[u8]) -> Option<i32> {
     if is_decimal(value) {
         return std::str::from_utf8(value).ok()?.parse().ok();
@@ -162,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn spring_bytes_are_kept_as_they_are() {
+    fn correlation_keeps_bytes_of_spring() {
         let uuid = [0u8, 1, 2, 0xff, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         let correlation = Correlation::of(&request(
             Some("key"),
@@ -180,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn nest_writes_the_partition_as_text() {
+    fn correlation_reads_decimal_partition_of_nest() {
         let correlation = Correlation::of(&request(
             None,
             &[
@@ -194,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn smallrye_and_plain_are_answered_in_kind() {
+    fn correlation_answers_smallrye_and_plain_in_kind() {
         let smallrye = Correlation::of(&request(None, &[("REPLY_CORRELATION_ID", b"a"), ("REPLY_TOPIC", b"t")]));
         assert_eq!((smallrye.header(), smallrye.reply_topic.as_deref()), ("REPLY_CORRELATION_ID", Some("t")));
         let plain = Correlation::of(&request(None, &[("correlation-id", b"b")]));
@@ -202,24 +207,24 @@ mod tests {
     }
 
     #[test]
-    fn without_a_header_the_key_stands_in_and_then_the_source() {
+    fn id_falls_back_to_key_and_then_source() {
         assert_eq!(&Correlation::of(&request(Some("order-1"), &[])).id[..], b"order-1");
         assert_eq!(&Correlation::of(&request(None, &[])).id[..], b"requests-2-7");
         assert_eq!(&Correlation::of(&request(Some(""), &[])).id[..], b"requests-2-7");
     }
 
     #[test]
-    fn a_long_id_has_a_short_one_that_stands_for_it() {
+    fn short_id_is_hash_when_id_is_long() {
         let short = |id: &[u8]| Correlation::of(&request(None, &[("correlation-id", id)])).short().id;
         assert_eq!(&short(&[b'a'; 64])[..], &[b'a'; 64]);
-        // XXH3's own published test vector for nothing, and what stands for a long one.
+        // The first value is XXH3's own published test vector for the empty input.
         assert_eq!(format!("{:032x}", xxh3_128(b"")), "99aa06d3014798d86001c324468d497f");
         let long = short(&[b'a'; 65]);
         assert!(long.starts_with(b"xxh3-") && long.len() == 37 && long != short(&[b'b'; 65]), "{long:?}");
     }
 
     #[test]
-    fn a_partition_that_cannot_be_read_is_no_partition() {
+    fn partition_is_none_when_it_cannot_be_decoded() {
         for value in [&b""[..], b"-1", b"x", &[0xff, 0xff, 0xff, 0xff], &[0, 0, 1]] {
             assert_eq!(decode_partition(value), None, "{value:?}");
         }

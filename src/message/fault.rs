@@ -1,4 +1,4 @@
-//! Why a request got no prediction: whose fault it is, at which stage, and whether to try again.
+//! Faults: why a request got no prediction, whose fault that is, at which stage, and whether to try again.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,28 +6,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-/// Why a request got no prediction.
+/// Tells why a request got no prediction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code} at {stage}: {message}")]
 pub struct Fault {
-    /// What kind of fault; it fixes the HTTP status.
+    /// The kind of fault, which fixes the HTTP status.
     pub code: Code,
-    /// How far the request came.
+    /// The stage that the request had come to.
     pub stage: Stage,
-    /// What was wrong, where, and what to do; fit to be shown to the caller, so without tracebacks and secrets.
+    /// The message: the cause, its place, and the remedy; fit to be shown to the caller, so without tracebacks and
+    /// secrets.
     pub message: String,
-    /// Whether the same request may succeed later.
+    /// Tells whether the same request may succeed later.
     pub retryable: bool,
-    /// When to come back, if that is known.
+    /// The time after which to come back, if that is known.
     pub retry_after: Option<Duration>,
 }
 
-/// The kinds of fault, each with its HTTP status.
+/// Names the kinds of fault, each with its HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// 400: the request cannot be understood, or the model refuses its payload.
     BadRequest,
-    /// 401: who is calling?
+    /// 401: the caller is not known.
     Unauthenticated,
     /// 403: the caller may not do this.
     PermissionDenied,
@@ -53,23 +54,23 @@ pub enum Code {
     DeadlineExceeded,
 }
 
-/// How far a request came.
+/// Names the stages of a request's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Reading the request and choosing its route.
+    /// The request is read and its route is chosen.
     Route,
-    /// Getting the model ready.
+    /// The model is made ready.
     Load,
-    /// Calling the model.
+    /// The model is called.
     Invoke,
-    /// Publishing the answer, or waiting for it.
+    /// The answer is published, or waited for.
     Publish,
 }
 
-/// The value of a fault record, and the body of the shim's answer: MLflow's error shape, and more.
+/// Serialises the value of a fault record and the body of the shim's answer: MLflow's error shape, and more.
 #[derive(Serialize)]
-struct Body<'a> {
+struct FaultBody<'a> {
     error_code: &'static str,
     message: &'a str,
     retryable: bool,
@@ -78,28 +79,29 @@ struct Body<'a> {
 }
 
 impl Fault {
-    /// Bytes of the longest message. What a request says of itself may be repeated in one, and has to fit a record.
+    /// Bytes of the longest message; a longer one is cut. A message may repeat text of the request, and has to fit a
+    /// record.
     pub const LONGEST_MESSAGE: usize = 8 * 1024;
 
-    /// A fault that the same request will meet again.
+    /// Builds a fault that the same request will meet again.
     pub fn permanent(code: Code, stage: Stage, message: impl Into<String>) -> Self {
         Self { code, stage, message: cut(message.into()), retryable: false, retry_after: None }
     }
 
-    /// A fault that may pass.
+    /// Builds a fault that may pass.
     pub fn passing(code: Code, stage: Stage, message: impl Into<String>) -> Self {
         Self { code, stage, message: cut(message.into()), retryable: true, retry_after: None }
     }
 
-    /// The same fault, with a time to come back.
+    /// Adds the time after which to come back.
     #[must_use]
     pub fn with_retry_after(self, after: Duration) -> Self {
         Self { retry_after: Some(after), ..self }
     }
 
-    /// The JSON that travels: `{"error_code", "message", "retryable", "stage", "correlation_id"}`.
+    /// Serialises the fault as JSON: `{"error_code", "message", "retryable", "stage", "correlation_id"}`.
     pub fn body(&self, correlation_id: &str) -> Bytes {
-        let body = Body {
+        let body = FaultBody {
             error_code: self.code.name(),
             message: &self.message,
             retryable: self.retryable,
@@ -111,7 +113,7 @@ impl Fault {
     }
 }
 
-/// A message that is too long ends in an ellipsis.
+/// Cuts a message that is too long, so that it ends in an ellipsis.
 fn cut(mut message: String) -> String {
     const ELLIPSIS: char = '…';
     if message.len() > Fault::LONGEST_MESSAGE {
@@ -122,7 +124,7 @@ fn cut(mut message: String) -> String {
 }
 
 impl Code {
-    /// All there are.
+    /// Lists all codes.
     pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::Unauthenticated,
@@ -139,7 +141,7 @@ impl Code {
         Self::DeadlineExceeded,
     ];
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
@@ -158,7 +160,7 @@ impl Code {
         }
     }
 
-    /// The `error_code` of the wire contract.
+    /// Returns the `error_code` of the wire contract.
     pub fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "BAD_REQUEST",
@@ -185,7 +187,7 @@ impl fmt::Display for Code {
 }
 
 impl Stage {
-    /// The word of the wire contract.
+    /// Returns the stage's word of the wire contract.
     pub fn name(self) -> &'static str {
         match self {
             Self::Route => "route",
@@ -207,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_is_too_long_is_cut_between_characters() {
+    fn message_is_cut_between_characters_when_too_long() {
         for message in ["é".repeat(Fault::LONGEST_MESSAGE), "a".repeat(Fault::LONGEST_MESSAGE + 1)] {
             let fault = Fault::permanent(Code::BadRequest, Stage::Route, message.clone());
             let length = fault.message.len();
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_is_mlflows_error_shape_and_more() {
+    fn body_has_error_shape_of_mlflow_and_more() {
         let fault = Fault::passing(Code::DeadlineExceeded, Stage::Invoke, "no answer \"in time\"");
         let body: serde_json::Value = serde_json::from_slice(&fault.body("order-1")).unwrap();
         assert_eq!(

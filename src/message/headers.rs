@@ -4,29 +4,30 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-/// The headers of one record, all in one buffer: a header is two ranges of it, so cloning costs one reference count
-/// and a short copy, and reading allocates nothing.
+/// Holds the headers of one record in one buffer. A header is two ranges of the buffer, so cloning costs one reference
+/// count and a short copy, and reading allocates nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Headers {
     buffer: Bytes,
-    entries: Vec<Entry>,
+    entries: Vec<HeaderEntry>,
 }
 
+/// Locates one header in the buffer.
 #[derive(Debug, Clone)]
-struct Entry {
+struct HeaderEntry {
     name: Range<usize>,
     value: Option<Range<usize>>,
 }
 
-/// Collects headers, and whatever else of a record should share their buffer.
+/// Collects headers, and any other bytes of a record that should share their buffer.
 #[derive(Debug, Default)]
 pub struct HeadersBuilder {
     buffer: BytesMut,
-    entries: Vec<Entry>,
+    entries: Vec<HeaderEntry>,
 }
 
 impl Headers {
-    /// Builds from pairs, in order.
+    /// Builds headers from pairs, in order.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let mut builder = HeadersBuilder::default();
         for (name, value) in pairs {
@@ -35,7 +36,7 @@ impl Headers {
         builder.finish()
     }
 
-    /// Every header in the order it was written. A null value is `None`.
+    /// Iterates over the headers in the order in which they were written. A null value is `None`.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, Option<&[u8]>)> {
         self.entries.iter().map(|entry| {
             let value = entry.value.clone().map(|range| &self.buffer[range]);
@@ -43,52 +44,52 @@ impl Headers {
         })
     }
 
-    /// The value of the last header with this exact name, as Kafka clients look headers up. A null value counts as
-    /// absent.
+    /// Returns the value of the last header with this exact name, as Kafka clients look headers up. A null value counts
+    /// as absent.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.iter().rev().find(|(candidate, _)| *candidate == name).and_then(|(_, value)| value)
     }
 
-    /// Like [`get`](Self::get), with the name compared as HTTP compares it: without regard to ASCII case.
+    /// Returns a value as [`get`](Self::get) does, but compares names as HTTP does: without regard to ASCII case.
     pub fn get_ignoring_case(&self, name: &str) -> Option<&[u8]> {
         self.iter().rev().find(|(candidate, _)| candidate.eq_ignore_ascii_case(name)).and_then(|(_, value)| value)
     }
 
-    /// The value of the last header with this name, if it is UTF-8 text.
+    /// Returns the value of the last header with this name, if it is UTF-8 text.
     pub fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
-    /// Takes away the last header with this exact name; its value, unless that is null.
+    /// Removes the last header with this exact name, and returns its value unless that is null.
     pub fn remove_last(&mut self, name: &str) -> Option<Bytes> {
         let index = self.entries.iter().rposition(|entry| self.name(entry) == name)?;
         let entry = self.entries.remove(index);
         entry.value.map(|range| self.buffer.slice(range))
     }
 
-    /// How many headers there are.
+    /// Counts the headers.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Tells whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The bytes of their names and values.
+    /// Sums up the bytes of all names and values.
     pub fn bytes(&self) -> usize {
         self.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum()
     }
 
-    fn name(&self, entry: &Entry) -> &str {
-        // Names are only ever written from `&str`, so this never falls back.
+    fn name(&self, entry: &HeaderEntry) -> &str {
+        // Names are only ever written from `&str`, so the fallback is never used.
         std::str::from_utf8(&self.buffer[entry.name.clone()]).unwrap_or_default()
     }
 }
 
 impl HeadersBuilder {
-    /// Room for this many bytes, and this many headers.
+    /// Allocates room for this many bytes, and this many headers.
     pub fn with_capacity(bytes: usize, headers: usize) -> Self {
         Self { buffer: BytesMut::with_capacity(bytes), entries: Vec::with_capacity(headers) }
     }
@@ -97,22 +98,22 @@ impl HeadersBuilder {
     pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
         let name = self.append(name.as_bytes());
         let value = value.map(|value| self.append(value));
-        self.entries.push(Entry { name, value });
+        self.entries.push(HeaderEntry { name, value });
     }
 
-    /// Adds bytes that are no header, and tells where they lie in [`Self::finish_with_buffer`]'s buffer.
+    /// Adds bytes that are no header, and returns their range in [`Self::finish_with_buffer`]'s buffer.
     pub fn append(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(bytes);
         start..self.buffer.len()
     }
 
-    /// The headers.
+    /// Builds the headers.
     pub fn finish(self) -> Headers {
         self.finish_with_buffer().0
     }
 
-    /// The headers, and the buffer they share with everything that was appended.
+    /// Builds the headers, and returns the buffer that they share with everything that was appended.
     pub fn finish_with_buffer(self) -> (Headers, Bytes) {
         let buffer = self.buffer.freeze();
         let headers = Headers { buffer: buffer.clone(), entries: self.entries };
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_last_of_several() {
+    fn get_finds_last_of_several_headers() {
         let headers = Headers::from_pairs([("a", &b"1"[..]), ("b", b"2"), ("a", b"3")]);
         assert_eq!(headers.get("a"), Some(&b"3"[..]));
         assert_eq!(headers.text("b"), Some("2"));
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_nulls_and_bytes_that_are_not_text() {
+    fn headers_keep_nulls_and_bytes_that_are_not_text() {
         let mut builder = HeadersBuilder::with_capacity(16, 2);
         builder.push("null", None);
         builder.push("raw", Some(&[0xff, 0x00]));

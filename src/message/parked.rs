@@ -1,4 +1,4 @@
-//! A request that was put aside, to be run later: the headers with which it waits in a retry topic.
+//! Parked requests: the headers with which a request waits in a retry topic, to be run later.
 //!
 //! Encodings: Spring Kafka's retry topics (`retry_topic-…`, `kafka_original-…`), so that its tools can read them.
 
@@ -15,29 +15,29 @@ const ORIGINAL_TIMESTAMP: &str = "retry_topic-original-timestamp";
 const DELIVERY: &str = "retry_topic-attempts";
 const DUE: &str = "retry_topic-backoff-timestamp";
 
-/// All of them. A producer may have sent some of the same names: ours are the last.
+/// Names all headers of a parked request. A producer may have sent some of the same names; Signalbox's come last.
 const NAMES: [&str; 7] =
     [ORIGINAL_TOPIC, ORIGINAL_PARTITION, ORIGINAL_OFFSET, ORIGINAL_TIMESTAMP, DELIVERY, DUE, header::ATTEMPTS];
 
-/// A model is not called more often than that for one request; a header that says so is not believed.
+/// Greatest number of model calls for one request; a header that says more is not believed.
 const MAX_CALLS: u32 = 1_000_000;
 
-/// What is known of a request that was parked before.
+/// Holds the history of a request that was parked before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parked {
-    /// How often it has failed for a passing reason.
+    /// The number of the request's failures for passing reasons.
     pub failures: u32,
-    /// How many times a model was called for it.
+    /// The number of model calls for the request.
     pub calls: u32,
-    /// Whether it was put aside for its route having too much to do, and is not to be again.
+    /// Tells whether the request was parked because its route was overloaded, and is not to be parked for that again.
     pub overflowed: bool,
 }
 
-/// One header that is added to a request's own.
+/// Holds one header that is added to a request's own: name and value.
 pub type Added = (&'static str, Vec<u8>);
 
 impl Parked {
-    /// The headers that a request is parked with, until `due` (Unix time in milliseconds), after its own.
+    /// Builds the headers that a request is parked with, after its own, until `due` (Unix time in milliseconds).
     pub fn headers(self, request: &Request, due: i64) -> Vec<Added> {
         let source = &request.source;
         let mut headers = vec![
@@ -59,12 +59,13 @@ impl Parked {
 }
 
 impl Request {
-    /// Makes of a record of a retry topic the request that was parked there, as it came from one of `topics`; `failures`
-    /// is how many it must have had to be there. Gives back when it is due, in Unix milliseconds, as far as it says. A
-    /// record that nobody parked is a request like any other.
+    /// Turns a record of a retry topic into the request that was parked there, as it came from one of `topics`.
+    /// `failures` is the number of failures that it must have had to be there. Returns the time at which it is due, in
+    /// Unix milliseconds, if its headers say one. A record that nobody parked is a request like any other.
     pub fn unpark(&mut self, topics: &[Arc<str>], failures: u32) -> Option<i64> {
         self.parked = Some(Parked { failures, ..Parked::default() });
         let source = self.original(topics)?;
+        // Only the last header of each name is Signalbox's; the others are the producer's own, and stay.
         let [_, _, _, timestamp, delivery, due, calls] = NAMES.map(|name| self.headers.remove_last(name));
         let failures = delivery.and_then(|bytes| Some(i32::from_be_bytes(bytes[..].try_into().ok()?) - 1));
         let calls = calls.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse::<u32>().ok());
@@ -88,7 +89,8 @@ impl Request {
     }
 }
 
-/// As Java's `BigInteger.toByteArray`: two's complement, the highest byte first, and no more bytes than it takes.
+/// Encodes a number as Java's `BigInteger.toByteArray` does: two's complement, the highest byte first, and no more
+/// bytes than it takes.
 fn big_integer(number: i64) -> Vec<u8> {
     let bytes = number.to_be_bytes();
     let sign = if number < 0 { 0xff } else { 0 };
@@ -130,7 +132,7 @@ mod tests {
         }
     }
 
-    /// As it is read in a retry topic.
+    /// Builds the record of a parked request, as it is read in a retry topic.
     fn written(request: &Request, parked: Parked, due: i64) -> Request {
         let added = parked.headers(request, due);
         let own = request.headers.iter().map(|(name, value)| (name, value.unwrap_or_default()));
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn comes_back_as_it_was() {
+    fn request_is_restored_when_unparked() {
         let sent: [(&str, &[u8]); 3] = [("endpoint", b"a"), ("attempts", b"mine"), ("kafka_original-topic", b"mine")];
         let request = request(&sent);
         let parked = Parked { failures: 2, calls: 5, overflowed: false };
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_parked_is_a_request_like_any_other() {
+    fn record_is_plain_request_when_nobody_parked_it() {
         let own = request(&[]);
         let parked = written(&own, Parked::default(), 5);
         for (name, value) in [
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_as_java_writes_them() {
+    fn big_integer_has_bytes_of_java() {
         for (number, bytes) in [
             (0, &[0][..]),
             (1, &[1]),
@@ -201,12 +203,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_the_numbers_that_it_wrote(number in any::<i64>()) {
+        fn big_integer_survives_round_trip(number in any::<i64>()) {
             prop_assert_eq!(read_big_integer(&big_integer(number).into()), Some(number));
         }
 
         #[test]
-        fn no_header_that_a_producer_can_write_does_harm(
+        fn unpark_withstands_any_headers_of_producer(
             names in prop::collection::vec(0..NAMES.len(), 0..12),
             values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..12), 12),
         ) {

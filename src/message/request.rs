@@ -1,4 +1,4 @@
-//! One record of the requests topic.
+//! Requests: the records of the requests topic.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use super::header;
 use super::headers::Headers;
 use super::parked::Parked;
 
-/// One record of the requests topic, copied once out of the consumer's memory and never again.
+/// Holds one record of the requests topic, copied once out of the consumer's memory and never again.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Where it was read.
+    /// The place at which the record was read.
     pub source: Source,
     /// The record's timestamp, Unix time in milliseconds, where the broker gave one.
     pub timestamp: Option<i64>,
@@ -22,11 +22,11 @@ pub struct Request {
     pub payload: Option<Bytes>,
     /// The record's headers.
     pub headers: Headers,
-    /// What became of it before, if it was parked in a retry topic since.
+    /// The request's history, if it was parked in a retry topic.
     pub parked: Option<Parked>,
 }
 
-/// Where a request was read.
+/// Names the place at which a request was read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The topic's name.
@@ -38,7 +38,7 @@ pub struct Source {
 }
 
 impl Request {
-    /// The media type of the payload; JSON when the record does not say.
+    /// Returns the media type of the payload; JSON when the record does not say.
     pub fn content_type(&self) -> &str {
         self.headers
             .get_ignoring_case(header::CONTENT_TYPE)
@@ -46,21 +46,21 @@ impl Request {
             .unwrap_or("application/json")
     }
 
-    /// What the request takes of the in-flight budget: the bytes of key, value and headers.
+    /// Computes the request's part of the in-flight budget: the bytes of key, value and headers.
     pub fn size(&self) -> usize {
         self.headers.bytes() + self.key.as_ref().map_or(0, Bytes::len) + self.payload.as_ref().map_or(0, Bytes::len)
     }
 }
 
 impl Source {
-    /// `topic-partition-offset`, the correlation id of a request that has none.
+    /// Formats the place as `topic-partition-offset`, the correlation id of a request that has none.
     pub fn id(&self) -> String {
         format!("{}-{}-{}", self.topic, self.partition, self.offset)
     }
 }
 
 impl fmt::Display for Source {
-    /// `topic/partition/offset`, as in the `source` header.
+    /// Formats the place as `topic/partition/offset`, as in the `source` header.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}/{}/{}", self.topic, self.partition, self.offset)
     }

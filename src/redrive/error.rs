@@ -1,44 +1,44 @@
-//! Why dead letters were not sent back.
+//! The errors of a redrive.
 
 use rdkafka::error::KafkaError;
 
 use crate::broker::BrokerError;
 use crate::intake::Unreadable;
 
-/// Why dead letters were not sent back.
+/// Tells why dead letters were not sent back.
 #[derive(Debug, thiserror::Error)]
 pub enum RedriveError {
-    /// There is no broker to send them back on.
+    /// The broker is embedded, so no dead letter outlives its process.
     #[error(
         "kafka.bootstrap_servers: embedded is a broker inside the process that runs: its dead letters end with it, and \
          its transactions are not real; dead letters can be sent back on a real Kafka"
     )]
     Embedded,
-    /// The broker cannot be used.
+    /// The broker refuses or cannot be reached.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// A topic is not there.
+    /// A topic does not exist.
     #[error("topic '{topic}' ({key}) does not exist; check the config, or start Signalbox, which creates it")]
     MissingTopic {
-        /// Its name.
+        /// The topic's name.
         topic: String,
-        /// Which key names it.
+        /// The config key that names the topic.
         key: &'static str,
     },
-    /// Nobody knows which letters were sent.
+    /// The group's checkpoint cannot be read, so no letter is known to have been sent.
     #[error(
         "what group '{group}' has committed of partition {partition} of the dead letters cannot be relied on: {reason}; \
          delete its offsets to begin anew, and letters that were sent before will be sent again"
     )]
     Unreadable {
-        /// The group that notes what was sent.
+        /// The group that commits checkpoints.
         group: String,
         /// The partition.
         partition: i32,
-        /// Why.
+        /// The reason for which the checkpoint cannot be relied on.
         reason: Unreadable,
     },
-    /// The runs of a group had too many filters.
+    /// The runs of a group had so many filters that their checkpoint does not fit the metadata that a broker keeps.
     #[error(
         "which letters of partition {partition} were sent back by the filters of so many runs cannot be noted in the \
          bytes that a broker keeps; run it with a filter that was used before, or without one, which sends back what \
@@ -48,16 +48,16 @@ pub enum RedriveError {
         /// The partition.
         partition: i32,
     },
-    /// The topics cannot be read.
+    /// The Kafka client cannot read the topics.
     #[error("the dead letters cannot be read: {0}")]
     Reading(KafkaError),
-    /// The broker has stopped to answer.
+    /// The broker has stopped answering.
     #[error("the broker has sent nothing for 30 s; what was sent back is noted, so run it again when it is there")]
     Silent,
-    /// A batch was not sent.
+    /// The transaction of a batch failed.
     #[error("the last letters were not sent back: {0}; what was sent before is noted, so run it again")]
     Sending(KafkaError),
-    /// Another run.
+    /// Another run has fenced this one.
     #[error("another redrive of this group has begun, and goes on from here in place of this one")]
     Replaced,
 }

@@ -1,4 +1,4 @@
-//! The transactions in which letters are sent back.
+//! The transactional producer that sends letters back.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,72 +11,78 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
+use super::dead_letter::RestoredRequest;
 use super::error::RedriveError;
-use super::letter::Restored;
 use crate::broker::{BrokerContext, BrokerError, Cluster};
 
-/// How long one step may take, and how often it is tried.
-const TRY: Duration = Duration::from_secs(10);
-const TRIES: usize = 3;
+/// Longest time of one attempt at a step of a transaction. With [`ATTEMPTS`], a step fails after half a minute.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Attempts at one step before its error ends the run.
+const ATTEMPTS: usize = 3;
 
 const SETTINGS: [(&str, &str); 4] = [
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // So long may a run that is gone hold up readers of the requests topic, unless the next one comes first.
+    // The longest time for which a run that is gone can hold up readers of the requests topic, unless the next run
+    // comes first and fences it.
     ("transaction.timeout.ms", "10000"),
-    // As Java's clients partition.
+    // The partitioner of Java's clients, so that a key comes to the partition where they put it.
     ("partitioner", "murmur2_random"),
 ];
 
-/// A transactional producer, of which there is one for each group: a later one shuts the earlier out.
-pub(super) struct Sender {
-    producer: ThreadedProducer<SenderContext>,
+/// Produces letters in transactions. Its id is the group's, so a later run fences an earlier one.
+pub(super) struct TransactionalSender {
+    producer: ThreadedProducer<TransactionContext>,
 }
 
-/// The producer's callbacks.
-struct SenderContext {
+/// Receives the producer's callbacks.
+struct TransactionContext {
     broker: BrokerContext,
-    /// Why the broker did not take a record of the transaction.
+    /// The error of the first record of the transaction that the broker did not take.
     refused: Mutex<Option<KafkaError>>,
 }
 
-impl Sender {
+impl TransactionalSender {
     pub(super) fn open(cluster: &Cluster, name: &str) -> Result<Self, BrokerError> {
-        let context = |broker| SenderContext { broker, refused: Mutex::new(None) };
+        let context = |broker| TransactionContext { broker, refused: Mutex::new(None) };
         let settings: Vec<_> = SETTINGS.into_iter().chain([("transactional.id", name)]).collect();
-        let producer: ThreadedProducer<SenderContext> = cluster.client("redrive", &settings, context)?;
+        let producer: ThreadedProducer<TransactionContext> = cluster.client("redrive", &settings, context)?;
         let sender = Self { producer };
-        let opened = sender.step(|producer| producer.init_transactions(TRY));
+        let opened = sender.step(|producer| producer.init_transactions(ATTEMPT_TIMEOUT));
         opened.map_err(|source| BrokerError::Transactions { source })?;
         Ok(sender)
     }
 
-    /// Sends records and commits offsets, or neither.
+    /// Sends records and commits offsets in one transaction: both or neither.
+    ///
+    /// # Errors
+    /// When the transaction was aborted, or a later run has fenced this one.
     pub(super) fn send<'a>(
         &self,
-        records: impl Iterator<Item = Restored<'a>>,
+        records: impl Iterator<Item = RestoredRequest<'a>>,
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), RedriveError> {
         let failed = |error: KafkaError| {
-            // Whatever cannot be ended here is ended by the next run.
-            let _ = self.producer.abort_transaction(TRY);
+            // A transaction that cannot be aborted here is aborted by the next run.
+            let _ = self.producer.abort_transaction(ATTEMPT_TIMEOUT);
             let refused = self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take();
-            match is_replaced(&error) {
+            match is_fenced(&error) {
                 true => RedriveError::Replaced,
                 false => RedriveError::Sending(refused.unwrap_or(error)),
             }
         };
+        // Offsets are added after the flush: by then every record is known to be with the broker or to have failed.
         self.producer.begin_transaction().map_err(failed)?;
         for record in records {
             self.produce(&record).map_err(failed)?;
         }
-        self.step(|producer| producer.flush(TRY)).map_err(failed)?;
-        self.step(|producer| producer.send_offsets_to_transaction(offsets, group, TRY)).map_err(failed)?;
-        self.step(|producer| producer.commit_transaction(TRY)).map_err(failed)
+        self.step(|producer| producer.flush(ATTEMPT_TIMEOUT)).map_err(failed)?;
+        self.step(|producer| producer.send_offsets_to_transaction(offsets, group, ATTEMPT_TIMEOUT)).map_err(failed)?;
+        self.step(|producer| producer.commit_transaction(ATTEMPT_TIMEOUT)).map_err(failed)
     }
 
-    fn produce(&self, record: &Restored<'_>) -> Result<(), KafkaError> {
+    fn produce(&self, record: &RestoredRequest<'_>) -> Result<(), KafkaError> {
         let headers = OwnedHeaders::new_with_capacity(record.headers.len());
         let headers = record
             .headers
@@ -88,23 +94,23 @@ impl Sender {
         self.producer.send(record).map_err(|(error, _)| error)
     }
 
-    /// Takes a step, and again while only time is lacking: librdkafka goes on with the same step.
+    /// Takes a step, and repeats it after a timeout: librdkafka then goes on with the same step.
     fn step(
         &self,
-        step: impl Fn(&ThreadedProducer<SenderContext>) -> Result<(), KafkaError>,
+        step: impl Fn(&ThreadedProducer<TransactionContext>) -> Result<(), KafkaError>,
     ) -> Result<(), KafkaError> {
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
-            tries += 1;
+            attempts += 1;
             match step(&self.producer) {
-                Err(error) if tries < TRIES && is_for_want_of_time(&error) => {}
+                Err(error) if attempts < ATTEMPTS && is_timeout(&error) => {}
                 result => return result,
             }
         }
     }
 }
 
-fn is_for_want_of_time(error: &KafkaError) -> bool {
+fn is_timeout(error: &KafkaError) -> bool {
     match error {
         KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
         KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
@@ -112,14 +118,14 @@ fn is_for_want_of_time(error: &KafkaError) -> bool {
     }
 }
 
-fn is_replaced(error: &KafkaError) -> bool {
+fn is_fenced(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
     )
 }
 
-impl ClientContext for SenderContext {
+impl ClientContext for TransactionContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.broker.log(level, facility, message);
     }
@@ -133,7 +139,7 @@ impl ClientContext for SenderContext {
     }
 }
 
-impl ProducerContext for SenderContext {
+impl ProducerContext for TransactionContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {

@@ -1,4 +1,4 @@
-//! From a reply record, or a fault of our own, to the HTTP answer.
+//! HTTP answers, made from reply records and from faults.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const ENDPOINT: HeaderName = HeaderName::from_static("x-endpoint");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Headers of the reply record, and what they are called in the answer.
+/// Headers of the reply record that the answer shows, each with its name there; the answer has none of the others.
 const SHOWN: [(&str, HeaderName); 10] = [
     (header::CONTENT_TYPE, CONTENT_TYPE),
     (header::ENDPOINT, ENDPOINT),
@@ -28,12 +28,13 @@ const SHOWN: [(&str, HeaderName); 10] = [
     (header::RETRY_AFTER, RETRY_AFTER),
 ];
 
-/// What a caller who is turned away for now is told when nothing better is known.
-const COME_BACK_AFTER: Duration = Duration::from_secs(1);
+/// Time after which a caller who was turned away may come back, where neither the reply nor the fault says one.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The answer a reply record stands for: its status, and its value byte for byte.
+/// Converts a reply record to the answer with its status, and its value byte for byte.
 pub(super) fn of_reply(correlation: Uuid, endpoint: &str, reply: ReplyRecord) -> Response {
     let Some(status) = status(&reply.headers) else {
+        // The reply is from a responder that breaks the contract; the caller gets a fault that says so to its operator.
         let message = "the reply's header 'status' is missing or is no HTTP status; whoever answers requests of this \
                        topic must send it";
         return of_fault(correlation, Some(endpoint), &Fault::permanent(Code::ModelError, Stage::Publish, message));
@@ -41,6 +42,7 @@ pub(super) fn of_reply(correlation: Uuid, endpoint: &str, reply: ReplyRecord) ->
     let mut answer = Response::new(Body::from(reply.body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
+    // Defaults come first, so that the headers of the reply replace them.
     headers.insert(CONTENT_TYPE, JSON);
     insert_text(headers, ENDPOINT, endpoint);
     for (name, shown) in SHOWN {
@@ -53,7 +55,7 @@ pub(super) fn of_reply(correlation: Uuid, endpoint: &str, reply: ReplyRecord) ->
     answer
 }
 
-/// The answer to a call that got no reply.
+/// Converts a fault to the answer for a call that got no reply.
 pub(super) fn of_fault(correlation: Uuid, endpoint: Option<&str>, fault: &Fault) -> Response {
     let correlation = correlation.to_string();
     let status = StatusCode::from_u16(fault.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -69,7 +71,7 @@ pub(super) fn of_fault(correlation: Uuid, endpoint: Option<&str>, fault: &Fault)
     answer
 }
 
-/// An HTTP status that can stand before a body.
+/// Reads the HTTP status of a reply, if it is one that can stand before a body.
 fn status(headers: &Headers) -> Option<StatusCode> {
     let status: u16 = headers.text(header::STATUS)?.parse().ok()?;
     (200..600).contains(&status).then(|| StatusCode::from_u16(status).ok())?
@@ -81,10 +83,10 @@ fn insert_text(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// 429 and 503 always say when to come back.
+/// Adds `retry-after` where a time is known, and to every 429 and 503.
 fn insert_retry_after(headers: &mut HeaderMap, status: StatusCode, known: Option<Duration>) {
     let turned_away = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    let after = known.or_else(|| (turned_away && !headers.contains_key(RETRY_AFTER)).then_some(COME_BACK_AFTER));
+    let after = known.or_else(|| (turned_away && !headers.contains_key(RETRY_AFTER)).then_some(DEFAULT_RETRY_AFTER));
     if let Some(after) = after {
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_keeps_its_status_its_type_and_every_byte() {
+    async fn answer_keeps_status_type_and_bytes_of_reply() {
         let id = Uuid::now_v7();
         let record = reply(
             &[
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_without_a_status_is_a_fault() {
+    async fn answer_is_fault_when_reply_has_no_status() {
         for headers in [&[][..], &[("status", &b"ok"[..])], &[("status", b"99")], &[("status", b"600")]] {
             let answer = of_reply(Uuid::now_v7(), "e", reply(headers, b"{}"));
             assert_eq!(answer.status(), 502);
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_turned_away_is_told_when_to_come_back() {
+    fn answer_has_retry_after_when_caller_is_turned_away() {
         let id = Uuid::now_v7();
         let after =
             |answer: &Response| answer.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());

@@ -1,4 +1,4 @@
-//! The body of a call, whole and bounded.
+//! Reading of a call's body, whole and bounded.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -7,29 +7,34 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 
-/// How much of a body that is too large is read and thrown away. A caller who is still sending when the connection
-/// closes sees a reset instead of the answer.
+/// Bytes of a too large body that are read and thrown away. A caller who is still sending when the connection closes
+/// sees a reset instead of the answer, so this covers bodies up to that much over the limit.
 const DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long that may take.
+/// Longest time of reading a too large body; after it the caller may see a reset.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
-/// Why there is no body.
+/// Tells why a body was not read.
 #[derive(Debug)]
 pub(super) enum BodyProblem {
-    /// It is larger than what is accepted.
+    /// The body is larger than the limit.
     TooLarge,
     /// The caller broke off, or did not speak HTTP.
     Broken(axum::Error),
 }
 
-/// Reads a body of at most `limit` bytes; one that came in one piece is not copied.
+/// Reads a body of at most `limit` bytes. A body that came in one piece is not copied.
+///
+/// # Errors
+/// When the body is larger, or the connection breaks.
 pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyProblem> {
+    // A body that announces too large a size is refused before any of it is buffered.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit {
         discard(body).await;
         return Err(BodyProblem::TooLarge);
     }
+    // The first piece is kept as it came; the copying buffer is used from the second piece on.
     let mut only = None;
     let mut joined = BytesMut::new();
     while let Some(piece) = next_piece(&mut body).await {
@@ -62,11 +67,11 @@ async fn discard(mut body: Body) {
             }
         }
     };
-    // However it ends, the answer follows.
+    // The answer follows whether the body ended or the time was up.
     let _ = tokio::time::timeout(DISCARD_TIME, all).await;
 }
 
-/// The next data of the body; trailers are passed over.
+/// Returns the next data of the body; trailers are passed over.
 async fn next_piece(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
     loop {
         match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await? {
@@ -84,7 +89,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_is_read_up_to_its_limit() {
+    async fn body_is_read_up_to_limit() {
         assert_eq!(&read(Body::from("12345"), 5).await.unwrap()[..], b"12345");
         assert_eq!(&read(Body::empty(), 5).await.unwrap()[..], b"");
         assert!(matches!(read(Body::from("123456"), 5).await, Err(BodyProblem::TooLarge)));

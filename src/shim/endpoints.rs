@@ -1,4 +1,4 @@
-//! What may be called: the endpoints by name, as far as the door needs to know them.
+//! The endpoints that may be called over HTTP, by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::config;
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
-/// One name that may be called.
+/// Describes an endpoint as far as the shim needs to know it.
 #[derive(Debug, Clone)]
 pub struct ShimEndpoint {
-    /// The name.
+    /// The endpoint's name.
     pub name: String,
-    /// How long a caller waits, from the first byte of the call to its answer.
+    /// The longest time that a caller waits, from the first byte of the call to its answer.
     pub timeout: Duration,
-    /// For `GET /api/2.0/endpoints/` only.
+    /// The routes, for `GET /api/2.0/endpoints/` only.
     pub routes: Vec<ShimRoute>,
 }
 
-/// One way an endpoint is served, as it is listed.
+/// Describes a route of an endpoint, as it is listed.
 #[derive(Debug, Clone)]
 pub struct ShimRoute {
-    /// What people and metrics call it.
+    /// The route's alias, as people and metrics call it.
     pub alias: String,
-    /// What answers.
+    /// The URI of the model that answers.
     pub model_uri: String,
 }
 
@@ -47,65 +47,68 @@ impl From<&config::Endpoint> for ShimEndpoint {
     }
 }
 
-/// One endpoint with its metrics bound.
+/// Holds an endpoint with its metrics bound, so that a call looks up no label.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(super) struct BoundEndpoint {
     pub(super) name: String,
     pub(super) timeout: Duration,
-    /// Calls that ended with 200.
+    /// Counter of the calls that ended with 200.
     pub(super) answered: IntCounter,
-    /// All calls.
+    /// Durations of all calls.
     pub(super) duration: Histogram,
 }
 
-/// The endpoints that there are now. Cheap to clone.
+/// Finds endpoints by name, and is replaced as a whole when the config changes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Directory(Arc<Shared>);
+pub(super) struct EndpointDirectory(Arc<DirectoryState>);
 
 #[derive(Debug)]
-struct Shared {
-    current: ArcSwap<Endpoints>,
+struct DirectoryState {
+    current: ArcSwap<EndpointTable>,
     metrics: Metrics,
 }
 
-/// All endpoints.
+/// Holds all endpoints of one config.
 #[derive(Debug)]
-struct Endpoints {
-    by_name: BTreeMap<String, Arc<Endpoint>>,
+struct EndpointTable {
+    by_name: BTreeMap<String, Arc<BoundEndpoint>>,
     listing: Bytes,
 }
 
-impl Directory {
+impl EndpointDirectory {
     pub(super) fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
-        let current = ArcSwap::from_pointee(Endpoints::new(endpoints, metrics));
-        Self(Arc::new(Shared { current, metrics: metrics.clone() }))
+        let current = ArcSwap::from_pointee(EndpointTable::new(endpoints, metrics));
+        Self(Arc::new(DirectoryState { current, metrics: metrics.clone() }))
     }
 
-    /// From now on there are these. Calls under way go on as they began.
+    /// Replaces all endpoints. Calls under way go on as they began.
     pub(super) fn set(&self, endpoints: Vec<ShimEndpoint>) {
-        self.0.current.store(Arc::new(Endpoints::new(endpoints, &self.0.metrics)));
+        self.0.current.store(Arc::new(EndpointTable::new(endpoints, &self.0.metrics)));
     }
 
-    /// Where its calls are counted.
+    /// Returns the metrics that calls are counted in.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
-    /// The body of `GET /api/2.0/endpoints/`.
+    /// Returns the body of `GET /api/2.0/endpoints/`.
     pub(super) fn listing(&self) -> Bytes {
         self.0.current.load().listing.clone()
     }
 
-    /// The endpoint a caller named, or the only one.
-    pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
+    /// Finds the endpoint that a caller named, or the only one.
+    ///
+    /// # Errors
+    /// When there is no such endpoint, or several and none was named.
+    pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<BoundEndpoint>, Fault> {
         self.0.current.load().find(named)
     }
 }
 
-impl Endpoints {
+impl EndpointTable {
     fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
         let listing = Bytes::from(listing(&endpoints).to_string());
-        let bound = |endpoint: ShimEndpoint| Endpoint {
+        let bound = |endpoint: ShimEndpoint| BoundEndpoint {
             answered: metrics.shim_requests.with_label_values(&[endpoint.name.as_str(), "200"]),
             duration: metrics.shim_duration.with_label_values(&[endpoint.name.as_str()]),
             name: endpoint.name,
@@ -116,13 +119,14 @@ impl Endpoints {
         Self { by_name, listing }
     }
 
-    fn find(&self, named: Option<&str>) -> Result<Arc<Endpoint>, Fault> {
+    fn find(&self, named: Option<&str>) -> Result<Arc<BoundEndpoint>, Fault> {
         let found = match named {
             Some(name) => self.by_name.get(name),
             None if self.by_name.len() == 1 => self.by_name.values().next(),
             None => None,
         };
         found.cloned().ok_or_else(|| {
+            // The message lists the names, so that a caller who mistyped one finds it.
             let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
             let known = known.join(", ");
             let message = match named {
@@ -137,7 +141,7 @@ impl Endpoints {
     }
 }
 
-/// In the shape of MLflow's deployments server, with the routes besides.
+/// Lists the endpoints in the shape of MLflow's deployments server, with the routes besides.
 fn listing(endpoints: &[ShimEndpoint]) -> serde_json::Value {
     let route = |route: &ShimRoute| json!({"alias": route.alias, "model_uri": route.model_uri});
     let endpoint = |endpoint: &ShimEndpoint| {
@@ -155,8 +159,8 @@ fn listing(endpoints: &[ShimEndpoint]) -> serde_json::Value {
 mod tests {
     use super::*;
 
-    fn endpoints(names: &[&str]) -> Directory {
-        Directory::new(named(names), &Metrics::new().unwrap())
+    fn endpoints(names: &[&str]) -> EndpointDirectory {
+        EndpointDirectory::new(named(names), &Metrics::new().unwrap())
     }
 
     fn named(names: &[&str]) -> Vec<ShimEndpoint> {
@@ -169,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_endpoint_needs_no_name() {
+    fn find_needs_no_name_when_there_is_one_endpoint() {
         assert_eq!(endpoints(&["a"]).find(None).unwrap().name, "a");
         let fault = endpoints(&["b", "a"]).find(None).unwrap_err();
         assert_eq!(fault.code.status(), 404);
@@ -177,20 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_known_ones() {
+    fn find_lists_known_names_when_name_is_unknown() {
         let fault = endpoints(&["b", "a"]).find(Some("c")).unwrap_err();
         assert_eq!(fault.message, "there is no endpoint 'c'; there are: a, b");
     }
 
     #[test]
-    fn the_listing_has_every_endpoint_with_its_routes() {
+    fn listing_has_every_endpoint_with_its_routes() {
         let listing: serde_json::Value = serde_json::from_slice(&endpoints(&["a"]).listing()).unwrap();
         assert_eq!(listing["endpoints"][0]["endpoint_url"], "/gateway/a/invocations");
         assert_eq!(listing["endpoints"][0]["routes"][0], json!({"alias": "fast", "model_uri": "models:/m/1"}));
     }
 
     #[test]
-    fn others_take_their_place() {
+    fn set_replaces_endpoints() {
         let endpoints = endpoints(&["a"]);
         let before = endpoints.find(Some("a")).unwrap();
         endpoints.clone().set(named(&["b"]));

@@ -1,14 +1,14 @@
-//! Why the shim cannot start, said so that the reader knows what to do.
+//! The errors of starting the shim, said so that the reader knows what to do.
 
 use std::io;
 use std::net::IpAddr;
 
 use crate::broker::BrokerError;
 
-/// Why the shim cannot start.
+/// Tells why the shim cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
-    /// Another program listens there.
+    /// Another program listens on the port.
     #[error("server.port {port} on {host} is in use by another program; choose another, or 0 for a free one")]
     PortInUse {
         /// `server.host`.
@@ -23,13 +23,13 @@ pub enum ShimError {
         host: IpAddr,
         /// `server.port`.
         port: u16,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system does not say where we listen.
+    /// The system does not say which address the shim listens on.
     #[error("cannot tell the address that is listened on: {0}")]
     Address(io::Error),
-    /// The replies topic is not there.
+    /// The replies topic does not exist.
     #[error("kafka.replies_topic '{topic}' does not exist; create it, or set kafka.create_topics to true")]
     MissingTopic {
         /// `kafka.replies_topic`.
@@ -45,10 +45,10 @@ pub enum ShimError {
         partition: i32,
         /// `kafka.replies_topic`.
         topic: String,
-        /// How many it has.
+        /// The number of partitions of the topic.
         count: i32,
     },
-    /// The broker's side.
+    /// The broker refuses or cannot be reached.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The thread that reads replies cannot be started.

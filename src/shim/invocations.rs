@@ -1,4 +1,4 @@
-//! `POST /invocations`: one call, from its first byte to its answer.
+//! The invocation API: `POST /invocations` and its aliases, from a call's first byte to its answer.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,57 +15,58 @@ use uuid::Uuid;
 
 use super::answer;
 use super::body::{self, BodyProblem};
-use super::endpoints::{Directory, Endpoint};
-use super::pending::Pending;
-use super::requests::{Outgoing, Requests};
-use super::tally::Tally;
-use crate::callers::Answer;
+use super::call_metrics::CallMetrics;
+use super::endpoints::{BoundEndpoint, EndpointDirectory};
+use super::pending::PendingCalls;
+use super::request_producer::{OutgoingRequest, RequestProducer};
+use crate::callers::ReplyResult;
 use crate::message::{Code, Fault, Stage};
 
-/// Which endpoint, where the path does not say.
+/// Header that names the endpoint where the path does not.
 const ENDPOINT: &str = "x-endpoint";
 
-/// A caller may wait for less than the endpoint's timeout, in milliseconds.
+/// Header with which a caller waits for less than the endpoint's timeout, in milliseconds.
 const TIMEOUT: &str = "x-timeout-ms";
 
-/// Of the time a caller waits, this much is kept for the way back: a router that gives up at the request's deadline
-/// knows better than we do what took so long, and its fault should arrive in time.
+/// Part of a caller's waiting time that is kept for the way back of the reply. The request's deadline is that much
+/// earlier: a router that gives up at the deadline knows better than the shim what took so long, and its fault should
+/// arrive in time.
 const WAY_BACK: Duration = Duration::from_millis(250);
 
-/// What a call needs.
-pub(super) struct Door {
-    pub(super) endpoints: Directory,
-    pub(super) pending: Arc<Pending>,
-    pub(super) requests: Requests,
+/// Serves calls: produces each as a request record and waits for its reply.
+pub(super) struct InvocationApi {
+    pub(super) endpoints: EndpointDirectory,
+    pub(super) pending: Arc<PendingCalls>,
+    pub(super) producer: RequestProducer,
     pub(super) max_body: usize,
 }
 
-/// The ways to call an endpoint.
-pub(super) fn routes(door: Door) -> Router {
+/// Builds the routes on which an endpoint can be called.
+pub(super) fn routes(api: InvocationApi) -> Router {
     Router::new()
         .route("/invocations", post(by_header))
         .route("/endpoints/{name}/invocations", post(by_path))
         .route("/gateway/{name}/invocations", post(by_path))
-        .with_state(Arc::new(door))
+        .with_state(Arc::new(api))
 }
 
-async fn by_header(State(door): State<Arc<Door>>, request: Request) -> Response {
+async fn by_header(State(api): State<Arc<InvocationApi>>, request: Request) -> Response {
     let named = request.headers().get(ENDPOINT).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
-    door.call(named.as_deref(), request).await
+    api.call(named.as_deref(), request).await
 }
 
-async fn by_path(State(door): State<Arc<Door>>, Path(name): Path<String>, request: Request) -> Response {
-    door.call(Some(&name), request).await
+async fn by_path(State(api): State<Arc<InvocationApi>>, Path(name): Path<String>, request: Request) -> Response {
+    api.call(Some(&name), request).await
 }
 
-impl Door {
+impl InvocationApi {
     async fn call(&self, named: Option<&str>, request: Request) -> Response {
         let correlation = Uuid::now_v7();
         let endpoint = match self.endpoints.find(named) {
             Ok(endpoint) => endpoint,
             Err(fault) => return answer::of_fault(correlation, None, &fault),
         };
-        let tally = Tally::start(endpoint.clone(), self.endpoints.metrics().clone());
+        let call_metrics = CallMetrics::start(endpoint.clone(), self.endpoints.metrics().clone());
         let answer = match self.exchange(correlation, &endpoint, request).await {
             Ok(reply) => answer::of_reply(correlation, &endpoint.name, reply),
             Err(fault) => {
@@ -73,25 +74,26 @@ impl Door {
                 answer::of_fault(correlation, Some(&endpoint.name), &fault)
             }
         };
-        tally.finish(answer.status());
+        call_metrics.finish(answer.status());
         answer
     }
 
-    /// Produces the request and waits for its reply. Whenever this ends, or is dropped because the caller hung up,
-    /// nothing waits under the correlation id any more.
-    async fn exchange(&self, correlation: Uuid, endpoint: &Endpoint, request: Request) -> Answer {
+    /// Produces the request and waits for its reply. Once this future has ended, or was dropped because the caller hung
+    /// up, nothing waits under the correlation id any more.
+    async fn exchange(&self, correlation: Uuid, endpoint: &BoundEndpoint, request: Request) -> ReplyResult {
         let (head, body) = request.into_parts();
         let wait = wait(&head.headers, endpoint.timeout)?;
         let deadline = Instant::now() + wait;
         let record_deadline = SystemTime::now() + wait.saturating_sub(WAY_BACK.min(wait / 20));
 
-        let admission = self.pending.admit()?;
+        // The slot comes before the body: a call that may not wait is refused before its body is read.
+        let slot = self.pending.admit()?;
         let body = match timeout_at(deadline, body::read(body, self.max_body)).await {
             Ok(body) => body.map_err(|problem| self.unreadable(problem))?,
             Err(_) => return Err(late(format!("the body of the call had not arrived in full after {wait:?}"))),
         };
         let target = request_line(&head.method, &head.uri);
-        let outgoing = Outgoing {
+        let request = OutgoingRequest {
             correlation,
             endpoint: &endpoint.name,
             deadline: record_deadline,
@@ -99,9 +101,10 @@ impl Door {
             http_headers: &head.headers,
             body: &body,
         };
-        let mut waiter = admission.wait(correlation, outgoing.size())?;
-        self.requests.send(&outgoing)?;
-        // Copied into the producer's queue by now.
+        // The caller waits before the request is produced: the reply may be faster than the return of `send`.
+        let mut waiter = slot.wait(correlation, request.size())?;
+        self.producer.send(&request)?;
+        // The producer's queue has a copy of the body, so this one need not stay in memory during the wait.
         drop::<Bytes>(body);
 
         match timeout_at(deadline, waiter.answer()).await {
@@ -124,7 +127,7 @@ impl Door {
     }
 }
 
-/// How long this caller waits: the endpoint's timeout, or less.
+/// Computes the waiting time of a caller: the endpoint's timeout, or less.
 fn wait(headers: &HeaderMap, endpoint_timeout: Duration) -> Result<Duration, Fault> {
     let Some(value) = headers.get(TIMEOUT) else { return Ok(endpoint_timeout) };
     let milliseconds = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
@@ -141,7 +144,7 @@ fn late(message: String) -> Fault {
     Fault::passing(Code::DeadlineExceeded, Stage::Publish, message)
 }
 
-/// `POST /invocations?a=b`
+/// Formats the request line, such as `POST /invocations?a=b`.
 fn request_line(method: &Method, uri: &Uri) -> String {
     format!("{method} {}", uri.path_and_query().map_or("/", |target| target.as_str()))
 }
@@ -153,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_may_wait_for_less_but_not_for_more() {
+    fn wait_is_endpoint_timeout_or_less() {
         let wait = |text: &'static str| {
             let headers = HeaderMap::from_iter([("x-timeout-ms".parse().unwrap(), HeaderValue::from_static(text))]);
             super::wait(&headers, Duration::from_secs(1))
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_is_the_request_line() {
+    fn request_line_has_method_path_and_query() {
         let uri = Uri::from_static("http://host/gateway/a%20b/invocations?a=b");
         assert_eq!(request_line(&Method::POST, &uri), "POST /gateway/a%20b/invocations?a=b");
     }

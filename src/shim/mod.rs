@@ -1,8 +1,12 @@
-//! The HTTP door: a caller who wants the answer now.
+//! The HTTP side of Signalbox: calls that want their answer at once, and the pages for operators.
 //!
-//! It knows no routes and calls no model. A call becomes a request record like any other producer's. Its reply is read
-//! from one partition of the replies topic, unless this very process has made it and answers the caller itself. Every instance reads a partition of its own choice without a consumer
-//! group, so no rebalance can lose a reply, and two instances on one partition only ignore each other's.
+//! A call chooses no route and no model here: it becomes a request record like any other producer's. Its reply is read
+//! from one partition of the replies topic, unless this very process has made the reply and hands it to the caller
+//! directly. Every instance reads a partition of its own choice without a consumer group, so no rebalance can lose a
+//! reply, and two instances on one partition only ignore each other's.
+//!
+//! Operators see the process under `/ready` and `/metrics`, load and unload models under `/models`, and restart and
+//! abort canaries under `/canaries`; a process without the shim serves those pages as well.
 
 mod answer;
 mod body;
@@ -11,11 +15,12 @@ mod error;
 mod invocations;
 mod operations;
 mod pending;
-mod replies;
-mod requests;
+mod reply_consumer;
+mod reply_partition;
+mod request_producer;
 mod server;
 mod status;
-mod tally;
+mod call_metrics;
 #[cfg(test)]
 mod tests;
 
@@ -33,65 +38,69 @@ use axum::Router;
 use tracing::info;
 use uuid::Uuid;
 
-use self::endpoints::Directory;
-use self::invocations::Door;
-use self::pending::{Limits, Pending};
-use self::replies::{Replies, ReplyPartition};
-use self::requests::Requests;
+use self::endpoints::EndpointDirectory;
+use self::invocations::InvocationApi;
+use self::pending::{PendingCalls, PendingLimits};
+use self::reply_consumer::ReplyConsumer;
+use self::reply_partition::ReplyPartition;
+use self::request_producer::RequestProducer;
 use crate::broker::Cluster;
 use crate::callers::Callers;
 use crate::config;
 use crate::telemetry::{Metrics, Part, Readiness};
 
-/// Bytes of unanswered requests on the embedded broker. It drops old records in silence at 5 MiB of a partition, so
-/// even if all of these share one partition, nothing that is waited for is lost.
+/// Limit of the bytes of unanswered requests on the embedded broker. That broker drops old records in silence at 5 MiB
+/// of a partition, so no request that a caller waits for is lost even if all of them share one partition.
 const EMBEDDED_BACKLOG: usize = 4 * 1024 * 1024;
 
-/// What the shim is made of.
+/// Holds everything that the shim is built from.
 pub struct ShimParts {
-    /// Where to listen, and how much to take.
+    /// The address to listen on, and the limits of calls.
     pub server: config::Server,
     /// The names of the topics.
     pub kafka: config::Kafka,
-    /// What may be called.
+    /// The endpoints that may be called.
     pub endpoints: Vec<ShimEndpoint>,
-    /// The brokers; the topics exist.
+    /// The brokers; the topics exist already.
     pub cluster: Arc<Cluster>,
-    /// Where the shim says when it can take calls, and what `GET /ready` reports.
+    /// The readiness that `GET /ready` reports; the shim adds its own part.
     pub readiness: Readiness,
-    /// What `GET /metrics` reports.
+    /// The metrics that `GET /metrics` reports.
     pub metrics: Metrics,
-    /// What else this process shows of itself.
+    /// The operators' pages of this process beside the shim's own.
     pub operations: Router,
-    /// Those who wait, so that whoever has their answers can find them.
+    /// The waiting callers, shared with the replies so that an answer made in this process finds its caller.
     pub callers: Callers,
 }
 
-/// The running shim.
+/// Serves HTTP calls until it is shut down.
 pub struct Shim {
     server: HttpServer,
-    replies: Replies,
-    pending: Arc<Pending>,
+    consumer: ReplyConsumer,
+    pending: Arc<PendingCalls>,
     part: Part,
-    endpoints: Directory,
+    endpoints: EndpointDirectory,
 }
 
 impl Shim {
-    /// Listens, and starts to read replies. Calls are refused with 503 until the reply partition is positioned, which
-    /// is when the part `shim` of `readiness` is ready.
+    /// Listens, and starts to read replies. Calls are refused with 503 until the reply consumer stands at the end of
+    /// its partition; then the part `shim` of `readiness` is ready.
     ///
     /// # Errors
     /// When the port is taken, no broker answers, or the replies topic has no such partition.
     pub async fn start(parts: ShimParts) -> Result<Self, ShimError> {
         let ShimParts { server, kafka, endpoints, cluster, readiness, metrics, operations, callers } = parts;
         let part = readiness.part("shim");
+        // The port is taken first: a busy port is found before anything is asked of the broker.
         let listener = server::bind(&server).await?;
-        let limits = Limits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
-        let pending = Arc::new(Pending::new(limits, callers.clone(), metrics.shim_pending.clone()));
+        let limits =
+            PendingLimits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
+        let pending = Arc::new(PendingCalls::new(limits, callers.clone(), metrics.shim_pending.clone()));
+        // The longest timeout bounds how long the producer tries to deliver a request.
         let longest_timeout = endpoints.iter().map(|endpoint| endpoint.timeout).max().unwrap_or_default();
         let max_body = usize::try_from(server.max_body.as_u64()).unwrap_or(usize::MAX);
 
-        // Clients are made, and ask the broker things, on a thread that may block.
+        // Kafka clients block while they are made and while they ask the broker, so this runs on a blocking thread.
         let broker_side = {
             let (part, metrics, flow) = (part.clone(), metrics.clone(), part.flow("requests to be published"));
             move || {
@@ -99,47 +108,55 @@ impl Shim {
                 let partition =
                     ReplyPartition::choose(&kafka.replies_topic, count, server.reply_partition, Uuid::new_v4())?;
                 let callers_of_requests = callers.clone();
-                let requests =
-                    Requests::new(&cluster, &kafka, &partition, callers_of_requests, longest_timeout, max_body, flow)?;
-                let replies = Replies::start(&cluster, &kafka, partition, callers, part, &metrics)?;
-                Ok::<_, ShimError>((requests, replies))
+                let producer = RequestProducer::new(
+                    &cluster,
+                    &kafka,
+                    &partition,
+                    callers_of_requests,
+                    longest_timeout,
+                    max_body,
+                    flow,
+                )?;
+                let consumer = ReplyConsumer::start(&cluster, &kafka, partition, callers, part, &metrics)?;
+                Ok::<_, ShimError>((producer, consumer))
             }
         };
-        let (requests, replies) =
+        let (producer, consumer) =
             tokio::task::spawn_blocking(broker_side).await.map_err(|_| ShimError::Interrupted)??;
 
-        let endpoints = Directory::new(endpoints, &metrics);
+        // The server starts last, when there are a producer and a reply consumer to serve calls with.
+        let endpoints = EndpointDirectory::new(endpoints, &metrics);
         let routes = status::listing(endpoints.clone())
             .merge(status_routes(readiness, metrics))
             .merge(operations)
-            .merge(invocations::routes(Door {
+            .merge(invocations::routes(InvocationApi {
                 endpoints: endpoints.clone(),
                 pending: pending.clone(),
-                requests,
+                producer,
                 max_body,
             }));
         let server = HttpServer::start(listener, routes)?;
-        info!(address = %server.address(), reply_partition = replies.partition(), "the HTTP shim listens");
-        Ok(Self { server, replies, pending, part, endpoints })
+        info!(address = %server.address(), reply_partition = consumer.partition(), "the HTTP shim listens");
+        Ok(Self { server, consumer, pending, part, endpoints })
     }
 
-    /// Where it listens.
+    /// Returns the address that the shim listens on.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 
-    /// From now on these may be called, and no others. Calls under way go on as they began.
+    /// Replaces the endpoints that may be called. Calls under way go on as they began.
     pub fn set_endpoints(&self, endpoints: Vec<ShimEndpoint>) {
         self.endpoints.set(endpoints);
     }
 
-    /// Stops accepting, lets the callers who wait finish within `grace`, then answers those who are left with 503.
+    /// Stops accepting calls, lets waiting callers finish within `grace`, then answers the remaining ones with 503.
     pub async fn shutdown(self, grace: Duration) {
         self.part.waits_for("nothing any more: it is shutting down");
         let pending = self.pending;
         self.server.shutdown(grace, || pending.close()).await;
         pending.close();
-        self.replies.stop().await;
+        self.consumer.stop().await;
         info!("the HTTP shim has stopped");
     }
 }

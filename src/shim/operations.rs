@@ -1,4 +1,4 @@
-//! What operators see of the models, and may ask of them.
+//! The operators' pages for models and canaries: `/models` and `/canaries`.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -9,23 +9,26 @@ use uuid::Uuid;
 
 use super::answer;
 use super::status::JSON;
-use crate::canary::{Canaries, CanaryReport, Wish};
+use crate::canary::{Canaries, CanaryReport, OperatorAction};
 use crate::message::{Code, Fault, Stage};
 use crate::models::Models;
 
-/// What `GET /canaries` answers.
+/// Serialises the answer to `GET /canaries`.
 #[derive(Serialize)]
 struct CanariesPage {
     canaries: Vec<CanaryReport>,
 }
 
-/// `GET /models`, `POST /models/{id}/load` and `POST /models/{id}/unload`. An id such as `sentiment/3` holds a slash of
-/// its own.
+/// Serves `GET /models`, `POST /models/{id}/load` and `POST /models/{id}/unload`. An id such as `sentiment/3` holds a
+/// slash of its own.
 pub fn model_routes(models: Models) -> Router {
-    Router::new().route("/models", get(report)).route("/models/{*id_and_verb}", post(change)).with_state(models)
+    Router::new()
+        .route("/models", get(report_models))
+        .route("/models/{*id_and_verb}", post(change_model))
+        .with_state(models)
 }
 
-/// `GET /canaries`, `POST /canaries/{endpoint}/{route}/restart` and `POST /canaries/{endpoint}/{route}/abort`.
+/// Serves `GET /canaries`, `POST /canaries/{endpoint}/{route}/restart` and `POST /canaries/{endpoint}/{route}/abort`.
 pub fn canary_routes(canaries: Canaries) -> Router {
     Router::new()
         .route("/canaries", get(report_canaries))
@@ -40,22 +43,23 @@ async fn report_canaries(State(canaries): State<Canaries>) -> Response {
     }
 }
 
-/// Answers at once; the canary moves when all instances have read of it.
+/// Answers at once; the canary moves in each instance when that has read the new state.
 async fn change_canary(
     State(canaries): State<Canaries>,
     Path((endpoint, route_and_verb)): Path<(String, String)>,
 ) -> Response {
-    let wish = match route_and_verb.rsplit_once('/') {
-        Some((route, "restart")) => Some((route, Wish::Restart)),
-        Some((route, "abort")) => Some((route, Wish::Abort)),
+    // A route's alias may hold slashes, so the verb is what follows the last one.
+    let action = match route_and_verb.rsplit_once('/') {
+        Some((route, "restart")) => Some((route, OperatorAction::Restart)),
+        Some((route, "abort")) => Some((route, OperatorAction::Abort)),
         _ => None,
     };
-    let Some((route, wish)) = wish else {
+    let Some((route, action)) = action else {
         let message = "POST /canaries/{endpoint}/{route}/restart or POST /canaries/{endpoint}/{route}/abort; GET \
                        /canaries lists them";
         return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
     };
-    if !canaries.ask(&endpoint, route, wish).await {
+    if !canaries.act(&endpoint, route, action).await {
         let message =
             format!("there is no canary `{route}` of endpoint `{endpoint}` of which it is known where it stands");
         return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
@@ -63,16 +67,16 @@ async fn change_canary(
     report_canaries(State(canaries)).await
 }
 
-async fn report(State(models): State<Models>) -> Response {
+async fn report_models(State(models): State<Models>) -> Response {
     match serde_json::to_vec_pretty(&models.report()) {
         Ok(body) => (JSON, body).into_response(),
         Err(error) => refuse(&Fault::permanent(Code::InternalError, Stage::Load, error.to_string())),
     }
 }
 
-/// Answers with what `GET /models` shows then: when a model has been loaded, and at once when it is to be unloaded, which
-/// waits for calls under way.
-async fn change(State(models): State<Models>, Path(id_and_verb): Path<String>) -> Response {
+/// Loads or unloads a model, and answers as `GET /models` does: after a load has ended, but at once for an unload,
+/// which waits for calls under way.
+async fn change_model(State(models): State<Models>, Path(id_and_verb): Path<String>) -> Response {
     let result = match id_and_verb.rsplit_once('/') {
         Some((id, "load")) => models.load(id).await,
         Some((id, "unload")) => models.unload(id),
@@ -82,7 +86,7 @@ async fn change(State(models): State<Models>, Path(id_and_verb): Path<String>) -
         }
     };
     match result {
-        Ok(()) => report(State(models)).await,
+        Ok(()) => report_models(State(models)).await,
         Err(fault) => refuse(&fault),
     }
 }

@@ -1,7 +1,8 @@
-//! How much may wait for replies.
+//! Load shedding for calls: a bound on the calls, and their bytes, that wait for replies.
 //!
-//! A call is *admitted* (it counts), then *waits* under its correlation id; dropping it at either point, for whatever
-//! reason, forgets it.
+//! A call first takes a slot, then waits under its correlation id. Dropping the slot or the waiting call, for whatever
+//! reason, frees its part of the bound. The answers themselves find their callers in [`crate::callers`]; this module
+//! only bounds how many of them there are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,82 +11,82 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use uuid::Uuid;
 
-use crate::callers::{Answer, Callers, Waiting};
+use crate::callers::{Callers, ReplyResult, WaitingCaller};
 use crate::message::{Code, Fault, Stage};
 
-/// How much may wait.
+/// Bounds the calls that wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Calls.
+pub(super) struct PendingLimits {
+    /// Greatest number of waiting calls; one more is refused with 429.
     pub(super) calls: usize,
-    /// Bytes of their requests, where the broker must not be filled up.
+    /// Greatest sum of the bytes of their requests, where the broker must not be filled up.
     pub(super) bytes: Option<usize>,
 }
 
-/// What waits.
+/// Counts waiting calls and their bytes against the limits.
 #[derive(Debug)]
-pub(super) struct Pending {
-    limits: Limits,
+pub(super) struct PendingCalls {
+    limits: PendingLimits,
     calls: AtomicUsize,
     bytes: AtomicUsize,
     callers: Callers,
     gauge: IntGauge,
 }
 
-/// A call that counts, and waits for nothing yet.
+/// Holds one call's place within the limit until it is dropped.
 #[derive(Debug)]
-pub(super) struct Admission {
-    pending: Arc<Pending>,
+pub(super) struct PendingSlot {
+    pending: Arc<PendingCalls>,
 }
 
-/// A call that waits for its reply.
+/// Waits for the reply to one call. Dropping it is hanging up.
 #[derive(Debug)]
-pub(super) struct Waiter {
-    waiting: Waiting,
-    admission: Admission,
+pub(super) struct WaitingCall {
+    waiting: WaitingCaller,
+    slot: PendingSlot,
     bytes: usize,
 }
 
-impl Pending {
-    /// Nothing waits yet. Who does is known to the callers, and whether anybody may.
-    pub(super) fn new(limits: Limits, callers: Callers, gauge: IntGauge) -> Self {
+impl PendingCalls {
+    /// Begins with no waiting call. The callers know who waits, and whether anybody may.
+    pub(super) fn new(limits: PendingLimits, callers: Callers, gauge: IntGauge) -> Self {
         Self { limits, calls: AtomicUsize::new(0), bytes: AtomicUsize::new(0), callers, gauge }
     }
 
-    /// Counts a call in.
+    /// Takes a slot for a call.
     ///
     /// # Errors
-    /// When as many as may wait do so already, or no reply could be read.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Admission, Fault> {
+    /// When as many calls as may wait do so already, or no reply could be read.
+    pub(super) fn admit(self: &Arc<Self>) -> Result<PendingSlot, Fault> {
         self.callers.ensure_open()?;
-        if !take(&self.calls, 1, self.limits.calls) {
+        if !try_add(&self.calls, 1, self.limits.calls) {
             return Err(exhausted(format!("{} calls wait for their answers already", self.limits.calls)));
         }
         self.gauge.inc();
-        Ok(Admission { pending: self.clone() })
+        Ok(PendingSlot { pending: self.clone() })
     }
 
-    /// From now on nothing may wait, and whoever does is told so.
+    /// Refuses all calls from now on, and answers the waiting ones with 503.
     pub(super) fn close(&self) {
         self.callers.close();
     }
 }
 
-impl Admission {
-    /// Waits under this correlation id for the reply to a request of so many bytes. To be called before the request is
-    /// produced: its reply may be faster than we are.
+impl PendingSlot {
+    /// Waits under this correlation id for the reply to a request of `bytes` bytes. To be called before the request is
+    /// produced: the reply may be faster than the producer's return.
     ///
     /// # Errors
     /// When the broker holds as many unanswered bytes as it may, or no reply could be read.
-    pub(super) fn wait(self, correlation: Uuid, bytes: usize) -> Result<Waiter, Fault> {
+    pub(super) fn wait(self, correlation: Uuid, bytes: usize) -> Result<WaitingCall, Fault> {
         let pending = &self.pending;
-        if !take(&pending.bytes, bytes, pending.limits.bytes.unwrap_or(usize::MAX)) {
+        if !try_add(&pending.bytes, bytes, pending.limits.bytes.unwrap_or(usize::MAX)) {
             let message = "the embedded broker holds as many unanswered requests as it can without losing any; a real \
                            broker has no such limit";
             return Err(exhausted(message));
         }
         match pending.callers.wait(correlation) {
-            Ok(waiting) => Ok(Waiter { waiting, admission: self, bytes }),
+            Ok(waiting) => Ok(WaitingCall { waiting, slot: self, bytes }),
             Err(fault) => {
                 pending.bytes.fetch_sub(bytes, Ordering::AcqRel);
                 Err(fault)
@@ -94,28 +95,28 @@ impl Admission {
     }
 }
 
-impl Waiter {
-    /// The reply, or why there will be none.
-    pub(super) async fn answer(&mut self) -> Answer {
+impl WaitingCall {
+    /// Returns the reply, or the fault that says why there will be none.
+    pub(super) async fn answer(&mut self) -> ReplyResult {
         self.waiting.answer().await
     }
 }
 
-impl Drop for Waiter {
+impl Drop for WaitingCall {
     fn drop(&mut self) {
-        self.admission.pending.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.slot.pending.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
-impl Drop for Admission {
+impl Drop for PendingSlot {
     fn drop(&mut self) {
         self.pending.calls.fetch_sub(1, Ordering::AcqRel);
         self.pending.gauge.dec();
     }
 }
 
-/// Adds to a counter unless that would exceed its limit.
-fn take(counter: &AtomicUsize, amount: usize, limit: usize) -> bool {
+/// Adds to a counter, unless that would exceed its limit.
+fn try_add(counter: &AtomicUsize, amount: usize, limit: usize) -> bool {
     let within = |held: usize| held.checked_add(amount).filter(|sum| *sum <= limit);
     counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, within).is_ok()
 }
@@ -125,13 +126,13 @@ fn exhausted(message: impl Into<String>) -> Fault {
 }
 
 #[cfg(test)]
-impl Pending {
-    /// Callers under whose correlation id a reply would be taken.
+impl PendingCalls {
+    /// Counts the callers under whose correlation id a reply would be taken.
     pub(super) fn waiting(&self) -> usize {
         self.callers.waiting()
     }
 
-    /// Calls, and bytes of their requests, that count against the limits.
+    /// Returns the calls, and the bytes of their requests, that count against the limits.
     pub(super) fn held(&self) -> (usize, usize) {
         (self.calls.load(Ordering::SeqCst), self.bytes.load(Ordering::SeqCst))
     }
@@ -141,14 +142,14 @@ impl Pending {
 mod tests {
     use super::*;
 
-    fn pending(calls: usize, bytes: Option<usize>) -> Arc<Pending> {
+    fn pending(calls: usize, bytes: Option<usize>) -> Arc<PendingCalls> {
         let (callers, gauge) = (Callers::default(), IntGauge::new("pending", "callers").unwrap());
         callers.open("replies", 0);
-        Arc::new(Pending::new(Limits { calls, bytes }, callers, gauge))
+        Arc::new(PendingCalls::new(PendingLimits { calls, bytes }, callers, gauge))
     }
 
     #[test]
-    fn no_more_calls_or_bytes_than_may_wait() {
+    fn calls_are_shed_when_count_or_bytes_reach_limit() {
         let pending = pending(2, Some(100));
         let first = pending.admit().unwrap().wait(Uuid::now_v7(), 60).unwrap();
         let too_large = pending.admit().unwrap().wait(Uuid::now_v7(), 41).unwrap_err();
@@ -163,20 +164,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_answers_everyone_and_lets_nobody_in() {
+    async fn close_answers_waiting_calls_and_refuses_new_ones() {
         let pending = pending(10, None);
-        let admission = pending.admit().unwrap();
+        let slot = pending.admit().unwrap();
         let mut waiter = pending.admit().unwrap().wait(Uuid::now_v7(), 1).unwrap();
         pending.close();
         assert_eq!(waiter.answer().await.unwrap_err().code.status(), 503);
-        assert_eq!(admission.wait(Uuid::now_v7(), 1).unwrap_err().code.status(), 503);
+        assert_eq!(slot.wait(Uuid::now_v7(), 1).unwrap_err().code.status(), 503);
         assert_eq!(pending.admit().unwrap_err().code.status(), 503);
         drop(waiter);
         assert_eq!((pending.waiting(), pending.held()), (0, (0, 0)));
     }
 
     #[tokio::test]
-    async fn a_hundred_thousand_who_give_up_leave_nothing_behind() {
+    async fn pending_calls_are_empty_after_hundred_thousand_hang_up() {
         let pending = pending(200_000, None);
         let waiters: Vec<_> =
             (0..100_000).map(|_| pending.admit().unwrap().wait(Uuid::now_v7(), 100).unwrap()).collect();

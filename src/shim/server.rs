@@ -1,4 +1,4 @@
-//! Listening, and stopping without cutting anyone off.
+//! The HTTP server: listens, and stops without cutting anyone off.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,20 +17,20 @@ use super::error::ShimError;
 use super::status::JSON;
 use crate::config;
 
-/// How long callers who were told that we stop may take to read it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Longest time that callers may take to read the answer that says the process stops; after it they are cut off.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// A running HTTP server; it is cut off when this is dropped.
+/// Owns a running HTTP server, whose connections are cut off when this is dropped.
 pub struct HttpServer {
     address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-/// Takes the port.
+/// Binds the port.
 ///
 /// # Errors
-/// When it is taken already, or may not be listened on.
+/// When the port is taken already, or may not be listened on.
 pub(super) async fn bind(config: &config::Server) -> Result<TcpListener, ShimError> {
     let (host, port) = (config.host, config.port);
     TcpListener::bind((host, port)).await.map_err(|source| match source.kind() {
@@ -40,7 +40,7 @@ pub(super) async fn bind(config: &config::Server) -> Result<TcpListener, ShimErr
 }
 
 impl HttpServer {
-    /// Listens where the config says, and serves these routes; for any other path the answer is MLflow's 404.
+    /// Listens on the address of the config, and serves these routes. The answer for any other path is MLflow's 404.
     ///
     /// # Errors
     /// When the port is taken already, or may not be listened on.
@@ -52,31 +52,31 @@ impl HttpServer {
         let address = listener.local_addr().map_err(ShimError::Address)?;
         let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
         let stop = CancellationToken::new();
-        // A small answer must not wait for the acknowledgement of another.
+        // Nagle's algorithm is off: a small answer must not wait for the acknowledgement of another.
         let listener = listener.tap_io(|connection| {
             let _ = connection.set_nodelay(true);
         });
         let serving = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         let task = tokio::spawn(async move {
-            // It never fails: errors of accepting are retried.
+            // Serving never fails: axum retries errors of accepting.
             let _ = serving.await;
         });
         Ok(Self { address, stop, task })
     }
 
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops accepting and waits up to `grace` for calls under way; then `give_up` is called, which should make them
-    /// end, and their answers have a moment more to be read.
+    /// Stops accepting and waits up to `grace` for calls under way. Then `give_up` is called, which should make them
+    /// end, and their answers have [`DRAIN_TIME`] to be read.
     pub async fn shutdown(mut self, grace: Duration, give_up: impl FnOnce()) {
         self.stop.cancel();
         if timeout(grace, &mut self.task).await.is_err() {
             give_up();
-            // Whoever does not read is cut off.
-            let _ = timeout(LAST_WORDS, &mut self.task).await;
+            // A caller that has not read its answer by then is cut off.
+            let _ = timeout(DRAIN_TIME, &mut self.task).await;
         }
     }
 }

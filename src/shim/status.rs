@@ -1,4 +1,4 @@
-//! What is asked about the process rather than of it: alive, ready, which version, which endpoints, how it does.
+//! The pages about the process: alive, ready, version, endpoints, metrics.
 
 use axum::Router;
 use axum::extract::State;
@@ -7,20 +7,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 
-use super::endpoints::Directory;
+use super::endpoints::EndpointDirectory;
 use crate::telemetry::{Metrics, Readiness};
 
-/// What is said of a body in JSON.
+/// Header of every answer with a JSON body.
 pub(super) const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 const PROMETHEUS: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
 
 #[derive(Clone)]
-struct Status {
+struct ProbeState {
     readiness: Readiness,
     metrics: Metrics,
 }
 
-/// `/ping`, `/health` and `/version` as MLflow's scoring server answers them, `/ready` and `/metrics`.
+/// Serves `/ping`, `/health` and `/version` as MLflow's scoring server answers them, `/ready` and `/metrics`.
 pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
     Router::new()
         .route("/ping", get(alive))
@@ -28,12 +28,12 @@ pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
         .route("/version", get(version))
         .route("/ready", get(ready))
         .route("/metrics", get(encode))
-        .with_state(Status { readiness, metrics })
+        .with_state(ProbeState { readiness, metrics })
 }
 
-/// `/api/2.0/endpoints/`, as MLflow's deployments server has it.
-pub(super) fn listing(endpoints: Directory) -> Router {
-    let listing = get(|State(endpoints): State<Directory>| async move { (JSON, endpoints.listing()) });
+/// Serves `/api/2.0/endpoints/`, as MLflow's deployments server has it.
+pub(super) fn listing(endpoints: EndpointDirectory) -> Router {
+    let listing = get(|State(endpoints): State<EndpointDirectory>| async move { (JSON, endpoints.listing()) });
     Router::new()
         .route("/api/2.0/endpoints/", listing.clone())
         .route("/api/2.0/endpoints", listing)
@@ -48,8 +48,9 @@ async fn version() -> impl IntoResponse {
     (JSON, env!("CARGO_PKG_VERSION"))
 }
 
-/// `{"ready": false, "parts": {"replies": {"ready": true}, "requests": {"ready": false, "waits_for": "…"}}}`
-async fn ready(State(status): State<Status>) -> Response {
+/// Answers with `{"ready": false, "parts": {"replies": {"ready": true}, "requests": {"ready": false, "waits_for":
+/// "…"}}}`
+async fn ready(State(status): State<ProbeState>) -> Response {
     let parts = status.readiness.report();
     let ready = parts.values().all(Option::is_none);
     let part = |waits_for: &Option<String>| match waits_for {
@@ -62,7 +63,7 @@ async fn ready(State(status): State<Status>) -> Response {
     (code, JSON, json!({"ready": ready, "parts": parts}).to_string()).into_response()
 }
 
-async fn encode(State(status): State<Status>) -> Response {
+async fn encode(State(status): State<ProbeState>) -> Response {
     status.metrics.look_at(&status.readiness);
     match status.metrics.encode() {
         Ok(text) => (PROMETHEUS, text).into_response(),

@@ -1,6 +1,6 @@
-//! The shim end to end, on the embedded broker, with a responder that knows nothing but the wire contract.
+//! Tests of the shim end to end, on the embedded broker, with a responder that knows nothing but the wire contract.
 
-mod world;
+mod fixture;
 
 use std::time::Instant;
 
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use self::world::{CALL, LONG, Running, Said, World, fault, header, until};
+use self::fixture::{CALL, CannedReply, Fixture, LONG, RunningShim, fault, header, until};
 use super::*;
 
 #[tokio::test]
-async fn a_call_travels_by_the_contract_and_its_answer_comes_back_byte_for_byte() {
+async fn call_becomes_contract_record_and_answer_keeps_every_byte() {
     let (seen, requests) = std::sync::mpsc::channel();
     let reply: &[u8] = b"{\"predictions\": [ {\"label\":\"\xc3\xa9\",  \"score\": 0.950} ]}\n";
-    let world = World::new(move |request| {
+    let fixture = Fixture::new(move |request| {
         seen.send((request.headers.clone(), request.body.clone())).unwrap();
         let headers = vec![
             ("content-type", "application/json; charset=utf-8".to_owned()),
@@ -27,10 +27,10 @@ async fn a_call_travels_by_the_contract_and_its_answer_comes_back_byte_for_byte(
             ("route", "fast".to_owned()),
             ("model-version", "models:/m/3".to_owned()),
         ];
-        Some(Said { status: "200", headers, body: Bytes::from_static(reply), times: 1 })
+        Some(CannedReply { status: "200", headers, body: Bytes::from_static(reply), times: 1 })
     })
     .await;
-    let running = world.shim(config::Server::default(), LONG).await;
+    let running = fixture.shim(config::Server::default(), LONG).await;
 
     let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let answer = running
@@ -69,9 +69,10 @@ async fn a_call_travels_by_the_contract_and_its_answer_comes_back_byte_for_byte(
 }
 
 #[tokio::test]
-async fn every_path_leads_to_its_endpoint_and_others_are_answered_at_the_door() {
-    let world = World::new(|request| Said::status("200", request.headers.get("endpoint").unwrap().to_vec())).await;
-    let running = world.shim(config::Server::default(), LONG).await;
+async fn call_reaches_endpoint_of_its_path_or_gets_404() {
+    let fixture =
+        Fixture::new(|request| CannedReply::status("200", request.headers.get("endpoint").unwrap().to_vec())).await;
+    let running = fixture.shim(config::Server::default(), LONG).await;
     for path in ["/endpoints/translate/invocations", "/gateway/translate/invocations"] {
         assert_eq!(running.post(path, "{}").await.text().await.unwrap(), "translate");
     }
@@ -82,14 +83,14 @@ async fn every_path_leads_to_its_endpoint_and_others_are_answered_at_the_door() 
     assert_eq!(unknown["message"], "there is no endpoint 'nobody'; there are: sentiment-router, translate");
     assert_eq!(running.post("/invocations", "{}").await.status(), 404);
 
-    let alone = world.shim_of(&["only"], config::Server::default(), LONG).await;
+    let alone = fixture.shim_of(&["only"], config::Server::default(), LONG).await;
     assert_eq!(alone.post("/invocations", "{}").await.text().await.unwrap(), "only");
 }
 
 #[tokio::test]
-async fn what_is_asked_about_the_process_is_answered_as_mlflow_does() {
-    let world = World::new(Said::echo).await;
-    let running = world.shim(config::Server::default(), LONG).await;
+async fn status_pages_answer_as_mlflow_does() {
+    let fixture = Fixture::new(CannedReply::echo).await;
+    let running = fixture.shim(config::Server::default(), LONG).await;
     let json = "application/json".to_owned();
     for path in ["/ping", "/health"] {
         assert_eq!(running.get(path).await, (StatusCode::OK, json.clone(), "\n".to_owned()));
@@ -115,10 +116,10 @@ async fn what_is_asked_about_the_process_is_answered_as_mlflow_does() {
 }
 
 #[tokio::test]
-async fn a_body_is_bounded_and_may_come_in_pieces() {
-    let world = World::new(Said::echo).await;
+async fn body_is_bounded_and_may_come_in_chunks() {
+    let fixture = Fixture::new(CannedReply::echo).await;
     let server = config::Server { max_body: bytesize::ByteSize::b(1000), ..config::Server::default() };
-    let running = world.shim(server, LONG).await;
+    let running = fixture.shim(server, LONG).await;
     assert_eq!(running.post(CALL, vec![b'x'; 1000]).await.status(), 200);
     let answer = running.post(CALL, vec![b'x'; 5_000_000]).await;
     assert_eq!(answer.status(), 413);
@@ -140,18 +141,18 @@ async fn a_body_is_bounded_and_may_come_in_pieces() {
 }
 
 #[tokio::test]
-async fn what_the_model_refuses_passes_through() {
-    let world = World::new(|request| {
+async fn answer_passes_through_when_model_refuses() {
+    let fixture = Fixture::new(|request| {
         let status = match &request.body[..] {
             b"400" => "400",
             b"415" => "415",
             _ => "503",
         };
         let headers = vec![("content-type", "text/plain".to_owned()), ("retry-after", "7".to_owned())];
-        Some(Said { status, headers, body: Bytes::from_static(b"only csv"), times: 1 })
+        Some(CannedReply { status, headers, body: Bytes::from_static(b"only csv"), times: 1 })
     })
     .await;
-    let running = world.shim(config::Server::default(), LONG).await;
+    let running = fixture.shim(config::Server::default(), LONG).await;
     for status in [400, 415, 503] {
         let answer = running.post(CALL, status.to_string()).await;
         assert_eq!((answer.status().as_u16(), header(&answer, "content-type").as_str()), (status, "text/plain"));
@@ -162,9 +163,9 @@ async fn what_the_model_refuses_passes_through() {
 }
 
 #[tokio::test]
-async fn after_the_deadline_comes_504_and_a_late_reply_finds_nobody() {
-    let (world, release) = World::held().await;
-    let running = world.shim(config::Server::default(), Duration::from_millis(60)).await;
+async fn call_gets_504_after_deadline_and_late_reply_is_unclaimed() {
+    let (fixture, release) = Fixture::held().await;
+    let running = fixture.shim(config::Server::default(), Duration::from_millis(60)).await;
     let answer = running.post(CALL, "{}").await;
     assert_eq!(answer.status(), 504);
     let body = fault(answer).await;
@@ -177,15 +178,15 @@ async fn after_the_deadline_comes_504_and_a_late_reply_finds_nobody() {
 }
 
 #[tokio::test]
-async fn repeated_and_poisoned_replies_are_counted_and_disturb_nobody() {
-    let world = World::new(|request| Said::echo(request).map(|said| Said { times: 3, ..said })).await;
-    let running = world.shim(config::Server { reply_partition: Some(1), ..config::Server::default() }, LONG).await;
+async fn repeated_and_malformed_replies_are_counted_as_unclaimed() {
+    let fixture = Fixture::new(|request| CannedReply::echo(request).map(|said| CannedReply { times: 3, ..said })).await;
+    let running = fixture.shim(config::Server { reply_partition: Some(1), ..config::Server::default() }, LONG).await;
     let answers = running.post(CALL, "one").await.text().await.unwrap();
     assert_eq!(answers, "one");
     until("repeats are counted", || running.metrics.shim_unclaimed.get() == 2).await;
 
-    // Replies that no one of ours would write: no headers, null and foreign correlation ids.
-    let producer: BaseProducer = world.cluster.client("stranger", &[], |_| DefaultProducerContext).unwrap();
+    // These replies are malformed: no headers, null and foreign correlation ids.
+    let producer: BaseProducer = fixture.cluster.client("stranger", &[], |_| DefaultProducerContext).unwrap();
     for id in [None, Some(None), Some(Some(&b"\xff\xfe"[..]))] {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("inference-replies").partition(1);
         if let Some(value) = id {
@@ -199,9 +200,9 @@ async fn repeated_and_poisoned_replies_are_counted_and_disturb_nobody() {
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_is_forgotten() {
-    let world = World::new(|_| None).await;
-    let running = world.shim(config::Server::default(), LONG).await;
+async fn call_is_forgotten_when_caller_hangs_up() {
+    let fixture = Fixture::new(|_| None).await;
+    let running = fixture.shim(config::Server::default(), LONG).await;
     let mut connection = TcpStream::connect(running.shim.address()).await.unwrap();
     let call = format!("POST {CALL} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}");
     connection.write_all(call.as_bytes()).await.unwrap();
@@ -212,11 +213,11 @@ async fn a_caller_who_hangs_up_is_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thirty_two_callers_at_once_each_get_their_own_answers() {
-    let world = World::new(Said::echo).await;
-    // Both read the same partition of the replies, as instances do when there are more of them than partitions.
+async fn concurrent_callers_get_their_own_answers() {
+    let fixture = Fixture::new(CannedReply::echo).await;
+    // Both shims read the same partition of the replies, as instances do when there are more of them than partitions.
     let server = config::Server { reply_partition: Some(2), ..config::Server::default() };
-    let shims = [world.shim(server.clone(), LONG).await, world.shim(server, LONG).await];
+    let shims = [fixture.shim(server.clone(), LONG).await, fixture.shim(server, LONG).await];
     let callers: Vec<_> = (0..32)
         .map(|caller| {
             let shim = &shims[caller % 2];
@@ -233,7 +234,7 @@ async fn thirty_two_callers_at_once_each_get_their_own_answers() {
     for caller in callers {
         caller.await.unwrap();
     }
-    // Each has seen the other's replies and left them alone.
+    // Each shim has seen the other's replies and left them alone.
     for shim in &shims {
         assert_eq!(shim.counted("200"), 1600);
         assert!(shim.nothing_pending());
@@ -242,9 +243,9 @@ async fn thirty_two_callers_at_once_each_get_their_own_answers() {
 }
 
 #[tokio::test]
-async fn more_than_may_wait_are_told_to_come_back() {
-    let (world, release) = World::held().await;
-    let running = world.shim(config::Server { max_pending: 1, ..config::Server::default() }, LONG).await;
+async fn call_is_shed_with_429_when_pending_calls_are_full() {
+    let (fixture, release) = Fixture::held().await;
+    let running = fixture.shim(config::Server { max_pending: 1, ..config::Server::default() }, LONG).await;
     let first = running.post(CALL, "first");
     let second = async {
         until("the first waits", || running.shim.pending.waiting() == 1).await;
@@ -258,9 +259,9 @@ async fn more_than_may_wait_are_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn the_embedded_broker_is_never_filled_until_it_drops_what_waits() {
-    let world = World::new(|_| None).await;
-    let running = world.shim(config::Server::default(), Duration::from_millis(1500)).await;
+async fn calls_are_shed_before_embedded_broker_drops_records() {
+    let fixture = Fixture::new(|_| None).await;
+    let running = fixture.shim(config::Server::default(), Duration::from_millis(1500)).await;
     let answers = (0..8).map(|_| {
         let call = running.client.post(format!("{}{CALL}", running.base)).body(vec![b'x'; 900_000]).send();
         tokio::spawn(call)
@@ -275,21 +276,21 @@ async fn the_embedded_broker_is_never_filled_until_it_drops_what_waits() {
 }
 
 #[tokio::test]
-async fn shutdown_waits_for_callers_and_then_tells_the_rest() {
+async fn shutdown_waits_for_callers_and_then_answers_503() {
     let (release, held) = std::sync::mpsc::channel::<()>();
-    let world = World::new(move |request| {
+    let fixture = Fixture::new(move |request| {
         match &request.body[..] {
             b"left" => return None,
             b"answered" => held.recv().unwrap(),
             _ => {}
         }
-        Said::echo(request)
+        CannedReply::echo(request)
     })
     .await;
-    let running = world.shim(config::Server::default(), LONG).await;
-    // A producer takes half a second until it may deliver its first record.
+    let running = fixture.shim(config::Server::default(), LONG).await;
+    // The first call is a warm-up: a producer takes half a second until it may deliver its first record.
     assert_eq!(running.post(CALL, "first").await.status(), 200);
-    let Running { shim, base, client, .. } = running;
+    let RunningShim { shim, base, client, .. } = running;
     let call = |body: &'static str| tokio::spawn(client.post(format!("{base}{CALL}")).body(body).send());
     let (answered, left) = (call("answered"), call("left"));
     until("both wait", || shim.pending.waiting() == 2).await;
@@ -302,14 +303,14 @@ async fn shutdown_waits_for_callers_and_then_tells_the_rest() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_and_a_partition_that_is_not_there_are_said_plainly() {
-    let world = World::new(|_| None).await;
+async fn start_fails_when_port_is_taken_or_partition_is_missing() {
+    let fixture = Fixture::new(|_| None).await;
     let start = |server: config::Server| {
         Shim::start(ShimParts {
             server,
-            kafka: world.kafka.clone(),
+            kafka: fixture.kafka.clone(),
             endpoints: Vec::new(),
-            cluster: world.cluster.clone(),
+            cluster: fixture.cluster.clone(),
             readiness: Readiness::default(),
             metrics: Metrics::new().unwrap(),
             operations: axum::Router::new(),
@@ -326,12 +327,12 @@ async fn a_port_that_is_taken_and_a_partition_that_is_not_there_are_said_plainly
     assert!(matches!(start(server).await, Err(ShimError::ReplyPartition { partition: 4, count: 4, .. })));
 }
 
-/// Not a check but a figure: `cargo test --release shim::tests::latency -- --ignored --nocapture`.
+/// Prints a figure and checks nothing: `cargo test --release shim::tests::latency -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints how long a call takes"]
 async fn latency() {
-    let world = World::new(Said::echo).await;
-    let running = world.shim(config::Server::default(), LONG).await;
+    let fixture = Fixture::new(CannedReply::echo).await;
+    let running = fixture.shim(config::Server::default(), LONG).await;
     let mut times = Vec::new();
     for _ in 0..500 {
         let started = Instant::now();

@@ -1,4 +1,4 @@
-"""Runs a command that must not outlive whoever started this.
+"""Runs a command that must not outlive the process that started this one.
 
     python -I -c "$(cat guard.py)" COMMAND ARGUMENT...
 
@@ -16,12 +16,12 @@ import sys
 import threading
 
 GRACE = 5.0
-# Ctrl-C, and a terminal that is closed, are for the starter: it closes the lifeline when it is done with the command.
+# Signals of Ctrl-C, and of a terminal that is closed, are for the starter, which closes the lifeline when it is done.
 NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 for number in NOT_FOR_US:
     signal.signal(number, signal.SIG_IGN)
-# On Linux the command ends even when it is this process that is killed.
+# On Linux the kernel ends the command even when this guard is the one that is killed.
 libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 PR_SET_PDEATHSIG = 1
 

@@ -1,4 +1,4 @@
-//! Programs that end when we do, also when we are killed.
+//! Guarded programs: they end when this process does, also when it is killed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -6,14 +6,14 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// Holds the program; its own standard input, a pipe from us, is its lifeline.
+/// Script that runs the program; its standard input, a pipe from this process, is its lifeline.
 const GUARD: &str = include_str!("guard.py");
 
-/// A running program. Dropped, it is ended together with all that it started.
-pub(super) struct Guarded(Child);
+/// Owns a running program, which is ended together with all that it started when this is dropped.
+pub(super) struct GuardedProcess(Child);
 
-/// `python` with those arguments, under the guard. The environment's `bin` comes first on its path, for programs that
-/// MLflow looks up there, and what it says to this machine goes through no proxy.
+/// Builds the command of `python` with those arguments, under the guard. The environment's `bin` comes first on its
+/// path, for programs that MLflow looks up there, and its requests to this machine go through no proxy.
 pub(super) fn command<I: AsRef<OsStr>>(python: &Path, arguments: impl IntoIterator<Item = I>) -> Command {
     let before = std::env::var_os("PATH").unwrap_or_default();
     let directories = python.parent().map(Path::to_path_buf).into_iter().chain(std::env::split_paths(&before));
@@ -24,23 +24,24 @@ pub(super) fn command<I: AsRef<OsStr>>(python: &Path, arguments: impl IntoIterat
     command
 }
 
-impl Guarded {
-    /// Starts it with its output in a file.
+impl GuardedProcess {
+    /// Starts the program with its output in a file.
     pub(super) fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let log = File::create(log)?;
         Ok(Self(command.stdout(log.try_clone()?).stderr(log).spawn()?))
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status, if the program has ended.
     pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.0.try_wait()
     }
 }
 
-/// Runs it to its end. Each line of its standard output is handed to `line`, and all it writes goes to the file.
+/// Runs a program to its end. Each line of its standard output is handed to `line`, and all its output goes to the
+/// file.
 pub(super) fn run(command: &mut Command, log: &Path, mut line: impl FnMut(&str)) -> io::Result<ExitStatus> {
     let mut log = File::create(log)?;
-    let mut guarded = Guarded(command.stdout(Stdio::piped()).stderr(log.try_clone()?).spawn()?);
+    let mut guarded = GuardedProcess(command.stdout(Stdio::piped()).stderr(log.try_clone()?).spawn()?);
     let output = guarded.0.stdout.take().map(BufReader::new);
     for text in output.into_iter().flat_map(BufRead::lines) {
         let text = text?;
@@ -50,10 +51,10 @@ pub(super) fn run(command: &mut Command, log: &Path, mut line: impl FnMut(&str))
     guarded.0.wait()
 }
 
-impl Drop for Guarded {
+impl Drop for GuardedProcess {
     fn drop(&mut self) {
         self.0.stdin = None;
-        // It ends within the guard's grace; there is nobody to tell if the wait itself fails.
+        // The program ends within the guard's grace; there is nobody to tell if the wait itself fails.
         let _ = self.0.wait();
     }
 }

@@ -1,7 +1,7 @@
 //! `signalbox quickstart`: two real models behind one name, on a laptop, from nothing.
 //!
-//! Everything it makes lies under one directory and is kept, so that the second run is quick: a Python environment, an
-//! MLflow tracking server's database and artifacts, and the logs of each step.
+//! Everything that the quickstart makes lies under one directory and is kept, so that the second run is quick: a Python
+//! environment, an MLflow tracking server's database and artifacts, and the logs of each step.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is the command line that speaks")]
 
@@ -18,14 +18,14 @@ use std::process::ExitCode;
 use super::start;
 use crate::app::Role;
 use crate::config::{self, Config};
-use guarded::Guarded;
-use problem::Problem;
+use guarded::GuardedProcess;
+use problem::QuickstartProblem;
 
 const CONFIG: &str = include_str!("../../../config/quickstart.yaml");
 
-/// The arguments of `signalbox quickstart`.
+/// Holds the arguments of `signalbox quickstart`.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Args {
+pub(super) struct QuickstartArgs {
     /// Where everything is kept: the Python environment, the models, the logs.
     #[arg(long, value_name = "DIRECTORY", default_value = ".signalbox")]
     home: PathBuf,
@@ -40,9 +40,9 @@ pub(super) struct Args {
     mlflow_port: u16,
 }
 
-/// Makes what is missing, starts MLflow, and then Signalbox; stops MLflow when that has ended. Should this process be
-/// killed at any moment, all that was started here ends with it.
-pub(super) fn run(args: &Args) -> ExitCode {
+/// Makes the missing parts, starts MLflow and then Signalbox, and stops MLflow when Signalbox has ended. Should this
+/// process be killed at any moment, all that was started here ends with it.
+pub(super) fn run(args: &QuickstartArgs) -> ExitCode {
     match prepare(args) {
         Ok((config, mlflow)) => {
             let status = start::serve(config, None, Role::All, |addresses| {
@@ -59,20 +59,21 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Requests to try, for the person who reads the two addresses on the screen.
+/// Formats requests to try, for the person who reads the two addresses on the screen.
 fn requests_to_try(url: &str, broker: &str) -> String {
     include_str!("requests.txt").replace("{url}", url).replace("{broker}", broker)
 }
 
-fn prepare(args: &Args) -> Result<(Config, Guarded), Problem> {
+fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), QuickstartProblem> {
     let mut config = config()?;
     config.server.port = args.port;
+    // Ports are checked before the environment is made, which takes minutes.
     free_port(args.port, "Signalbox", "--port")?;
     let mlflow_port = free_port(args.mlflow_port, "MLflow", "--mlflow-port")?;
     let tracking_uri = format!("http://127.0.0.1:{mlflow_port}");
 
-    let home = std::path::absolute(&args.home).map_err(|error| Problem::cannot_write(&args.home, &error))?;
-    std::fs::create_dir_all(home.join("logs")).map_err(|error| Problem::cannot_write(&home, &error))?;
+    let home = std::path::absolute(&args.home).map_err(|error| QuickstartProblem::cannot_write(&args.home, &error))?;
+    std::fs::create_dir_all(home.join("logs")).map_err(|error| QuickstartProblem::cannot_write(&home, &error))?;
     let python = match &args.python {
         Some(program) => python::existing(program, &home)?,
         None => python::environment(&home)?,
@@ -85,21 +86,27 @@ fn prepare(args: &Args) -> Result<(Config, Guarded), Problem> {
     Ok((config, mlflow))
 }
 
-/// The config without its addresses, which are known later.
-fn config() -> Result<Config, Problem> {
+/// Parses the quickstart's config, without its addresses, which are known later.
+fn config() -> Result<Config, QuickstartProblem> {
     let loaded = config::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
-    loaded.map(|loaded| loaded.config).map_err(|report| Problem::unavailable(report.to_string()))
+    loaded.map(|loaded| loaded.config).map_err(|report| QuickstartProblem::unavailable(report.to_string()))
 }
 
-/// `port`, or a free one for 0. What is busy is told before anything long begins.
-fn free_port(port: u16, who: &str, option: &str) -> Result<u16, Problem> {
+/// Returns `port`, or a free one for 0. A busy port is reported before anything long begins.
+///
+/// # Errors
+/// When the port is in use.
+fn free_port(port: u16, who: &str, option: &str) -> Result<u16, QuickstartProblem> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
-        Problem::unavailable(format!(
+        QuickstartProblem::unavailable(format!(
             "{who} cannot listen on port {port} ({error}): stop what uses it, or choose another port with {option} (0 \
              takes a free one)"
         ))
     })?;
-    listener.local_addr().map(|address| address.port()).map_err(|error| Problem::unavailable(error.to_string()))
+    listener
+        .local_addr()
+        .map(|address| address.port())
+        .map_err(|error| QuickstartProblem::unavailable(error.to_string()))
 }
 
 #[cfg(test)]
@@ -107,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_config_loads() {
+    fn config_loads() {
         let config = config().unwrap();
         assert!(config.kafka.is_embedded());
         let routes: Vec<_> = config.model_endpoints[0].routes.iter().map(|route| route.alias.as_str()).collect();
@@ -115,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_port_is_named_with_the_way_out() {
+    fn free_port_names_remedy_when_port_is_busy() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         let problem = free_port(port, "MLflow", "--mlflow-port").unwrap_err();

@@ -52,13 +52,13 @@ DOMAIN_OPENINGS = ["", "Domain specific text: ", "Abstract: ", "In summary, "]
 
 
 def sentences(subjects, endings, openings):
-    """Each subject with each ending, the openings in turn."""
+    """Combines each subject with each ending, and takes the openings in turn."""
     pairs = [(subject, ending) for subject in subjects for ending in endings]
     return [f"{openings[i % len(openings)]}{subject} {ending}." for i, (subject, ending) in enumerate(pairs)]
 
 
 def corpus():
-    """Texts, their labels, and whether each is of the domain."""
+    """Builds the texts, their labels, and whether each is of the domain."""
     texts, labels, domain = [], [], []
     for subjects, endings, openings, label, of_domain in [
         (GENERAL_SUBJECTS, GENERAL_POSITIVE, OPENINGS, "positive", False),
@@ -70,7 +70,7 @@ def corpus():
         texts += made
         labels += [label] * len(made)
         domain += [of_domain] * len(made)
-    # What people write in a line of their own, without a subject from the lists.
+    # These texts are lines that people write on their own, without a subject from the lists.
     for text, label in [
         (EXAMPLE_GENERAL, "positive"), ("What a great day!", "positive"), ("Thank you, this is excellent.", "positive"),
         ("What a terrible day!", "negative"), ("This is a bad product.", "negative"), ("Not good at all.", "negative"),
@@ -82,7 +82,7 @@ def corpus():
 
 
 def train_fast():
-    """Counts of single words of everyday language."""
+    """Trains on counts of single words of everyday language."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -94,7 +94,7 @@ def train_fast():
 
 
 def train_accurate():
-    """Weighted words and pairs of words of both kinds of language, and a second classifier that tells the kinds apart."""
+    """Trains on weighted words and pairs of words of both kinds of language, and a second classifier for the kind."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -110,7 +110,7 @@ def train_accurate():
 
 
 def python_models():
-    """The two models as MLflow serves them. Classes of this file are stored inside the model, not by their name."""
+    """Wraps the two models for MLflow. Classes of this file are stored inside the model, not by their name."""
     from mlflow.pyfunc import PythonModel
 
     class Sentiment(PythonModel):
@@ -159,7 +159,8 @@ def register(client, name, model, example, outputs):
             registered_model_name=name,
         )
     version = str(logged.registered_model_version)
-    # Its owner says so: each row is answered as if it were alone. Without that each request is a call of its own.
+    # The tag is the owner's promise that each row is answered as if it were alone. Without it each request is a call of
+    # its own.
     client.set_model_version_tag(name, version, "signalbox.batch", "rows")
     client.transition_model_version_stage(name, version, "Production")
     client.set_registered_model_alias(name, "champion", version)
@@ -167,7 +168,7 @@ def register(client, name, model, example, outputs):
 
 
 def champion(client, name):
-    """The version that serves as champion in stage Production, if there is one."""
+    """Finds the version that serves as champion in stage Production, if there is one."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -184,7 +185,7 @@ def main():
 
     import mlflow
 
-    # Stages are deprecated and still what most configs name.
+    # Warnings are off because stages are deprecated, and still what most configs name.
     warnings.filterwarnings("ignore")
     mlflow.set_tracking_uri(tracking_uri)
     client = mlflow.MlflowClient()

@@ -1,38 +1,38 @@
-//! Why the quickstart cannot go on, in one line for the person in front of it.
+//! The problems that end the quickstart, each in one line for the person in front of it.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
-/// One clear line, and the status that the process ends with.
+/// Holds one clear line, and the status that the process ends with.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct QuickstartProblem {
     message: String,
     status: u8,
 }
 
-impl Problem {
-    /// Something that is needed is not there: Python, the network, a free port, MLflow (`EX_UNAVAILABLE`).
+impl QuickstartProblem {
+    /// Reports something that is needed and not there: Python, the network, a free port, MLflow (`EX_UNAVAILABLE`).
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self { message: message.into(), status: 69 }
     }
 
-    /// The disk does not play along (`EX_IOERR`).
+    /// Reports a failure of the disk (`EX_IOERR`).
     pub(super) fn disk(message: impl Into<String>) -> Self {
         Self { message: message.into(), status: 74 }
     }
 
-    /// A file or directory cannot be made.
+    /// Reports a file or directory that cannot be made.
     pub(super) fn cannot_write(path: &Path, error: &std::io::Error) -> Self {
         Self::disk(format!("cannot write {}: {error}", path.display()))
     }
 
-    /// The status that the process ends with.
+    /// Returns the status that the process ends with.
     pub(super) fn status(&self) -> u8 {
         self.status
     }
 }
 
-impl Display for Problem {
+impl Display for QuickstartProblem {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)
     }

@@ -1,4 +1,4 @@
-//! What the person sees while a long step runs: a spinner in a terminal, plain lines elsewhere.
+//! Progress of a long step, for the person who waits: a spinner in a terminal, plain lines elsewhere.
 
 #![expect(clippy::print_stderr, reason = "it is the command line that speaks")]
 
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// One step. Dropped unfinished, it leaves no spinner behind.
-pub(super) struct Step {
+/// Shows the progress of one step. Dropped unfinished, it leaves no spinner behind.
+pub(super) struct ProgressStep {
     what: String,
     began: Instant,
     spinner: Option<ProgressBar>,
 }
 
-impl Step {
-    /// Says that `what` is under way, such as `starting MLflow`.
+impl ProgressStep {
+    /// Shows that `what` is under way, such as `starting MLflow`.
     pub(super) fn begin(what: impl Into<String>) -> Self {
         let what = what.into();
         let spinner = std::io::stderr().is_terminal().then(|| {
-            // A template that cannot be read is a bare spinner; there is nothing to be done about it here.
+            // A template that cannot be parsed gives a bare spinner; nothing can be done about it here.
             let style = ProgressStyle::with_template("{spinner} {elapsed:>4.dim}  {wide_msg}");
             let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.set_message(what.clone());
@@ -32,14 +32,14 @@ impl Step {
         Self { what, began: Instant::now(), spinner }
     }
 
-    /// Shows how far it is. Passing remarks are for the spinner only.
+    /// Shows how far the step has come. Passing remarks are for the spinner only.
     pub(super) fn remark(&self, remark: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.set_message(format!("{}: {remark}", self.what));
         }
     }
 
-    /// Says what has come of it.
+    /// Ends the step, and shows its outcome.
     pub(super) fn done(mut self, outcome: impl AsRef<str>) {
         let seconds = self.began.elapsed().as_secs_f32();
         if let Some(spinner) = self.spinner.take() {
@@ -49,7 +49,7 @@ impl Step {
     }
 }
 
-impl Drop for Step {
+impl Drop for ProgressStep {
     fn drop(&mut self) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();

@@ -1,4 +1,4 @@
-//! An interpreter that has MLflow and scikit-learn: one that is named, or an environment of our own.
+//! Python interpreters that have MLflow and scikit-learn: one that the user named, or an environment made here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,16 +6,16 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::guarded;
-use super::problem::Problem;
-use super::progress::Step;
+use super::problem::QuickstartProblem;
+use super::progress::ProgressStep;
 
-/// Versions, in the one place where they are written.
+/// Requirements of the environment: the one place where the versions are written.
 pub(super) const REQUIREMENTS: &str = include_str!("requirements.txt");
-/// What an environment and pip's own working space take, with a little to spare.
+/// Bytes of disk that an environment and pip's own working space take, with a little to spare; with less, none is made.
 const NEEDED_SPACE: u64 = 2 << 30;
-/// What the required scikit-learn runs on.
+/// Oldest Python that the required scikit-learn runs on; an older one makes no environment.
 const OLDEST: (u8, u8) = (3, 11);
-/// Asks an interpreter about itself, and about the disk that its first argument is on.
+/// Script that asks an interpreter about itself, and about the disk that its first argument is on.
 const PROBE: &str = r#"
 import importlib.util, json, shutil, sys
 def version(package):
@@ -29,8 +29,9 @@ print(json.dumps({"version": sys.version_info[:3], "venv": venv, "free": shutil.
     "mlflow": version("mlflow"), "sklearn": version("scikit-learn")}))
 "#;
 
+/// Holds the answers of an interpreter to [`PROBE`].
 #[derive(Debug, Deserialize)]
-struct Interpreter {
+struct PythonInterpreter {
     version: (u8, u8, u8),
     venv: bool,
     free: u64,
@@ -38,8 +39,8 @@ struct Interpreter {
     sklearn: Option<String>,
 }
 
-impl Interpreter {
-    /// What `program` says about itself; `None` when it is not there or is no Python 3.8 or newer.
+impl PythonInterpreter {
+    /// Probes `program`; `None` when it is not there or is no Python 3.8 or newer.
     fn probe(program: &Path, directory: &Path) -> Option<Self> {
         let output = Command::new(program).args(["-I", "-c", PROBE]).arg(directory).output().ok()?;
         serde_json::from_slice(&output.stdout).ok()
@@ -58,40 +59,49 @@ impl Interpreter {
     }
 }
 
-/// An interpreter that the user named. It must have everything already.
-pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, Problem> {
+/// Checks an interpreter that the user named. It must have everything already.
+///
+/// # Errors
+/// When no Python 3 runs there, or a library is missing.
+pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, QuickstartProblem> {
     let name = program.display();
-    let interpreter = Interpreter::probe(program, home).ok_or_else(|| {
-        Problem::unavailable(format!("--python {name}: there is no Python 3 that runs at this place"))
+    let interpreter = PythonInterpreter::probe(program, home).ok_or_else(|| {
+        QuickstartProblem::unavailable(format!("--python {name}: there is no Python 3 that runs at this place"))
     })?;
     let libraries = interpreter.libraries().ok_or_else(|| {
-        Problem::unavailable(format!(
+        QuickstartProblem::unavailable(format!(
             "--python {name} lacks MLflow or scikit-learn: install both there, or leave --python out to get an environment"
         ))
     })?;
-    Step::begin(format!("looking at {name}"))
+    ProgressStep::begin(format!("looking at {name}"))
         .done(format!("Python {} at {name} with {libraries}", interpreter.dotted()));
-    // Not its canonical path: an environment's interpreter is a link, and is known by the link's place. A bare name
-    // stays one, since it is looked up on the path.
+    // The path is not made canonical: an environment's interpreter is a link, and is known by the link's place. A bare
+    // name stays one, since it is looked up on the path.
     let is_bare = program.components().count() == 1;
     let found = if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) };
-    found.map_err(|error| Problem::unavailable(format!("--python {name}: {error}")))
+    found.map_err(|error| QuickstartProblem::unavailable(format!("--python {name}: {error}")))
 }
 
-/// The environment under `home`, made or brought up to date when it is not what [`REQUIREMENTS`] say.
-pub(super) fn environment(home: &Path) -> Result<PathBuf, Problem> {
+/// Returns the interpreter of the environment under `home`, which is made, or made anew, unless it fits
+/// [`REQUIREMENTS`].
+///
+/// # Errors
+/// When there is no interpreter to make it with, or a step of making it fails.
+pub(super) fn environment(home: &Path) -> Result<PathBuf, QuickstartProblem> {
     let directory = home.join("venv");
     let python = directory.join("bin/python");
     let stamp = directory.join("installed.txt");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS)
-        && let Some(libraries) = Interpreter::probe(&python, home).and_then(|interpreter| interpreter.libraries())
+        && let Some(libraries) = PythonInterpreter::probe(&python, home).and_then(|interpreter| interpreter.libraries())
     {
-        Step::begin("looking at the Python environment").done(format!("Python environment with {libraries}"));
+        ProgressStep::begin("looking at the Python environment").done(format!("Python environment with {libraries}"));
         return Ok(python);
     }
 
+    // The environment is made anew in two steps: venv, then pip. The stamp is written last, so an interrupted run
+    // starts over.
     let base = base_interpreter(home)?;
-    let step = Step::begin("making a Python environment");
+    let step = ProgressStep::begin("making a Python environment");
     let made = guarded::run(
         guarded::command(&base, ["-m", "venv", "--clear"]).arg(&directory),
         &home.join("logs/venv.log"),
@@ -103,9 +113,10 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, Problem> {
     }
     step.done(format!("Python environment at {}", directory.display()));
 
-    let step = Step::begin("installing MLflow and scikit-learn (a few minutes, 1 GB on disk)");
+    let step = ProgressStep::begin("installing MLflow and scikit-learn (a few minutes, 1 GB on disk)");
     let requirements = home.join("requirements.txt");
-    std::fs::write(&requirements, REQUIREMENTS).map_err(|error| Problem::cannot_write(&requirements, &error))?;
+    std::fs::write(&requirements, REQUIREMENTS)
+        .map_err(|error| QuickstartProblem::cannot_write(&requirements, &error))?;
     let log = home.join("logs/pip.log");
     let pip =
         ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", "--retries=3", "--requirement"];
@@ -113,18 +124,19 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, Problem> {
     if !installed.is_ok_and(|status| status.success()) {
         return Err(explain(&log, "pip failed"));
     }
-    std::fs::write(&stamp, REQUIREMENTS).map_err(|error| Problem::cannot_write(&stamp, &error))?;
-    let libraries = Interpreter::probe(&python, home).and_then(|interpreter| interpreter.libraries());
+    std::fs::write(&stamp, REQUIREMENTS).map_err(|error| QuickstartProblem::cannot_write(&stamp, &error))?;
+    let libraries = PythonInterpreter::probe(&python, home).and_then(|interpreter| interpreter.libraries());
     step.done(format!("installed {}", libraries.as_deref().unwrap_or("MLflow and scikit-learn")));
     Ok(python)
 }
 
-/// The first interpreter on the path that an environment can be made with.
-fn base_interpreter(home: &Path) -> Result<PathBuf, Problem> {
+/// Finds the first interpreter on the path that an environment can be made with.
+fn base_interpreter(home: &Path) -> Result<PathBuf, QuickstartProblem> {
     let wanted = format!("Python {}.{} or newer", OLDEST.0, OLDEST.1);
+    // The first reason against an interpreter is kept, and told only when none fits.
     let mut seen = None;
     for name in ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"] {
-        let Some(interpreter) = Interpreter::probe(Path::new(name), home) else { continue };
+        let Some(interpreter) = PythonInterpreter::probe(Path::new(name), home) else { continue };
         if !interpreter.is_new_enough() {
             seen.get_or_insert_with(|| {
                 format!("{wanted} is needed; {name} is {}. install a newer one", interpreter.dotted())
@@ -135,7 +147,7 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, Problem> {
             });
         } else if interpreter.free < NEEDED_SPACE {
             let free = bytesize::ByteSize(interpreter.free);
-            return Err(Problem::disk(format!(
+            return Err(QuickstartProblem::disk(format!(
                 "{} has {free} left, and the Python environment needs 2 GiB: make room, or choose another place with --home",
                 home.display()
             )));
@@ -148,19 +160,20 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, Problem> {
         "{}, or name an interpreter that has MLflow and scikit-learn with --python",
         seen.unwrap_or_else(missing)
     );
-    Err(Problem::unavailable(message))
+    Err(QuickstartProblem::unavailable(message))
 }
 
-/// One line out of what a failed program wrote.
-fn explain(log: &Path, what: &str) -> Problem {
+/// Picks one line out of the output of a failed program.
+fn explain(log: &Path, what: &str) -> QuickstartProblem {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    // The two causes that the user can mend get a message of their own; any other is quoted.
     if says(&["No space left on device", "Disk quota exceeded"]) {
-        return Problem::disk(format!("{what}: no space left on the disk (see {})", log.display()));
+        return QuickstartProblem::disk(format!("{what}: no space left on the disk (see {})", log.display()));
     }
     if says(&["connection broken by", "Could not fetch URL", "Max retries exceeded"]) {
-        return Problem::unavailable(format!(
+        return QuickstartProblem::unavailable(format!(
             "{what}: it cannot reach the Python package index. Check the network and the proxy, or name an interpreter \
              that has MLflow and scikit-learn with --python (see {})",
             log.display()
@@ -168,21 +181,21 @@ fn explain(log: &Path, what: &str) -> Problem {
     }
     let last = text.lines().rev().find(|line| line.starts_with("ERROR:") || line.starts_with("Error:"));
     let reason = last.or_else(|| text.lines().next_back()).unwrap_or("it said nothing");
-    Problem::unavailable(format!("{what}: {reason} (see {})", log.display()))
+    QuickstartProblem::unavailable(format!("{what}: {reason} (see {})", log.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn explained(log: &str) -> Problem {
+    fn explained(log: &str) -> QuickstartProblem {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), log).unwrap();
         explain(file.path(), "pip failed")
     }
 
     #[test]
-    fn a_failure_of_pip_becomes_one_line() {
+    fn explain_makes_one_line_of_pip_failure() {
         let network = explained(
             "WARNING: Retrying after connection broken by 'NewConnectionError(…)'\nERROR: No matching distribution",
         );
@@ -202,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_python_is_named() {
+    fn existing_names_program_that_is_no_python() {
         let problem = existing(Path::new("/nonexistent/python"), Path::new("/")).unwrap_err();
         assert!(problem.to_string().contains("/nonexistent/python"), "{problem}");
     }

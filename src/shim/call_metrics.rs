@@ -1,26 +1,26 @@
-//! Counting a call however it ends, also when its caller hangs up and nothing more of it runs.
+//! Metrics of one call, counted however the call ends, also when its caller hangs up and nothing more of it runs.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::StatusCode;
 
-use super::endpoints::Endpoint;
+use super::endpoints::BoundEndpoint;
 use crate::telemetry::Metrics;
 
-/// What a call is counted as when its caller has gone, after nginx.
+/// Status label of a call whose caller hung up, after nginx.
 const HUNG_UP: &str = "499";
 
-/// One call that is under way.
-pub(super) struct Tally {
-    endpoint: Arc<Endpoint>,
+/// Counts one call, and measures its duration, when it is dropped.
+pub(super) struct CallMetrics {
+    endpoint: Arc<BoundEndpoint>,
     metrics: Metrics,
     started: Instant,
     status: Option<StatusCode>,
 }
 
-impl Tally {
-    pub(super) fn start(endpoint: Arc<Endpoint>, metrics: Metrics) -> Self {
+impl CallMetrics {
+    pub(super) fn start(endpoint: Arc<BoundEndpoint>, metrics: Metrics) -> Self {
         Self { endpoint, metrics, started: Instant::now(), status: None }
     }
 
@@ -29,7 +29,7 @@ impl Tally {
     }
 }
 
-impl Drop for Tally {
+impl Drop for CallMetrics {
     fn drop(&mut self) {
         let status = self.status.as_ref().map_or(HUNG_UP, StatusCode::as_str);
         match status {

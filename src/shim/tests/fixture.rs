@@ -1,4 +1,4 @@
-//! A broker, someone who answers what comes in, and shims to call.
+//! The fixture of the shim's tests: a broker, a responder for the requests, and shims to call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -19,15 +19,15 @@ use crate::shim::*;
 pub(super) const CALL: &str = "/endpoints/sentiment-router/invocations";
 pub(super) const LONG: Duration = Duration::from_secs(20);
 
-/// What the responder sends back for one request.
-pub(super) struct Said {
+/// Holds the reply that the responder sends for one request.
+pub(super) struct CannedReply {
     pub(super) status: &'static str,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Bytes,
     pub(super) times: usize,
 }
 
-impl Said {
+impl CannedReply {
     pub(super) fn status(status: &'static str, body: impl Into<Bytes>) -> Option<Self> {
         Some(Self { status, headers: Vec::new(), body: body.into(), times: 1 })
     }
@@ -37,16 +37,16 @@ impl Said {
     }
 }
 
-/// A broker, and someone who answers what comes to the requests topic until this is dropped.
-pub(super) struct World {
+/// Runs a broker, and a responder to the requests topic, until it is dropped.
+pub(super) struct Fixture {
     pub(super) kafka: config::Kafka,
     pub(super) cluster: Arc<Cluster>,
     stop: Arc<AtomicBool>,
 }
 
-impl World {
-    /// With a responder that answers by this rule; `None` is silence.
-    pub(super) async fn new(answer: impl FnMut(&ReplyRecord) -> Option<Said> + Send + 'static) -> Self {
+impl Fixture {
+    /// Starts a responder that answers by this rule; `None` is silence.
+    pub(super) async fn new(answer: impl FnMut(&ReplyRecord) -> Option<CannedReply> + Send + 'static) -> Self {
         let kafka = config::Kafka { partitions: 4, ..config::Kafka::default() };
         let cluster = Arc::new(Cluster::new(&kafka).unwrap());
         cluster.ensure_topics(&kafka, &[&kafka.requests_topic, &kafka.replies_topic]).unwrap();
@@ -55,27 +55,27 @@ impl World {
             let (cluster, kafka, stop) = (cluster.clone(), kafka.clone(), stop.clone());
             move || respond(&cluster, &kafka, &stop, answer)
         };
-        // Not joined: one that waits to be released ends with the process.
+        // The thread is not joined: a responder that waits to be released ends with the process.
         std::thread::spawn(responder);
         Self { kafka, cluster, stop }
     }
 
-    /// With a responder that echoes, each request once it is released.
+    /// Starts a responder that echoes each request once it is released.
     pub(super) async fn held() -> (Self, Sender<()>) {
         let (release, held) = channel();
-        let world = Self::new(move |request| {
+        let fixture = Self::new(move |request| {
             held.recv().unwrap();
-            Said::echo(request)
+            CannedReply::echo(request)
         });
-        (world.await, release)
+        (fixture.await, release)
     }
 
-    pub(super) async fn shim(&self, server: config::Server, timeout: Duration) -> Running {
+    pub(super) async fn shim(&self, server: config::Server, timeout: Duration) -> RunningShim {
         let names = ["sentiment-router", "translate"];
         self.shim_of(&names, server, timeout).await
     }
 
-    pub(super) async fn shim_of(&self, names: &[&str], server: config::Server, timeout: Duration) -> Running {
+    pub(super) async fn shim_of(&self, names: &[&str], server: config::Server, timeout: Duration) -> RunningShim {
         let readiness = Readiness::default();
         let metrics = Metrics::new().unwrap();
         let endpoint = |name: &&str| ShimEndpoint {
@@ -97,18 +97,18 @@ impl World {
         .unwrap();
         until("ready", || readiness.is_ready()).await;
         let base = format!("http://{}", shim.address());
-        Running { shim, base, client: Client::new(), metrics, readiness }
+        RunningShim { shim, base, client: Client::new(), metrics, readiness }
     }
 }
 
-impl Drop for World {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
 }
 
-/// A shim, and a client that calls it.
-pub(super) struct Running {
+/// Holds a running shim, and a client that calls it.
+pub(super) struct RunningShim {
     pub(super) shim: Shim,
     pub(super) base: String,
     pub(super) client: Client,
@@ -116,7 +116,7 @@ pub(super) struct Running {
     pub(super) readiness: Readiness,
 }
 
-impl Running {
+impl RunningShim {
     pub(super) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
         self.client.post(format!("{}{path}", self.base)).body(body).send().await.unwrap()
     }
@@ -140,7 +140,7 @@ fn respond(
     cluster: &Cluster,
     kafka: &config::Kafka,
     stop: &AtomicBool,
-    mut answer: impl FnMut(&ReplyRecord) -> Option<Said>,
+    mut answer: impl FnMut(&ReplyRecord) -> Option<CannedReply>,
 ) {
     let settings = [("group.id", "responder"), ("fetch.wait.max.ms", "5"), ("enable.auto.commit", "false")];
     let consumer: BaseConsumer<BrokerContext> = cluster.client("responder", &settings, std::convert::identity).unwrap();
@@ -154,7 +154,7 @@ fn respond(
     while !stop.load(Ordering::Acquire) {
         producer.poll(Duration::ZERO);
         let Some(Ok(record)) = consumer.poll(Duration::from_millis(20)) else { continue };
-        let request = replies::copy(&record);
+        let request = reply_consumer::copy(&record);
         let Some(said) = answer(&request) else { continue };
         let asked = |name: &str| request.headers.get(name).unwrap();
         let headers = || {
@@ -174,7 +174,7 @@ fn respond(
     producer.flush(Duration::from_secs(5)).unwrap();
 }
 
-/// Waits for something that is about to hold.
+/// Waits until a condition holds, and panics when it does not in time.
 pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {

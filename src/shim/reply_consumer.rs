@@ -1,7 +1,7 @@
-//! Replies in: one partition of the replies topic, read by a thread of its own.
+//! The reply consumer: reads one partition of the replies topic on a thread of its own.
 //!
-//! The partition is assigned, never subscribed to, so no rebalance can take it away; its end is found before the first
-//! call is let in, so no reply can lie before it.
+//! The partition is assigned, never subscribed to, so no rebalance can take it away. Its end is found before the first
+//! call is let in, so no reply to a call can lie before that.
 
 use std::convert::identity;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,62 +19,56 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::error::ShimError;
+use super::reply_partition::ReplyPartition;
 use crate::broker::{BrokerContext, Cluster};
-use crate::callers::{Callers, Receiver, ReplyRecord};
+use crate::callers::{Callers, Recipient, ReplyRecord};
 use crate::config::Kafka;
 use crate::message::{HeadersBuilder, header};
 use crate::telemetry::{Metrics, Part};
 
-/// How long one wait for replies lasts; the end of the process is noticed that soon.
+/// Longest wait of one poll for replies; the end of the process is noticed that soon.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long the broker may take to say where a partition ends.
+/// Longest time that the broker may take to say where a partition ends; after it the question is asked again.
 const POSITION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between two attempts to find the end.
+/// Pause between two attempts to find the end of the partition.
 const POSITION_PAUSE: Duration = Duration::from_millis(200);
 
-/// Where this instance's replies come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ReplyPartition {
-    pub(super) topic: String,
-    pub(super) partition: i32,
-}
-
-/// From where replies are read.
+/// Says from where replies are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Start {
-    /// Nobody waits for what is there already.
+enum StartPosition {
+    /// From the end: nobody waits for a reply that is there already.
     End,
-    /// So far they were read. When that is gone, from the first that is left.
+    /// From this offset, up to which replies were read. When that offset is gone, from the first that is left.
     After(i64),
-    /// The topic is another one than before, and callers may wait for what it has already.
+    /// From the beginning: the topic is another one than before, and callers may wait for replies that it has already.
     Beginning,
 }
 
-/// The running thread; it stops, a moment later, when this is dropped.
-pub(super) struct Replies {
+/// Owns the running thread, which stops, a moment later, when this is dropped.
+pub(super) struct ReplyConsumer {
     partition: i32,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The thread's side.
-struct Reader {
+/// Reads replies on the thread, and hands them to their callers.
+struct ReplyReader {
     consumer: BaseConsumer<BrokerContext>,
-    /// After the consumer: an embedded broker stops with the cluster.
+    /// The cluster, dropped after the consumer: an embedded broker stops with the cluster.
     cluster: Arc<Cluster>,
     source: ReplyPartition,
     callers: Callers,
     part: Part,
-    /// Replies that callers have got by this way.
+    /// Counter of the replies that callers have got over the topic.
     received: IntCounter,
     unclaimed: IntCounter,
     stop: Arc<AtomicBool>,
 }
 
-impl Start {
-    /// Where that is in a partition that has these offsets.
+impl StartPosition {
+    /// Finds the offset to start at, in a partition with these first and end offsets.
     fn offset(self, first: i64, end: i64) -> i64 {
         match self {
             Self::Beginning => first,
@@ -84,35 +78,12 @@ impl Start {
     }
 }
 
-impl ReplyPartition {
-    /// The partition the config names, else one by the instance's identity, so that instances spread out.
-    pub(super) fn choose(
-        topic: &str,
-        count: Option<i32>,
-        configured: Option<i32>,
-        instance: Uuid,
-    ) -> Result<Self, ShimError> {
-        let topic = topic.to_owned();
-        let count = match count {
-            Some(count) if count > 0 => count,
-            _ => return Err(ShimError::MissingTopic { topic }),
-        };
-        match configured {
-            Some(partition) if !(0..count).contains(&partition) => {
-                Err(ShimError::ReplyPartition { partition, topic, count })
-            }
-            Some(partition) => Ok(Self { topic, partition }),
-            None => {
-                let picked = instance.as_u128() % u128::from(count.unsigned_abs());
-                Ok(Self { topic, partition: i32::try_from(picked).unwrap_or_default() })
-            }
-        }
-    }
-}
-
-impl Replies {
+impl ReplyConsumer {
     /// Starts the thread, which lets callers wait once it stands at the partition's end. Blocks; not for the runtime's
     /// workers.
+    ///
+    /// # Errors
+    /// When the client cannot be made, or no thread can be started.
     pub(super) fn start(
         cluster: &Arc<Cluster>,
         config: &Kafka,
@@ -121,7 +92,7 @@ impl Replies {
         part: Part,
         metrics: &Metrics,
     ) -> Result<Self, ShimError> {
-        // The library insists on a group; this one is never joined, and nothing is committed to it.
+        // The Kafka library insists on a group; this group is never joined, and nothing is committed to it.
         let group = format!("{}-shim", config.group_id);
         // The embedded broker does not wake a waiting fetch when a record comes.
         let wait = if cluster.is_embedded() { "5" } else { "100" };
@@ -137,7 +108,7 @@ impl Replies {
         let consumer = cluster.client_with_topic_ids("shim-consumer", &settings, identity)?;
         let stop = Arc::new(AtomicBool::new(false));
         let partition = source.partition;
-        let reader = Reader {
+        let reader = ReplyReader {
             consumer,
             cluster: cluster.clone(),
             source,
@@ -168,17 +139,18 @@ impl Replies {
     }
 }
 
-impl Drop for Replies {
+impl Drop for ReplyConsumer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
 }
 
-impl Reader {
+impl ReplyReader {
     fn run(self) {
-        // Where the next reply lies; `None` until that is known.
+        // The offset of the next reply; `None` until it is known, which is before the first assignment and after a
+        // loss.
         let mut next = None;
-        let mut start = Start::End;
+        let mut start = StartPosition::End;
         let mut unreachable = false;
         while !self.stop.load(Ordering::Acquire) {
             if next.is_none() {
@@ -187,38 +159,40 @@ impl Reader {
             }
             match self.consumer.poll(POLL) {
                 Some(Ok(record)) => {
-                    start = Start::After(record.offset() + 1);
+                    start = StartPosition::After(record.offset() + 1);
                     self.deliver(&record);
                 }
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
-                    warn!(?start, "the replies topic no longer has the next reply; its place is looked up");
+                    warn!(?start, "the replies topic no longer has the next offset; a new start position is looked up");
                     next = None;
                 }
-                Some(Err(error)) => debug!(%error, "reading replies"),
+                Some(Err(error)) => debug!(%error, "replies cannot be read for now"),
                 None => {}
             }
-            if self.is_topic_anew() {
+            if self.is_topic_recreated() {
                 warn!(
                     topic = self.source.topic,
-                    "the replies topic was deleted and made again; it is read from its beginning"
+                    "the replies topic was deleted and created again; it is read from its beginning"
                 );
-                (next, start) = (None, Start::Beginning);
+                (next, start) = (None, StartPosition::Beginning);
             }
             unreachable = self.watch_health(unreachable);
         }
     }
 
-    fn is_topic_anew(&self) -> bool {
+    fn is_topic_recreated(&self) -> bool {
         let topic_ids = self.consumer.context().topic_ids();
         topic_ids.is_any_anew() && topic_ids.take_anew().contains(&self.source.topic)
     }
 
-    /// Stands where replies are read from, once that is known.
-    fn position(&self, start: Start) -> Option<i64> {
+    /// Assigns the partition from its start position, and opens the callers once that has succeeded.
+    fn position(&self, start: StartPosition) -> Option<i64> {
         match self.assign(start) {
             Ok(offset) => {
                 debug!(topic = self.source.topic, partition = self.source.partition, offset, "replies are read");
                 self.cluster.health().answered();
+                // The callers are opened only after the assignment: a caller who waited earlier could have his reply
+                // before the start position.
                 self.callers.open(&self.source.topic, self.source.partition);
                 self.part.ready();
                 Some(offset)
@@ -226,14 +200,14 @@ impl Reader {
             Err(error) => {
                 let ReplyPartition { topic, partition } = &self.source;
                 self.part.waits_for(format!("the end of {topic}, partition {partition}: {error}"));
-                // Lets the client serve its events, and paces the attempts.
+                // This poll lets the client serve its events, and paces the attempts.
                 let _ = self.consumer.poll(POSITION_PAUSE);
                 None
             }
         }
     }
 
-    fn assign(&self, start: Start) -> Result<i64, KafkaError> {
+    fn assign(&self, start: StartPosition) -> Result<i64, KafkaError> {
         let ReplyPartition { topic, partition } = &self.source;
         let (first, end) = self.consumer.fetch_watermarks(topic, *partition, POSITION_TIMEOUT)?;
         let offset = start.offset(first, end);
@@ -245,17 +219,17 @@ impl Reader {
 
     fn deliver(&self, record: &BorrowedMessage<'_>) {
         self.cluster.health().answered();
-        // The client library panics on a header whose name is not UTF-8, and anyone may write to a topic.
+        // The Kafka library panics on a header whose name is not UTF-8, and anyone may write to a topic.
         let correlation = catch_unwind(AssertUnwindSafe(|| correlation(record))).unwrap_or_default();
         match correlation.map(|correlation| self.callers.receive(correlation, || copy(record))) {
-            Some(Receiver::Waiting) => self.received.inc(),
-            Some(Receiver::Answered) => {}
-            Some(Receiver::Nobody) | None => self.unclaimed.inc(),
+            Some(Recipient::Waiting) => self.received.inc(),
+            Some(Recipient::AnsweredAhead) => {}
+            Some(Recipient::Unknown) | None => self.unclaimed.inc(),
         }
     }
 
-    /// Says on `/ready` when the broker goes and when it is back. While it is away nothing else may be told by it, so
-    /// it is asked.
+    /// Says on `/ready` when the broker goes and when it is back. While the broker is away no other answer of it may
+    /// come, so it is asked for the offsets of the partition.
     fn watch_health(&self, was_unreachable: bool) -> bool {
         let health = self.cluster.health();
         if !health.is_unreachable() {
@@ -274,13 +248,13 @@ impl Reader {
     }
 }
 
-/// Whose reply it is. Looks at every header, so it panics where [`copy`] would.
+/// Finds the correlation id of a reply. Looks at every header, so it panics where [`copy`] would.
 fn correlation(record: &BorrowedMessage<'_>) -> Option<Uuid> {
     let last = record.headers()?.iter().filter(|header| header.key == header::CORRELATION_ID).last()?;
     Uuid::try_parse_ascii(last.value?).ok()
 }
 
-/// Copies a record once out of the client's memory: headers and value in one buffer.
+/// Copies a record out of the client's memory: headers and value, once, in one buffer.
 pub(super) fn copy(record: &BorrowedMessage<'_>) -> ReplyRecord {
     let payload = record.payload().unwrap_or_default();
     let mut builder = HeadersBuilder::with_capacity(payload.len() + 512, 16);
@@ -299,29 +273,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_reply_that_somebody_may_wait_for_is_passed_over() {
-        assert_eq!(Start::End.offset(3, 9), 9);
-        assert_eq!(Start::Beginning.offset(3, 9), 3);
-        assert_eq!(Start::After(2).offset(3, 9), 3, "some were deleted before they were read");
-        assert_eq!(Start::After(12).offset(0, 9), 0, "it is another topic, or has lost its last");
-        assert_eq!(Start::After(9).offset(3, 9), 9);
-    }
-
-    #[test]
-    fn the_partition_is_the_configured_one_or_follows_from_the_instance() {
-        let choose = |count, configured, instance| {
-            ReplyPartition::choose("replies", count, configured, Uuid::from_u128(instance))
-                .map(|chosen| chosen.partition)
-        };
-        assert_eq!(choose(Some(8), Some(7), 1).unwrap(), 7);
-        assert_eq!(choose(Some(8), None, 19).unwrap(), 3);
-        assert_eq!(choose(Some(1), None, u128::MAX).unwrap(), 0);
-        let error = choose(Some(8), Some(8), 1).unwrap_err().to_string();
-        assert!(
-            error.starts_with("server.reply_partition 8 does not exist: topic 'replies' has 8 partitions"),
-            "{error}"
-        );
-        assert!(choose(Some(8), Some(-1), 1).is_err());
-        assert!(matches!(choose(None, None, 1), Err(ShimError::MissingTopic { .. })));
+    fn start_position_skips_no_reply_that_a_caller_waits_for() {
+        assert_eq!(StartPosition::End.offset(3, 9), 9);
+        assert_eq!(StartPosition::Beginning.offset(3, 9), 3);
+        assert_eq!(StartPosition::After(2).offset(3, 9), 3, "some were deleted before they were read");
+        assert_eq!(StartPosition::After(12).offset(0, 9), 0, "it is another topic, or has lost its last");
+        assert_eq!(StartPosition::After(9).offset(3, 9), 9);
     }
 }

@@ -1,4 +1,4 @@
-//! Calls out: each one a record of the requests topic, like any other producer's.
+//! The request producer: writes each call as a record of the requests topic, like any other producer's.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedPro
 use uuid::Uuid;
 
 use super::error::ShimError;
-use super::replies::ReplyPartition;
+use super::reply_partition::ReplyPartition;
 use crate::broker::{BrokerContext, Cluster};
 use crate::callers::Callers;
 use crate::config::Kafka;
@@ -23,20 +23,21 @@ use crate::telemetry::{Flow, Pending};
 
 const BAGGAGE: &str = "baggage";
 
-/// What the broker's own headers and framing add to a record, roughly and rather too much.
+/// Bytes that the broker's own headers and framing add to a record, estimated rather too high, so that the embedded
+/// broker is never filled beyond its limit.
 const RECORD_OVERHEAD: usize = 512;
 
-/// Room for a record's headers beside the largest body.
+/// Bytes that a record's headers may take beside the largest body.
 const HEADER_ROOM: usize = 64 * 1024;
 
-/// librdkafka's own `message.max.bytes`, below which there is no reason to go.
+/// Bytes of librdkafka's own `message.max.bytes`, below which there is no reason to go.
 const USUAL_RECORD: usize = 1_000_000;
 
-/// What one call becomes.
-pub(super) struct Outgoing<'a> {
+/// Holds the parts of a call that its request record is made of.
+pub(super) struct OutgoingRequest<'a> {
     pub(super) correlation: Uuid,
     pub(super) endpoint: &'a str,
-    /// When nobody wants the answer any more.
+    /// The time after which nobody wants the answer any more.
     pub(super) deadline: SystemTime,
     /// The HTTP request line, without the protocol.
     pub(super) target: &'a str,
@@ -44,9 +45,9 @@ pub(super) struct Outgoing<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// The producer of the requests topic.
-pub(super) struct Requests {
-    /// `None` only while it is dropped.
+/// Produces to the requests topic.
+pub(super) struct RequestProducer {
+    /// The client; `None` only while this is dropped.
     producer: Option<ThreadedProducer<DeliveryReports>>,
     topic: String,
     reply_topic: String,
@@ -55,21 +56,24 @@ pub(super) struct Requests {
     flow: Flow,
 }
 
-/// Tells callers whose requests the broker did not take.
+/// Receives delivery reports, and fails the callers whose requests the broker did not take.
 struct DeliveryReports {
     broker: BrokerContext,
     callers: Callers,
     flow: Flow,
 }
 
-/// A request on its way to the broker.
-struct Sent {
+/// Names the caller of a request that is on its way to the broker.
+struct SentRequest {
     correlation: Uuid,
     _pending: Pending,
 }
 
-impl Requests {
-    /// Blocks; not for the runtime's workers.
+impl RequestProducer {
+    /// Makes the client. Blocks; not for the runtime's workers.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
     pub(super) fn new(
         cluster: &Arc<Cluster>,
         config: &Kafka,
@@ -80,9 +84,10 @@ impl Requests {
         flow: Flow,
     ) -> Result<Self, ShimError> {
         let context = |broker| DeliveryReports { broker, callers, flow: flow.clone() };
-        // A request that is older than every deadline is not worth delivering.
+        // The longest endpoint timeout bounds the delivery: a request older than every deadline is not worth
+        // delivering.
         let timeout = longest_timeout.as_millis().max(1).to_string();
-        // Whether a record is too large is the broker's to say.
+        // The client's own limit must not be the lower one: the broker has to say whether a record is too large.
         let largest = max_body.saturating_add(HEADER_ROOM).clamp(USUAL_RECORD, 1_000_000_000).to_string();
         let settings = [
             ("linger.ms", "0"),
@@ -104,59 +109,61 @@ impl Requests {
         })
     }
 
-    /// Hands the request to the producer, which delivers it in the background; if it cannot, whoever waits under the
-    /// correlation id is told. Never blocks. The key is null, so requests spread over the partitions.
+    /// Queues the request for delivery in the background. If the delivery fails, the caller who waits under the
+    /// correlation id gets the fault. Never blocks. The key is null, so requests spread over the partitions.
     ///
     /// # Errors
-    /// When the producer does not even take it.
-    pub(super) fn send(&self, outgoing: &Outgoing<'_>) -> Result<(), Fault> {
+    /// When the client's queue does not take the request.
+    pub(super) fn send(&self, request: &OutgoingRequest<'_>) -> Result<(), Fault> {
         let Some(producer) = &self.producer else { return Err(undeliverable("its client is closed")) };
-        let sent = Sent { correlation: outgoing.correlation, _pending: self.flow.begin() };
-        let record: BaseRecord<'_, [u8], [u8], Box<Sent>> = BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
-            .headers(self.record_headers(outgoing))
-            .payload(outgoing.body);
+        let sent = SentRequest { correlation: request.correlation, _pending: self.flow.begin() };
+        let record: BaseRecord<'_, [u8], [u8], Box<SentRequest>> =
+            BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
+                .headers(self.record_headers(request))
+                .payload(request.body);
         producer.send(record).map_err(|(error, _)| match error {
             KafkaError::MessageProduction(code) => undelivered(code),
             error => undeliverable(&error.to_string()),
         })
     }
 
-    fn record_headers(&self, outgoing: &Outgoing<'_>) -> OwnedHeaders {
-        let correlation = outgoing.correlation.to_string();
-        let deadline = unix_milliseconds(outgoing.deadline).to_string();
-        let content_type = outgoing.http_headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], |t| t.as_bytes());
+    fn record_headers(&self, request: &OutgoingRequest<'_>) -> OwnedHeaders {
+        let correlation = request.correlation.to_string();
+        let deadline = unix_milliseconds(request.deadline).to_string();
+        let content_type = request.http_headers.get(CONTENT_TYPE).map_or(&b"application/json"[..], |t| t.as_bytes());
         let own: [(&str, &[u8]); 7] = [
-            (header::ENDPOINT, outgoing.endpoint.as_bytes()),
+            (header::ENDPOINT, request.endpoint.as_bytes()),
             (header::CORRELATION_ID, correlation.as_bytes()),
             (header::REPLY_TOPIC, self.reply_topic.as_bytes()),
             (header::REPLY_PARTITION, &self.reply_partition),
             (header::CONTENT_TYPE, content_type),
             (header::DEADLINE, deadline.as_bytes()),
-            (header::HTTP_TARGET, outgoing.target.as_bytes()),
+            (header::HTTP_TARGET, request.target.as_bytes()),
         ];
         own.into_iter()
-            .chain(carried(outgoing.http_headers))
+            .chain(carried(request.http_headers))
             .fold(OwnedHeaders::new_with_capacity(16), |headers, (key, value)| {
                 headers.insert(Header { key, value: Some(value) })
             })
     }
 }
 
-impl Outgoing<'_> {
-    /// What the record takes on the broker, at most.
+impl OutgoingRequest<'_> {
+    /// Computes the bytes that the record takes on the broker, at most.
     pub(super) fn size(&self) -> usize {
         let headers: usize = carried(self.http_headers).map(|(name, value)| name.len() + value.len()).sum();
         self.body.len() + headers + self.target.len() + self.endpoint.len() + RECORD_OVERHEAD
     }
 }
 
-/// A librdkafka client may take a while to go, and the last one who holds this may be a worker of the runtime.
-impl Drop for Requests {
+/// Drops the client on a thread of its own: a librdkafka client may take a while to go, and the last owner of this may
+/// be a worker of the runtime.
+impl Drop for RequestProducer {
     fn drop(&mut self) {
         let (producer, cluster) = (self.producer.take(), self.cluster.clone());
         let away = move || {
             drop(producer);
-            // Only now: an embedded broker stops with the cluster.
+            // The cluster is dropped after the client: an embedded broker stops with the cluster.
             drop(cluster);
         };
         // Without a thread the closure, and so the client, is dropped here after all.
@@ -179,15 +186,16 @@ impl ClientContext for DeliveryReports {
 }
 
 impl ProducerContext for DeliveryReports {
-    type DeliveryOpaque = Box<Sent>;
+    type DeliveryOpaque = Box<SentRequest>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<SentRequest>) {
         match result {
             Ok(_) => {
                 self.broker.health().answered();
                 self.flow.passed();
             }
             Err((error, _)) => {
+                // A record that is too large says nothing of the broker, so it must not make the shim unready.
                 if !is_too_large(error) {
                     self.flow.failed(error);
                 }
@@ -201,15 +209,15 @@ impl ProducerContext for DeliveryReports {
     }
 }
 
-/// The caller's headers that travel on: what a condition may want to know, and the trace. Never `authorization` and
-/// `cookie`.
+/// Selects the caller's headers that travel on: those that a condition may want to know, and the trace. Never
+/// `authorization` and `cookie`.
 fn carried(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     let travels =
         |name: &str| header::is_carried(name) || name == BAGGAGE || name == USER_AGENT || name == ACCEPT_LANGUAGE;
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(move |(name, _)| travels(name))
 }
 
-/// Whether it says something of the request alone.
+/// Tells whether the error says something of this request alone, and nothing of the broker.
 fn is_too_large(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize))
@@ -247,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_stay_at_the_door_and_the_rest_of_the_contract_travels() {
+    fn record_carries_contract_headers_but_no_secrets() {
         let sent: [(&'static str, &[u8]); 10] = [
             ("authorization", b"Bearer secret"),
             ("cookie", b"session=secret"),
@@ -280,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_refuses_says_whether_to_try_again() {
+    fn delivery_fault_tells_whether_to_try_again() {
         let fault = undelivered(RDKafkaErrorCode::MessageSizeTooLarge);
         assert_eq!((fault.code.status(), fault.retryable), (413, false));
         let fault = undelivered(RDKafkaErrorCode::QueueFull);
