@@ -19,31 +19,31 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::frame::{self, Answer};
+use super::frame::{self, Frame};
 use super::output::Output;
 use super::output_log::OutputLog;
 use crate::config::MOST_THREADS;
 
 /// Longer answers are nonsense: whoever may answer at length keeps to a limit of its own below this.
-const LONGEST_BODY: usize = 256 << 20;
+const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// How long it may take to hear that a process has ended whose socket is closed already.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const EXIT_REPORT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a killed process may take to give back what it holds.
-const LONGEST_END: Duration = Duration::from_secs(10);
+const REAP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A process forked from a template. Dropped, it is killed, and everything it has started with it.
 #[derive(Debug)]
 pub(crate) struct Child {
     state: Arc<ChildState>,
-    /// None once it was taken.
-    line: Option<Line>,
+    /// None once it was already_taken.
+    channel: Option<Channel>,
 }
 
 /// A socket of a child, on which it is asked one question at a time.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Channel {
     state: Arc<ChildState>,
     stream: UnixStream,
 }
@@ -100,8 +100,8 @@ impl Child {
             log: OnceLock::new(),
         };
         let state = Arc::new(state);
-        let line = Line { state: Arc::clone(&state), stream: UnixStream::from_std(stream)? };
-        Ok(Self { state, line: Some(line) })
+        let channel = Channel { state: Arc::clone(&state), stream: UnixStream::from_std(stream)? };
+        Ok(Self { state, channel: Some(channel) })
     }
 
     /// Its process id, which is that of its process group as well.
@@ -111,9 +111,9 @@ impl Child {
 
     /// Asks one question, and waits for its answer. A child whose answer nobody waits for any longer is killed: it would
     /// come as the answer to the next question.
-    pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Answer, Lost> {
-        self.state.forget_output();
-        self.line()?.ask(&serialized(head)?, body).await
+    pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Frame, Lost> {
+        self.state.clear_output();
+        self.channel()?.ask(&serialized(head)?, body).await
     }
 
     /// The same, with an answer by then or none. That the process has ended is told even if it takes longer to hear how.
@@ -122,34 +122,34 @@ impl Child {
         head: &impl Serialize,
         body: &[u8],
         deadline: Instant,
-    ) -> Result<Answer, Lost> {
+    ) -> Result<Frame, Lost> {
         timeout_at(deadline, self.ask(head, body)).await.unwrap_or(Err(Lost::TimedOut))
     }
 
     /// Makes as many more sockets, at most [`MOST_THREADS`], and hands the child its ends of them, which it waits for. Any
     /// number of questions may be under way from then on, one on each.
-    pub(super) async fn more_lines(&mut self, count: usize, deadline: Instant) -> Result<Vec<Line>, Lost> {
+    pub(super) async fn open_channels(&mut self, count: usize, deadline: Instant) -> Result<Vec<Channel>, Lost> {
         let garbled = |error: std::io::Error| Lost::Garbled(error.to_string());
         let pairs = (0..count).map(|_| UnixStream::pair()).collect::<std::io::Result<Vec<_>>>().map_err(garbled)?;
         let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-        let Line { state, stream } = self.line()?;
-        let unanswered = Unanswered(state);
+        let Channel { state, stream } = self.channel()?;
+        let guard = KillUnlessAnswered(state);
         let handed = async {
-            hand_over(stream, theirs).await?;
-            frame::read(stream, LONGEST_BODY).await
+            send_sockets(stream, theirs).await?;
+            frame::read(stream, MAX_BODY_BYTES).await
         };
         let answer = timeout_at(deadline, handed).await.map_err(|_| Lost::TimedOut)?;
-        unanswered.settle(answer).await?;
-        Ok(ours.into_iter().map(|stream| Line { state: Arc::clone(&self.state), stream }).collect())
+        guard.settle(answer).await?;
+        Ok(ours.into_iter().map(|stream| Channel { state: Arc::clone(&self.state), stream }).collect())
     }
 
     /// The socket that it was made with. Nothing else can be asked of it then.
-    pub(super) fn take_line(&mut self) -> Result<Line, Lost> {
-        self.line.take().ok_or_else(taken)
+    pub(super) fn take_channel(&mut self) -> Result<Channel, Lost> {
+        self.channel.take().ok_or_else(already_taken)
     }
 
-    fn line(&mut self) -> Result<&mut Line, Lost> {
-        self.line.as_mut().ok_or_else(taken)
+    fn channel(&mut self) -> Result<&mut Channel, Lost> {
+        self.channel.as_mut().ok_or_else(already_taken)
     }
 
     /// Has it killed, without waiting for that, with everything it has started.
@@ -160,7 +160,7 @@ impl Child {
     /// Kills it, and waits until its process has been reaped, as long as that may take.
     pub(super) async fn end(&self) {
         self.kill();
-        if timeout(LONGEST_END, self.gone()).await.is_err() {
+        if timeout(REAP_LIMIT, self.gone()).await.is_err() {
             tracing::warn!(pid = self.pid(), "a process that was killed has not ended");
         }
     }
@@ -177,13 +177,13 @@ impl Child {
     }
 
     /// From now on, what it prints is shown there.
-    pub(super) fn prints_to(&self, log: Arc<OutputLog>) {
+    pub(super) fn log_output_to(&self, log: Arc<OutputLog>) {
         let _ = self.state.log.set(log);
     }
 
     /// What it has printed does not explain what comes of the next question.
-    pub(super) fn forget_output(&self) {
-        self.state.forget_output();
+    pub(super) fn clear_output(&self) {
+        self.state.clear_output();
     }
 
     /// What it has printed, as far as that is kept.
@@ -202,20 +202,20 @@ impl Drop for Child {
     }
 }
 
-impl Line {
+impl Channel {
     /// Asks one question, and waits for its answer; dropped before, it has the child killed.
-    pub(super) async fn ask(&mut self, head: &[u8], body: &[u8]) -> Result<Answer, Lost> {
-        let unanswered = Unanswered(&self.state);
+    pub(super) async fn ask(&mut self, head: &[u8], body: &[u8]) -> Result<Frame, Lost> {
+        let guard = KillUnlessAnswered(&self.state);
         let answer = async {
             frame::write(&mut self.stream, head, body).await?;
-            frame::read(&mut self.stream, LONGEST_BODY).await
+            frame::read(&mut self.stream, MAX_BODY_BYTES).await
         };
-        unanswered.settle(answer.await).await
+        guard.settle(answer.await).await
     }
 }
 
 /// Sends sockets, together with one byte.
-async fn hand_over(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io::Result<()> {
+async fn send_sockets(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io::Result<()> {
     // Whoever gets them reads and writes them until that is done.
     let sockets = sockets.into_iter().map(|socket| {
         let socket = socket.into_std()?;
@@ -224,16 +224,16 @@ async fn hand_over(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io::Re
     });
     let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
     let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let hand_over = || {
+    let send_sockets = || {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_THREADS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
         Ok(sendmsg(stream, &[IoSlice::new(b"\n")], &mut ancillary, SendFlags::empty())?)
     };
-    stream.async_io(Interest::WRITABLE, hand_over).await.map(drop)
+    stream.async_io(Interest::WRITABLE, send_sockets).await.map(drop)
 }
 
-fn taken() -> Lost {
+fn already_taken() -> Lost {
     Lost::Garbled("another asks it".to_owned())
 }
 
@@ -243,23 +243,23 @@ pub(super) fn serialized(head: &impl Serialize) -> Result<Vec<u8>, Lost> {
 }
 
 /// A question without an answer.
-struct Unanswered<'a>(&'a ChildState);
+struct KillUnlessAnswered<'a>(&'a ChildState);
 
-impl Unanswered<'_> {
+impl KillUnlessAnswered<'_> {
     /// What came of it.
-    async fn settle(self, answer: std::io::Result<Answer>) -> Result<Answer, Lost> {
+    async fn settle(self, answer: std::io::Result<Frame>) -> Result<Frame, Lost> {
         match answer {
             Ok(answer) => {
                 std::mem::forget(self);
                 Ok(answer)
             }
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(Lost::Garbled(error.to_string())),
-            Err(_) => Err(self.0.last_words().await),
+            Err(_) => Err(self.0.wait_for_exit().await),
         }
     }
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for KillUnlessAnswered<'_> {
     fn drop(&mut self) {
         self.0.kill();
     }
@@ -283,7 +283,7 @@ impl ChildState {
         let pid = self.pid.as_raw_nonzero().get();
         Ok(tokio::spawn(super::output::read(pipe, move |line| {
             match state.log.get() {
-                Some(log) => log.show(pid, line),
+                Some(log) => log.log_line(pid, line),
                 None => tracing::debug!(pid, line = line.trim_end(), "a process of the template"),
             }
             state.output().push(line);
@@ -291,14 +291,14 @@ impl ChildState {
     }
 
     /// What it printed before has nothing to do with what it does from now on, unless it has ended over it.
-    fn forget_output(&self) {
+    fn clear_output(&self) {
         if self.exit.borrow().is_none() {
             *self.output() = Output::default();
         }
     }
 
     /// It has ended.
-    pub(super) fn ended(&self, exit: Exit) {
+    pub(super) fn record_exit(&self, exit: Exit) {
         self.exit.send_replace(Some(exit));
     }
 
@@ -312,10 +312,10 @@ impl ChildState {
     }
 
     /// How it ended, now that its socket is closed.
-    async fn last_words(&self) -> Lost {
+    async fn wait_for_exit(&self) -> Lost {
         let mut exit = self.exit.subscribe();
         let mut ended = async || {
-            let ended = timeout(LAST_WORDS, exit.wait_for(Option::is_some)).await;
+            let ended = timeout(EXIT_REPORT_LIMIT, exit.wait_for(Option::is_some)).await;
             ended.ok().and_then(Result::ok).and_then(|exit| *exit)
         };
         let exit = match ended().await {
@@ -327,6 +327,16 @@ impl ChildState {
             }
         };
         Lost::Ended { exit, reason: self.output().reason().map(str::to_owned) }
+    }
+}
+
+impl Lost {
+    /// Why it is lost, with what it printed about that.
+    pub(super) fn with_reason(&self) -> String {
+        match self {
+            Self::Ended { reason: Some(reason), .. } => format!("{self}: {reason}"),
+            _ => self.to_string(),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const RECEIVE: RecvFlags = RecvFlags::empty();
 /// What a template is asked.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Request<'a> {
+pub(super) enum TemplateRequest<'a> {
     /// Said once, first.
     Begin {
         libraries: &'a [String],
@@ -35,13 +35,13 @@ pub(super) enum Request<'a> {
     /// Make a child.
     Fork { id: u64, kind: &'static str, arguments: &'a [String], environment: &'a [(String, String)] },
     /// These modules were missing when a child loaded a model.
-    Learn { modules: &'a [String] },
+    Preload { modules: &'a [String] },
 }
 
 /// What a template tells.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Report {
+pub(super) enum TemplateReport {
     /// It has understood what it was told first.
     Begun {},
     /// Everything is imported.
@@ -60,14 +60,14 @@ pub(super) enum Report {
 
 /// The receiving half.
 #[derive(Debug, Default)]
-pub(super) struct Receiver {
+pub(super) struct ReportReader {
     bytes: BytesMut,
     descriptors: VecDeque<OwnedFd>,
 }
 
-impl Receiver {
+impl ReportReader {
     /// The next report; none when the template has closed its end. Nothing is lost when this is dropped.
-    pub(super) async fn next(&mut self, stream: &UnixStream) -> Result<Option<Report>> {
+    pub(super) async fn next(&mut self, stream: &UnixStream) -> Result<Option<TemplateReport>> {
         loop {
             if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
                 let line = self.bytes.split_to(end + 1);

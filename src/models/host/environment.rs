@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// How often it is looked whether somebody else has finished the same environment.
-const POLL: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The files of a model that say what its environment consists of.
 const REQUIREMENTS: [&str; 5] = ["python_env.yaml", "conda.yaml", "requirements.txt", "uv.lock", "pyproject.toml"];
@@ -30,7 +30,7 @@ const REQUIREMENTS: [&str; 5] = ["python_env.yaml", "conda.yaml", "requirements.
 pub(super) struct Environment {
     entry: PathBuf,
     /// Held until it is whole.
-    making: Option<File>,
+    build_lock: Option<File>,
 }
 
 impl Environment {
@@ -46,10 +46,10 @@ impl Environment {
         .await?;
         loop {
             let at = entry.clone();
-            if let Some(making) = blocking(move || prepare(&at)).await? {
-                return Ok(Self { entry, making });
+            if let Some(build_lock) = blocking(move || prepare(&at)).await? {
+                return Ok(Self { entry, build_lock });
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -61,9 +61,9 @@ impl Environment {
 
     /// What is in it was finished, and may be used as it is from now on.
     pub(super) fn finish(&mut self) {
-        if self.making.is_some() {
+        if self.build_lock.is_some() {
             match fs::write(self.entry.join("whole"), "") {
-                Ok(()) => self.making = None,
+                Ok(()) => self.build_lock = None,
                 Err(error) => {
                     tracing::warn!(directory = %self.entry.display(), %error, "an environment cannot be marked as whole");
                 }

@@ -17,17 +17,17 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The two lengths.
-const PREFIX: usize = 8;
+const PREFIX_BYTES: usize = 8;
 
 /// A longer head is nonsense.
-const LONGEST_HEAD: usize = 4 << 20;
+const MAX_HEAD_BYTES: usize = 4 << 20;
 
 /// A body up to this length is sent together with its head.
-const SHORT_BODY: usize = 16 << 10;
+const INLINE_BODY_BYTES: usize = 16 << 10;
 
 /// What a child answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Frame {
     /// JSON.
     pub(crate) head: Bytes,
     /// Any bytes.
@@ -36,13 +36,13 @@ pub(crate) struct Answer {
 
 /// Writes one frame.
 pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body: &[u8]) -> Result<()> {
-    let mut start = BytesMut::with_capacity(PREFIX + head.len() + SHORT_BODY.min(body.len()));
+    let mut start = BytesMut::with_capacity(PREFIX_BYTES + head.len() + INLINE_BODY_BYTES.min(body.len()));
     for part in [head, body] {
         let length = u32::try_from(part.len()).map_err(|_| Error::new(ErrorKind::InvalidInput, "more than 4 GiB"))?;
         start.extend_from_slice(&length.to_be_bytes());
     }
     start.extend_from_slice(head);
-    if body.len() <= SHORT_BODY {
+    if body.len() <= INLINE_BODY_BYTES {
         start.extend_from_slice(body);
         return to.write_all(&start).await;
     }
@@ -51,26 +51,26 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body:
 }
 
 /// Reads one frame, whose body may be this long, and after which nothing may come unasked.
-pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), longest_body: usize) -> Result<Answer> {
+pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), longest_body: usize) -> Result<Frame> {
     // A buffer of its own: what an answer takes is given back with the answer.
     let mut buffer = BytesMut::with_capacity(4096);
-    fill(from, &mut buffer, PREFIX).await?;
+    fill(from, &mut buffer, PREFIX_BYTES).await?;
     let length = |at: usize| {
         let bytes = [buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]];
         usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX)
     };
     let (head, body) = (length(0), length(4));
-    if head > LONGEST_HEAD || body > longest_body {
+    if head > MAX_HEAD_BYTES || body > longest_body {
         return Err(Error::new(ErrorKind::InvalidData, format!("a frame of {head} and {body} bytes")));
     }
-    let _ = buffer.split_to(PREFIX);
+    let _ = buffer.split_to(PREFIX_BYTES);
     buffer.reserve((head + body).saturating_sub(buffer.len()));
     fill(from, &mut buffer, head + body).await?;
     if buffer.len() > head + body {
         return Err(Error::new(ErrorKind::InvalidData, "more than one frame"));
     }
     let buffer = buffer.freeze();
-    Ok(Answer { head: buffer.slice(..head), body: buffer.slice(head..) })
+    Ok(Frame { head: buffer.slice(..head), body: buffer.slice(head..) })
 }
 
 async fn fill(from: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, length: usize) -> Result<()> {
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    async fn through(head: &[u8], body: &[u8], room: usize) -> Result<Answer> {
+    async fn through(head: &[u8], body: &[u8], room: usize) -> Result<Frame> {
         let (mut near, mut far) = tokio::io::duplex(room);
         let (written, answer) = tokio::join!(
             async move {
@@ -103,7 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_of_any_length_arrive() {
-        for length in [0, 1, SHORT_BODY, SHORT_BODY + 1, 1 << 20] {
+        for length in [0, 1, INLINE_BODY_BYTES, INLINE_BODY_BYTES + 1, 1 << 20] {
             let body = vec![7; length];
             let answer = through(br#"{"status":200}"#, &body, 1000).await.unwrap();
             assert_eq!((&answer.head[..], &answer.body[..]), (&br#"{"status":200}"#[..], &body[..]));
@@ -128,7 +128,7 @@ mod tests {
         fn any_bytes_end_in_a_frame_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             if let Ok(answer) = runtime.block_on(read(&mut &*bytes, 64)) {
-                prop_assert_eq!(PREFIX + answer.head.len() + answer.body.len(), bytes.len());
+                prop_assert_eq!(PREFIX_BYTES + answer.head.len() + answer.body.len(), bytes.len());
             }
         }
     }

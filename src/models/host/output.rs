@@ -7,13 +7,13 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use crate::invocation::exception_of;
 
 /// How many lines are kept.
-const KEPT: usize = 20;
+const MAX_LINES: usize = 20;
 
-/// Longer lines are cut where people read them.
-const SHOWN: usize = 300;
+/// Longer lines are truncated where people read them.
+const MAX_SHOWN_BYTES: usize = 300;
 
 /// Longer lines are taken for several.
-const LONGEST_LINE: u64 = 8192;
+const MAX_LINE_BYTES: u64 = 8192;
 
 /// The end of what a process has printed.
 #[derive(Debug, Default)]
@@ -21,9 +21,9 @@ pub(crate) struct Output {
     lines: VecDeque<String>,
     exception: Option<String>,
     port_taken: bool,
-    has_environment: bool,
+    environment_is_ready: bool,
     /// The last line was a warning of Python's: what is indented below it is the code that it is about.
-    warned: bool,
+    follows_warning: bool,
 }
 
 /// Hands over what comes from a pipe, line by line, until it ends.
@@ -31,7 +31,7 @@ pub(super) async fn read(pipe: impl AsyncRead + Unpin, mut push: impl FnMut(&str
     let mut pipe = BufReader::with_capacity(64 << 10, pipe);
     let mut line = Vec::new();
     // A failure has nothing more to tell.
-    while let Ok(1..) = (&mut pipe).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
+    while let Ok(1..) = (&mut pipe).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await {
         push(&String::from_utf8_lossy(&line));
         line.clear();
     }
@@ -43,17 +43,17 @@ impl Output {
         let line = line.trim_end();
         self.port_taken |= line.contains("address already in use");
         // MLflow says so of whatever it runs in an environment, and before that there is one.
-        self.has_environment |= line.contains("=== Running command");
+        self.environment_is_ready |= line.contains("=== Running command");
         // `mlflow models serve` ends with an exception of its own about the command that it has run: no news.
         if exception_of(line).is_some_and(|exception| !exception.starts_with("Exception: Command '[")) {
             self.exception = Some(line.to_owned());
         }
-        let about_warning = is_warning(line) || (self.warned && line.starts_with(' '));
-        self.warned = is_warning(line);
+        let about_warning = is_warning(line) || (self.follows_warning && line.starts_with(' '));
+        self.follows_warning = is_warning(line);
         if about_warning || line.trim().is_empty() {
             return;
         }
-        if self.lines.len() == KEPT {
+        if self.lines.len() == MAX_LINES {
             self.lines.pop_front();
         }
         self.lines.push_back(line.to_owned());
@@ -61,12 +61,12 @@ impl Output {
 
     /// The line that says most about what went wrong: the last exception, else the last line.
     pub(crate) fn reason(&self) -> Option<&str> {
-        self.exception.as_deref().map(cut).or_else(|| self.last())
+        self.exception.as_deref().map(truncated).or_else(|| self.last())
     }
 
     /// The last line that is no warning.
     pub(crate) fn last(&self) -> Option<&str> {
-        self.lines.back().map(|line| cut(line.trim()))
+        self.lines.back().map(|line| truncated(line.trim()))
     }
 
     /// Whether something else listens on the port that was meant for the server.
@@ -75,8 +75,8 @@ impl Output {
     }
 
     /// Whether `mlflow models serve` has come to the end of making an environment.
-    pub(crate) fn has_environment(&self) -> bool {
-        self.has_environment
+    pub(crate) fn environment_is_ready(&self) -> bool {
+        self.environment_is_ready
     }
 
     /// The last lines.
@@ -87,8 +87,8 @@ impl Output {
 }
 
 /// The start of a line that may be long.
-pub(super) fn cut(line: &str) -> &str {
-    &line[..line.floor_char_boundary(SHOWN)]
+pub(super) fn truncated(line: &str) -> &str {
+    &line[..line.floor_char_boundary(MAX_SHOWN_BYTES)]
 }
 
 /// Whether this is how Python warns: `/a/file.py:7: UserWarning: …`.
@@ -115,7 +115,7 @@ mod tests {
              Exception: Command '['bash', '-c', 'exec uvicorn']' returned non zero return code. Return code = 1\n",
         );
         assert_eq!(output.reason(), Some("ModuleNotFoundError: No module named 'torch'"));
-        assert!(!output.port_is_taken() && output.has_environment());
+        assert!(!output.port_is_taken() && output.environment_is_ready());
     }
 
     #[test]
@@ -129,18 +129,21 @@ mod tests {
 
     #[test]
     fn warnings_are_no_reason_and_long_ones_are_cut() {
-        let warned = "loading\n/a/mlflow/x.py:12: UserWarning: this and that\n  color_warning(\n\
+        let follows_warning = "loading\n/a/mlflow/x.py:12: UserWarning: this and that\n  color_warning(\n\
                       <stdin>:1: FutureWarning: gone soon\n  warnings.warn(\n";
-        assert_eq!(output(warned).reason(), Some("loading"));
-        assert_eq!(output(&format!("{warned}OSError: no such file: /x\n")).reason(), Some("OSError: no such file: /x"));
-        assert_eq!(output(&format!("{warned}  indented\n")).last(), Some("indented"));
-        assert_eq!(output(&"é".repeat(400)).reason().map(str::len), Some(SHOWN));
+        assert_eq!(output(follows_warning).reason(), Some("loading"));
+        assert_eq!(
+            output(&format!("{follows_warning}OSError: no such file: /x\n")).reason(),
+            Some("OSError: no such file: /x")
+        );
+        assert_eq!(output(&format!("{follows_warning}  indented\n")).last(), Some("indented"));
+        assert_eq!(output(&"é".repeat(400)).reason().map(str::len), Some(MAX_SHOWN_BYTES));
     }
 
     #[test]
     fn keeps_only_the_end() {
         let output = output(&(0..100).map(|line| format!("{line}\n")).collect::<String>());
-        assert_eq!(output.tail().collect::<Vec<_>>().len(), KEPT);
+        assert_eq!(output.tail().collect::<Vec<_>>().len(), MAX_LINES);
         assert_eq!(output.reason(), Some("99"));
     }
 

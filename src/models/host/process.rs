@@ -14,7 +14,7 @@ use rustix::process::{Pid, WaitOptions, test_kill_process, waitpid};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child as Spawned, Command};
+use tokio::process::{Child as TokioChild, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,22 +22,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::child::{Child, ChildState, Exit};
-use super::control::{Receiver, Report, Request};
-use super::output::{self, Output, cut};
+use super::control::{ReportReader, TemplateReport, TemplateRequest};
+use super::output::{self, Output, truncated};
 use super::template::{Task, TemplateError, TemplateSpec};
 
 /// The template's text, and those of the programs that it and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
 const PROGRAMS: [(&str, &str); 9] = [
-    ("dry_run", include_str!("python/dry_run.py")),
+    ("prewarm", include_str!("python/prewarm.py")),
     ("large_pages", include_str!("python/large_pages.py")),
     ("model", include_str!("python/host.py")),
-    ("divide", include_str!("python/divide.py")),
+    ("bad_rows", include_str!("python/bad_rows.py")),
     ("blame", include_str!("python/blame.py")),
     ("independence", include_str!("python/independence.py")),
     ("estimators", include_str!("python/estimators.py")),
-    ("graph", include_str!("python/graph.py")),
-    ("clerk", include_str!("python/clerk.py")),
+    ("onnx_graph", include_str!("python/onnx_graph.py")),
+    ("mlflow_client", include_str!("python/mlflow_client.py")),
 ];
 
 /// What the interpreter is started with: it reads the template's text, whose length comes first, and runs it. As an
@@ -56,31 +56,31 @@ while len(text) < length:
 exec(compile(text, '<signalbox template>', 'exec'))";
 
 /// How long it may take to end, with its children, when it is told to.
-const GRACE: Duration = Duration::from_secs(5);
+const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long importing may take before it counts as stuck.
+/// How long importing may take before it counts as wait_until_stuck.
 const WARM_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long a fork may take when everything is imported: what it learns is imported one module at a time.
 const FORK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What an interpreter that does not even begin says at most about itself.
-const LONGEST_REASON: usize = 200;
+const MAX_REASON_BYTES: usize = 200;
 
 /// A running template.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct TemplateProcess {
     python: String,
     pid: u32,
     requests: mpsc::UnboundedSender<String>,
     next_id: AtomicU64,
-    forks: Mutex<HashMap<u64, Waiting>>,
+    forks: Mutex<HashMap<u64, PendingFork>>,
     warm: watch::Sender<bool>,
-    warm_asked: OnceLock<Instant>,
-    /// It has begun to read what it is told.
-    begun: AtomicBool,
+    warm_requested_at: OnceLock<Instant>,
+    /// It has has_begun to read what it is told.
+    has_begun: AtomicBool,
     /// It has forked once, or everything is imported.
-    useful: AtomicBool,
+    has_been_useful: AtomicBool,
     /// Why it said that it ends.
     reason: Mutex<Option<String>>,
     output: Mutex<Output>,
@@ -89,18 +89,18 @@ pub(super) struct Process {
 
 /// Someone who waits for a fork, or no longer does.
 #[derive(Debug)]
-struct Waiting {
+struct PendingFork {
     since: Instant,
     sender: oneshot::Sender<std::result::Result<Child, String>>,
 }
 
 /// A child, as long as it has not been reaped.
-struct Living {
+struct RunningChild {
     state: Arc<ChildState>,
     output: JoinHandle<()>,
 }
 
-impl Process {
+impl TemplateProcess {
     /// Starts one. Whatever it is asked, it does in turn.
     pub(super) fn start(spec: &TemplateSpec, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Arc<Self>> {
         let (near, far) = StdUnixStream::pair()?;
@@ -124,23 +124,23 @@ impl Process {
             next_id: AtomicU64::new(0),
             forks: Mutex::default(),
             warm: watch::Sender::new(false),
-            warm_asked: OnceLock::new(),
-            begun: AtomicBool::new(false),
-            useful: AtomicBool::new(false),
+            warm_requested_at: OnceLock::new(),
+            has_begun: AtomicBool::new(false),
+            has_been_useful: AtomicBool::new(false),
             reason: Mutex::default(),
             output: Mutex::default(),
             gone: CancellationToken::new(),
         });
         let _ = process.requests.send(format!("{:08}{TEMPLATE}", TEMPLATE.len()));
-        process.send(&Request::Begin {
+        process.send(&TemplateRequest::Begin {
             libraries: &spec.libraries,
             exclude: &spec.exclude,
             data_limit: spec.data_limit,
             programs: BTreeMap::from(PROGRAMS),
         });
         let stream = UnixStream::from_std(near)?;
-        let watcher = Watcher { process: Arc::clone(&process), child, living: HashMap::new() };
-        tasks.spawn(watcher.run(stream, to_send, stop.clone()));
+        let supervisor = Supervisor { process: Arc::clone(&process), child, children: HashMap::new() };
+        tasks.spawn(supervisor.run(stream, to_send, stop.clone()));
         Ok(process)
     }
 
@@ -156,8 +156,8 @@ impl Process {
 
     /// Waits until everything is imported.
     pub(super) async fn warm(&self) -> std::result::Result<(), TemplateError> {
-        if !*self.warm.borrow() && self.warm_asked.set(Instant::now()).is_ok() {
-            self.send(&Request::Warm {});
+        if !*self.warm.borrow() && self.warm_requested_at.set(Instant::now()).is_ok() {
+            self.send(&TemplateRequest::Warm {});
         }
         let mut warm = self.warm.subscribe();
         tokio::select! {
@@ -171,7 +171,7 @@ impl Process {
     pub(super) async fn fork(&self, task: &Task) -> std::result::Result<Child, TemplateError> {
         let (kind, arguments, environment) = match task {
             Task::Model => ("model", &[][..], &[][..]),
-            Task::Clerk => ("clerk", &[][..], &[][..]),
+            Task::Clerk => ("mlflow_client", &[][..], &[][..]),
             Task::Serve { arguments, environment } => ("serve", &**arguments, &**environment),
         };
         if kind != "serve" {
@@ -179,8 +179,8 @@ impl Process {
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        lock(&self.forks).insert(id, Waiting { since: Instant::now(), sender });
-        self.send(&Request::Fork { id, kind, arguments, environment });
+        lock(&self.forks).insert(id, PendingFork { since: Instant::now(), sender });
+        self.send(&TemplateRequest::Fork { id, kind, arguments, environment });
         tokio::select! {
             biased;
             answer = answer => match answer {
@@ -195,8 +195,8 @@ impl Process {
     }
 
     /// Tells it which modules a child had to import.
-    pub(super) fn learn(&self, modules: &[String]) {
-        self.send(&Request::Learn { modules });
+    pub(super) fn preload(&self, modules: &[String]) {
+        self.send(&TemplateRequest::Preload { modules });
     }
 
     /// Whether it ended after it had been of use: another one may do better.
@@ -206,19 +206,19 @@ impl Process {
 
     /// Why it ended, unless it had been of use until then.
     pub(super) fn failure(&self) -> Option<TemplateError> {
-        (!self.useful.load(Ordering::Relaxed) || lock(&self.reason).is_some()).then(|| self.error())
+        (!self.has_been_useful.load(Ordering::Relaxed) || lock(&self.reason).is_some()).then(|| self.error())
     }
 
     fn error(&self) -> TemplateError {
         let python = self.python.clone();
-        let told = lock(&self.reason).clone();
-        let reason = told.or_else(|| lock(&self.output).reason().map(str::to_owned));
-        let reason = reason.as_deref().map(cut);
+        let reported = lock(&self.reason).clone();
+        let reason = reported.or_else(|| lock(&self.output).reason().map(str::to_owned));
+        let reason = reason.as_deref().map(truncated);
         let reason = match reason {
             Some(reason) if reason.ends_with("No module named 'mlflow'") => return TemplateError::NoMlflow { python },
-            _ if !self.begun.load(Ordering::Relaxed) => match reason {
+            _ if !self.has_begun.load(Ordering::Relaxed) => match reason {
                 // What is no Python at all may well repeat the program that it was to run.
-                Some(reason) if reason.len() < LONGEST_REASON => format!("is no Python that can be used: {reason}"),
+                Some(reason) if reason.len() < MAX_REASON_BYTES => format!("is no Python that can be used: {reason}"),
                 _ => "is no Python that can be used".to_owned(),
             },
             Some(reason) => format!("cannot hold models: {reason}"),
@@ -227,7 +227,7 @@ impl Process {
         TemplateError::Failed { python, reason }
     }
 
-    fn send(&self, request: &Request<'_>) {
+    fn send(&self, request: &TemplateRequest<'_>) {
         // Strings, numbers and lists of them always serialise; nobody listens any longer when it is gone.
         if let Ok(line) = serde_json::to_string(request) {
             let _ = self.requests.send(line + "\n");
@@ -236,22 +236,22 @@ impl Process {
 }
 
 /// Owns the process, and knows its children.
-struct Watcher {
-    process: Arc<Process>,
-    child: Spawned,
-    living: HashMap<Pid, Living>,
+struct Supervisor {
+    process: Arc<TemplateProcess>,
+    child: TokioChild,
+    children: HashMap<Pid, RunningChild>,
 }
 
-impl Watcher {
+impl Supervisor {
     /// Runs until the template and all its children have ended.
     async fn run(mut self, stream: UnixStream, to_send: mpsc::UnboundedReceiver<String>, stop: CancellationToken) {
         self.read_output();
         let (reading, writing) = stream.into_split();
         let why = tokio::select! {
             biased;
-            ended = self.listen(&reading) => ended.err(),
+            ended = self.read_reports(&reading) => ended.err(),
             () = stop.cancelled() => None,
-            () = send(to_send, writing) => None,
+            () = write_requests(to_send, writing) => None,
         };
         if let Some(error) = why {
             tracing::error!(python = self.process.python, %error, "the template is killed");
@@ -262,14 +262,14 @@ impl Watcher {
         self.finish(stop.is_cancelled()).await;
     }
 
-    /// Takes in what it tells, until it ends or is stuck.
-    async fn listen(&mut self, stream: &OwnedReadHalf) -> Result<()> {
-        let mut receiver = Receiver::default();
-        let stuck = stuck(Arc::clone(&self.process));
+    /// Takes in what it tells, until it ends or is wait_until_stuck.
+    async fn read_reports(&mut self, stream: &OwnedReadHalf) -> Result<()> {
+        let mut reports = ReportReader::default();
+        let stuck = wait_until_stuck(Arc::clone(&self.process));
         tokio::pin!(stuck);
         loop {
             let report = tokio::select! {
-                report = receiver.next(stream.as_ref()) => report?,
+                report = reports.next(stream.as_ref()) => report?,
                 () = &mut stuck => {
                     let reason = "takes too long to import something; exclude what hangs (models.template)".to_owned();
                     *lock(&self.process.reason) = Some(reason.clone());
@@ -277,55 +277,55 @@ impl Watcher {
                 }
             };
             let Some(report) = report else { return Ok(()) };
-            self.take(report, &mut receiver)?;
+            self.handle_report(report, &mut reports)?;
         }
     }
 
-    fn take(&mut self, report: Report, receiver: &mut Receiver) -> Result<()> {
+    fn handle_report(&mut self, report: TemplateReport, reports: &mut ReportReader) -> Result<()> {
         let process = &self.process;
         let python = &*process.python;
         match report {
-            Report::Begun {} => process.begun.store(true, Ordering::Relaxed),
-            Report::Warmed { seconds } => {
+            TemplateReport::Begun {} => process.has_begun.store(true, Ordering::Relaxed),
+            TemplateReport::Warmed { seconds } => {
                 tracing::info!(python, pid = process.pid, seconds, "the template is ready to fork");
-                process.useful.store(true, Ordering::Relaxed);
+                process.has_been_useful.store(true, Ordering::Relaxed);
                 process.warm.send_replace(true);
             }
-            Report::Failed { reason } => *lock(&process.reason) = Some(reason),
-            Report::Forked { id, pid } => {
-                let (socket, pipe) = (receiver.descriptor()?, receiver.descriptor()?);
+            TemplateReport::Failed { reason } => *lock(&process.reason) = Some(reason),
+            TemplateReport::Forked { id, pid } => {
+                let (socket, pipe) = (reports.descriptor()?, reports.descriptor()?);
                 let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(ErrorKind::InvalidData, "no process id"))?;
                 let child = Child::adopt(pid, socket)?;
                 let state = Arc::clone(child.state());
                 let output = state.read_output(pipe)?;
-                self.living.insert(pid, Living { state, output });
-                process.useful.store(true, Ordering::Relaxed);
+                self.children.insert(pid, RunningChild { state, output });
+                process.has_been_useful.store(true, Ordering::Relaxed);
                 // Nobody waits for it any longer? Then it is dropped, and so killed.
-                let waiting = lock(&process.forks).remove(&id);
-                if let Some(waiting) = waiting {
-                    let _ = waiting.sender.send(Ok(child));
+                let fork = lock(&process.forks).remove(&id);
+                if let Some(fork) = fork {
+                    let _ = fork.sender.send(Ok(child));
                 }
             }
-            Report::Refused { id, reason } => {
-                let waiting = lock(&process.forks).remove(&id);
-                if let Some(waiting) = waiting {
-                    let _ = waiting.sender.send(Err(reason));
+            TemplateReport::Refused { id, reason } => {
+                let fork = lock(&process.forks).remove(&id);
+                if let Some(fork) = fork {
+                    let _ = fork.sender.send(Err(reason));
                 }
             }
-            Report::Exited { pid, status } => {
-                if let Some(living) = Pid::from_raw(pid).and_then(|pid| self.living.remove(&pid)) {
-                    tokio::spawn(living.ended(Exit::Seen(ExitStatus::from_raw(status))));
+            TemplateReport::Exited { pid, status } => {
+                if let Some(child) = Pid::from_raw(pid).and_then(|pid| self.children.remove(&pid)) {
+                    tokio::spawn(child.record_exit(Exit::Seen(ExitStatus::from_raw(status))));
                 }
             }
-            Report::Noticed { warning: true, message } => tracing::warn!(python, "{message}"),
-            Report::Noticed { warning: false, message } => tracing::debug!(python, "{message}"),
+            TemplateReport::Noticed { warning: true, message } => tracing::warn!(python, "{message}"),
+            TemplateReport::Noticed { warning: false, message } => tracing::debug!(python, "{message}"),
         }
         Ok(())
     }
 
     /// The template has ended, or ends. No child is left behind.
     async fn finish(mut self, wanted: bool) {
-        let status = match timeout(GRACE, self.child.wait()).await {
+        let status = match timeout(END_LIMIT, self.child.wait()).await {
             Ok(status) => status,
             Err(_) => {
                 let _ = self.child.start_kill();
@@ -336,34 +336,34 @@ impl Watcher {
         if !wanted {
             let reason = lock(&process.output).reason().map(str::to_owned).unwrap_or_default();
             let status = status.map(|status| status.to_string()).unwrap_or_default();
-            let (python, children) = (&*process.python, self.living.len());
-            let reason = if process.begun.load(Ordering::Relaxed) { reason } else { process.error().to_string() };
+            let (python, children) = (&*process.python, self.children.len());
+            let reason = if process.has_begun.load(Ordering::Relaxed) { reason } else { process.error().to_string() };
             tracing::warn!(python, status, reason, children, "the template has ended; the next load starts it again");
         }
-        for living in self.living.values() {
-            living.state.kill();
+        for child in self.children.values() {
+            child.state.kill();
         }
         process.gone.cancel();
         lock(&process.forks).clear();
-        let give_up = Instant::now() + GRACE;
-        for living in self.living.into_values() {
-            while Instant::now() < give_up && exists(living.state.pid()) {
+        let give_up = Instant::now() + END_LIMIT;
+        for child in self.children.into_values() {
+            while Instant::now() < give_up && is_running(child.state.pid()) {
                 sleep(Duration::from_millis(5)).await;
             }
-            living.ended(Exit::Unseen).await;
+            child.record_exit(Exit::Unseen).await;
         }
     }
 
     fn read_output(&mut self) {
         if let Some(pipe) = self.child.stdout.take() {
-            tokio::spawn(output::read(pipe, self.listener()));
+            tokio::spawn(output::read(pipe, self.output_sink()));
         }
         if let Some(pipe) = self.child.stderr.take() {
-            tokio::spawn(output::read(pipe, self.listener()));
+            tokio::spawn(output::read(pipe, self.output_sink()));
         }
     }
 
-    fn listener(&self) -> impl FnMut(&str) + Send + 'static {
+    fn output_sink(&self) -> impl FnMut(&str) + Send + 'static {
         let process = Arc::clone(&self.process);
         move |line| {
             tracing::debug!(python = process.python, line = line.trim_end(), "the template");
@@ -372,16 +372,16 @@ impl Watcher {
     }
 }
 
-impl Living {
+impl RunningChild {
     /// Everything it has printed comes before the news that it has ended.
-    async fn ended(self, exit: Exit) {
+    async fn record_exit(self, exit: Exit) {
         let _ = timeout(Duration::from_secs(1), self.output).await;
-        self.state.ended(exit);
+        self.state.record_exit(exit);
     }
 }
 
 /// Sends what there is to send, until the template no longer listens.
-async fn send(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf) {
+async fn write_requests(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf) {
     while let Some(line) = lines.recv().await {
         if to.write_all(line.as_bytes()).await.is_err() {
             return;
@@ -390,13 +390,13 @@ async fn send(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf
 }
 
 /// Ends when something takes so long that it never ends.
-async fn stuck(process: Arc<Process>) {
+async fn wait_until_stuck(process: Arc<TemplateProcess>) {
     loop {
         sleep(FORK_LIMIT / 10).await;
         let is_warm = *process.warm.borrow();
         let limit = if is_warm { FORK_LIMIT } else { WARM_LIMIT };
-        let warming = process.warm_asked.get().copied().filter(|_| !is_warm);
-        let forking = lock(&process.forks).values().map(|waiting| waiting.since).min();
+        let warming = process.warm_requested_at.get().copied().filter(|_| !is_warm);
+        let forking = lock(&process.forks).values().map(|fork| fork.since).min();
         if warming.into_iter().chain(forking).any(|since| since.elapsed() > limit) {
             return;
         }
@@ -405,7 +405,7 @@ async fn stuck(process: Arc<Process>) {
 
 /// Whether a process is there, other than as one that nobody has reaped. Where we are the first process of a container,
 /// it has become our own child.
-fn exists(pid: Pid) -> bool {
+fn is_running(pid: Pid) -> bool {
     let _ = waitpid(Some(pid), WaitOptions::NOHANG);
     test_kill_process(pid).is_ok()
 }

@@ -17,7 +17,7 @@ use crate::invocation::{Concern, HttpBackend, in_words};
 use crate::message::{Code, Fault, Stage};
 
 /// How often a server that is loading is asked whether it is ready.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often another port is tried when something else has taken the one that was chosen.
 const PORT_ATTEMPTS: u32 = 3;
@@ -78,17 +78,17 @@ impl Server {
         let backend = spec.backend(port)?;
         let task = spec.task(port, environment.as_deref());
         let forked = timeout_at(spec.deadline, template.fork(&task)).await;
-        let forked = forked.map_err(|_| spec.fault(&spec.late("the process that starts it was busy")))?;
+        let forked = forked.map_err(|_| spec.fault(&spec.not_ready("the process that starts it was busy")))?;
         let server = Self { child: forked.map_err(|error| error.fault(&spec.shown))? };
-        server.child.prints_to(OutputLog::new(Arc::clone(&spec.shown)));
+        server.child.log_output_to(OutputLog::new(Arc::clone(&spec.shown)));
         let ready = async {
             while !backend.ping().await {
-                if server.child.output().has_environment()
+                if server.child.output().environment_is_ready()
                     && let Some(environment) = environment.take()
                 {
                     environment.finish();
                 }
-                sleep(POLL).await;
+                sleep(POLL_INTERVAL).await;
             }
             if let Some(environment) = environment {
                 environment.finish();
@@ -129,14 +129,14 @@ impl Server {
 
     fn ended_early(&self, python: &str, spec: &ServerSpec, exit: Exit) -> StartError {
         let output = self.child.output();
-        let fault = spec.ended(python, &format!("its server ended ({exit})"), output.reason());
+        let fault = spec.ended_fault(python, &format!("its server ended ({exit})"), output.reason());
         if output.port_is_taken() { StartError::PortTaken(fault) } else { StartError::Fault(fault) }
     }
 
     fn too_slow(&self, spec: &ServerSpec) -> Fault {
         let output = self.child.output();
         let last = output.last().map_or_else(String::new, |line| format!("its server's last line: {line}"));
-        spec.fault(&spec.late(&last))
+        spec.fault(&spec.not_ready(&last))
     }
 }
 
@@ -154,7 +154,7 @@ impl ServerSpec {
                  models.cache.directory to another directory",
                 directory.display()
             ))),
-            Err(_) => Err(self.fault(&self.late("its environment was still being made for another model"))),
+            Err(_) => Err(self.fault(&self.not_ready("its environment was still being made for another model"))),
         }
     }
 
@@ -179,7 +179,7 @@ impl ServerSpec {
     }
 
     /// The fault of a server that ended before it was ready, for this reason as far as it gave one.
-    fn ended(&self, python: &str, ended: &str, reason: Option<&str>) -> Fault {
+    fn ended_fault(&self, python: &str, ended: &str, reason: Option<&str>) -> Fault {
         let Some(reason) = reason else { return self.fault(ended) };
         if reason.contains("RESOURCE_DOES_NOT_EXIST") {
             let message = format!("{} cannot be loaded: {reason}", self.shown);
@@ -199,7 +199,7 @@ impl ServerSpec {
         self.fault(&format!("{ended}: {reason}"))
     }
 
-    fn late(&self, last: &str) -> String {
+    fn not_ready(&self, last: &str) -> String {
         let last = if last.is_empty() { String::new() } else { format!("; {last}") };
         format!("it was not ready within models.load_timeout ({}){last}", in_words(self.load_timeout))
     }

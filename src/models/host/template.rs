@@ -11,14 +11,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::child::Child;
-use super::process::Process;
+use super::process::TemplateProcess;
 use crate::message::{Code, Fault, Stage};
 
 /// After the first failure to start. It doubles with each one after that.
-const FIRST_DELAY: Duration = Duration::from_secs(2);
+const FIRST_RESTART_DELAY: Duration = Duration::from_secs(2);
 
 /// However often it has failed.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(60);
 
 /// What a template is.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +40,7 @@ pub(crate) struct TemplateSpec {
 pub(crate) enum Task {
     /// To hold a model (`host.py`).
     Model,
-    /// To be MLflow's client (`clerk.py`).
+    /// To be MLflow's client (`mlflow_client.py`).
     Clerk,
     /// To become `python -m mlflow` with these arguments and more of the environment. Nothing can be asked of it.
     Serve {
@@ -55,20 +55,20 @@ pub(crate) enum Task {
 /// has ended. Cheap to clone; dropped by all, it ends with all its children.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
-    inner: Arc<Inner>,
+    inner: Arc<SharedTemplate>,
 }
 
-struct Inner {
+struct SharedTemplate {
     spec: TemplateSpec,
     tasks: TaskTracker,
     stop: CancellationToken,
-    state: Mutex<State>,
+    state: Mutex<TemplateState>,
     _stop_with_us: DropGuard,
 }
 
 #[derive(Default)]
-struct State {
-    process: Option<Arc<Process>>,
+struct TemplateState {
+    process: Option<Arc<TemplateProcess>>,
     /// How often in a row it has ended without having been of any use.
     failures: u32,
     /// Why the last one did, and until when that is remembered.
@@ -114,7 +114,9 @@ impl Template {
     pub(crate) fn new(spec: TemplateSpec, tasks: TaskTracker, closing: &CancellationToken) -> Self {
         let stop = closing.child_token();
         let stop_with_us = stop.clone().drop_guard();
-        Self { inner: Arc::new(Inner { spec, tasks, stop, state: Mutex::default(), _stop_with_us: stop_with_us }) }
+        Self {
+            inner: Arc::new(SharedTemplate { spec, tasks, stop, state: Mutex::default(), _stop_with_us: stop_with_us }),
+        }
     }
 
     /// The interpreter.
@@ -141,12 +143,12 @@ impl Template {
     }
 
     /// Tells it which modules a child had to import, so that the next one need not.
-    pub(crate) async fn learn(&self, modules: &[String]) {
+    pub(crate) async fn preload(&self, modules: &[String]) {
         let process = self.inner.state.lock().await.process.clone();
         if let Some(process) = process
             && !modules.is_empty()
         {
-            process.learn(modules);
+            process.preload(modules);
         }
     }
 
@@ -156,7 +158,7 @@ impl Template {
         self.inner.state.lock().await.process.as_ref().filter(|process| !process.is_gone()).map(|process| process.pid())
     }
 
-    async fn process(&self) -> Result<Arc<Process>, TemplateError> {
+    async fn process(&self) -> Result<Arc<TemplateProcess>, TemplateError> {
         let inner = &*self.inner;
         let mut state = inner.state.lock().await;
         if inner.stop.is_cancelled() {
@@ -168,34 +170,34 @@ impl Template {
             }
             let failure = process.failure();
             state.process = None;
-            state.ended(failure);
+            state.record_end(failure);
         }
         if let Some((error, until)) = &state.failed
             && Instant::now() < *until
         {
             return Err(error.clone());
         }
-        match Process::start(&inner.spec, &inner.tasks, &inner.stop) {
+        match TemplateProcess::start(&inner.spec, &inner.tasks, &inner.stop) {
             Ok(process) => {
                 state.process = Some(Arc::clone(&process));
                 Ok(process)
             }
             Err(error) => {
                 let error = TemplateError::not_started(&inner.spec.python, &error);
-                state.ended(Some(error.clone()));
+                state.record_end(Some(error.clone()));
                 Err(error)
             }
         }
     }
 }
 
-impl State {
+impl TemplateState {
     /// It ended, for this reason unless it had been of use.
-    fn ended(&mut self, failure: Option<TemplateError>) {
+    fn record_end(&mut self, failure: Option<TemplateError>) {
         match failure {
             None => (self.failures, self.failed) = (0, None),
             Some(error) => {
-                let delay = (FIRST_DELAY * (1 << self.failures.min(10))).min(LONGEST_DELAY);
+                let delay = (FIRST_RESTART_DELAY * (1 << self.failures.min(10))).min(MAX_RESTART_DELAY);
                 self.failures = self.failures.saturating_add(1);
                 self.failed = Some((error, Instant::now() + delay));
             }
@@ -219,7 +221,7 @@ impl TemplateError {
     }
 }
 
-impl fmt::Debug for Inner {
+impl fmt::Debug for SharedTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Template").field("spec", &self.spec).finish_non_exhaustive()
     }

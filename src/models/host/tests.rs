@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::model_host::Failure;
+use super::model_host::InvokeFailure;
 use super::template::TemplateError;
 use super::*;
 use crate::invocation::{Call, Several};
@@ -21,13 +21,13 @@ use crate::message::{Code, Fault, Headers, Reply, Stage};
 
 mod blame;
 mod independence;
-mod inherited;
-mod several;
-mod spare;
+mod inheritance;
+mod bad_rows;
+mod spares;
 mod threads;
 
 /// A template, and the directories of models.
-struct World {
+struct HostWorld {
     template: Template,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -48,7 +48,7 @@ fn spec() -> TemplateSpec {
     }
 }
 
-impl World {
+impl HostWorld {
     fn new(spec: TemplateSpec) -> Self {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let template = Template::new(spec, tasks.clone(), &closing);
@@ -104,17 +104,17 @@ fn host_spec(directory: &Path, limit: Duration, proof: Option<Proof>) -> HostSpe
     }
 }
 
-async fn invoke(host: &ModelHost, body: impl Into<Bytes>) -> Result<Reply, Failure> {
+async fn invoke(host: &ModelHost, body: impl Into<Bytes>) -> Result<Reply, InvokeFailure> {
     invoke_within(host, body, Duration::from_secs(60)).await
 }
 
-async fn invoke_within(host: &ModelHost, body: impl Into<Bytes>, timeout: Duration) -> Result<Reply, Failure> {
+async fn invoke_within(host: &ModelHost, body: impl Into<Bytes>, timeout: Duration) -> Result<Reply, InvokeFailure> {
     let headers = Headers::default();
     let call = Call { content_type: "application/json", payload: body.into(), headers: &headers, timeout };
     host.invoke(&call, Several::default()).await.map(|answers| answers.reply)
 }
 
-async fn stunt(host: &ModelHost, name: &str) -> Result<Value, Failure> {
+async fn stunt(host: &ModelHost, name: &str) -> Result<Value, InvokeFailure> {
     let reply = invoke(host, request(name)).await?;
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     Ok(body["predictions"][0].clone())
@@ -139,10 +139,10 @@ async fn vanish(pids: &[u64]) {
 }
 
 /// A request's content type and body, and the status, content type and body of the answer.
-type Case = (String, String, u16, String, String);
+type ScoringCase = (String, String, u16, String, String);
 
 /// Where a real model is, and what the scoring server answers about it.
-fn real_model() -> (PathBuf, Vec<Case>) {
+fn real_model() -> (PathBuf, Vec<ScoringCase>) {
     static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
@@ -159,10 +159,10 @@ fn real_model() -> (PathBuf, Vec<Case>) {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_host_answers_as_the_scoring_server_does() {
-    let world = World::new(spec());
+    let world = HostWorld::new(spec());
     let (directory, cases) = real_model();
     let mut child = world.template.fork(&Task::Model).await.unwrap();
-    let load = json!({"load": {"directory": directory, "largest_answer": 1 << 20, "is_proven": false}});
+    let load = json!({"load": {"directory": directory, "max_answer_bytes": 1 << 20, "skip_warm_up": false}});
     let answer = child.ask(&load, b"").await.unwrap();
     assert!(answer.head.starts_with(b"{\"loaded\""), "{:?}", answer.head);
     for (content_type, body, status, answered_type, answered) in &cases {
@@ -196,7 +196,7 @@ async fn a_host_answers_as_the_scoring_server_does() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn hosts_are_ready_in_milliseconds_and_small() {
-    let world = World::new(spec());
+    let world = HostWorld::new(spec());
     let (directory, cases) = real_model();
     let begun = Instant::now();
     world.template.warm().await.unwrap();
@@ -228,7 +228,7 @@ async fn hosts_are_ready_in_milliseconds_and_small() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn what_a_model_raises_or_says_leaves_its_host_alive() {
-    let world = World::new(TemplateSpec { data_limit: Some(512 << 20), libraries: Vec::new(), ..spec() });
+    let world = HostWorld::new(TemplateSpec { data_limit: Some(512 << 20), libraries: Vec::new(), ..spec() });
     let (host, report) = world.start(&world.stunts("nothing")).await.unwrap();
     assert_eq!(report.proof.example, None);
     assert!(report.proof.unmet.len() == 1 && report.proof.unmet[0].starts_with("numpy<1 is required, "), "{report:?}");
@@ -267,7 +267,7 @@ async fn what_a_model_raises_or_says_leaves_its_host_alive() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_host_that_ends_says_how_and_leaves_nothing_behind() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     for (name, how) in [
         ("end", "its process ended (exit status: 3)"),
@@ -294,7 +294,7 @@ async fn a_host_that_ends_says_how_and_leaves_nothing_behind() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_host_that_hangs_or_is_given_up_is_killed() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     let (host, _) = world.start(&directory).await.unwrap();
     let failure = invoke_within(&host, request("hang"), Duration::from_millis(200)).await.unwrap_err();
@@ -319,7 +319,7 @@ async fn a_host_that_hangs_or_is_given_up_is_killed() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_load_that_fails_says_why() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let first = world.template.fork(&Task::Model).await.unwrap();
     for (name, limit, why) in [
         (
@@ -346,7 +346,7 @@ async fn a_load_that_fails_says_why() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_killed_template_takes_its_hosts_along_and_is_started_again() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     let (host, _) = world.start(&directory).await.unwrap();
     let helper = stunt(&host, "helper").await.unwrap();
@@ -369,7 +369,7 @@ fn pid(pid: u64) -> rustix::process::Pid {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_fork_just_after_the_template_was_killed_gets_another() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     for _ in 0..3 {
         drop(world.template.fork(&Task::Model).await.unwrap());
         let template = world.template.pid().await.unwrap();
@@ -384,7 +384,7 @@ async fn a_fork_just_after_the_template_was_killed_gets_another() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_server_is_mlflows_own() {
-    let world = World::new(spec());
+    let world = HostWorld::new(spec());
     let (directory, cases) = real_model();
     let limit = Duration::from_secs(120);
     let spec = ServerSpec {
@@ -441,7 +441,7 @@ async fn it_is_killed() {
     if std::env::var_os("SIGNALBOX_TEST_DOOMED").is_none() {
         return;
     }
-    let world = World::bare();
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     let (waits, _) = world.start(&directory).await.unwrap();
     let (computes, _) = world.start(&directory).await.unwrap();
@@ -449,7 +449,7 @@ async fn it_is_killed() {
     let mut loads = world.template.fork(&Task::Model).await.unwrap();
     let pids = [u64::from(waits.pid()), computes.pid().into(), loads.pid().into(), helper.as_u64().unwrap()];
     let template = world.template.pid().await.unwrap();
-    let load = json!({"load": {"directory": world.stunts("sleep"), "largest_answer": 1, "is_proven": false}});
+    let load = json!({"load": {"directory": world.stunts("sleep"), "max_answer_bytes": 1, "skip_warm_up": false}});
     let endless = Duration::from_secs(1000);
     let _ = tokio::join!(loads.ask(&load, b""), invoke_within(&computes, request("hang"), endless), async {
         sleep(Duration::from_millis(300)).await;
@@ -466,7 +466,7 @@ async fn an_interpreter_without_mlflow_is_told_once_and_what_to_do() {
     std::fs::write(&python, "#!/bin/sh\necho started >>\"$0.log\"\nexec python3 -S \"$@\"\n").unwrap();
     std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
     let python = python.display().to_string();
-    let world = World::new(TemplateSpec { python: python.clone(), ..Default::default() });
+    let world = HostWorld::new(TemplateSpec { python: python.clone(), ..Default::default() });
     let error = world.template.warm().await.unwrap_err();
     assert_eq!(error, TemplateError::NoMlflow { python: python.clone() });
     assert!(error.to_string().contains("-m pip install mlflow"), "{error}");
@@ -477,7 +477,7 @@ async fn an_interpreter_without_mlflow_is_told_once_and_what_to_do() {
     assert_eq!(std::fs::read_to_string(python + ".log").unwrap(), "started\n");
     world.end().await;
 
-    let world = World::new(TemplateSpec { python: "/nowhere/python".into(), ..Default::default() });
+    let world = HostWorld::new(TemplateSpec { python: "/nowhere/python".into(), ..Default::default() });
     let error = world.template.warm().await.unwrap_err();
     assert!(
         error.to_string().contains("no Python at /nowhere/python (models.python, or the route's `python`)"),
@@ -487,7 +487,7 @@ async fn an_interpreter_without_mlflow_is_told_once_and_what_to_do() {
     assert_eq!(world.template.warm().await.unwrap_err(), TemplateError::Stopping);
 
     for python in ["/bin/ls", "/bin/true"] {
-        let world = World::new(TemplateSpec { python: python.into(), ..Default::default() });
+        let world = HostWorld::new(TemplateSpec { python: python.into(), ..Default::default() });
         let error = world.template.warm().await.unwrap_err().to_string();
         assert_eq!(error, format!("{python} (models.python, or the route's `python`) is no Python that can be used"));
         world.end().await;

@@ -2,7 +2,7 @@
 has threads for.
 
 Runs in a child of the template: `TEMPLATE` is that, and `main` is called with the child's channel. Parsing, checking
-and writing are MLflow's own, in the order and with the errors of its scoring server, so that a model answers here as it
+and wrap_writer are MLflow's own, in the order and with the errors of its scoring server, so that a model answers here as it
 does under `mlflow models serve`. Only whose fault an error is, is told with more care: see blame.py.
 """
 
@@ -32,28 +32,28 @@ from mlflow.pyfunc import scoring_server
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 # So many places in code, a few dozen for each way to fail.
-TRACED = 1024
+TRACEBACK_CACHE_ENTRIES = 1024
 # What parses a payload in the scoring server, for JSON and for CSV; and what writes an answer, with and without a key.
 PARSERS = ("_parse_json_data", "parse_csv_input")
 WRITERS = ("predictions_to_json", "unwrapped_predictions_to_json")
 # What a thread's stack takes where the system sets no limit to it.
-STACK = 8 << 20
+DEFAULT_STACK_BYTES = 8 << 20
 ENDED_BADLY = 70
 # For so many seconds those who are answered may wait for what the refused are told, or for as long as their own call took.
-TELLING = 0.01
+INDIVIDUAL_ANSWER_SECONDS = 0.01
 
 
 def main(channel):
-    (question, _) = channel.receive() or os._exit(0)
-    directory, largest = question["load"]["directory"], question["load"]["largest_answer"]
-    is_proven = question["load"]["is_proven"]
-    threads = question["load"].get("threads", 1)
-    write_tracebacks_faster()
-    # It writes an answer piece by piece, in Python; the same in one piece is written in C.
+    (request, _) = channel.receive() or os._exit(0)
+    directory, largest = request["load"]["directory"], request["load"]["max_answer_bytes"]
+    skip_warm_up = request["load"]["skip_warm_up"]
+    threads = request["load"].get("threads", 1)
+    cache_traceback_parts()
+    # It writes an answer piece by piece, in Python; the same in one piece is traceback_text in C.
     scoring_server.json = types.SimpleNamespace(**{**vars(json), "dump": dump})
-    replace(PARSERS, parsing)
-    replace(WRITERS, writing)
-    model, report = load(directory, is_proven)
+    replace(PARSERS, wrap_parser)
+    replace(WRITERS, wrap_writer)
+    model, report = load(directory, skip_warm_up)
     if model is None:
         channel.answer(report)
         return
@@ -61,33 +61,33 @@ def main(channel):
     os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"
     schema = model.metadata.get_input_schema()
     begun = time.monotonic()
-    report["loaded"]["example"] = None if is_proven else try_example(directory, model, schema)
+    report["loaded"]["example"] = None if skip_warm_up else try_example(directory, model, schema)
     report["loaded"]["warm"] = time.monotonic() - begun
     report["loaded"]["imported"] = missing_modules()
-    report["loaded"]["signature"] = floats(schema)
-    report["loaded"].update({} if is_proven else TEMPLATE.execute("independence")["found"](model))  # noqa: F821
+    report["loaded"]["signature"] = float_columns(schema)
+    report["loaded"].update({} if skip_warm_up else TEMPLATE.execute("independence")["found"](model))  # noqa: F821
     channel.answer(report)
     if threads == 1:
         serve(channel, model, schema, largest)
     else:
-        start_threads(further(channel, threads), model, schema, largest)
+        start_threads(receive_channels(channel, threads), model, schema, largest)
         channel.answer({})
-        show_life(channel)
+        answer_pings(channel)
 
 
 def serve(channel, model, schema, largest):
     """Answers calls, each in a context of its own, as the scoring server does."""
-    while (question := channel.receive()) is not None:
-        head, body = question
-        head, answer, told = contextvars.copy_context().run(respond, head["invoke"], body, model, schema)
+    while (request := channel.receive()) is not None:
+        head, body = request
+        head, answer, individual = contextvars.copy_context().run(respond, head["invoke"], body, model, schema)
         head["too_large"] = len(answer) > largest
-        if head["too_large"] or len(answer) + sum(len(outcome.answer) for outcome in told) > largest:
-            told = []
-        head["told"] = [(outcome.status, outcome.media_type, len(outcome.answer)) for outcome in told]
-        channel.answer(head, b"" if head["too_large"] else b"".join([answer, *(outcome.answer for outcome in told)]))
+        if head["too_large"] or len(answer) + sum(len(outcome.answer) for outcome in individual) > largest:
+            individual = []
+        head["individual_answers"] = [(outcome.status, outcome.media_type, len(outcome.answer)) for outcome in individual]
+        channel.answer(head, b"" if head["too_large"] else b"".join([answer, *(outcome.answer for outcome in individual)]))
 
 
-def further(channel, count):
+def receive_channels(channel, count):
     """As many channels as there are threads to be: Signalbox sends their sockets."""
     _, descriptors, _, _ = socket.recv_fds(channel.connection, 1, count)
     return [type(channel)(socket.socket(fileno=descriptor)) for descriptor in descriptors]
@@ -99,7 +99,7 @@ def start_threads(channels, *model):
     if soft != resource.RLIM_INFINITY:
         # Their stacks are not what the model takes.
         stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
-        limit = soft + len(channels) * (STACK if stack == resource.RLIM_INFINITY else stack)
+        limit = soft + len(channels) * (DEFAULT_STACK_BYTES if stack == resource.RLIM_INFINITY else stack)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
     def run(channel):
@@ -113,7 +113,7 @@ def start_threads(channels, *model):
         threading.Thread(target=run, args=(channel,), name=f"signalbox-{number}", daemon=True).start()
 
 
-def show_life(channel):
+def answer_pings(channel):
     """Answers whoever wants to know whether this process still runs Python, whatever its threads are at."""
     while channel.receive() is not None:
         channel.answer({})
@@ -135,45 +135,45 @@ class Parsed(threading.local):
 PARSED = Parsed()
 
 
-def parsing(name, parse):
-    def parse_unless_parsed(*args, **more):
+def wrap_parser(name, parse):
+    def parse_unless_known(*args, **more):
         return parse(*args, **more) if PARSED.by_parser is None else PARSED.by_parser[name]
 
-    return parse_unless_parsed
+    return parse_unless_known
 
 
 class Unwritable(Exception):
     """The model's answer cannot be written as JSON."""
 
 
-def writing(_, write):
-    def write_or_say_so(*args, **more):
+def wrap_writer(_, write):
+    def write_or_mark(*args, **more):
         try:
             return write(*args, **more)
         except Exception as error:
             raise Unwritable from error
 
-    return write_or_say_so
+    return write_or_mark
 
 
-def write_tracebacks_faster():
+def cache_traceback_parts():
     """A third of an answer to a refused request is the time to write its traceback, which is the same each time. What is
     remembered depends on nothing but what it is given."""
     for name in ("_extract_caret_anchors_from_line_segment", "_get_code_position"):
         if hasattr(traceback, name):
-            setattr(traceback, name, functools.lru_cache(TRACED)(getattr(traceback, name)))
+            setattr(traceback, name, functools.lru_cache(TRACEBACK_CACHE_ENTRIES)(getattr(traceback, name)))
 
 
 def dump(value, file, **how):
     file.write(json.dumps(value, **how))
 
 
-def load(directory, is_proven):
+def load(directory, skip_warm_up):
     """The model, and what there is to say about loading it."""
     begun = time.monotonic()
     python_loader, read_description = yaml.SafeLoader, vars(Model)["load"]
     # MLflow reads `MLmodel` three times: that takes longer than everything else, even in C.
-    yaml.SafeLoader, Model.load = getattr(yaml, "CSafeLoader", python_loader), reading_once(Model.load)
+    yaml.SafeLoader, Model.load = getattr(yaml, "CSafeLoader", python_loader), cache_descriptions(Model.load)
     # Its warnings are about other versions than required. To find those takes it a quarter of the load; see `unmet`.
     scoring_server.load_model = functools.partial(mlflow.pyfunc.load_model, suppress_warnings=True)
     Model.load_input_example = load_input_example
@@ -186,10 +186,10 @@ def load(directory, is_proven):
         }
     finally:
         yaml.SafeLoader, Model.load = python_loader, read_description
-    return model, {"loaded": {"load": time.monotonic() - begun, "unmet": [] if is_proven else unmet(directory)}}
+    return model, {"loaded": {"load": time.monotonic() - begun, "unmet": [] if skip_warm_up else unmet(directory)}}
 
 
-def reading_once(load):
+def cache_descriptions(load):
     """As `Model.load`, but what is read a second time is a copy of what was read first."""
     known = {}
 
@@ -207,7 +207,7 @@ def load_input_example(model, path=None, original=Model.load_input_example):
     return original(model, path) if model._is_type_hint_from_example() else None
 
 
-def floats(schema):
+def float_columns(schema):
     """The columns that the model's signature makes floats of, and whether it makes them of all it is given."""
     if schema is None:
         return None
@@ -228,35 +228,35 @@ def try_example(directory, model, schema):
     return outcome.status, "" if outcome.status == 200 else outcome.answer.decode(errors="replace")
 
 
-def respond(question, data, model, schema):
+def respond(call, data, model, schema):
     """The head and the body of the answer. Of several requests, those that fail are left out of it, if they can be found
     out before patience ends; when not, or when none is left, all of them fail. And what the first of those left out are
     told, in their order."""
-    content_type, rows = question["content_type"], question.get("rows", ())
-    until = time.monotonic() + question.get("patience", 0)
-    called = divided(model, rows, until) if len(rows) > 1 and has_divided() else model
+    content_type, rows = call["content_type"], call.get("rows", ())
+    until = time.monotonic() + call.get("patience", 0)
+    called = bad_row_search(model, rows, until) if len(rows) > 1 and knows_refused_traits() else model
     outcome = invoke(data, content_type, called, schema)
     if called is not model and called.gave_up:
         called = model
         outcome = invoke(data, content_type, model, schema)
     exhausted = ran_out_of_memory(outcome.error)
-    # That an answer cannot be written, the model does not find out.
+    # That an answer cannot be traceback_text, the model does not find out.
     if outcome.error is not None and len(rows) > 1 and not exhausted and not isinstance(outcome.error, Unwritable):
-        called = divided(model, rows, until, outcome.error)
+        called = bad_row_search(model, rows, until, outcome.error)
         second = invoke(data, content_type, called, schema)
         exhausted = ran_out_of_memory(second.error)
         outcome = outcome if second.error else second
     refused = [] if called is model or outcome.error else sorted(called.refused)
     head = {"status": outcome.status, "content_type": outcome.media_type, "exhausted": exhausted, "refused": refused}
-    return head, outcome.answer, tell(called, refused, content_type, schema, until)
+    return head, outcome.answer, answer_individually(called, refused, content_type, schema, until)
 
 
-def tell(called, refused, content_type, schema, until):
+def answer_individually(called, refused, content_type, schema, until):
     """What they are answered alone, as far as there is time. Their rows were parsed with those of the others, and need not
     be once more, which takes a third of a call."""
     if not refused or not all(hasattr(scoring_server, parser) for parser in (*PARSERS, "ParsedJsonInput")):
         return []
-    until, told = min(until, time.monotonic() + max(TELLING, called.longest)), []
+    until, individual = min(until, time.monotonic() + max(INDIVIDUAL_ANSWER_SECONDS, called.longest)), []
     try:
         for request in refused:
             if time.monotonic() >= until:
@@ -267,15 +267,15 @@ def tell(called, refused, content_type, schema, until):
             outcome = invoke(b"", content_type, called.model, schema)
             if ran_out_of_memory(outcome.error):
                 break
-            told.append(outcome)
+            individual.append(outcome)
     finally:
         PARSED.by_parser = None
-    return told
+    return individual
 
 
 @functools.cache
-def divide():
-    return TEMPLATE.execute("divide")  # noqa: F821
+def bad_rows():
+    return TEMPLATE.execute("bad_rows")  # noqa: F821
 
 
 @functools.cache
@@ -283,13 +283,13 @@ def blame():
     return TEMPLATE.execute("blame")  # noqa: F821
 
 
-def has_divided():
+def knows_refused_traits():
     """Whether some requests are known to be refused."""
-    return divide.cache_info().currsize > 0 and divide()["RESEMBLANCE"].telling
+    return bad_rows.cache_info().currsize > 0 and bad_rows()["RESEMBLANCE"].telling
 
 
-def divided(model, rows, until, error=None):
-    return divide()["Divided"](model, rows, error, ran_out_of_memory, until)
+def bad_row_search(model, rows, until, error=None):
+    return bad_rows()["BadRowSearch"](model, rows, error, ran_out_of_memory, until)
 
 
 class Outcome(typing.NamedTuple):
@@ -307,7 +307,7 @@ def invoke(data, content_type, model, schema):
         media_type = TEXT if answer.mimetype == "text/plain" else answer.mimetype
         return Outcome(answer.status, media_type, answer.response.encode())
     except Exception as error:
-        return failed(error)
+        return failure_outcome(error)
     except BaseException as raised:
         # The model wants to end its process, which would end the scoring server as well.
         message = f"the model raised {type(raised).__name__}"
@@ -315,26 +315,26 @@ def invoke(data, content_type, model, schema):
         return Outcome(500, JSON, error.serialize_as_json().encode(), raised)
 
 
-def failed(error):
+def failure_outcome(error):
     """What the caller is told of an exception: what the scoring server says, where that does not blame the wrong one."""
-    told, whose = error, None
+    shown, whose = error, None
     if isinstance(error, Unwritable):
-        told = unwritable(describe(error.__cause__), error.__cause__)
+        shown = unwritable_answer(describe(error.__cause__), error.__cause__)
     elif not ran_out_of_memory(error):
         whose = blame()["blame"](error)
     if whose == "caller":
-        told = blame()["refusal"](error)
+        shown = blame()["refusal"](error)
     elif whose == "answer":
-        told = unwritable("it is not what its kind of model answers", error)
-    elif not isinstance(told, MlflowException):
-        told = MlflowException("the model raised", stack_trace=written(error))
-    return Outcome(told.get_http_status_code(), JSON, told.serialize_as_json().encode(), error)
+        shown = unwritable_answer("it is not what its kind of model answers", error)
+    elif not isinstance(shown, MlflowException):
+        shown = MlflowException("the model raised", stack_trace=traceback_text(error))
+    return Outcome(shown.get_http_status_code(), JSON, shown.serialize_as_json().encode(), error)
 
 
-def unwritable(why, error):
+def unwritable_answer(why, error):
     """That the answer is at fault, without what it holds; where that was found out is for the log."""
     message = f"the model's answer cannot be written as JSON: {why}"
-    return MlflowException(message, stack_trace=written(error), unwritable=True)
+    return MlflowException(message, stack_trace=traceback_text(error), unwritable=True)
 
 
 def describe(error):
@@ -348,7 +348,7 @@ def describe(error):
     return f"{type(error).__name__} was raised"
 
 
-def written(error):
+def traceback_text(error):
     return "".join(traceback.format_exception(error))
 
 

@@ -28,10 +28,10 @@ PLAIN_COLUMNS = ("boolean", "integer", "long", "float", "double", "string")
 # Whose classes may be part of what is known, as long as they are no estimators.
 LIBRARIES = ("numpy", "scipy", "sklearn", "xgboost", "lightgbm", "catboost", "_catboost", "ctypes", "pandas", "statsmodels")
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range)
-LISTS = (list, tuple, set, frozenset, dict, collections.defaultdict, collections.OrderedDict)
+CONTAINERS = (list, tuple, set, frozenset, dict, collections.defaultdict, collections.OrderedDict)
 FUNCTIONS = ("function", "builtin_function_or_method", "cython_function_or_method", "_ArrayFunctionDispatcher", "ufunc")
 # What of a class has a say in its answers, where that is not all of it.
-HEARD = {
+ANSWERING_ATTRIBUTES = {
     **dict.fromkeys(["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"], ["best_estimator_"]),
     "TunedThresholdClassifierCV": ["estimator_", "best_threshold_", "response_method"],
 }
@@ -41,7 +41,7 @@ class Doubt(Exception):
     """Why a model may look at other rows."""
 
 
-def found(model):
+def assess(model):
     """What there is to say about a model as MLflow has loaded it: why it may answer a row otherwise when others are called
     with it, none when it cannot; and whether it was logged with the word of its owner that it does not."""
     metadata = model.metadata.metadata
@@ -71,7 +71,7 @@ def examine(model):
         raise Doubt(f"{called} is not known to answer each row by itself")
     examine_signature(model.metadata.signature)
     if loader == "mlflow.onnx":
-        if why := TEMPLATE.execute("graph")["doubt"](wrapper.rt._model_path):  # noqa: F821
+        if why := TEMPLATE.execute("onnx_graph")["doubt"](wrapper.rt._model_path):  # noqa: F821
             raise Doubt(why)
         return
     Examination(called).look(wrapper.get_raw_model())
@@ -104,7 +104,7 @@ class Examination:
             return
         # Kept, so that no other value gets its id.
         self.seen[id(value), of_texts] = value
-        if kind in LISTS:
+        if kind in CONTAINERS:
             self.look_at_all(value.values() if isinstance(value, dict) else value)
             if isinstance(value, dict):
                 self.look_at_all(value)
@@ -148,7 +148,7 @@ class Examination:
         for peculiarity in PECULIARITIES:
             if why := peculiarity(kind.__name__, held, self.called, of_texts):
                 raise Doubt(f"{name_of(kind)} {why}")
-        for name in HEARD.get(kind.__name__, held):
+        for name in ANSWERING_ATTRIBUTES.get(kind.__name__, held):
             value = held.get(name)
             if (kind.__name__, name) in (("ColumnTransformer", "transformers"), ("ColumnTransformer", "transformers_")):
                 for _, transformer, columns in value:

@@ -28,10 +28,10 @@ import typing
 SET_PARENT_DEATH_SIGNAL, SET_NAME, SET_CHILD_SUBREAPER = 1, 15, 36
 ENDED_BADLY = 70
 # Children forked ahead: one for the next model, and one for a model that is asked for before that is replaced.
-SPARES = 2
+SPARE_CHILDREN = 2
 # For so many seconds after one was taken, while its model is loaded and answers for the first time, it needs the
 # processor more than those that are forked ahead.
-HEAD_START = 0.05
+HEAD_START_SECONDS = 0.05
 
 
 def prctl(option, value):
@@ -111,19 +111,19 @@ class Template:
         # Children for the next models, forked before they are asked for, once models are asked for at all.
         self.spares, self.wants_spares, self.spare_due = [], False, 0.0
         self.is_warm = False
-        self.to_learn = []
+        self.to_preload = []
         self.refused = set()
         self.libraries, self.exclude, self.programs, self.data_limit = [], set(), {}, None
         # Where dry runs have their files, which go with this process: a child that is killed leaves its own.
-        self.dry_run, self.scratch = {}, None
+        self.prewarm, self.scratch = {}, None
         self.installed, self.modules = {}, 0
         # A child that ends wakes `select` by a byte in a pipe.
-        self.wakeup, wake = os.pipe()
-        for descriptor in (self.wakeup, wake):
+        self.wake_reader, wake_writer = os.pipe()
+        for descriptor in (self.wake_reader, wake_writer):
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        self.wake = wake
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        self.wake_writer = wake_writer
 
     # What is said.
 
@@ -143,10 +143,10 @@ class Template:
 
     def requests(self, limit):
         """The requests that come within so many seconds, and children that have ended meanwhile are seen to."""
-        ready, _, _ = select.select([self.control, self.wakeup], [], [], limit)
-        if self.wakeup in ready:
+        ready, _, _ = select.select([self.control, self.wake_reader], [], [], limit)
+        if self.wake_reader in ready:
             with contextlib.suppress(BlockingIOError):
-                os.read(self.wakeup, 4096)
+                os.read(self.wake_reader, 4096)
             self.reap()
         if self.control not in ready:
             return
@@ -163,17 +163,17 @@ class Template:
 
     def run(self):
         while True:
-            for request in self.requests(0 if self.to_learn else self.until_spare()):
+            for request in self.requests(0 if self.to_preload else self.seconds_until_spare()):
                 for kind, details in request.items():
                     getattr(self, kind)(**details)
-            if self.to_learn:
-                self.learn_one(self.to_learn.pop(0))
-            elif self.until_spare() == 0:
-                self.make_spare()
+            if self.to_preload:
+                self.preload_one(self.to_preload.pop(0))
+            elif self.seconds_until_spare() == 0:
+                self.fork_spare()
 
-    def until_spare(self):
+    def seconds_until_spare(self):
         """In how many seconds a child is forked ahead; none when there are enough, or nobody wants one."""
-        if not self.wants_spares or len(self.spares) == SPARES:
+        if not self.wants_spares or len(self.spares) == SPARE_CHILDREN:
             return None
         return max(0, self.spare_due - time.monotonic())
 
@@ -198,7 +198,7 @@ class Template:
                 self.report("failed", reason=f"{type(error).__name__}: {error}")
                 self.end(ENDED_BADLY)
         self.is_warm = True
-        self.look_around(frozenset())
+        self.check_and_freeze(frozenset())
         self.execute("large_pages")["use_large_pages"]()
         self.report("warmed", seconds=time.monotonic() - begun)
 
@@ -206,7 +206,7 @@ class Template:
         is_model = kind == "model"
         try:
             # The one that has had the most time to get ready.
-            child = self.spares.pop(0) if is_model and self.spares else self.make_child(kind, arguments, environment)
+            child = self.spares.pop(0) if is_model and self.spares else self.fork_child(kind, arguments, environment)
         except OSError as error:
             self.report("refused", id=id, reason=str(error))
             return
@@ -215,10 +215,10 @@ class Template:
         if is_model:
             now = time.monotonic()
             # However many follow, those that were taken first are replaced.
-            self.wants_spares, self.spare_due = True, self.spare_due if self.spare_due > now else now + HEAD_START
+            self.wants_spares, self.spare_due = True, self.spare_due if self.spare_due > now else now + HEAD_START_SECONDS
 
-    def learn(self, modules):
-        self.to_learn += [module for module in modules if self.may_learn(module)]
+    def preload(self, modules):
+        self.to_preload += [module for module in modules if self.may_preload(module)]
 
     # Importing.
 
@@ -235,10 +235,10 @@ class Template:
         import tempfile
 
         self.scratch = tempfile.mkdtemp(prefix="signalbox-")
-        self.dry_run = self.execute("dry_run")
-        self.dry_run["run"]()
+        self.prewarm = self.execute("prewarm")
+        self.prewarm["run"]()
         if "sklearn" in sys.modules:
-            self.dry_run["run_sklearn"]()
+            self.prewarm["run_sklearn"]()
         self.versions()
 
     def import_library(self, library):
@@ -252,10 +252,10 @@ class Template:
         # What it would import when it is first asked for, and MLflow's side of it.
         names = [f"{library}.{name}" for name in getattr(module, "__all__", ())]
         for name in [*names, f"mlflow.{library}"]:
-            if self.may_learn(name):
+            if self.may_preload(name):
                 self.try_import(name)
 
-    def may_learn(self, module):
+    def may_preload(self, module):
         top = top_level(module)
         known = top in sys.modules or top in map(top_level, self.libraries)
         excluded = top in self.exclude or module in self.exclude
@@ -270,18 +270,18 @@ class Template:
         if module not in sys.modules:
             self.refused.add(module)
 
-    def learn_one(self, module):
-        if not self.may_learn(module):
+    def preload_one(self, module):
+        if not self.may_preload(module):
             return
         before = frozenset(sys.modules)
         with self.ending_at_once():
             self.try_import(module)
-        self.look_around(before)
+        self.check_and_freeze(before)
         for spare in list(self.spares):
             # It lacks what was learnt.
             self.drop_spare(spare)
 
-    def look_around(self, before):
+    def check_and_freeze(self, before):
         """Says what must not be inherited and is there all the same, and shelters the rest from the collector."""
         imported = {top_level(module) for module in sys.modules.keys() - before} & self.exclude
         if imported:
@@ -311,7 +311,7 @@ class Template:
 
     # Children.
 
-    def make_child(self, kind, arguments=(), environment=(), ahead=False):
+    def fork_child(self, kind, arguments=(), environment=(), ahead=False):
         ours, theirs = socket.socketpair()
         reading, writing = os.pipe()
         try:
@@ -338,9 +338,9 @@ class Template:
         self.children.add(pid)
         return Child(pid, ours, reading)
 
-    def make_spare(self):
+    def fork_spare(self):
         try:
-            self.spares.append(self.make_child("model", ahead=True))
+            self.spares.append(self.fork_child("model", ahead=True))
         except OSError:
             # Whoever asks for one is told; until then nothing is lost.
             self.wants_spares = False
@@ -365,7 +365,7 @@ class Template:
         self.control.detach()
         os.dup2(output, 1)
         os.dup2(output, 2)
-        for descriptor in (nothing, output, self.wakeup, self.wake):
+        for descriptor in (nothing, output, self.wake_reader, self.wake_writer):
             os.close(descriptor)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             # When memory runs out, a model goes before what all models depend on.
@@ -376,13 +376,13 @@ class Template:
             # Python's own generator sees to that itself.
             sys.modules["numpy"].random.seed()
         if kind == "model" and self.data_limit is not None:
-            limit_data(self.data_limit)
+            limit_data_memory(self.data_limit)
         # Not their names: to look at each would be to copy the memory it is in.
         self.modules = len(sys.modules)
         program = self.execute(kind)
         if ahead:
             # What every load and call writes to is copied now, while nobody waits for it.
-            self.dry_run["run_short"](program["load"])
+            self.prewarm["run_short"](program["load"])
         program["main"](Channel(connection))
         os._exit(0)
 
@@ -469,7 +469,7 @@ def become_mlflow(arguments, environment):
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", *arguments], environment)
 
 
-def limit_data(own):
+def limit_data_memory(own):
     """So much memory beyond what is inherited: what a model takes beyond that is refused to it alone."""
     with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
         inherited = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData:"))

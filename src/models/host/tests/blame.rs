@@ -6,7 +6,7 @@ use super::*;
 /// A model, a request's content type and body as hexadecimal digits, what MLflow's scoring app answers, and whose fault it
 /// is: `caller`, `model` or `answer`, or nobody's.
 #[derive(Debug, serde::Deserialize)]
-struct Case {
+struct BlameCase {
     what: String,
     content_type: String,
     body: String,
@@ -17,9 +17,9 @@ struct Case {
 
 /// One model, and what it is asked.
 #[derive(Debug, serde::Deserialize)]
-struct Asked {
+struct BlamedModel {
     directory: PathBuf,
-    cases: Vec<Case>,
+    cases: Vec<BlameCase>,
 }
 
 fn bytes_of(hexadecimal: &str) -> Bytes {
@@ -34,7 +34,7 @@ async fn who_is_at_fault_is_told_by_where_it_came_from() {
     let mut spec = spec();
     let traces = format!("sqlite:///{}", directory.path().join("traces.db").display());
     spec.environment.push(("MLFLOW_TRACKING_URI".into(), traces));
-    let world = World::new(spec);
+    let world = HostWorld::new(spec);
     let mut saving = Command::new(python());
     saving.args(["-c", include_str!("blamed.py")]).arg(directory.path()).env("PYTHONHASHSEED", "0");
     // Some of these are traced there.
@@ -42,9 +42,9 @@ async fn who_is_at_fault_is_told_by_where_it_came_from() {
     let saved = saving.output().unwrap();
     assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
     let asked = std::fs::read(directory.path().join("asked.json")).unwrap();
-    let asked: Vec<Asked> = serde_json::from_slice(&asked).unwrap();
+    let asked: Vec<BlamedModel> = serde_json::from_slice(&asked).unwrap();
     let (mut wrong, mut compared) = (Vec::new(), 0);
-    for Asked { directory, cases } in asked {
+    for BlamedModel { directory, cases } in asked {
         let (host, _) = world.start(&directory).await.unwrap();
         for case in cases {
             compared += 1;
@@ -70,9 +70,9 @@ async fn who_is_at_fault_is_told_by_where_it_came_from() {
     world.end().await;
 }
 
-impl Case {
+impl BlameCase {
     /// What is wrong with an answer.
-    fn mistaken(&self, result: Result<Reply, Failure>) -> Option<String> {
+    fn mistaken(&self, result: Result<Reply, InvokeFailure>) -> Option<String> {
         let fault = match result {
             Ok(reply) => {
                 let same = self.whose.is_none() && self.status == 200 && reply.body == self.answered.as_bytes();

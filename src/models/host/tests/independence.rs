@@ -59,7 +59,7 @@ fn graphs_that_keep_their_rows_apart_are_told_from_those_that_do_not() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_host_says_whether_its_model_is_known_to_answer_row_by_row() {
-    let world = World::new(spec());
+    let world = HostWorld::new(spec());
     let mut saving = Command::new(python());
     let saved = saving.args(["-c", SAVE]).arg(world.directory.path()).output().unwrap();
     assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));

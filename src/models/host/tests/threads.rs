@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::*;
 
 /// A host with so many threads.
-async fn start(world: &World, threads: usize) -> Arc<ModelHost> {
+async fn start(world: &HostWorld, threads: usize) -> Arc<ModelHost> {
     let spec = host_spec(&world.stunts("nothing"), Duration::from_secs(120), None);
     let (host, _) = ModelHost::start(&world.template, &HostSpec { threads, ..spec }).await.unwrap();
     Arc::new(host)
@@ -16,7 +16,7 @@ async fn start(world: &World, threads: usize) -> Arc<ModelHost> {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn calls_that_wait_are_waited_for_at_the_same_time() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let took = async |threads: usize| {
         let host = start(&world, threads).await;
         let begun = Instant::now();
@@ -36,7 +36,7 @@ async fn calls_that_wait_are_waited_for_at_the_same_time() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn each_call_has_a_context_of_its_own_and_none_learns_of_another() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     for threads in [1, 4] {
         let host = start(&world, threads).await;
         for _ in 0..3 {
@@ -52,7 +52,7 @@ async fn each_call_has_a_context_of_its_own_and_none_learns_of_another() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn answers_go_to_who_asked_however_they_come() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let host = start(&world, 8).await;
     let rows = async |number: usize| {
         // The later it is asked, the sooner it answers; and the larger it is, the more it is written in pieces.
@@ -72,7 +72,7 @@ async fn answers_go_to_who_asked_however_they_come() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_late_call_leaves_the_others_alone_and_gives_its_thread_back() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let host = start(&world, 2).await;
     let failure = invoke_within(&host, request("wait"), Duration::from_millis(50)).await.unwrap_err();
     assert_eq!((failure.fault.code, &failure.lost), (Code::DeadlineExceeded, &None));
@@ -99,7 +99,7 @@ async fn a_late_call_leaves_the_others_alone_and_gives_its_thread_back() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn a_limit_of_memory_leaves_room_for_threads() {
-    let world = World::new(TemplateSpec { data_limit: Some(64 << 20), libraries: Vec::new(), ..spec() });
+    let world = HostWorld::new(TemplateSpec { data_limit: Some(64 << 20), libraries: Vec::new(), ..spec() });
     let host = start(&world, crate::config::MOST_THREADS).await;
     let answers = join_all((0..crate::config::MOST_THREADS).map(|_| stunt(&host, "pid"))).await;
     assert!(answers.iter().all(Result::is_ok));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl World {
+impl HostWorld {
     /// The template's children, but for these.
     pub(super) async fn children(&self, others: &[&Child]) -> Vec<u32> {
         let template = self.template.pid().await.unwrap();
@@ -28,7 +28,7 @@ impl World {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn the_next_model_gets_a_child_that_is_there_already() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let first = world.template.fork(&Task::Model).await.unwrap();
     let [older, newer] = world.spares(&[&first]).await;
     // A clerk is something else.
@@ -46,7 +46,8 @@ async fn the_next_model_gets_a_child_that_is_there_already() {
     }
     let mut third = world.template.fork(&Task::Model).await.unwrap();
     assert_eq!(third.pid(), left);
-    let load = json!({"load": {"directory": world.stunts("nothing"), "largest_answer": 1 << 20, "is_proven": false}});
+    let load =
+        json!({"load": {"directory": world.stunts("nothing"), "max_answer_bytes": 1 << 20, "skip_warm_up": false}});
     let answer = third.ask(&load, b"").await.unwrap();
     assert!(answer.head.starts_with(b"{\"loaded\""), "{:?}", answer.head);
 
@@ -58,7 +59,7 @@ async fn the_next_model_gets_a_child_that_is_there_already() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn what_is_proven_is_not_tried_again() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     let ends_it = request("end");
     std::fs::write(directory.join("serving_input_example.json"), ends_it).unwrap();

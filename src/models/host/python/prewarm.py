@@ -31,7 +31,7 @@ def run(signatures=SIGNATURES, bodies=BODIES, load=mlflow.pyfunc.load_model):
         def predict(self, model_input, params=None):
             return model_input
 
-    loader = types.ModuleType("signalbox_dry_run")
+    loader = types.ModuleType("signalbox_prewarm")
     loader._load_pyfunc = lambda *_, **__: Nothing()
     sys.modules[loader.__name__] = loader
     try:

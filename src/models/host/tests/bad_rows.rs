@@ -6,13 +6,13 @@ use crate::invocation::Answers;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Asks for requests of one row each.
-async fn ask(host: &ModelHost, says: &[&str], patience: Duration) -> Result<Answers, Failure> {
+async fn ask(host: &ModelHost, says: &[&str], patience: Duration) -> Result<Answers, InvokeFailure> {
     let rows: Vec<Value> = says.iter().map(|says| json!([says])).collect();
     let body = json!({"dataframe_split": {"columns": ["says"], "data": rows}});
     ask_for(host, &body, &vec![1; says.len()], patience).await
 }
 
-async fn ask_for(host: &ModelHost, body: &Value, rows: &[usize], patience: Duration) -> Result<Answers, Failure> {
+async fn ask_for(host: &ModelHost, body: &Value, rows: &[usize], patience: Duration) -> Result<Answers, InvokeFailure> {
     let headers = Headers::default();
     let payload = body.to_string().into();
     let call = Call { content_type: "application/json", payload, headers: &headers, timeout: PATIENCE };
@@ -49,7 +49,7 @@ async fn calls(host: &ModelHost) -> u64 {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn who_is_refused_is_left_out_and_the_others_are_answered() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
     let fine: Vec<String> = (0..100).map(|number| format!("fine {number}")).collect();
     let with = |bad: &[(usize, &'static str)]| {
@@ -87,7 +87,7 @@ async fn who_is_refused_is_left_out_and_the_others_are_answered() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn requests_of_several_rows_and_what_is_no_table() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
     let table = json!({"dataframe_records": [{"says": "a"}, {"says": "b"}, {"says": "poison"}, {"says": "c"}]});
     let answers = ask_for(&host, &table, &[2, 2], PATIENCE).await.unwrap();
@@ -105,7 +105,7 @@ async fn requests_of_several_rows_and_what_is_no_table() {
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn what_cannot_be_found_out_fails_as_a_whole() {
-    let world = World::bare();
+    let world = HostWorld::bare();
     let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
     // All of them are refused, or it would take too long.
     for (says, patience) in [(&["poison", "poison"][..], PATIENCE), (&["slow", "a", "named b"], Duration::ZERO)] {

@@ -7,7 +7,7 @@ use super::*;
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn hosts_inherit_what_they_should_and_nothing_else() {
-    let world = World::new(TemplateSpec { exclude: vec!["sklearn".into()], ..spec() });
+    let world = HostWorld::new(TemplateSpec { exclude: vec!["sklearn".into()], ..spec() });
     let directory = world.stunts("tool");
     let (first, _) = world.start(&directory).await.unwrap();
     let modules = stunt(&first, "modules").await.unwrap();
@@ -34,7 +34,7 @@ async fn hosts_inherit_what_they_should_and_nothing_else() {
 async fn what_signalbox_has_left_open_to_children_is_closed() {
     // As librdkafka's pipes are: whoever is executed has them.
     let kept = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None).unwrap();
-    let world = World::bare();
+    let world = HostWorld::bare();
     let (host, _) = world.start(&world.stunts("nothing")).await.unwrap();
     assert_eq!(stunt(&host, "sockets").await.unwrap(), json!(1), "only its own");
     drop(kept);

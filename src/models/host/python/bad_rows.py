@@ -1,7 +1,7 @@
 """Finds the requests that a model refuses among those of one call, and has it answer the others.
 
 Runs in a host once a call for several requests has failed. MLflow parses the payload anew, so that nothing is left of what
-that call did to its rows, and is given a `Divided` model, whose `predict` finds out. What the others are answered comes of
+that call did to its rows, and is given a `BadRowSearch` model, whose `predict` finds out. What the others are answered comes of
 one call of the model with all their rows and no more. Whoever is refused is called alone in the end, here or by who asks, so
 nobody gets a wrong answer by a wrong guess.
 
@@ -40,11 +40,11 @@ FORGETFUL = 256
 SHORTEST_NAME = 3
 
 
-class GaveUp(BaseException):
+class SearchAbandoned(BaseException):
     """It would take too long, or cannot be found out."""
 
 
-class Divided:
+class BadRowSearch:
     """A model, of which `predict` answers as a call without the refused does, and tells their numbers. `rows` are those of
     each request, and `error` is why it is asked: none when there was no call yet. What is fatal is raised, and so is what
     leaves the question open."""
@@ -63,20 +63,20 @@ class Divided:
 
     def predict(self, data, params=None):
         try:
-            return self.divide(data, params)
-        except GaveUp:
+            return self.answer_good_rows(data, params)
+        except SearchAbandoned:
             self.gave_up = True
             raise
         finally:
             # Its traceback leads back here.
             self.error = None
 
-    def divide(self, data, params):
+    def answer_good_rows(self, data, params):
         if not is_by_row(data, self.rows[-1].stop):
-            raise GaveUp
+            raise SearchAbandoned
         self.data, self.params, self.requests = data, params, None
         self.table = list(zip(*columns(data)[: max(1, CELLS // len(data))]))
-        refused = self.alike()
+        refused = self.resembling()
         if self.error is None and not refused:
             return self.model.predict(data, params=params)
         while True:
@@ -85,7 +85,7 @@ class Divided:
             gone = set(refused)
             self.waiting = [request for request in self.waiting if request not in gone]
             if not self.waiting:
-                raise GaveUp
+                raise SearchAbandoned
             answer, failed = self.call(self.waiting)
             if not failed:
                 proven = [request for request in self.refused if request not in self.believed]
@@ -98,10 +98,10 @@ class Divided:
         """The answer, and whether it is none."""
         begun = time.monotonic()
         if begun + self.longest > self.until:
-            raise GaveUp
+            raise SearchAbandoned
         rows = [row for request in requests for row in self.rows[request]]
         try:
-            return self.model.predict(taken(self.data, rows), params=self.params), False
+            return self.model.predict(select_rows(self.data, rows), params=self.params), False
         except BaseException as error:
             if self.is_fatal(error):
                 raise
@@ -110,7 +110,7 @@ class Divided:
         finally:
             self.longest = max(self.longest, time.monotonic() - begun)
 
-    def alike(self):
+    def resembling(self):
         """Those who are like the refused, as far as they are refused alone as well. When that has always been so, one of them
         is probed for all, and where they are few, one of several calls."""
         suspects = RESEMBLANCE.suspects(self.table, self.rows)
@@ -134,7 +134,7 @@ class Divided:
 
     def alone(self, request):
         """What a call for this one would be given."""
-        return taken(self.data, self.rows[request]), self.params
+        return select_rows(self.data, self.rows[request]), self.params
 
     def learn(self, refused, others):
         for requests, are_others in ((refused, False), (others, True)):
@@ -238,14 +238,14 @@ def is_by_row(data, count):
     return has_rows and len(data) == count
 
 
-def taken(data, rows):
+def select_rows(data, rows):
     """These rows, as if they were all."""
     if isinstance(data, pandas.DataFrame):
         part = data.iloc[rows]
         part.index = data.index[: len(rows)]
         return part
     if isinstance(data, dict):
-        return {name: taken(column, rows) for name, column in data.items()}
+        return {name: select_rows(column, rows) for name, column in data.items()}
     return data[rows] if isinstance(data, numpy.ndarray) else [data[row] for row in rows]
 
 
