@@ -1,4 +1,4 @@
-//! One child of a template.
+//! Wraps one child of a template: its sockets, its output, its exit, and its end.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -24,71 +24,73 @@ use super::output::Output;
 use super::output_log::OutputLog;
 use crate::config::MOST_THREADS;
 
-/// Longer answers are nonsense: whoever may answer at length keeps to a limit of its own below this.
+/// Bytes of the longest body that is accepted from a child; a longer one is taken for garbage, and the child is killed.
+/// Children that may answer at length keep to a limit of their own below this.
 const MAX_BODY_BYTES: usize = 256 << 20;
 
-/// How long it may take to hear that a process has ended whose socket is closed already.
+/// Time to hear from the template how a child ended, once the child's socket is closed; after that, the child is
+/// killed.
 const EXIT_REPORT_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a killed process may take to give back what it holds.
+/// Time for a killed process to give back its memory; after that, only a warning is logged.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
 
-/// A process forked from a template. Dropped, it is killed, and everything it has started with it.
+/// A process forked from a template. Dropping it kills the process and everything that the process has started.
 #[derive(Debug)]
 pub(crate) struct Child {
     state: Arc<ChildState>,
-    /// None once it was already_taken.
+    /// The socket that the child was made with; `None` once a caller has taken it.
     channel: Option<Channel>,
 }
 
-/// A socket of a child, on which it is asked one question at a time.
+/// A socket of a child, which carries one question at a time.
 #[derive(Debug)]
 pub(super) struct Channel {
     state: Arc<ChildState>,
     stream: UnixStream,
 }
 
-/// What is known of a child, whoever still holds it.
+/// The state of a child, shared by the child's handle, its channels and the template's supervisor.
 #[derive(Debug)]
 pub(super) struct ChildState {
     pid: Pid,
     killed: AtomicBool,
     exit: watch::Sender<Option<Exit>>,
     output: Mutex<Output>,
-    /// Where what it prints goes, once that is known.
+    /// The log that shows the child's output; unset until the model's name is known.
     log: OnceLock<Arc<OutputLog>>,
 }
 
-/// How a child ended.
+/// The way in which a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// The template has seen it.
+    /// The template has reaped the child, with this status.
     Seen(ExitStatus),
-    /// The template was gone before it: killed, and no longer there.
+    /// The template was gone before the child: the child was killed, and is no longer there.
     Unseen,
 }
 
-/// Why a child does not answer, and never will.
+/// The reason why a child does not answer, and never will.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Lost {
-    /// Its process has ended.
+    /// The process has ended.
     #[error("its process ended ({exit})")]
     Ended {
-        /// How.
+        /// The way in which the process ended.
         exit: Exit,
-        /// What it printed about that. It may hold anything, so callers are not told.
+        /// The line of output that explains the end. Output may hold anything, so callers are not told.
         reason: Option<String>,
     },
-    /// It did not answer in time, so it was killed.
+    /// The child did not answer in time, so it was killed.
     #[error("it did not answer in time, and its process was killed")]
     TimedOut,
-    /// Its answer makes no sense, so it was killed.
+    /// The child's answer makes no sense, so it was killed.
     #[error("its process was killed, since its answer makes no sense: {0}")]
     Garbled(String),
 }
 
 impl Child {
-    /// Takes over a child that the template has just made.
+    /// Adopts a child that the template has just forked.
     pub(super) fn adopt(pid: Pid, socket: OwnedFd) -> std::io::Result<Self> {
         let stream = std::os::unix::net::UnixStream::from(socket);
         stream.set_nonblocking(true)?;
@@ -104,19 +106,20 @@ impl Child {
         Ok(Self { state, channel: Some(channel) })
     }
 
-    /// Its process id, which is that of its process group as well.
+    /// Returns the child's process id, which is the id of its process group as well.
     pub(crate) fn pid(&self) -> u32 {
         self.state.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Asks one question, and waits for its answer. A child whose answer nobody waits for any longer is killed: it would
-    /// come as the answer to the next question.
+    /// Asks one question, and waits for the answer. Dropping the future kills the child: a late answer would pass for
+    /// the answer to the next question.
     pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Frame, Lost> {
         self.state.clear_output();
         self.channel()?.ask(&serialized(head)?, body).await
     }
 
-    /// The same, with an answer by then or none. That the process has ended is told even if it takes longer to hear how.
+    /// Asks one question, and fails with [`Lost::TimedOut`] at the deadline. An ended process is reported as ended even
+    /// if it takes longer than the deadline to hear how.
     pub(crate) async fn ask_until(
         &mut self,
         head: &impl Serialize,
@@ -126,8 +129,8 @@ impl Child {
         timeout_at(deadline, self.ask(head, body)).await.unwrap_or(Err(Lost::TimedOut))
     }
 
-    /// Makes as many more sockets, at most [`MOST_THREADS`], and hands the child its ends of them, which it waits for. Any
-    /// number of questions may be under way from then on, one on each.
+    /// Opens `count` more sockets, at most [`MOST_THREADS`], and hands the child its ends of them, for which the child
+    /// waits. From then on each socket may carry a question at the same time.
     pub(super) async fn open_channels(&mut self, count: usize, deadline: Instant) -> Result<Vec<Channel>, Lost> {
         let garbled = |error: std::io::Error| Lost::Garbled(error.to_string());
         let pairs = (0..count).map(|_| UnixStream::pair()).collect::<std::io::Result<Vec<_>>>().map_err(garbled)?;
@@ -143,7 +146,7 @@ impl Child {
         Ok(ours.into_iter().map(|stream| Channel { state: Arc::clone(&self.state), stream }).collect())
     }
 
-    /// The socket that it was made with. Nothing else can be asked of it then.
+    /// Takes the socket that the child was made with; every later question through the child itself fails.
     pub(super) fn take_channel(&mut self) -> Result<Channel, Lost> {
         self.channel.take().ok_or_else(already_taken)
     }
@@ -152,12 +155,12 @@ impl Child {
         self.channel.as_mut().ok_or_else(already_taken)
     }
 
-    /// Has it killed, without waiting for that, with everything it has started.
+    /// Kills the child and everything that it has started, without waiting.
     pub(crate) fn kill(&self) {
         self.state.kill();
     }
 
-    /// Kills it, and waits until its process has been reaped, as long as that may take.
+    /// Kills the child, and waits until it has been reaped, for at most [`REAP_LIMIT`].
     pub(super) async fn end(&self) {
         self.kill();
         if timeout(REAP_LIMIT, self.gone()).await.is_err() {
@@ -165,28 +168,28 @@ impl Child {
         }
     }
 
-    /// Waits until its process has been reaped: only then is its memory free.
+    /// Waits until the process has been reaped: only then is its memory free.
     pub(crate) fn gone(&self) -> impl Future<Output = Exit> + Send + use<> {
         let mut exit = self.state.exit.subscribe();
         async move { exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Unseen) }
     }
 
-    /// Whether it has ended, or is being killed.
+    /// Tells whether the child has ended, or is being killed.
     pub(crate) fn is_gone(&self) -> bool {
         self.state.killed.load(Ordering::Acquire) || self.state.exit.borrow().is_some()
     }
 
-    /// From now on, what it prints is shown there.
+    /// Shows the child's output in this log from now on.
     pub(super) fn log_output_to(&self, log: Arc<OutputLog>) {
         let _ = self.state.log.set(log);
     }
 
-    /// What it has printed does not explain what comes of the next question.
+    /// Clears the recorded output, since old output does not explain the outcome of the next question.
     pub(super) fn clear_output(&self) {
         self.state.clear_output();
     }
 
-    /// What it has printed, as far as that is kept.
+    /// Returns the recorded end of the child's output.
     pub(crate) fn output(&self) -> MutexGuard<'_, Output> {
         self.state.output()
     }
@@ -203,7 +206,7 @@ impl Drop for Child {
 }
 
 impl Channel {
-    /// Asks one question, and waits for its answer; dropped before, it has the child killed.
+    /// Asks one question, and waits for the answer. Dropping the future kills the child.
     pub(super) async fn ask(&mut self, head: &[u8], body: &[u8]) -> Result<Frame, Lost> {
         let guard = KillUnlessAnswered(&self.state);
         let answer = async {
@@ -214,9 +217,9 @@ impl Channel {
     }
 }
 
-/// Sends sockets, together with one byte.
+/// Sends sockets to a child as ancillary data of one byte.
 async fn send_sockets(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io::Result<()> {
-    // Whoever gets them reads and writes them until that is done.
+    // The child reads and writes its sockets in blocking mode.
     let sockets = sockets.into_iter().map(|socket| {
         let socket = socket.into_std()?;
         socket.set_nonblocking(false)?;
@@ -237,16 +240,16 @@ fn already_taken() -> Lost {
     Lost::Garbled("another asks it".to_owned())
 }
 
-/// Names and numbers: they always serialise.
+/// Serialises the head of a question: names and numbers, which always serialise.
 pub(super) fn serialized(head: &impl Serialize) -> Result<Vec<u8>, Lost> {
     serde_json::to_vec(head).map_err(|error| Lost::Garbled(error.to_string()))
 }
 
-/// A question without an answer.
+/// A guard that kills the child when it is dropped before an answer has come.
 struct KillUnlessAnswered<'a>(&'a ChildState);
 
 impl KillUnlessAnswered<'_> {
-    /// What came of it.
+    /// Disarms the guard if there is an answer, and finds out why there is none otherwise.
     async fn settle(self, answer: std::io::Result<Frame>) -> Result<Frame, Lost> {
         match answer {
             Ok(answer) => {
@@ -270,14 +273,14 @@ impl ChildState {
         if self.exit.borrow().is_some() || self.killed.swap(true, Ordering::AcqRel) {
             return;
         }
-        // It may have been reaped this moment, or not have come to make its own group yet.
+        // The child may have been reaped this moment, or not have made its own process group yet.
         if kill_process_group(self.pid, Signal::KILL).is_err() {
             let _ = kill_process(self.pid, Signal::KILL);
         }
     }
 
-    /// Reads what it prints until it has ended. However much that is, the child never waits for long, and little of it
-    /// is kept.
+    /// Reads the child's output until it ends. The child never waits for long, however much it prints, and little of
+    /// the output is kept.
     pub(super) fn read_output(self: &Arc<Self>, pipe: OwnedFd) -> std::io::Result<JoinHandle<()>> {
         let (pipe, state) = (pipe::Receiver::from_owned_fd(pipe)?, Arc::clone(self));
         let pid = self.pid.as_raw_nonzero().get();
@@ -290,14 +293,15 @@ impl ChildState {
         })))
     }
 
-    /// What it printed before has nothing to do with what it does from now on, unless it has ended over it.
+    /// Clears the output of a child that still runs: output of the past does not explain what the child does from now
+    /// on. The output of an ended child is kept, since it may explain the end.
     fn clear_output(&self) {
         if self.exit.borrow().is_none() {
             *self.output() = Output::default();
         }
     }
 
-    /// It has ended.
+    /// Records that the child has ended.
     pub(super) fn record_exit(&self, exit: Exit) {
         self.exit.send_replace(Some(exit));
     }
@@ -311,7 +315,7 @@ impl ChildState {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it ended, now that its socket is closed.
+    /// Waits for the exit of a child whose socket is closed, and returns how it ended.
     async fn wait_for_exit(&self) -> Lost {
         let mut exit = self.exit.subscribe();
         let mut ended = async || {
@@ -320,7 +324,7 @@ impl ChildState {
         };
         let exit = match ended().await {
             Some(exit) => exit,
-            // It has closed its socket and lives on.
+            // The child has closed its socket and lives on.
             None => {
                 self.kill();
                 ended().await.unwrap_or(Exit::Unseen)
@@ -331,7 +335,7 @@ impl ChildState {
 }
 
 impl Lost {
-    /// Why it is lost, with what it printed about that.
+    /// Describes the loss, together with the child's last words if there are any.
     pub(super) fn with_reason(&self) -> String {
         match self {
             Self::Ended { reason: Some(reason), .. } => format!("{self}: {reason}"),

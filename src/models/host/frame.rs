@@ -1,36 +1,41 @@
-//! What travels on a child's socket: one question, one answer, and the next question. A host with several threads has a
-//! socket for each, beside the first, on which it goes on to show that it lives (`{"show_life": {}}`).
+//! Encodes the frames on a child's socket: one question, one answer, and the next question. A host with several threads
+//! has a socket for each of them beside the first socket, on which it goes on to answer liveness probes (`{"ping":
+//! {}}`).
 //!
-//! A frame is the length of its head and of its body (32 bits each, big-endian), the head (JSON), and the body (bytes).
+//! A frame consists of the lengths of its head and of its body (32 bits each, big-endian), the head (JSON), and the
+//! body (bytes).
 //!
-//! A question's head is `{"invoke": {"content_type", "rows", "patience"}}`, with a payload as the body; `rows` are those of
-//! each request in it, where it is of several. The answer's is `{"status", "content_type", "too_large", "exhausted",
-//! "refused", "told"}`: the body is what the scoring server says to a payload without the requests whose numbers are in
-//! `refused`. Those are looked for once a call of several requests has failed, for as many seconds as `patience` says, and
-//! are none when they were not found. After that comes what the first of them are told, each as if it had been alone: of
-//! each, `told` has the status, the content type, and the length. (`{"load": …}` is answered by a head alone. After one that
-//! names several `threads` come their sockets, and another such answer once they are waited at.)
+//! The head of a call is `{"invoke": {"content_type", "rows", "patience"}}`, and its body is the payload; `rows` has
+//! the row count of each request, where the payload joins several requests. The head of the answer is `{"status",
+//! "content_type", "too_large", "exhausted", "refused", "individual_answers"}`, and its body starts with what the
+//! scoring server answers to the payload without the requests whose numbers are in `refused`. The host looks for
+//! refused requests once a call of several requests has failed, for as many seconds as `patience` says; `refused` is
+//! empty if that search found none. The body goes on with the answers to the first of the refused requests, each as if
+//! the request had come alone: `individual_answers` has the status, the content type and the length of each. (`{"load":
+//! …}` is answered by a head alone. A load with several `threads` is followed by the sockets of the threads, and by a
+//! second answer once the threads wait at them.)
 
 use std::io::{Error, ErrorKind, Result};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The two lengths.
+/// Bytes of the two lengths before a head.
 const PREFIX_BYTES: usize = 8;
 
-/// A longer head is nonsense.
+/// Bytes of the longest head; a longer one is an error.
 const MAX_HEAD_BYTES: usize = 4 << 20;
 
-/// A body up to this length is sent together with its head.
+/// Bytes of the longest body that is copied behind its head and sent in one write; a longer one is sent uncopied in a
+/// second write.
 const INLINE_BODY_BYTES: usize = 16 << 10;
 
-/// What a child answered.
+/// A frame that was read: the answer of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
-    /// JSON.
+    /// The head: JSON.
     pub(crate) head: Bytes,
-    /// Any bytes.
+    /// The body: any bytes.
     pub(crate) body: Bytes,
 }
 
@@ -50,9 +55,10 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body:
     to.write_all(body).await
 }
 
-/// Reads one frame, whose body may be this long, and after which nothing may come unasked.
+/// Reads one frame with a body of at most `longest_body` bytes. Bytes behind the frame are an error, since nothing may
+/// come unasked.
 pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), longest_body: usize) -> Result<Frame> {
-    // A buffer of its own: what an answer takes is given back with the answer.
+    // Each frame has a buffer of its own, so that its memory is freed together with the answer.
     let mut buffer = BytesMut::with_capacity(4096);
     fill(from, &mut buffer, PREFIX_BYTES).await?;
     let length = |at: usize| {

@@ -1,4 +1,4 @@
-//! The load of a model into a host: its order, its report, and the faults that it can end in.
+//! Loads a model into a host: the order, the report, and the faults that a load can end in.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,77 +15,78 @@ use crate::invocation::trust::Finding;
 use crate::invocation::{LARGEST_REPLY, in_words, meaning_of};
 use crate::message::{Code, Fault, Stage};
 
-/// More differences than these are not shown in one message.
+/// Number of differences that one message names; the others are counted.
 const MAX_SHOWN_DIFFERENCES: usize = 8;
 
-/// Longer exceptions are cut.
+/// Bytes of an exception's text that a message repeats; the rest is cut.
 const MAX_EXCEPTION_BYTES: usize = 1000;
 
-/// What to load.
+/// An order to load one version of a model into a host.
 #[derive(Debug, Clone)]
 pub(crate) struct HostSpec {
-    /// What messages call it, such as `sentiment/3`.
+    /// The model's name in messages, such as `sentiment/3`.
     pub(crate) shown: Arc<str>,
-    /// How many calls it answers at once, each in a thread of its own.
+    /// The number of calls at once, each in a thread of its own.
     pub(crate) threads: usize,
-    /// Where what it prints goes.
+    /// The log of what the model prints.
     pub(crate) output: Arc<OutputLog>,
-    /// Where its files are.
+    /// The directory of the model's files.
     pub(crate) directory: PathBuf,
-    /// When it must be ready.
+    /// The moment at which the host must be ready.
     pub(crate) deadline: Instant,
-    /// How long that is in all; for messages.
+    /// The time to load in all; for messages.
     pub(crate) load_timeout: Duration,
-    /// What an earlier load found about the model's example and requirements, to be taken as read: a request waits.
+    /// The results of an earlier warm-up (example call, requirements), which a load that a request waits for takes as
+    /// read.
     pub(crate) proof: Option<Proof>,
 }
 
-/// How a load went.
+/// The outcome of a successful load.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LoadReport {
-    /// What took how long.
+    /// The time that each phase took.
     pub(crate) phases: Phases,
-    /// What the model showed of itself.
+    /// The results of the warm-up.
     pub(crate) proof: Proof,
-    /// What it says of its input, if anything.
+    /// The columns of the model's signature, if it has one.
     pub(crate) signature: Option<Arc<Signature>>,
 }
 
-/// What a model showed of itself when it was loaded.
+/// The results of a warm-up: what a full load finds out about a model.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Proof {
-    /// What came of the model's own example, if it has one.
+    /// The outcome of the call with the model's own example, if it has one.
     pub(crate) example: Option<Example>,
-    /// Where the interpreter is not what the model requires, such as `scikit-preload==1.2.0 is required, 1.9.1 is
+    /// The requirements that the interpreter does not meet, such as `scikit-learn==1.2.0 is required, 1.9.1 is
     /// installed`.
     pub(crate) unmet: Vec<String>,
-    /// Whether it answers each row by itself, by what it is made of.
+    /// The finding whether the model answers each row by itself, drawn from what the model is made of.
     pub(crate) finding: Finding,
 }
 
-/// What took how long.
+/// The time that each phase of a load took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Phases {
-    /// Waiting for the template to have imported everything: nothing, unless it has just been started.
+    /// Waiting for the template's imports: zero, unless the template has just been started.
     pub(crate) template: Duration,
-    /// Having a process.
+    /// Forking the process.
     pub(crate) fork: Duration,
     /// Loading the model.
     pub(crate) load: Duration,
-    /// Calling it with its own example; nothing where that was proven before.
+    /// Calling the model with its own example; zero where an earlier warm-up was taken as read.
     pub(crate) warm: Duration,
 }
 
-/// What came of a model's own example.
+/// The outcome of a call with the model's own example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Example {
-    /// A prediction.
+    /// The model gave a prediction.
     Answered,
-    /// An error.
+    /// The model failed with this message.
     Failed(String),
 }
 
-/// Has it load the model, and answer the model's own example.
+/// Has the child load the model and answer the model's own example.
 pub(super) async fn load(child: &mut Child, template: &Template, spec: &HostSpec) -> Result<LoadReport, Fault> {
     let Some(directory) = spec.directory.to_str() else {
         return Err(spec.fault(&format!("{} is no UTF-8", spec.directory.display())));
@@ -147,7 +148,7 @@ impl HostSpec {
     }
 }
 
-/// What may be behind a failure to load, and what to do about it.
+/// Describes the unmet requirements that may explain a failed load, with a remedy.
 fn differences(python: &str, unmet: &[String]) -> String {
     if unmet.is_empty() {
         return String::new();
@@ -163,7 +164,7 @@ fn differences(python: &str, unmet: &[String]) -> String {
     )
 }
 
-/// An exception may repeat whatever the model holds.
+/// Cuts an exception's text, which may repeat anything that the model holds.
 fn truncated(exception: &str) -> String {
     match exception.floor_char_boundary(MAX_EXCEPTION_BYTES) {
         end if end < exception.len() => format!("{}…", &exception[..end]),

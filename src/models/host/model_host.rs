@@ -1,4 +1,5 @@
-//! A host: the process that holds one version of a model, and answers calls of it, one at a time at each of its threads.
+//! Calls a model in its host: the process that holds one version of a model, and answers one call at a time on each of
+//! its threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,33 +19,33 @@ use crate::invocation::{
 };
 use crate::message::{Code, Fault, Reply, Stage};
 
-/// A process that holds a loaded model. Dropped, it is killed.
+/// A process that holds a loaded model. Dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct ModelHost {
     child: Child,
     shown: Arc<str>,
     exceptions: ExceptionLog,
     threads: HostThreads,
-    /// A call in it ran out of time, and so it was killed.
+    /// Whether the process was killed because a call ran out of time.
     timed_out: AtomicBool,
-    /// It is not to be called again.
+    /// Whether the process must not be called again.
     spent: AtomicBool,
 }
 
-/// Why a call got no prediction.
+/// The reason why a call got no prediction.
 #[derive(Debug)]
 pub(crate) struct InvokeFailure {
-    /// What the caller is told.
+    /// The fault that the caller is told.
     pub(crate) fault: Fault,
-    /// Whether, and why, the host is gone.
+    /// The reason why the host is gone, if it is.
     pub(crate) lost: Option<Lost>,
-    /// What is left of the call, where it has run out of time beside others.
+    /// The rest of a call that ran out of time while its host goes on.
     pub(crate) late: Option<Late>,
 }
 
 impl ModelHost {
-    /// Forks a process, and has it load the model and answer the model's own example. When that fails, the process has
-    /// gone before this returns, and with it the memory it took.
+    /// Forks a process, and has it load the model and answer the model's own example. A failed process has ended before
+    /// this returns, so that its memory is free.
     pub(crate) async fn start(template: &Template, spec: &HostSpec) -> Result<(Self, LoadReport), Fault> {
         let begun = Instant::now();
         let forked = timeout_at(spec.deadline, async {
@@ -85,12 +86,12 @@ impl ModelHost {
         Ok((host, report))
     }
 
-    /// Calls the model in one of its threads that are free, and waits for the answer. Nothing stops a model that computes
-    /// but the end of its process: that is what a call comes to whose future is dropped, and one that is not answered in
-    /// time where there is one thread. Where there are several, it goes on.
+    /// Calls the model on an idle thread, and waits for the answer. A model that computes can be stopped only by the
+    /// end of its process. So dropping the future kills the host, and so does a timeout on a host with one thread; on a
+    /// host with several threads a call that timed out goes on.
     ///
-    /// Of `several` requests, those that the model refuses are left out of the answer, where it was before_kill out which they are,
-    /// and the first of them are told at once.
+    /// Requests of a batch (`several`) that the model refuses are left out of the answer, if the host can find out
+    /// which they are; the first of them get answers of their own at once.
     pub(crate) async fn invoke(&self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, InvokeFailure> {
         let patience = several.patience.as_secs_f64();
         let request = HostRequest::Invoke { content_type: call.content_type, rows: several.rows, patience };
@@ -119,11 +120,11 @@ impl ModelHost {
         self.decode_answers(answer, several.rows.len())
     }
 
-    /// Waits until the thread of a late call is free again, or the process has ended. It is killed when it gives no sign of
-    /// life, for then no other call in it gets any further.
+    /// Waits until the thread of a late call is idle again, or the process has ended. Kills a host that fails its
+    /// liveness probe, since then no other call in it gets any further.
     pub(crate) async fn wait_out(&self, late: Late) {
         let before_kill = || {
-            // Before it is killed, by which others find it gone.
+            // The flag is set before the kill, so that every caller who finds the host gone also finds why.
             self.timed_out.store(true, Ordering::Release);
             let pid = self.pid();
             tracing::warn!(
@@ -138,33 +139,33 @@ impl ModelHost {
         }
     }
 
-    /// Has it killed, since a call in it has run out of time and there is no other.
+    /// Kills the process because its only call has run out of time.
     pub(crate) fn give_up(&self) {
         self.timed_out.store(true, Ordering::Release);
         self.kill();
     }
 
-    /// Whether it was killed since a call in it had run out of time.
+    /// Tells whether the process was killed because a call ran out of time.
     pub(crate) fn has_timed_out(&self) -> bool {
         self.timed_out.load(Ordering::Acquire)
     }
 
-    /// Whether it is not to be called again, though it still runs.
+    /// Tells whether the process must not be called again, though it still runs.
     pub(crate) fn is_spent(&self) -> bool {
         self.spent.load(Ordering::Acquire)
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// Has its process killed, without waiting for that.
+    /// Kills the process without waiting.
     pub(crate) fn kill(&self) {
         self.child.kill();
     }
 
-    /// Whether its process has ended, or is being killed.
+    /// Tells whether the process has ended, or is being killed.
     pub(crate) fn is_gone(&self) -> bool {
         self.child.is_gone()
     }
@@ -215,7 +216,7 @@ impl ModelHost {
         }
     }
 
-    /// What the scoring server says. What a model raised goes to the log.
+    /// Decodes what the scoring server answers, and logs the traceback of an exception that the model raised.
     fn decode_reply(&self, status: u16, content_type: String, body: Bytes) -> Result<Reply, Fault> {
         if (200..300).contains(&status) {
             return Ok(Reply { content_type, body });
@@ -227,8 +228,8 @@ impl ModelHost {
         Err(fault)
     }
 
-    /// It answered that it has no memory left, and is not asked again; other calls in it may come to their ends. Another
-    /// host may do better.
+    /// Takes the host out of use after it answered that it has no memory left. Calls on its other threads may come to
+    /// their ends, and the fault is retryable, since another host may do better.
     fn replace_exhausted(&self, fault: Fault) -> Fault {
         self.spent.store(true, Ordering::Release);
         if !self.threads.are_several() {
@@ -240,7 +241,7 @@ impl ModelHost {
         Fault { message, retryable: true, ..fault }
     }
 
-    /// It is gone; an answer was waited for this long.
+    /// Makes the failure of a call whose host is gone, `limit` being the time that the call was given.
     fn lost_failure(&self, lost: Lost, limit: Duration) -> InvokeFailure {
         tracing::warn!(model = &*self.shown, pid = self.pid(), why = lost.with_reason(), "a model's process is lost");
         let fault = match &lost {

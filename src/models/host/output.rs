@@ -1,4 +1,4 @@
-//! What a process has printed, as far as it explains why the process has ended.
+//! Keeps the end of what a process has printed, as far as it explains why the process has ended.
 
 use std::collections::VecDeque;
 
@@ -6,13 +6,13 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use crate::invocation::exception_of;
 
-/// How many lines are kept.
+/// Number of lines that are kept.
 const MAX_LINES: usize = 20;
 
-/// Longer lines are truncated where people read them.
+/// Bytes of a line that messages show; the rest is cut.
 const MAX_SHOWN_BYTES: usize = 300;
 
-/// Longer lines are taken for several.
+/// Bytes of the longest line; a longer one counts as several lines.
 const MAX_LINE_BYTES: u64 = 8192;
 
 /// The end of what a process has printed.
@@ -22,15 +22,16 @@ pub(crate) struct Output {
     exception: Option<String>,
     port_taken: bool,
     environment_is_ready: bool,
-    /// The last line was a warning of Python's: what is indented below it is the code that it is about.
+    /// Whether the last line was a warning of Python's: an indented line below it is the code that the warning is
+    /// about.
     follows_warning: bool,
 }
 
-/// Hands over what comes from a pipe, line by line, until it ends.
+/// Reads a pipe until it ends, and passes on each line.
 pub(super) async fn read(pipe: impl AsyncRead + Unpin, mut push: impl FnMut(&str)) {
     let mut pipe = BufReader::with_capacity(64 << 10, pipe);
     let mut line = Vec::new();
-    // A failure has nothing more to tell.
+    // A failed read ends the loop as the end of the pipe does: nothing more is to be had.
     while let Ok(1..) = (&mut pipe).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await {
         push(&String::from_utf8_lossy(&line));
         line.clear();
@@ -38,13 +39,14 @@ pub(super) async fn read(pipe: impl AsyncRead + Unpin, mut push: impl FnMut(&str
 }
 
 impl Output {
-    /// Takes in one more line.
+    /// Records one more line.
     pub(super) fn push(&mut self, line: &str) {
         let line = line.trim_end();
         self.port_taken |= line.contains("address already in use");
-        // MLflow says so of whatever it runs in an environment, and before that there is one.
+        // MLflow prints this about every command that it runs in an environment; by then the environment exists.
         self.environment_is_ready |= line.contains("=== Running command");
-        // `mlflow models serve` ends with an exception of its own about the command that it has run: no news.
+        // `mlflow models serve` ends with an exception of its own about the command that it has run, which explains
+        // nothing.
         if exception_of(line).is_some_and(|exception| !exception.starts_with("Exception: Command '[")) {
             self.exception = Some(line.to_owned());
         }
@@ -59,39 +61,39 @@ impl Output {
         self.lines.push_back(line.to_owned());
     }
 
-    /// The line that says most about what went wrong: the last exception, else the last line.
+    /// Returns the line that says most about a failure: the last exception, else the last line.
     pub(crate) fn reason(&self) -> Option<&str> {
         self.exception.as_deref().map(truncated).or_else(|| self.last())
     }
 
-    /// The last line that is no warning.
+    /// Returns the last line that is no warning.
     pub(crate) fn last(&self) -> Option<&str> {
         self.lines.back().map(|line| truncated(line.trim()))
     }
 
-    /// Whether something else listens on the port that was meant for the server.
+    /// Tells whether another process listens on the server's port.
     pub(crate) fn port_is_taken(&self) -> bool {
         self.port_taken
     }
 
-    /// Whether `mlflow models serve` has come to the end of making an environment.
+    /// Tells whether `mlflow models serve` has finished making an environment.
     pub(crate) fn environment_is_ready(&self) -> bool {
         self.environment_is_ready
     }
 
-    /// The last lines.
+    /// Returns the last lines.
     #[cfg(test)]
     pub(crate) fn tail(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }
 }
 
-/// The start of a line that may be long.
+/// Cuts a line that may be long.
 pub(super) fn truncated(line: &str) -> &str {
     &line[..line.floor_char_boundary(MAX_SHOWN_BYTES)]
 }
 
-/// Whether this is how Python warns: `/a/file.py:7: UserWarning: …`.
+/// Tells whether a line is a warning in Python's format: `/a/file.py:7: UserWarning: …`.
 fn is_warning(line: &str) -> bool {
     line.split(": ").nth(1).is_some_and(|kind| kind.ends_with("Warning") && !kind.contains(' '))
         && line.split(": ").next().is_some_and(|place| place.contains(':') && !place.contains(' '))

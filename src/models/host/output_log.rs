@@ -1,28 +1,28 @@
-//! What the processes of one model print, in the log.
+//! Shows in the log what the processes of one model print, at a limited rate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How many lines are shown in each period; the others are counted.
+/// Number of lines that are shown in each period; the others are counted.
 const LINES_PER_PERIOD: u32 = 100;
 
-/// How long a period is.
+/// Length of a period.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A longer line is cut, in bytes.
+/// Bytes of a line that are shown; the rest is cut.
 const MAX_LINE_BYTES: usize = 1000;
 
-/// Shows what a model prints, line by line, and no more of it than a log can take.
+/// A log of what one model prints, line by line, limited to what a log can take.
 #[derive(Debug)]
 pub(crate) struct OutputLog {
-    /// What operators know the model by.
+    /// The model's name to operators.
     model: Arc<str>,
     period: Mutex<PeriodCount>,
 }
 
-/// How many lines there have been in this period.
+/// The number of lines in the current period.
 #[derive(Debug, Clone, Copy)]
 struct PeriodCount {
     until: Instant,
@@ -30,12 +30,12 @@ struct PeriodCount {
 }
 
 impl OutputLog {
-    /// Nothing is printed yet.
+    /// Makes a log without any line yet.
     pub(crate) fn new(model: Arc<str>) -> Arc<Self> {
         Arc::new(Self { model, period: Mutex::new(PeriodCount { until: Instant::now(), lines: 0 }) })
     }
 
-    /// Shows a line that a process of the model has printed, unless there were too many.
+    /// Shows a line that a process of the model has printed, unless the period has had too many.
     pub(super) fn log_line(self: &Arc<Self>, pid: i32, line: &str) {
         let line = line.trim_end();
         if line.is_empty() {
@@ -43,7 +43,7 @@ impl OutputLog {
         }
         let PeriodCount { until, lines } = self.count_line(Instant::now());
         if lines <= LINES_PER_PERIOD {
-            // As a field it is written with all that could pass for another line escaped.
+            // A field is written with every character escaped that could pass for another line.
             let line = &line[..line.floor_char_boundary(MAX_LINE_BYTES)];
             tracing::info!(model = &*self.model, pid, line, "a model has printed");
         } else if lines == LINES_PER_PERIOD + 1 {
@@ -55,7 +55,7 @@ impl OutputLog {
         }
     }
 
-    /// Counts a line. A period in which too many were printed is ended by who waits for that.
+    /// Counts a line. A period with too many lines is ended by the task that reports their number, and not here.
     fn count_line(&self, now: Instant) -> PeriodCount {
         let mut period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
         if now >= period.until && period.lines <= LINES_PER_PERIOD {
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(shown(LINES_PER_PERIOD, begun), LINES_PER_PERIOD as usize);
         let until = log.period.lock().unwrap().until;
         assert_eq!(shown(LINES_PER_PERIOD, begun), 0);
-        // Who waits for the end of the period has not said yet how many were left out.
+        // The task that waits for the end of the period has not reported yet how many lines were left out.
         assert_eq!((shown(1, until), log.period.lock().unwrap().lines), (0, 2 * LINES_PER_PERIOD + 1));
         log.end_period(until);
         assert_eq!(shown(2 * LINES_PER_PERIOD, until), LINES_PER_PERIOD as usize);

@@ -1,4 +1,4 @@
-//! One run of a template: its process, and everyone who waits for it.
+//! Supervises one run of a template: its process, its children, and the forks that callers wait for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Error, ErrorKind, Result};
@@ -26,7 +26,7 @@ use super::control::{ReportReader, TemplateReport, TemplateRequest};
 use super::output::{self, Output, truncated};
 use super::template::{Task, TemplateError, TemplateSpec};
 
-/// The template's text, and those of the programs that it and its children run.
+/// Python source of the template, and of each program that the template and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
 const PROGRAMS: [(&str, &str); 9] = [
     ("prewarm", include_str!("python/prewarm.py")),
@@ -40,9 +40,9 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("mlflow_client", include_str!("python/mlflow_client.py")),
 ];
 
-/// What the interpreter is started with: it reads the template's text, whose length comes first, and runs it. As an
-/// argument of its own that would be in every list of processes. What Signalbox has open and no library of its has closed to
-/// children is none of theirs.
+/// Program that the interpreter is started with: it reads the template's source, whose length comes first, and runs it.
+/// The source itself as an argument would stand in every list of processes. The program closes every descriptor that
+/// Signalbox has open and that none of its libraries has closed to children.
 const BOOTSTRAP: &str = "\
 import os
 for name in os.listdir('/dev/fd'):
@@ -55,16 +55,17 @@ while len(text) < length:
     text += os.read(0, length - len(text)) or os._exit(70)
 exec(compile(text, '<signalbox template>', 'exec'))";
 
-/// How long it may take to end, with its children, when it is told to.
+/// Time for a template to end, with its children, once its socket is closed; after that, the template is killed.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long importing may take before it counts as wait_until_stuck.
+/// Time for all imports; after that, the template counts as stuck and is killed.
 const WARM_LIMIT: Duration = Duration::from_secs(300);
 
-/// How long a fork may take when everything is imported: what it learns is imported one module at a time.
+/// Time for a fork when everything is imported; after that, the template counts as stuck and is killed. Preloaded
+/// modules are imported one at a time between forks, so a fork waits for one import at most.
 const FORK_LIMIT: Duration = Duration::from_secs(60);
 
-/// What an interpreter that does not even begin says at most about itself.
+/// Bytes of the longest output that is quoted about an interpreter that does not even begin.
 const MAX_REASON_BYTES: usize = 200;
 
 /// A running template.
@@ -77,31 +78,31 @@ pub(super) struct TemplateProcess {
     forks: Mutex<HashMap<u64, PendingFork>>,
     warm: watch::Sender<bool>,
     warm_requested_at: OnceLock<Instant>,
-    /// It has has_begun to read what it is told.
+    /// Whether the template has begun to read its requests.
     has_begun: AtomicBool,
-    /// It has forked once, or everything is imported.
+    /// Whether the template has forked once, or imported everything.
     has_been_useful: AtomicBool,
-    /// Why it said that it ends.
+    /// The reason that the template gave for its end.
     reason: Mutex<Option<String>>,
     output: Mutex<Output>,
     gone: CancellationToken,
 }
 
-/// Someone who waits for a fork, or no longer does.
+/// A fork that a caller waits for, or has stopped waiting for.
 #[derive(Debug)]
 struct PendingFork {
     since: Instant,
     sender: oneshot::Sender<std::result::Result<Child, String>>,
 }
 
-/// A child, as long as it has not been reaped.
+/// A child that has not been reaped yet.
 struct RunningChild {
     state: Arc<ChildState>,
     output: JoinHandle<()>,
 }
 
 impl TemplateProcess {
-    /// Starts one. Whatever it is asked, it does in turn.
+    /// Starts a template, which answers its requests in order.
     pub(super) fn start(spec: &TemplateSpec, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Arc<Self>> {
         let (near, far) = StdUnixStream::pair()?;
         near.set_nonblocking(true)?;
@@ -110,10 +111,11 @@ impl TemplateProcess {
         command.env("PYTHONUNBUFFERED", "1");
         command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::from(OwnedFd::from(far))).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A Ctrl-C at the terminal is for us alone.
+        // A process group of its own keeps Ctrl-C at the terminal away from the template; Signalbox alone handles it.
         command.process_group(0).kill_on_drop(true);
         let child = command.spawn()?;
-        // Our copy of its end of the socket: it would keep the connection open after its death.
+        // The command holds our copy of the template's end of the socket, which would keep the connection open after
+        // the template's death.
         drop(command);
 
         let (requests, to_send) = mpsc::unbounded_channel();
@@ -149,12 +151,12 @@ impl TemplateProcess {
         self.pid
     }
 
-    /// Whether it has ended.
+    /// Tells whether the template has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.gone.is_cancelled()
     }
 
-    /// Waits until everything is imported.
+    /// Waits until the template has imported everything.
     pub(super) async fn warm(&self) -> std::result::Result<(), TemplateError> {
         if !*self.warm.borrow() && self.warm_requested_at.set(Instant::now()).is_ok() {
             self.send(&TemplateRequest::Warm {});
@@ -167,7 +169,7 @@ impl TemplateProcess {
         }
     }
 
-    /// Makes a child.
+    /// Forks a child.
     pub(super) async fn fork(&self, task: &Task) -> std::result::Result<Child, TemplateError> {
         let (kind, arguments, environment) = match task {
             Task::Model => ("model", &[][..], &[][..]),
@@ -194,17 +196,17 @@ impl TemplateProcess {
         }
     }
 
-    /// Tells it which modules a child had to import.
+    /// Tells the template which modules a child had to import.
     pub(super) fn preload(&self, modules: &[String]) {
         self.send(&TemplateRequest::Preload { modules });
     }
 
-    /// Whether it ended after it had been of use: another one may do better.
+    /// Tells whether the template ended after it had been of use, so that another one may do better.
     pub(super) fn has_just_ended(&self) -> bool {
         self.is_gone() && self.failure().is_none()
     }
 
-    /// Why it ended, unless it had been of use until then.
+    /// Returns why the template ended, unless it had been of use until then.
     pub(super) fn failure(&self) -> Option<TemplateError> {
         (!self.has_been_useful.load(Ordering::Relaxed) || lock(&self.reason).is_some()).then(|| self.error())
     }
@@ -217,7 +219,7 @@ impl TemplateProcess {
         let reason = match reason {
             Some(reason) if reason.ends_with("No module named 'mlflow'") => return TemplateError::NoMlflow { python },
             _ if !self.has_begun.load(Ordering::Relaxed) => match reason {
-                // What is no Python at all may well repeat the program that it was to run.
+                // A program that is no Python at all may well repeat the text that it was to run.
                 Some(reason) if reason.len() < MAX_REASON_BYTES => format!("is no Python that can be used: {reason}"),
                 _ => "is no Python that can be used".to_owned(),
             },
@@ -228,14 +230,14 @@ impl TemplateProcess {
     }
 
     fn send(&self, request: &TemplateRequest<'_>) {
-        // Strings, numbers and lists of them always serialise; nobody listens any longer when it is gone.
+        // Strings, numbers and lists of them always serialise; a template that is gone no longer listens.
         if let Ok(line) = serde_json::to_string(request) {
             let _ = self.requests.send(line + "\n");
         }
     }
 }
 
-/// Owns the process, and knows its children.
+/// A supervisor, which owns the template's process and knows its children.
 struct Supervisor {
     process: Arc<TemplateProcess>,
     child: TokioChild,
@@ -243,7 +245,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    /// Runs until the template and all its children have ended.
+    /// Supervises the template until it and all its children have ended.
     async fn run(mut self, stream: UnixStream, to_send: mpsc::UnboundedReceiver<String>, stop: CancellationToken) {
         self.read_output();
         let (reading, writing) = stream.into_split();
@@ -257,12 +259,12 @@ impl Supervisor {
             tracing::error!(python = self.process.python, %error, "the template is killed");
             let _ = self.child.start_kill();
         }
-        // Otherwise it sees that, kills its children, and ends.
+        // A template that was not killed sees its socket close, kills its children, and ends.
         drop(reading);
         self.finish(stop.is_cancelled()).await;
     }
 
-    /// Takes in what it tells, until it ends or is wait_until_stuck.
+    /// Handles reports until the template ends or is stuck.
     async fn read_reports(&mut self, stream: &OwnedReadHalf) -> Result<()> {
         let mut reports = ReportReader::default();
         let stuck = wait_until_stuck(Arc::clone(&self.process));
@@ -300,7 +302,7 @@ impl Supervisor {
                 let output = state.read_output(pipe)?;
                 self.children.insert(pid, RunningChild { state, output });
                 process.has_been_useful.store(true, Ordering::Relaxed);
-                // Nobody waits for it any longer? Then it is dropped, and so killed.
+                // A child that no caller waits for any longer is dropped here, and so killed.
                 let fork = lock(&process.forks).remove(&id);
                 if let Some(fork) = fork {
                     let _ = fork.sender.send(Ok(child));
@@ -323,7 +325,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The template has ended, or ends. No child is left behind.
+    /// Waits for the end of the template, and leaves no child behind.
     async fn finish(mut self, wanted: bool) {
         let status = match timeout(END_LIMIT, self.child.wait()).await {
             Ok(status) => status,
@@ -373,14 +375,14 @@ impl Supervisor {
 }
 
 impl RunningChild {
-    /// Everything it has printed comes before the news that it has ended.
+    /// Records the exit of a child after all of its output has been read.
     async fn record_exit(self, exit: Exit) {
         let _ = timeout(Duration::from_secs(1), self.output).await;
         self.state.record_exit(exit);
     }
 }
 
-/// Sends what there is to send, until the template no longer listens.
+/// Writes requests to the template until it no longer listens.
 async fn write_requests(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf) {
     while let Some(line) = lines.recv().await {
         if to.write_all(line.as_bytes()).await.is_err() {
@@ -389,7 +391,7 @@ async fn write_requests(mut lines: mpsc::UnboundedReceiver<String>, mut to: Owne
     }
 }
 
-/// Ends when something takes so long that it never ends.
+/// Returns once an import or a fork has taken so long that it counts as never ending.
 async fn wait_until_stuck(process: Arc<TemplateProcess>) {
     loop {
         sleep(FORK_LIMIT / 10).await;
@@ -403,8 +405,8 @@ async fn wait_until_stuck(process: Arc<TemplateProcess>) {
     }
 }
 
-/// Whether a process is there, other than as one that nobody has reaped. Where we are the first process of a container,
-/// it has become our own child.
+/// Tells whether a process still runs, and is no zombie. Where Signalbox is the first process of a container, an orphan
+/// has become its own child, which is reaped here.
 fn is_running(pid: Pid) -> bool {
     let _ = waitpid(Some(pid), WaitOptions::NOHANG);
     test_kill_process(pid).is_ok()

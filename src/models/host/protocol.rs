@@ -13,12 +13,12 @@ pub(super) enum HostRequest<'a> {
     },
     Invoke {
         content_type: &'a str,
-        /// The rows of each request, where there are several.
+        /// The row count of each request, where the payload joins several requests.
         rows: &'a [usize],
-        /// Seconds for finding out who of them is refused.
+        /// The seconds for finding out which requests the model refuses.
         patience: f64,
     },
-    /// Are you alive?
+    /// Probes whether the process still runs Python.
     Ping {},
 }
 
@@ -31,14 +31,14 @@ pub(super) enum LoadAnswer {
         /// The status and the body of the answer to the model's own example.
         example: Option<(u16, String)>,
         unmet: Vec<String>,
-        /// Why it may look at other rows; none when it cannot.
+        /// The reason why the model may look at other rows; `None` when it cannot.
         #[serde(default)]
         doubt: Option<String>,
-        /// Whether its metadata says that it does not.
+        /// Whether the model's metadata declares that it answers each row by itself.
         #[serde(default)]
         declared: bool,
         imported: Vec<String>,
-        /// The columns that its signature makes floats of, and whether it makes them of all it is given.
+        /// The columns that the model's signature makes floats of, and whether it makes floats of all columns.
         signature: Option<(Vec<String>, bool)>,
     },
     Failed {
@@ -54,13 +54,14 @@ pub(super) struct InvokeAnswer {
     pub(super) content_type: String,
     #[serde(default)]
     pub(super) too_large: bool,
-    /// Memory was refused to the model, which may hold on to what it has.
+    /// Whether memory was refused to the model, which may hold on to what it has.
     #[serde(default)]
     pub(super) exhausted: bool,
-    /// The requests that are left out of the answer.
+    /// The numbers of the requests that are left out of the answer.
     #[serde(default)]
     pub(super) refused: Vec<usize>,
-    /// The status, the content type and the length of what the first of those are told, after the answer.
+    /// The status, the content type and the length of each individual answer to the first refused requests; their
+    /// bodies follow the answer's own.
     #[serde(default)]
     pub(super) individual_answers: Vec<(u16, String, usize)>,
 }

@@ -1,4 +1,4 @@
-//! The threads of a host, at each of which one call at a time is under way.
+//! Shares the threads of a host among calls: each thread answers one call at a time.
 
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -12,38 +12,40 @@ use super::child::{Channel, Child, Lost, serialized};
 use super::frame::Frame;
 use super::protocol::HostRequest;
 
-/// How long a process may take to show that it still runs Python, when a call in one of its threads has run out of time.
+/// Time for a host to answer a liveness probe once a call on one of its threads has run out of time; after that, the
+/// host is killed.
 const LIVENESS_LIMIT: Duration = Duration::from_secs(5);
 
-/// The sockets on which a host is asked, one for each thread.
+/// The sockets to a host's threads, one for each thread.
 #[derive(Debug)]
 pub(super) struct HostThreads {
     count: usize,
-    /// Those of the threads that are idle.
+    /// The sockets of the idle threads.
     idle: Mutex<Vec<Channel>>,
-    /// Where the host is asked for a sign of life, which a single thread cannot give beside a call.
+    /// The socket for liveness probes; a host with a single thread cannot answer probes beside a call, and has none.
     control: Option<tokio::sync::Mutex<Channel>>,
 }
 
-/// A call that has run out of time and goes on in its thread. Dropped, it has the process killed.
+/// A call that has run out of time and goes on in its thread. Dropping it kills the process.
 pub(crate) struct Late(PendingAnswer);
 
-/// A question on its way, and the socket that it is asked on.
+/// A question on its way, together with the socket that carries it.
 type PendingAnswer = Pin<Box<dyn Future<Output = Result<(Frame, Channel), Lost>> + Send>>;
 
-/// Why a thread has not answered.
+/// The reason why a thread has not answered.
 #[derive(Debug)]
 pub(super) enum AskError {
-    /// All of them are at other calls.
+    /// Every thread is busy with another call.
     AllBusy,
-    /// Its process has gone, or goes.
+    /// The process has ended, or is ending.
     Lost(Lost),
-    /// It had not when time was up.
+    /// The call has run out of time.
     Late(Late),
 }
 
 impl HostThreads {
-    /// Has a child that has loaded a model start so many. A single one is its main thread, which is asked as before.
+    /// Has a child that has loaded a model start `count` threads. A single thread is the child's main thread, which is
+    /// asked over the child's first socket.
     pub(super) async fn start(child: &mut Child, count: usize, deadline: Instant) -> Result<Self, Lost> {
         let mut idle = Vec::new();
         let mut control = None;
@@ -56,17 +58,17 @@ impl HostThreads {
         Ok(Self { count: idle.len(), idle: Mutex::new(idle), control })
     }
 
-    /// Whether there is more than one.
+    /// Tells whether there is more than one thread.
     pub(super) fn are_several(&self) -> bool {
         self.count > 1
     }
 
-    /// Whether nothing is asked.
+    /// Tells whether every thread is idle.
     pub(super) fn are_idle(&self) -> bool {
         self.idle().len() == self.count
     }
 
-    /// Asks one that is idle, and waits for its answer; dropped before, this has the process killed.
+    /// Asks an idle thread, and waits for the answer. Dropping the future kills the process.
     pub(super) async fn ask(&self, head: Vec<u8>, body: Bytes, limit: Duration) -> Result<Frame, AskError> {
         let mut channel = self.idle().pop().ok_or(AskError::AllBusy)?;
         let mut pending: PendingAnswer = Box::pin(async move {
@@ -90,7 +92,8 @@ impl HostThreads {
         }
     }
 
-    /// Comes to an end when the process gives no sign of life in time. It is killed then, after `before_kill`.
+    /// Probes the host, and returns once it has failed to answer in time. Dropping the probe kills the host, after
+    /// `before_kill`.
     pub(super) async fn wait_until_unresponsive(&self, before_kill: impl FnOnce()) {
         if let (Some(control), Ok(question)) = (&self.control, serialized(&HostRequest::Ping {})) {
             let mut control = control.lock().await;
