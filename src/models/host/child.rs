@@ -137,6 +137,7 @@ impl Child {
         let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let Channel { state, stream } = self.channel()?;
         let guard = KillUnlessAnswered(state);
+        // The answer comes once the child's threads wait at their sockets.
         let handed = async {
             send_sockets(stream, theirs).await?;
             frame::read(stream, MAX_BODY_BYTES).await
@@ -269,6 +270,7 @@ impl Drop for KillUnlessAnswered<'_> {
 }
 
 impl ChildState {
+    /// Kills the child and everything that it has started, unless it has ended or is being killed.
     pub(super) fn kill(&self) {
         if self.exit.borrow().is_some() || self.killed.swap(true, Ordering::AcqRel) {
             return;

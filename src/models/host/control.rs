@@ -82,10 +82,11 @@ impl ReportReader {
     }
 
     /// Takes the oldest descriptor that has arrived; descriptors come in the order of their reports.
-    pub(super) fn descriptor(&mut self) -> Result<OwnedFd> {
+    pub(super) fn take_descriptor(&mut self) -> Result<OwnedFd> {
         self.descriptors.pop_front().ok_or_else(|| Error::new(ErrorKind::InvalidData, "a descriptor is missing"))
     }
 
+    /// Receives bytes and descriptors, and returns the number of bytes: 0 when the template has closed its end.
     fn receive(&mut self, stream: &UnixStream) -> Result<usize> {
         let mut bytes = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_left_half_made_is_removed_and_what_is_whole_stays() {
+    async fn environment_is_removed_when_incomplete_and_kept_when_complete() {
         let (cache, model) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = || Environment::open(cache.path(), "virtualenv", model.path());
         let killed = open().await.unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_one_makes_it() {
+    async fn environment_waits_while_another_maker_holds_the_lock() {
         let (cache, model) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = || Environment::open(cache.path(), "uv", model.path());
         let mut first = open().await.unwrap();

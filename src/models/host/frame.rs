@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_of_any_length_arrive() {
+    async fn frame_arrives_whole_when_its_body_has_any_length() {
         for length in [0, 1, INLINE_BODY_BYTES, INLINE_BODY_BYTES + 1, 1 << 20] {
             let body = vec![7; length];
             let answer = through(br#"{"status":200}"#, &body, 1000).await.unwrap();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_frame_is_an_error() {
+    async fn read_fails_when_bytes_are_no_frame() {
         for (bytes, kind) in [
             (&b""[..], ErrorKind::UnexpectedEof),
             (&[0, 0, 0, 2, 0, 0, 0, 0, b'{'], ErrorKind::UnexpectedEof),
@@ -131,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end_in_a_frame_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn read_ends_in_a_frame_or_an_error_when_bytes_are_arbitrary(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             if let Ok(answer) = runtime.block_on(read(&mut &*bytes, 64)) {
                 prop_assert_eq!(PREFIX_BYTES + answer.head.len() + answer.body.len(), bytes.len());

@@ -70,6 +70,7 @@ impl ModelHost {
         let (mut report, threads) = match loaded.await {
             Ok(loaded) => loaded,
             Err(fault) => {
+                // The process has ended before its failure is reported, so that its memory is free by then.
                 child.end().await;
                 return Err(fault);
             }
@@ -96,6 +97,7 @@ impl ModelHost {
         let patience = several.patience.as_secs_f64();
         let request = HostRequest::Invoke { content_type: call.content_type, rows: several.rows, patience };
         let request = serialized(&request).map_err(|lost| self.lost_failure(lost, call.timeout))?;
+        // Output can be matched to a call only if no other call is under way.
         if self.threads.are_idle() {
             self.child.clear_output();
         }
@@ -180,6 +182,7 @@ impl ModelHost {
         self.child.output()
     }
 
+    /// Splits the answer to a call of `requests` requests into the common reply and the individual answers.
     fn decode_answers(&self, answer: Frame, requests: usize) -> Result<Answers, InvokeFailure> {
         let garbled = |why: String| {
             self.child.kill();
@@ -187,11 +190,13 @@ impl ModelHost {
         };
         let InvokeAnswer { status, content_type, too_large: is_too_large, exhausted, refused, individual_answers } =
             serde_json::from_slice(&answer.head).map_err(|error| garbled(error.to_string()))?;
+        // The refused requests must be some of those that were asked, each once, and never all of them.
         let are_some = refused.is_sorted_by(|one, next| one < next)
             && refused.last().is_none_or(|last| *last < requests && refused.len() < requests);
         if !are_some {
             return Err(garbled(format!("of {requests} requests it refuses {refused:?}")));
         }
+        // The body has the common reply first, then the individual answers in order.
         let mut body = answer.body;
         let length = individual_answers.iter().fold(0_usize, |sum, (_, _, length)| sum.saturating_add(*length));
         if individual_answers.len() > refused.len() || length > body.len() {

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_models_own_exception_is_the_reason() {
+    fn reason_is_the_models_exception_when_mlflow_raises_another() {
         let output = output(
             "INFO mlflow.pyfunc.backend: === Running command\nTraceback (most recent call last):\n  File \"x\"\n\
              ModuleNotFoundError: No module named 'torch'\nTraceback (most recent call last):\n  File \"cli.py\"\n\
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_exception_the_last_line_is() {
+    fn reason_is_the_last_line_when_there_is_no_exception() {
         assert_eq!(
             output("a\n/usr/bin/python: No module named mlflow\n\n").reason(),
             Some("/usr/bin/python: No module named mlflow")
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_no_reason_and_long_ones_are_cut() {
+    fn reason_skips_warnings_and_cuts_lines_when_they_are_long() {
         let follows_warning = "loading\n/a/mlflow/x.py:12: UserWarning: this and that\n  color_warning(\n\
                       <stdin>:1: FutureWarning: gone soon\n  warnings.warn(\n";
         assert_eq!(output(follows_warning).reason(), Some("loading"));
@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn keeps_only_the_end() {
+    fn output_keeps_the_last_lines_when_there_are_many() {
         let output = output(&(0..100).map(|line| format!("{line}\n")).collect::<String>());
         assert_eq!(output.tail().collect::<Vec<_>>().len(), MAX_LINES);
         assert_eq!(output.reason(), Some("99"));
     }
 
     #[test]
-    fn notices_a_taken_port() {
+    fn output_reports_a_taken_port_when_binding_fails() {
         let line =
             "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 1): address already in use";
         assert!(output(line).port_is_taken());

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_that_floods_the_log_is_counted_and_heard_again() {
+    fn log_counts_lines_when_a_model_floods_it_and_shows_later_ones() {
         let log = OutputLog::new("m/1".into());
         let shown = |lines: u32, now| (0..lines).filter(|_| log.count_line(now).lines <= LINES_PER_PERIOD).count();
         let begun = Instant::now();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_prints_now_and_then_is_always_heard() {
+    fn log_shows_every_line_when_a_model_prints_now_and_then() {
         let (log, begun) = (OutputLog::new("m/1".into()), Instant::now());
         for period in 0..3 {
             let now = begun + (PERIOD + Duration::from_secs(1)) * period;

@@ -28,7 +28,8 @@ use super::template::{Task, TemplateError, TemplateSpec};
 
 /// Python source of the template, and of each program that the template and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
+    ("channel", include_str!("python/channel.py")),
     ("prewarm", include_str!("python/prewarm.py")),
     ("large_pages", include_str!("python/large_pages.py")),
     ("model", include_str!("python/host.py")),
@@ -37,7 +38,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("independence", include_str!("python/independence.py")),
     ("estimators", include_str!("python/estimators.py")),
     ("onnx_graph", include_str!("python/onnx_graph.py")),
-    ("mlflow_client", include_str!("python/mlflow_client.py")),
+    ("client", include_str!("python/mlflow_client.py")),
 ];
 
 /// Program that the interpreter is started with: it reads the template's source, whose length comes first, and runs it.
@@ -133,6 +134,7 @@ impl TemplateProcess {
             output: Mutex::default(),
             gone: CancellationToken::new(),
         });
+        // The bootstrap program reads the template's source before the template reads requests.
         let _ = process.requests.send(format!("{:08}{TEMPLATE}", TEMPLATE.len()));
         process.send(&TemplateRequest::Begin {
             libraries: &spec.libraries,
@@ -173,12 +175,13 @@ impl TemplateProcess {
     pub(super) async fn fork(&self, task: &Task) -> std::result::Result<Child, TemplateError> {
         let (kind, arguments, environment) = match task {
             Task::Model => ("model", &[][..], &[][..]),
-            Task::Clerk => ("mlflow_client", &[][..], &[][..]),
+            Task::Clerk => ("client", &[][..], &[][..]),
             Task::Serve { arguments, environment } => ("serve", &**arguments, &**environment),
         };
         if kind != "serve" {
             self.warm().await?;
         }
+        // The id tells the reports of concurrent forks apart.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         lock(&self.forks).insert(id, PendingFork { since: Instant::now(), sender });
@@ -211,8 +214,10 @@ impl TemplateProcess {
         (!self.has_been_useful.load(Ordering::Relaxed) || lock(&self.reason).is_some()).then(|| self.error())
     }
 
+    /// Explains the end of the template.
     fn error(&self) -> TemplateError {
         let python = self.python.clone();
+        // The template's own reason says more than its output.
         let reported = lock(&self.reason).clone();
         let reason = reported.or_else(|| lock(&self.output).reason().map(str::to_owned));
         let reason = reason.as_deref().map(truncated);
@@ -283,6 +288,7 @@ impl Supervisor {
         }
     }
 
+    /// Updates the state of the template, of a fork or of a child by one report.
     fn handle_report(&mut self, report: TemplateReport, reports: &mut ReportReader) -> Result<()> {
         let process = &self.process;
         let python = &*process.python;
@@ -295,7 +301,7 @@ impl Supervisor {
             }
             TemplateReport::Failed { reason } => *lock(&process.reason) = Some(reason),
             TemplateReport::Forked { id, pid } => {
-                let (socket, pipe) = (reports.descriptor()?, reports.descriptor()?);
+                let (socket, pipe) = (reports.take_descriptor()?, reports.take_descriptor()?);
                 let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(ErrorKind::InvalidData, "no process id"))?;
                 let child = Child::adopt(pid, socket)?;
                 let state = Arc::clone(child.state());
@@ -342,11 +348,14 @@ impl Supervisor {
             let reason = if process.has_begun.load(Ordering::Relaxed) { reason } else { process.error().to_string() };
             tracing::warn!(python, status, reason, children, "the template has ended; the next load starts it again");
         }
+        // Every child is killed before any is waited for, so that they end at the same time.
         for child in self.children.values() {
             child.state.kill();
         }
+        // Callers see the end once every child is being killed, so that none of them trusts another answer.
         process.gone.cancel();
         lock(&process.forks).clear();
+        // The template cannot reap its children any longer, so each exit is found out by looking.
         let give_up = Instant::now() + END_LIMIT;
         for child in self.children.into_values() {
             while Instant::now() < give_up && is_running(child.state.pid()) {
@@ -365,6 +374,7 @@ impl Supervisor {
         }
     }
 
+    /// Returns a function that logs and records a line of the template's output.
     fn output_sink(&self) -> impl FnMut(&str) + Send + 'static {
         let process = Arc::clone(&self.process);
         move |line| {

@@ -68,6 +68,7 @@ impl Server {
         }
     }
 
+    /// Starts a server on a free port, once.
     async fn attempt(
         template: &Template,
         spec: &ServerSpec,
@@ -80,6 +81,7 @@ impl Server {
         let forked = forked.map_err(|_| spec.fault(&spec.not_ready("the process that starts it was busy")))?;
         let server = Self { child: forked.map_err(|error| error.fault(&spec.shown))? };
         server.child.log_output_to(OutputLog::new(Arc::clone(&spec.shown)));
+        // The environment is marked as soon as it is complete, since the server may still fail to start in it.
         let ready = async {
             while !backend.ping().await {
                 if server.child.output().environment_is_ready()
@@ -126,12 +128,14 @@ impl Server {
         was_running
     }
 
+    /// Explains the end of a server that had not become ready.
     fn ended_early(&self, python: &str, spec: &ServerSpec, exit: Exit) -> StartError {
         let output = self.child.output();
         let fault = spec.ended_fault(python, &format!("its server ended ({exit})"), output.reason());
         if output.port_is_taken() { StartError::PortTaken(fault) } else { StartError::Fault(fault) }
     }
 
+    /// Makes the fault of a server that missed its deadline.
     fn too_slow(&self, spec: &ServerSpec) -> Fault {
         let output = self.child.output();
         let last = output.last().map_or_else(String::new, |line| format!("its server's last line: {line}"));
@@ -157,6 +161,7 @@ impl ServerSpec {
         }
     }
 
+    /// Makes the command line and the environment of the server.
     fn task(&self, port: u16, place: Option<&Environment>) -> Task {
         let port = port.to_string();
         let arguments = ["models", "serve", "-m", &self.model, "-h", "127.0.0.1", "-p", &port];

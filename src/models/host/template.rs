@@ -162,12 +162,14 @@ impl Template {
         self.inner.state.lock().await.process.as_ref().filter(|process| !process.is_gone()).map(|process| process.pid())
     }
 
+    /// Returns the running process, or starts one.
     async fn process(&self) -> Result<Arc<TemplateProcess>, TemplateError> {
         let inner = &*self.inner;
         let mut state = inner.state.lock().await;
         if inner.stop.is_cancelled() {
             return Err(TemplateError::Stopping);
         }
+        // A running process serves all.
         if let Some(process) = &state.process {
             if !process.is_gone() {
                 return Ok(Arc::clone(process));
@@ -176,6 +178,7 @@ impl Template {
             state.process = None;
             state.record_end(failure);
         }
+        // After a failure, a start is not tried again before its delay is over.
         if let Some((error, until)) = &state.failed
             && Instant::now() < *until
         {

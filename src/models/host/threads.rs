@@ -75,6 +75,7 @@ impl HostThreads {
             let answer = channel.ask(&head, &body).await?;
             Ok((answer, channel))
         });
+        // A call that is late keeps its socket, which becomes idle only with its answer.
         match timeout(limit, &mut pending).await {
             Ok(Ok((answer, channel))) => {
                 self.idle().push(channel);

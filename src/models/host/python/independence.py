@@ -1,9 +1,9 @@
-"""Finds out whether a model answers each row as if it were alone, from what the model is made of.
+"""Decides whether a model answers each row as if it were alone, from what the model is made of.
 
-Trying cannot prove it: the row that would show the opposite may be the next one. So everything that a model holds has to be
-known: its loader, each estimator in it by its very class (a subclass may do anything), what else its library puts in there,
-and plain data. Whatever is not known is a reason to call the model singly. Rows that are refused are another matter: a call
-with one of them is refused as a whole, and made again without it.
+Trying cannot prove independence: the row that would show the opposite may be the next one. So everything that a model
+holds has to be known: its loader, each estimator in it by its very class (a subclass may do anything), what else the
+library puts in there, and plain data. Every unknown part is a reason to call the model singly. Refused rows are another
+matter: a call with one of them is refused as a whole, and made again without it.
 """
 
 import collections
@@ -13,7 +13,7 @@ import types
 ESTIMATORS = TEMPLATE.execute("estimators")  # noqa: F821
 KNOWN, PECULIARITIES, CHANCES = (ESTIMATORS[name] for name in ("KNOWN", "PECULIARITIES", "CHANCES"))
 
-# What MLflow's own loaders make.
+# Classes of the models that MLflow's own loaders make.
 LOADERS = {
     "mlflow.sklearn": "_SklearnModelWrapper",
     "mlflow.xgboost": "_XGBModelWrapper",
@@ -22,15 +22,15 @@ LOADERS = {
     "mlflow.statsmodels": "_StatsmodelsModelWrapper",
     "mlflow.onnx": "_OnnxModelWrapper",
 }
-# What MLflow reads of these, it reads of each value by itself.
+# Column types whose values MLflow reads each by itself.
 PLAIN_COLUMNS = ("boolean", "integer", "long", "float", "double", "string")
 
-# Whose classes may be part of what is known, as long as they are no estimators.
+# Libraries whose classes may be part of a known model, as long as they are no estimators.
 LIBRARIES = ("numpy", "scipy", "sklearn", "xgboost", "lightgbm", "catboost", "_catboost", "ctypes", "pandas", "statsmodels")
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range)
 CONTAINERS = (list, tuple, set, frozenset, dict, collections.defaultdict, collections.OrderedDict)
 FUNCTIONS = ("function", "builtin_function_or_method", "cython_function_or_method", "_ArrayFunctionDispatcher", "ufunc")
-# What of a class has a say in its answers, where that is not all of it.
+# Attributes of a class that have a say in its answers, where these are not all of its attributes.
 ANSWERING_ATTRIBUTES = {
     **dict.fromkeys(["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"], ["best_estimator_"]),
     "TunedThresholdClassifierCV": ["estimator_", "best_threshold_", "response_method"],
@@ -38,12 +38,12 @@ ANSWERING_ATTRIBUTES = {
 
 
 class Doubt(Exception):
-    """Why a model may look at other rows."""
+    """Says why a model may look at other rows."""
 
 
 def assess(model):
-    """What there is to say about a model as MLflow has loaded it: why it may answer a row otherwise when others are called
-    with it, none when it cannot; and whether it was logged with the word of its owner that it does not."""
+    """Examines a model as MLflow has loaded it. `doubt` says why it may answer a row otherwise when others are called
+    with it, `None` when it cannot; `declared` tells whether its owner has logged it with the word that it does not."""
     metadata = model.metadata.metadata
     return {"doubt": doubt(model), "declared": isinstance(metadata, dict) and metadata.get("signalbox.batch") == "rows"}
 
@@ -78,7 +78,7 @@ def examine(model):
 
 
 def examine_signature(signature):
-    """What MLflow does with a payload before the model gets it."""
+    """Doubts a signature with which MLflow may change rows before the model gets them."""
     if signature is None:
         return
     if signature.params is not None:
@@ -98,11 +98,12 @@ class Examination:
         self.called, self.seen = called, {}
 
     def look(self, value, of_texts=False):
-        """Raises a doubt. `of_texts` where it is given one column, as a list of texts."""
+        """Raises a doubt about a value that is not known. `of_texts` tells that the value is given one column, as a
+        list of texts."""
         kind = type(value)
         if kind in PLAIN or (id(value), of_texts) in self.seen:
             return
-        # Kept, so that no other value gets its id.
+        # The value is kept, so that no other value gets its id.
         self.seen[id(value), of_texts] = value
         if kind in CONTAINERS:
             self.look_at_all(value.values() if isinstance(value, dict) else value)
@@ -123,7 +124,7 @@ class Examination:
             self.look_at_estimator(value, of_texts)
 
     def look_at_all(self, values):
-        # Vocabularies and categories are long.
+        # Vocabularies and categories are long, so a container of plain data is not walked through.
         if not set(map(type, values)) <= set(PLAIN):
             for value in values:
                 self.look(value)
@@ -169,7 +170,7 @@ def is_estimator(value):
 
 
 def look_up(value):
-    """Doubts what does not come from a known library, by its own name."""
+    """Doubts a value that no known library holds under the value's own name."""
     module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
     if module == "builtins" and isinstance(value, type):
         return

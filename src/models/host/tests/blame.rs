@@ -1,10 +1,10 @@
-//! Whose fault it is, by models of many kinds and payloads that are wrong in many ways; beside what MLflow's own scoring app
-//! answers.
+//! Tests whose fault a failed call is, by models of many kinds and payloads that are wrong in many ways, beside the
+//! answers of MLflow's own scoring app.
 
 use super::*;
 
-/// A model, a request's content type and body as hexadecimal digits, what MLflow's scoring app answers, and whose fault it
-/// is: `caller`, `model` or `answer`, or nobody's.
+/// A request's content type and body as hexadecimal digits, the answer of MLflow's scoring app, and the side at fault:
+/// `caller`, `model` or `answer`, or none.
 #[derive(Debug, serde::Deserialize)]
 struct BlameCase {
     what: String,
@@ -15,7 +15,7 @@ struct BlameCase {
     whose: Option<String>,
 }
 
-/// One model, and what it is asked.
+/// A model with the requests to ask it.
 #[derive(Debug, serde::Deserialize)]
 struct BlamedModel {
     directory: PathBuf,
@@ -29,7 +29,7 @@ fn bytes_of(hexadecimal: &str) -> Bytes {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn who_is_at_fault_is_told_by_where_it_came_from() {
+async fn blame_follows_the_origin_when_a_call_fails() {
     let directory = tempfile::tempdir().unwrap();
     let mut spec = spec();
     let traces = format!("sqlite:///{}", directory.path().join("traces.db").display());
@@ -37,7 +37,7 @@ async fn who_is_at_fault_is_told_by_where_it_came_from() {
     let world = HostWorld::new(spec);
     let mut saving = Command::new(python());
     saving.args(["-c", include_str!("blamed.py")]).arg(directory.path()).env("PYTHONHASHSEED", "0");
-    // Some of these are traced there.
+    // MLflow writes traces of some of these models to the current directory.
     saving.current_dir(directory.path());
     let saved = saving.output().unwrap();
     assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
@@ -71,7 +71,7 @@ async fn who_is_at_fault_is_told_by_where_it_came_from() {
 }
 
 impl BlameCase {
-    /// What is wrong with an answer.
+    /// Describes the error in an answer, if there is one.
     fn mistaken(&self, result: Result<Reply, InvokeFailure>) -> Option<String> {
         let fault = match result {
             Ok(reply) => {

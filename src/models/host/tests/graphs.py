@@ -2,7 +2,7 @@
 
     python graphs.py DIRECTORY
 
-DIRECTORY holds the programs of hosts. Prints what went wrong.
+DIRECTORY holds the programs of hosts. Prints each error.
 """
 
 import os

@@ -1,9 +1,9 @@
-//! Children that are forked before they are asked for, and loads that take an earlier one's word.
+//! Tests children that are forked before they are asked for, and loads that take earlier results as read.
 
 use super::*;
 
 impl HostWorld {
-    /// The template's children, but for these.
+    /// Lists the template's children except `others`.
     pub(super) async fn children(&self, others: &[&Child]) -> Vec<u32> {
         let template = self.template.pid().await.unwrap();
         let children = std::fs::read_to_string(format!("/proc/{template}/task/{template}/children")).unwrap();
@@ -11,7 +11,7 @@ impl HostWorld {
         pids.filter(|pid| others.iter().all(|child| child.pid() != *pid)).collect()
     }
 
-    /// Waits for the two children of the template that are none of these, the older one first.
+    /// Waits until the template has two children besides `others`, and returns the older one first.
     pub(super) async fn spares(&self, others: &[&Child]) -> [u32; 2] {
         let give_up = Instant::now() + Duration::from_secs(30);
         loop {
@@ -27,18 +27,18 @@ impl HostWorld {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn the_next_model_gets_a_child_that_is_there_already() {
+async fn fork_takes_the_oldest_spare_when_a_model_is_loaded() {
     let world = HostWorld::bare();
     let first = world.template.fork(&Task::Model).await.unwrap();
     let [older, newer] = world.spares(&[&first]).await;
-    // A clerk is something else.
-    let clerk = world.template.fork(&Task::Clerk).await.unwrap();
-    assert!(![older, newer].contains(&clerk.pid()));
+    // A client is never a spare.
+    let client = world.template.fork(&Task::Clerk).await.unwrap();
+    assert!(![older, newer].contains(&client.pid()));
     let second = world.template.fork(&Task::Model).await.unwrap();
     assert_eq!(second.pid(), older);
 
-    // One that has ended in the meantime is nobody's.
-    let [killed, left] = world.spares(&[&first, &clerk, &second]).await;
+    // A spare that has ended in the meantime is not handed out.
+    let [killed, left] = world.spares(&[&first, &client, &second]).await;
     assert_eq!(killed, newer);
     rustix::process::kill_process(pid(killed.into()), rustix::process::Signal::KILL).unwrap();
     while world.children(&[]).await.contains(&killed) {
@@ -51,14 +51,14 @@ async fn the_next_model_gets_a_child_that_is_there_already() {
     let answer = third.ask(&load, b"").await.unwrap();
     assert!(answer.head.starts_with(b"{\"loaded\""), "{:?}", answer.head);
 
-    let last = world.spares(&[&first, &clerk, &second, &third]).await;
+    let last = world.spares(&[&first, &client, &second, &third]).await;
     world.end().await;
     vanish(&last.map(u64::from)).await;
 }
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_is_proven_is_not_tried_again() {
+async fn load_skips_the_warm_up_when_its_results_are_known() {
     let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     let ends_it = request("end");
