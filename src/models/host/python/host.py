@@ -66,7 +66,7 @@ def main(channel):
     report["loaded"]["warm"] = time.monotonic() - begun
     report["loaded"]["imported"] = missing_modules()
     report["loaded"]["signature"] = float_columns(schema)
-    report["loaded"].update({} if skip_warm_up else TEMPLATE.execute("independence")["found"](model))  # noqa: F821
+    report["loaded"].update({} if skip_warm_up else TEMPLATE.execute("independence")["assess"](model))  # noqa: F821
     channel.answer(report)
     if threads == 1:
         serve(channel, model, schema, largest)
