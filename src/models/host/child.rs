@@ -228,13 +228,13 @@ async fn send_sockets(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io:
     });
     let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
     let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let send_sockets = || {
+    let send = || {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_THREADS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
         Ok(sendmsg(stream, &[IoSlice::new(b"\n")], &mut ancillary, SendFlags::empty())?)
     };
-    stream.async_io(Interest::WRITABLE, send_sockets).await.map(drop)
+    stream.async_io(Interest::WRITABLE, send).await.map(drop)
 }
 
 fn already_taken() -> Lost {

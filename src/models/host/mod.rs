@@ -1,8 +1,8 @@
 //! Runs the processes that hold models, and the template that they are forked from.
 //!
 //! ```text
-//! signalbox ── template ─┬─ host: one version of one model, on some threads            (forked)
-//!     one per interpreter ├─ client: MLflow's own client, for stores without REST      (forked)
+//! signalbox ── template ──┬─ host: one version of one model, on some threads            (forked)
+//!     one per interpreter ├─ client: MLflow's own client, for stores without REST       (forked)
 //!                         └─ server: `mlflow models serve`                              (forked, then executed)
 //! ```
 //!

@@ -26,9 +26,9 @@ pub(crate) struct ModelHost {
     shown: Arc<str>,
     exceptions: ExceptionLog,
     threads: HostThreads,
-    /// Whether the process was killed because a call ran out of time.
+    /// Tells whether the process was killed because a call ran out of time.
     timed_out: AtomicBool,
-    /// Whether the process must not be called again.
+    /// Tells whether the process must not be called again.
     spent: AtomicBool,
 }
 
@@ -217,7 +217,7 @@ impl ModelHost {
         }
         match self.decode_reply(status, content_type, body) {
             Ok(reply) => Ok(Answers { reply, refused, told }),
-            Err(fault) => Err(if exhausted { self.replace_exhausted(fault) } else { fault }.into()),
+            Err(fault) => Err(if exhausted { self.retire_exhausted(fault) } else { fault }.into()),
         }
     }
 
@@ -235,7 +235,7 @@ impl ModelHost {
 
     /// Takes the host out of use after it answered that it has no memory left. Calls on its other threads may come to
     /// their ends, and the fault is retryable, since another host may do better.
-    fn replace_exhausted(&self, fault: Fault) -> Fault {
+    fn retire_exhausted(&self, fault: Fault) -> Fault {
         self.spent.store(true, Ordering::Release);
         if !self.threads.are_several() {
             self.child.kill();

@@ -22,8 +22,8 @@ pub(crate) struct Output {
     exception: Option<String>,
     port_taken: bool,
     environment_is_ready: bool,
-    /// Whether the last line was a warning of Python's: an indented line below it is the code that the warning is
-    /// about.
+    /// Tells whether the last line was a warning of Python's: an indented line below it is the code that the warning
+    /// is about.
     follows_warning: bool,
 }
 

@@ -79,9 +79,9 @@ pub(super) struct TemplateProcess {
     forks: Mutex<HashMap<u64, PendingFork>>,
     warm: watch::Sender<bool>,
     warm_requested_at: OnceLock<Instant>,
-    /// Whether the template has begun to read its requests.
+    /// Tells whether the template has begun to read its requests.
     has_begun: AtomicBool,
-    /// Whether the template has forked once, or imported everything.
+    /// Tells whether the template has forked once, or imported everything.
     has_been_useful: AtomicBool,
     /// The reason that the template gave for its end.
     reason: Mutex<Option<String>>,

@@ -37,7 +37,7 @@ pub(super) enum LoadAnswer {
         /// The reason why the model may look at other rows; `None` when it cannot.
         #[serde(default)]
         doubt: Option<String>,
-        /// Whether the model's metadata declares that it answers each row by itself.
+        /// Tells whether the model's metadata declares that it answers each row by itself.
         #[serde(default)]
         declared: bool,
         /// The modules that the template had not imported.
@@ -56,7 +56,7 @@ pub(super) struct InvokeAnswer {
     pub(super) content_type: String,
     #[serde(default)]
     pub(super) too_large: bool,
-    /// Whether memory was refused to the model, which may hold on to what it has.
+    /// Tells whether memory was refused to the model, which may hold on to what it has.
     #[serde(default)]
     pub(super) exhausted: bool,
     /// The numbers of the requests that are left out of the answer.

@@ -391,7 +391,7 @@ def unmet(directory):
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
-            # This line is an option or a file, which pip alone understands.
+            # The line is an option or a file, which pip alone understands.
             continue
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue

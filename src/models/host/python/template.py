@@ -335,7 +335,7 @@ class Template:
         for number in (signal.SIGCHLD, signal.SIGIO, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        # This replaces standard input, and so closes the control socket.
+        # Replacing standard input closes the control socket.
         os.dup2(nothing, 0)
         self.control.detach()
         os.dup2(output, 1)
@@ -343,7 +343,7 @@ class Template:
         for descriptor in (nothing, output, self.wake_reader, self.wake_writer):
             os.close(descriptor)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-            # When memory runs out, a model is killed before the processes that all models depend on.
+            # A shortage of memory kills a model before the processes that all models depend on.
             file.write("500")
         if kind == "serve":
             become_mlflow(arguments, environment)
@@ -458,7 +458,7 @@ def limit_data_memory(own):
 def main():
     # Ctrl-C reaches Signalbox, which first answers the requests that it has taken.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # As subreaper, the template becomes the parent of orphaned processes, so that none is left behind.
+    # A subreaper becomes the parent of orphaned processes, so that none is left behind.
     prctl(SET_CHILD_SUBREAPER, 1)
     prctl(SET_NAME, b"signalbox-templ")
     control = socket.socket(fileno=0)
