@@ -1,4 +1,4 @@
-//! One child of a template.
+//! Wraps one child of a template: its sockets, its output, its exit, and its end.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -19,76 +19,78 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::frame::{self, Answer};
+use super::frame::{self, Frame};
 use super::output::Output;
 use super::output_log::OutputLog;
 use crate::config::MOST_THREADS;
 
-/// Longer answers are nonsense: whoever may answer at length keeps to a limit of its own below this.
-const LONGEST_BODY: usize = 256 << 20;
+/// Bytes of the longest body that is accepted from a child; a longer one is taken for garbage, and the child is killed.
+/// Children that may answer at length keep to a limit of their own below this.
+const MAX_BODY_BYTES: usize = 256 << 20;
 
-/// How long it may take to hear that a process has ended whose socket is closed already.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time to hear from the template how a child ended, once the child's socket is closed; after that, the child is
+/// killed.
+const EXIT_REPORT_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a killed process may take to give back what it holds.
-const LONGEST_END: Duration = Duration::from_secs(10);
+/// Time for a killed process to give back its memory; after that, only a warning is logged.
+const REAP_LIMIT: Duration = Duration::from_secs(10);
 
-/// A process forked from a template. Dropped, it is killed, and everything it has started with it.
+/// A process forked from a template. Dropping it kills the process and everything that the process has started.
 #[derive(Debug)]
 pub(crate) struct Child {
     state: Arc<ChildState>,
-    /// None once it was taken.
-    line: Option<Line>,
+    /// The socket that the child was made with; `None` once a caller has taken it.
+    channel: Option<Channel>,
 }
 
-/// A socket of a child, on which it is asked one question at a time.
+/// A socket of a child, which carries one question at a time.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Channel {
     state: Arc<ChildState>,
     stream: UnixStream,
 }
 
-/// What is known of a child, whoever still holds it.
+/// The state of a child, shared by the child's handle, its channels and the template's supervisor.
 #[derive(Debug)]
 pub(super) struct ChildState {
     pid: Pid,
     killed: AtomicBool,
     exit: watch::Sender<Option<Exit>>,
     output: Mutex<Output>,
-    /// Where what it prints goes, once that is known.
+    /// The log that shows the child's output; unset until the model's name is known.
     log: OnceLock<Arc<OutputLog>>,
 }
 
-/// How a child ended.
+/// The way in which a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// The template has seen it.
+    /// The template has reaped the child, with this status.
     Seen(ExitStatus),
-    /// The template was gone before it: killed, and no longer there.
+    /// The template was gone before the child: the child was killed, and is no longer there.
     Unseen,
 }
 
-/// Why a child does not answer, and never will.
+/// The reason why a child does not answer, and never will.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Lost {
-    /// Its process has ended.
+    /// The process has ended.
     #[error("its process ended ({exit})")]
     Ended {
-        /// How.
+        /// The way in which the process ended.
         exit: Exit,
-        /// What it printed about that. It may hold anything, so callers are not told.
+        /// The line of output that explains the end. Output may hold anything, so callers are not told.
         reason: Option<String>,
     },
-    /// It did not answer in time, so it was killed.
+    /// The child did not answer in time, so it was killed.
     #[error("it did not answer in time, and its process was killed")]
     TimedOut,
-    /// Its answer makes no sense, so it was killed.
+    /// The child's answer makes no sense, so it was killed.
     #[error("its process was killed, since its answer makes no sense: {0}")]
     Garbled(String),
 }
 
 impl Child {
-    /// Takes over a child that the template has just made.
+    /// Adopts a child that the template has just forked.
     pub(super) fn adopt(pid: Pid, socket: OwnedFd) -> std::io::Result<Self> {
         let stream = std::os::unix::net::UnixStream::from(socket);
         stream.set_nonblocking(true)?;
@@ -100,93 +102,95 @@ impl Child {
             log: OnceLock::new(),
         };
         let state = Arc::new(state);
-        let line = Line { state: Arc::clone(&state), stream: UnixStream::from_std(stream)? };
-        Ok(Self { state, line: Some(line) })
+        let channel = Channel { state: Arc::clone(&state), stream: UnixStream::from_std(stream)? };
+        Ok(Self { state, channel: Some(channel) })
     }
 
-    /// Its process id, which is that of its process group as well.
+    /// Returns the child's process id, which is the id of its process group as well.
     pub(crate) fn pid(&self) -> u32 {
         self.state.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Asks one question, and waits for its answer. A child whose answer nobody waits for any longer is killed: it would
-    /// come as the answer to the next question.
-    pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Answer, Lost> {
-        self.state.forget_output();
-        self.line()?.ask(&serialized(head)?, body).await
+    /// Asks one question, and waits for the answer. Dropping the future kills the child: a late answer would pass for
+    /// the answer to the next question.
+    pub(crate) async fn ask(&mut self, head: &impl Serialize, body: &[u8]) -> Result<Frame, Lost> {
+        self.state.clear_output();
+        self.channel()?.ask(&serialized(head)?, body).await
     }
 
-    /// The same, with an answer by then or none. That the process has ended is told even if it takes longer to hear how.
+    /// Asks one question, and fails with [`Lost::TimedOut`] at the deadline. An ended process is reported as ended even
+    /// if it takes longer than the deadline to hear how.
     pub(crate) async fn ask_until(
         &mut self,
         head: &impl Serialize,
         body: &[u8],
         deadline: Instant,
-    ) -> Result<Answer, Lost> {
+    ) -> Result<Frame, Lost> {
         timeout_at(deadline, self.ask(head, body)).await.unwrap_or(Err(Lost::TimedOut))
     }
 
-    /// Makes as many more sockets, at most [`MOST_THREADS`], and hands the child its ends of them, which it waits for. Any
-    /// number of questions may be under way from then on, one on each.
-    pub(super) async fn more_lines(&mut self, count: usize, deadline: Instant) -> Result<Vec<Line>, Lost> {
+    /// Opens `count` more sockets, at most [`MOST_THREADS`], and hands the child its ends of them, for which the child
+    /// waits. From then on each socket may carry a question at the same time.
+    pub(super) async fn open_channels(&mut self, count: usize, deadline: Instant) -> Result<Vec<Channel>, Lost> {
         let garbled = |error: std::io::Error| Lost::Garbled(error.to_string());
         let pairs = (0..count).map(|_| UnixStream::pair()).collect::<std::io::Result<Vec<_>>>().map_err(garbled)?;
         let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-        let Line { state, stream } = self.line()?;
-        let unanswered = Unanswered(state);
+        let Channel { state, stream } = self.channel()?;
+        let guard = KillUnlessAnswered(state);
+        // The answer comes once the child's threads wait at their sockets.
         let handed = async {
-            hand_over(stream, theirs).await?;
-            frame::read(stream, LONGEST_BODY).await
+            send_sockets(stream, theirs).await?;
+            frame::read(stream, MAX_BODY_BYTES).await
         };
         let answer = timeout_at(deadline, handed).await.map_err(|_| Lost::TimedOut)?;
-        unanswered.settle(answer).await?;
-        Ok(ours.into_iter().map(|stream| Line { state: Arc::clone(&self.state), stream }).collect())
+        guard.settle(answer).await?;
+        Ok(ours.into_iter().map(|stream| Channel { state: Arc::clone(&self.state), stream }).collect())
     }
 
-    /// The socket that it was made with. Nothing else can be asked of it then.
-    pub(super) fn take_line(&mut self) -> Result<Line, Lost> {
-        self.line.take().ok_or_else(taken)
+    /// Takes the socket that the child was made with; every later question through the child itself fails.
+    pub(super) fn take_channel(&mut self) -> Result<Channel, Lost> {
+        self.channel.take().ok_or_else(already_taken)
     }
 
-    fn line(&mut self) -> Result<&mut Line, Lost> {
-        self.line.as_mut().ok_or_else(taken)
+    fn channel(&mut self) -> Result<&mut Channel, Lost> {
+        self.channel.as_mut().ok_or_else(already_taken)
     }
 
-    /// Has it killed, without waiting for that, with everything it has started.
+    /// Kills the child and everything that it has started, without waiting.
     pub(crate) fn kill(&self) {
         self.state.kill();
     }
 
-    /// Kills it, and waits until its process has been reaped, as long as that may take.
+    /// Kills the child, and waits until it has been reaped, for at most [`REAP_LIMIT`].
     pub(super) async fn end(&self) {
         self.kill();
-        if timeout(LONGEST_END, self.gone()).await.is_err() {
+        if timeout(REAP_LIMIT, self.gone()).await.is_err() {
             tracing::warn!(pid = self.pid(), "a process that was killed has not ended");
         }
     }
 
-    /// Waits until its process has been reaped: only then is its memory free.
+    /// Waits until the process has been reaped: only then is its memory free.
     pub(crate) fn gone(&self) -> impl Future<Output = Exit> + Send + use<> {
         let mut exit = self.state.exit.subscribe();
         async move { exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Unseen) }
     }
 
-    /// Whether it has ended, or is being killed.
+    /// Tells whether the child has ended, or is being killed.
     pub(crate) fn is_gone(&self) -> bool {
         self.state.killed.load(Ordering::Acquire) || self.state.exit.borrow().is_some()
     }
 
-    /// From now on, what it prints is shown there.
-    pub(super) fn prints_to(&self, log: Arc<OutputLog>) {
+    /// Shows the child's output in this log from now on.
+    pub(super) fn log_output_to(&self, log: Arc<OutputLog>) {
         let _ = self.state.log.set(log);
     }
 
-    /// What it has printed does not explain what comes of the next question.
-    pub(super) fn forget_output(&self) {
-        self.state.forget_output();
+    /// Clears the recorded output, since old output does not explain the outcome of the next question.
+    pub(super) fn clear_output(&self) {
+        self.state.clear_output();
     }
 
-    /// What it has printed, as far as that is kept.
+    /// Returns the recorded end of the child's output.
     pub(crate) fn output(&self) -> MutexGuard<'_, Output> {
         self.state.output()
     }
@@ -202,21 +206,21 @@ impl Drop for Child {
     }
 }
 
-impl Line {
-    /// Asks one question, and waits for its answer; dropped before, it has the child killed.
-    pub(super) async fn ask(&mut self, head: &[u8], body: &[u8]) -> Result<Answer, Lost> {
-        let unanswered = Unanswered(&self.state);
+impl Channel {
+    /// Asks one question, and waits for the answer. Dropping the future kills the child.
+    pub(super) async fn ask(&mut self, head: &[u8], body: &[u8]) -> Result<Frame, Lost> {
+        let guard = KillUnlessAnswered(&self.state);
         let answer = async {
             frame::write(&mut self.stream, head, body).await?;
-            frame::read(&mut self.stream, LONGEST_BODY).await
+            frame::read(&mut self.stream, MAX_BODY_BYTES).await
         };
-        unanswered.settle(answer.await).await
+        guard.settle(answer.await).await
     }
 }
 
-/// Sends sockets, together with one byte.
-async fn hand_over(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io::Result<()> {
-    // Whoever gets them reads and writes them until that is done.
+/// Sends sockets to a child as ancillary data of one byte.
+async fn send_sockets(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io::Result<()> {
+    // The child reads and writes its sockets in blocking mode.
     let sockets = sockets.into_iter().map(|socket| {
         let socket = socket.into_std()?;
         socket.set_nonblocking(false)?;
@@ -224,81 +228,83 @@ async fn hand_over(stream: &UnixStream, sockets: Vec<UnixStream>) -> std::io::Re
     });
     let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
     let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let hand_over = || {
+    let send = || {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_THREADS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
         Ok(sendmsg(stream, &[IoSlice::new(b"\n")], &mut ancillary, SendFlags::empty())?)
     };
-    stream.async_io(Interest::WRITABLE, hand_over).await.map(drop)
+    stream.async_io(Interest::WRITABLE, send).await.map(drop)
 }
 
-fn taken() -> Lost {
+fn already_taken() -> Lost {
     Lost::Garbled("another asks it".to_owned())
 }
 
-/// Names and numbers: they always serialise.
+/// Serialises the head of a question: names and numbers, which always serialise.
 pub(super) fn serialized(head: &impl Serialize) -> Result<Vec<u8>, Lost> {
     serde_json::to_vec(head).map_err(|error| Lost::Garbled(error.to_string()))
 }
 
-/// A question without an answer.
-struct Unanswered<'a>(&'a ChildState);
+/// A guard that kills the child when it is dropped before an answer has come.
+struct KillUnlessAnswered<'a>(&'a ChildState);
 
-impl Unanswered<'_> {
-    /// What came of it.
-    async fn settle(self, answer: std::io::Result<Answer>) -> Result<Answer, Lost> {
+impl KillUnlessAnswered<'_> {
+    /// Disarms the guard if there is an answer, and finds out why there is none otherwise.
+    async fn settle(self, answer: std::io::Result<Frame>) -> Result<Frame, Lost> {
         match answer {
             Ok(answer) => {
                 std::mem::forget(self);
                 Ok(answer)
             }
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(Lost::Garbled(error.to_string())),
-            Err(_) => Err(self.0.last_words().await),
+            Err(_) => Err(self.0.wait_for_exit().await),
         }
     }
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for KillUnlessAnswered<'_> {
     fn drop(&mut self) {
         self.0.kill();
     }
 }
 
 impl ChildState {
+    /// Kills the child and everything that it has started, unless it has ended or is being killed.
     pub(super) fn kill(&self) {
         if self.exit.borrow().is_some() || self.killed.swap(true, Ordering::AcqRel) {
             return;
         }
-        // It may have been reaped this moment, or not have come to make its own group yet.
+        // The child may have been reaped this moment, or not have made its own process group yet.
         if kill_process_group(self.pid, Signal::KILL).is_err() {
             let _ = kill_process(self.pid, Signal::KILL);
         }
     }
 
-    /// Reads what it prints until it has ended. However much that is, the child never waits for long, and little of it
-    /// is kept.
+    /// Reads the child's output until it ends. The child never waits for long, however much it prints, and little of
+    /// the output is kept.
     pub(super) fn read_output(self: &Arc<Self>, pipe: OwnedFd) -> std::io::Result<JoinHandle<()>> {
         let (pipe, state) = (pipe::Receiver::from_owned_fd(pipe)?, Arc::clone(self));
         let pid = self.pid.as_raw_nonzero().get();
         Ok(tokio::spawn(super::output::read(pipe, move |line| {
             match state.log.get() {
-                Some(log) => log.show(pid, line),
+                Some(log) => log.log_line(pid, line),
                 None => tracing::debug!(pid, line = line.trim_end(), "a process of the template"),
             }
             state.output().push(line);
         })))
     }
 
-    /// What it printed before has nothing to do with what it does from now on, unless it has ended over it.
-    fn forget_output(&self) {
+    /// Clears the output of a child that still runs: output of the past does not explain what the child does from now
+    /// on. The output of an ended child is kept, since it may explain the end.
+    fn clear_output(&self) {
         if self.exit.borrow().is_none() {
             *self.output() = Output::default();
         }
     }
 
-    /// It has ended.
-    pub(super) fn ended(&self, exit: Exit) {
+    /// Records that the child has ended.
+    pub(super) fn record_exit(&self, exit: Exit) {
         self.exit.send_replace(Some(exit));
     }
 
@@ -311,22 +317,32 @@ impl ChildState {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it ended, now that its socket is closed.
-    async fn last_words(&self) -> Lost {
+    /// Waits for the exit of a child whose socket is closed, and returns how it ended.
+    async fn wait_for_exit(&self) -> Lost {
         let mut exit = self.exit.subscribe();
         let mut ended = async || {
-            let ended = timeout(LAST_WORDS, exit.wait_for(Option::is_some)).await;
+            let ended = timeout(EXIT_REPORT_LIMIT, exit.wait_for(Option::is_some)).await;
             ended.ok().and_then(Result::ok).and_then(|exit| *exit)
         };
         let exit = match ended().await {
             Some(exit) => exit,
-            // It has closed its socket and lives on.
+            // The child has closed its socket and lives on.
             None => {
                 self.kill();
                 ended().await.unwrap_or(Exit::Unseen)
             }
         };
         Lost::Ended { exit, reason: self.output().reason().map(str::to_owned) }
+    }
+}
+
+impl Lost {
+    /// Describes the loss, together with the child's last words if there are any.
+    pub(super) fn with_reason(&self) -> String {
+        match self {
+            Self::Ended { reason: Some(reason), .. } => format!("{self}: {reason}"),
+            _ => self.to_string(),
+        }
     }
 }
 

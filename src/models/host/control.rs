@@ -1,4 +1,5 @@
-//! What Signalbox and a template say to each other: a line of JSON each, beside it the descriptors that it is about.
+//! Speaks the control protocol between Signalbox and a template: one line of JSON per message, with descriptors as
+//! ancillary data.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -12,62 +13,63 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Descriptors are received closed to what is executed at the same moment, where the system can do that.
+/// Flags of a receive: descriptors arrive with close-on-exec set, where the system can do that, so that a process that
+/// is executed at the same moment does not inherit them.
 #[cfg(not(target_os = "macos"))]
 const RECEIVE: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 #[cfg(target_os = "macos")]
 const RECEIVE: RecvFlags = RecvFlags::empty();
 
-/// What a template is asked.
+/// A message from Signalbox to a template.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Request<'a> {
-    /// Said once, first.
+pub(super) enum TemplateRequest<'a> {
+    /// Configures the template; sent once, first.
     Begin {
         libraries: &'a [String],
         exclude: &'a [String],
         data_limit: Option<u64>,
-        /// What a child of each kind runs.
+        /// The Python source of each program that the template or a child runs, by name.
         programs: BTreeMap<&'static str, &'static str>,
     },
-    /// Import everything now.
+    /// Asks the template to import everything now.
     Warm {},
-    /// Make a child.
+    /// Asks the template to fork a child.
     Fork { id: u64, kind: &'static str, arguments: &'a [String], environment: &'a [(String, String)] },
-    /// These modules were missing when a child loaded a model.
-    Learn { modules: &'a [String] },
+    /// Names modules that a child had to import when it loaded a model, for the template to import as well.
+    Preload { modules: &'a [String] },
 }
 
-/// What a template tells.
+/// A message from a template to Signalbox.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Report {
-    /// It has understood what it was told first.
+pub(super) enum TemplateReport {
+    /// The template has understood its configuration.
     Begun {},
-    /// Everything is imported.
+    /// The template has imported everything.
     Warmed { seconds: f64 },
-    /// MLflow cannot be imported; it ends.
+    /// The template cannot import MLflow, and ends.
     Failed { reason: String },
-    /// There is a child: its socket and its output pipe come along.
+    /// The template has forked a child; its socket and its output pipe come along as descriptors.
     Forked { id: u64, pid: i32 },
-    /// There is none.
+    /// The template cannot fork a child.
     Refused { id: u64, reason: String },
-    /// A child has been reaped, with this wait status.
+    /// The template has reaped a child, which had this wait status.
     Exited { pid: i32, status: i32 },
-    /// Something for the log.
+    /// The template has a message for the log.
     Noticed { warning: bool, message: String },
 }
 
-/// The receiving half.
+/// The receiving half of the control socket: bytes and descriptors that have arrived and were not used yet.
 #[derive(Debug, Default)]
-pub(super) struct Receiver {
+pub(super) struct ReportReader {
     bytes: BytesMut,
     descriptors: VecDeque<OwnedFd>,
 }
 
-impl Receiver {
-    /// The next report; none when the template has closed its end. Nothing is lost when this is dropped.
-    pub(super) async fn next(&mut self, stream: &UnixStream) -> Result<Option<Report>> {
+impl ReportReader {
+    /// Returns the next report, or `None` when the template has closed its end. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self, stream: &UnixStream) -> Result<Option<TemplateReport>> {
         loop {
             if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
                 let line = self.bytes.split_to(end + 1);
@@ -79,11 +81,12 @@ impl Receiver {
         }
     }
 
-    /// The descriptor that came first with the reports so far. They come in the order of the reports.
-    pub(super) fn descriptor(&mut self) -> Result<OwnedFd> {
+    /// Takes the oldest descriptor that has arrived; descriptors come in the order of their reports.
+    pub(super) fn take_descriptor(&mut self) -> Result<OwnedFd> {
         self.descriptors.pop_front().ok_or_else(|| Error::new(ErrorKind::InvalidData, "a descriptor is missing"))
     }
 
+    /// Receives bytes and descriptors, and returns the number of bytes: 0 when the template has closed its end.
     fn receive(&mut self, stream: &UnixStream) -> Result<usize> {
         let mut bytes = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];

@@ -1,13 +1,13 @@
-//! The environments that MLflow makes for models: which of them are whole.
+//! Tracks which of the environments that MLflow makes for models are complete.
 //!
-//! MLflow takes an environment that is there for one that is finished, even if whatever made it was killed in the middle.
-//! So each set of requirements has a directory of its own, and what is in there counts once it is marked:
+//! MLflow takes an environment that exists for a finished one, even if its maker was killed in the middle. So each set
+//! of requirements has a directory of its own, whose content counts once it is marked:
 //!
 //! ```text
 //! <directory>/<hash of the requirements>/
-//!   lock     held while they are being made
-//!   whole    they were finished
-//!   envs/    MLflow's, removed before they are made again
+//!   lock     held while the environments are being made
+//!   whole    exists once the environments are finished
+//!   envs/    MLflow's environments, removed before they are made again
 //! ```
 
 use std::fs::{self, File};
@@ -19,23 +19,23 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// How often it is looked whether somebody else has finished the same environment.
-const POLL: Duration = Duration::from_millis(200);
+/// Interval between two looks at whether another maker has finished the same environment.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The files of a model that say what its environment consists of.
+/// Files of a model that define its environment.
 const REQUIREMENTS: [&str; 5] = ["python_env.yaml", "conda.yaml", "requirements.txt", "uv.lock", "pyproject.toml"];
 
-/// Where MLflow makes the environment of one server.
+/// A directory in which MLflow makes the environment of one server.
 #[derive(Debug)]
 pub(super) struct Environment {
     entry: PathBuf,
-    /// Held until it is whole.
-    making: Option<File>,
+    /// The lock on the directory, held until the environment is complete.
+    build_lock: Option<File>,
 }
 
 impl Environment {
-    /// The place in this directory for an environment that this manager makes for this model. Waits while somebody else
-    /// makes the same; what was left behind half-made is removed.
+    /// Opens the directory, below `directory`, of the environment that `env_manager` makes for this model. Waits while
+    /// another maker is at the same environment, and removes what an interrupted maker has left behind.
     pub(super) async fn open(directory: &Path, env_manager: &str, model: &Path) -> io::Result<Self> {
         let (directory, env_manager, model) = (directory.to_owned(), env_manager.to_owned(), model.to_owned());
         let entry = blocking(move || {
@@ -46,24 +46,24 @@ impl Environment {
         .await?;
         loop {
             let at = entry.clone();
-            if let Some(making) = blocking(move || prepare(&at)).await? {
-                return Ok(Self { entry, making });
+            if let Some(build_lock) = blocking(move || prepare(&at)).await? {
+                return Ok(Self { entry, build_lock });
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// What MLflow and conda need to be told, to use this place.
+    /// Returns the environment variables that make MLflow and conda use this directory.
     pub(super) fn variables(&self) -> impl Iterator<Item = (String, String)> {
         let place = self.entry.join("envs").display().to_string();
         ["MLFLOW_ENV_ROOT", "CONDA_ENVS_PATH"].into_iter().map(move |name| (name.to_owned(), place.clone()))
     }
 
-    /// What is in it was finished, and may be used as it is from now on.
+    /// Marks the environment as complete, so that later servers use it as it is.
     pub(super) fn finish(&mut self) {
-        if self.making.is_some() {
+        if self.build_lock.is_some() {
             match fs::write(self.entry.join("whole"), "") {
-                Ok(()) => self.making = None,
+                Ok(()) => self.build_lock = None,
                 Err(error) => {
                     tracing::warn!(directory = %self.entry.display(), %error, "an environment cannot be marked as whole");
                 }
@@ -72,7 +72,8 @@ impl Environment {
     }
 }
 
-/// The lock, if it is yet to be made; `None` while somebody else makes it.
+/// Takes the lock if the environment is yet to be made. Returns `None` while another maker holds it, and `Some(None)`
+/// if the environment is complete.
 #[expect(clippy::option_option, reason = "whether it is our turn, and whether there is anything to do")]
 fn prepare(entry: &Path) -> io::Result<Option<Option<File>>> {
     let is_whole = || entry.join("whole").exists();
@@ -85,7 +86,7 @@ fn prepare(entry: &Path) -> io::Result<Option<Option<File>>> {
         Err(fs::TryLockError::WouldBlock) => return Ok(None),
         Err(fs::TryLockError::Error(error)) => return Err(error),
     }
-    // Its maker may have finished just before.
+    // The maker that held the lock before may have finished in the meantime.
     if is_whole() {
         return Ok(Some(None));
     }
@@ -97,9 +98,10 @@ fn prepare(entry: &Path) -> io::Result<Option<Option<File>>> {
     Ok(Some(Some(lock)))
 }
 
-/// Models that ask for the same have the same environment, as they have with MLflow.
+/// Names the directory by a hash of the requirements: models with equal requirements share an environment, as they do
+/// with MLflow.
 fn entry_name(env_manager: &str, model: &Path) -> String {
-    // A hash of a later release of Rust may differ: then environments are made once more.
+    // A later release of Rust may hash otherwise: then environments are made once more.
     let mut hasher = DefaultHasher::new();
     env_manager.hash(&mut hasher);
     for name in REQUIREMENTS {
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_left_half_made_is_removed_and_what_is_whole_stays() {
+    async fn environment_is_removed_when_incomplete_and_kept_when_complete() {
         let (cache, model) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = || Environment::open(cache.path(), "virtualenv", model.path());
         let killed = open().await.unwrap();
@@ -134,7 +136,7 @@ mod tests {
         assert!(place(&another) == envs && !envs.exists());
         fs::create_dir_all(envs.join("mlflow-1")).unwrap();
         another.finish();
-        // Nobody waits for one that is whole.
+        // Opening a complete environment never waits.
         drop((open().await.unwrap(), open().await.unwrap(), another));
         assert!(envs.join("mlflow-1").exists());
         fs::write(model.path().join("requirements.txt"), "numpy").unwrap();
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_one_makes_it() {
+    async fn environment_waits_while_another_maker_holds_the_lock() {
         let (cache, model) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = || Environment::open(cache.path(), "uv", model.path());
         let mut first = open().await.unwrap();

@@ -1,48 +1,53 @@
-//! What travels on a child's socket: one question, one answer, and the next question. A host with several threads has a
-//! socket for each, beside the first, on which it goes on to show that it lives (`{"show_life": {}}`).
+//! Encodes the frames on a child's socket: one question, one answer, and the next question. A host with several threads
+//! has a socket for each of them beside the first socket, on which it goes on to answer liveness probes (`{"ping":
+//! {}}`).
 //!
-//! A frame is the length of its head and of its body (32 bits each, big-endian), the head (JSON), and the body (bytes).
+//! A frame consists of the lengths of its head and of its body (32 bits each, big-endian), the head (JSON), and the
+//! body (bytes).
 //!
-//! A question's head is `{"invoke": {"content_type", "rows", "patience"}}`, with a payload as the body; `rows` are those of
-//! each request in it, where it is of several. The answer's is `{"status", "content_type", "too_large", "exhausted",
-//! "refused", "told"}`: the body is what the scoring server says to a payload without the requests whose numbers are in
-//! `refused`. Those are looked for once a call of several requests has failed, for as many seconds as `patience` says, and
-//! are none when they were not found. After that comes what the first of them are told, each as if it had been alone: of
-//! each, `told` has the status, the content type, and the length. (`{"load": …}` is answered by a head alone. After one that
-//! names several `threads` come their sockets, and another such answer once they are waited at.)
+//! The head of a call is `{"invoke": {"content_type", "rows", "patience"}}`, and its body is the payload; `rows` has
+//! the row count of each request, where the payload joins several requests. The head of the answer is `{"status",
+//! "content_type", "too_large", "exhausted", "refused", "individual_answers"}`, and its body starts with what the
+//! scoring server answers to the payload without the requests whose numbers are in `refused`. The host looks for
+//! refused requests once a call of several requests has failed, for as many seconds as `patience` says; `refused` is
+//! empty if that search found none. The body goes on with the answers to the first of the refused requests, each as if
+//! the request had come alone: `individual_answers` has the status, the content type and the length of each. (`{"load":
+//! …}` is answered by a head alone. A load with several `threads` is followed by the sockets of the threads, and by a
+//! second answer once the threads wait at them.)
 
 use std::io::{Error, ErrorKind, Result};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The two lengths.
-const PREFIX: usize = 8;
+/// Bytes of the two lengths before a head.
+const PREFIX_BYTES: usize = 8;
 
-/// A longer head is nonsense.
-const LONGEST_HEAD: usize = 4 << 20;
+/// Bytes of the longest head; a longer one is an error.
+const MAX_HEAD_BYTES: usize = 4 << 20;
 
-/// A body up to this length is sent together with its head.
-const SHORT_BODY: usize = 16 << 10;
+/// Bytes of the longest body that is copied behind its head and sent in one write; a longer one is sent uncopied in a
+/// second write.
+const INLINE_BODY_BYTES: usize = 16 << 10;
 
-/// What a child answered.
+/// A frame that was read: the answer of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// JSON.
+pub(crate) struct Frame {
+    /// The head: JSON.
     pub(crate) head: Bytes,
-    /// Any bytes.
+    /// The body: any bytes.
     pub(crate) body: Bytes,
 }
 
 /// Writes one frame.
 pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body: &[u8]) -> Result<()> {
-    let mut start = BytesMut::with_capacity(PREFIX + head.len() + SHORT_BODY.min(body.len()));
+    let mut start = BytesMut::with_capacity(PREFIX_BYTES + head.len() + INLINE_BODY_BYTES.min(body.len()));
     for part in [head, body] {
         let length = u32::try_from(part.len()).map_err(|_| Error::new(ErrorKind::InvalidInput, "more than 4 GiB"))?;
         start.extend_from_slice(&length.to_be_bytes());
     }
     start.extend_from_slice(head);
-    if body.len() <= SHORT_BODY {
+    if body.len() <= INLINE_BODY_BYTES {
         start.extend_from_slice(body);
         return to.write_all(&start).await;
     }
@@ -50,27 +55,28 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body:
     to.write_all(body).await
 }
 
-/// Reads one frame, whose body may be this long, and after which nothing may come unasked.
-pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), longest_body: usize) -> Result<Answer> {
-    // A buffer of its own: what an answer takes is given back with the answer.
+/// Reads one frame with a body of at most `longest_body` bytes. Bytes behind the frame are an error, since nothing may
+/// come unasked.
+pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), longest_body: usize) -> Result<Frame> {
+    // Each frame has a buffer of its own, so that its memory is freed together with the answer.
     let mut buffer = BytesMut::with_capacity(4096);
-    fill(from, &mut buffer, PREFIX).await?;
+    fill(from, &mut buffer, PREFIX_BYTES).await?;
     let length = |at: usize| {
         let bytes = [buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]];
         usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX)
     };
     let (head, body) = (length(0), length(4));
-    if head > LONGEST_HEAD || body > longest_body {
+    if head > MAX_HEAD_BYTES || body > longest_body {
         return Err(Error::new(ErrorKind::InvalidData, format!("a frame of {head} and {body} bytes")));
     }
-    let _ = buffer.split_to(PREFIX);
+    let _ = buffer.split_to(PREFIX_BYTES);
     buffer.reserve((head + body).saturating_sub(buffer.len()));
     fill(from, &mut buffer, head + body).await?;
     if buffer.len() > head + body {
         return Err(Error::new(ErrorKind::InvalidData, "more than one frame"));
     }
     let buffer = buffer.freeze();
-    Ok(Answer { head: buffer.slice(..head), body: buffer.slice(head..) })
+    Ok(Frame { head: buffer.slice(..head), body: buffer.slice(head..) })
 }
 
 async fn fill(from: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, length: usize) -> Result<()> {
@@ -88,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    async fn through(head: &[u8], body: &[u8], room: usize) -> Result<Answer> {
+    async fn through(head: &[u8], body: &[u8], room: usize) -> Result<Frame> {
         let (mut near, mut far) = tokio::io::duplex(room);
         let (written, answer) = tokio::join!(
             async move {
@@ -102,8 +108,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_of_any_length_arrive() {
-        for length in [0, 1, SHORT_BODY, SHORT_BODY + 1, 1 << 20] {
+    async fn frame_arrives_whole_when_its_body_has_any_length() {
+        for length in [0, 1, INLINE_BODY_BYTES, INLINE_BODY_BYTES + 1, 1 << 20] {
             let body = vec![7; length];
             let answer = through(br#"{"status":200}"#, &body, 1000).await.unwrap();
             assert_eq!((&answer.head[..], &answer.body[..]), (&br#"{"status":200}"#[..], &body[..]));
@@ -111,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_frame_is_an_error() {
+    async fn read_fails_when_bytes_are_no_frame() {
         for (bytes, kind) in [
             (&b""[..], ErrorKind::UnexpectedEof),
             (&[0, 0, 0, 2, 0, 0, 0, 0, b'{'], ErrorKind::UnexpectedEof),
@@ -125,10 +131,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end_in_a_frame_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn read_ends_in_a_frame_or_an_error_when_bytes_are_arbitrary(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             if let Ok(answer) = runtime.block_on(read(&mut &*bytes, 64)) {
-                prop_assert_eq!(PREFIX + answer.head.len() + answer.body.len(), bytes.len());
+                prop_assert_eq!(PREFIX_BYTES + answer.head.len() + answer.body.len(), bytes.len());
             }
         }
     }

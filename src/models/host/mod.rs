@@ -1,30 +1,34 @@
-//! The processes that hold models, and the one that they are forked from.
+//! Runs the processes that hold models, and the template that they are forked from.
 //!
 //! ```text
-//! signalbox ── template ─┬─ host: one version of one model, on some threads   (forked)
-//!     one per interpreter ├─ clerk: MLflow's own client, for what has no REST   (forked)
-//!                         └─ server: `mlflow models serve`                      (forked, then executed)
+//! signalbox ── template ──┬─ host: one version of one model, on some threads            (forked)
+//!     one per interpreter ├─ client: MLflow's own client, for stores without REST       (forked)
+//!                         └─ server: `mlflow models serve`                              (forked, then executed)
 //! ```
 //!
-//! A *template* has imported MLflow and the configured libraries once, so that what is forked from it has them at once
-//! and shares their memory. It ends when its end of a socket pair closes, and takes its children with it, so that none
-//! of them outlives Signalbox, however that ends. Children are spoken to over socket pairs as well: none of these sockets
-//! has a name, so none can be stale.
+//! A *template* is a fork server (a zygote): it has imported MLflow and the configured libraries once, so that each
+//! child that is forked from it has the imports at once and shares their memory. A template ends when Signalbox's end
+//! of its socket pair closes, and takes its children with it, so that no child outlives Signalbox, however Signalbox
+//! ends. Signalbox speaks to children over socket pairs as well: none of these sockets has a name, so none can be
+//! stale.
 
 mod child;
 mod control;
 mod environment;
 mod frame;
+mod load;
 mod model_host;
 mod output;
 mod output_log;
 mod process;
+mod protocol;
 mod server;
 mod template;
 mod threads;
 
 pub(crate) use child::{Child, Lost};
-pub(crate) use model_host::{Example, HostSpec, LoadReport, ModelHost, Phases, Proof};
+pub(crate) use load::{Example, HostSpec, LoadReport, Phases, Proof};
+pub(crate) use model_host::ModelHost;
 pub(crate) use output_log::OutputLog;
 pub(crate) use server::{Server, ServerSpec};
 pub(crate) use template::{Task, Template, TemplateSpec};

@@ -1,75 +1,75 @@
-//! What the processes of one model print, in the log.
+//! Shows in the log what the processes of one model print, at a limited rate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How many lines are shown in each period; the others are counted.
-const SHOWN: u32 = 100;
+/// Number of lines that are shown in each period; the others are counted.
+const LINES_PER_PERIOD: u32 = 100;
 
-/// How long a period is.
+/// Length of a period.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A longer line is cut, in bytes.
-const LONGEST: usize = 1000;
+/// Bytes of a line that are shown; the rest is cut.
+const MAX_LINE_BYTES: usize = 1000;
 
-/// Shows what a model prints, line by line, and no more of it than a log can take.
+/// A log of what one model prints, line by line, limited to what a log can take.
 #[derive(Debug)]
 pub(crate) struct OutputLog {
-    /// What operators know the model by.
+    /// The model's name to operators.
     model: Arc<str>,
-    allowance: Mutex<Allowance>,
+    period: Mutex<PeriodCount>,
 }
 
-/// How many lines there have been in this period.
+/// The number of lines in the current period.
 #[derive(Debug, Clone, Copy)]
-struct Allowance {
+struct PeriodCount {
     until: Instant,
     lines: u32,
 }
 
 impl OutputLog {
-    /// Nothing is printed yet.
+    /// Makes a log without any line yet.
     pub(crate) fn new(model: Arc<str>) -> Arc<Self> {
-        Arc::new(Self { model, allowance: Mutex::new(Allowance { until: Instant::now(), lines: 0 }) })
+        Arc::new(Self { model, period: Mutex::new(PeriodCount { until: Instant::now(), lines: 0 }) })
     }
 
-    /// Shows a line that a process of the model has printed, unless there were too many.
-    pub(super) fn show(self: &Arc<Self>, pid: i32, line: &str) {
+    /// Shows a line that a process of the model has printed, unless the period has had too many.
+    pub(super) fn log_line(self: &Arc<Self>, pid: i32, line: &str) {
         let line = line.trim_end();
         if line.is_empty() {
             return;
         }
-        let Allowance { until, lines } = self.count(Instant::now());
-        if lines <= SHOWN {
-            // As a field it is written with all that could pass for another line escaped.
-            let line = &line[..line.floor_char_boundary(LONGEST)];
+        let PeriodCount { until, lines } = self.count_line(Instant::now());
+        if lines <= LINES_PER_PERIOD {
+            // A field is written with every character escaped that could pass for another line.
+            let line = &line[..line.floor_char_boundary(MAX_LINE_BYTES)];
             tracing::info!(model = &*self.model, pid, line, "a model has printed");
-        } else if lines == SHOWN + 1 {
+        } else if lines == LINES_PER_PERIOD + 1 {
             let log = Arc::clone(self);
             tokio::spawn(async move {
                 sleep_until(until).await;
-                log.end(until);
+                log.end_period(until);
             });
         }
     }
 
-    /// Counts a line. A period in which too many were printed is ended by who waits for that.
-    fn count(&self, now: Instant) -> Allowance {
-        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        if now >= allowance.until && allowance.lines <= SHOWN {
-            *allowance = Allowance { until: now + PERIOD, lines: 0 };
+    /// Counts a line. A period with too many lines is ended by the task that reports their number, and not here.
+    fn count_line(&self, now: Instant) -> PeriodCount {
+        let mut period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= period.until && period.lines <= LINES_PER_PERIOD {
+            *period = PeriodCount { until: now + PERIOD, lines: 0 };
         }
-        allowance.lines = allowance.lines.saturating_add(1);
-        *allowance
+        period.lines = period.lines.saturating_add(1);
+        *period
     }
 
-    fn end(&self, until: Instant) {
-        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        let left_out = allowance.lines.saturating_sub(SHOWN);
-        *allowance = Allowance { until: until + PERIOD, lines: 0 };
-        drop(allowance);
+    fn end_period(&self, until: Instant) {
+        let mut period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_out = period.lines.saturating_sub(LINES_PER_PERIOD);
+        *period = PeriodCount { until: until + PERIOD, lines: 0 };
+        drop(period);
         tracing::info!(model = &*self.model, "{left_out} more lines left out that the model has printed");
     }
 }
@@ -79,25 +79,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_that_floods_the_log_is_counted_and_heard_again() {
+    fn log_counts_lines_when_a_model_floods_it_and_shows_later_ones() {
         let log = OutputLog::new("m/1".into());
-        let shown = |lines: u32, now| (0..lines).filter(|_| log.count(now).lines <= SHOWN).count();
+        let shown = |lines: u32, now| (0..lines).filter(|_| log.count_line(now).lines <= LINES_PER_PERIOD).count();
         let begun = Instant::now();
-        assert_eq!(shown(SHOWN, begun), SHOWN as usize);
-        let until = log.allowance.lock().unwrap().until;
-        assert_eq!(shown(SHOWN, begun), 0);
-        // Who waits for the end of the period has not said yet how many were left out.
-        assert_eq!((shown(1, until), log.allowance.lock().unwrap().lines), (0, 2 * SHOWN + 1));
-        log.end(until);
-        assert_eq!(shown(2 * SHOWN, until), SHOWN as usize);
+        assert_eq!(shown(LINES_PER_PERIOD, begun), LINES_PER_PERIOD as usize);
+        let until = log.period.lock().unwrap().until;
+        assert_eq!(shown(LINES_PER_PERIOD, begun), 0);
+        // The task that waits for the end of the period has not reported yet how many lines were left out.
+        assert_eq!((shown(1, until), log.period.lock().unwrap().lines), (0, 2 * LINES_PER_PERIOD + 1));
+        log.end_period(until);
+        assert_eq!(shown(2 * LINES_PER_PERIOD, until), LINES_PER_PERIOD as usize);
     }
 
     #[test]
-    fn a_model_that_prints_now_and_then_is_always_heard() {
+    fn log_shows_every_line_when_a_model_prints_now_and_then() {
         let (log, begun) = (OutputLog::new("m/1".into()), Instant::now());
         for period in 0..3 {
             let now = begun + (PERIOD + Duration::from_secs(1)) * period;
-            assert!((0..SHOWN).all(|_| log.count(now).lines <= SHOWN), "{period}");
+            assert!((0..LINES_PER_PERIOD).all(|_| log.count_line(now).lines <= LINES_PER_PERIOD), "{period}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One run of a template: its process, and everyone who waits for it.
+//! Supervises one run of a template: its process, its children, and the forks that callers wait for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Error, ErrorKind, Result};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, WaitOptions, test_kill_process, waitpid};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child as Spawned, Command};
+use tokio::process::{Child as TokioChild, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,27 +22,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::child::{Child, ChildState, Exit};
-use super::control::{Receiver, Report, Request};
-use super::output::{self, Output, cut};
+use super::control::{ReportReader, TemplateReport, TemplateRequest};
+use super::output::{self, Output, truncated};
 use super::template::{Task, TemplateError, TemplateSpec};
 
-/// The template's text, and those of the programs that it and its children run.
+/// Python source of the template, and of each program that the template and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
-const PROGRAMS: [(&str, &str); 9] = [
-    ("dry_run", include_str!("python/dry_run.py")),
+const PROGRAMS: [(&str, &str); 10] = [
+    ("channel", include_str!("python/channel.py")),
+    ("prewarm", include_str!("python/prewarm.py")),
     ("large_pages", include_str!("python/large_pages.py")),
     ("model", include_str!("python/host.py")),
-    ("divide", include_str!("python/divide.py")),
+    ("bad_rows", include_str!("python/bad_rows.py")),
     ("blame", include_str!("python/blame.py")),
     ("independence", include_str!("python/independence.py")),
     ("estimators", include_str!("python/estimators.py")),
-    ("graph", include_str!("python/graph.py")),
-    ("clerk", include_str!("python/clerk.py")),
+    ("onnx_graph", include_str!("python/onnx_graph.py")),
+    ("client", include_str!("python/mlflow_client.py")),
 ];
 
-/// What the interpreter is started with: it reads the template's text, whose length comes first, and runs it. As an
-/// argument of its own that would be in every list of processes. What Signalbox has open and no library of its has closed to
-/// children is none of theirs.
+/// Program that the interpreter is started with: it reads the template's source, whose length comes first, and runs it.
+/// The source itself as an argument would stand in every list of processes. The program closes every descriptor that
+/// Signalbox has open and that none of its libraries has closed to children.
 const BOOTSTRAP: &str = "\
 import os
 for name in os.listdir('/dev/fd'):
@@ -55,53 +56,54 @@ while len(text) < length:
     text += os.read(0, length - len(text)) or os._exit(70)
 exec(compile(text, '<signalbox template>', 'exec'))";
 
-/// How long it may take to end, with its children, when it is told to.
-const GRACE: Duration = Duration::from_secs(5);
+/// Time for a template to end, with its children, once its socket is closed; after that, the template is killed.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long importing may take before it counts as stuck.
+/// Time for all imports; after that, the template counts as stuck and is killed.
 const WARM_LIMIT: Duration = Duration::from_secs(300);
 
-/// How long a fork may take when everything is imported: what it learns is imported one module at a time.
+/// Time for a fork when everything is imported; after that, the template counts as stuck and is killed. Preloaded
+/// modules are imported one at a time between forks, so a fork waits for one import at most.
 const FORK_LIMIT: Duration = Duration::from_secs(60);
 
-/// What an interpreter that does not even begin says at most about itself.
-const LONGEST_REASON: usize = 200;
+/// Bytes of the longest output that is quoted about an interpreter that does not even begin.
+const MAX_REASON_BYTES: usize = 200;
 
 /// A running template.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct TemplateProcess {
     python: String,
     pid: u32,
     requests: mpsc::UnboundedSender<String>,
     next_id: AtomicU64,
-    forks: Mutex<HashMap<u64, Waiting>>,
+    forks: Mutex<HashMap<u64, PendingFork>>,
     warm: watch::Sender<bool>,
-    warm_asked: OnceLock<Instant>,
-    /// It has begun to read what it is told.
-    begun: AtomicBool,
-    /// It has forked once, or everything is imported.
-    useful: AtomicBool,
-    /// Why it said that it ends.
+    warm_requested_at: OnceLock<Instant>,
+    /// Tells whether the template has begun to read its requests.
+    has_begun: AtomicBool,
+    /// Tells whether the template has forked once, or imported everything.
+    has_been_useful: AtomicBool,
+    /// The reason that the template gave for its end.
     reason: Mutex<Option<String>>,
     output: Mutex<Output>,
     gone: CancellationToken,
 }
 
-/// Someone who waits for a fork, or no longer does.
+/// A fork that a caller waits for, or has stopped waiting for.
 #[derive(Debug)]
-struct Waiting {
+struct PendingFork {
     since: Instant,
     sender: oneshot::Sender<std::result::Result<Child, String>>,
 }
 
-/// A child, as long as it has not been reaped.
-struct Living {
+/// A child that has not been reaped yet.
+struct RunningChild {
     state: Arc<ChildState>,
     output: JoinHandle<()>,
 }
 
-impl Process {
-    /// Starts one. Whatever it is asked, it does in turn.
+impl TemplateProcess {
+    /// Starts a template, which answers its requests in order.
     pub(super) fn start(spec: &TemplateSpec, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Arc<Self>> {
         let (near, far) = StdUnixStream::pair()?;
         near.set_nonblocking(true)?;
@@ -110,10 +112,11 @@ impl Process {
         command.env("PYTHONUNBUFFERED", "1");
         command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::from(OwnedFd::from(far))).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A Ctrl-C at the terminal is for us alone.
+        // A process group of its own keeps Ctrl-C at the terminal away from the template; Signalbox alone handles it.
         command.process_group(0).kill_on_drop(true);
         let child = command.spawn()?;
-        // Our copy of its end of the socket: it would keep the connection open after its death.
+        // The command holds our copy of the template's end of the socket, which would keep the connection open after
+        // the template's death.
         drop(command);
 
         let (requests, to_send) = mpsc::unbounded_channel();
@@ -124,23 +127,24 @@ impl Process {
             next_id: AtomicU64::new(0),
             forks: Mutex::default(),
             warm: watch::Sender::new(false),
-            warm_asked: OnceLock::new(),
-            begun: AtomicBool::new(false),
-            useful: AtomicBool::new(false),
+            warm_requested_at: OnceLock::new(),
+            has_begun: AtomicBool::new(false),
+            has_been_useful: AtomicBool::new(false),
             reason: Mutex::default(),
             output: Mutex::default(),
             gone: CancellationToken::new(),
         });
+        // The bootstrap program reads the template's source before the template reads requests.
         let _ = process.requests.send(format!("{:08}{TEMPLATE}", TEMPLATE.len()));
-        process.send(&Request::Begin {
+        process.send(&TemplateRequest::Begin {
             libraries: &spec.libraries,
             exclude: &spec.exclude,
             data_limit: spec.data_limit,
             programs: BTreeMap::from(PROGRAMS),
         });
         let stream = UnixStream::from_std(near)?;
-        let watcher = Watcher { process: Arc::clone(&process), child, living: HashMap::new() };
-        tasks.spawn(watcher.run(stream, to_send, stop.clone()));
+        let supervisor = Supervisor { process: Arc::clone(&process), child, children: HashMap::new() };
+        tasks.spawn(supervisor.run(stream, to_send, stop.clone()));
         Ok(process)
     }
 
@@ -149,15 +153,15 @@ impl Process {
         self.pid
     }
 
-    /// Whether it has ended.
+    /// Tells whether the template has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.gone.is_cancelled()
     }
 
-    /// Waits until everything is imported.
+    /// Waits until the template has imported everything.
     pub(super) async fn warm(&self) -> std::result::Result<(), TemplateError> {
-        if !*self.warm.borrow() && self.warm_asked.set(Instant::now()).is_ok() {
-            self.send(&Request::Warm {});
+        if !*self.warm.borrow() && self.warm_requested_at.set(Instant::now()).is_ok() {
+            self.send(&TemplateRequest::Warm {});
         }
         let mut warm = self.warm.subscribe();
         tokio::select! {
@@ -167,20 +171,21 @@ impl Process {
         }
     }
 
-    /// Makes a child.
+    /// Forks a child.
     pub(super) async fn fork(&self, task: &Task) -> std::result::Result<Child, TemplateError> {
         let (kind, arguments, environment) = match task {
             Task::Model => ("model", &[][..], &[][..]),
-            Task::Clerk => ("clerk", &[][..], &[][..]),
+            Task::Clerk => ("client", &[][..], &[][..]),
             Task::Serve { arguments, environment } => ("serve", &**arguments, &**environment),
         };
         if kind != "serve" {
             self.warm().await?;
         }
+        // The id tells the reports of concurrent forks apart.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        lock(&self.forks).insert(id, Waiting { since: Instant::now(), sender });
-        self.send(&Request::Fork { id, kind, arguments, environment });
+        lock(&self.forks).insert(id, PendingFork { since: Instant::now(), sender });
+        self.send(&TemplateRequest::Fork { id, kind, arguments, environment });
         tokio::select! {
             biased;
             answer = answer => match answer {
@@ -194,31 +199,33 @@ impl Process {
         }
     }
 
-    /// Tells it which modules a child had to import.
-    pub(super) fn learn(&self, modules: &[String]) {
-        self.send(&Request::Learn { modules });
+    /// Tells the template which modules a child had to import.
+    pub(super) fn preload(&self, modules: &[String]) {
+        self.send(&TemplateRequest::Preload { modules });
     }
 
-    /// Whether it ended after it had been of use: another one may do better.
+    /// Tells whether the template ended after it had been of use, so that another one may do better.
     pub(super) fn has_just_ended(&self) -> bool {
         self.is_gone() && self.failure().is_none()
     }
 
-    /// Why it ended, unless it had been of use until then.
+    /// Returns why the template ended, unless it had been of use until then.
     pub(super) fn failure(&self) -> Option<TemplateError> {
-        (!self.useful.load(Ordering::Relaxed) || lock(&self.reason).is_some()).then(|| self.error())
+        (!self.has_been_useful.load(Ordering::Relaxed) || lock(&self.reason).is_some()).then(|| self.error())
     }
 
+    /// Explains the end of the template.
     fn error(&self) -> TemplateError {
         let python = self.python.clone();
-        let told = lock(&self.reason).clone();
-        let reason = told.or_else(|| lock(&self.output).reason().map(str::to_owned));
-        let reason = reason.as_deref().map(cut);
+        // The template's own reason says more than its output.
+        let reported = lock(&self.reason).clone();
+        let reason = reported.or_else(|| lock(&self.output).reason().map(str::to_owned));
+        let reason = reason.as_deref().map(truncated);
         let reason = match reason {
             Some(reason) if reason.ends_with("No module named 'mlflow'") => return TemplateError::NoMlflow { python },
-            _ if !self.begun.load(Ordering::Relaxed) => match reason {
-                // What is no Python at all may well repeat the program that it was to run.
-                Some(reason) if reason.len() < LONGEST_REASON => format!("is no Python that can be used: {reason}"),
+            _ if !self.has_begun.load(Ordering::Relaxed) => match reason {
+                // A program that is no Python at all may well repeat the text that it was to run.
+                Some(reason) if reason.len() < MAX_REASON_BYTES => format!("is no Python that can be used: {reason}"),
                 _ => "is no Python that can be used".to_owned(),
             },
             Some(reason) => format!("cannot hold models: {reason}"),
@@ -227,49 +234,49 @@ impl Process {
         TemplateError::Failed { python, reason }
     }
 
-    fn send(&self, request: &Request<'_>) {
-        // Strings, numbers and lists of them always serialise; nobody listens any longer when it is gone.
+    fn send(&self, request: &TemplateRequest<'_>) {
+        // Strings, numbers and lists of them always serialise; a template that is gone no longer listens.
         if let Ok(line) = serde_json::to_string(request) {
             let _ = self.requests.send(line + "\n");
         }
     }
 }
 
-/// Owns the process, and knows its children.
-struct Watcher {
-    process: Arc<Process>,
-    child: Spawned,
-    living: HashMap<Pid, Living>,
+/// A supervisor, which owns the template's process and knows its children.
+struct Supervisor {
+    process: Arc<TemplateProcess>,
+    child: TokioChild,
+    children: HashMap<Pid, RunningChild>,
 }
 
-impl Watcher {
-    /// Runs until the template and all its children have ended.
+impl Supervisor {
+    /// Supervises the template until it and all its children have ended.
     async fn run(mut self, stream: UnixStream, to_send: mpsc::UnboundedReceiver<String>, stop: CancellationToken) {
         self.read_output();
         let (reading, writing) = stream.into_split();
         let why = tokio::select! {
             biased;
-            ended = self.listen(&reading) => ended.err(),
+            ended = self.read_reports(&reading) => ended.err(),
             () = stop.cancelled() => None,
-            () = send(to_send, writing) => None,
+            () = write_requests(to_send, writing) => None,
         };
         if let Some(error) = why {
             tracing::error!(python = self.process.python, %error, "the template is killed");
             let _ = self.child.start_kill();
         }
-        // Otherwise it sees that, kills its children, and ends.
+        // A template that was not killed sees its socket close, kills its children, and ends.
         drop(reading);
         self.finish(stop.is_cancelled()).await;
     }
 
-    /// Takes in what it tells, until it ends or is stuck.
-    async fn listen(&mut self, stream: &OwnedReadHalf) -> Result<()> {
-        let mut receiver = Receiver::default();
-        let stuck = stuck(Arc::clone(&self.process));
+    /// Handles reports until the template ends or is stuck.
+    async fn read_reports(&mut self, stream: &OwnedReadHalf) -> Result<()> {
+        let mut reports = ReportReader::default();
+        let stuck = wait_until_stuck(Arc::clone(&self.process));
         tokio::pin!(stuck);
         loop {
             let report = tokio::select! {
-                report = receiver.next(stream.as_ref()) => report?,
+                report = reports.next(stream.as_ref()) => report?,
                 () = &mut stuck => {
                     let reason = "takes too long to import something; exclude what hangs (models.template)".to_owned();
                     *lock(&self.process.reason) = Some(reason.clone());
@@ -277,55 +284,56 @@ impl Watcher {
                 }
             };
             let Some(report) = report else { return Ok(()) };
-            self.take(report, &mut receiver)?;
+            self.handle_report(report, &mut reports)?;
         }
     }
 
-    fn take(&mut self, report: Report, receiver: &mut Receiver) -> Result<()> {
+    /// Updates the state of the template, of a fork or of a child by one report.
+    fn handle_report(&mut self, report: TemplateReport, reports: &mut ReportReader) -> Result<()> {
         let process = &self.process;
         let python = &*process.python;
         match report {
-            Report::Begun {} => process.begun.store(true, Ordering::Relaxed),
-            Report::Warmed { seconds } => {
+            TemplateReport::Begun {} => process.has_begun.store(true, Ordering::Relaxed),
+            TemplateReport::Warmed { seconds } => {
                 tracing::info!(python, pid = process.pid, seconds, "the template is ready to fork");
-                process.useful.store(true, Ordering::Relaxed);
+                process.has_been_useful.store(true, Ordering::Relaxed);
                 process.warm.send_replace(true);
             }
-            Report::Failed { reason } => *lock(&process.reason) = Some(reason),
-            Report::Forked { id, pid } => {
-                let (socket, pipe) = (receiver.descriptor()?, receiver.descriptor()?);
+            TemplateReport::Failed { reason } => *lock(&process.reason) = Some(reason),
+            TemplateReport::Forked { id, pid } => {
+                let (socket, pipe) = (reports.take_descriptor()?, reports.take_descriptor()?);
                 let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(ErrorKind::InvalidData, "no process id"))?;
                 let child = Child::adopt(pid, socket)?;
                 let state = Arc::clone(child.state());
                 let output = state.read_output(pipe)?;
-                self.living.insert(pid, Living { state, output });
-                process.useful.store(true, Ordering::Relaxed);
-                // Nobody waits for it any longer? Then it is dropped, and so killed.
-                let waiting = lock(&process.forks).remove(&id);
-                if let Some(waiting) = waiting {
-                    let _ = waiting.sender.send(Ok(child));
+                self.children.insert(pid, RunningChild { state, output });
+                process.has_been_useful.store(true, Ordering::Relaxed);
+                // A child that no caller waits for any longer is dropped here, and so killed.
+                let fork = lock(&process.forks).remove(&id);
+                if let Some(fork) = fork {
+                    let _ = fork.sender.send(Ok(child));
                 }
             }
-            Report::Refused { id, reason } => {
-                let waiting = lock(&process.forks).remove(&id);
-                if let Some(waiting) = waiting {
-                    let _ = waiting.sender.send(Err(reason));
+            TemplateReport::Refused { id, reason } => {
+                let fork = lock(&process.forks).remove(&id);
+                if let Some(fork) = fork {
+                    let _ = fork.sender.send(Err(reason));
                 }
             }
-            Report::Exited { pid, status } => {
-                if let Some(living) = Pid::from_raw(pid).and_then(|pid| self.living.remove(&pid)) {
-                    tokio::spawn(living.ended(Exit::Seen(ExitStatus::from_raw(status))));
+            TemplateReport::Exited { pid, status } => {
+                if let Some(child) = Pid::from_raw(pid).and_then(|pid| self.children.remove(&pid)) {
+                    tokio::spawn(child.record_exit(Exit::Seen(ExitStatus::from_raw(status))));
                 }
             }
-            Report::Noticed { warning: true, message } => tracing::warn!(python, "{message}"),
-            Report::Noticed { warning: false, message } => tracing::debug!(python, "{message}"),
+            TemplateReport::Noticed { warning: true, message } => tracing::warn!(python, "{message}"),
+            TemplateReport::Noticed { warning: false, message } => tracing::debug!(python, "{message}"),
         }
         Ok(())
     }
 
-    /// The template has ended, or ends. No child is left behind.
+    /// Waits for the end of the template, and leaves no child behind.
     async fn finish(mut self, wanted: bool) {
-        let status = match timeout(GRACE, self.child.wait()).await {
+        let status = match timeout(END_LIMIT, self.child.wait()).await {
             Ok(status) => status,
             Err(_) => {
                 let _ = self.child.start_kill();
@@ -336,34 +344,38 @@ impl Watcher {
         if !wanted {
             let reason = lock(&process.output).reason().map(str::to_owned).unwrap_or_default();
             let status = status.map(|status| status.to_string()).unwrap_or_default();
-            let (python, children) = (&*process.python, self.living.len());
-            let reason = if process.begun.load(Ordering::Relaxed) { reason } else { process.error().to_string() };
+            let (python, children) = (&*process.python, self.children.len());
+            let reason = if process.has_begun.load(Ordering::Relaxed) { reason } else { process.error().to_string() };
             tracing::warn!(python, status, reason, children, "the template has ended; the next load starts it again");
         }
-        for living in self.living.values() {
-            living.state.kill();
+        // Every child is killed before any is waited for, so that they end at the same time.
+        for child in self.children.values() {
+            child.state.kill();
         }
+        // Callers see the end once every child is being killed, so that none of them trusts another answer.
         process.gone.cancel();
         lock(&process.forks).clear();
-        let give_up = Instant::now() + GRACE;
-        for living in self.living.into_values() {
-            while Instant::now() < give_up && exists(living.state.pid()) {
+        // The template cannot reap its children any longer, so each exit is found out by looking.
+        let give_up = Instant::now() + END_LIMIT;
+        for child in self.children.into_values() {
+            while Instant::now() < give_up && is_running(child.state.pid()) {
                 sleep(Duration::from_millis(5)).await;
             }
-            living.ended(Exit::Unseen).await;
+            child.record_exit(Exit::Unseen).await;
         }
     }
 
     fn read_output(&mut self) {
         if let Some(pipe) = self.child.stdout.take() {
-            tokio::spawn(output::read(pipe, self.listener()));
+            tokio::spawn(output::read(pipe, self.output_sink()));
         }
         if let Some(pipe) = self.child.stderr.take() {
-            tokio::spawn(output::read(pipe, self.listener()));
+            tokio::spawn(output::read(pipe, self.output_sink()));
         }
     }
 
-    fn listener(&self) -> impl FnMut(&str) + Send + 'static {
+    /// Returns a function that logs and records a line of the template's output.
+    fn output_sink(&self) -> impl FnMut(&str) + Send + 'static {
         let process = Arc::clone(&self.process);
         move |line| {
             tracing::debug!(python = process.python, line = line.trim_end(), "the template");
@@ -372,16 +384,16 @@ impl Watcher {
     }
 }
 
-impl Living {
-    /// Everything it has printed comes before the news that it has ended.
-    async fn ended(self, exit: Exit) {
+impl RunningChild {
+    /// Records the exit of a child after all of its output has been read.
+    async fn record_exit(self, exit: Exit) {
         let _ = timeout(Duration::from_secs(1), self.output).await;
-        self.state.ended(exit);
+        self.state.record_exit(exit);
     }
 }
 
-/// Sends what there is to send, until the template no longer listens.
-async fn send(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf) {
+/// Writes requests to the template until it no longer listens.
+async fn write_requests(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf) {
     while let Some(line) = lines.recv().await {
         if to.write_all(line.as_bytes()).await.is_err() {
             return;
@@ -389,23 +401,23 @@ async fn send(mut lines: mpsc::UnboundedReceiver<String>, mut to: OwnedWriteHalf
     }
 }
 
-/// Ends when something takes so long that it never ends.
-async fn stuck(process: Arc<Process>) {
+/// Returns once an import or a fork has taken so long that it counts as never ending.
+async fn wait_until_stuck(process: Arc<TemplateProcess>) {
     loop {
         sleep(FORK_LIMIT / 10).await;
         let is_warm = *process.warm.borrow();
         let limit = if is_warm { FORK_LIMIT } else { WARM_LIMIT };
-        let warming = process.warm_asked.get().copied().filter(|_| !is_warm);
-        let forking = lock(&process.forks).values().map(|waiting| waiting.since).min();
+        let warming = process.warm_requested_at.get().copied().filter(|_| !is_warm);
+        let forking = lock(&process.forks).values().map(|fork| fork.since).min();
         if warming.into_iter().chain(forking).any(|since| since.elapsed() > limit) {
             return;
         }
     }
 }
 
-/// Whether a process is there, other than as one that nobody has reaped. Where we are the first process of a container,
-/// it has become our own child.
-fn exists(pid: Pid) -> bool {
+/// Tells whether a process still runs, and is no zombie. Where Signalbox is the first process of a container, an orphan
+/// has become its own child, which is reaped here.
+fn is_running(pid: Pid) -> bool {
     let _ = waitpid(Some(pid), WaitOptions::NOHANG);
     test_kill_process(pid).is_ok()
 }

@@ -1,4 +1,4 @@
-//! `mlflow models serve`, for models that need an environment of their own.
+//! Starts `mlflow models serve`, for models that need an environment of their own.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -16,47 +16,46 @@ use super::template::{Task, Template};
 use crate::invocation::{Concern, HttpBackend, in_words};
 use crate::message::{Code, Fault, Stage};
 
-/// How often a server that is loading is asked whether it is ready.
-const POLL: Duration = Duration::from_millis(100);
+/// Interval between two pings of a server that is loading.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often another port is tried when something else has taken the one that was chosen.
+/// Number of ports that are tried when another process takes the chosen one.
 const PORT_ATTEMPTS: u32 = 3;
 
-/// What to start.
+/// An order to start a server.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerSpec {
-    /// What messages call it, such as `sentiment/3`.
+    /// The model's name in messages, such as `sentiment/3`.
     pub(crate) shown: Arc<str>,
-    /// What MLflow is told to serve: an immutable URI, or a directory.
+    /// The model that MLflow serves: an immutable URI, or a directory.
     pub(crate) model: String,
-    /// Where MLflow gets the model's libraries from: `local`, `virtualenv`, `uv` or `conda`.
+    /// The source of the model's libraries: `local`, `virtualenv`, `uv` or `conda`.
     pub(crate) env_manager: &'static str,
-    /// Where the environments are kept that MLflow makes; where it keeps them by itself if nobody says.
+    /// The directory of the environments that MLflow makes; MLflow's own default if `None`.
     pub(crate) environments: Option<PathBuf>,
-    /// Calls at once.
+    /// The number of calls at once.
     pub(crate) concurrency: usize,
-    /// When the server must be ready.
+    /// The moment at which the server must be ready.
     pub(crate) deadline: Instant,
-    /// How long that is in all; for messages.
+    /// The time to load in all; for messages.
     pub(crate) load_timeout: Duration,
 }
 
-/// A running server. Dropped, it is killed.
+/// A running server. Dropping it kills the server.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
 }
 
-/// Why a server did not come up.
+/// The reason why a server did not come up.
 enum StartError {
-    /// It says that an address is taken, which another port may put right.
+    /// The server found its address taken, which another port may put right.
     PortTaken(Fault),
     Fault(Fault),
 }
 
 impl Server {
-    /// Starts a server, and waits until it is ready. Its processes are killed when it is dropped, and so when this future
-    /// is.
+    /// Starts a server, and waits until it is ready. Dropping the server or this future kills the server's processes.
     pub(crate) async fn start(template: &Template, spec: &ServerSpec) -> Result<(Self, HttpBackend), Fault> {
         let mut environment = spec.environment().await?;
         let mut attempts = 1;
@@ -69,6 +68,7 @@ impl Server {
         }
     }
 
+    /// Starts a server on a free port, once.
     async fn attempt(
         template: &Template,
         spec: &ServerSpec,
@@ -78,17 +78,18 @@ impl Server {
         let backend = spec.backend(port)?;
         let task = spec.task(port, environment.as_deref());
         let forked = timeout_at(spec.deadline, template.fork(&task)).await;
-        let forked = forked.map_err(|_| spec.fault(&spec.late("the process that starts it was busy")))?;
+        let forked = forked.map_err(|_| spec.fault(&spec.not_ready("the process that starts it was busy")))?;
         let server = Self { child: forked.map_err(|error| error.fault(&spec.shown))? };
-        server.child.prints_to(OutputLog::new(Arc::clone(&spec.shown)));
+        server.child.log_output_to(OutputLog::new(Arc::clone(&spec.shown)));
+        // The environment is marked as soon as it is complete, since the server may still fail to start in it.
         let ready = async {
             while !backend.ping().await {
-                if server.child.output().has_environment()
+                if server.child.output().environment_is_ready()
                     && let Some(environment) = environment.take()
                 {
                     environment.finish();
                 }
-                sleep(POLL).await;
+                sleep(POLL_INTERVAL).await;
             }
             if let Some(environment) = environment {
                 environment.finish();
@@ -100,48 +101,50 @@ impl Server {
             () = ready => return Ok((server, backend)),
             () = sleep_until(spec.deadline) => server.too_slow(spec).into(),
         };
-        // What it holds is free only then, and nothing works on its environment any longer.
+        // The server's memory is free only once it has ended, and until then it may still work on its environment.
         server.child.end().await;
         Err(error)
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// Whether it has ended, or is being killed.
+    /// Tells whether the server has ended, or is being killed.
     pub(crate) fn is_gone(&self) -> bool {
         self.child.is_gone()
     }
 
-    /// Waits until it has been reaped.
+    /// Waits until the server has been reaped.
     pub(crate) fn gone(&self) -> impl Future<Output = Exit> + Send + use<> {
         self.child.gone()
     }
 
-    /// Has it killed, without waiting for that. Tells whether it was running until now.
+    /// Kills the server without waiting, and tells whether it was running until now.
     pub(crate) fn stop(&self) -> bool {
         let was_running = !self.is_gone();
         self.child.kill();
         was_running
     }
 
+    /// Explains the end of a server that had not become ready.
     fn ended_early(&self, python: &str, spec: &ServerSpec, exit: Exit) -> StartError {
         let output = self.child.output();
-        let fault = spec.ended(python, &format!("its server ended ({exit})"), output.reason());
+        let fault = spec.ended_fault(python, &format!("its server ended ({exit})"), output.reason());
         if output.port_is_taken() { StartError::PortTaken(fault) } else { StartError::Fault(fault) }
     }
 
+    /// Makes the fault of a server that missed its deadline.
     fn too_slow(&self, spec: &ServerSpec) -> Fault {
         let output = self.child.output();
         let last = output.last().map_or_else(String::new, |line| format!("its server's last line: {line}"));
-        spec.fault(&spec.late(&last))
+        spec.fault(&spec.not_ready(&last))
     }
 }
 
 impl ServerSpec {
-    /// Where MLflow makes the environment, unless the interpreter's own is used.
+    /// Opens the directory in which MLflow makes the environment, unless the interpreter's own is used.
     async fn environment(&self) -> Result<Option<Environment>, Fault> {
         let Some(directory) = self.environments.as_deref().filter(|_| self.env_manager != "local") else {
             return Ok(None);
@@ -154,16 +157,18 @@ impl ServerSpec {
                  models.cache.directory to another directory",
                 directory.display()
             ))),
-            Err(_) => Err(self.fault(&self.late("its environment was still being made for another model"))),
+            Err(_) => Err(self.fault(&self.not_ready("its environment was still being made for another model"))),
         }
     }
 
+    /// Makes the command line and the environment of the server.
     fn task(&self, port: u16, place: Option<&Environment>) -> Task {
         let port = port.to_string();
         let arguments = ["models", "serve", "-m", &self.model, "-h", "127.0.0.1", "-p", &port];
-        // How long a call may take is for the endpoint to say; an hour stands for no limit.
+        // The endpoint limits the time of a call; an hour (`-t`) stands for no limit.
         let more = ["--env-manager", self.env_manager, "-t", "3600"];
-        // A line for each request would cost more than it tells, and connections are kept longer than we keep them.
+        // An access log would cost more than it tells, and the server must keep connections longer than our client
+        // does.
         let environment = [("UVICORN_ACCESS_LOG", "false"), ("UVICORN_TIMEOUT_KEEP_ALIVE", "90")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Task::Serve {
@@ -178,8 +183,8 @@ impl ServerSpec {
         HttpBackend::new(url, Arc::clone(&self.shown), Concern::Ours, self.concurrency)
     }
 
-    /// The fault of a server that ended before it was ready, for this reason as far as it gave one.
-    fn ended(&self, python: &str, ended: &str, reason: Option<&str>) -> Fault {
+    /// Makes the fault of a server that ended before it was ready, from the reason that it gave, if any.
+    fn ended_fault(&self, python: &str, ended: &str, reason: Option<&str>) -> Fault {
         let Some(reason) = reason else { return self.fault(ended) };
         if reason.contains("RESOURCE_DOES_NOT_EXIST") {
             let message = format!("{} cannot be loaded: {reason}", self.shown);
@@ -199,7 +204,7 @@ impl ServerSpec {
         self.fault(&format!("{ended}: {reason}"))
     }
 
-    fn late(&self, last: &str) -> String {
+    fn not_ready(&self, last: &str) -> String {
         let last = if last.is_empty() { String::new() } else { format!("; {last}") };
         format!("it was not ready within models.load_timeout ({}){last}", in_words(self.load_timeout))
     }
@@ -216,10 +221,10 @@ impl From<Fault> for StartError {
     }
 }
 
-/// A port of the loopback address that nothing listens on.
+/// Finds a port of the loopback address that nothing listens on.
 ///
-/// On Linux it also stays ours until the socket is dropped, and the server can listen on it all the same, since both
-/// allow the address to be reused; elsewhere it may be gone when the server asks for it.
+/// On Linux the port also stays ours until the socket is dropped, and the server can listen on it all the same, since
+/// both allow the address to be reused; elsewhere the port may be gone when the server asks for it.
 fn reserve_port() -> std::io::Result<(u16, Option<TcpSocket>)> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

@@ -1,4 +1,5 @@
-//! The template of an interpreter, from which every other process of that interpreter is forked.
+//! Keeps the template (fork server) of one interpreter running, and forks every other process of that interpreter from
+//! it.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -11,74 +12,76 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::child::Child;
-use super::process::Process;
+use super::process::TemplateProcess;
 use crate::message::{Code, Fault, Stage};
 
-/// After the first failure to start. It doubles with each one after that.
-const FIRST_DELAY: Duration = Duration::from_secs(2);
+/// Delay before a template that has failed to start is started again; it doubles with each further failure.
+const FIRST_RESTART_DELAY: Duration = Duration::from_secs(2);
 
-/// However often it has failed.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// Longest delay before a template is started again, however often it has failed.
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(60);
 
-/// What a template is.
+/// The configuration of a template.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TemplateSpec {
     /// The interpreter.
     pub(crate) python: String,
-    /// What is imported beside MLflow, where it is installed.
+    /// The libraries that are imported beside MLflow, where they are installed.
     pub(crate) libraries: Vec<String>,
-    /// What is never imported before the fork.
+    /// The modules that are never imported before the fork.
     pub(crate) exclude: Vec<String>,
-    /// More of the environment, for it and its children.
+    /// Additional environment variables of the template and its children.
     pub(crate) environment: Vec<(String, String)>,
-    /// How many bytes of its own a host may fill with data. What goes beyond raises `MemoryError` in the model.
+    /// The bytes of its own that a host may fill with data. An allocation beyond them raises `MemoryError` in the
+    /// model.
     pub(crate) data_limit: Option<u64>,
 }
 
-/// What a child is for.
+/// The task of a child.
 #[derive(Debug, Clone)]
 pub(crate) enum Task {
-    /// To hold a model (`host.py`).
+    /// Holds a model (`host.py`).
     Model,
-    /// To be MLflow's client (`clerk.py`).
+    /// Asks MLflow's own client (`mlflow_client.py`).
     Clerk,
-    /// To become `python -m mlflow` with these arguments and more of the environment. Nothing can be asked of it.
+    /// Becomes `python -m mlflow`. Such a child answers no questions.
     Serve {
-        /// What follows `python -m mlflow`.
+        /// The arguments after `python -m mlflow`.
         arguments: Vec<String>,
-        /// Beside the template's own.
+        /// The environment variables beside the template's own.
         environment: Vec<(String, String)>,
     },
 }
 
-/// The process that has imported what models need, and forks. It is started when it is first needed, and again when it
-/// has ended. Cheap to clone; dropped by all, it ends with all its children.
+/// A handle to the template, the process that has imported what models need, and forks. The process is started when it
+/// is first needed, and again after it has ended. Clones are cheap; dropping the last one ends the process and all its
+/// children.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
-    inner: Arc<Inner>,
+    inner: Arc<SharedTemplate>,
 }
 
-struct Inner {
+struct SharedTemplate {
     spec: TemplateSpec,
     tasks: TaskTracker,
     stop: CancellationToken,
-    state: Mutex<State>,
+    state: Mutex<TemplateState>,
     _stop_with_us: DropGuard,
 }
 
 #[derive(Default)]
-struct State {
-    process: Option<Arc<Process>>,
-    /// How often in a row it has ended without having been of any use.
+struct TemplateState {
+    process: Option<Arc<TemplateProcess>>,
+    /// The number of runs in a row that ended without having been of any use.
     failures: u32,
-    /// Why the last one did, and until when that is remembered.
+    /// The error of the last such run, and the moment until which it is returned instead of another start.
     failed: Option<(TemplateError, Instant)>,
 }
 
-/// Why nothing can be forked.
+/// The reason why nothing can be forked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TemplateError {
-    /// There is no such interpreter.
+    /// The interpreter does not exist.
     #[error(
         "there is no Python at {python} (models.python, or the route's `python`); make one (`python3 -m venv .venv && \
          .venv/bin/pip install mlflow`), or name one that has mlflow and the model's libraries"
@@ -87,7 +90,7 @@ pub(crate) enum TemplateError {
         /// The interpreter.
         python: String,
     },
-    /// It has no MLflow.
+    /// The interpreter has no MLflow.
     #[error(
         "{python} (models.python, or the route's `python`) has no mlflow; install it (`{python} -m pip install mlflow`), \
          or name an interpreter that has it and the model's libraries"
@@ -96,12 +99,12 @@ pub(crate) enum TemplateError {
         /// The interpreter.
         python: String,
     },
-    /// It does not start, or has ended.
+    /// The template does not start, or has ended.
     #[error("{python} (models.python, or the route's `python`) {reason}")]
     Failed {
         /// The interpreter.
         python: String,
-        /// What was wrong.
+        /// The rest of the message: what is wrong with the interpreter.
         reason: String,
     },
     /// Signalbox is stopping.
@@ -110,19 +113,22 @@ pub(crate) enum TemplateError {
 }
 
 impl Template {
-    /// Nothing is started yet. Its process is watched by a task in `tasks`, and ends when `closing` is cancelled.
+    /// Makes a handle without starting anything yet. A task in `tasks` supervises the process, which ends when
+    /// `closing` is cancelled.
     pub(crate) fn new(spec: TemplateSpec, tasks: TaskTracker, closing: &CancellationToken) -> Self {
         let stop = closing.child_token();
         let stop_with_us = stop.clone().drop_guard();
-        Self { inner: Arc::new(Inner { spec, tasks, stop, state: Mutex::default(), _stop_with_us: stop_with_us }) }
+        Self {
+            inner: Arc::new(SharedTemplate { spec, tasks, stop, state: Mutex::default(), _stop_with_us: stop_with_us }),
+        }
     }
 
-    /// The interpreter.
+    /// Returns the interpreter.
     pub(crate) fn python(&self) -> &str {
         &self.inner.spec.python
     }
 
-    /// Waits until everything is imported. It need not be called: the first fork does as much.
+    /// Waits until the template has imported everything. A call is optional: the first fork imports as much.
     pub(crate) async fn warm(&self) -> Result<(), TemplateError> {
         let process = self.process().await?;
         match process.warm().await {
@@ -131,7 +137,7 @@ impl Template {
         }
     }
 
-    /// Makes a child. One that is no server has everything imported.
+    /// Forks a child. Only a child that becomes a server may be forked before everything is imported.
     pub(crate) async fn fork(&self, task: &Task) -> Result<Child, TemplateError> {
         let process = self.process().await?;
         match process.fork(task).await {
@@ -140,62 +146,65 @@ impl Template {
         }
     }
 
-    /// Tells it which modules a child had to import, so that the next one need not.
-    pub(crate) async fn learn(&self, modules: &[String]) {
+    /// Has the template import the modules that a child had to import, so that the next child need not.
+    pub(crate) async fn preload(&self, modules: &[String]) {
         let process = self.inner.state.lock().await.process.clone();
         if let Some(process) = process
             && !modules.is_empty()
         {
-            process.learn(modules);
+            process.preload(modules);
         }
     }
 
-    /// Its process id, while it runs.
+    /// Returns the process id while the process runs.
     #[cfg(test)]
     pub(crate) async fn pid(&self) -> Option<u32> {
         self.inner.state.lock().await.process.as_ref().filter(|process| !process.is_gone()).map(|process| process.pid())
     }
 
-    async fn process(&self) -> Result<Arc<Process>, TemplateError> {
+    /// Returns the running process, or starts one.
+    async fn process(&self) -> Result<Arc<TemplateProcess>, TemplateError> {
         let inner = &*self.inner;
         let mut state = inner.state.lock().await;
         if inner.stop.is_cancelled() {
             return Err(TemplateError::Stopping);
         }
+        // A running process serves all.
         if let Some(process) = &state.process {
             if !process.is_gone() {
                 return Ok(Arc::clone(process));
             }
             let failure = process.failure();
             state.process = None;
-            state.ended(failure);
+            state.record_end(failure);
         }
+        // After a failure, a start is not tried again before its delay is over.
         if let Some((error, until)) = &state.failed
             && Instant::now() < *until
         {
             return Err(error.clone());
         }
-        match Process::start(&inner.spec, &inner.tasks, &inner.stop) {
+        match TemplateProcess::start(&inner.spec, &inner.tasks, &inner.stop) {
             Ok(process) => {
                 state.process = Some(Arc::clone(&process));
                 Ok(process)
             }
             Err(error) => {
                 let error = TemplateError::not_started(&inner.spec.python, &error);
-                state.ended(Some(error.clone()));
+                state.record_end(Some(error.clone()));
                 Err(error)
             }
         }
     }
 }
 
-impl State {
-    /// It ended, for this reason unless it had been of use.
-    fn ended(&mut self, failure: Option<TemplateError>) {
+impl TemplateState {
+    /// Records the end of a run; a run without a `failure` had been of use.
+    fn record_end(&mut self, failure: Option<TemplateError>) {
         match failure {
             None => (self.failures, self.failed) = (0, None),
             Some(error) => {
-                let delay = (FIRST_DELAY * (1 << self.failures.min(10))).min(LONGEST_DELAY);
+                let delay = (FIRST_RESTART_DELAY * (1 << self.failures.min(10))).min(MAX_RESTART_DELAY);
                 self.failures = self.failures.saturating_add(1);
                 self.failed = Some((error, Instant::now() + delay));
             }
@@ -212,14 +221,14 @@ impl TemplateError {
         }
     }
 
-    /// The fault of a model that cannot be loaded because of it.
+    /// Makes the fault of a model that cannot be loaded because of this error.
     pub(crate) fn fault(&self, shown: &str) -> Fault {
         let message = format!("{shown} cannot be loaded: {self}");
         Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
     }
 }
 
-impl fmt::Debug for Inner {
+impl fmt::Debug for SharedTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Template").field("spec", &self.spec).finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! Hosts with the real MLflow: `SIGNALBOX_TEST_PYTHON` names an interpreter that has it.
+//! Tests hosts with the real MLflow: `SIGNALBOX_TEST_PYTHON` names an interpreter that has it.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::model_host::Failure;
+use super::model_host::InvokeFailure;
 use super::template::TemplateError;
 use super::*;
 use crate::invocation::{Call, Several};
@@ -21,13 +21,13 @@ use crate::message::{Code, Fault, Headers, Reply, Stage};
 
 mod blame;
 mod independence;
-mod inherited;
-mod several;
-mod spare;
+mod inheritance;
+mod bad_rows;
+mod spares;
 mod threads;
 
-/// A template, and the directories of models.
-struct World {
+/// A template, and a directory for models.
+struct HostWorld {
     template: Template,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -42,25 +42,25 @@ fn spec() -> TemplateSpec {
     TemplateSpec {
         python: python(),
         libraries: vec!["sklearn".into(), "a_library_that_is_missing".into()],
-        // MLflow's messages hold sets.
+        // MLflow's messages show sets, whose order depends on the hash seed.
         environment: vec![("PYTHONHASHSEED".into(), "0".into()), ("MLFLOW_DISABLE_TELEMETRY".into(), "true".into())],
         ..Default::default()
     }
 }
 
-impl World {
+impl HostWorld {
     fn new(spec: TemplateSpec) -> Self {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let template = Template::new(spec, tasks.clone(), &closing);
         Self { template, tasks, closing, directory: tempfile::tempdir().unwrap() }
     }
 
-    /// Without libraries, it is ready sooner.
+    /// Makes a template without libraries, which is ready sooner.
     fn bare() -> Self {
         Self::new(TemplateSpec { libraries: Vec::new(), ..spec() })
     }
 
-    /// A model that does, when it is loaded, as this word says.
+    /// Writes a model whose load does what this word says.
     fn stunts(&self, when_loaded: &str) -> PathBuf {
         let directory = self.directory.path().join(when_loaded);
         std::fs::create_dir_all(directory.join("code")).unwrap();
@@ -104,17 +104,17 @@ fn host_spec(directory: &Path, limit: Duration, proof: Option<Proof>) -> HostSpe
     }
 }
 
-async fn invoke(host: &ModelHost, body: impl Into<Bytes>) -> Result<Reply, Failure> {
+async fn invoke(host: &ModelHost, body: impl Into<Bytes>) -> Result<Reply, InvokeFailure> {
     invoke_within(host, body, Duration::from_secs(60)).await
 }
 
-async fn invoke_within(host: &ModelHost, body: impl Into<Bytes>, timeout: Duration) -> Result<Reply, Failure> {
+async fn invoke_within(host: &ModelHost, body: impl Into<Bytes>, timeout: Duration) -> Result<Reply, InvokeFailure> {
     let headers = Headers::default();
     let call = Call { content_type: "application/json", payload: body.into(), headers: &headers, timeout };
     host.invoke(&call, Several::default()).await.map(|answers| answers.reply)
 }
 
-async fn stunt(host: &ModelHost, name: &str) -> Result<Value, Failure> {
+async fn stunt(host: &ModelHost, name: &str) -> Result<Value, InvokeFailure> {
     let reply = invoke(host, request(name)).await?;
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     Ok(body["predictions"][0].clone())
@@ -124,7 +124,7 @@ fn request(name: &str) -> String {
     json!({"dataframe_records": [{"stunt": name}]}).to_string()
 }
 
-/// Whether a process runs: one that has ended and was not reaped does not.
+/// Tells whether a process runs; a zombie does not.
 fn is_alive(pid: u64) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
@@ -139,10 +139,10 @@ async fn vanish(pids: &[u64]) {
 }
 
 /// A request's content type and body, and the status, content type and body of the answer.
-type Case = (String, String, u16, String, String);
+type ScoringCase = (String, String, u16, String, String);
 
-/// Where a real model is, and what the scoring server answers about it.
-fn real_model() -> (PathBuf, Vec<Case>) {
+/// Saves a real model once, and returns its directory with the scoring server's answers about it.
+fn real_model() -> (PathBuf, Vec<ScoringCase>) {
     static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
@@ -158,11 +158,11 @@ fn real_model() -> (PathBuf, Vec<Case>) {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_host_answers_as_the_scoring_server_does() {
-    let world = World::new(spec());
+async fn host_answers_as_the_scoring_server_does() {
+    let world = HostWorld::new(spec());
     let (directory, cases) = real_model();
     let mut child = world.template.fork(&Task::Model).await.unwrap();
-    let load = json!({"load": {"directory": directory, "largest_answer": 1 << 20, "is_proven": false}});
+    let load = json!({"load": {"directory": directory, "max_answer_bytes": 1 << 20, "skip_warm_up": false}});
     let answer = child.ask(&load, b"").await.unwrap();
     assert!(answer.head.starts_with(b"{\"loaded\""), "{:?}", answer.head);
     for (content_type, body, status, answered_type, answered) in &cases {
@@ -195,8 +195,8 @@ async fn a_host_answers_as_the_scoring_server_does() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn hosts_are_ready_in_milliseconds_and_small() {
-    let world = World::new(spec());
+async fn host_is_ready_in_milliseconds_and_small_when_its_template_is_warm() {
+    let world = HostWorld::new(spec());
     let (directory, cases) = real_model();
     let begun = Instant::now();
     world.template.warm().await.unwrap();
@@ -220,15 +220,15 @@ async fn hosts_are_ready_in_milliseconds_and_small() {
     }
     sizes.sort_unstable();
     println!("private memory: median {} KiB", sizes[10]);
-    // Roughly: the machine may be busy. Without a warm template it takes seconds, and 200 MiB.
+    // The bounds are rough, since the machine may be busy. Without a warm template a load takes seconds, and 200 MiB.
     assert!(times[0] < Duration::from_millis(400) && sizes[10] < 32 << 10, "{times:?} {sizes:?}");
     world.end().await;
 }
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_a_model_raises_or_says_leaves_its_host_alive() {
-    let world = World::new(TemplateSpec { data_limit: Some(512 << 20), libraries: Vec::new(), ..spec() });
+async fn host_lives_on_when_its_model_raises_or_floods() {
+    let world = HostWorld::new(TemplateSpec { data_limit: Some(512 << 20), libraries: Vec::new(), ..spec() });
     let (host, report) = world.start(&world.stunts("nothing")).await.unwrap();
     assert_eq!(report.proof.example, None);
     assert!(report.proof.unmet.len() == 1 && report.proof.unmet[0].starts_with("numpy<1 is required, "), "{report:?}");
@@ -254,7 +254,7 @@ async fn what_a_model_raises_or_says_leaves_its_host_alive() {
     assert_eq!(stunt(&host, "flood").await.unwrap(), json!(1));
     assert!(host.child_output().tail().count() <= 20);
     assert_eq!((stunt(&host, "pid").await.unwrap(), host.is_gone()), (pid, false));
-    // That one may keep what it has for ever.
+    // A model that ran out of memory may keep what it has for ever.
     let failure = stunt(&host, "leak").await.unwrap_err();
     let message =
         "the model raised MemoryError: it may take no more memory (models.memory_limit), so its process is replaced";
@@ -266,8 +266,8 @@ async fn what_a_model_raises_or_says_leaves_its_host_alive() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_host_that_ends_says_how_and_leaves_nothing_behind() {
-    let world = World::bare();
+async fn host_reports_its_exit_and_leaves_no_process_when_it_ends() {
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     for (name, how) in [
         ("end", "its process ended (exit status: 3)"),
@@ -293,8 +293,8 @@ async fn a_host_that_ends_says_how_and_leaves_nothing_behind() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_host_that_hangs_or_is_given_up_is_killed() {
-    let world = World::bare();
+async fn host_is_killed_when_it_hangs_or_is_given_up() {
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     let (host, _) = world.start(&directory).await.unwrap();
     let failure = invoke_within(&host, request("hang"), Duration::from_millis(200)).await.unwrap_err();
@@ -318,8 +318,8 @@ async fn a_host_that_hangs_or_is_given_up_is_killed() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_load_that_fails_says_why() {
-    let world = World::bare();
+async fn load_reports_the_reason_when_it_fails() {
+    let world = HostWorld::bare();
     let first = world.template.fork(&Task::Model).await.unwrap();
     for (name, limit, why) in [
         (
@@ -334,7 +334,7 @@ async fn a_load_that_fails_says_why() {
         let fault = world.start_within(&world.stunts(name), Duration::from_secs(limit)).await.unwrap_err();
         assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
         assert!(fault.message.contains(why), "{fault}");
-        // Its process is gone already: below the template is nothing but what waits for the next load.
+        // The failed host's process is gone already: below the template only spares for the next load are left.
         assert!(!is_alive(loads.into()), "{name}");
         assert!(world.children(&[&first]).await.len() <= 2, "{name}");
         let advice = fault.message.contains("numpy<1 is required, ") && fault.message.contains("runtime: mlflow_serve");
@@ -345,12 +345,12 @@ async fn a_load_that_fails_says_why() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_killed_template_takes_its_hosts_along_and_is_started_again() {
-    let world = World::bare();
+async fn template_ends_its_hosts_and_restarts_when_it_is_killed() {
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     let (host, _) = world.start(&directory).await.unwrap();
     let helper = stunt(&host, "helper").await.unwrap();
-    // That one is in a session of its own, and nobody is left who knows of it.
+    // The helper is in a session of its own, and nobody who knows of it is left.
     rustix::process::kill_process(pid(helper.as_u64().unwrap()), rustix::process::Signal::KILL).unwrap();
     let template = u64::from(world.template.pid().await.unwrap());
     rustix::process::kill_process(pid(template), rustix::process::Signal::KILL).unwrap();
@@ -368,8 +368,8 @@ fn pid(pid: u64) -> rustix::process::Pid {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_fork_just_after_the_template_was_killed_gets_another() {
-    let world = World::bare();
+async fn fork_gets_a_new_template_when_the_old_one_was_just_killed() {
+    let world = HostWorld::bare();
     for _ in 0..3 {
         drop(world.template.fork(&Task::Model).await.unwrap());
         let template = world.template.pid().await.unwrap();
@@ -383,8 +383,8 @@ async fn a_fork_just_after_the_template_was_killed_gets_another() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_server_is_mlflows_own() {
-    let world = World::new(spec());
+async fn server_answers_as_mlflow_and_leaves_no_process_when_stopped() {
+    let world = HostWorld::new(spec());
     let (directory, cases) = real_model();
     let limit = Duration::from_secs(120);
     let spec = ServerSpec {
@@ -402,7 +402,7 @@ async fn a_server_is_mlflows_own() {
     let call = Call { content_type: "application/json", payload, headers: &headers, timeout: limit };
     let reply = backend.invoke(call).await.unwrap();
     assert_eq!(reply.body, cases[0].4.as_bytes());
-    // Its own children are in its group.
+    // The server's own children are in its process group.
     let group = server.pid().to_string();
     let processes = Command::new("ps").args(["-eo", "pgid=,pid="]).output().unwrap().stdout;
     let processes = String::from_utf8(processes).unwrap();
@@ -419,10 +419,10 @@ async fn a_server_is_mlflows_own() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn nothing_outlives_a_signalbox_that_is_killed() {
+async fn children_end_when_signalbox_is_killed() {
     for _ in 0..3 {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "--nocapture", "models::host::tests::it_is_killed"]);
+        command.args(["--ignored", "--exact", "--nocapture", "models::host::tests::doomed_process_waits_to_be_killed"]);
         let mut doomed = command.env("SIGNALBOX_TEST_DOOMED", "yes").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(doomed.stdout.take().unwrap()).lines();
         let pids = lines.find_map(|line| line.unwrap().split_once("pids ").map(|(_, pids)| pids.to_owned())).unwrap();
@@ -434,14 +434,14 @@ async fn nothing_outlives_a_signalbox_that_is_killed() {
     }
 }
 
-/// The process that the test above kills: with a host that waits, one that computes in C, and one that loads.
+/// The process that the test above kills, with a host that waits, one that computes in C, and one that loads.
 #[tokio::test]
 #[ignore = "it is killed by another test"]
-async fn it_is_killed() {
+async fn doomed_process_waits_to_be_killed() {
     if std::env::var_os("SIGNALBOX_TEST_DOOMED").is_none() {
         return;
     }
-    let world = World::bare();
+    let world = HostWorld::bare();
     let directory = world.stunts("nothing");
     let (waits, _) = world.start(&directory).await.unwrap();
     let (computes, _) = world.start(&directory).await.unwrap();
@@ -449,7 +449,7 @@ async fn it_is_killed() {
     let mut loads = world.template.fork(&Task::Model).await.unwrap();
     let pids = [u64::from(waits.pid()), computes.pid().into(), loads.pid().into(), helper.as_u64().unwrap()];
     let template = world.template.pid().await.unwrap();
-    let load = json!({"load": {"directory": world.stunts("sleep"), "largest_answer": 1, "is_proven": false}});
+    let load = json!({"load": {"directory": world.stunts("sleep"), "max_answer_bytes": 1, "skip_warm_up": false}});
     let endless = Duration::from_secs(1000);
     let _ = tokio::join!(loads.ask(&load, b""), invoke_within(&computes, request("hang"), endless), async {
         sleep(Duration::from_millis(300)).await;
@@ -459,25 +459,25 @@ async fn it_is_killed() {
 }
 
 #[tokio::test]
-async fn an_interpreter_without_mlflow_is_told_once_and_what_to_do() {
+async fn template_explains_itself_and_is_not_retried_at_once_when_its_interpreter_lacks_mlflow() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let python = directory.path().join("python");
     std::fs::write(&python, "#!/bin/sh\necho started >>\"$0.log\"\nexec python3 -S \"$@\"\n").unwrap();
     std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
     let python = python.display().to_string();
-    let world = World::new(TemplateSpec { python: python.clone(), ..Default::default() });
+    let world = HostWorld::new(TemplateSpec { python: python.clone(), ..Default::default() });
     let error = world.template.warm().await.unwrap_err();
     assert_eq!(error, TemplateError::NoMlflow { python: python.clone() });
     assert!(error.to_string().contains("-m pip install mlflow"), "{error}");
-    // It is not tried again at once.
+    // The interpreter is not started again at once.
     for _ in 0..3 {
         assert_eq!(world.template.fork(&Task::Model).await.unwrap_err(), error);
     }
     assert_eq!(std::fs::read_to_string(python + ".log").unwrap(), "started\n");
     world.end().await;
 
-    let world = World::new(TemplateSpec { python: "/nowhere/python".into(), ..Default::default() });
+    let world = HostWorld::new(TemplateSpec { python: "/nowhere/python".into(), ..Default::default() });
     let error = world.template.warm().await.unwrap_err();
     assert!(
         error.to_string().contains("no Python at /nowhere/python (models.python, or the route's `python`)"),
@@ -487,7 +487,7 @@ async fn an_interpreter_without_mlflow_is_told_once_and_what_to_do() {
     assert_eq!(world.template.warm().await.unwrap_err(), TemplateError::Stopping);
 
     for python in ["/bin/ls", "/bin/true"] {
-        let world = World::new(TemplateSpec { python: python.into(), ..Default::default() });
+        let world = HostWorld::new(TemplateSpec { python: python.into(), ..Default::default() });
         let error = world.template.warm().await.unwrap_err().to_string();
         assert_eq!(error, format!("{python} (models.python, or the route's `python`) is no Python that can be used"));
         world.end().await;

@@ -1,4 +1,4 @@
-//! The threads of a host, at each of which one call at a time is under way.
+//! Shares the threads of a host among calls: each thread answers one call at a time.
 
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -6,112 +6,109 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::child::{Child, Line, Lost, serialized};
-use super::frame::Answer;
+use super::child::{Channel, Child, Lost, serialized};
+use super::frame::Frame;
+use super::protocol::HostRequest;
 
-/// How long a process may take to show that it still runs Python, when a call in one of its threads has run out of time.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// Time for a host to answer a liveness probe once a call on one of its threads has run out of time; after that, the
+/// host is killed.
+const LIVENESS_LIMIT: Duration = Duration::from_secs(5);
 
-/// The sockets on which a host is asked, one for each thread.
+/// The sockets to a host's threads, one for each thread.
 #[derive(Debug)]
-pub(super) struct Threads {
+pub(super) struct HostThreads {
     count: usize,
-    /// Those of the threads that are free.
-    free: Mutex<Vec<Line>>,
-    /// Where the host is asked for a sign of life, which a single thread cannot give beside a call.
-    control: Option<tokio::sync::Mutex<Line>>,
+    /// The sockets of the idle threads.
+    idle: Mutex<Vec<Channel>>,
+    /// The socket for liveness probes; a host with a single thread cannot answer probes beside a call, and has none.
+    control: Option<tokio::sync::Mutex<Channel>>,
 }
 
-/// A call that has run out of time and goes on in its thread. Dropped, it has the process killed.
-pub(crate) struct Late(Asking);
+/// A call that has run out of time and goes on in its thread. Dropping it kills the process.
+pub(crate) struct Late(PendingAnswer);
 
-/// A question on its way, and the socket that it is asked on.
-type Asking = Pin<Box<dyn Future<Output = Result<(Answer, Line), Lost>> + Send>>;
+/// A question on its way, together with the socket that carries it.
+type PendingAnswer = Pin<Box<dyn Future<Output = Result<(Frame, Channel), Lost>> + Send>>;
 
-/// Why a thread has not answered.
+/// The reason why a thread has not answered.
 #[derive(Debug)]
-pub(super) enum NoAnswer {
-    /// All of them are at other calls.
-    NoneFree,
-    /// Its process has gone, or goes.
+pub(super) enum AskError {
+    /// Every thread is busy with another call.
+    AllBusy,
+    /// The process has ended, or is ending.
     Lost(Lost),
-    /// It had not when time was up.
+    /// The call has run out of time.
     Late(Late),
 }
 
-/// What the main thread is asked beside others.
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Question {
-    ShowLife {},
-}
-
-impl Threads {
-    /// Has a child that has loaded a model start so many. A single one is its main thread, which is asked as before.
+impl HostThreads {
+    /// Has a child that has loaded a model start `count` threads. A single thread is the child's main thread, which is
+    /// asked over the child's first socket.
     pub(super) async fn start(child: &mut Child, count: usize, deadline: Instant) -> Result<Self, Lost> {
-        let mut free = Vec::new();
+        let mut idle = Vec::new();
         let mut control = None;
         if count > 1 {
-            free = child.more_lines(count, deadline).await?;
-            control = Some(child.take_line()?.into());
+            idle = child.open_channels(count, deadline).await?;
+            control = Some(child.take_channel()?.into());
         } else {
-            free.push(child.take_line()?);
+            idle.push(child.take_channel()?);
         }
-        Ok(Self { count: free.len(), free: Mutex::new(free), control })
+        Ok(Self { count: idle.len(), idle: Mutex::new(idle), control })
     }
 
-    /// Whether there is more than one.
+    /// Tells whether there is more than one thread.
     pub(super) fn are_several(&self) -> bool {
         self.count > 1
     }
 
-    /// Whether nothing is asked.
-    pub(super) fn are_free(&self) -> bool {
-        self.free().len() == self.count
+    /// Tells whether every thread is idle.
+    pub(super) fn are_idle(&self) -> bool {
+        self.idle().len() == self.count
     }
 
-    /// Asks one that is free, and waits for its answer; dropped before, this has the process killed.
-    pub(super) async fn ask(&self, head: Vec<u8>, body: Bytes, limit: Duration) -> Result<Answer, NoAnswer> {
-        let mut line = self.free().pop().ok_or(NoAnswer::NoneFree)?;
-        let mut asking: Asking = Box::pin(async move {
-            let answer = line.ask(&head, &body).await?;
-            Ok((answer, line))
+    /// Asks an idle thread, and waits for the answer. Dropping the future kills the process.
+    pub(super) async fn ask(&self, head: Vec<u8>, body: Bytes, limit: Duration) -> Result<Frame, AskError> {
+        let mut channel = self.idle().pop().ok_or(AskError::AllBusy)?;
+        let mut pending: PendingAnswer = Box::pin(async move {
+            let answer = channel.ask(&head, &body).await?;
+            Ok((answer, channel))
         });
-        match timeout(limit, &mut asking).await {
-            Ok(Ok((answer, line))) => {
-                self.free().push(line);
+        // A call that is late keeps its socket, which becomes idle only with its answer.
+        match timeout(limit, &mut pending).await {
+            Ok(Ok((answer, channel))) => {
+                self.idle().push(channel);
                 Ok(answer)
             }
-            Ok(Err(lost)) => Err(NoAnswer::Lost(lost)),
-            Err(_) => Err(NoAnswer::Late(Late(asking))),
+            Ok(Err(lost)) => Err(AskError::Lost(lost)),
+            Err(_) => Err(AskError::Late(Late(pending))),
         }
     }
 
-    /// Waits until the thread of a late call is free again, or its process has ended.
+    /// Waits until the thread of a late call is idle again, or its process has ended.
     pub(super) async fn wait_out(&self, late: Late) {
-        if let Ok((_, line)) = late.0.await {
-            self.free().push(line);
+        if let Ok((_, channel)) = late.0.await {
+            self.idle().push(channel);
         }
     }
 
-    /// Comes to an end when the process gives no sign of life in time. It is killed then, after `found`.
-    pub(super) async fn lifeless(&self, found: impl FnOnce()) {
-        if let (Some(control), Ok(question)) = (&self.control, serialized(&Question::ShowLife {})) {
+    /// Probes the host, and returns once it has failed to answer in time. Dropping the probe kills the host, after
+    /// `before_kill`.
+    pub(super) async fn wait_until_unresponsive(&self, before_kill: impl FnOnce()) {
+        if let (Some(control), Ok(question)) = (&self.control, serialized(&HostRequest::Ping {})) {
             let mut control = control.lock().await;
-            let mut asking = pin!(control.ask(&question, b""));
-            if timeout(SIGN_OF_LIFE, &mut asking).await.is_err() {
-                return found();
+            let mut pending = pin!(control.ask(&question, b""));
+            if timeout(LIVENESS_LIMIT, &mut pending).await.is_err() {
+                return before_kill();
             }
         }
         std::future::pending().await
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<Line>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {
         // Nothing panics while it is held.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,14 +1,14 @@
-"""The classes of known libraries that answer each row by itself.
+"""Lists the classes of known libraries that answer each row by itself.
 
-`independence.py` looks here. A class is listed when its code, read with this question, treats each row by itself, and when
-src/models/host/tests/independence.py, which tries each of them in company of hostile rows, has found no difference but that
-of rounding.
+`independence.py` consults the list. A class is listed when its code, read with this question, treats each row by
+itself, and when src/models/host/tests/independence.py, which tries each class in company of hostile rows, has found no
+difference but that of rounding.
 """
 
-# What may be called for chances instead of answers.
+# Methods that return chances instead of answers.
 CHANCES = ("predict_proba", "predict_log_proba")
 
-# The classes that answer, or change, each row by itself once they are fitted, by package and name, and why.
+# Classes that answer, or change, each row by itself once they are fitted, by package and name, with the reason.
 KNOWN = {
     "sklearn.pipeline": {
         "Pipeline": "one step after the other",
@@ -40,7 +40,8 @@ KNOWN = {
         "MissingIndicator": "which cells are missing, of fitted columns",
         "SimpleImputer": "fitted statistics",
     },
-    # KNNImputer, IterativeImputer: a cell depends on distances, or on rounds of estimates, where rounding decides.
+    # KNNImputer and IterativeImputer are left out: a cell depends on distances, or on rounds of estimates, where
+    # rounding decides.
     "sklearn.feature_extraction": {
         "CountVectorizer": "words of the text, in a fitted vocabulary",
         "DictVectorizer": "fitted names",
@@ -56,12 +57,13 @@ KNOWN = {
     "sklearn.decomposition": dict.fromkeys(
         ["FactorAnalysis", "FastICA", "IncrementalPCA", "PCA", "TruncatedSVD"], "a product with a fitted matrix"
     ),
-    # NMF, MiniBatchNMF: rounds go on until all rows together have settled. Others solve for each row by rounds as well.
+    # NMF and MiniBatchNMF are left out: rounds go on until all rows together have settled. Other classes solve for each
+    # row by rounds as well.
     "sklearn.random_projection": dict.fromkeys(
         ["GaussianRandomProjection", "SparseRandomProjection"], "a product with a matrix drawn when it was fitted"
     ),
     "sklearn.kernel_approximation": {"Nystroem": "kernels with fitted rows"},
-    # RBFSampler: the cosine of a large number is another one in its last digits.
+    # RBFSampler is left out: the cosine of a large number differs in its last digits.
     "sklearn.linear_model": dict.fromkeys(
         ["ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "GammaRegressor", "HuberRegressor", "Lars", "LarsCV",
          "Lasso", "LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearRegression", "LogisticRegression",
@@ -155,11 +157,13 @@ KNOWN = {
 }  # fmt: skip
 
 
-# What is known of a class with some of its parameters, and not with others: why not, or none.
+# Checks of classes that are known with some of their parameters, and not with others. Each returns the reason for a
+# doubt, or `None`.
 
 
 def wants_texts(kind, held, called, of_texts):
-    """Without a ColumnTransformer that gives them a column they go through what a table gives: its columns' names."""
+    """Doubts a vectorizer outside a ColumnTransformer, which gives it a column: a table itself yields its columns'
+    names as texts."""
     if kind in ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer"):
         if held.get("input") != "content":
             return "reads files"
@@ -169,8 +173,8 @@ def wants_texts(kind, held, called, of_texts):
 
 
 def breaks_ties(kind, held, called, of_texts):
-    """Where distances are products of matrices, their last digits depend on the other rows, and who is as near as another
-    is nearer then."""
+    """Doubts neighbours by brute force: where distances are products of matrices, their last digits depend on the other
+    rows, and decide which of two equally near neighbours is nearer."""
     if kind in ("KNeighborsClassifier", "KNeighborsRegressor") and held.get("_fit_method") not in ("kd_tree", "ball_tree"):
         return "breaks ties by the last digit of a product"
     return None
@@ -189,7 +193,7 @@ def has_function(kind, held, called, of_texts):
 
 
 def answers_by_target(kind, held, called, of_texts):
-    """A list with the chances of each target has not one entry a row."""
+    """Doubts chances of several targets: the answer is a list with one entry a target and not one a row."""
     if called in CHANCES and (kind == "MultiOutputClassifier" or isinstance(held.get("classes_"), list)):
         return f"has several targets, of which {called} gives one after the other"
     return None

@@ -1,9 +1,9 @@
-"""Holds one version of a model, and answers calls of it: one after the other on its main thread, or as many at once as it
-has threads for.
+"""Holds one version of a model, and answers calls of it: one after the other on its main thread, or as many at once as
+it has threads.
 
-Runs in a child of the template: `TEMPLATE` is that, and `main` is called with the child's channel. Parsing, checking
-and writing are MLflow's own, in the order and with the errors of its scoring server, so that a model answers here as it
-does under `mlflow models serve`. Only whose fault an error is, is told with more care: see blame.py.
+This program runs in a child of the template: `TEMPLATE` is the template, and `main` is called with the child's channel.
+MLflow's scoring server itself parses, checks and writes, in its order and with its errors, so that a model answers here
+as it does under `mlflow models serve`. The host adds only a finer decision on whose fault an error is: see blame.py.
 """
 
 import contextvars
@@ -31,75 +31,76 @@ from mlflow.pyfunc import scoring_server
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
-# So many places in code, a few dozen for each way to fail.
-TRACED = 1024
-# What parses a payload in the scoring server, for JSON and for CSV; and what writes an answer, with and without a key.
+# Number of remembered places in code; each way to fail takes a few dozen.
+TRACEBACK_CACHE_ENTRIES = 1024
+# Names of the scoring server's functions: parsers of JSON and CSV, and writers of answers with and without a key.
 PARSERS = ("_parse_json_data", "parse_csv_input")
 WRITERS = ("predictions_to_json", "unwrapped_predictions_to_json")
-# What a thread's stack takes where the system sets no limit to it.
-STACK = 8 << 20
+# Bytes of a thread's stack where the system sets no limit to it.
+DEFAULT_STACK_BYTES = 8 << 20
 ENDED_BADLY = 70
-# For so many seconds those who are answered may wait for what the refused are told, or for as long as their own call took.
-TELLING = 0.01
+# Seconds for which an answer may wait for the individual answers to refused requests; a longest model call that took
+# longer is the limit instead.
+INDIVIDUAL_ANSWER_SECONDS = 0.01
 
 
 def main(channel):
-    (question, _) = channel.receive() or os._exit(0)
-    directory, largest = question["load"]["directory"], question["load"]["largest_answer"]
-    is_proven = question["load"]["is_proven"]
-    threads = question["load"].get("threads", 1)
-    write_tracebacks_faster()
-    # It writes an answer piece by piece, in Python; the same in one piece is written in C.
+    (request, _) = channel.receive() or os._exit(0)
+    directory, largest = request["load"]["directory"], request["load"]["max_answer_bytes"]
+    skip_warm_up = request["load"]["skip_warm_up"]
+    threads = request["load"].get("threads", 1)
+    cache_traceback_parts()
+    # The scoring server writes an answer piece by piece, in Python; `json.dumps` writes it in one piece, in C.
     scoring_server.json = types.SimpleNamespace(**{**vars(json), "dump": dump})
-    replace(PARSERS, parsing)
-    replace(WRITERS, writing)
-    model, report = load(directory, is_proven)
+    replace(PARSERS, wrap_parser)
+    replace(WRITERS, wrap_writer)
+    model, report = load(directory, skip_warm_up)
     if model is None:
         channel.answer(report)
         return
-    # As the scoring server does, after loading.
+    # The scoring server sets this variable after loading, too.
     os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"
     schema = model.metadata.get_input_schema()
     begun = time.monotonic()
-    report["loaded"]["example"] = None if is_proven else try_example(directory, model, schema)
+    report["loaded"]["example"] = None if skip_warm_up else try_example(directory, model, schema)
     report["loaded"]["warm"] = time.monotonic() - begun
     report["loaded"]["imported"] = missing_modules()
-    report["loaded"]["signature"] = floats(schema)
-    report["loaded"].update({} if is_proven else TEMPLATE.execute("independence")["found"](model))  # noqa: F821
+    report["loaded"]["signature"] = float_columns(schema)
+    report["loaded"].update({} if skip_warm_up else TEMPLATE.execute("independence")["assess"](model))  # noqa: F821
     channel.answer(report)
     if threads == 1:
         serve(channel, model, schema, largest)
     else:
-        start_threads(further(channel, threads), model, schema, largest)
+        start_threads(receive_channels(channel, threads), model, schema, largest)
         channel.answer({})
-        show_life(channel)
+        answer_pings(channel)
 
 
 def serve(channel, model, schema, largest):
     """Answers calls, each in a context of its own, as the scoring server does."""
-    while (question := channel.receive()) is not None:
-        head, body = question
-        head, answer, told = contextvars.copy_context().run(respond, head["invoke"], body, model, schema)
+    while (request := channel.receive()) is not None:
+        head, body = request
+        head, answer, individual = contextvars.copy_context().run(respond, head["invoke"], body, model, schema)
         head["too_large"] = len(answer) > largest
-        if head["too_large"] or len(answer) + sum(len(outcome.answer) for outcome in told) > largest:
-            told = []
-        head["told"] = [(outcome.status, outcome.media_type, len(outcome.answer)) for outcome in told]
-        channel.answer(head, b"" if head["too_large"] else b"".join([answer, *(outcome.answer for outcome in told)]))
+        if head["too_large"] or len(answer) + sum(len(outcome.answer) for outcome in individual) > largest:
+            individual = []
+        head["individual_answers"] = [(outcome.status, outcome.media_type, len(outcome.answer)) for outcome in individual]
+        channel.answer(head, b"" if head["too_large"] else b"".join([answer, *(outcome.answer for outcome in individual)]))
 
 
-def further(channel, count):
-    """As many channels as there are threads to be: Signalbox sends their sockets."""
+def receive_channels(channel, count):
+    """Receives the sockets of the threads from Signalbox, and returns a channel for each."""
     _, descriptors, _, _ = socket.recv_fds(channel.connection, 1, count)
     return [type(channel)(socket.socket(fileno=descriptor)) for descriptor in descriptors]
 
 
 def start_threads(channels, *model):
-    """Has each channel served by a thread of its own."""
+    """Starts a thread for each channel, which serves it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft != resource.RLIM_INFINITY:
-        # Their stacks are not what the model takes.
+        # The stacks of the threads do not count as memory of the model.
         stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
-        limit = soft + len(channels) * (STACK if stack == resource.RLIM_INFINITY else stack)
+        limit = soft + len(channels) * (DEFAULT_STACK_BYTES if stack == resource.RLIM_INFINITY else stack)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
     def run(channel):
@@ -113,21 +114,21 @@ def start_threads(channels, *model):
         threading.Thread(target=run, args=(channel,), name=f"signalbox-{number}", daemon=True).start()
 
 
-def show_life(channel):
-    """Answers whoever wants to know whether this process still runs Python, whatever its threads are at."""
+def answer_pings(channel):
+    """Answers liveness probes: this process still runs Python, whatever its threads are busy with."""
     while channel.receive() is not None:
         channel.answer({})
 
 
 def replace(names, by):
-    """Puts something of ours around functions of the scoring server, those that this version of it has."""
+    """Wraps functions of the scoring server, as far as this version of it has them."""
     for name in names:
         if hasattr(scoring_server, name):
             setattr(scoring_server, name, by(name, getattr(scoring_server, name)))
 
 
 class Parsed(threading.local):
-    """What the payload of this thread's call was parsed to already; by the name of the parser."""
+    """Payload of this thread's call, if it was parsed already, by the name of the parser."""
 
     by_parser = None
 
@@ -135,46 +136,47 @@ class Parsed(threading.local):
 PARSED = Parsed()
 
 
-def parsing(name, parse):
-    def parse_unless_parsed(*args, **more):
+def wrap_parser(name, parse):
+    def parse_unless_known(*args, **more):
         return parse(*args, **more) if PARSED.by_parser is None else PARSED.by_parser[name]
 
-    return parse_unless_parsed
+    return parse_unless_known
 
 
 class Unwritable(Exception):
-    """The model's answer cannot be written as JSON."""
+    """Tells that the model's answer cannot be written as JSON."""
 
 
-def writing(_, write):
-    def write_or_say_so(*args, **more):
+def wrap_writer(_, write):
+    def write_or_mark(*args, **more):
         try:
             return write(*args, **more)
         except Exception as error:
             raise Unwritable from error
 
-    return write_or_say_so
+    return write_or_mark
 
 
-def write_tracebacks_faster():
-    """A third of an answer to a refused request is the time to write its traceback, which is the same each time. What is
-    remembered depends on nothing but what it is given."""
+def cache_traceback_parts():
+    """Caches parts of tracebacks. Writing a traceback takes a third of the time to answer a refused request, and the
+    traceback is the same each time. The cached functions depend on nothing but their arguments."""
     for name in ("_extract_caret_anchors_from_line_segment", "_get_code_position"):
         if hasattr(traceback, name):
-            setattr(traceback, name, functools.lru_cache(TRACED)(getattr(traceback, name)))
+            setattr(traceback, name, functools.lru_cache(TRACEBACK_CACHE_ENTRIES)(getattr(traceback, name)))
 
 
 def dump(value, file, **how):
     file.write(json.dumps(value, **how))
 
 
-def load(directory, is_proven):
-    """The model, and what there is to say about loading it."""
+def load(directory, skip_warm_up):
+    """Returns the model, and a report on how loading it went."""
     begun = time.monotonic()
     python_loader, read_description = yaml.SafeLoader, vars(Model)["load"]
-    # MLflow reads `MLmodel` three times: that takes longer than everything else, even in C.
-    yaml.SafeLoader, Model.load = getattr(yaml, "CSafeLoader", python_loader), reading_once(Model.load)
-    # Its warnings are about other versions than required. To find those takes it a quarter of the load; see `unmet`.
+    # MLflow reads `MLmodel` three times, which takes longer than the rest of a load, even in C.
+    yaml.SafeLoader, Model.load = getattr(yaml, "CSafeLoader", python_loader), cache_descriptions(Model.load)
+    # The suppressed warnings are about versions other than the required ones. MLflow spends a quarter of a load on
+    # finding them; `unmet` finds them faster.
     scoring_server.load_model = functools.partial(mlflow.pyfunc.load_model, suppress_warnings=True)
     Model.load_input_example = load_input_example
     try:
@@ -186,11 +188,11 @@ def load(directory, is_proven):
         }
     finally:
         yaml.SafeLoader, Model.load = python_loader, read_description
-    return model, {"loaded": {"load": time.monotonic() - begun, "unmet": [] if is_proven else unmet(directory)}}
+    return model, {"loaded": {"load": time.monotonic() - begun, "unmet": [] if skip_warm_up else unmet(directory)}}
 
 
-def reading_once(load):
-    """As `Model.load`, but what is read a second time is a copy of what was read first."""
+def cache_descriptions(load):
+    """Wraps `Model.load`, so that a second read of a description returns a copy of the first."""
     known = {}
 
     def load_once(path):
@@ -203,12 +205,13 @@ def reading_once(load):
 
 
 def load_input_example(model, path=None, original=Model.load_input_example):
-    """As MLflow's, for the only models that ever look at it again. Parsing it takes a third of a small model's load."""
+    """Loads the input example as MLflow does, but only for the models that ever look at it again, since parsing it
+    takes a third of a small model's load."""
     return original(model, path) if model._is_type_hint_from_example() else None
 
 
-def floats(schema):
-    """The columns that the model's signature makes floats of, and whether it makes them of all it is given."""
+def float_columns(schema):
+    """Returns the columns that the model's signature makes floats of, and whether it makes floats of all columns."""
     if schema is None:
         return None
     are_floats = [getattr(kind, "name", "") in ("float", "double", "float32", "float64") for kind in schema.input_types()]
@@ -218,7 +221,7 @@ def floats(schema):
 
 
 def try_example(directory, model, schema):
-    """The status of the answer to the model's own example, and, if that is no success, its body."""
+    """Returns the status of the answer to the model's own example, and the body unless the status is 200."""
     try:
         with open(os.path.join(directory, "serving_input_example.json"), "rb") as file:
             example = file.read()
@@ -228,35 +231,41 @@ def try_example(directory, model, schema):
     return outcome.status, "" if outcome.status == 200 else outcome.answer.decode(errors="replace")
 
 
-def respond(question, data, model, schema):
-    """The head and the body of the answer. Of several requests, those that fail are left out of it, if they can be found
-    out before patience ends; when not, or when none is left, all of them fail. And what the first of those left out are
-    told, in their order."""
-    content_type, rows = question["content_type"], question.get("rows", ())
-    until = time.monotonic() + question.get("patience", 0)
-    called = divided(model, rows, until) if len(rows) > 1 and has_divided() else model
+def respond(call, data, model, schema):
+    """Returns the head and the body of the answer to a call, and the individual answers to refused requests, in their
+    order.
+
+    Of several requests, those that the model refuses are left out of the answer, if they are found before patience
+    ends; if they are not found, or none is left, the whole call fails.
+    """
+    content_type, rows = call["content_type"], call.get("rows", ())
+    until = time.monotonic() + call.get("patience", 0)
+    # Requests that resemble earlier refused ones are left out before the first call fails.
+    called = bad_row_search(model, rows, until) if len(rows) > 1 and knows_refused_traits() else model
     outcome = invoke(data, content_type, called, schema)
+    # A search that gave up leaves no answer: the call is made as if there were no search.
     if called is not model and called.gave_up:
         called = model
         outcome = invoke(data, content_type, model, schema)
     exhausted = ran_out_of_memory(outcome.error)
-    # That an answer cannot be written, the model does not find out.
+    # An answer that cannot be written fails after the model's `predict`, so a search among rows would find nothing.
     if outcome.error is not None and len(rows) > 1 and not exhausted and not isinstance(outcome.error, Unwritable):
-        called = divided(model, rows, until, outcome.error)
+        called = bad_row_search(model, rows, until, outcome.error)
         second = invoke(data, content_type, called, schema)
         exhausted = ran_out_of_memory(second.error)
         outcome = outcome if second.error else second
+    # Only a search that led to an answer has refused requests to report.
     refused = [] if called is model or outcome.error else sorted(called.refused)
     head = {"status": outcome.status, "content_type": outcome.media_type, "exhausted": exhausted, "refused": refused}
-    return head, outcome.answer, tell(called, refused, content_type, schema, until)
+    return head, outcome.answer, answer_individually(called, refused, content_type, schema, until)
 
 
-def tell(called, refused, content_type, schema, until):
-    """What they are answered alone, as far as there is time. Their rows were parsed with those of the others, and need not
-    be once more, which takes a third of a call."""
+def answer_individually(called, refused, content_type, schema, until):
+    """Answers refused requests one by one, as far as there is time. Their rows were parsed together with those of the
+    others, and are not parsed again, which would take a third of a call."""
     if not refused or not all(hasattr(scoring_server, parser) for parser in (*PARSERS, "ParsedJsonInput")):
         return []
-    until, told = min(until, time.monotonic() + max(TELLING, called.longest)), []
+    until, individual = min(until, time.monotonic() + max(INDIVIDUAL_ANSWER_SECONDS, called.longest)), []
     try:
         for request in refused:
             if time.monotonic() >= until:
@@ -267,15 +276,15 @@ def tell(called, refused, content_type, schema, until):
             outcome = invoke(b"", content_type, called.model, schema)
             if ran_out_of_memory(outcome.error):
                 break
-            told.append(outcome)
+            individual.append(outcome)
     finally:
         PARSED.by_parser = None
-    return told
+    return individual
 
 
 @functools.cache
-def divide():
-    return TEMPLATE.execute("divide")  # noqa: F821
+def bad_rows():
+    return TEMPLATE.execute("bad_rows")  # noqa: F821
 
 
 @functools.cache
@@ -283,58 +292,59 @@ def blame():
     return TEMPLATE.execute("blame")  # noqa: F821
 
 
-def has_divided():
-    """Whether some requests are known to be refused."""
-    return divide.cache_info().currsize > 0 and divide()["RESEMBLANCE"].telling
+def knows_refused_traits():
+    """Tells whether some traits of refused requests are known."""
+    return bad_rows.cache_info().currsize > 0 and bad_rows()["RESEMBLANCE"].telling
 
 
-def divided(model, rows, until, error=None):
-    return divide()["Divided"](model, rows, error, ran_out_of_memory, until)
+def bad_row_search(model, rows, until, error=None):
+    return bad_rows()["BadRowSearch"](model, rows, error, ran_out_of_memory, until)
 
 
 class Outcome(typing.NamedTuple):
     status: int
     media_type: str
     answer: bytes
-    # What was raised.
+    # The exception that was raised, if any.
     error: BaseException | None = None
 
 
 def invoke(data, content_type, model, schema):
-    """What the scoring server answers."""
+    """Returns what the scoring server answers."""
     try:
         answer = scoring_server.invocations(data, content_type, model, schema)
         media_type = TEXT if answer.mimetype == "text/plain" else answer.mimetype
         return Outcome(answer.status, media_type, answer.response.encode())
     except Exception as error:
-        return failed(error)
+        return failure_outcome(error)
     except BaseException as raised:
-        # The model wants to end its process, which would end the scoring server as well.
+        # The model asks for the end of its process, which under the scoring server would end that as well.
         message = f"the model raised {type(raised).__name__}"
         error = MlflowException(message, stack_trace=traceback.format_exc())
         return Outcome(500, JSON, error.serialize_as_json().encode(), raised)
 
 
-def failed(error):
-    """What the caller is told of an exception: what the scoring server says, where that does not blame the wrong one."""
-    told, whose = error, None
+def failure_outcome(error):
+    """Makes the answer to an exception: what the scoring server says, unless that blames the wrong side."""
+    shown, whose = error, None
     if isinstance(error, Unwritable):
-        told = unwritable(describe(error.__cause__), error.__cause__)
+        shown = unwritable_answer(describe(error.__cause__), error.__cause__)
     elif not ran_out_of_memory(error):
         whose = blame()["blame"](error)
     if whose == "caller":
-        told = blame()["refusal"](error)
+        shown = blame()["refusal"](error)
     elif whose == "answer":
-        told = unwritable("it is not what its kind of model answers", error)
-    elif not isinstance(told, MlflowException):
-        told = MlflowException("the model raised", stack_trace=written(error))
-    return Outcome(told.get_http_status_code(), JSON, told.serialize_as_json().encode(), error)
+        shown = unwritable_answer("it is not what its kind of model answers", error)
+    elif not isinstance(shown, MlflowException):
+        shown = MlflowException("the model raised", stack_trace=traceback_text(error))
+    return Outcome(shown.get_http_status_code(), JSON, shown.serialize_as_json().encode(), error)
 
 
-def unwritable(why, error):
-    """That the answer is at fault, without what it holds; where that was found out is for the log."""
+def unwritable_answer(why, error):
+    """Makes the exception that blames the answer without repeating its content; the place of the error is for the log.
+    """
     message = f"the model's answer cannot be written as JSON: {why}"
-    return MlflowException(message, stack_trace=written(error), unwritable=True)
+    return MlflowException(message, stack_trace=traceback_text(error), unwritable=True)
 
 
 def describe(error):
@@ -348,25 +358,26 @@ def describe(error):
     return f"{type(error).__name__} was raised"
 
 
-def written(error):
+def traceback_text(error):
     return "".join(traceback.format_exception(error))
 
 
 def ran_out_of_memory(error):
-    """Whether this came of a `MemoryError`. Whatever took the memory may still have it, so that all calls would fail."""
+    """Tells whether an error came of a `MemoryError`. The code that took the memory may still hold it, so that all
+    later calls would fail."""
     while error is not None and not isinstance(error, MemoryError):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def missing_modules():
-    """What the template had not imported: the last of the modules."""
+    """Lists the modules that the template had not imported: they are the last in `sys.modules`."""
     count = max(0, len(sys.modules) - TEMPLATE.modules)  # noqa: F821
     return list(itertools.islice(reversed(sys.modules), count))[::-1]
 
 
 def unmet(directory):
-    """Where this interpreter is not what the model requires."""
+    """Lists the requirements of the model that this interpreter does not meet."""
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 
@@ -380,7 +391,7 @@ def unmet(directory):
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
-            # An option, or a file: pip alone knows.
+            # The line is an option or a file, which pip alone understands.
             continue
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue

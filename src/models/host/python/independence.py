@@ -1,9 +1,9 @@
-"""Finds out whether a model answers each row as if it were alone, from what the model is made of.
+"""Decides whether a model answers each row as if it were alone, from what the model is made of.
 
-Trying cannot prove it: the row that would show the opposite may be the next one. So everything that a model holds has to be
-known: its loader, each estimator in it by its very class (a subclass may do anything), what else its library puts in there,
-and plain data. Whatever is not known is a reason to call the model singly. Rows that are refused are another matter: a call
-with one of them is refused as a whole, and made again without it.
+Trying cannot prove independence: the row that would show the opposite may be the next one. So everything that a model
+holds has to be known: its loader, each estimator in it by its very class (a subclass may do anything), what else the
+library puts in there, and plain data. Every unknown part is a reason to call the model singly. Refused rows are another
+matter: a call with one of them is refused as a whole, and made again without it.
 """
 
 import collections
@@ -13,7 +13,7 @@ import types
 ESTIMATORS = TEMPLATE.execute("estimators")  # noqa: F821
 KNOWN, PECULIARITIES, CHANCES = (ESTIMATORS[name] for name in ("KNOWN", "PECULIARITIES", "CHANCES"))
 
-# What MLflow's own loaders make.
+# Classes of the models that MLflow's own loaders make.
 LOADERS = {
     "mlflow.sklearn": "_SklearnModelWrapper",
     "mlflow.xgboost": "_XGBModelWrapper",
@@ -22,28 +22,28 @@ LOADERS = {
     "mlflow.statsmodels": "_StatsmodelsModelWrapper",
     "mlflow.onnx": "_OnnxModelWrapper",
 }
-# What MLflow reads of these, it reads of each value by itself.
+# Column types whose values MLflow reads each by itself.
 PLAIN_COLUMNS = ("boolean", "integer", "long", "float", "double", "string")
 
-# Whose classes may be part of what is known, as long as they are no estimators.
+# Libraries whose classes may be part of a known model, as long as they are no estimators.
 LIBRARIES = ("numpy", "scipy", "sklearn", "xgboost", "lightgbm", "catboost", "_catboost", "ctypes", "pandas", "statsmodels")
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range)
-LISTS = (list, tuple, set, frozenset, dict, collections.defaultdict, collections.OrderedDict)
+CONTAINERS = (list, tuple, set, frozenset, dict, collections.defaultdict, collections.OrderedDict)
 FUNCTIONS = ("function", "builtin_function_or_method", "cython_function_or_method", "_ArrayFunctionDispatcher", "ufunc")
-# What of a class has a say in its answers, where that is not all of it.
-HEARD = {
+# Attributes of a class that have a say in its answers, where these are not all of its attributes.
+ANSWERING_ATTRIBUTES = {
     **dict.fromkeys(["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"], ["best_estimator_"]),
     "TunedThresholdClassifierCV": ["estimator_", "best_threshold_", "response_method"],
 }
 
 
 class Doubt(Exception):
-    """Why a model may look at other rows."""
+    """Says why a model may look at other rows."""
 
 
-def found(model):
-    """What there is to say about a model as MLflow has loaded it: why it may answer a row otherwise when others are called
-    with it, none when it cannot; and whether it was logged with the word of its owner that it does not."""
+def assess(model):
+    """Examines a model as MLflow has loaded it. `doubt` says why it may answer a row otherwise when others are called
+    with it, `None` when it cannot; `declared` tells whether its owner has logged it with the word that it does not."""
     metadata = model.metadata.metadata
     return {"doubt": doubt(model), "declared": isinstance(metadata, dict) and metadata.get("signalbox.batch") == "rows"}
 
@@ -71,14 +71,14 @@ def examine(model):
         raise Doubt(f"{called} is not known to answer each row by itself")
     examine_signature(model.metadata.signature)
     if loader == "mlflow.onnx":
-        if why := TEMPLATE.execute("graph")["doubt"](wrapper.rt._model_path):  # noqa: F821
+        if why := TEMPLATE.execute("onnx_graph")["doubt"](wrapper.rt._model_path):  # noqa: F821
             raise Doubt(why)
         return
     Examination(called).look(wrapper.get_raw_model())
 
 
 def examine_signature(signature):
-    """What MLflow does with a payload before the model gets it."""
+    """Doubts a signature with which MLflow may change rows before the model gets them."""
     if signature is None:
         return
     if signature.params is not None:
@@ -98,13 +98,14 @@ class Examination:
         self.called, self.seen = called, {}
 
     def look(self, value, of_texts=False):
-        """Raises a doubt. `of_texts` where it is given one column, as a list of texts."""
+        """Raises a doubt about a value that is not known. `of_texts` tells that the value is given one column, as a
+        list of texts."""
         kind = type(value)
         if kind in PLAIN or (id(value), of_texts) in self.seen:
             return
-        # Kept, so that no other value gets its id.
+        # The value is kept, so that no other value gets its id.
         self.seen[id(value), of_texts] = value
-        if kind in LISTS:
+        if kind in CONTAINERS:
             self.look_at_all(value.values() if isinstance(value, dict) else value)
             if isinstance(value, dict):
                 self.look_at_all(value)
@@ -123,7 +124,7 @@ class Examination:
             self.look_at_estimator(value, of_texts)
 
     def look_at_all(self, values):
-        # Vocabularies and categories are long.
+        # Vocabularies and categories are long, so a container of plain data is not walked through.
         if not set(map(type, values)) <= set(PLAIN):
             for value in values:
                 self.look(value)
@@ -148,7 +149,7 @@ class Examination:
         for peculiarity in PECULIARITIES:
             if why := peculiarity(kind.__name__, held, self.called, of_texts):
                 raise Doubt(f"{name_of(kind)} {why}")
-        for name in HEARD.get(kind.__name__, held):
+        for name in ANSWERING_ATTRIBUTES.get(kind.__name__, held):
             value = held.get(name)
             if (kind.__name__, name) in (("ColumnTransformer", "transformers"), ("ColumnTransformer", "transformers_")):
                 for _, transformer, columns in value:
@@ -169,7 +170,7 @@ def is_estimator(value):
 
 
 def look_up(value):
-    """Doubts what does not come from a known library, by its own name."""
+    """Doubts a value that no known library holds under the value's own name."""
     module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
     if module == "builtins" and isinstance(value, type):
         return

@@ -1,4 +1,4 @@
-"""Has what hosts share lie in large pages. Runs in the template once everything is imported."""
+"""Moves the memory that hosts share into large pages. Runs in the template once it has imported everything."""
 
 import ctypes
 import sys
@@ -7,8 +7,8 @@ LARGE_PAGE, COLLAPSE = 2 << 20, 25
 
 
 def use_large_pages():
-    """Where Linux can: a fork copies an entry for each page, and the end of a child takes each of them apart. What a
-    child writes to is its own in small ones all the same."""
+    """Collapses writable memory into large pages, where Linux can: a fork copies an entry for each page, and the end of
+    a child takes each of them apart. A child that writes to a large page still copies small ones only."""
     if sys.platform != "linux":
         return
     advise = ctypes.CDLL(None).madvise
@@ -20,5 +20,5 @@ def use_large_pages():
             continue
         start, end = (int(address, 16) // LARGE_PAGE for address in range_.split("-"))
         for page in range(start + 1, end):
-            # Where it cannot, for lack of memory or of support, nothing changes.
+            # The call changes nothing where it fails, for lack of memory or of support.
             advise(page * LARGE_PAGE, LARGE_PAGE, COLLAPSE)

@@ -1,11 +1,12 @@
-"""The process that every process of one interpreter is forked from.
+"""Runs the template (a fork server): the process that every other process of one interpreter is forked from.
 
-It imports MLflow and the configured libraries once, and then only forks: a child has them at once, and shares their
-memory. Signalbox holds the other end of this process's standard input, a socket: requests come as lines of JSON, and
-reports go back, with the descriptors of a new child beside them. When that end closes, because Signalbox is done or
-because it was itself killed, every child and everything it has started is killed, and this process ends.
+The template imports MLflow and the configured libraries once, and then only forks: a child has the imports at once, and
+shares their memory. Signalbox holds the other end of this process's standard input, a socket: requests come as lines of
+JSON, and reports go back, with the descriptors of a new child as ancillary data. When that end closes, because
+Signalbox is done or because it was itself killed, the template kills every child and everything that children have
+started, and ends.
 
-Its own text comes over that socket first. There is one thread, so that forking is safe.
+The source of this program comes over the same socket first. The process has one thread, so that forking is safe.
 """
 
 import array
@@ -20,22 +21,22 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 import typing
 
 SET_PARENT_DEATH_SIGNAL, SET_NAME, SET_CHILD_SUBREAPER = 1, 15, 36
 ENDED_BADLY = 70
-# Children forked ahead: one for the next model, and one for a model that is asked for before that is replaced.
-SPARES = 2
-# For so many seconds after one was taken, while its model is loaded and answers for the first time, it needs the
-# processor more than those that are forked ahead.
-HEAD_START = 0.05
+# Number of children that are forked ahead: one for the next model, and one for a model that is asked for before the
+# first spare is replaced.
+SPARE_CHILDREN = 2
+# Seconds between the use of a spare and the fork of its replacement: the used child loads its model and answers for the
+# first time, and needs the processor more.
+HEAD_START_SECONDS = 0.05
 
 
 def prctl(option, value):
-    """Linux only; elsewhere children still end with this process, unless it is killed."""
+    """Sets a process option on Linux. On other systems children still end with this process, unless it is killed."""
     if sys.platform == "linux":
         import ctypes
 
@@ -51,47 +52,8 @@ def top_level(module):
     return module.partition(".")[0]
 
 
-class Channel:
-    """A child's end of its socket: a question, its answer, the next question. See `frame.rs`."""
-
-    def __init__(self, connection):
-        self.connection = connection
-
-    def receive(self):
-        """The head and the body of the next question; none when nobody will ask any more."""
-        prefix = self._read(8)
-        if prefix is None:
-            return None
-        head_length, body_length = struct.unpack(">II", prefix)
-        head, body = self._read(head_length), self._read(body_length)
-        return None if head is None or body is None else (json.loads(head), body)
-
-    def answer(self, head, body=b""):
-        head = json.dumps(head).encode()
-        prefix = struct.pack(">II", len(head), len(body))
-        if len(body) < 65536:
-            self.connection.sendall(prefix + head + body)
-        else:
-            self.connection.sendall(prefix + head)
-            self.connection.sendall(body)
-
-    def _read(self, length):
-        piece = self.connection.recv(length) if length else b""
-        if len(piece) == length:
-            return piece
-        buffer, filled = bytearray(length), len(piece)
-        buffer[:filled] = piece
-        view = memoryview(buffer)
-        while piece and filled < length:
-            count = self.connection.recv_into(view[filled:])
-            if count == 0:
-                return None
-            filled += count
-        return bytes(buffer) if filled == length else None
-
-
 class Child(typing.NamedTuple):
-    """A child, and what Signalbox gets of it."""
+    """A child, with the descriptors that Signalbox gets of it."""
 
     pid: int
     connection: socket.socket
@@ -108,24 +70,26 @@ class Template:
         self.received = b""
         self.pid = os.getpid()
         self.children = set()
-        # Children for the next models, forked before they are asked for, once models are asked for at all.
+        # Spares are children for the next models, forked before they are asked for, once the first model was asked for.
         self.spares, self.wants_spares, self.spare_due = [], False, 0.0
         self.is_warm = False
-        self.to_learn = []
+        self.to_preload = []
         self.refused = set()
         self.libraries, self.exclude, self.programs, self.data_limit = [], set(), {}, None
-        # Where dry runs have their files, which go with this process: a child that is killed leaves its own.
-        self.dry_run, self.scratch = {}, None
+        # The class of a child's end of its socket.
+        self.channel = None
+        # Directory of prewarm's files; it goes with this process, since a killed child leaves its files behind.
+        self.prewarm, self.scratch = {}, None
         self.installed, self.modules = {}, 0
         # A child that ends wakes `select` by a byte in a pipe.
-        self.wakeup, wake = os.pipe()
-        for descriptor in (self.wakeup, wake):
+        self.wake_reader, wake_writer = os.pipe()
+        for descriptor in (self.wake_reader, wake_writer):
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        self.wake = wake
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        self.wake_writer = wake_writer
 
-    # What is said.
+    # Reports and requests.
 
     def report(self, kind, descriptors=(), **report):
         line = json.dumps({kind: report}).encode() + b"\n"
@@ -142,18 +106,18 @@ class Template:
         self.report("noticed", warning=warning, message=message)
 
     def requests(self, limit):
-        """The requests that come within so many seconds, and children that have ended meanwhile are seen to."""
-        ready, _, _ = select.select([self.control, self.wakeup], [], [], limit)
-        if self.wakeup in ready:
+        """Yields the requests that come within `limit` seconds, and reaps children that have ended meanwhile."""
+        ready, _, _ = select.select([self.control, self.wake_reader], [], [], limit)
+        if self.wake_reader in ready:
             with contextlib.suppress(BlockingIOError):
-                os.read(self.wakeup, 4096)
+                os.read(self.wake_reader, 4096)
             self.reap()
         if self.control not in ready:
             return
         try:
             received = self.control.recv(65536)
         except ConnectionResetError:
-            # It has ended with something unread that we had said.
+            # Signalbox has ended without reading all reports.
             received = b""
         if not received:
             self.end()
@@ -163,25 +127,27 @@ class Template:
 
     def run(self):
         while True:
-            for request in self.requests(0 if self.to_learn else self.until_spare()):
+            for request in self.requests(0 if self.to_preload else self.seconds_until_spare()):
                 for kind, details in request.items():
                     getattr(self, kind)(**details)
-            if self.to_learn:
-                self.learn_one(self.to_learn.pop(0))
-            elif self.until_spare() == 0:
-                self.make_spare()
+            # Requests come first; the time between them goes to one import, or to a spare.
+            if self.to_preload:
+                self.preload_one(self.to_preload.pop(0))
+            elif self.seconds_until_spare() == 0:
+                self.fork_spare()
 
-    def until_spare(self):
-        """In how many seconds a child is forked ahead; none when there are enough, or nobody wants one."""
-        if not self.wants_spares or len(self.spares) == SPARES:
+    def seconds_until_spare(self):
+        """Returns the seconds until a spare is to be forked; `None` when there are enough spares, or none wanted."""
+        if not self.wants_spares or len(self.spares) == SPARE_CHILDREN:
             return None
         return max(0, self.spare_due - time.monotonic())
 
-    # What it is asked.
+    # Handlers of requests.
 
     def begin(self, libraries, exclude, data_limit, programs):
         self.libraries, self.exclude, self.data_limit = libraries, set(exclude), data_limit
         self.programs = {kind: compile(text, f"<signalbox {kind}>", "exec") for kind, text in programs.items()}
+        self.channel = self.execute("channel")["Channel"]
         self.report("begun")
 
     def warm(self):
@@ -198,15 +164,15 @@ class Template:
                 self.report("failed", reason=f"{type(error).__name__}: {error}")
                 self.end(ENDED_BADLY)
         self.is_warm = True
-        self.look_around(frozenset())
+        self.check_and_freeze(frozenset())
         self.execute("large_pages")["use_large_pages"]()
         self.report("warmed", seconds=time.monotonic() - begun)
 
     def fork(self, id, kind, arguments, environment):
         is_model = kind == "model"
         try:
-            # The one that has had the most time to get ready.
-            child = self.spares.pop(0) if is_model and self.spares else self.make_child(kind, arguments, environment)
+            # The oldest spare has had the most time to get ready.
+            child = self.spares.pop(0) if is_model and self.spares else self.fork_child(kind, arguments, environment)
         except OSError as error:
             self.report("refused", id=id, reason=str(error))
             return
@@ -214,18 +180,19 @@ class Template:
         child.close()
         if is_model:
             now = time.monotonic()
-            # However many follow, those that were taken first are replaced.
-            self.wants_spares, self.spare_due = True, self.spare_due if self.spare_due > now else now + HEAD_START
+            # A later fork never moves the date of the next spare, so that the first spares that were used are replaced
+            # however many forks follow.
+            self.wants_spares, self.spare_due = True, self.spare_due if self.spare_due > now else now + HEAD_START_SECONDS
 
-    def learn(self, modules):
-        self.to_learn += [module for module in modules if self.may_learn(module)]
+    def preload(self, modules):
+        self.to_preload += [module for module in modules if self.may_preload(module)]
 
-    # Importing.
+    # Imports.
 
     def import_all(self):
-        """What a model's first load and first call need, so that no child has to import it."""
+        """Imports everything that a model's first load and first call need, so that no child has to import it."""
         if sys.path[:1] == [""]:
-            # A file of the directory that Signalbox happens to run in must not pass for a library.
+            # A file in Signalbox's working directory must not pass for a library.
             sys.path[0] = os.getcwd()
             sys.path.append(sys.path.pop(0))
         import mlflow.pyfunc.scoring_server  # noqa: F401
@@ -235,10 +202,10 @@ class Template:
         import tempfile
 
         self.scratch = tempfile.mkdtemp(prefix="signalbox-")
-        self.dry_run = self.execute("dry_run")
-        self.dry_run["run"]()
+        self.prewarm = self.execute("prewarm")
+        self.prewarm["run"]()
         if "sklearn" in sys.modules:
-            self.dry_run["run_sklearn"]()
+            self.prewarm["run_sklearn"]()
         self.versions()
 
     def import_library(self, library):
@@ -249,13 +216,13 @@ class Template:
         except ImportError as error:
             self.notice(f"{library} (models.template.libraries) is not in the template: {error}")
             return
-        # What it would import when it is first asked for, and MLflow's side of it.
+        # A library imports these names when they are first used; the last one is MLflow's flavor of the library.
         names = [f"{library}.{name}" for name in getattr(module, "__all__", ())]
         for name in [*names, f"mlflow.{library}"]:
-            if self.may_learn(name):
+            if self.may_preload(name):
                 self.try_import(name)
 
-    def may_learn(self, module):
+    def may_preload(self, module):
         top = top_level(module)
         known = top in sys.modules or top in map(top_level, self.libraries)
         excluded = top in self.exclude or module in self.exclude
@@ -270,19 +237,20 @@ class Template:
         if module not in sys.modules:
             self.refused.add(module)
 
-    def learn_one(self, module):
-        if not self.may_learn(module):
+    def preload_one(self, module):
+        if not self.may_preload(module):
             return
         before = frozenset(sys.modules)
         with self.ending_at_once():
             self.try_import(module)
-        self.look_around(before)
+        self.check_and_freeze(before)
         for spare in list(self.spares):
-            # It lacks what was learnt.
+            # A spare lacks the modules that were imported after its fork.
             self.drop_spare(spare)
 
-    def look_around(self, before):
-        """Says what must not be inherited and is there all the same, and shelters the rest from the collector."""
+    def check_and_freeze(self, before):
+        """Warns of modules that must not be inherited but are imported, and of threads, and shelters everything else
+        from the garbage collector."""
         imported = {top_level(module) for module in sys.modules.keys() - before} & self.exclude
         if imported:
             names = ", ".join(sorted(imported))
@@ -292,11 +260,11 @@ class Template:
             names = ", ".join(thread.name for thread in threading.enumerate()[1:])
             self.notice(f"an import has started threads, which hosts will not have: {names}")
         gc.collect()
-        # Children would copy what the collector touches.
+        # A collection in a child would touch, and so copy, the memory that it shares.
         gc.freeze()
 
     def versions(self):
-        """What is installed, by canonical name, for children to compare a model's requirements with."""
+        """Lists the installed distributions by canonical name, with which children compare a model's requirements."""
         import importlib.metadata
 
         from packaging.utils import canonicalize_name
@@ -305,20 +273,22 @@ class Template:
         for distribution in importlib.metadata.distributions():
             name = distribution.metadata["Name"]
             if name:
-                # The first one on the path is the one that is imported.
+                # Of several distributions with one name, Python imports the first one on the path.
                 found.setdefault(canonicalize_name(name), distribution.version)
         self.installed = found
 
     # Children.
 
-    def make_child(self, kind, arguments=(), environment=(), ahead=False):
+    def fork_child(self, kind, arguments=(), environment=(), ahead=False):
+        """Forks a child, and returns it with our ends of its socket and of its output."""
         ours, theirs = socket.socketpair()
         reading, writing = os.pipe()
         try:
             pid = os.fork()
             if pid == 0:
-                # Nothing of this frame's callers is ever returned to.
+                # The child never returns to the callers of this frame.
                 try:
+                    # Descriptors of siblings would keep their sockets open after their end is closed here.
                     Child(0, ours, reading).close()
                     for spare in self.spares:
                         spare.close()
@@ -338,62 +308,67 @@ class Template:
         self.children.add(pid)
         return Child(pid, ours, reading)
 
-    def make_spare(self):
+    def fork_spare(self):
+        """Forks a child ahead of a request."""
         try:
-            self.spares.append(self.make_child("model", ahead=True))
+            self.spares.append(self.fork_child("model", ahead=True))
         except OSError:
-            # Whoever asks for one is told; until then nothing is lost.
+            # A failed spare is no loss: the next request for a child reports the error.
             self.wants_spares = False
 
     def drop_spare(self, spare):
-        # It ends when it finds that nobody will ask it anything.
+        # A spare ends by itself when its socket closes.
         spare.close()
         self.spares.remove(spare)
 
     def become_child(self, kind, connection, output, arguments, environment, ahead):
+        """Turns the process that was just forked into a child of this kind, which never returns."""
+        # A session of its own makes the child and its processes one group to kill.
         os.setsid()
         prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
         prctl(SET_NAME, f"signalbox-{kind}".encode())
+        # The template may have ended before its death could be signalled.
         if os.getppid() != self.pid:
             os._exit(ENDED_BADLY)
+        # The signals and descriptors of the template are not the child's.
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGIO, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        # The control socket is standard input, and is closed by this.
+        # Replacing standard input closes the control socket.
         os.dup2(nothing, 0)
         self.control.detach()
         os.dup2(output, 1)
         os.dup2(output, 2)
-        for descriptor in (nothing, output, self.wakeup, self.wake):
+        for descriptor in (nothing, output, self.wake_reader, self.wake_writer):
             os.close(descriptor)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-            # When memory runs out, a model goes before what all models depend on.
+            # A shortage of memory kills a model before the processes that all models depend on.
             file.write("500")
         if kind == "serve":
             become_mlflow(arguments, environment)
         if "numpy" in sys.modules:
-            # Python's own generator sees to that itself.
+            # Python's own generator reseeds itself after a fork; NumPy's does not.
             sys.modules["numpy"].random.seed()
         if kind == "model" and self.data_limit is not None:
-            limit_data(self.data_limit)
-        # Not their names: to look at each would be to copy the memory it is in.
+            limit_data_memory(self.data_limit)
+        # The number of modules is kept and not their names: looking at each name would copy the memory that holds it.
         self.modules = len(sys.modules)
         program = self.execute(kind)
         if ahead:
-            # What every load and call writes to is copied now, while nobody waits for it.
-            self.dry_run["run_short"](program["load"])
-        program["main"](Channel(connection))
+            # Running a load and a call copies the memory that both write to now, while nobody waits for it.
+            self.prewarm["run_short"](program["load"])
+        program["main"](self.channel(connection))
         os._exit(0)
 
     def execute(self, program):
-        """What a program defines."""
+        """Runs a program, and returns what it defines."""
         namespace = {"__name__": f"signalbox_{program}", "TEMPLATE": self}
         exec(self.programs[program], namespace)
         return namespace
 
     def reap(self):
-        """Sees to every child that has ended, whose own children have become ours."""
+        """Reaps every child that has ended, and kills the children that it has left behind."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -410,7 +385,8 @@ class Template:
             self.kill_adopted()
 
     def kill_adopted(self, ours_too=False):
-        """Kills what a child has left behind, in whatever group that is. Ours holds what imports have started."""
+        """Kills the processes that ended children have left behind, in any process group. Processes in the template's
+        own group were started by imports, and are spared unless `ours_too`."""
         with contextlib.suppress(OSError), open(f"/proc/self/task/{self.pid}/children") as file:
             for pid in map(int, file.read().split()):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -418,7 +394,7 @@ class Template:
                         os.kill(pid, signal.SIGKILL)
 
     def end(self, status=0):
-        """Kills every child, and ends when the last of them has."""
+        """Kills every child, and ends once the last of them has ended."""
         give_up = time.monotonic() + 4
         while time.monotonic() < give_up:
             for pid in self.children:
@@ -441,7 +417,8 @@ class Template:
 
     @contextlib.contextmanager
     def ending_at_once(self):
-        """While it imports, it does not listen: a signal tells when Signalbox's end has closed."""
+        """Ends the template while it imports, as soon as Signalbox's end closes: a signal tells, since the template
+        does not listen meanwhile."""
 
         def look(*_):
             poll = select.poll()
@@ -464,13 +441,14 @@ class Template:
 
 def become_mlflow(arguments, environment):
     path = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
-    # `mlflow models serve` looks uvicorn up there.
+    # `mlflow models serve` looks uvicorn up in the PATH.
     environment = {**os.environ, **environment, "PATH": path}
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", *arguments], environment)
 
 
-def limit_data(own):
-    """So much memory beyond what is inherited: what a model takes beyond that is refused to it alone."""
+def limit_data_memory(own):
+    """Limits the data memory of this process to `own` bytes beyond what it inherits, so that memory is refused to this
+    model alone."""
     with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
         inherited = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData:"))
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -478,9 +456,9 @@ def limit_data(own):
 
 
 def main():
-    # Ctrl-C reaches Signalbox, which first answers what it has taken.
+    # Ctrl-C reaches Signalbox, which first answers the requests that it has taken.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Processes whose parent is gone become ours, so that none is left behind.
+    # A subreaper becomes the parent of orphaned processes, so that none is left behind.
     prctl(SET_CHILD_SUBREAPER, 1)
     prctl(SET_NAME, b"signalbox-templ")
     control = socket.socket(fileno=0)
@@ -492,7 +470,7 @@ def main():
         import traceback
 
         traceback.print_exc()
-        # Not without those who depend on it.
+        # Children cannot go on without the template.
         template.end(ENDED_BADLY)
 
 

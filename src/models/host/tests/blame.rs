@@ -1,12 +1,12 @@
-//! Whose fault it is, by models of many kinds and payloads that are wrong in many ways; beside what MLflow's own scoring app
-//! answers.
+//! Tests whose fault a failed call is, by models of many kinds and payloads that are wrong in many ways, beside the
+//! answers of MLflow's own scoring app.
 
 use super::*;
 
-/// A model, a request's content type and body as hexadecimal digits, what MLflow's scoring app answers, and whose fault it
-/// is: `caller`, `model` or `answer`, or nobody's.
+/// A request's content type and body as hexadecimal digits, the answer of MLflow's scoring app, and the side at fault:
+/// `caller`, `model` or `answer`, or none.
 #[derive(Debug, serde::Deserialize)]
-struct Case {
+struct BlameCase {
     what: String,
     content_type: String,
     body: String,
@@ -15,11 +15,11 @@ struct Case {
     whose: Option<String>,
 }
 
-/// One model, and what it is asked.
+/// A model with the requests to ask it.
 #[derive(Debug, serde::Deserialize)]
-struct Asked {
+struct BlamedModel {
     directory: PathBuf,
-    cases: Vec<Case>,
+    cases: Vec<BlameCase>,
 }
 
 fn bytes_of(hexadecimal: &str) -> Bytes {
@@ -29,22 +29,22 @@ fn bytes_of(hexadecimal: &str) -> Bytes {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn who_is_at_fault_is_told_by_where_it_came_from() {
+async fn blame_follows_the_origin_when_a_call_fails() {
     let directory = tempfile::tempdir().unwrap();
     let mut spec = spec();
     let traces = format!("sqlite:///{}", directory.path().join("traces.db").display());
     spec.environment.push(("MLFLOW_TRACKING_URI".into(), traces));
-    let world = World::new(spec);
+    let world = HostWorld::new(spec);
     let mut saving = Command::new(python());
     saving.args(["-c", include_str!("blamed.py")]).arg(directory.path()).env("PYTHONHASHSEED", "0");
-    // Some of these are traced there.
+    // MLflow writes traces of some of these models to the current directory.
     saving.current_dir(directory.path());
     let saved = saving.output().unwrap();
     assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
     let asked = std::fs::read(directory.path().join("asked.json")).unwrap();
-    let asked: Vec<Asked> = serde_json::from_slice(&asked).unwrap();
+    let asked: Vec<BlamedModel> = serde_json::from_slice(&asked).unwrap();
     let (mut wrong, mut compared) = (Vec::new(), 0);
-    for Asked { directory, cases } in asked {
+    for BlamedModel { directory, cases } in asked {
         let (host, _) = world.start(&directory).await.unwrap();
         for case in cases {
             compared += 1;
@@ -70,9 +70,9 @@ async fn who_is_at_fault_is_told_by_where_it_came_from() {
     world.end().await;
 }
 
-impl Case {
-    /// What is wrong with an answer.
-    fn mistaken(&self, result: Result<Reply, Failure>) -> Option<String> {
+impl BlameCase {
+    /// Describes the error in an answer, if there is one.
+    fn mistaken(&self, result: Result<Reply, InvokeFailure>) -> Option<String> {
         let fault = match result {
             Ok(reply) => {
                 let same = self.whose.is_none() && self.status == 200 && reply.body == self.answered.as_bytes();

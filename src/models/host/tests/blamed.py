@@ -1,5 +1,5 @@
-"""Saves models of many kinds in directories below DIRECTORY, and in DIRECTORY/asked.json what each is asked, whose fault it
-is that there is no prediction, and what MLflow's scoring app answers."""
+"""Saves models of many kinds in directories below DIRECTORY. DIRECTORY/asked.json lists the requests for each, whose
+fault it is that there is no prediction, and the answer of MLflow's scoring app."""
 
 import asyncio
 import dataclasses
@@ -48,13 +48,13 @@ async def post(app, content_type, body):
     try:
         await app({**scope, "headers": [(b"content-type", content_type.encode())]}, receive, send)
     except Exception:
-        # The web framework answers before it raises on.
+        # The web framework answers before it re-raises the exception.
         pass
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode()
 
 
 def ask(name, cases):
-    """What is asked of the model that was saved under this name."""
+    """Asks the model that was saved under this name, and records the answers."""
     directory = DIRECTORY / name
     app = scoring_server.init(scoring_server.load_model_with_mlflow_config(str(directory)))
     asked = []
@@ -80,7 +80,7 @@ def parquet(frame):
 
 
 def unreadable(frame):
-    """What no model gets to see, in every format."""
+    """Lists payloads that no model gets to see, in every format."""
     whole = parquet(frame)
     return [
         ("no JSON", JSON, "{", CALLER),
@@ -104,17 +104,17 @@ def unreadable(frame):
         ("empty parquet", PARQUET, b"", CALLER),
         ("half a parquet", PARQUET, whole[: len(whole) // 2], CALLER),
         ("a parquet that is damaged", PARQUET, whole[:60] + bytes(64) + whole[124:], CALLER),
-        # The text of another's traceback is no traceback.
+        # A payload with the text of a traceback is no traceback.
         ("a file in a message", CSV, 'x,y\n1,2\n1,2,"\n  File ""/srv/model.py"", line 1, in predict\n', CALLER),
         ("a file in JSON", JSON, '{\n  File "/srv/model.py", line 1, in predict\nValueError: x', CALLER),
     ]
 
 
-# Without and with a signature, what is the caller's doing and what is the model's.
+# Faults of the caller and of the model, without and with a signature.
 
 
 class Stubborn(PythonModel):
-    """Does as it is told in the first row."""
+    """Raises or answers as its first row says."""
 
     def predict(self, context, model_input, params=None):
         what = model_input["what"][0]
@@ -154,7 +154,7 @@ ask(
           for what in ["value", "pandas", "json", "numpy", "pydantic", "recursion", "assertion"]),
         ("raises in CSV", CSV, "what\nvalue\n", MODEL),
         ("raises in parquet", PARQUET, parquet(pandas.DataFrame({"what": ["value"]})), MODEL),
-        # What MLflow raises as the caller's fault, a model may raise as well.
+        # A model may raise the exception with which MLflow blames the caller.
         ("refuses", JSON, {"dataframe_records": [{"what": "refuse"}]}, CALLER),
         ("no such column", JSON, {"dataframe_records": [{"which": "value"}]}, MODEL),
         *unreadable(pandas.DataFrame({"what": ["fine"]})),
@@ -356,7 +356,7 @@ ask(
 )
 
 
-# What a model may answer, and what JSON cannot hold.
+# Answers of models, and those that JSON cannot hold.
 
 
 @dataclasses.dataclass

@@ -2,7 +2,7 @@
 
     python graphs.py DIRECTORY
 
-DIRECTORY holds the programs of hosts. Prints what went wrong.
+DIRECTORY holds the programs of hosts. Prints each error.
 """
 
 import os
@@ -14,8 +14,8 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, save
 
-PROGRAM = {"__name__": "signalbox_graph"}
-exec(compile(pathlib.Path(sys.argv[1], "graph.py").read_text(), "graph", "exec"), PROGRAM)
+PROGRAM = {"__name__": "signalbox_onnx_graph"}
+exec(compile(pathlib.Path(sys.argv[1], "onnx_graph.py").read_text(), "onnx_graph", "exec"), PROGRAM)
 DRAW = np.random.default_rng(5)
 ROWS = np.concatenate([DRAW.normal(size=(20, 4)), np.zeros((2, 4)), np.full((1, 4), np.nan), [[np.inf, 0, 0, 1], [1e30, 1, 1, 1]]]).astype("float32")
 WEIGHTS = {

@@ -2,7 +2,7 @@
 
     python independence.py DIRECTORY
 
-DIRECTORY holds the programs of hosts. Prints what went wrong.
+DIRECTORY holds the programs of hosts. Prints each error.
 """
 
 import functools
@@ -90,7 +90,7 @@ WORDS = pd.Series(["a good day", "", "unheard of", "bad bad bad", "a good day", 
 
 
 def cases():
-    """Fitted estimators, and the rows that they are to be tried with."""
+    """Yields fitted estimators, with the rows to try them with."""
     kinds = {
         name: getattr(sys.modules[package], name)
         for package, names in PROGRAM.KNOWN.items()
@@ -190,7 +190,7 @@ def estimators():
         yield kind(hidden_layer_sizes=(9,), max_iter=40).fit(TABLE, target), ROWS
     for algorithm in ("kd_tree", "ball_tree"):
         for kind, target in ((sklearn.neighbors.KNeighborsClassifier, CLASSES), (sklearn.neighbors.KNeighborsRegressor, SUM)):
-            # Many are as near as others.
+            # Many neighbours are equally near.
             yield kind(algorithm=algorithm).fit(COUNTS, target), COUNT_ROWS
     yield sklearn.neighbors.NearestCentroid().fit(TABLE, CLASSES), ROWS
     yield sklearn.cluster.KMeans(4).fit(TABLE), ROWS
@@ -282,7 +282,7 @@ def column_of_texts(vectorizer):
 
 
 def calls(model):
-    """What answers with something for each row, by name."""
+    """Lists the methods that answer with something for each row, by name."""
     if isinstance(model, xgboost.Booster):
         return {"predict": lambda rows: model.predict(xgboost.DMatrix(rows))}
     names = ["transform"] if not hasattr(model, "predict") else ["predict"]
@@ -291,7 +291,7 @@ def calls(model):
 
 
 def answered(call, rows):
-    """What is answered to each row, in the order of the rows; none when all are refused."""
+    """Returns the answer to each row, in the order of the rows; `None` when all are refused."""
     try:
         answer = call(rows)
     except Exception:
@@ -303,7 +303,7 @@ def answered(call, rows):
 
 
 def same(one, other, size):
-    """Numbers may differ by as much as sums of cells of this size are rounded."""
+    """Tells whether two answers are equal; numbers may differ by as much as sums of cells of this size are rounded."""
     one, other = np.asarray(one), np.asarray(other)
     if one.dtype.kind == "f":
         digits = np.finfo(one.dtype).eps * 1000
@@ -312,7 +312,7 @@ def same(one, other, size):
 
 
 def size_of(row):
-    """Of its largest number."""
+    """Returns the size of a row's largest number."""
     numbers = [abs(cell) for cell in np.ravel(np.asarray(row)) if isinstance(cell, float) and np.isfinite(cell)]
     return max([1.0, *numbers])
 
@@ -322,7 +322,7 @@ def at(rows, numbers):
 
 
 def differences(model, rows):
-    """Where rows are answered otherwise in company."""
+    """Yields rows that are answered otherwise in company than alone."""
     for name, call in calls(model).items():
         try:
             PROGRAM.Examination(name).look(model, of_texts=True)
@@ -335,7 +335,7 @@ def differences(model, rows):
         shuffled = [int(number) for number in DRAW.permutation(good)]
         companies = [good, order, order[::-1], shuffled, shuffled * 3]
         companies += [shuffled[start : start + size] for size in (2, 5) for start in range(0, len(good), size)]
-        # Whoever is refused alone must have its company refused, too, or be answered nothing.
+        # A company with a row that is refused alone must be refused, too, or get no answer.
         companies += [[number, *shuffled[:5]] for number in range(len(rows)) if alone[number] is None]
         for company in companies:
             together = answered(call, at(rows, company)) if company else []
@@ -357,7 +357,7 @@ class Scaler(sklearn.preprocessing.StandardScaler):
 
 
 def suspects():
-    """What must not be taken for independent, and a word of why not."""
+    """Yields models that must not be taken for independent, with a word of the reason."""
     linear, preprocessing, text = sklearn.linear_model, sklearn.preprocessing, sklearn.feature_extraction.text
 
     def pipeline(*steps):

@@ -1,9 +1,9 @@
-//! What hosts find out about their models: whether these answer each row as if it were alone.
+//! Tests what hosts find out about their models: whether a model answers each row as if it were alone.
 
 use super::*;
 use crate::invocation::trust::Finding;
 
-/// Saves models in directories of these names.
+/// A script that saves models in directories of these names.
 const SAVE: &str = r#"
 import os, sys
 os.environ.update(GIT_PYTHON_REFRESH="quiet", MLFLOW_DISABLE_TELEMETRY="true")
@@ -35,7 +35,7 @@ for name, metadata in (("own", None), ("own-declared", {"signalbox.batch": "rows
     mlflow.pyfunc.save_model(os.path.join(sys.argv[1], name), python_model=Own(), metadata=metadata, pip_requirements=["mlflow"])
 "#;
 
-/// Runs one of the scripts beside this one with the programs of hosts, and expects it to print nothing.
+/// Runs one of the scripts beside this file with the programs of hosts, and expects it to print nothing.
 fn tries(script: &str) {
     let programs = concat!(env!("CARGO_MANIFEST_DIR"), "/src/models/host/python");
     let output = Command::new(python()).args(["-c", script, programs]).env("OMP_NUM_THREADS", "1").output().unwrap();
@@ -46,20 +46,20 @@ fn tries(script: &str) {
 
 #[test]
 #[ignore = "needs the libraries of models; tests/run installs them"]
-fn every_class_that_is_known_answers_row_by_row_and_others_are_doubted() {
+fn known_classes_answer_row_by_row_and_others_are_doubted() {
     tries(include_str!("independence.py"));
 }
 
 #[test]
 #[ignore = "needs the libraries of models; tests/run installs them"]
-fn graphs_that_keep_their_rows_apart_are_told_from_those_that_do_not() {
+fn graph_is_doubted_when_it_mixes_rows() {
     tries(include_str!("graphs.py"));
 }
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_host_says_whether_its_model_is_known_to_answer_row_by_row() {
-    let world = World::new(spec());
+async fn host_reports_whether_its_model_answers_row_by_row_when_it_loads() {
+    let world = HostWorld::new(spec());
     let mut saving = Command::new(python());
     let saved = saving.args(["-c", SAVE]).arg(world.directory.path()).output().unwrap();
     assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
@@ -79,7 +79,7 @@ async fn a_host_says_whether_its_model_is_known_to_answer_row_by_row() {
             (Finding::Doubtful(why), Some(says)) if why.contains(says) => {}
             (finding, _) => panic!("{model}: {finding:?}"),
         }
-        // A load that a request waits for takes it as read.
+        // A load that a request waits for takes the earlier results as read.
         let (_, again) = world.start_proven(&world.directory.path().join(model), report.proof.clone()).await.unwrap();
         assert_eq!(again.proof, report.proof);
     }

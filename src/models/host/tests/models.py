@@ -1,4 +1,4 @@
-"""Saves a real model in DIRECTORY/text, and in DIRECTORY/expected.json what MLflow's scoring server answers about it."""
+"""Saves a real model in DIRECTORY/text, and MLflow's answers to requests for it in DIRECTORY/expected.json."""
 
 import asyncio
 import json

@@ -41,7 +41,7 @@ class Stunts:
     def sockets(self):
         count = 0
         for name in os.listdir("/proc/self/fd"):
-            # One of them is that of the listing itself.
+            # One of the descriptors is that of the listing itself.
             if os.path.lexists(f"/proc/self/fd/{name}"):
                 count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
         return count
@@ -62,7 +62,7 @@ class Stunts:
         ctypes.string_at(0)
 
     def hang(self):
-        # In C, where nothing interrupts it.
+        # The power is computed in C, where nothing interrupts it.
         return 7 ** (7**12) > 0
 
     def flood(self):
@@ -91,7 +91,7 @@ class Stunts:
 
 
 class Rows:
-    """Answers each row with what it says, how many columns there are, and where it stands; unless one is bad."""
+    """Answers each row with its text, the number of columns, and its position; fails if one row is bad."""
 
     calls = 0
 
@@ -103,7 +103,7 @@ class Rows:
         self.calls += 1
         if model_input["says"][0] == "calls":
             return [self.calls] * len(model_input)
-        # Whoever is called with this table again sees that.
+        # A second call with the same table would see this column.
         model_input["more"] = 1
         if any(says.startswith("exit") for says in model_input["says"]):
             sys.exit(1)

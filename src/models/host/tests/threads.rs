@@ -1,4 +1,4 @@
-//! Hosts that answer several calls at once.
+//! Tests hosts that answer several calls at once.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 
 use super::*;
 
-/// A host with so many threads.
-async fn start(world: &World, threads: usize) -> Arc<ModelHost> {
+/// Starts a host with this many threads.
+async fn start(world: &HostWorld, threads: usize) -> Arc<ModelHost> {
     let spec = host_spec(&world.stunts("nothing"), Duration::from_secs(120), None);
     let (host, _) = ModelHost::start(&world.template, &HostSpec { threads, ..spec }).await.unwrap();
     Arc::new(host)
@@ -15,8 +15,8 @@ async fn start(world: &World, threads: usize) -> Arc<ModelHost> {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn calls_that_wait_are_waited_for_at_the_same_time() {
-    let world = World::bare();
+async fn calls_overlap_when_a_host_has_several_threads() {
+    let world = HostWorld::bare();
     let took = async |threads: usize| {
         let host = start(&world, threads).await;
         let begun = Instant::now();
@@ -35,12 +35,12 @@ async fn calls_that_wait_are_waited_for_at_the_same_time() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn each_call_has_a_context_of_its_own_and_none_learns_of_another() {
-    let world = World::bare();
+async fn call_has_a_fresh_context_when_others_set_theirs() {
+    let world = HostWorld::bare();
     for threads in [1, 4] {
         let host = start(&world, threads).await;
         for _ in 0..3 {
-            // What it has set before, it would find.
+            // A call would find what an earlier call has set.
             for answer in join_all((0..threads).map(|_| stunt(&host, "context"))).await {
                 assert_eq!(answer.unwrap(), json!("fresh"), "{threads}");
             }
@@ -51,11 +51,11 @@ async fn each_call_has_a_context_of_its_own_and_none_learns_of_another() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn answers_go_to_who_asked_however_they_come() {
-    let world = World::bare();
+async fn answers_reach_their_callers_when_they_come_out_of_order() {
+    let world = HostWorld::bare();
     let host = start(&world, 8).await;
     let rows = async |number: usize| {
-        // The later it is asked, the sooner it answers; and the larger it is, the more it is written in pieces.
+        // Later calls answer sooner, and larger answers are written in more pieces.
         let body =
             json!({"dataframe_records": [{"stunt": "echo", "number": number, "filler": "x".repeat(number * 50_000)}]});
         let reply = invoke(&host, body.to_string()).await.unwrap();
@@ -71,8 +71,8 @@ async fn answers_go_to_who_asked_however_they_come() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_late_call_leaves_the_others_alone_and_gives_its_thread_back() {
-    let world = World::bare();
+async fn late_call_spares_others_and_returns_its_thread() {
+    let world = HostWorld::bare();
     let host = start(&world, 2).await;
     let failure = invoke_within(&host, request("wait"), Duration::from_millis(50)).await.unwrap_err();
     assert_eq!((failure.fault.code, &failure.lost), (Code::DeadlineExceeded, &None));
@@ -83,7 +83,7 @@ async fn a_late_call_leaves_the_others_alone_and_gives_its_thread_back() {
     let both = join_all((0..2).map(|_| stunt(&host, "pid"))).await;
     assert!(both.iter().all(Result::is_ok), "{both:?}");
 
-    // A call that lets nothing else run in its process: that shows no life, and is killed.
+    // A call that lets nothing else run in its process fails the liveness probe, and the process is killed.
     let failure = invoke_within(&host, request("hang"), Duration::from_millis(200)).await.unwrap_err();
     let other = tokio::spawn({
         let host = Arc::clone(&host);
@@ -98,8 +98,8 @@ async fn a_late_call_leaves_the_others_alone_and_gives_its_thread_back() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_limit_of_memory_leaves_room_for_threads() {
-    let world = World::new(TemplateSpec { data_limit: Some(64 << 20), libraries: Vec::new(), ..spec() });
+async fn threads_start_when_memory_is_limited() {
+    let world = HostWorld::new(TemplateSpec { data_limit: Some(64 << 20), libraries: Vec::new(), ..spec() });
     let host = start(&world, crate::config::MOST_THREADS).await;
     let answers = join_all((0..crate::config::MOST_THREADS).map(|_| stunt(&host, "pid"))).await;
     assert!(answers.iter().all(Result::is_ok));

@@ -1,4 +1,4 @@
-//! What a host has of the template and of Signalbox.
+//! Tests what a host inherits from the template and from Signalbox.
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -6,8 +6,8 @@ use super::*;
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn hosts_inherit_what_they_should_and_nothing_else() {
-    let world = World::new(TemplateSpec { exclude: vec!["sklearn".into()], ..spec() });
+async fn host_inherits_imports_except_excluded_ones() {
+    let world = HostWorld::new(TemplateSpec { exclude: vec!["sklearn".into()], ..spec() });
     let directory = world.stunts("tool");
     let (first, _) = world.start(&directory).await.unwrap();
     let modules = stunt(&first, "modules").await.unwrap();
@@ -16,7 +16,7 @@ async fn hosts_inherit_what_they_should_and_nothing_else() {
             && !modules.as_array().unwrap().contains(&json!("sklearn"))
     );
     assert_eq!(stunt(&first, "inherited").await.unwrap(), json!(false));
-    // What the first one had to import, a later one has.
+    // A later host has inherited the modules that the first one had to import.
     let give_up = Instant::now() + Duration::from_secs(30);
     loop {
         let (next, _) = world.start(&directory).await.unwrap();
@@ -31,10 +31,10 @@ async fn hosts_inherit_what_they_should_and_nothing_else() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_signalbox_has_left_open_to_children_is_closed() {
-    // As librdkafka's pipes are: whoever is executed has them.
+async fn host_has_only_its_own_sockets_when_signalbox_leaves_others_open() {
+    // librdkafka's pipes are like this socket pair: an executed process inherits them.
     let kept = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None).unwrap();
-    let world = World::bare();
+    let world = HostWorld::bare();
     let (host, _) = world.start(&world.stunts("nothing")).await.unwrap();
     assert_eq!(stunt(&host, "sockets").await.unwrap(), json!(1), "only its own");
     drop(kept);

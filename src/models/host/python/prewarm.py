@@ -1,7 +1,7 @@
-"""What a model's load and call import and touch, done beforehand without a model.
+"""Runs a model's load and call beforehand, without a model, for the imports and the memory that they touch.
 
-Runs in the template once everything is imported, and in a host that waits for its model, which then has copied what
-every load and call writes to, while nobody waits for it.
+The template prewarms once it has imported everything. A spare host prewarms while it waits for its model: then it has
+copied the memory that every load and call writes to, while nobody waits for it.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ SIGNATURES = ["", f"signature:\n  inputs: '{INPUTS}'\n"]
 
 
 def run(signatures=SIGNATURES, bodies=BODIES, load=mlflow.pyfunc.load_model):
-    """Loads and calls a model that does nothing, since much is imported only then."""
+    """Loads and calls a model that does nothing, since MLflow imports much only then."""
     class Nothing:
         def predict(self, model_input, params=None):
             return model_input
 
-    loader = types.ModuleType("signalbox_dry_run")
+    loader = types.ModuleType("signalbox_prewarm")
     loader._load_pyfunc = lambda *_, **__: Nothing()
     sys.modules[loader.__name__] = loader
     try:
@@ -55,16 +55,17 @@ def run(signatures=SIGNATURES, bodies=BODIES, load=mlflow.pyfunc.load_model):
 
 
 def run_sklearn():
-    """Its checks of what it is given look for plugins, once. No parallel code: that would not survive a fork."""
+    """Runs scikit-learn's checks of its input, which look for plugins once. Parallel code is avoided, since it would
+    not survive a fork."""
     import pandas
     from scipy.sparse import csr_matrix
     from sklearn.preprocessing import MaxAbsScaler
 
-    # The second is what texts are turned into: only for what is no table is every plugin asked.
+    # The sparse matrix stands for what texts are turned into: every plugin is asked only for input that is no table.
     for table in (pandas.DataFrame({"a": [1.0, 2.0]}), csr_matrix([[1.0], [2.0]])):
         MaxAbsScaler().fit(table).transform(table)
 
 
 def run_short(load):
-    """One load and one call, as a host does them."""
+    """Runs one load and one call, as a host does them."""
     run(SIGNATURES[1:], BODIES[:1], lambda directory: load(directory, True)[0])

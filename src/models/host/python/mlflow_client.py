@@ -1,4 +1,4 @@
-"""A clerk: asks MLflow's own client what Signalbox cannot ask over REST.
+"""Asks MLflow's own client what Signalbox cannot ask over REST.
 
 A question is {"operation": …, "tracking_uri": …, "registry_uri": … or null, and the operation's own arguments}. An
 answer is {"answer": …} in the terms of MLflow's REST API, or {"error": {"error_code": …, "message": …}}.
@@ -15,7 +15,7 @@ def main(channel):
 
 
 def answer(question):
-    """Answers one question; whatever goes wrong is an answer too."""
+    """Answers one question; an exception becomes an answer, too."""
     try:
         arguments = dict(question)
         operation = OPERATIONS[arguments.pop("operation")]
@@ -25,14 +25,14 @@ def answer(question):
         return {"error": {"error_code": "NO_STORE", "message": str(error)}}
     except Exception as error:
         if type(error).__name__.startswith("Unsupported") and type(error).__name__.endswith("URIException"):
-            # It would repeat the address, with the password that may be in it.
+            # The exception's own text repeats the address, with the password that may be in it.
             return {"error": {"error_code": "NO_STORE", "message": "MLflow knows no such kind of store"}}
         code = getattr(error, "error_code", None) or type(error).__name__
         return {"error": {"error_code": str(code), "message": str(getattr(error, "message", None) or error)}}
 
 
 class NoStore(Exception):
-    """There is no store at the address of the registry."""
+    """Tells that there is no store at the address of the registry."""
 
 
 def connect(tracking_uri, registry_uri):
@@ -40,7 +40,8 @@ def connect(tracking_uri, registry_uri):
 
     for uri in filter(None, [tracking_uri, registry_uri]):
         refuse_to_create(uri)
-    # Who names a directory of files has chosen that store, which MLflow would like to see gone. It is only read here.
+    # MLflow discourages stores in plain files, but a user who names a directory has chosen that store, and it is only
+    # read here.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     if mlflow.get_tracking_uri() != tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
@@ -55,7 +56,8 @@ def client():
 
 
 def refuse_to_create(uri):
-    """MLflow makes the store that is missing, which only hides that its address is wrong."""
+    """Refuses an address without a store. MLflow would create the missing store, which only hides that the address is
+    wrong."""
     parsed = urlparse(uri)
     if parsed.scheme.split("+")[0] == "sqlite":
         path = uri.split("?")[0].partition(":///")[2]
@@ -105,11 +107,11 @@ def logged(model_id):
 
 
 def download(uri, directory):
-    """Downloads what is at the URI as this directory, which is not there yet."""
+    """Downloads the artifacts at the URI as this directory, which must not exist yet."""
     import mlflow.artifacts
 
     around = directory + ".download"
-    # What is part of a larger store comes in a directory of its own.
+    # Artifacts that are part of a larger store come in a directory of their own.
     os.rename(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=around), directory)
     shutil.rmtree(around, ignore_errors=True)
     return {}

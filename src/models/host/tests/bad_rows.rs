@@ -1,31 +1,31 @@
-//! Calls for several requests, some of which the model refuses.
+//! Tests calls of several requests, some of which the model refuses.
 
 use super::*;
 use crate::invocation::Answers;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks for requests of one row each.
-async fn ask(host: &ModelHost, says: &[&str], patience: Duration) -> Result<Answers, Failure> {
+/// Calls the host for requests of one row each.
+async fn ask(host: &ModelHost, says: &[&str], patience: Duration) -> Result<Answers, InvokeFailure> {
     let rows: Vec<Value> = says.iter().map(|says| json!([says])).collect();
     let body = json!({"dataframe_split": {"columns": ["says"], "data": rows}});
     ask_for(host, &body, &vec![1; says.len()], patience).await
 }
 
-async fn ask_for(host: &ModelHost, body: &Value, rows: &[usize], patience: Duration) -> Result<Answers, Failure> {
+async fn ask_for(host: &ModelHost, body: &Value, rows: &[usize], patience: Duration) -> Result<Answers, InvokeFailure> {
     let headers = Headers::default();
     let payload = body.to_string().into();
     let call = Call { content_type: "application/json", payload, headers: &headers, timeout: PATIENCE };
     host.invoke(&call, Several { rows, patience }).await
 }
 
-/// Who is refused.
+/// Returns the refused requests.
 async fn refused(host: &ModelHost, says: &[&str]) -> Vec<usize> {
     refused_after(host, says).await.0
 }
 
-/// Who is refused, and how many calls it took to answer the others: as they are without those. The refused are told what
-/// they are alone, as far as they are told.
+/// Returns the refused requests, and the number of calls that it took to answer the others. Checks that the others are
+/// answered as without the refused ones, and that individual answers are those of requests that come alone.
 async fn refused_after(host: &ModelHost, says: &[&str]) -> (Vec<usize>, u64) {
     let before = calls(host).await;
     let answers = ask(host, says, PATIENCE).await.unwrap();
@@ -48,8 +48,8 @@ async fn calls(host: &ModelHost) -> u64 {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn who_is_refused_is_left_out_and_the_others_are_answered() {
-    let world = World::bare();
+async fn host_leaves_out_refused_requests_and_answers_the_others() {
+    let world = HostWorld::bare();
     let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
     let fine: Vec<String> = (0..100).map(|number| format!("fine {number}")).collect();
     let with = |bad: &[(usize, &'static str)]| {
@@ -64,14 +64,15 @@ async fn who_is_refused_is_left_out_and_the_others_are_answered() {
     let three = with(&[(3, "named d"), (4, "poisoned e"), (90, "exits f")]);
     assert_eq!(refused(&host, &three).await, [3, 4, 90]);
 
-    // Who is named is found at once: it fails, is probed, and left out.
+    // A request that the exception names is found at once: one call fails, one probes the request, and one leaves it
+    // out.
     assert_eq!(refused_after(&host, &with(&[(70, "named g")])).await, (vec![70], 3));
-    // And so is, by and by, who is like those before, without a call that fails as a whole.
+    // Requests that resemble earlier refused ones are found, after some calls, without a call that fails as a whole.
     for number in 0..10 {
         let bad = with(&[(number, "poison"), (number + 50, "poison")]);
         assert_eq!(refused(&host, &bad).await, [number, number + 50]);
     }
-    // Soon none of them is probed, but one in each eighth call.
+    // Soon a probe of resembling requests is made in each eighth call only.
     let bad = with(&[(1, "poison"), (2, "poison"), (60, "poison")]);
     let mut took = Vec::new();
     for _ in 0..16 {
@@ -86,8 +87,8 @@ async fn who_is_refused_is_left_out_and_the_others_are_answered() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn requests_of_several_rows_and_what_is_no_table() {
-    let world = World::bare();
+async fn host_leaves_out_refused_requests_when_they_have_several_rows_or_no_table() {
+    let world = HostWorld::bare();
     let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
     let table = json!({"dataframe_records": [{"says": "a"}, {"says": "b"}, {"says": "poison"}, {"says": "c"}]});
     let answers = ask_for(&host, &table, &[2, 2], PATIENCE).await.unwrap();
@@ -104,16 +105,16 @@ async fn requests_of_several_rows_and_what_is_no_table() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_cannot_be_found_out_fails_as_a_whole() {
-    let world = World::bare();
+async fn call_fails_as_a_whole_when_refused_requests_cannot_be_found() {
+    let world = HostWorld::bare();
     let (host, _) = world.start(&world.stunts("rows")).await.unwrap();
-    // All of them are refused, or it would take too long.
+    // The first call has no good request, and the second has no time for a search.
     for (says, patience) in [(&["poison", "poison"][..], PATIENCE), (&["slow", "a", "named b"], Duration::ZERO)] {
         let failure = ask(&host, says, patience).await.unwrap_err();
         assert_eq!((failure.fault.code, failure.lost), (Code::ModelError, None));
     }
     assert_eq!(refused(&host, &["slow", "a", "named b"]).await, [2]);
-    // Whatever took the memory may still have it.
+    // The model that took the memory may still have it.
     let failure = ask(&host, &["a", "leak", "named b"], PATIENCE).await.unwrap_err();
     assert!(failure.fault.message.contains("its process is replaced"), "{}", failure.fault.message);
     world.end().await;

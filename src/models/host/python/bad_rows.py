@@ -1,13 +1,13 @@
-"""Finds the requests that a model refuses among those of one call, and has it answer the others.
+"""Finds the requests that a model refuses among those of one call, and has the model answer the others.
 
-Runs in a host once a call for several requests has failed. MLflow parses the payload anew, so that nothing is left of what
-that call did to its rows, and is given a `Divided` model, whose `predict` finds out. What the others are answered comes of
-one call of the model with all their rows and no more. Whoever is refused is called alone in the end, here or by who asks, so
-nobody gets a wrong answer by a wrong guess.
+A host runs this search once a call of several requests has failed. MLflow parses the payload anew, so that nothing is
+left of what that call did to its rows, and is given a `BadRowSearch` as its model, whose `predict` searches. The answer
+comes of one call of the model with the rows of all good requests and no others. Every refused request is called alone
+in the end, here or by Signalbox, so a wrong guess never leads to a wrong answer.
 
-Each probe is a call as well. So those are probed first whom the exception names: by a value that stands in its message, or
-in a variable of the code that raised. Otherwise the rows are halved until one request is left. And those who are like the
-refused are left out of the next calls before these fail.
+Each probe is a call as well. So the search first probes the requests that the exception names: by a value that stands
+in its message, or in a variable of the code that raised. Otherwise it halves the rows until one request is left.
+Requests that resemble refused ones are left out of later calls before these fail.
 """
 
 import itertools
@@ -18,36 +18,40 @@ import time
 import numpy
 import pandas
 
-# So many cells are looked at.
+# Number of cells that are looked at.
 CELLS = 4096
-# So many who are like the refused must have been refused as well, in a row, before not each of them is probed.
+# Number of resembling requests that must have been refused in a row before they are believed without a probe of each.
 PROOFS = 16
-# From then on those of one call in so many are probed, as long as they are no more than one request in so many.
+# From then on, one call in this many has its resembling requests probed, as long as they are at most one request in
+# that many.
 CALLS_A_PROBE, REQUESTS_A_SUSPECT = 8, 16
-# So many in a row who are only like them are enough.
+# Number of resembling but good requests in a row that ends the probing.
 MISTAKEN = 3
-# As many of the others are compared with the refused of a call.
+# Number of good requests that are compared with the refused ones of a call.
 OTHERS = 32
-# So many requests that one exception names are probed one by one.
+# Largest number of requests that one exception may name to have them probed one by one.
 MOST_NAMED = 8
-# So many functions, the innermost ones, are asked for what they were at, and their lists of up to so many values.
+# Number of innermost functions whose variables are read, and the longest list of values that is read.
 FRAMES, VALUES = 8, 64
-# So many words of a text are looked at.
+# Number of words of a text that are looked at.
 WORDS = 8
-# After so many, what was seen counts half.
+# Number of observations of a trait after which its counts are halved (decay).
 FORGETFUL = 256
-# Shorter texts stand in any message.
+# Length of the shortest text that counts as a name; shorter texts stand in any message.
 SHORTEST_NAME = 3
 
 
-class GaveUp(BaseException):
-    """It would take too long, or cannot be found out."""
+class SearchAbandoned(BaseException):
+    """Ends a search that would take too long, or cannot succeed."""
 
 
-class Divided:
-    """A model, of which `predict` answers as a call without the refused does, and tells their numbers. `rows` are those of
-    each request, and `error` is why it is asked: none when there was no call yet. What is fatal is raised, and so is what
-    leaves the question open."""
+class BadRowSearch:
+    """A model whose `predict` answers as a call without the refused requests does, and collects their numbers in
+    `refused`.
+
+    `rows` has the row count of each request, and `error` is the exception of the first call; `None` when there was no
+    call yet. A fatal error is raised, and so is `SearchAbandoned` when the search fails.
+    """
 
     def __init__(self, model, rows, error, is_fatal, until):
         self.model, self.error, self.is_fatal, self.until = model, error, is_fatal, until
@@ -55,7 +59,7 @@ class Divided:
         self.rows = [range(end - count, end) for count, end in zip(rows, ends)]
         self.waiting, self.refused = list(range(len(rows))), []
         self.longest, self.misled, self.gave_up = 0.0, False, False
-        # Of the refused, those who were not probed.
+        # The refused requests that were not probed.
         self.believed = set()
 
     def __getattr__(self, name):
@@ -63,31 +67,35 @@ class Divided:
 
     def predict(self, data, params=None):
         try:
-            return self.divide(data, params)
-        except GaveUp:
+            return self.answer_good_rows(data, params)
+        except SearchAbandoned:
             self.gave_up = True
             raise
         finally:
-            # Its traceback leads back here.
+            # The exception's traceback refers back to this object.
             self.error = None
 
-    def divide(self, data, params):
+    def answer_good_rows(self, data, params):
+        """Leaves out refused requests until a call of the others succeeds, and returns its answer."""
+        # Only data with one row for each row of the requests can be divided among them.
         if not is_by_row(data, self.rows[-1].stop):
-            raise GaveUp
+            raise SearchAbandoned
         self.data, self.params, self.requests = data, params, None
         self.table = list(zip(*columns(data)[: max(1, CELLS // len(data))]))
-        refused = self.alike()
+        refused = self.resembling()
         if self.error is None and not refused:
             return self.model.predict(data, params=params)
         while True:
+            # The cheapest guess comes first: resemblance, then a name in the exception, then halving.
             refused = refused or self.named() or [self.search()]
             self.refused += refused
             gone = set(refused)
             self.waiting = [request for request in self.waiting if request not in gone]
             if not self.waiting:
-                raise GaveUp
+                raise SearchAbandoned
             answer, failed = self.call(self.waiting)
             if not failed:
+                # Requests that were believed without a probe prove nothing about their traits.
                 proven = [request for request in self.refused if request not in self.believed]
                 if proven:
                     self.learn(proven, self.waiting[:OTHERS])
@@ -95,13 +103,13 @@ class Divided:
             refused = []
 
     def call(self, requests):
-        """The answer, and whether it is none."""
+        """Calls the model, and returns the answer and whether the call failed."""
         begun = time.monotonic()
         if begun + self.longest > self.until:
-            raise GaveUp
+            raise SearchAbandoned
         rows = [row for request in requests for row in self.rows[request]]
         try:
-            return self.model.predict(taken(self.data, rows), params=self.params), False
+            return self.model.predict(select_rows(self.data, rows), params=self.params), False
         except BaseException as error:
             if self.is_fatal(error):
                 raise
@@ -110,9 +118,9 @@ class Divided:
         finally:
             self.longest = max(self.longest, time.monotonic() - begun)
 
-    def alike(self):
-        """Those who are like the refused, as far as they are refused alone as well. When that has always been so, one of them
-        is probed for all, and where they are few, one of several calls."""
+    def resembling(self):
+        """Returns the requests that resemble refused ones and are refused alone as well. When all such requests have
+        been refused so far, one of them is probed for all, and where they are few, in one of several calls."""
         suspects = RESEMBLANCE.suspects(self.table, self.rows)
         if suspects and RESEMBLANCE.spares_a_probe(len(suspects), len(self.rows)):
             self.believed = set(suspects)
@@ -133,8 +141,8 @@ class Divided:
         return refused
 
     def alone(self, request):
-        """What a call for this one would be given."""
-        return taken(self.data, self.rows[request]), self.params
+        """Returns the data and the params of a call for this request alone."""
+        return select_rows(self.data, self.rows[request]), self.params
 
     def learn(self, refused, others):
         for requests, are_others in ((refused, False), (others, True)):
@@ -142,7 +150,7 @@ class Divided:
                 RESEMBLANCE.learn((self.table[row] for row in self.rows[request]), are_others)
 
     def search(self):
-        """One that is refused."""
+        """Halves the requests until one that is refused is left, and returns it."""
         suspects = self.waiting
         while len(suspects) > 1:
             half = suspects[: len(suspects) // 2]
@@ -151,8 +159,8 @@ class Divided:
         return suspects[0]
 
     def named(self):
-        """Those whom the exception names, as far as they are refused alone as well. Whoever names others by mistake is not
-        listened to again."""
+        """Returns the requests that the exception names and that are refused alone as well. An exception that names
+        good requests only is not consulted again."""
         if self.misled:
             return []
         if self.requests is None:
@@ -167,7 +175,7 @@ class Divided:
         return []
 
     def by_value(self):
-        """The requests that have a value in one of their rows."""
+        """Maps each value to the requests that have it in one of their rows."""
         requests = {}
         for request, rows in enumerate(self.rows):
             for value in itertools.chain(*self.table[rows.start : rows.stop]):
@@ -177,20 +185,22 @@ class Divided:
 
 
 class Resemblance:
-    """How many of the refused, and of others in their company, have had a trait: a word, or the magnitude of a number."""
+    """Counts how many refused requests, and how many good ones beside them, had a trait: a word, or the magnitude of a
+    number."""
 
     def __init__(self):
         self.seen, self.telling, self.proofs, self.spared = {}, set(), 0, 0
 
     def suspects(self, table, requests):
-        """Those with a trait that more of the refused have had than of the others."""
+        """Returns the requests with a trait that more refused requests have had than good ones."""
         if not self.telling:
             return []
         are_like = [not self.telling.isdisjoint(traits(row)) for row in table]
         return [request for request, rows in enumerate(requests) if True in are_like[rows.start : rows.stop]]
 
     def spares_a_probe(self, suspects, requests):
-        """Whether the suspects of a call are believed to be refused: who is not loses a little time."""
+        """Tells whether the suspects of a call are believed to be refused; a good request among them only loses a
+        little time."""
         is_sure = self.proofs >= PROOFS and suspects * REQUESTS_A_SUSPECT <= requests
         self.spared = (self.spared + 1) % CALLS_A_PROBE if is_sure else 0
         return self.spared > 0
@@ -203,7 +213,7 @@ class Resemblance:
             counts = self.seen.setdefault(trait, [0, 0])
             counts[are_others] += 1
             if sum(counts) > FORGETFUL:
-                # What the refused are like may change.
+                # The traits of refused requests may change over time.
                 counts[:] = counts[0] / 2, counts[1] / 2
             if counts[0] > max(counts[1], 1):
                 self.telling.add(trait)
@@ -228,7 +238,7 @@ def traits(row):
     return found
 
 
-# What MLflow makes of a payload is a table, or NumPy's arrays, or lists, or one of those for each column.
+# MLflow parses a payload to a table, to NumPy arrays, to lists, or to one of those for each column.
 
 
 def is_by_row(data, count):
@@ -238,20 +248,20 @@ def is_by_row(data, count):
     return has_rows and len(data) == count
 
 
-def taken(data, rows):
-    """These rows, as if they were all."""
+def select_rows(data, rows):
+    """Selects rows, and numbers them as if they were all."""
     if isinstance(data, pandas.DataFrame):
         part = data.iloc[rows]
         part.index = data.index[: len(rows)]
         return part
     if isinstance(data, dict):
-        return {name: taken(column, rows) for name, column in data.items()}
+        return {name: select_rows(column, rows) for name, column in data.items()}
     return data[rows] if isinstance(data, numpy.ndarray) else [data[row] for row in rows]
 
 
 def columns(data):
     if isinstance(data, pandas.DataFrame):
-        # Its own `tolist` goes through texts one by one.
+        # A column's own `tolist` goes through texts one by one.
         return [data.iloc[:, column].to_numpy(dtype=object).tolist() for column in range(data.shape[1])]
     if isinstance(data, dict):
         return [column for part in data.values() for column in columns(part)]
@@ -261,7 +271,7 @@ def columns(data):
     return list(zip(*rows)) if all(isinstance(row, list) for row in rows) else [rows]
 
 
-# What an exception names.
+# Names in an exception.
 
 
 def is_name(value):
@@ -269,7 +279,8 @@ def is_name(value):
 
 
 def names(error, known):
-    """Values that may have led to it, the likeliest first, some at a time; of the message those that are known."""
+    """Yields groups of values that may have led to the exception, the likeliest first; from its message only known
+    values."""
     chain = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -288,7 +299,7 @@ def names(error, known):
 
 
 def stands_in(value, message, words):
-    """As words of their own."""
+    """Tells whether a value stands in a message as words of its own."""
     if not isinstance(value, str):
         return str(value) in words
     begin = message.find(value) if len(value) >= SHORTEST_NAME else -1

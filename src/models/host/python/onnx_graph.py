@@ -1,11 +1,11 @@
-"""Finds out whether an ONNX graph keeps its rows apart: from its inputs to its outputs the first axis is that of the rows, and no
-operator mixes what lies along it.
+"""Decides whether an ONNX graph keeps its rows apart: from its inputs to its outputs the first axis is that of the
+rows, and no operator mixes values along it.
 
-Of each tensor either the number of axes is known, of which the first is that of the rows; or it is a constant, with its
-shape. Whatever is not listed here is doubted.
+Each tensor is either known by its number of axes, the first of which is that of the rows, or a constant with its shape.
+Every operator that is not listed here is doubted.
 """
 
-# How many axes what is given needs at least, so that each value, row or image is treated by itself.
+# Operators that treat each value, row or image by itself, with the fewest axes that their input needs for that.
 KEEPS = {
     **dict.fromkeys(
         ["Abs", "Binarizer", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
@@ -17,7 +17,8 @@ KEEPS = {
     **dict.fromkeys(["AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN", "MaxPool"], 3),
 }  # fmt: skip
 BROADCASTS = set("Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or PRelu Pow Sub Sum Where Xor".split())
-# Fitted trees, weights and vectors: a number, a label or a list of chances for each row.
+# Operators of fitted trees, weights and vectors, with the axes of their outputs: a number, a label or a list of chances
+# for each row.
 PREDICTORS = {
     "LinearClassifier": (1, 2), "LinearRegressor": (2,), "SVMClassifier": (1, 2), "SVMRegressor": (2,),
     "TreeEnsembleClassifier": (1, 2), "TreeEnsembleRegressor": (2,), "ZipMap": (1,),
@@ -28,7 +29,7 @@ DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
 def doubt(path):
-    """Why the graph in this file may mix its rows; none when it does not."""
+    """Returns why the graph in this file may mix its rows; `None` when it does not."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
@@ -59,7 +60,7 @@ def doubt(path):
 
 
 def after(node, attributes, constants, axes, opset):
-    """The number of axes of each output, none when it may mix rows."""
+    """Returns the number of axes of each output of a node; `None` when the node may mix rows."""
     kind, names = node.op_type, [name for name in node.input if name]
     if not names or any(name not in axes and name not in constants for name in names):
         return None
@@ -69,7 +70,7 @@ def after(node, attributes, constants, axes, opset):
     if kind in BROADCASTS:
         return broadcast(names, constants, axes)
     if kind == "Gather" and first is None and others[0] in axes and attributes.get("axis", 0) == 0:
-        # Rows of a table, such as embeddings.
+        # The node looks up rows of a constant table, such as embeddings.
         return [axes[others[0]] + len(constants[names[0]][0]) - 1]
     if first is None:
         return together(kind, attributes, names, axes)
@@ -109,7 +110,8 @@ def after(node, attributes, constants, axes, opset):
 
 
 def broadcast(names, constants, axes):
-    """What has fewer axes is stretched along the first ones, among them that of the rows: only constants may."""
+    """Returns the axes of a broadcast operator's output. An input with fewer axes is stretched along the first ones,
+    among them that of the rows: only constants may be stretched so."""
     ranks = {axes[name] for name in names if name in axes}
     if len(ranks) != 1:
         return None
@@ -127,7 +129,7 @@ def together(kind, attributes, names, axes):
 
 
 def changed(kind, attributes, others, constants, first):
-    """Axes that are taken away, or added."""
+    """Returns the axes of the output of an operator that removes axes, or adds some."""
     given = values(constants[others[0]]) if others else attributes.get("axes")
     if kind in ("ArgMax", "ArgMin"):
         given = [attributes.get("axis", 0)]
@@ -140,7 +142,7 @@ def changed(kind, attributes, others, constants, first):
 
 
 def is_inner(given, rank):
-    """Whether none of these axes is the first of so many."""
+    """Tells whether none of these axes is the first of `rank` axes."""
     return all(-rank <= axis < rank and axis % rank != 0 for axis in given)
 
 
