@@ -1,4 +1,4 @@
-//! One Apache Kafka process: its directory, its settings, its life.
+//! An Apache Kafka process: its directory, its settings, its life.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -7,7 +7,7 @@ use super::{Process, installed};
 
 const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 
-/// What is the same for all brokers of the tests.
+/// Settings that all brokers of the tests share.
 const COMMON: &str = "process.roles=broker,controller
 controller.listener.names=CONTROLLER
 auto.create.topics.enable=false
@@ -22,7 +22,7 @@ log.cleaner.enable=false
 /// A broker that can be stopped, killed and started again on its records.
 pub(crate) struct Broker {
     directory: PathBuf,
-    /// What comes before `java`, such as a program that shows it another disk.
+    /// The words of the command before `java`, such as a program that shows it another disk.
     prefix: Vec<String>,
     heap: &'static str,
     process: Option<Process>,
@@ -58,27 +58,27 @@ impl Broker {
         self.process.take().expect("the broker runs").kill();
     }
 
-    /// How it ended, if it has by itself.
+    /// Returns the exit status, if the broker has ended by itself.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.as_mut().and_then(Process::ended)
     }
 
-    /// Whether it was started, and not stopped since.
+    /// Tells whether the broker was started, and not stopped since.
     pub(crate) fn is_started(&self) -> bool {
         self.process.is_some()
     }
 
-    /// What it has written.
+    /// Returns the broker's output.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("kafka.log")).unwrap_or_default()
     }
 
-    /// Where its records and its log are.
+    /// Returns the directory of the broker's records and log.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("the broker runs").pid()
     }

@@ -14,7 +14,7 @@ pub(crate) struct Bystander {
     calling: JoinHandle<Vec<Duration>>,
 }
 
-/// How long the calls took.
+/// Holds percentiles of the calls' latencies.
 #[derive(Debug)]
 pub(crate) struct Latencies {
     pub(crate) calls: usize,
@@ -45,7 +45,7 @@ impl Bystander {
         Latencies::of(self.calling.await.unwrap())
     }
 
-    /// What is usual: a second's worth of calls.
+    /// Measures the usual latencies: a second's worth of calls.
     pub(crate) async fn alone(caller: &Caller, endpoint: &'static str, payload: &Value) -> Latencies {
         let begun = Instant::now();
         let mut took = Vec::new();
@@ -59,7 +59,7 @@ impl Bystander {
 }
 
 impl Latencies {
-    /// Of calls that took so long.
+    /// Computes the percentiles of these latencies.
     pub(crate) fn of(mut took: Vec<Duration>) -> Self {
         assert!(!took.is_empty(), "no call was made");
         took.sort_unstable();

@@ -15,13 +15,13 @@ pub(crate) struct Caller {
     url: String,
 }
 
-/// What came back.
+/// Holds the answer to one call.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
-    /// From the request to the last byte.
+    /// The time from the request to the last byte of the answer.
     pub(crate) took: Duration,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct MemoryStatus {
     pub(crate) used: u64,
 }
 
-/// One version.
+/// Describes one version of a model.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ModelStatus {
     pub(crate) id: String,
@@ -92,7 +92,7 @@ impl Caller {
         self.try_ask(endpoint, payload).await.unwrap()
     }
 
-    /// The same where Signalbox may be gone.
+    /// Calls an endpoint with a JSON payload, where Signalbox may be gone.
     pub(crate) async fn try_ask(&self, endpoint: &str, payload: &Value) -> reqwest::Result<Answer> {
         self.send(endpoint, "application/json", payload.to_string().into_bytes()).await
     }
@@ -115,7 +115,7 @@ impl Caller {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// One line of `GET /metrics` by what stands before its value, or 0 as long as it is not there.
+    /// Reads one line of `GET /metrics` by the text before its value; 0 as long as the line is not there.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.client.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -150,7 +150,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// What the model answered. Panics with the fault if it is one.
+    /// Returns the model's predictions. Panics with the fault if the answer is one.
     pub(crate) fn predictions(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()["predictions"].take()
@@ -161,8 +161,8 @@ impl Answer {
         self.header("x-model-version").rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it is a fault as the wire contract has it: a known code that fits the status, and a message that is fit
-    /// for a caller. Panics with what is wrong otherwise; the code and the message.
+    /// Checks that the answer is a fault of the wire contract: a known code that fits the status, and a message that is
+    /// fit for a caller. Returns the code and the message; panics with the contradiction otherwise.
     pub(crate) fn fault(&self) -> (String, String) {
         let said = self.text();
         assert!(self.status >= 400, "{said}");

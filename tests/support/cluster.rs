@@ -53,7 +53,7 @@ share.coordinator.state.topic.min.isr=2",
         cluster
     }
 
-    /// Where clients find it, whichever of the brokers is away.
+    /// Returns the addresses of all brokers, so that clients find the cluster whichever of the brokers is away.
     pub(crate) fn bootstrap(&self) -> String {
         self.ports.map(|port| format!("127.0.0.1:{port}")).join(",")
     }
@@ -68,7 +68,7 @@ share.coordinator.state.topic.min.isr=2",
         create_topic(&self.bootstrap(), name, partitions, 1, &[("min.insync.replicas", "1")])
     }
 
-    /// Which of them, counted from 0, leads each partition of a topic.
+    /// Returns the broker, counted from 0, that leads each partition of a topic.
     pub(crate) fn leaders(&self, topic: &str) -> Vec<usize> {
         let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
         super::wait_until("the leaders of a topic", READY_WITHIN, || {

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dice(u64);
 
-/// In which order things are asked for.
+/// Names the order in which models are requested.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pattern {
     Uniform,
@@ -19,7 +19,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// From 0 up to, and without, 1.
+    /// Draws a number from 0 up to, and without, 1.
     pub(crate) fn fraction(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -28,7 +28,7 @@ impl Dice {
         ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// From 0 up to, and without, `below`.
+    /// Draws a number from 0 up to, and without, `below`.
     pub(crate) fn below(&mut self, below: usize) -> usize {
         (self.fraction() * below as f64) as usize
     }
@@ -38,7 +38,7 @@ impl Dice {
         limit.mul_f64(self.fraction())
     }
 
-    /// From 0 up to, and without, `below`; the one numbered n is drawn 1/(n+1) times as often as the first.
+    /// Draws a number from 0 up to, and without, `below`; number n is drawn 1/(n+1) times as often as the first.
     pub(crate) fn zipf(&mut self, below: usize) -> usize {
         let weight = |n: usize| 1.0 / (n + 1) as f64;
         let mut left = self.fraction() * (0..below).map(weight).sum::<f64>();
@@ -54,7 +54,7 @@ impl Dice {
 impl Pattern {
     pub(crate) const ALL: [Self; 3] = [Self::Uniform, Self::Zipf, Self::Cyclic];
 
-    /// Which of so many the request with this number asks for, from 0.
+    /// Picks the model, from 0, that the request with this number is for.
     pub(crate) fn pick(self, request: usize, among: usize, dice: &mut Dice) -> usize {
         match self {
             Self::Uniform => dice.below(among),

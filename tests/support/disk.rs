@@ -9,8 +9,8 @@ use super::{Process, fresh_directory};
 /// A file system of so many MiB in memory, over `<directory>/data`. It is seen by those programs alone that are started
 /// with [`Self::prefix`], and is gone with the test, however that ends.
 ///
-/// Where the kernel allows no such thing it is any directory, and a limit on the length of the program's files stands in
-/// for the end of the disk: what the program writes fails as well, with another number.
+/// Where the kernel allows no such thing it is any directory, and a limit on the length of the program's files stands
+/// in for the end of the disk: what the program writes fails as well, with another number.
 pub(crate) struct Disk {
     directory: PathBuf,
     mebibytes: usize,
@@ -47,7 +47,7 @@ impl Disk {
         &self.directory
     }
 
-    /// What a command must begin with so that it sees the disk.
+    /// Returns the words that a command must begin with so that it sees the disk.
     pub(crate) fn prefix(&self) -> Vec<String> {
         let Some(holder) = &self.holder else { return Vec::new() };
         let mut words = vec!["nsenter".to_owned(), format!("--target={}", holder.pid()), "--mount".to_owned()];
@@ -67,7 +67,7 @@ impl Disk {
         };
         let zeros = vec![0; 1024 * 1024];
         let mut ballast = std::fs::File::create(self.ballast(holder)).unwrap();
-        // No more than the disk has, lest it be another's.
+        // The loop writes no more than the disk has, lest the space be another's.
         let error = (0..=self.mebibytes).find_map(|_| ballast.write_all(&zeros).err());
         assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::StorageFull));
     }
@@ -79,7 +79,7 @@ impl Disk {
         }
     }
 
-    /// As seen from outside. A file beside the directories of its partitions does not interest Kafka.
+    /// Returns the ballast's path as seen from outside. Kafka ignores a file beside the directories of its partitions.
     fn ballast(&self, holder: &Process) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", holder.pid()));
         root.join(self.directory.join("data/ballast").strip_prefix("/").unwrap())

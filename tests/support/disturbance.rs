@@ -10,32 +10,33 @@ use super::Dice;
 pub(crate) struct Matching {
     /// The API key, such as [`OFFSET_COMMIT`].
     pub(crate) api: i16,
-    /// What the client id begins with.
+    /// The beginning of the client ids that match.
     pub(crate) client: &'static str,
 }
 
-/// What happens to a request that matches.
+/// Names the disturbance of a request that matches.
 #[derive(Debug, Clone)]
 pub(crate) enum Disturbance {
-    /// It waits so long, and those behind it on its connection.
+    /// The request waits for a time in this range, and so do those behind it on its connection.
     Delay(Range<Duration>),
-    /// Its connection is cut before it is forwarded, with this chance.
+    /// The request's connection is cut before it is forwarded, with this chance.
     CutBefore(f64),
-    /// Its connection is cut once it is forwarded, with this chance: what it asked for is done, and nobody hears of it.
+    /// The request's connection is cut once it is forwarded, with this chance: the broker acts on it, but nobody hears
+    /// of it.
     CutAfter(f64),
 }
 
 /// The API key of OffsetCommit.
 pub(crate) const OFFSET_COMMIT: i16 = 8;
 
-/// All that has been asked for, and the chance in it.
+/// Holds all disturbances, and the dice for their chances.
 #[derive(Default)]
 pub(super) struct Disturbances {
     list: Vec<(Matching, Disturbance)>,
     dice: Dice,
 }
 
-/// What becomes of one request.
+/// Describes the disturbance of one request.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Fate {
     pub(super) delay: Duration,
@@ -52,7 +53,7 @@ impl Disturbances {
         self.list.clear();
     }
 
-    /// What happens to the request in this frame.
+    /// Decides the fate of the request in this frame.
     pub(super) fn fate(&mut self, frame: &[u8]) -> Fate {
         let mut fate = Fate::default();
         let dice = &mut self.dice;
@@ -71,7 +72,8 @@ impl Disturbances {
 }
 
 impl Matching {
-    /// Looks at a frame: its length, the API key, its version, a correlation id, and the client id after its own length.
+    /// Looks at a frame: its length, the API key, its version, a correlation id, and the client id after its own
+    /// length.
     fn is(&self, frame: &[u8]) -> bool {
         let client = frame.get(14..).unwrap_or_default();
         frame.get(4..6) == Some(&self.api.to_be_bytes()) && client.starts_with(self.client.as_bytes())

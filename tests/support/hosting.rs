@@ -6,14 +6,14 @@ use std::path::PathBuf;
 
 use super::{Mlflow, Signalbox, fresh_directory};
 
-/// What such a Signalbox is told: a config that grows, with a cache directory of its own.
+/// Builds the config of a Signalbox that hosts models, with a cache directory of its own.
 pub(crate) struct Hosting {
     endpoints: String,
-    /// What stands under `kafka` in the config.
+    /// The section `kafka` of the config.
     pub(crate) kafka: String,
     registry: String,
     models: String,
-    /// Where artifacts are kept.
+    /// The directory of the artifacts.
     pub(crate) cache: PathBuf,
     environment: Vec<(&'static str, OsString)>,
 }
@@ -46,7 +46,7 @@ impl Hosting {
         self.endpoint_with(name, model_uri, "60s", "")
     }
 
-    /// The same with a timeout, and with more keys of the route (`, workers: 2`).
+    /// Adds an endpoint with a timeout, and with more keys of the route (`, workers: 2`).
     pub(crate) fn endpoint_with(mut self, name: &str, model_uri: &str, timeout: &str, keys: &str) -> Self {
         let route = format!("{{model_uri: \"{model_uri}\", alias: only{keys}}}");
         writeln!(self.endpoints, "  - {{name: {name}, timeout: {timeout}, routes: [{route}]}}").unwrap();

@@ -89,12 +89,12 @@ share.coordinator.state.topic.min.isr=1
         kafka
     }
 
-    /// Where clients find it.
+    /// Returns the address for clients.
     pub(crate) fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What the broker has written.
+    /// Returns the broker's output.
     pub(crate) fn log(&self) -> String {
         self.broker.log()
     }
@@ -125,7 +125,7 @@ share.coordinator.state.topic.min.isr=1
         self.create_topic_with(name, partitions, &[])
     }
 
-    /// The same with settings of the topic, such as `max.message.bytes`.
+    /// Creates such a topic with settings of its own, such as `max.message.bytes`.
     pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
         create_topic(&self.bootstrap(), name, partitions, 1, settings)
     }
@@ -146,7 +146,7 @@ share.coordinator.state.topic.min.isr=1
         wait_until("the topic to be made anew", Duration::from_secs(30), || {
             wait_for_future(admin.create_topics([&new], &options)).unwrap()[0].is_ok().then_some(())
         });
-        // It is there once it has leaders; until then what is sent is held back.
+        // The topic is usable once it has leaders; until then records that are sent are held back.
         wait_until("the topic's leaders", Duration::from_secs(30), || {
             let metadata = self.producer.client().fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
             let found = metadata.topics().first()?.partitions();
@@ -186,12 +186,12 @@ share.coordinator.state.topic.min.isr=1
         names.filter(|name| name.starts_with(prefix)).collect()
     }
 
-    /// How it ended, if it has by itself.
+    /// Returns the exit status, if the broker has ended by itself.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.broker.ended()
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.broker.pid()
     }

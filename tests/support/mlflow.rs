@@ -76,7 +76,7 @@ impl Mlflow {
         self.call_registry(reqwest::Method::POST, "registered-models/alias", body).await;
     }
 
-    /// Where it keeps its files.
+    /// Returns the directory of the server's files.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }

@@ -1,4 +1,4 @@
-//! What the integration tests stand on: the real services and the real binary, each ended with the test that started
+//! The support of the integration tests: the real services and the real binary, each ended with the test that started
 //! it, or with the test process however that ends.
 //!
 //! ```ignore
@@ -83,7 +83,7 @@ pub(crate) fn wait_until<T>(what: &str, limit: Duration, mut found: impl FnMut()
     }
 }
 
-/// The same in a test that does other things meanwhile.
+/// Waits as [`wait_until`] does, in a test that does other things meanwhile.
 pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
@@ -104,7 +104,7 @@ pub(crate) fn free_port() -> u16 {
         .unwrap()
 }
 
-/// What `tests/run` installed: `variable` names it, or it is at its usual place.
+/// Finds a file that `tests/run` installed: `variable` names it, or it is at its usual place.
 fn installed(variable: &str, usual: &str) -> PathBuf {
     let path = std::env::var_os(variable)
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services").join(usual), PathBuf::from);

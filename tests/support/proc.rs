@@ -1,4 +1,4 @@
-//! What the kernel knows about processes.
+//! The kernel's knowledge of processes, from `/proc`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ impl Mark {
         &self.0
     }
 
-    /// All processes that have it in their environment, and are no zombies.
+    /// Returns all processes that have the mark in their environment, and are no zombies.
     pub(crate) fn bearers(&self) -> Vec<Running> {
         let variable = format!("{MARK}={}", self.0).into_bytes();
         let directories = std::fs::read_dir("/proc").unwrap().flatten();
@@ -82,7 +82,7 @@ impl fmt::Display for Running {
     }
 }
 
-/// Whether the process is there and has not ended.
+/// Tells whether the process is there and has not ended.
 pub(crate) fn is_alive(pid: u32) -> bool {
     // `pid (name) state …`, where the name may hold anything.
     let stat = std::fs::read_to_string(of(pid).join("stat")).unwrap_or_default();

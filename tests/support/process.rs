@@ -57,17 +57,17 @@ impl Process {
         self.pid
     }
 
-    /// All that the program has written, over all its starts.
+    /// Returns the program's output over all its starts.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 
-    /// Where all that is written.
+    /// Returns the path of the output.
     pub(crate) fn log_path(&self) -> &Path {
         &self.log
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status, if the program has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.guard.try_wait().unwrap()
     }
@@ -84,8 +84,8 @@ impl Process {
         self.guard.wait().unwrap();
     }
 
-    /// Waits for something that `found` finds in what the program has written since this start. Panics with the log's end when the program ends before, or
-    /// when `limit` is over.
+    /// Waits for something that `found` finds in what the program has written since this start. Panics with the log's
+    /// end when the program ends before, or when `limit` is over.
     pub(crate) fn wait_for<T>(&mut self, what: &str, limit: Duration, found: impl Fn(&str) -> Option<T>) -> T {
         let outcome = wait_until(what, limit + Duration::from_secs(1), || {
             let ended = self.ended();

@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Bytes forwarded at once, so that a throttled wire flows evenly.
 const PIECE: usize = 16 * 1024;
 
-/// Which way bytes go.
+/// Names the direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Requests,
@@ -39,11 +39,11 @@ struct State {
     stalled: Vec<Way>,
     /// Both ends of each connection, and when it is severed they are shut.
     connections: Vec<[TcpStream; 2]>,
-    /// How often connections have been severed: a pump that began before has nothing more to forward.
+    /// The number of times that connections have been severed: a pump that began before has nothing more to forward.
     severed: u64,
     /// Bytes a second each way, over all connections; no limit while it is `None`.
     bandwidth: Option<f64>,
-    /// Until when the wire is taken by what has been forwarded, each way.
+    /// The time until which the wire is taken by bytes that have been forwarded, in each direction.
     taken: [Option<Instant>; 2],
     disturbances: Disturbances,
     over: bool,
@@ -59,12 +59,12 @@ impl Proxy {
         Self { wire, port, target }
     }
 
-    /// Where it listens.
+    /// Returns the port that the proxy listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where it forwards to.
+    /// Returns the port that the proxy forwards to.
     pub(crate) fn target(&self) -> u16 {
         self.target
     }
@@ -239,7 +239,7 @@ fn pump_requests(wire: &Wire, severed: u64, mut from: &TcpStream, to: &TcpStream
         }
         forward(wire, Way::Requests, severed, &frame, to)?;
         if fate.cut_after {
-            // What was just forwarded is read by the broker all the same.
+            // The broker reads the forwarded request all the same.
             return Ok(());
         }
     }

@@ -6,7 +6,7 @@ use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 use serde_json::Value;
 
-/// What a reply record says.
+/// Holds a reply record.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) key: String,

@@ -2,11 +2,11 @@
 
 use super::Signalbox;
 
-/// All metrics at one moment.
+/// Holds all metrics at one moment.
 pub(crate) struct Scrape(String);
 
 impl Scrape {
-    /// Of a Signalbox that runs. Not for tests that run inside of a runtime.
+    /// Reads the metrics of a running Signalbox. Not for tests that run inside of a runtime.
     pub(crate) fn of(signalbox: &Signalbox) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self(runtime.block_on(async {

@@ -48,7 +48,7 @@ impl<'a> Setup<'a> {
         Self::with_partitions(kafka, 4)
     }
 
-    /// The same with so many partitions of each topic.
+    /// Creates topics with this many partitions each.
     pub(crate) fn with_partitions(kafka: &'a Kafka, partitions: i32) -> Self {
         let topic = |name| kafka.create_topic(name, partitions);
         Self {
@@ -60,12 +60,12 @@ impl<'a> Setup<'a> {
         }
     }
 
-    /// The same with settings of the replies topic.
+    /// Creates topics, with settings of the replies topic.
     pub(crate) fn with_replies(kafka: &'a Kafka, settings: &[(&str, &str)]) -> Self {
         Self { replies: kafka.create_topic_with("replies", 4, settings), ..Self::new(kafka) }
     }
 
-    /// Its consumer group.
+    /// Returns the consumer group.
     pub(crate) fn group(&self) -> &str {
         &self.group
     }
@@ -84,7 +84,7 @@ impl<'a> Setup<'a> {
         self.config(routes, "", &mlflow.tracking_uri())
     }
 
-    /// One route to one model.
+    /// Writes a config with one route to one model.
     pub(crate) fn single_config(&self, model_uri: &str, kafka_keys: &str) -> String {
         let endpoint = format!(
             "\n  - {{name: only, routes: [{{model_uri: \"{model_uri}\", alias: only, max_concurrency: 256}}]}}\n"
@@ -92,7 +92,7 @@ impl<'a> Setup<'a> {
         self.config(&endpoint, kafka_keys, "http://127.0.0.1:9")
     }
 
-    /// These endpoints over these topics, with more keys of `kafka`, each on a line of its own.
+    /// Writes a config of these endpoints over these topics, with more keys of `kafka`, each on a line of its own.
     pub(crate) fn config(&self, endpoints: &str, kafka_keys: &str, tracking_uri: &str) -> String {
         format!(
             "model_endpoints:{endpoints}
@@ -109,7 +109,7 @@ models: {{python: \"{}\", cache: {{directory: \"{}\"}}}}
         )
     }
 
-    /// What stands under `kafka` in a config.
+    /// Writes the section `kafka` of a config.
     pub(crate) fn kafka_section(&self) -> String {
         format!(
             "  bootstrap_servers: {}\n  requests_topic: {}\n  replies_topic: {}\n  dead_letter_topic: {}\n  \

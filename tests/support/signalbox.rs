@@ -21,17 +21,18 @@ pub(crate) struct Signalbox {
 }
 
 impl Signalbox {
-    /// Runs `signalbox start` with that config file and waits until it says that it is ready. `server.port` should be 0.
+    /// Runs `signalbox start` with that config file and waits until it says that it is ready. `server.port` should be
+    /// 0.
     pub(crate) fn start(config: &str) -> Self {
         Self::start_with(config, Vec::new())
     }
 
-    /// The same with more variables in its environment.
+    /// Starts Signalbox with more variables in its environment.
     pub(crate) fn start_with(config: &str, environment: Vec<(&'static str, OsString)>) -> Self {
         Self::spawn_with(config, environment).ready()
     }
 
-    /// The same without waiting until it is ready; there is no address yet.
+    /// Starts Signalbox without waiting until it is ready; there is no address yet.
     pub(crate) fn spawn_with(config: &str, environment: Vec<(&'static str, OsString)>) -> Self {
         let directory = fresh_directory("signalbox");
         std::fs::write(directory.join("signalbox.yaml"), config).unwrap();
@@ -81,7 +82,7 @@ impl Signalbox {
         self.wait_until_ready();
     }
 
-    /// Where its log is.
+    /// Returns the path of the log.
     pub(crate) fn log_path(&self) -> PathBuf {
         self.process.log_path().to_owned()
     }
@@ -94,7 +95,7 @@ impl Signalbox {
     /// A series of its metrics, such as `signalbox_expired_total`; labels are in the order of the alphabet.
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let url = format!("{}/metrics", self.url);
-        // On a thread of its own, so that it can be called from inside and outside of a runtime.
+        // The request runs on a thread of its own, so that it can be called from inside and outside of a runtime.
         let text = std::thread::scope(|scope| {
             let reading = || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -111,17 +112,17 @@ impl Signalbox {
         &self.broker
     }
 
-    /// All it has written, to standard output and standard error, over all its starts.
+    /// Returns all output, standard and error, over all starts.
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.ended()
     }

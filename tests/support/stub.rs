@@ -11,7 +11,7 @@ use axum::routing::post;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-/// What such a model does with a call.
+/// Names the reaction of a stub model to a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reaction {
     /// Answers with a prediction.
@@ -49,12 +49,12 @@ impl StubModel {
         Self { calls, url, _runtime: runtime }
     }
 
-    /// Its model URI.
+    /// Returns the model URI.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// How often it was called.
+    /// Counts the calls of the model.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }

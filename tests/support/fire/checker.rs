@@ -13,13 +13,13 @@ use super::clock;
 use super::plan::Plan;
 use super::report::{Kind, Report};
 
-/// No reply yet.
+/// Marks a request that has no reply yet.
 const UNANSWERED: u64 = u64::MAX;
-/// No reply yet, and none that is due.
+/// Marks a request that has no reply yet, and needs none.
 const EXCUSED: u64 = u64::MAX - 1;
 const OFFSET_BITS: u32 = 48;
 
-/// Where a record is.
+/// Names the place of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) partition: i32,
@@ -38,21 +38,21 @@ pub(crate) struct Terminal<'a> {
     /// The header `x-number`, which travels through.
     pub(crate) number: Option<&'a [u8]>,
     pub(crate) body: &'a [u8],
-    /// How long ago the request was sent, by the header `x-sent`, which travels through.
+    /// The time since the request was sent, by the header `x-sent`, which travels through.
     pub(crate) took: Option<Duration>,
 }
 
-/// What has come of the requests of a plan so far.
+/// Records the replies to the requests of a plan.
 pub(crate) struct Checker {
     plan: Plan,
-    /// Where each number was answered first.
+    /// The place of the first reply to each number.
     first: Vec<u64>,
-    /// After how many microseconds.
+    /// The time to the first reply to each number, in microseconds.
     took: Vec<u32>,
     /// The highest number of each key so far, plus one.
     latest: Vec<u64>,
     dead: Vec<(u64, Position)>,
-    /// How many need no reply, and have none.
+    /// The number of requests that need no reply, and have none.
     excused: u64,
     report: Report,
 }
@@ -65,7 +65,7 @@ impl Checker {
         Self { plan, first, took, latest, dead: Vec::new(), excused: 0, report: Report::default() }
     }
 
-    /// How many different requests have been answered, or need not be.
+    /// Counts the different requests that have been answered, or need not be.
     pub(crate) fn answered(&self) -> u64 {
         self.report.answered + self.excused
     }
@@ -81,7 +81,7 @@ impl Checker {
         }
     }
 
-    /// How long each of these requests took, and [`Duration::MAX`] for one that has no reply.
+    /// Returns the time that each of these requests took, and [`Duration::MAX`] for one that has no reply.
     pub(crate) fn latencies(&self, numbers: Range<u64>) -> Vec<Duration> {
         let micros = &self.took[index(numbers.start)..index(numbers.end)];
         let took = |micros: &u32| match *micros {
@@ -157,7 +157,7 @@ impl Checker {
         report
     }
 
-    /// Which property of the reply belongs to another request.
+    /// Finds the property of the reply that belongs to another request.
     fn misrouted(&self, number: u64, reply: &Terminal<'_>) -> Option<String> {
         let due = self.plan.due(number);
         let fault = reply.status >= 400;
@@ -309,7 +309,7 @@ mod tests {
         checker.report(REQUESTS)
     }
 
-    /// How often each kind was found, in the order of [`Kind::ALL`].
+    /// Counts the findings of each kind, in the order of [`Kind::ALL`].
     fn counts(report: &Report) -> [u64; 5] {
         Kind::ALL.map(|kind| report.count(kind))
     }

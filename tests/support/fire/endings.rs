@@ -17,10 +17,10 @@ const POLL: Duration = Duration::from_millis(50);
 /// A partition and an offset of the requests topic.
 pub(crate) type Source = (i32, i64);
 
-/// How a request ended.
+/// Describes the end of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Ending {
-    /// When that was first seen.
+    /// The time at which the end was first seen.
     pub(crate) at: Instant,
     /// Such as `413` for a fault with that status, and `letter` for a dead letter, each as often as it came.
     pub(crate) records: Vec<String>,
@@ -56,7 +56,7 @@ impl Endings {
         Self { found, stop, thread: Some(thread) }
     }
 
-    /// How this request ended, if it has.
+    /// Returns the end of this request, if it has ended.
     pub(crate) fn of(&self, source: Source) -> Option<Ending> {
         self.found.lock().unwrap().get(&source).cloned()
     }

@@ -6,17 +6,17 @@ pub(crate) struct Extra {
     pub(super) key: Option<Vec<u8>>,
     pub(super) headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(super) value: Option<Vec<u8>>,
-    /// Whether it is compressed, so that the broker takes more than it takes.
+    /// Tells whether the record is compressed, so that the broker takes more than its limit of bytes allows.
     pub(super) gzip: bool,
 }
 
 impl Extra {
-    /// One for this endpoint, with nothing wrong.
+    /// Makes a request for this endpoint, with nothing wrong.
     pub(crate) fn at(endpoint: &str) -> Self {
         Self::default().header("endpoint", endpoint.as_bytes()).value(b"{\"inputs\": [1]}")
     }
 
-    /// With the topic that its reply is to go to.
+    /// Adds the topic that the reply is to go to.
     pub(crate) fn reply_to(self, topic: &str) -> Self {
         self.header("kafka_correlationId", b"5f0e").header("kafka_replyTopic", topic.as_bytes())
     }
@@ -37,12 +37,12 @@ impl Extra {
         Self { gzip: true, ..self }
     }
 
-    /// With one more header. The last of a name is the one that counts.
+    /// Adds a header. The last header of a name is the one that counts.
     pub(crate) fn header(self, name: &str, value: &[u8]) -> Self {
         self.raw_header(name.as_bytes(), value)
     }
 
-    /// The same with a name that may be no text.
+    /// Adds a header whose name may be no text.
     pub(crate) fn raw_header(mut self, name: &[u8], value: &[u8]) -> Self {
         self.headers.push((name.to_owned(), Some(value.to_owned())));
         self

@@ -14,7 +14,7 @@ use super::endings::{Endings, Source};
 use super::extra::Extra;
 use super::raw;
 
-/// Within this time each of them must have ended.
+/// Longest time in which each request must have ended.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -32,16 +32,16 @@ pub(crate) struct Extras<'a> {
     sent: usize,
 }
 
-/// What became of all of them, by kind.
+/// Counts the ends of all requests, by kind.
 pub(crate) struct Fates(BTreeMap<&'static str, Fate>);
 
 #[derive(Debug, Default)]
 struct Fate {
     sent: usize,
-    /// Those that ended in time, later, and not at all.
+    /// The numbers of requests that ended in time, later, and not at all.
     ended: [usize; 3],
     slowest: Duration,
-    /// How they ended.
+    /// The numbers of requests by the way in which they ended.
     endings: BTreeMap<String, usize>,
 }
 
@@ -54,7 +54,7 @@ struct Receipt {
 struct Receipts(Arc<Mutex<Vec<Receipt>>>);
 
 impl<'a> Extras<'a> {
-    /// Of all these kinds in turn.
+    /// Starts with requests of all these kinds in turn.
     pub(crate) fn start(bootstrap: &str, topic: &'a str, kinds: Vec<(&'static str, Recipe<'a>)>) -> Self {
         let receipts = Arc::new(Mutex::new(Vec::new()));
         let producer = |compression: &str| {
@@ -62,7 +62,7 @@ impl<'a> Extras<'a> {
                 .set("bootstrap.servers", bootstrap)
                 .set("client.id", "checker-extras")
                 .set("compression.type", compression)
-                // Of what is not compressed yet; the broker has a limit of its own.
+                // This limit is for bytes that are not compressed yet; the broker has a limit of its own.
                 .set("message.max.bytes", "50000000")
                 .set("batch.num.messages", "1")
                 .create_with_context(Receipts(Arc::clone(&receipts)))
@@ -87,7 +87,7 @@ impl<'a> Extras<'a> {
         (0..self.kinds.len()).for_each(|_| self.send());
     }
 
-    /// Whether the broker has all that were sent, and all of these have ended.
+    /// Tells whether the broker has all requests that were sent, and all of them have ended.
     pub(crate) fn all_ended(&self, endings: &Endings) -> bool {
         let receipts = self.receipts.lock().unwrap();
         let ended = |receipt: &Receipt| receipt.source.as_ref().is_ok_and(|source| endings.of(*source).is_some());
@@ -126,7 +126,7 @@ impl<'a> Extras<'a> {
         let mut fates: BTreeMap<_, Fate> = self.kinds.iter().map(|(name, _)| (*name, Fate::default())).collect();
         for receipt in receipts {
             let fate = fates.entry(receipt.kind).or_default();
-            // What the broker does not take proves nothing.
+            // A request that the broker does not take proves nothing.
             let source = receipt.source.map_err(|error| format!("{}: {error}", receipt.kind)).unwrap();
             fate.sent += 1;
             let ending = loop {
@@ -149,17 +149,17 @@ impl<'a> Extras<'a> {
 }
 
 impl Fates {
-    /// How many were sent.
+    /// Counts the requests that were sent.
     pub(crate) fn sent(&self) -> usize {
         self.0.values().map(|fate| fate.sent).sum()
     }
 
-    /// How many ended in time.
+    /// Counts the requests that ended in time.
     pub(crate) fn ended(&self) -> usize {
         self.0.values().map(|fate| fate.ended[0]).sum()
     }
 
-    /// How many had not ended when patience was over.
+    /// Counts the requests that had not ended when patience was over.
     pub(crate) fn never(&self) -> usize {
         self.0.values().map(|fate| fate.ended[2]).sum()
     }

@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use super::clock;
 use super::plan::Plan;
 
-/// As long as the broker may be away while the last requests are on their way.
+/// Longest time for which the broker may be away while the last requests are on their way.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -108,7 +108,7 @@ fn send(producer: &ThreadedProducer<Receipts>, plan: &Plan, topic: &str, number:
 }
 
 impl ClientContext for Receipts {
-    // What the brokers go through is done to them on purpose.
+    // The brokers' troubles are made on purpose, so they are not logged.
     fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, _facility: &str, _message: &str) {}
     fn error(&self, _error: rdkafka::error::KafkaError, _reason: &str) {}
 }

@@ -14,11 +14,11 @@ use tokio::runtime::Runtime;
 
 use super::plan::Plan;
 
-/// In milliseconds.
+/// Longest time of an answer of the steady model, in milliseconds.
 pub(super) const SLOWEST: u64 = 50;
 const SLOWEST_OF_THE_SLOW: u64 = 3_000;
 
-/// How well the model does.
+/// Names the behaviour of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conduct {
     /// Answers everything, within 50 ms.
@@ -27,7 +27,7 @@ pub(crate) enum Conduct {
     Troubled,
     /// Answers everything, within 3 seconds.
     Slow,
-    /// Is busy when one request in ten comes, whenever that is, and when another one in ten comes for the first time.
+    /// Refuses one request in ten as busy whenever it comes, and another one in ten when it comes for the first time.
     Failing,
 }
 

@@ -1,37 +1,38 @@
-//! What each request says and how it must be answered, all from its number.
+//! The plan of a run: the content of each request and the reply that it must get, all from its number.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::model::SLOWEST;
 
-/// How many answers of a model that computes differ for one and the same number: one for each of its routes.
+/// Routes of a model that computes; it has a different answer to one and the same number for each of them.
 const ROUTES: [&str; 2] = ["gold", "plain"];
 
-/// All requests of one run. Two plans with different seeds share no correlation id.
+/// Describes all requests of one run. Two plans with different seeds share no correlation id.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
-    /// How many there are.
+    /// The number of requests.
     pub(crate) requests: u64,
-    /// How many keys they have.
+    /// The number of keys.
     pub(crate) keys: u64,
-    /// Of the replies topic. Each request names one, the same for all of its key, so that the order of a key's replies
-    /// is the order of their offsets.
+    /// The number of partitions of the replies topic. Each request names one, the same for all of its key, so that the
+    /// order of a key's replies is the order of their offsets.
     pub(crate) reply_partitions: i32,
-    /// Whether requests name the partition; else the reply's key decides it, and requests may wait in retry topics.
+    /// Tells whether requests name the partition; else the reply's key decides it, and requests may wait in retry
+    /// topics.
     pub(crate) names_partition: bool,
-    /// How many in a thousand go to the model that computes its answer, and takes its time.
+    /// The number of requests in a thousand that go to the model which computes its answer, and takes its time.
     pub(crate) computed_per_mille: u64,
-    /// How long a computed answer is at least.
+    /// The least length of a computed answer, in bytes.
     pub(crate) answer_bytes: usize,
 }
 
-/// How a request must be answered.
+/// Describes the reply that a request must get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Due {
     pub(crate) endpoint: &'static str,
     pub(crate) route: &'static str,
-    /// Any, if it is `None`.
+    /// The partition of the reply; `None` allows any.
     pub(crate) partition: Option<i32>,
     pub(crate) answer: Vec<u8>,
 }
@@ -62,7 +63,7 @@ impl Plan {
         (u64::from_str_radix(seed, 16) == Ok(self.seed) && number < self.requests).then_some(number)
     }
 
-    /// Which of the keys it has.
+    /// Returns the key of a request.
     pub(crate) fn key(&self, number: u64) -> u64 {
         self.chance(number, "key") % self.keys
     }
@@ -92,7 +93,7 @@ impl Plan {
         self.names_partition.then(|| i32::try_from(self.key(number) % partitions).unwrap())
     }
 
-    /// How it must be answered.
+    /// Returns the reply that a request must get.
     pub(crate) fn due(&self, number: u64) -> Due {
         let (endpoint, route) = (self.endpoint(number), self.tier(number));
         let answer = match endpoint {
@@ -102,14 +103,14 @@ impl Plan {
         Due { endpoint, route, partition: self.reply_partition(number), answer }
     }
 
-    /// What a model that computes says to a number, in so many bytes at least.
+    /// Returns the answer of a model that computes to a number, in this many bytes at least.
     pub(crate) fn computed(number: u64, route: &str, bytes: usize) -> Vec<u8> {
         let mut answer = format!("{{\"predictions\": [\"{route}\", {}]}}", number * 3 + 1).into_bytes();
         answer.resize(answer.len().max(bytes), b' ');
         answer
     }
 
-    /// Whether a model that fails does so with this request whenever it comes; see `Conduct::Failing`.
+    /// Tells whether a failing model fails on this request whenever it comes; see `Conduct::Failing`.
     pub(crate) fn fails(&self, number: u64) -> bool {
         self.endpoint(number) == "computed" && Self::scattered(number) / SLOWEST % 100 < 10
     }

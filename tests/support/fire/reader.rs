@@ -65,7 +65,7 @@ impl Reader {
         Self { bootstrap: bootstrap.to_owned(), topics, checker, stop, thread }
     }
 
-    /// How many different requests have been answered, or need not be.
+    /// Counts the different requests that have been answered, or need not be.
     pub(crate) fn answered(&self) -> u64 {
         self.checker.lock().unwrap().answered()
     }
@@ -75,7 +75,7 @@ impl Reader {
         self.checker.lock().unwrap().excuse(numbers);
     }
 
-    /// How long each of these requests took, and [`Duration::MAX`] for one that has no reply so far.
+    /// Returns the time that each of these requests took, and [`Duration::MAX`] for one that has no reply so far.
     pub(crate) fn latencies(&self, numbers: Range<u64>) -> Vec<Duration> {
         self.checker.lock().unwrap().latencies(numbers)
     }
@@ -84,7 +84,7 @@ impl Reader {
     pub(crate) fn finish(self, sent: u64) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         let mut positions = self.thread.join().unwrap();
-        // Another client, for which every end is news.
+        // The client is another one, for which every end of a partition is news.
         let consumer = client(&self.bootstrap, "checker-end");
         consumer.assign(&positions).unwrap();
         let (mut left, begun) = (positions.count(), Instant::now());

@@ -1,12 +1,12 @@
-//! What a checker found.
+//! The findings of a checker.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// How many of each kind are told with where they were found.
+/// Number of findings of each kind that are reported with their places.
 const EXAMPLES: usize = 5;
 
-/// What can be wrong.
+/// Names the kinds of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A request without a reply.
@@ -27,7 +27,7 @@ pub(crate) struct Report {
     pub(crate) sent: u64,
     /// Different requests that have a reply or a fault.
     pub(crate) answered: u64,
-    /// Those of them that are faults, by status.
+    /// The number of faults among the replies, by status.
     pub(crate) faults: BTreeMap<u16, u64>,
     pub(crate) dead_letters: u64,
     found: [Found; 5],
@@ -44,7 +44,7 @@ impl Kind {
 }
 
 impl Report {
-    /// How often this was found.
+    /// Counts the findings of this kind.
     pub(crate) fn count(&self, kind: Kind) -> u64 {
         self.found[kind as usize].count
     }
