@@ -5,7 +5,7 @@
 pub mod cli; // what is typed: one file a command
 pub mod app; // the wiring
 pub mod config; // what the user writes
-pub mod reload; // what the user writes while it runs
+pub mod check; // what the types cannot say
 pub mod message; // what travels: request, reply, fault
 pub mod broker; // Kafka itself: clients, topics, the embedded broker
 pub mod shim; // the HTTP door

@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit;
-use crate::config;
+use crate::check;
 use crate::message::Code;
 use crate::redrive::{Filter, Progress, Redrive, RedriveError, Summary};
 
@@ -43,7 +43,7 @@ pub(super) struct Args {
 
 /// Sends letters back, and says what became of all. Gives 1 when there was none to be sent.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let loaded = match config::load(&args.config) {
+    let loaded = match check::load(&args.config) {
         Ok(loaded) => loaded,
         Err(report) => {
             eprintln!("{report}");

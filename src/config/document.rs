@@ -16,27 +16,27 @@ const MAX_SHOWN: usize = 100;
 
 /// The whole file.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(crate) struct Document {
     /// Its one top-level node.
-    pub(super) root: Node,
+    pub(crate) root: Node,
     /// The text as it was written, to find places inside scalars.
     source: String,
 }
 
 /// A value.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Where it starts.
-    pub(super) at: Position,
+    pub(crate) at: Position,
     /// What it is.
-    pub(super) content: Content,
+    pub(crate) content: Content,
     /// What became of it.
-    pub(super) state: State,
+    pub(crate) state: State,
 }
 
 /// What a node is.
 #[derive(Debug, Clone)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// Text that stands for itself, a number, a boolean or nothing.
     Scalar(Scalar),
     /// In order.
@@ -47,33 +47,33 @@ pub(super) enum Content {
 
 /// Text as it is in a file.
 #[derive(Debug, Clone)]
-pub(super) struct Scalar {
+pub(crate) struct Scalar {
     /// With the environment's values in it.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// With references instead: this may be shown.
-    pub(super) written: String,
+    pub(crate) written: String,
     /// Whether it may be a number, a boolean or nothing.
-    pub(super) plain: bool,
+    pub(crate) plain: bool,
     /// Whether `text` holds something of the environment.
-    pub(super) secret: bool,
+    pub(crate) secret: bool,
     /// How `text` stands in the source, if each of its characters can be found there.
     traceable: Option<ScalarStyle>,
 }
 
 /// A key and its value.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// The key.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Where the key starts.
-    pub(super) at: Position,
+    pub(crate) at: Position,
     /// Its value.
-    pub(super) value: Node,
+    pub(crate) value: Node,
 }
 
 /// What became of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     /// It counts.
     Kept,
     /// It was reported and counts no more.
@@ -88,7 +88,7 @@ pub(super) enum State {
 
 /// One step from a node to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// To the value of a key.
     Key(String),
     /// To an item of a list, counted over those that were not dropped.
@@ -96,20 +96,20 @@ pub(super) enum Step {
 }
 
 /// Where a path leads.
-pub(super) struct Found<'a> {
+pub(crate) struct Found<'a> {
     /// The node, when the file has it.
-    pub(super) node: Option<&'a Node>,
+    pub(crate) node: Option<&'a Node>,
     /// Its place, else that of the nearest node above it.
-    pub(super) at: Position,
+    pub(crate) at: Position,
     /// The path as the author counts.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// Whether the path leads to something that only stands in for what is missing.
-    pub(super) blank: bool,
+    pub(crate) blank: bool,
 }
 
 impl Document {
     /// Parses `text`. A document is there unless the syntax is broken; problems do not exclude it.
-    pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Option<Self>, Vec<Problem>) {
+    pub(crate) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Option<Self>, Vec<Problem>) {
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let masked = env::mask(text);
         let mut builder = Builder::new(&masked, env);
@@ -130,7 +130,7 @@ impl Document {
     }
 
     /// Follows a path as far as the file goes.
-    pub(super) fn find(&self, steps: &[Step]) -> Found<'_> {
+    pub(crate) fn find(&self, steps: &[Step]) -> Found<'_> {
         let mut found = Found { node: Some(&self.root), at: self.root.at, path: String::new(), blank: false };
         for step in steps {
             let next = found.node.and_then(|node| node.step(step));
@@ -149,7 +149,7 @@ impl Document {
     }
 
     /// The node a path leads to.
-    pub(super) fn node_mut(&mut self, steps: &[Step]) -> Option<&mut Node> {
+    pub(crate) fn node_mut(&mut self, steps: &[Step]) -> Option<&mut Node> {
         let mut node = &mut self.root;
         for step in steps {
             let (original, _) = node.step(step)?;
@@ -163,7 +163,7 @@ impl Document {
     }
 
     /// The place of a line and column, from 1, of a scalar's text; the scalar's start where it cannot be told.
-    pub(super) fn place_in(&self, node: &Node, line: usize, column: usize) -> Position {
+    pub(crate) fn place_in(&self, node: &Node, line: usize, column: usize) -> Position {
         let Content::Scalar(Scalar { traceable: Some(style), text, .. }) = &node.content else { return node.at };
         let Some(text_line) = text.split('\n').nth(line.saturating_sub(1)) else { return node.at };
         let column = column.saturating_sub(1);
@@ -222,7 +222,7 @@ impl Node {
     }
 
     /// The entry of a key, whatever became of it.
-    pub(super) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
+    pub(crate) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
         match &mut self.content {
             Content::Mapping(entries) => entries.iter_mut().find(|entry| entry.key == key),
             _ => None,
@@ -230,23 +230,23 @@ impl Node {
     }
 
     /// Whether it takes part in the next attempt.
-    pub(super) fn counts(&self) -> bool {
+    pub(crate) fn counts(&self) -> bool {
         !matches!(self.state, State::Dropped | State::Absent)
     }
 
     /// Whether it holds something of the environment.
-    pub(super) fn is_secret(&self) -> bool {
+    pub(crate) fn is_secret(&self) -> bool {
         matches!(&self.content, Content::Scalar(scalar) if scalar.secret)
     }
 
     /// Whether it is written as nothing at all: `key:`, `~` or `null`.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         matches!(&self.content, Content::Scalar(Scalar { text, written, plain: true, .. })
             if text == written && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// What a message may call it.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match &self.content {
             _ if self.is_nothing() => "nothing".to_owned(),
             Content::Scalar(scalar) if scalar.secret => format!("the value of '{}'", shortened(&scalar.written)),
@@ -278,7 +278,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// Adds a step to the text of a path.
-pub(super) fn push_step(path: &mut String, step: &Step) {
+pub(crate) fn push_step(path: &mut String, step: &Step) {
     match step {
         Step::Key(key) => {
             if !path.is_empty() {

@@ -5,15 +5,15 @@
 
 mod batch;
 mod canary;
-mod document;
+pub(crate) mod document;
 mod endpoint;
 mod env;
 mod explain;
-mod file;
+pub(crate) mod fit;
 mod kafka;
 mod limits;
-mod load;
 mod models;
+mod name;
 mod recovery;
 mod registry;
 mod report;
@@ -21,30 +21,23 @@ mod restart;
 mod retry_topic;
 mod route_test;
 mod server;
-mod unsupported;
-mod validate;
-
-#[cfg(test)]
-mod tests;
+pub(crate) mod unsupported;
 
 pub use batch::{Batch, Batching};
 pub use canary::{AbortIf, Canary};
 pub use endpoint::{
     Decision, Endpoint, EnvManager, MOST_THREADS, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
 };
-pub use file::ConfigFile;
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use limits::Limits;
-pub use load::{Loaded, load, parse};
 pub use models::{Cache, Models, Template};
+pub(crate) use name::{MAX_TOPIC, is_name, is_topic};
 pub use recovery::{Breaker, FallbackOn, Retries};
 pub use registry::Registry;
 pub use report::{Position, Problem, Report, Severity};
 pub use retry_topic::RetryTopic;
 pub use route_test::RouteTest;
 pub use server::Server;
-pub(crate) use validate::is_topic;
-pub use validate::{EndpointOutline, RouteOutline};
 
 use std::sync::Arc;
 

@@ -46,12 +46,12 @@ pub struct Report {
 
 impl Problem {
     /// A problem that keeps the file from being used.
-    pub(super) fn error(at: impl Into<Option<Position>>, path: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn error(at: impl Into<Option<Position>>, path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, at: at.into(), path: path.into(), message: message.into(), help: None }
     }
 
     /// The same problem with advice.
-    pub(super) fn with_help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -59,7 +59,7 @@ impl Problem {
 
 impl Report {
     /// Sorts the problems by their place.
-    pub(super) fn new(file: &str, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(file: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.at);
         Self { file: file.to_owned(), problems }
     }

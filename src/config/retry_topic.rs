@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::name::MAX_TOPIC;
 use super::{Kafka, Ordering};
 
-/// What Kafka takes.
-const MAX_TOPIC: usize = 249;
 /// Digits of the longest delay.
 const MAX_DIGITS: usize = 8;
 

@@ -5,24 +5,24 @@ use super::document::{Content, Document, Node};
 use super::report::{Position, Problem};
 
 /// The keys, and the values of a key, that are not supported yet. A feature that arrives deletes its line.
-pub(super) const NOT_YET: &[(&str, &[&str])] = &[("server.auth", ANY), ("server.tls", ANY)];
+pub(crate) const NOT_YET: &[(&str, &[&str])] = &[("server.auth", ANY), ("server.tls", ANY)];
 
 const ANY: &[&str] = &[];
 
 /// Whether a key, or a value of it, is to come. `path` may hold indices.
-pub(super) fn is_key(path: &str) -> bool {
+pub(crate) fn is_key(path: &str) -> bool {
     let pattern = pattern(path);
     NOT_YET.iter().any(|(key, values)| *key == pattern && values.is_empty())
 }
 
 /// Whether a value of a key is to come. `path` may hold indices.
-pub(super) fn is_value(path: &str, value: &str) -> bool {
+pub(crate) fn is_value(path: &str, value: &str) -> bool {
     let pattern = pattern(path);
     NOT_YET.iter().any(|(key, values)| *key == pattern && values.contains(&value))
 }
 
 /// A problem for each use of what is not supported yet.
-pub(super) fn check(document: &Document) -> Vec<Problem> {
+pub(crate) fn check(document: &Document) -> Vec<Problem> {
     let mut problems = Vec::new();
     walk(&document.root, "", &mut problems);
     problems

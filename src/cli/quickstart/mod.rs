@@ -17,7 +17,8 @@ use std::process::ExitCode;
 
 use super::start;
 use crate::app::Role;
-use crate::config::{self, Config};
+use crate::check;
+use crate::config::Config;
 use guarded::Guarded;
 use problem::Problem;
 
@@ -87,7 +88,7 @@ fn prepare(args: &Args) -> Result<(Config, Guarded), Problem> {
 
 /// The config without its addresses, which are known later.
 fn config() -> Result<Config, Problem> {
-    let loaded = config::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
+    let loaded = check::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
     loaded.map(|loaded| loaded.config).map_err(|report| Problem::unavailable(report.to_string()))
 }
 

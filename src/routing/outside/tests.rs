@@ -49,7 +49,7 @@ model_endpoints:
       - {{model_uri: 'builtin:noop', alias: accurate}}
 "
     );
-    config::parse(&text, "test.yaml", &|_| None).unwrap_or_else(|report| panic!("{report}")).config
+    crate::check::parse(&text, "test.yaml", &|_| None).unwrap_or_else(|report| panic!("{report}")).config
 }
 
 fn request(tier: &str, body: &str) -> Arc<Request> {

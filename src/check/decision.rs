@@ -1,11 +1,11 @@
 //! `decision`: a service outside, and what it is told.
 
-use super::{At, Validator};
+use super::validator::{KeyPath, Validator};
 use crate::config::Decision;
 
 impl Validator<'_> {
     /// Everything below `decision`.
-    pub(super) fn decision(&mut self, decision: &Decision, at: &At) {
+    pub(super) fn decision(&mut self, decision: &Decision, at: &KeyPath) {
         let url = reqwest::Url::parse(&decision.url);
         if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             // Without the value: an address may hold a password.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{CONDITIONAL, GATEWAY, REFERENCE, env};
-use crate::config::parse;
+use crate::check::parse;
 
 /// Files a slip or two away from a valid one.
 fn slips() -> impl Strategy<Value = String> {

@@ -1,6 +1,7 @@
 //! Whether requests are joined, and how.
 
 use super::*;
+use crate::config::{Batch, Batching};
 
 fn batch(value: &str) -> Option<Batching> {
     let config = loaded(&gateway_with(&format!("        batch: {value}\n"))).config;

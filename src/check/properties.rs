@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
-use super::{At, Validator};
+use super::validator::{KeyPath, Validator};
 use crate::config::Kafka;
 
 /// A property that is refused, with its other names: what would break, and what to do instead.
@@ -120,7 +120,7 @@ const REFUSED: &[Refused] = &[
 
 impl Validator<'_> {
     /// What is below `kafka.properties`.
-    pub(super) fn properties(&mut self, kafka: &Kafka, at: &At) {
+    pub(super) fn properties(&mut self, kafka: &Kafka, at: &KeyPath) {
         for (name, value) in &kafka.properties {
             let at = at.key(name);
             if let Some(Refused { why, instead, .. }) = refused(name) {

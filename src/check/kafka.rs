@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use super::{At, Validator, is_name};
-use crate::config::report::Severity;
-use crate::config::{Delivery, EMBEDDED, Kafka, Limits, Ordering};
+use super::validator::{KeyPath, Validator};
+use crate::config::{Delivery, EMBEDDED, Kafka, Limits, MAX_TOPIC, Ordering, Severity, is_name, is_topic};
 use crate::message::Fault;
 use crate::replies::topic_pattern;
 
-/// What Kafka takes.
-const MAX_TOPIC: usize = 249;
 /// More would hardly differ.
 const MAX_RETRY_DELAYS: usize = 10;
 /// Topics do not keep their records for ever.
@@ -18,7 +15,7 @@ const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 impl Validator<'_> {
     /// Everything below `kafka`.
     pub(super) fn kafka(&mut self, kafka: &Kafka) {
-        let at = At::default().key("kafka");
+        let at = KeyPath::default().key("kafka");
         let servers = &kafka.bootstrap_servers;
         if servers != EMBEDDED && !servers.split(',').all(|server| is_address(server.trim())) {
             let at = at.key("bootstrap_servers");
@@ -41,7 +38,7 @@ impl Validator<'_> {
     }
 
     /// What is let in must be answerable.
-    fn limits(&mut self, kafka: &Kafka, at: &At) {
+    fn limits(&mut self, kafka: &Kafka, at: &KeyPath) {
         let Limits { value, key, headers, header_bytes, header_name, correlation_id } = &kafka.limits;
         // Below these the requests of the HTTP shim would not pass.
         let sizes = [
@@ -65,7 +62,7 @@ impl Validator<'_> {
         }
     }
 
-    fn delivery(&mut self, kafka: &Kafka, at: &At) {
+    fn delivery(&mut self, kafka: &Kafka, at: &KeyPath) {
         let is_named = kafka.instance_id.as_deref().is_none_or(|name| is_name(name) && name.len() <= 128);
         let characters = "must be up to 128 letters, digits, '.', '_' and '-'";
         self.require(is_named, &at.key("instance_id"), characters);
@@ -88,7 +85,7 @@ impl Validator<'_> {
     }
 
     /// Each delay is a topic's, and the next is longer: a request that has failed once more waits longer.
-    fn retry_delays(&mut self, kafka: &Kafka, at: &At) {
+    fn retry_delays(&mut self, kafka: &Kafka, at: &KeyPath) {
         let delays = &kafka.retry_delays;
         self.require(delays.len() <= MAX_RETRY_DELAYS, at, "must be at most 10: each is a topic");
         for (index, delay) in delays.iter().enumerate() {
@@ -107,7 +104,7 @@ impl Validator<'_> {
     }
 
     /// A topic that serves two ends would feed Signalbox with what it writes itself.
-    fn topics(&mut self, kafka: &Kafka, at: &At) {
+    fn topics(&mut self, kafka: &Kafka, at: &KeyPath) {
         let topics = [
             ("requests_topic", kafka.requests_topic.as_str()),
             ("replies_topic", kafka.replies_topic.as_str()),
@@ -139,7 +136,7 @@ impl Validator<'_> {
         }
     }
 
-    fn allowed_reply_topics(&mut self, kafka: &Kafka, at: &At) {
+    fn allowed_reply_topics(&mut self, kafka: &Kafka, at: &KeyPath) {
         for (index, pattern) in kafka.allowed_reply_topics.iter().enumerate() {
             let at = at.index(index);
             match topic_pattern(pattern) {
@@ -162,11 +159,6 @@ impl Validator<'_> {
             }
         }
     }
-}
-
-/// Whether Kafka takes this for the name of a topic.
-pub(crate) fn is_topic(text: &str) -> bool {
-    is_name(text) && text.len() <= MAX_TOPIC
 }
 
 /// `host`, `host:port`, `[::1]:port` or one of these after `protocol://`.

@@ -1,12 +1,12 @@
 //! What is checked of `batch`.
 
-use super::{At, Validator};
+use super::validator::{KeyPath, Validator};
 use crate::config::{Batching, Route};
 use crate::models::{ModelUri, Target};
 
 impl Validator<'_> {
     /// How requests are joined.
-    pub(super) fn batching(&mut self, route: &Route, at: &At) {
+    pub(super) fn batching(&mut self, route: &Route, at: &KeyPath) {
         let Some(Batching::On(batch)) = &route.batch else { return };
         if ModelUri::parse(&route.model_uri).is_ok_and(|uri| matches!(uri.target(), Target::Noop)) {
             self.error(at, "builtin:noop has nothing to gain from batches", "leave it out");

@@ -9,7 +9,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::config::{Config, ConfigFile, Report, Severity};
+use super::file::ConfigFile;
+use crate::config::{Config, Report, Severity};
 use crate::telemetry::Metrics;
 
 /// How often the file is looked at. Reading a few kilobytes costs microseconds, and finds a change on every file system

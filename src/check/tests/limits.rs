@@ -1,6 +1,7 @@
 //! How large a request may be.
 
 use super::*;
+use crate::config::Limits;
 
 #[test]
 fn what_is_let_in_can_be_answered() {

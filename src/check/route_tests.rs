@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{At, Config, Severity, Validator};
-use crate::config::RouteTest;
+use super::validator::{KeyPath, Validator};
+use crate::config::{Config, RouteTest, Severity};
 use crate::message::Code;
 use crate::routing::{Draw, Endpoint, Explanation, RoutingTable};
 
@@ -38,7 +38,7 @@ impl Validator<'_> {
                         Some(name) => format!("there is no endpoint {}", self.shown(&endpoint_at, name)),
                         None => "the test has to name its endpoint, since there are several".to_owned(),
                     };
-                    let endpoints = At::default().key("model_endpoints");
+                    let endpoints = KeyPath::default().key("model_endpoints");
                     let names = config.model_endpoints.iter().enumerate();
                     let names = names.map(|(at, it)| self.written(&endpoints.index(at).key("name"), &it.name));
                     let help = format!("endpoints are: {}", names.collect::<Vec<_>>().join(", "));
@@ -77,7 +77,7 @@ impl Validator<'_> {
         }
     }
 
-    fn compare(&mut self, test: &RouteTest, at: &At, endpoint: Option<&Endpoint>, explanation: &Explanation) {
+    fn compare(&mut self, test: &RouteTest, at: &KeyPath, endpoint: Option<&Endpoint>, explanation: &Explanation) {
         let passes = match (&test.route, &test.fault) {
             (Some(alias), _) => possible(explanation).any(|possible| possible == alias),
             (None, fault) => explanation.error_code.is_some() && explanation.error_code == fault.as_deref(),
@@ -136,10 +136,10 @@ fn possible(explanation: &Explanation) -> impl Iterator<Item = &str> {
     drawn.map(|share| &*share.route).chain(chosen)
 }
 
-fn test_at(index: usize) -> At {
-    At::default().key("tests").index(index)
+fn test_at(index: usize) -> KeyPath {
+    KeyPath::default().key("tests").index(index)
 }
 
-fn routes_at(endpoint: usize) -> At {
-    At::default().key("model_endpoints").index(endpoint).key("routes")
+fn routes_at(endpoint: usize) -> KeyPath {
+    KeyPath::default().key("model_endpoints").index(endpoint).key("routes")
 }

@@ -1,11 +1,11 @@
 //! What is checked of `timeout`, `fallback`, `fallback_on`, `breaker` and `retries`.
 
-use super::{At, Validator};
+use super::validator::{KeyPath, Validator};
 use crate::config::{Breaker, Endpoint, Retries, Route};
 
 impl Validator<'_> {
     /// What a route does about calls that fail.
-    pub(super) fn recovery(&mut self, endpoint: &Endpoint, route: &Route, at: &At) {
+    pub(super) fn recovery(&mut self, endpoint: &Endpoint, route: &Route, at: &KeyPath) {
         if let Some(timeout) = route.timeout {
             self.positive(timeout, &at.key("timeout"));
             let fits = timeout <= endpoint.timeout;
@@ -30,7 +30,7 @@ impl Validator<'_> {
         }
     }
 
-    fn breaker(&mut self, breaker: &Breaker, at: &At) {
+    fn breaker(&mut self, breaker: &Breaker, at: &KeyPath) {
         for (key, share) in [("error_share", breaker.error_share), ("slow_share", breaker.slow_share)] {
             self.require(share > 0.0 && share <= 1.0, &at.key(key), "must be more than 0, and 1 at most");
         }
@@ -43,7 +43,7 @@ impl Validator<'_> {
         self.require(breaker.probes >= 1, &at.key("probes"), "must be at least 1");
     }
 
-    fn retries(&mut self, retries: &Retries, at: &At) {
+    fn retries(&mut self, retries: &Retries, at: &KeyPath) {
         let some = retries.max_attempts >= 2;
         self.require(some, &at.key("max_attempts"), "must be at least 2: the first call is one of them");
         self.positive(retries.backoff, &at.key("backoff"));
@@ -52,7 +52,7 @@ impl Validator<'_> {
     }
 
     /// Each route's fallback has one of its own, and so on: that has to come to an end.
-    pub(super) fn fallback_circles(&mut self, endpoint: &Endpoint, routes_at: &At) {
+    pub(super) fn fallback_circles(&mut self, endpoint: &Endpoint, routes_at: &KeyPath) {
         let fallback = |route: usize| {
             let alias = endpoint.routes.get(route)?.fallback.as_ref()?;
             endpoint.routes.iter().position(|other| other.alias == *alias).filter(|next| *next != route)

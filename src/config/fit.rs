@@ -1,81 +1,18 @@
 //! From a file's text to a [`Config`], or to everything that is wrong with it. The only file that knows `serde_yaml`.
 
-use std::path::Path;
-
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
 use super::Config;
 use super::document::{Content, Document, Entry, Node, Scalar, State, Step, push_step};
 use super::explain::{self, Misfit};
-use super::file::ConfigFile;
-use super::report::{Position, Problem, Report, Severity};
-use super::unsupported;
-use super::validate::{self, Checks, EndpointOutline};
+use super::report::Problem;
 
 /// How many misfits one check reports; the rest show once these are mended.
 const MAX_MISFITS: usize = 500;
 
-/// A file that can be used.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// What it says.
-    pub config: Config,
-    /// What is odd about it all the same.
-    pub warnings: Report,
-    /// What it amounts to, in words that may be printed.
-    pub outline: Vec<EndpointOutline>,
-}
-
-/// Reads a file with the variables of this process.
-pub fn load(path: &Path) -> Result<Loaded, Report> {
-    ConfigFile::open(path).load()
-}
-
-/// Reads what a file holds, with the variables of this process; or why it cannot be read.
-pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Loaded, Report> {
-    let refused = |problem| Report::new(name, vec![problem]);
-    let bytes = content.map_err(|error| {
-        let problem = Problem::error(None, "", format!("cannot be read: {error}"));
-        refused(problem.with_help("give the path of a configuration file with --config"))
-    })?;
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        refused(Problem::error(Position { line, column }, "", "not UTF-8 from here on").with_help("save it as UTF-8"))
-    })?;
-    parse(text, name, &|variable| std::env::var(variable).ok())
-}
-
-/// Reads the text of a file. `env` gives the values of variables.
-pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
-    parse_with(text, file_name, env, &Checks::default())
-}
-
-pub(super) fn parse_with(
-    text: &str,
-    file_name: &str,
-    env: &dyn Fn(&str) -> Option<String>,
-    checks: &Checks<'_>,
-) -> Result<Loaded, Report> {
-    let (document, mut problems) = Document::parse(text, env);
-    let Some(mut document) = document else {
-        return Err(Report::new(file_name, problems));
-    };
-    problems.extend(unsupported::check(&document));
-    let config = fit(&mut document, &mut problems);
-    let outline = config.as_ref().map(|config| validate::check(config, &document, checks, &mut problems));
-    let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-    let report = Report::new(file_name, problems);
-    match (config, outline) {
-        (Some(config), Some(outline)) if !failed => Ok(Loaded { config, warnings: report, outline }),
-        _ => Err(report),
-    }
-}
-
 /// Reads the document into structs; as often as it takes, since each attempt stops at the first misfit.
-fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Option<Config> {
+pub(crate) fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Option<Config> {
     let mut misfits = 0;
     // An attempt that reports nothing still marks a node, so this ends.
     while misfits < MAX_MISFITS {

@@ -1,10 +1,10 @@
 //! What must hold of `canary`.
 
-use super::{At, Validator};
+use super::validator::{KeyPath, Validator};
 use crate::config::{Canary, Endpoint, Route};
 
 impl Validator<'_> {
-    pub(super) fn canary(&mut self, endpoint: &Endpoint, route: &Route, at: &At) {
+    pub(super) fn canary(&mut self, endpoint: &Endpoint, route: &Route, at: &KeyPath) {
         let Some(canary) = &route.canary else { return };
         let at = at.key("canary");
         self.steps(canary, &at.key("steps"));
@@ -33,7 +33,7 @@ impl Validator<'_> {
         }
     }
 
-    fn steps(&mut self, canary: &Canary, at: &At) {
+    fn steps(&mut self, canary: &Canary, at: &KeyPath) {
         self.require(!canary.steps.is_empty(), at, "at least one step is needed");
         for (index, step) in canary.steps.iter().enumerate() {
             let fits = *step > 0.0 && *step <= 100.0;

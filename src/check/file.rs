@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::load::{self, Loaded};
-use super::report::Report;
+use crate::config::Report;
 
 /// What a file holds, or why it cannot be read.
 type Content = Result<Vec<u8>, String>;

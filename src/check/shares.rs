@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{At, Endpoint, Severity, Strategy, Validator};
+use super::validator::{KeyPath, Validator};
+use crate::config::{Endpoint, Severity, Strategy};
 
 impl Validator<'_> {
     /// How the routes of an endpoint share.
-    pub(super) fn shares(&mut self, endpoint: &Endpoint, at: &At) {
+    pub(super) fn shares(&mut self, endpoint: &Endpoint, at: &KeyPath) {
         if let Some(sticky_by) = &endpoint.sticky_by {
             self.sticky_by(endpoint, sticky_by, &at.key("sticky_by"));
         }
@@ -25,7 +26,7 @@ impl Validator<'_> {
         }
     }
 
-    fn sticky_by(&mut self, endpoint: &Endpoint, sticky_by: &str, at: &At) {
+    fn sticky_by(&mut self, endpoint: &Endpoint, sticky_by: &str, at: &KeyPath) {
         let compiled = (self.checks.expression)(sticky_by);
         self.compiled(compiled, "expression", at);
         let has_shares =
@@ -37,7 +38,7 @@ impl Validator<'_> {
     }
 
     /// Of routes that share, one at least must take what comes.
-    fn some_weight(&mut self, endpoint: &Endpoint, routes_at: &At) {
+    fn some_weight(&mut self, endpoint: &Endpoint, routes_at: &KeyPath) {
         let mut groups: BTreeMap<Option<&str>, (usize, bool)> = BTreeMap::new();
         let share = endpoint.routes.iter().enumerate().filter(|(_, route)| route.canary.is_none());
         for (index, route) in share {
