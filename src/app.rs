@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use crate::broker::{BrokerError, Cluster};
 use crate::callers::Callers;
 use crate::canary::Canaries;
-use crate::check::{ConfigFile, Reload};
+use crate::check::{ConfigFile, Reloader};
 use crate::config::{Config, Kafka};
 use crate::intake::Intake;
 use crate::models::{Models, ModelsError};
@@ -72,7 +72,7 @@ pub enum AppError {
 
 /// Everything that runs.
 struct App {
-    door: Door,
+    http: HttpSide,
     router: Option<Router>,
     cluster: Arc<Cluster>,
     /// As it was at the start: that does not change.
@@ -81,7 +81,7 @@ struct App {
 }
 
 /// The HTTP side of each role.
-enum Door {
+enum HttpSide {
     /// Takes calls.
     Shim(Box<Shim>),
     /// Only shows the state of a router.
@@ -113,7 +113,7 @@ pub async fn run(
     let failed = CancellationToken::new();
     let stop = stop_signal();
     tokio::pin!(stop);
-    let reload = Reload::of(file);
+    let reload = Reloader::new(file);
     let readiness = Readiness::default();
     let app = tokio::select! {
         app = App::start(&config, role, &readiness, &failed) => app?,
@@ -156,27 +156,27 @@ impl App {
         let operations = router.as_ref().map_or_else(Routes::new, |router| {
             model_routes(router.models.clone()).merge(canary_routes(router.canaries.clone()))
         });
-        let door = match role {
+        let http = match role {
             Role::All | Role::Shim => {
                 let parts = shim_parts(config, &cluster, readiness, &metrics, operations, callers);
-                Door::Shim(Box::new(Shim::start(parts).await?))
+                HttpSide::Shim(Box::new(Shim::start(parts).await?))
             }
             Role::Router => {
                 let routes = status_routes(readiness.clone(), metrics.clone()).merge(operations);
-                Door::Status(HttpServer::bind(&config.server, routes).await?)
+                HttpSide::Status(HttpServer::bind(&config.server, routes).await?)
             }
         };
-        Ok(Self { door, router, cluster, kafka: config.kafka.clone(), metrics })
+        Ok(Self { http, router, cluster, kafka: config.kafka.clone(), metrics })
     }
 
-    /// Puts the endpoints of another checked config to use, from the models outwards: whatever the door lets in finds its
+    /// Puts the endpoints of another checked config to use, from the models outwards: whatever the HTTP side lets in finds its
     /// route.
     async fn reload(&self, config: &Config) -> Result<(), String> {
         if let Some(router) = &self.router {
             self.ensure_topics(config).await;
             router.reload(config, &self.metrics).await.map_err(|error| error.to_string())?;
         }
-        if let Door::Shim(shim) = &self.door {
+        if let HttpSide::Shim(shim) = &self.http {
             shim.set_endpoints(config.model_endpoints.iter().map(Into::into).collect());
         }
         Ok(())
@@ -192,17 +192,17 @@ impl App {
     }
 
     fn addresses(&self) -> Addresses {
-        Addresses { http: self.door.address(), broker: self.cluster.bootstrap_servers().to_owned() }
+        Addresses { http: self.http.address(), broker: self.cluster.bootstrap_servers().to_owned() }
     }
 
-    /// From the door inwards: no new callers, then no new requests, then the models, and the broker last.
-    /// `goes_on`: whether the requests under way can still be ended.
-    async fn shutdown(self, goes_on: bool) -> Result<(), AppError> {
+    /// From the HTTP side inwards: no new callers, then no new requests, then the models, and the broker last.
+    /// `can_finish`: whether the requests under way can still be ended.
+    async fn shutdown(self, can_finish: bool) -> Result<(), AppError> {
         info!("shutting down; a second signal ends it at once");
         let work = async {
-            self.door.shutdown().await;
+            self.http.shutdown().await;
             if let Some(router) = self.router {
-                router.shutdown(goes_on).await?;
+                router.shutdown(can_finish).await?;
             }
             // Clients and the embedded broker block while they close.
             let _ = spawn_blocking(move || drop(self.cluster)).await;
@@ -219,7 +219,7 @@ impl App {
     }
 }
 
-impl Door {
+impl HttpSide {
     fn address(&self) -> SocketAddr {
         match self {
             Self::Shim(shim) => shim.address(),
@@ -282,11 +282,11 @@ impl Router {
         changed.map_err(|error| AppError::Config(error.to_string()))
     }
 
-    /// `goes_on`: whether the requests under way can still be ended.
-    async fn shutdown(self, goes_on: bool) -> Result<(), AppError> {
+    /// `can_finish`: whether the requests under way can still be ended.
+    async fn shutdown(self, can_finish: bool) -> Result<(), AppError> {
         let Self { intake, pipeline, models, canaries, publisher, shadows, drain } = self;
         drop(pipeline);
-        let patience = if goes_on { drain } else { Duration::ZERO };
+        let patience = if can_finish { drain } else { Duration::ZERO };
         let stopped = blocking(move || intake.stop(patience)).await?;
         shadows.shutdown().await;
         blocking(move || publisher.flush(drain)).await?;

@@ -6,9 +6,9 @@ use super::load::{self, Loaded};
 use crate::config::Report;
 
 /// What a file holds, or why it cannot be read.
-type Content = Result<Vec<u8>, String>;
+type FileContent = Result<Vec<u8>, String>;
 
-/// A configuration file, as it was taken last.
+/// A configuration file, as it was current last.
 ///
 /// Whether it has changed is told by its content. The times and numbers of the file system cannot tell it: Kubernetes
 /// changes a ConfigMap by moving a symbolic link in the path, editors put another file in its place, and what is written
@@ -16,46 +16,46 @@ type Content = Result<Vec<u8>, String>;
 #[derive(Debug)]
 pub struct ConfigFile {
     path: PathBuf,
-    taken: Content,
+    current: FileContent,
     /// What it held when it was looked at last, if that is something else.
-    candidate: Option<Content>,
+    candidate: Option<FileContent>,
 }
 
 impl ConfigFile {
     /// Takes the file as it is now.
     pub fn open(path: &Path) -> Self {
-        Self { path: path.to_owned(), taken: read(path), candidate: None }
+        Self { path: path.to_owned(), current: read(path), candidate: None }
     }
 
-    /// The configuration in what was taken, with the variables of this process.
+    /// The configuration in what was current, with the variables of this process.
     ///
     /// # Errors
     /// When it cannot be used: everything that is wrong with it.
     pub fn load(&self) -> Result<Loaded, Report> {
-        let content = self.taken.as_ref().map(Vec::as_slice).map_err(String::as_str);
+        let content = self.current.as_ref().map(Vec::as_slice).map_err(String::as_str);
         load::load_bytes(content, &self.path.display().to_string())
     }
 
     /// Takes the file as it is now, whatever it was.
-    pub fn take(&mut self) {
+    pub fn reread(&mut self) {
         *self = Self::open(&self.path);
     }
 
     /// Looks at the file, and takes it when it has changed. Tells whether it has.
-    pub fn look(&mut self) -> bool {
-        self.saw(read(&self.path))
+    pub fn poll_change(&mut self) -> bool {
+        self.observe(read(&self.path))
     }
 
-    /// A file that is being written must not be taken by halves: it has to be the same in two looks.
-    fn saw(&mut self, content: Content) -> bool {
-        if content == self.taken {
+    /// A file that is being written must not be current by halves: it has to be the same in two looks.
+    fn observe(&mut self, content: FileContent) -> bool {
+        if content == self.current {
             self.candidate = None;
             return false;
         }
         let is_settled = self.candidate.as_ref() == Some(&content);
         if is_settled {
             self.candidate = None;
-            self.taken = content;
+            self.current = content;
         } else {
             self.candidate = Some(content);
         }
@@ -63,7 +63,7 @@ impl ConfigFile {
     }
 }
 
-fn read(path: &Path) -> Content {
+fn read(path: &Path) -> FileContent {
     std::fs::read(path).map_err(|error| error.to_string())
 }
 
@@ -84,24 +84,24 @@ mod tests {
     fn a_change_is_taken_once_it_has_been_seen_twice() {
         let (_directory, path) = file(VALID);
         let mut file = ConfigFile::open(&path);
-        assert!(!file.look());
+        assert!(!file.poll_change());
         std::fs::write(&path, VALID.replace("name: a", "name: b")).unwrap();
-        assert!(!file.look());
+        assert!(!file.poll_change());
         assert_eq!(file.load().unwrap().config.model_endpoints[0].name, "a");
-        assert!(file.look());
+        assert!(file.poll_change());
         assert_eq!(file.load().unwrap().config.model_endpoints[0].name, "b");
-        assert!(!file.look());
+        assert!(!file.poll_change());
     }
 
     #[test]
     fn what_goes_on_changing_or_changes_back_is_no_change() {
-        let mut file = ConfigFile { path: "none".into(), taken: Ok(b"a".to_vec()), candidate: None };
+        let mut file = ConfigFile { path: "none".into(), current: Ok(b"a".to_vec()), candidate: None };
         for (content, is_taken) in
             [("b", false), ("bc", false), ("a", false), ("bc", false), ("bc", true), ("bc", false)]
         {
-            assert_eq!(file.saw(Ok(content.into())), is_taken, "{content}");
+            assert_eq!(file.observe(Ok(content.into())), is_taken, "{content}");
         }
-        assert!(!file.saw(Err("gone".to_owned())) && file.saw(Err("gone".to_owned())));
+        assert!(!file.observe(Err("gone".to_owned())) && file.observe(Err("gone".to_owned())));
         assert!(file.load().unwrap_err().to_string().contains("cannot be read: gone"));
     }
 
@@ -118,12 +118,12 @@ mod tests {
         };
         std::fs::write(&other, VALID).unwrap();
         point_to(&other);
-        assert!(!file.look() && !file.look());
+        assert!(!file.poll_change() && !file.poll_change());
         std::fs::write(&path, VALID.replace("name: a", "name: b")).unwrap();
         point_to(&path);
-        assert!(!file.look() && file.look());
+        assert!(!file.poll_change() && file.poll_change());
         std::fs::write(&path, "nonsense").unwrap();
-        file.take();
-        assert!(file.load().is_err() && !file.look());
+        file.reread();
+        assert!(file.load().is_err() && !file.poll_change());
     }
 }

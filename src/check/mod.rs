@@ -26,4 +26,4 @@ mod tests;
 pub use file::ConfigFile;
 pub use load::{Loaded, load, parse};
 pub use outline::{EndpointOutline, RouteOutline};
-pub use reload::Reload;
+pub use reload::Reloader;

@@ -16,26 +16,26 @@ use crate::telemetry::Metrics;
 /// How often the file is looked at. Reading a few kilobytes costs microseconds, and finds a change on every file system
 /// and behind every link, where watching the kernel's events takes a watch of each directory on the way, and sees nothing
 /// on network file systems.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Waits for a new configuration.
-pub struct Reload {
+pub struct Reloader {
     /// Away while it is read on another thread.
     file: Option<ConfigFile>,
     hangup: Option<Signal>,
-    looks: Interval,
+    ticks: Interval,
 }
 
-impl Reload {
+impl Reloader {
     /// From now on SIGHUP has the file taken again. Without a file it ends the process, as it does by default.
-    pub fn of(file: Option<ConfigFile>) -> Self {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pub fn new(file: Option<ConfigFile>) -> Self {
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let hangup = file.as_ref().and_then(|_| {
             let hangup = signal(SignalKind::hangup());
             hangup.inspect_err(|cause| error!(%cause, "SIGHUP cannot be received; a changed file is still taken")).ok()
         });
-        Self { file, hangup, looks }
+        Self { file, hangup, ticks }
     }
 
     /// Has each new configuration applied, for ever. `in_use` is what Signalbox was started with.
@@ -50,7 +50,7 @@ impl Reload {
             let Some(outcome) = self.next().await else { return std::future::pending().await };
             let result = match outcome {
                 Ok(config) => {
-                    warn_of_waiting(&config, in_use);
+                    log_keys_that_need_a_restart(&config, in_use);
                     apply(&config).await.inspect(|()| info!("the new configuration is in use")).map_err(|problem| {
                         error!(%problem, "the new configuration cannot be used; the old one stays in use");
                         "error"
@@ -75,22 +75,22 @@ impl Reload {
         loop {
             let is_asked = tokio::select! {
                 () = hangup(&mut self.hangup) => true,
-                _ = self.looks.tick() => false,
+                _ = self.ticks.tick() => false,
             };
             let mut file = self.file.take()?;
             // The file may be on a file system that takes its time, and conditions take some to compile.
             let reading = spawn_blocking(move || {
                 if is_asked {
-                    file.take();
+                    file.reread();
                 }
-                let outcome = (is_asked || file.look()).then(|| file.load());
+                let outcome = (is_asked || file.poll_change()).then(|| file.load());
                 (file, outcome)
             });
             let (file, outcome) = reading.await.ok()?;
             self.file = Some(file);
             if let Some(outcome) = outcome {
                 return Some(outcome.map(|loaded| {
-                    warn_of_oddities(&loaded.warnings);
+                    log_warnings(&loaded.warnings);
                     loaded.config
                 }));
             }
@@ -108,13 +108,13 @@ async fn hangup(signal: &mut Option<Signal>) {
     }
 }
 
-fn warn_of_oddities(report: &Report) {
+fn log_warnings(report: &Report) {
     for problem in report.problems.iter().filter(|problem| problem.severity == Severity::Warning) {
         warn!("{}:{problem}", report.file);
     }
 }
 
-fn warn_of_waiting(config: &Config, in_use: &Config) {
+fn log_keys_that_need_a_restart(config: &Config, in_use: &Config) {
     let keys = config.waits_for_restart(in_use);
     if !keys.is_empty() {
         warn!(keys = keys.join(", "), "some changed keys wait for a restart; the rest is applied");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::outline::EndpointOutline;
-use crate::config::document::{Content, Document, Found, Step};
+use crate::config::document::{Document, Located, NodeContent, PathStep};
 use crate::config::{Config, Problem, Severity};
 use crate::models::{ModelUri, Target};
 use crate::routing::condition::{self, ConditionProblem, Language};
@@ -43,18 +43,18 @@ pub(super) fn check(
 
 /// The way to a key.
 #[derive(Clone, Default)]
-pub(super) struct KeyPath(pub(super) Vec<Step>);
+pub(super) struct KeyPath(pub(super) Vec<PathStep>);
 
 impl KeyPath {
     pub(super) fn key(&self, key: &str) -> Self {
         let mut steps = self.0.clone();
-        steps.push(Step::Key(key.to_owned()));
+        steps.push(PathStep::Key(key.to_owned()));
         Self(steps)
     }
 
     pub(super) fn index(&self, index: usize) -> Self {
         let mut steps = self.0.clone();
-        steps.push(Step::Index(index));
+        steps.push(PathStep::Index(index));
         Self(steps)
     }
 }
@@ -66,7 +66,7 @@ pub(super) struct Validator<'a> {
 }
 
 impl Validator<'_> {
-    pub(super) fn found(&self, at: &KeyPath) -> Found<'_> {
+    pub(super) fn found(&self, at: &KeyPath) -> Located<'_> {
         self.document.find(&at.0)
     }
 
@@ -78,7 +78,7 @@ impl Validator<'_> {
     /// A value as the outline may show it.
     pub(super) fn written(&self, at: &KeyPath, value: &str) -> String {
         match self.found(at).node.map(|node| &node.content) {
-            Some(Content::Scalar(scalar)) if scalar.secret => scalar.written.clone(),
+            Some(NodeContent::Scalar(scalar)) if scalar.secret => scalar.written.clone(),
             _ => value.to_owned(),
         }
     }

@@ -29,14 +29,14 @@ pub(crate) struct Node {
     /// Where it starts.
     pub(crate) at: Position,
     /// What it is.
-    pub(crate) content: Content,
+    pub(crate) content: NodeContent,
     /// What became of it.
-    pub(crate) state: State,
+    pub(crate) state: NodeState,
 }
 
 /// What a node is.
 #[derive(Debug, Clone)]
-pub(crate) enum Content {
+pub(crate) enum NodeContent {
     /// Text that stands for itself, a number, a boolean or nothing.
     Scalar(Scalar),
     /// In order.
@@ -73,7 +73,7 @@ pub(crate) struct Entry {
 
 /// What became of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum NodeState {
     /// It counts.
     Kept,
     /// It was reported and counts no more.
@@ -88,7 +88,7 @@ pub(crate) enum State {
 
 /// One step from a node to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum PathStep {
     /// To the value of a key.
     Key(String),
     /// To an item of a list, counted over those that were not dropped.
@@ -96,7 +96,7 @@ pub(crate) enum Step {
 }
 
 /// Where a path leads.
-pub(crate) struct Found<'a> {
+pub(crate) struct Located<'a> {
     /// The node, when the file has it.
     pub(crate) node: Option<&'a Node>,
     /// Its place, else that of the nearest node above it.
@@ -130,33 +130,33 @@ impl Document {
     }
 
     /// Follows a path as far as the file goes.
-    pub(crate) fn find(&self, steps: &[Step]) -> Found<'_> {
-        let mut found = Found { node: Some(&self.root), at: self.root.at, path: String::new(), blank: false };
+    pub(crate) fn find(&self, steps: &[PathStep]) -> Located<'_> {
+        let mut found = Located { node: Some(&self.root), at: self.root.at, path: String::new(), blank: false };
         for step in steps {
             let next = found.node.and_then(|node| node.step(step));
             found.node = next.map(|(_, node)| node);
             let shown = match (step, next) {
-                (Step::Index(_), Some((original, _))) => Step::Index(original),
+                (PathStep::Index(_), Some((original, _))) => PathStep::Index(original),
                 _ => step.clone(),
             };
             push_step(&mut found.path, &shown);
             if let Some(node) = found.node {
                 found.at = node.at;
-                found.blank |= matches!(node.state, State::BlankText | State::BlankList);
+                found.blank |= matches!(node.state, NodeState::BlankText | NodeState::BlankList);
             }
         }
         found
     }
 
     /// The node a path leads to.
-    pub(crate) fn node_mut(&mut self, steps: &[Step]) -> Option<&mut Node> {
+    pub(crate) fn node_mut(&mut self, steps: &[PathStep]) -> Option<&mut Node> {
         let mut node = &mut self.root;
         for step in steps {
             let (original, _) = node.step(step)?;
             node = match &mut node.content {
-                Content::List(items) => items.get_mut(original)?,
-                Content::Mapping(entries) => &mut entries.get_mut(original)?.value,
-                Content::Scalar(_) => return None,
+                NodeContent::List(items) => items.get_mut(original)?,
+                NodeContent::Mapping(entries) => &mut entries.get_mut(original)?.value,
+                NodeContent::Scalar(_) => return None,
             };
         }
         Some(node)
@@ -164,7 +164,7 @@ impl Document {
 
     /// The place of a line and column, from 1, of a scalar's text; the scalar's start where it cannot be told.
     pub(crate) fn place_in(&self, node: &Node, line: usize, column: usize) -> Position {
-        let Content::Scalar(Scalar { traceable: Some(style), text, .. }) = &node.content else { return node.at };
+        let NodeContent::Scalar(Scalar { traceable: Some(style), text, .. }) = &node.content else { return node.at };
         let Some(text_line) = text.split('\n').nth(line.saturating_sub(1)) else { return node.at };
         let column = column.saturating_sub(1);
         if *style == ScalarStyle::Literal {
@@ -208,12 +208,12 @@ impl Document {
 
 impl Node {
     /// The child a step leads to, with its index among all children.
-    fn step(&self, step: &Step) -> Option<(usize, &Self)> {
+    fn step(&self, step: &PathStep) -> Option<(usize, &Self)> {
         match (&self.content, step) {
-            (Content::List(items), Step::Index(index)) => {
+            (NodeContent::List(items), PathStep::Index(index)) => {
                 items.iter().enumerate().filter(|(_, item)| item.counts()).nth(*index)
             }
-            (Content::Mapping(entries), Step::Key(key)) => {
+            (NodeContent::Mapping(entries), PathStep::Key(key)) => {
                 let (index, entry) = entries.iter().enumerate().find(|(_, entry)| entry.key == *key)?;
                 entry.value.counts().then_some((index, &entry.value))
             }
@@ -224,24 +224,24 @@ impl Node {
     /// The entry of a key, whatever became of it.
     pub(crate) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
         match &mut self.content {
-            Content::Mapping(entries) => entries.iter_mut().find(|entry| entry.key == key),
+            NodeContent::Mapping(entries) => entries.iter_mut().find(|entry| entry.key == key),
             _ => None,
         }
     }
 
     /// Whether it takes part in the next attempt.
     pub(crate) fn counts(&self) -> bool {
-        !matches!(self.state, State::Dropped | State::Absent)
+        !matches!(self.state, NodeState::Dropped | NodeState::Absent)
     }
 
     /// Whether it holds something of the environment.
     pub(crate) fn is_secret(&self) -> bool {
-        matches!(&self.content, Content::Scalar(scalar) if scalar.secret)
+        matches!(&self.content, NodeContent::Scalar(scalar) if scalar.secret)
     }
 
     /// Whether it is written as nothing at all: `key:`, `~` or `null`.
     pub(crate) fn is_nothing(&self) -> bool {
-        matches!(&self.content, Content::Scalar(Scalar { text, written, plain: true, .. })
+        matches!(&self.content, NodeContent::Scalar(Scalar { text, written, plain: true, .. })
             if text == written && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
@@ -249,19 +249,19 @@ impl Node {
     pub(crate) fn shown(&self) -> String {
         match &self.content {
             _ if self.is_nothing() => "nothing".to_owned(),
-            Content::Scalar(scalar) if scalar.secret => format!("the value of '{}'", shortened(&scalar.written)),
-            Content::Scalar(scalar) => format!("'{}'", shortened(&scalar.written)),
-            Content::List(_) => "a list".to_owned(),
-            Content::Mapping(_) => "a mapping".to_owned(),
+            NodeContent::Scalar(scalar) if scalar.secret => format!("the value of '{}'", shortened(&scalar.written)),
+            NodeContent::Scalar(scalar) => format!("'{}'", shortened(&scalar.written)),
+            NodeContent::List(_) => "a list".to_owned(),
+            NodeContent::Mapping(_) => "a mapping".to_owned(),
         }
     }
 
     /// How many nodes it has, itself included, and how many levels.
     fn size(&self) -> (usize, usize) {
         let children: &mut dyn Iterator<Item = &Self> = match &self.content {
-            Content::Scalar(_) => &mut std::iter::empty(),
-            Content::List(items) => &mut items.iter(),
-            Content::Mapping(entries) => &mut entries.iter().map(|entry| &entry.value),
+            NodeContent::Scalar(_) => &mut std::iter::empty(),
+            NodeContent::List(items) => &mut items.iter(),
+            NodeContent::Mapping(entries) => &mut entries.iter().map(|entry| &entry.value),
         };
         let (nodes, levels) =
             children.map(Self::size).fold((0, 0), |(nodes, levels), (more, deeper)| (nodes + more, levels.max(deeper)));
@@ -278,14 +278,14 @@ fn shortened(text: &str) -> String {
 }
 
 /// Adds a step to the text of a path.
-pub(crate) fn push_step(path: &mut String, step: &Step) {
+pub(crate) fn push_step(path: &mut String, step: &PathStep) {
     match step {
-        Step::Key(key) => {
+        PathStep::Key(key) => {
             if !path.is_empty() {
                 path.push('.');
             }
             path.push_str(key);
         }
-        Step::Index(index) => path.push_str(&format!("[{index}]")),
+        PathStep::Index(index) => path.push_str(&format!("[{index}]")),
     }
 }

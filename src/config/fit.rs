@@ -4,7 +4,7 @@ use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
 use super::Config;
-use super::document::{Content, Document, Entry, Node, Scalar, State, Step, push_step};
+use super::document::{Document, Entry, Node, NodeContent, NodeState, PathStep, Scalar, push_step};
 use super::explain::{self, Misfit};
 use super::report::Problem;
 
@@ -16,14 +16,14 @@ pub(crate) fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Optio
     let mut misfits = 0;
     // An attempt that reports nothing still marks a node, so this ends.
     while misfits < MAX_MISFITS {
-        let error = match serde_path_to_error::deserialize::<_, Config>(value(&document.root)) {
+        let error = match serde_path_to_error::deserialize::<_, Config>(to_yaml(&document.root)) {
             Ok(config) => return Some(config),
             Err(error) => error,
         };
         let steps = steps(error.path());
         let before = problems.len();
         let misfit = Misfit::read(&error.into_inner().to_string());
-        if let Err(Hopeless) = settle(document, &steps, misfit, problems) {
+        if let Err(Unreadable) = record_misfit(document, &steps, misfit, problems) {
             if problems.is_empty() {
                 problems.push(Problem::error(document.root.at, document.find(&steps).path, "this cannot be read"));
             }
@@ -40,45 +40,45 @@ pub(crate) fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Optio
 }
 
 /// Nothing more can be read.
-struct Hopeless;
+struct Unreadable;
 
 /// Reports a misfit and marks its node, so that the next attempt gets past it.
-fn settle(
+fn record_misfit(
     document: &mut Document,
-    steps: &[Step],
+    steps: &[PathStep],
     misfit: Misfit,
     problems: &mut Vec<Problem>,
-) -> Result<(), Hopeless> {
+) -> Result<(), Unreadable> {
     let path = document.find(steps).path;
     match misfit {
         Misfit::UnknownKey { valid } => {
-            let Some((Step::Key(key), parent)) = steps.split_last() else { return Err(Hopeless) };
+            let Some((PathStep::Key(key), parent)) = steps.split_last() else { return Err(Unreadable) };
             let parent_path = document.find(parent).path;
-            let entry = document.node_mut(parent).and_then(|node| node.entry_mut(key)).ok_or(Hopeless)?;
-            entry.value.state = State::Dropped;
+            let entry = document.node_mut(parent).and_then(|node| node.entry_mut(key)).ok_or(Unreadable)?;
+            entry.value.state = NodeState::Dropped;
             let help = explain::help_for_key(&parent_path, key, &valid);
             problems.push(Problem::error(entry.at, path, format!("unknown key '{key}'")).with_help(help));
             Ok(())
         }
         Misfit::MissingKey(key) => {
-            let node = document.node_mut(steps).ok_or(Hopeless)?;
+            let node = document.node_mut(steps).ok_or(Unreadable)?;
             let mut missing = |at| {
                 let mut path = path.clone();
-                push_step(&mut path, &Step::Key(key.clone()));
+                push_step(&mut path, &PathStep::Key(key.clone()));
                 problems.push(Problem::error(at, path, format!("missing key '{key}'")));
             };
             let at = node.at;
             match node.entry_mut(&key) {
                 Some(entry) => {
-                    if entry.value.state == State::Absent {
+                    if entry.value.state == NodeState::Absent {
                         missing(entry.at);
                     }
-                    entry.value.state = State::BlankText;
+                    entry.value.state = NodeState::BlankText;
                 }
                 None => {
                     missing(at);
-                    let Content::Mapping(entries) = &mut node.content else { return Err(Hopeless) };
-                    let value = Node { at, content: Content::List(Vec::new()), state: State::BlankText };
+                    let NodeContent::Mapping(entries) = &mut node.content else { return Err(Unreadable) };
+                    let value = Node { at, content: NodeContent::List(Vec::new()), state: NodeState::BlankText };
                     entries.push(Entry { key, at, value });
                 }
             }
@@ -86,28 +86,28 @@ fn settle(
         }
         Misfit::UnknownValue { .. } | Misfit::Unexpected { .. } | Misfit::Other(_) => {
             let is_root = steps.is_empty();
-            let is_value_of_key = matches!(steps.last(), Some(Step::Key(_)));
-            let node = document.node_mut(steps).ok_or(Hopeless)?;
+            let is_value_of_key = matches!(steps.last(), Some(PathStep::Key(_)));
+            let node = document.node_mut(steps).ok_or(Unreadable)?;
             match node.state {
-                State::BlankText => node.state = State::BlankList,
-                State::BlankList => {
+                NodeState::BlankText => node.state = NodeState::BlankList,
+                NodeState::BlankList => {
                     let parent = steps.split_last().map_or(steps, |(_, parent)| parent);
-                    document.node_mut(parent).ok_or(Hopeless)?.state = State::Dropped;
+                    document.node_mut(parent).ok_or(Unreadable)?.state = NodeState::Dropped;
                 }
-                _ if is_value_of_key && node.is_nothing() => node.state = State::Absent,
+                _ if is_value_of_key && node.is_nothing() => node.state = NodeState::Absent,
                 _ => {
-                    node.state = State::Dropped;
-                    problems.push(unfit(node, path, misfit));
+                    node.state = NodeState::Dropped;
+                    problems.push(misfit_problem(node, path, misfit));
                 }
             }
             // Without its root, or with a root that was dropped, there is nothing left to try.
-            if is_root || !document.root.counts() { Err(Hopeless) } else { Ok(()) }
+            if is_root || !document.root.counts() { Err(Unreadable) } else { Ok(()) }
         }
     }
 }
 
 /// The problem of a value that does not fit.
-fn unfit(node: &Node, path: String, misfit: Misfit) -> Problem {
+fn misfit_problem(node: &Node, path: String, misfit: Misfit) -> Problem {
     let shown = node.shown();
     match misfit {
         Misfit::UnknownValue { valid } => {
@@ -125,32 +125,32 @@ fn unfit(node: &Node, path: String, misfit: Misfit) -> Problem {
     }
 }
 
-fn steps(path: &serde_path_to_error::Path) -> Vec<Step> {
+fn steps(path: &serde_path_to_error::Path) -> Vec<PathStep> {
     path.iter()
         .filter_map(|segment| match segment {
-            Segment::Seq { index } => Some(Step::Index(*index)),
-            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Seq { index } => Some(PathStep::Index(*index)),
+            Segment::Map { key } => Some(PathStep::Key(key.clone())),
             Segment::Enum { .. } | Segment::Unknown => None,
         })
         .collect()
 }
 
 /// A node as serde reads it, without what is marked as unreadable.
-fn value(node: &Node) -> Value {
+fn to_yaml(node: &Node) -> Value {
     match (&node.state, &node.content) {
-        (State::BlankText, _) => Value::String(String::new()),
-        (State::BlankList, _) => Value::Sequence(Vec::new()),
-        (_, Content::Scalar(scalar)) => scalar_value(scalar),
-        (_, Content::List(items)) => items.iter().filter(|item| item.counts()).map(value).collect(),
-        (_, Content::Mapping(entries)) => {
+        (NodeState::BlankText, _) => Value::String(String::new()),
+        (NodeState::BlankList, _) => Value::Sequence(Vec::new()),
+        (_, NodeContent::Scalar(scalar)) => scalar_to_yaml(scalar),
+        (_, NodeContent::List(items)) => items.iter().filter(|item| item.counts()).map(to_yaml).collect(),
+        (_, NodeContent::Mapping(entries)) => {
             let counting = entries.iter().filter(|entry| entry.value.counts());
-            Value::Mapping(counting.map(|entry| (entry.key.as_str().into(), value(&entry.value))).collect())
+            Value::Mapping(counting.map(|entry| (entry.key.as_str().into(), to_yaml(&entry.value))).collect())
         }
     }
 }
 
 /// What a scalar stands for. Only a plain word can be anything but text, so nothing else is shown to the parser.
-fn scalar_value(scalar: &Scalar) -> Value {
+fn scalar_to_yaml(scalar: &Scalar) -> Value {
     let is_word = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-._~".contains(letter));
     let meant = match scalar.plain && is_word(&scalar.text) {
         true => serde_yaml::from_str(&scalar.text).ok(),

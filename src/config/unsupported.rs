@@ -1,7 +1,7 @@
 //! Keys and values that the schema knows and nothing acts on yet. They are refused by name, since a key that is
 //! silently ignored is worse than one that is missing.
 
-use super::document::{Content, Document, Node};
+use super::document::{Document, Node, NodeContent};
 use super::report::{Position, Problem};
 
 /// The keys, and the values of a key, that are not supported yet. A feature that arrives deletes its line.
@@ -30,13 +30,13 @@ pub(crate) fn check(document: &Document) -> Vec<Problem> {
 
 fn walk(node: &Node, path: &str, problems: &mut Vec<Problem>) {
     match &node.content {
-        Content::Scalar(_) => {}
-        Content::List(items) => {
+        NodeContent::Scalar(_) => {}
+        NodeContent::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 walk(item, &format!("{path}[{index}]"), problems);
             }
         }
-        Content::Mapping(entries) => {
+        NodeContent::Mapping(entries) => {
             for entry in entries {
                 let separator = if path.is_empty() { "" } else { "." };
                 let path = format!("{path}{separator}{}", entry.key);
@@ -57,9 +57,9 @@ fn refusal(path: &str, key: &str, key_at: Position, value: &Node) -> Option<Prob
     match &value.content {
         // Nothing and no items ask for nothing.
         _ if value.is_nothing() => None,
-        Content::List(items) if items.is_empty() => None,
+        NodeContent::List(items) if items.is_empty() => None,
         _ if is_key(path) => refused(key_at, key.to_owned()),
-        Content::Scalar(scalar) if is_value(path, &scalar.text) => {
+        NodeContent::Scalar(scalar) if is_value(path, &scalar.text) => {
             refused(value.at, format!("{key}: {}", scalar.written))
         }
         _ => None,

@@ -11,7 +11,7 @@ pub struct CanaryShare(AtomicU64);
 
 /// The route with such a share.
 #[derive(Debug)]
-pub(super) struct Canary {
+pub(super) struct CanaryRoute {
     /// Its index in the endpoint's routes.
     pub(super) route: usize,
     pub(super) share: Arc<CanaryShare>,
@@ -31,7 +31,7 @@ impl CanaryShare {
     }
 }
 
-impl Canary {
+impl CanaryRoute {
     pub(super) fn new(endpoint: &str, alias: &str, route: usize) -> Self {
         Self { route, share: Arc::default(), salt: sticky::salt(endpoint, alias) }
     }
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn callers_come_as_its_share_grows_and_none_leaves() {
-        let canary = Canary::new("sentiment-router", "candidate", 1);
+        let canary = CanaryRoute::new("sentiment-router", "candidate", 1);
         assert!(!canary.is_taking() && !canary.takes_by_chance(0.0));
         let mut taken: Vec<u64> = Vec::new();
         for share in [0.01, 0.05, 0.25, 1.0] {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::canary::Canary;
+use super::canary::CanaryRoute;
 use super::condition::{ConditionError, Evaluation};
 use super::split::{Idle, Loads, Split};
 use super::sticky::{self, Sticky};
-use super::table::{Endpoint, Group};
+use super::table::{ConditionGroup, Endpoint};
 use crate::config::{OnConditionError, Strategy};
 use crate::message::{Code, Fault, Request, Stage, header};
 use crate::telemetry::LogGate;
@@ -87,7 +87,7 @@ impl Reason {
 
 /// Who calls.
 #[derive(Debug, Clone, Copy, Default)]
-struct Caller {
+struct CallerHash {
     /// The hash of what `sticky_by` gives, if there is one and it gives something.
     hash: Option<u64>,
     /// Whether there is one and it gives nothing.
@@ -144,8 +144,9 @@ impl Endpoint {
         }
         let is_weighted = taken_by.map_or(&self.others, |group| &group.split).strategy() == Strategy::Weighted;
         let canary = self.canary.as_ref().filter(|canary| taken_by.is_none() && canary.is_taking());
-        let caller = if is_weighted || canary.is_some() { self.caller(request, evaluation) } else { Caller::default() };
-        let takes = |canary: &&Canary| match caller.hash {
+        let caller =
+            if is_weighted || canary.is_some() { self.caller(request, evaluation) } else { CallerHash::default() };
+        let takes = |canary: &&CanaryRoute| match caller.hash {
             Some(hash) => canary.takes(hash),
             None => canary.takes_by_chance(fastrand::f64()),
         };
@@ -195,11 +196,11 @@ impl Endpoint {
     }
 
     /// What `sticky_by` gives.
-    fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> Caller {
-        let Some(sticky) = &self.sticky else { return Caller::default() };
+    fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> CallerHash {
+        let Some(sticky) = &self.sticky else { return CallerHash::default() };
         let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request));
         let hash = self.hash_of_caller(sticky, &evaluation, request);
-        Caller { hash, failed: hash.is_none() }
+        CallerHash { hash, failed: hash.is_none() }
     }
 
     /// The hash of what `sticky_by` gives, if it gives something.
@@ -219,7 +220,7 @@ impl Endpoint {
         })
     }
 
-    fn log_skipped(&self, group: &Group, request: &Request, error: &ConditionError) {
+    fn log_skipped(&self, group: &ConditionGroup, request: &Request, error: &ConditionError) {
         if let Some(unlogged) = group.log.admit(LogGate::now()) {
             tracing::warn!(
                 endpoint = %self.name,
@@ -232,7 +233,7 @@ impl Endpoint {
         }
     }
 
-    fn condition_failed(&self, group: &Group, error: &ConditionError) -> Fault {
+    fn condition_failed(&self, group: &ConditionGroup, error: &ConditionError) -> Fault {
         let what = match error {
             ConditionError::Failed(_) => "cannot be evaluated on this request",
             ConditionError::Exceeded(_) => "exceeds its bounds on this request",

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::condition::{Evaluation, Language, Value};
 use super::decide::{Decision, Reason};
-use super::outside::Outside;
+use super::decision_service::DecisionService;
 use super::split::Split;
 use super::sticky;
-use super::table::{Endpoint, Group};
+use super::table::{ConditionGroup, Endpoint};
 use crate::config::Strategy;
 use crate::message::{Fault, Request};
 
@@ -29,7 +29,7 @@ pub struct Explanation {
     pub error_code: Option<&'static str>,
     /// The service outside that decides first, where the endpoint has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision: Option<OutsideReport>,
+    pub decision: Option<DecisionReport>,
     /// What becomes of each condition, in order. The first that holds decides; the others are shown all the same.
     pub conditions: Vec<ConditionReport>,
     /// The alias of the canary, which takes its share before the others. How much that is, only running instances know.
@@ -37,7 +37,7 @@ pub struct Explanation {
     pub canary: Option<Arc<str>>,
     /// How the route was chosen among those that share what came to it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub shares: Option<Shares>,
+    pub shares: Option<SplitReport>,
     /// The aliases of the routes to try when the chosen one cannot answer, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallbacks: Vec<Arc<str>>,
@@ -45,7 +45,7 @@ pub struct Explanation {
 
 /// A service outside, and what it makes of the request.
 #[derive(Debug, Clone, Serialize)]
-pub struct OutsideReport {
+pub struct DecisionReport {
     /// Where it is.
     pub service: String,
     /// What it is told; none when that would be too long.
@@ -80,18 +80,18 @@ pub struct ConditionReport {
 
 /// Routes that share, and what decided between them.
 #[derive(Debug, Clone, Serialize)]
-pub struct Shares {
+pub struct SplitReport {
     /// How they share.
     pub strategy: Strategy,
     /// Each of them.
-    pub routes: Vec<Share>,
+    pub routes: Vec<MemberReport>,
     /// What decided.
     pub draw: Draw,
 }
 
 /// The part of one route.
 #[derive(Debug, Clone, Serialize)]
-pub struct Share {
+pub struct MemberReport {
     /// Its alias.
     pub route: Arc<str>,
     /// How much of what comes it takes, from 0 to 1, where that is fixed.
@@ -140,7 +140,7 @@ impl Endpoint {
     }
 
     /// The same, once the service outside has been asked.
-    pub async fn explain_asking(&self, request: &Arc<Request>, outside: &Arc<Outside>) -> Explanation {
+    pub async fn explain_asking(&self, request: &Arc<Request>, outside: &Arc<DecisionService>) -> Explanation {
         let mut explanation = self.explain(request);
         let Some(report) = &mut explanation.decision else { return explanation };
         report.asked = true;
@@ -162,14 +162,14 @@ impl Endpoint {
     }
 
     /// None when there is no service, and when the request itself names its route.
-    fn outside_report(&self, request: &Arc<Request>) -> Option<OutsideReport> {
-        let questions = self.questions.as_ref()?;
+    fn outside_report(&self, request: &Arc<Request>) -> Option<DecisionReport> {
+        let decision_input = self.decision_input.as_ref()?;
         if !matches!(self.overridden(request), Ok(None)) {
             return None;
         }
         let summary = self.summary(request);
-        Some(OutsideReport {
-            service: questions.service.clone(),
+        Some(DecisionReport {
+            service: decision_input.service.clone(),
             input: summary.as_ref().ok().and_then(|summary| {
                 let mut whole: serde_json::Value = serde_json::from_slice(summary).ok()?;
                 Some(whole["input"].take())
@@ -196,7 +196,7 @@ impl Endpoint {
         }
     }
 
-    fn report(&self, group: &Group, evaluation: &Evaluation) -> ConditionReport {
+    fn report(&self, group: &ConditionGroup, evaluation: &Evaluation) -> ConditionReport {
         let verdict = evaluation.holds(group.condition);
         ConditionReport {
             routes: group.split.members().iter().map(|member| self.alias(member.route)).collect(),
@@ -207,7 +207,7 @@ impl Endpoint {
         }
     }
 
-    fn shares(&self, decision: &Decision, evaluation: &Evaluation) -> Option<Shares> {
+    fn shares(&self, decision: &Decision, evaluation: &Evaluation) -> Option<SplitReport> {
         let has = |split: &&Split| split.members().iter().any(|member| member.route == decision.route);
         let split = self.groups.iter().map(|group| &group.split).chain([&self.others]).find(has)?;
         let (draw, caller) = match decision.reason {
@@ -222,7 +222,7 @@ impl Endpoint {
             | Reason::OutsideDecision => return None,
         };
         let members = split.members();
-        let routes = members.iter().map(|member| Share {
+        let routes = members.iter().map(|member| MemberReport {
             route: self.alias(member.route),
             share: match split.strategy() {
                 Strategy::Weighted => Some(member.share),
@@ -231,7 +231,7 @@ impl Endpoint {
             },
             distance: caller.map(|caller| member.distance(caller)).filter(|distance| distance.is_finite()),
         });
-        Some(Shares { strategy: split.strategy(), routes: routes.collect(), draw })
+        Some(SplitReport { strategy: split.strategy(), routes: routes.collect(), draw })
     }
 
     /// What decides between weighted routes, and the hash of the caller.

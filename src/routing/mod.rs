@@ -4,14 +4,14 @@ mod canary;
 pub mod condition;
 mod decide;
 mod explain;
-mod outside;
+mod decision_service;
 mod split;
 mod sticky;
 mod table;
 
 pub use canary::CanaryShare;
 pub use decide::{Decision, Reason};
-pub use explain::{ConditionReport, Draw, Explanation, OutsideReport, Share, Shares};
-pub use outside::{Outside, Trouble};
+pub use decision_service::{DecisionError, DecisionService, DecisionService as Outside};
+pub use explain::{ConditionReport, DecisionReport, Draw, Explanation, MemberReport, SplitReport};
 pub use split::{Idle, Load, Loads};
 pub use table::{Endpoint, Route, RoutingProblem, RoutingTable};

@@ -5,14 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::canary::{Canary, CanaryShare};
+use super::canary::{CanaryRoute, CanaryShare};
 use super::condition::{ConditionId, ConditionProblem, Conditions, ConditionsBuilder};
-use super::outside::Questions;
+use super::decision_service::DecisionInput;
 use super::split::{Member, Split};
 use super::sticky::Sticky;
 use crate::config::{self, Config, OnConditionError};
 use crate::message::{Code, Fault, Request, Stage, header};
 use crate::telemetry::LogGate;
+
+/// Index of a route in the routes of its endpoint.
+pub(super) type RouteIndex = usize;
 
 /// Every endpoint of a configuration.
 #[derive(Debug)]
@@ -35,15 +38,15 @@ pub struct Endpoint {
     /// Whether a request may name its route itself.
     pub(super) route_override: bool,
     /// Its conditions, in order of the first route that has each.
-    pub(super) groups: Vec<Group>,
+    pub(super) groups: Vec<ConditionGroup>,
     /// The route that takes its own share of what no condition took.
-    pub(super) canary: Option<Canary>,
+    pub(super) canary: Option<CanaryRoute>,
     /// The other routes without a condition.
     pub(super) others: Split,
     /// What keeps a caller on one side of a weighted split.
     pub(super) sticky: Option<Sticky>,
     /// What the service outside is told that decides first.
-    pub(super) questions: Option<Questions>,
+    pub(super) decision_input: Option<DecisionInput>,
     /// All expressions of the endpoint, compiled together.
     pub(super) conditions: Conditions,
 }
@@ -61,7 +64,7 @@ pub struct Route {
 
 /// A condition, and the routes that share what it takes.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct ConditionGroup {
     /// Where its endpoint keeps it.
     pub(super) condition: ConditionId,
     /// What it means when it cannot be evaluated on a request: a fault, if one of the routes says so.
@@ -150,7 +153,7 @@ impl Endpoint {
         let mut groups = Vec::new();
         for (source, routes) in by_condition(config) {
             match conditions.add(source) {
-                Ok(condition) => groups.push(Group {
+                Ok(condition) => groups.push(ConditionGroup {
                     condition,
                     on_error: on_error(config, &routes),
                     split: split(config, &routes),
@@ -167,11 +170,11 @@ impl Endpoint {
             let expression = conditions.add_expression(source).map_err(refused).ok()?;
             Some(Sticky { expression, log: LogGate::default() })
         });
-        let questions = config.decision.as_ref().map(|it| Questions::build(it, &mut conditions, &mut refuse));
+        let decision_input = config.decision.as_ref().map(|it| DecisionInput::build(it, &mut conditions, &mut refuse));
         let unconditional = |route: &usize| config.routes[*route].model_request_condition.is_none();
         let (canaries, others): (Vec<usize>, Vec<usize>) =
             (0..config.routes.len()).filter(unconditional).partition(|route| config.routes[*route].canary.is_some());
-        let canary = canaries.first().map(|route| Canary::new(&config.name, &config.routes[*route].alias, *route));
+        let canary = canaries.first().map(|route| CanaryRoute::new(&config.name, &config.routes[*route].alias, *route));
         Self {
             index,
             name: config.name.as_str().into(),
@@ -182,7 +185,7 @@ impl Endpoint {
             canary,
             others: split(config, &others),
             sticky,
-            questions,
+            decision_input,
             conditions: conditions.build(),
         }
     }

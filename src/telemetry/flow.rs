@@ -6,24 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long nothing may get through, though something should, before that is a standstill.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STANDSTILL_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a failure is remembered where nothing waits any more. Then only another attempt can tell.
-const MEMORY: Duration = Duration::from_secs(30);
+const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 
 /// A handle to work that must not stand still. Cheap to clone; counting takes no lock.
 ///
 /// It stands still once nothing has got through for ten seconds while some waits, or while what was tried failed each
 /// time; and goes on as soon as one piece gets through.
 #[derive(Debug, Clone)]
-pub struct Flow(Arc<Shared>);
+pub struct Flow(Arc<FlowState>);
 
 /// One piece of that work, which waits until it is dropped.
 #[derive(Debug)]
-pub struct Pending(Arc<Shared>);
+pub struct Pending(Arc<FlowState>);
 
 #[derive(Debug)]
-struct Shared {
+struct FlowState {
     /// What a report calls it, such as "replies to be published".
     what: String,
     begun: Instant,
@@ -39,7 +39,7 @@ struct Shared {
 
 impl Flow {
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(FlowState {
             what: what.into(),
             begun: Instant::now(),
             waiting: AtomicUsize::new(0),
@@ -97,14 +97,14 @@ impl Flow {
     /// Whether what was tried last has failed, not long ago.
     fn has_failed(&self, now: u64) -> bool {
         let failed = self.0.failed.load(Ordering::Acquire);
-        failed > 0 && Duration::from_millis(now.saturating_sub(failed)) < MEMORY
+        failed > 0 && Duration::from_millis(now.saturating_sub(failed)) < FAILURE_MEMORY
     }
 
     fn standstill_at(&self, now: u64) -> Option<String> {
         let (waiting, has_failed) = (self.0.waiting.load(Ordering::Acquire), self.has_failed(now));
         let since = self.0.tried.load(Ordering::Acquire).max(self.0.passed.load(Ordering::Acquire));
         let stands = Duration::from_millis(now.saturating_sub(since));
-        if (waiting == 0 && !has_failed) || stands < PATIENCE {
+        if (waiting == 0 && !has_failed) || stands < STANDSTILL_AFTER {
             return None;
         }
         let why = self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| has_failed);

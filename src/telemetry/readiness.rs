@@ -10,7 +10,7 @@ use super::flow::Flow;
 /// The parts of the process and what each still waits for. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    parts: Arc<Mutex<BTreeMap<&'static str, State>>>,
+    parts: Arc<Mutex<BTreeMap<&'static str, PartState>>>,
 }
 
 /// One part's say in it.
@@ -21,13 +21,13 @@ pub struct Part {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PartState {
     /// As the part itself says.
     waits_for: Option<String>,
     /// Work of the part that must not stand still.
     flow: Option<Flow>,
     /// Whether the log says that it stands still.
-    is_told: bool,
+    is_logged: bool,
 }
 
 impl Readiness {
@@ -49,7 +49,7 @@ impl Readiness {
         parts.iter_mut().map(|(name, state)| (*name, state.report(name))).collect()
     }
 
-    fn change(&self, name: &'static str, change: impl FnOnce(&mut State)) {
+    fn change(&self, name: &'static str, change: impl FnOnce(&mut PartState)) {
         change(self.parts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default());
     }
 }
@@ -76,13 +76,13 @@ impl Part {
     }
 }
 
-impl State {
+impl PartState {
     fn report(&mut self, part: &str) -> Option<String> {
         let standstill = self.flow.as_ref().and_then(Flow::standstill);
-        let was_told = std::mem::replace(&mut self.is_told, standstill.is_some());
+        let was_logged = std::mem::replace(&mut self.is_logged, standstill.is_some());
         match &standstill {
-            Some(why) if !was_told => warn!(part, why, "not ready"),
-            None if was_told => info!(part, "work gets through again"),
+            Some(why) if !was_logged => warn!(part, why, "not ready"),
+            None if was_logged => info!(part, "work gets through again"),
             Some(_) | None => {}
         }
         self.waits_for.clone().or(standstill)

@@ -14,49 +14,49 @@ use super::value::Value;
 
 /// Something that holds or does not.
 #[derive(Debug)]
-pub(super) enum Test {
+pub(super) enum DirectTest {
     /// Whether a value counts as true.
-    Truth(Term),
-    Compare(Comparison, Term, Term),
+    Truth(DirectTerm),
+    Compare(Comparison, DirectTerm, DirectTerm),
     /// Whether a value is `None`, `True` or `False` itself.
-    Is(Term, Constant),
+    Is(DirectTerm, Singleton),
     /// Whether there is such a header or argument.
-    Has(Mapping, Box<str>),
-    Not(Box<Test>),
-    All(Vec<Test>),
-    Any(Vec<Test>),
+    Has(RequestMapping, Box<str>),
+    Not(Box<DirectTest>),
+    All(Vec<DirectTest>),
+    Any(Vec<DirectTest>),
 }
 
 /// A single value.
 #[derive(Debug)]
-pub(super) enum Term {
+pub(super) enum DirectTerm {
     Constant(Value),
     /// What lies at one of the program's paths.
     Field(usize),
     /// A header or an argument. Without a default it has to be there.
-    Named(Mapping, Box<str>, Option<Value>),
+    Named(RequestMapping, Box<str>, Option<Value>),
     Property(fn(&RequestView) -> Result<Value>),
     /// A method of a value, with arguments that are the same for every request.
-    Method(fn(&Value, &[Value]) -> Result<Value>, Box<Term>, Vec<Value>),
+    Method(fn(&Value, &[Value]) -> Result<Value>, Box<DirectTerm>, Vec<Value>),
     /// A built-in function of one value.
-    Function(fn(&[Value]) -> Result<Value>, Box<Term>),
+    Function(fn(&[Value]) -> Result<Value>, Box<DirectTerm>),
 }
 
 /// What `is` compares with.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Constant {
+pub(super) enum Singleton {
     None,
     Bool(bool),
 }
 
 /// What has names in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mapping {
+pub(super) enum RequestMapping {
     Headers,
     Arguments,
 }
 
-impl Test {
+impl DirectTest {
     /// Whether it holds for this request.
     pub(super) fn holds(&self, request: &RequestView) -> Result<bool> {
         match self {
@@ -68,8 +68,8 @@ impl Test {
             Self::Is(term, constant) => {
                 let value = term.value(request)?;
                 Ok(match constant {
-                    Constant::None => matches!(*value, Value::None),
-                    Constant::Bool(constant) => matches!(*value, Value::Bool(bool) if bool == *constant),
+                    Singleton::None => matches!(*value, Value::None),
+                    Singleton::Bool(constant) => matches!(*value, Value::Bool(bool) if bool == *constant),
                 })
             }
             Self::Has(mapping, name) => Ok(mapping.get(request, name)?.is_some()),
@@ -81,7 +81,7 @@ impl Test {
 }
 
 /// Whether there is a test with this outcome. What comes after the first is not looked at.
-fn first(tests: &[Test], request: &RequestView, outcome: bool) -> Result<bool> {
+fn first(tests: &[DirectTest], request: &RequestView, outcome: bool) -> Result<bool> {
     for test in tests {
         if test.holds(request)? == outcome {
             return Ok(true);
@@ -90,7 +90,7 @@ fn first(tests: &[Test], request: &RequestView, outcome: bool) -> Result<bool> {
     Ok(false)
 }
 
-impl Term {
+impl DirectTerm {
     /// Its value for this request.
     pub(super) fn value<'a>(&'a self, request: &'a RequestView) -> Result<Cow<'a, Value>> {
         Ok(match self {
@@ -108,7 +108,7 @@ impl Term {
     }
 }
 
-impl Mapping {
+impl RequestMapping {
     /// The value under a name.
     pub(super) fn get(self, request: &RequestView, name: &str) -> Result<Option<Value>> {
         match self {

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use rhai::{AST, ParseError};
 use serde::Serialize;
 
-use self::direct::{Term, Test};
+use self::direct::{DirectTerm, DirectTest};
 use self::engine::Generator;
 use self::engine::operators;
 pub use self::error::{ConditionError, ConditionProblem};
@@ -75,7 +75,7 @@ pub struct ExpressionId(usize);
 
 /// What of an expression is wanted.
 #[derive(Debug, Clone, Copy)]
-enum Wanted {
+enum ResultKind {
     Truth,
     Value,
 }
@@ -85,7 +85,7 @@ enum Wanted {
 pub struct ConditionsBuilder {
     tables: Tables,
     generators: Vec<Generator>,
-    conditions: Vec<Compiled>,
+    conditions: Vec<CompiledCondition>,
     /// Whether even what is simple is left to the engine, so that the two can be compared.
     is_engine_only: bool,
 }
@@ -99,25 +99,25 @@ pub struct Conditions(Arc<Program>);
 pub struct Evaluation(RequestView);
 
 #[derive(Debug)]
-struct Compiled {
+struct CompiledCondition {
     source: Box<str>,
     language: Language,
-    code: Code,
+    code: CompiledCode,
 }
 
 /// What a condition compiles to.
 #[derive(Debug)]
-enum Code {
-    Test(Test),
-    Term(Term),
+enum CompiledCode {
+    DirectTest(DirectTest),
+    DirectTerm(DirectTerm),
     Engine(AST),
 }
 
 /// What all conditions of an endpoint compile to.
 #[derive(Debug)]
 struct Program {
-    conditions: Vec<Compiled>,
-    paths: Vec<path::Path>,
+    conditions: Vec<CompiledCondition>,
+    paths: Vec<path::JsonPath>,
     constants: Vec<Value>,
     generators: Vec<Generator>,
 }
@@ -153,15 +153,15 @@ impl ConditionsBuilder {
 
     /// Compiles a condition. One that is refused changes nothing.
     pub fn add(&mut self, source: &str) -> Result<ConditionId, ConditionProblem> {
-        self.add_wanted(source, Wanted::Truth).map(ConditionId)
+        self.add_wanted(source, ResultKind::Truth).map(ConditionId)
     }
 
     /// Compiles an expression whose value is wanted. One that is refused changes nothing.
     pub fn add_expression(&mut self, source: &str) -> Result<ExpressionId, ConditionProblem> {
-        self.add_wanted(source, Wanted::Value).map(ExpressionId)
+        self.add_wanted(source, ResultKind::Value).map(ExpressionId)
     }
 
-    fn add_wanted(&mut self, source: &str, wanted: Wanted) -> Result<usize, ConditionProblem> {
+    fn add_wanted(&mut self, source: &str, wanted: ResultKind) -> Result<usize, ConditionProblem> {
         if source.len() > MAX_SOURCE {
             let message = format!("the condition is longer than {MAX_SOURCE} bytes");
             return Err(ConditionProblem::at(source, 0, message, Some("split it over several routes")));
@@ -181,19 +181,19 @@ impl ConditionsBuilder {
             self.tables.generators.truncate(generators);
             self.generators.truncate(generators);
         })?;
-        self.conditions.push(Compiled { source: source.into(), language, code });
+        self.conditions.push(CompiledCondition { source: source.into(), language, code });
         Ok(self.conditions.len() - 1)
     }
 
-    fn compile(&mut self, source: &str, wanted: Wanted) -> Result<(Language, Code), ConditionProblem> {
+    fn compile(&mut self, source: &str, wanted: ResultKind) -> Result<(Language, CompiledCode), ConditionProblem> {
         let language = language(source);
         let code = match language {
-            Language::Rhai => Code::Engine(compile_native(source)?),
+            Language::Rhai => CompiledCode::Engine(compile_native(source)?),
             Language::Python => {
                 let parsed = python::parse(source)?;
                 let text = match wanted {
-                    Wanted::Truth => lower::truth(&parsed, &mut self.tables)?,
-                    Wanted::Value => lower::value(&parsed, &mut self.tables)?,
+                    ResultKind::Truth => lower::truth(&parsed, &mut self.tables)?,
+                    ResultKind::Value => lower::value(&parsed, &mut self.tables)?,
                 };
                 if let Some(code) = self.directly(&parsed, wanted) {
                     return Ok((language, code));
@@ -216,20 +216,20 @@ impl ConditionsBuilder {
                     let (variables, targets) = (generator.variables.clone(), generator.targets);
                     self.generators.push(Generator { body, variables, targets });
                 }
-                Code::Engine(engine::compile_lowered(&text).map_err(refused)?)
+                CompiledCode::Engine(engine::compile_lowered(&text).map_err(refused)?)
             }
         };
         Ok((language, code))
     }
 
     /// What is simple enough to go without the engine.
-    fn directly(&mut self, parsed: &python::Parsed<'_>, wanted: Wanted) -> Option<Code> {
+    fn directly(&mut self, parsed: &python::Parsed<'_>, wanted: ResultKind) -> Option<CompiledCode> {
         if self.is_engine_only {
             return None;
         }
         match wanted {
-            Wanted::Truth => lower::direct::test(parsed, &mut self.tables).map(Code::Test),
-            Wanted::Value => lower::direct::term(parsed, &mut self.tables).map(Code::Term),
+            ResultKind::Truth => lower::direct::test(parsed, &mut self.tables).map(CompiledCode::DirectTest),
+            ResultKind::Value => lower::direct::term(parsed, &mut self.tables).map(CompiledCode::DirectTerm),
         }
     }
 
@@ -265,25 +265,25 @@ impl Conditions {
 impl Evaluation {
     /// Whether the condition holds for this request.
     pub fn holds(&self, id: ConditionId) -> Result<bool, ConditionError> {
-        let Compiled { code, language, .. } = self.start(id.0)?;
+        let CompiledCondition { code, language, .. } = self.start(id.0)?;
         match code {
-            Code::Test(test) => test.holds(&self.0),
-            Code::Term(term) => Ok(operators::truth(&*term.value(&self.0)?)),
-            Code::Engine(ast) => engine::holds(ast, *language, &self.0),
+            CompiledCode::DirectTest(test) => test.holds(&self.0),
+            CompiledCode::DirectTerm(term) => Ok(operators::truth(&*term.value(&self.0)?)),
+            CompiledCode::Engine(ast) => engine::holds(ast, *language, &self.0),
         }
     }
 
     /// What the expression gives for this request.
     pub(super) fn value(&self, id: ExpressionId) -> Result<Value, ConditionError> {
-        let Compiled { code, language, .. } = self.start(id.0)?;
+        let CompiledCondition { code, language, .. } = self.start(id.0)?;
         match code {
-            Code::Test(test) => test.holds(&self.0).map(Value::Bool),
-            Code::Term(term) => term.value(&self.0).map(Cow::into_owned),
-            Code::Engine(ast) => engine::value(ast, *language, &self.0),
+            CompiledCode::DirectTest(test) => test.holds(&self.0).map(Value::Bool),
+            CompiledCode::DirectTerm(term) => term.value(&self.0).map(Cow::into_owned),
+            CompiledCode::Engine(ast) => engine::value(ast, *language, &self.0),
         }
     }
 
-    fn start(&self, index: usize) -> Result<&Compiled, ConditionError> {
+    fn start(&self, index: usize) -> Result<&CompiledCondition, ConditionError> {
         budget::start(self.0.payload_size());
         let missing = || ConditionError::Failed("no such condition".to_owned());
         self.0.program().conditions.get(index).ok_or_else(missing)

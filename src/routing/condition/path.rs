@@ -10,12 +10,12 @@
 
 use super::engine::collections;
 use super::error::{ConditionError, Result};
-use super::json::{Broken, Cursor, Key, Kind};
+use super::json::{Cursor, JsonError, JsonKind, SoughtKey};
 use super::value::Value;
 
 /// One step into a JSON value.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(super) enum JsonStep {
     /// `['key']`
     Key(Box<str>),
     /// `[3]`
@@ -26,19 +26,19 @@ pub(super) enum Step {
 
 /// A constant way into the payload; with no steps, the whole of it.
 #[derive(Debug, Clone)]
-pub(super) struct Path {
-    pub(super) steps: Vec<Step>,
+pub(super) struct JsonPath {
+    pub(super) steps: Vec<JsonStep>,
     /// What each step looks for in an object.
-    keys: Vec<Option<Key>>,
+    keys: Vec<Option<SoughtKey>>,
     /// As errors show it.
     text: String,
 }
 
-impl Path {
-    pub(super) fn new(steps: Vec<Step>, text: String) -> Self {
+impl JsonPath {
+    pub(super) fn new(steps: Vec<JsonStep>, text: String) -> Self {
         let keys = steps.iter().map(|step| match step {
-            Step::Key(key) | Step::Get(key, _) => Some(Key::new(key)),
-            Step::Index(_) => None,
+            JsonStep::Key(key) | JsonStep::Get(key, _) => Some(SoughtKey::new(key)),
+            JsonStep::Index(_) => None,
         });
         Self { keys: keys.collect(), steps, text }
     }
@@ -52,23 +52,23 @@ impl Path {
 
     /// The value that the way leads to, and how many steps that takes. Where a step leads nowhere, it is something of the
     /// same type for which that step fails as it would there.
-    fn find(&self, document: &[u8]) -> std::result::Result<(Value, usize), Broken> {
+    fn find(&self, document: &[u8]) -> std::result::Result<(Value, usize), JsonError> {
         let mut cursor = Cursor::new(document);
         for (walked, (step, key)) in self.steps.iter().zip(&self.keys).enumerate() {
             match (cursor.kind(), step, key) {
-                (Kind::Object, _, Some(key)) => {
+                (JsonKind::Object, _, Some(key)) => {
                     if !cursor.seek(key)? {
                         return Ok((Value::Dict(std::sync::Arc::default()), walked));
                     }
                 }
-                (Kind::Array, Step::Index(index), _) => {
+                (JsonKind::Array, JsonStep::Index(index), _) => {
                     if !cursor.seek_element(*index)? {
                         return Ok((Value::List([].into()), walked));
                     }
                 }
-                (Kind::Object, ..) => return Ok((Value::Dict(std::sync::Arc::default()), walked)),
-                (Kind::Array, ..) => return Ok((Value::List([].into()), walked)),
-                (Kind::Scalar, ..) => return cursor.value().map(|scalar| (scalar, walked)),
+                (JsonKind::Object, ..) => return Ok((Value::Dict(std::sync::Arc::default()), walked)),
+                (JsonKind::Array, ..) => return Ok((Value::List([].into()), walked)),
+                (JsonKind::Scalar, ..) => return cursor.value().map(|scalar| (scalar, walked)),
             }
         }
         cursor.value().map(|value| (value, self.steps.len()))
@@ -76,11 +76,11 @@ impl Path {
 }
 
 /// Walks the rest of a way through a value that is there already.
-fn walk(value: Value, steps: &[Step]) -> Result<Value> {
+fn walk(value: Value, steps: &[JsonStep]) -> Result<Value> {
     steps.iter().try_fold(value, |value, step| match step {
-        Step::Key(key) => collections::item(&value, &Value::text(&**key)),
-        Step::Index(index) => collections::item(&value, &Value::Int(i64::try_from(*index).unwrap_or(i64::MAX))),
-        Step::Get(key, default) => collections::get(&value, &[Value::text(&**key), default.clone()]),
+        JsonStep::Key(key) => collections::item(&value, &Value::text(&**key)),
+        JsonStep::Index(index) => collections::item(&value, &Value::Int(i64::try_from(*index).unwrap_or(i64::MAX))),
+        JsonStep::Get(key, default) => collections::get(&value, &[Value::text(&**key), default.clone()]),
     })
 }
 

@@ -29,10 +29,10 @@ const DEFAULT_TARGET: &str = "POST /invocations";
 /// One request under evaluation. It is shared by every condition of its endpoint, so whatever one of them read, the
 /// others find read.
 #[derive(Debug, Clone)]
-pub(super) struct RequestView(Arc<Inner>);
+pub(super) struct RequestView(Arc<ViewState>);
 
 #[derive(Debug)]
-struct Inner {
+struct ViewState {
     request: Arc<Request>,
     program: Arc<Program>,
     /// What lies at each of the program's paths.
@@ -47,7 +47,7 @@ impl RequestView {
     /// A request before its first condition.
     pub(super) fn new(request: Arc<Request>, program: Arc<Program>) -> Self {
         let fields = program.paths.iter().map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Inner { request, program, fields, body: OnceLock::new(), transcoded: OnceLock::new() }))
+        Self(Arc::new(ViewState { request, program, fields, body: OnceLock::new(), transcoded: OnceLock::new() }))
     }
 
     /// What the conditions of the endpoint were compiled to.

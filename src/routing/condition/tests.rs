@@ -74,7 +74,7 @@ fn refused(source: &str) -> ConditionProblem {
 fn what_is_simple_goes_without_the_engine() {
     let is_simple = |source: &str| {
         let (conditions, _) = add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
-        !matches!(conditions.0.conditions[0].code, Code::Engine(_))
+        !matches!(conditions.0.conditions[0].code, CompiledCode::Engine(_))
     };
     for source in [
         "request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text')",

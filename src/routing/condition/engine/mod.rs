@@ -19,7 +19,7 @@ use rhai::{AST, Array, Dynamic, Engine, EvalAltResult, NativeCallContext, ParseE
 use self::functions::{BUILTINS, COMPARISONS, Comparison, METHODS};
 use super::Language;
 use super::budget;
-use super::direct::Mapping;
+use super::direct::RequestMapping;
 use super::error::{ConditionError, Result};
 use super::request::RequestView;
 use super::value::Value;
@@ -36,7 +36,7 @@ const MAX_NATIVE_TEXT: usize = 16 << 20;
 const MAX_NATIVE_ITEMS: usize = 1_000;
 
 /// What an operator of two operands does.
-type Operator = fn(&Value, &Value) -> Result<Value>;
+type BinaryHelper = fn(&Value, &Value) -> Result<Value>;
 
 static PYTHON: LazyLock<Engine> = LazyLock::new(python_engine);
 static NATIVE: LazyLock<Engine> = LazyLock::new(native::engine);
@@ -127,7 +127,10 @@ fn register_request(engine: &mut Engine) {
         request.program().constants.get(at(index)).cloned().unwrap_or(Value::None).into_dynamic()
     });
     engine.register_fn("header", |request: &mut RequestView, name: Dynamic| {
-        hand_out(name_of(&name).and_then(|name| request.header(&name)?.ok_or_else(|| Mapping::Headers.missing(&name))))
+        hand_out(
+            name_of(&name)
+                .and_then(|name| request.header(&name)?.ok_or_else(|| RequestMapping::Headers.missing(&name))),
+        )
     });
     engine.register_fn("header", |request: &mut RequestView, name: Dynamic, default: Dynamic| {
         let value = name_of(&name).and_then(|name| request.header(&name)).map_err(raise)?;
@@ -138,7 +141,8 @@ fn register_request(engine: &mut Engine) {
     });
     engine.register_fn("argument", |request: &mut RequestView, name: Dynamic| {
         hand_out(
-            name_of(&name).and_then(|name| request.argument(&name).ok_or_else(|| Mapping::Arguments.missing(&name))),
+            name_of(&name)
+                .and_then(|name| request.argument(&name).ok_or_else(|| RequestMapping::Arguments.missing(&name))),
         )
     });
     engine.register_fn("argument", |request: &mut RequestView, name: Dynamic, default: Dynamic| {
@@ -166,7 +170,7 @@ fn register_properties(engine: &mut Engine) {
 }
 
 fn register_operators(engine: &mut Engine) {
-    let operators: [(&str, Operator); 8] = [
+    let operators: [(&str, BinaryHelper); 8] = [
         ("py_add", operators::add),
         ("py_subtract", operators::subtract),
         ("py_multiply", operators::multiply),

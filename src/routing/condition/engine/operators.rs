@@ -10,7 +10,7 @@ use crate::routing::condition::json::text::order;
 use crate::routing::condition::value::Value;
 
 /// Two numbers, as Python's arithmetic sees them: whole as long as both are.
-enum Numbers {
+enum NumericPair {
     Ints(i64, i64),
     Floats(f64, f64),
 }
@@ -146,7 +146,7 @@ pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
     // Beyond 2^53 converting to floats first, as this does, could round differently than Python.
     const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
     let (left, right) = match required(left, right, "/")? {
-        Numbers::Ints(left, right) if left.unsigned_abs() > EXACT || right.unsigned_abs() > EXACT => {
+        NumericPair::Ints(left, right) if left.unsigned_abs() > EXACT || right.unsigned_abs() > EXACT => {
             return Err(ConditionError::overflow());
         }
         numbers => numbers.floats(),
@@ -160,13 +160,13 @@ pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
 /// `left // right`: rounds towards minus infinity.
 pub(super) fn floor_divide(left: &Value, right: &Value) -> Result<Value> {
     match required(left, right, "//")? {
-        Numbers::Ints(_, 0) | Numbers::Floats(_, 0.0) => Err(zero_division()),
-        Numbers::Ints(left, right) => {
+        NumericPair::Ints(_, 0) | NumericPair::Floats(_, 0.0) => Err(zero_division()),
+        NumericPair::Ints(left, right) => {
             let (quotient, remainder) =
                 left.checked_div(right).zip(left.checked_rem(right)).ok_or_else(ConditionError::overflow)?;
             Ok(Value::Int(if remainder != 0 && (remainder < 0) != (right < 0) { quotient - 1 } else { quotient }))
         }
-        Numbers::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).0)),
+        NumericPair::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).0)),
     }
 }
 
@@ -176,19 +176,19 @@ pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value> {
         return Err(ConditionError::wrong_type("formatting text with % is not supported in conditions"));
     }
     match required(left, right, "%")? {
-        Numbers::Ints(_, 0) | Numbers::Floats(_, 0.0) => Err(zero_division()),
-        Numbers::Ints(left, right) => {
+        NumericPair::Ints(_, 0) | NumericPair::Floats(_, 0.0) => Err(zero_division()),
+        NumericPair::Ints(left, right) => {
             let remainder = left.wrapping_rem(right);
             Ok(Value::Int(if remainder != 0 && (remainder < 0) != (right < 0) { remainder + right } else { remainder }))
         }
-        Numbers::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).1)),
+        NumericPair::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).1)),
     }
 }
 
 /// `left ** right`
 pub(super) fn power(left: &Value, right: &Value) -> Result<Value> {
     let (base, exponent) = match required(left, right, "**")? {
-        Numbers::Ints(base, exponent) if exponent >= 0 => return whole_power(base, exponent),
+        NumericPair::Ints(base, exponent) if exponent >= 0 => return whole_power(base, exponent),
         numbers => numbers.floats(),
     };
     if base == 0.0 && exponent < 0.0 {
@@ -228,7 +228,7 @@ pub(super) fn bad_operand(operator: &str, value: &Value) -> ConditionError {
     ConditionError::wrong_type(format!("bad operand type for {operator}: '{}'", value.type_name()))
 }
 
-impl Numbers {
+impl NumericPair {
     fn floats(self) -> (f64, f64) {
         match self {
             Self::Ints(left, right) => (left as f64, right as f64),
@@ -260,23 +260,23 @@ fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
 }
 
 /// Both as numbers for comparing, if they are; an `int` and a `float` become whole numbers with the same order.
-fn numbers(left: &Value, right: &Value) -> Option<Numbers> {
+fn numbers(left: &Value, right: &Value) -> Option<NumericPair> {
     match (left, right) {
-        (Value::Float(left), Value::Float(right)) => Some(Numbers::Floats(*left, *right)),
+        (Value::Float(left), Value::Float(right)) => Some(NumericPair::Floats(*left, *right)),
         (Value::Float(float), other) => {
             let order = compare_exactly(other.as_int()?, *float).map(Ordering::reverse);
-            Some(order.map_or(Numbers::Floats(f64::NAN, 0.0), |order| Numbers::Ints(order as i64, 0)))
+            Some(order.map_or(NumericPair::Floats(f64::NAN, 0.0), |order| NumericPair::Ints(order as i64, 0)))
         }
         (other, Value::Float(float)) => {
             let order = compare_exactly(other.as_int()?, *float);
-            Some(order.map_or(Numbers::Floats(f64::NAN, 0.0), |order| Numbers::Ints(order as i64, 0)))
+            Some(order.map_or(NumericPair::Floats(f64::NAN, 0.0), |order| NumericPair::Ints(order as i64, 0)))
         }
-        _ => Some(Numbers::Ints(left.as_int()?, right.as_int()?)),
+        _ => Some(NumericPair::Ints(left.as_int()?, right.as_int()?)),
     }
 }
 
 /// Both as numbers to compute with.
-fn required(left: &Value, right: &Value, sign: &str) -> Result<Numbers> {
+fn required(left: &Value, right: &Value, sign: &str) -> Result<NumericPair> {
     if matches!(left, Value::Beyond) || matches!(right, Value::Beyond) {
         return Err(ConditionError::overflow());
     }
@@ -284,10 +284,10 @@ fn required(left: &Value, right: &Value, sign: &str) -> Result<Numbers> {
         return Err(ConditionError::wrong_type("computing with sets is not supported in conditions"));
     }
     match (left.as_int(), right.as_int(), left, right) {
-        (Some(left), Some(right), _, _) => Ok(Numbers::Ints(left, right)),
-        (Some(left), None, _, Value::Float(right)) => Ok(Numbers::Floats(left as f64, *right)),
-        (None, Some(right), Value::Float(left), _) => Ok(Numbers::Floats(*left, right as f64)),
-        (None, None, Value::Float(left), Value::Float(right)) => Ok(Numbers::Floats(*left, *right)),
+        (Some(left), Some(right), _, _) => Ok(NumericPair::Ints(left, right)),
+        (Some(left), None, _, Value::Float(right)) => Ok(NumericPair::Floats(left as f64, *right)),
+        (None, Some(right), Value::Float(left), _) => Ok(NumericPair::Floats(*left, right as f64)),
+        (None, None, Value::Float(left), Value::Float(right)) => Ok(NumericPair::Floats(*left, *right)),
         _ => Err(ConditionError::wrong_type(format!(
             "unsupported operand type(s) for {sign}: '{}' and '{}'",
             left.type_name(),
@@ -304,8 +304,8 @@ fn arithmetic(
     floats: fn(f64, f64) -> f64,
 ) -> Result<Value> {
     match required(left, right, sign)? {
-        Numbers::Ints(left, right) => ints(left, right).map(Value::Int).ok_or_else(ConditionError::overflow),
-        Numbers::Floats(left, right) => Ok(Value::computed(floats(left, right))),
+        NumericPair::Ints(left, right) => ints(left, right).map(Value::Int).ok_or_else(ConditionError::overflow),
+        NumericPair::Floats(left, right) => Ok(Value::computed(floats(left, right))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use memchr::memchr2;
 
-use super::{Broken, NAN};
+use super::{JsonError, NAN};
 
 /// A place in a document.
 #[derive(Debug, Clone)]
@@ -13,7 +13,7 @@ pub(in crate::routing::condition) struct Cursor<'a> {
 
 /// A string, as it stands between its quotation marks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Quoted<'a> {
+pub(super) struct JsonString<'a> {
     pub(super) raw: &'a [u8],
     pub(super) has_escapes: bool,
     /// Where it begins.
@@ -22,7 +22,7 @@ pub(super) struct Quoted<'a> {
 
 /// A number, as it is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Number<'a> {
+pub(super) enum JsonNumber<'a> {
     Int(&'a str),
     Float(&'a str),
     /// `NaN`, `Infinity` or `-Infinity`.
@@ -31,7 +31,7 @@ pub(super) enum Number<'a> {
 
 /// A kind of value, as far as a way into it depends on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::routing::condition) enum Kind {
+pub(in crate::routing::condition) enum JsonKind {
     Object,
     Array,
     Scalar,
@@ -51,11 +51,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// Which kind of value comes next.
-    pub(in crate::routing::condition) fn kind(&mut self) -> Kind {
+    pub(in crate::routing::condition) fn kind(&mut self) -> JsonKind {
         match self.peek() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
-            _ => Kind::Scalar,
+            Some(b'{') => JsonKind::Object,
+            Some(b'[') => JsonKind::Array,
+            _ => JsonKind::Scalar,
         }
     }
 
@@ -67,7 +67,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Goes into an array or an object, by this bracket. Tells whether there is anything in it.
-    pub(in crate::routing::condition) fn enter(&mut self, bracket: u8) -> Result<bool, Broken> {
+    pub(in crate::routing::condition) fn enter(&mut self, bracket: u8) -> Result<bool, JsonError> {
         if !self.pass(bracket) {
             return Err(self.broken("a value is missing"));
         }
@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Goes on to the next element or entry. Tells whether there is one; there is none after the closing bracket.
-    pub(in crate::routing::condition) fn next(&mut self, bracket: u8) -> Result<bool, Broken> {
+    pub(in crate::routing::condition) fn next(&mut self, bracket: u8) -> Result<bool, JsonError> {
         if self.pass(b',') {
             return Ok(true);
         }
@@ -86,13 +86,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes a key and its colon.
-    pub(super) fn key(&mut self) -> Result<Quoted<'a>, Broken> {
+    pub(super) fn key(&mut self) -> Result<JsonString<'a>, JsonError> {
         let key = self.string()?;
         if self.pass(b':') { Ok(key) } else { Err(self.broken("a colon is missing")) }
     }
 
     /// Passes any value. However deep it is nested, this takes no stack.
-    pub(in crate::routing::condition) fn skip(&mut self) -> Result<(), Broken> {
+    pub(in crate::routing::condition) fn skip(&mut self) -> Result<(), JsonError> {
         let mut open = Vec::new();
         loop {
             match self.peek() {
@@ -124,7 +124,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Goes into the array that is next, and to its element of this number. Tells whether it has one.
-    pub(in crate::routing::condition) fn seek_element(&mut self, index: usize) -> Result<bool, Broken> {
+    pub(in crate::routing::condition) fn seek_element(&mut self, index: usize) -> Result<bool, JsonError> {
         let mut is_inside = self.enter(b'[')?;
         for _ in 0..index {
             if !is_inside {
@@ -137,11 +137,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// Nothing but white space is left.
-    pub(super) fn end(&mut self) -> Result<(), Broken> {
+    pub(super) fn end(&mut self) -> Result<(), JsonError> {
         if self.peek().is_none() { Ok(()) } else { Err(self.broken("there is something after the value")) }
     }
 
-    fn skip_word(&mut self) -> Result<(), Broken> {
+    fn skip_word(&mut self) -> Result<(), JsonError> {
         match self.bytes.get(self.at) {
             Some(b't') => self.word("true"),
             Some(b'f') => self.word("false"),
@@ -151,7 +151,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes this word.
-    pub(super) fn word(&mut self, word: &str) -> Result<(), Broken> {
+    pub(super) fn word(&mut self, word: &str) -> Result<(), JsonError> {
         if self.rest().starts_with(word.as_bytes()) {
             self.at += word.len();
             return self.delimited();
@@ -160,7 +160,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A word or a number ends here.
-    fn delimited(&self) -> Result<(), Broken> {
+    fn delimited(&self) -> Result<(), JsonError> {
         match self.rest() {
             [] | [b' ' | b'\n' | b'\r' | b'\t' | b',' | b']' | b'}', ..] => Ok(()),
             _ => Err(self.broken("a word or a number goes on as something else")),
@@ -168,7 +168,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes a string. Control characters in it have to be escaped.
-    pub(super) fn string(&mut self) -> Result<Quoted<'a>, Broken> {
+    pub(super) fn string(&mut self) -> Result<JsonString<'a>, JsonError> {
         if !self.pass(b'"') {
             return Err(self.broken("a quotation mark is missing"));
         }
@@ -187,7 +187,7 @@ impl<'a> Cursor<'a> {
             self.at += length + 1;
             if self.bytes.get(self.at - 1) == Some(&b'"') {
                 let raw = self.bytes.get(start..self.at - 1).unwrap_or_default();
-                return Ok(Quoted { raw, has_escapes, at: start });
+                return Ok(JsonString { raw, has_escapes, at: start });
             }
             has_escapes = true;
             self.escape()?;
@@ -195,7 +195,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes what follows a backslash.
-    fn escape(&mut self) -> Result<(), Broken> {
+    fn escape(&mut self) -> Result<(), JsonError> {
         match self.rest() {
             [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => self.at += 1,
             [b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => self.at += 5,
@@ -205,11 +205,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes a number.
-    pub(super) fn number(&mut self) -> Result<Number<'a>, Broken> {
+    pub(super) fn number(&mut self) -> Result<JsonNumber<'a>, JsonError> {
         for (word, value) in [("NaN", NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)] {
             if self.rest().starts_with(word.as_bytes()) {
                 self.word(word)?;
-                return Ok(Number::Constant(value));
+                return Ok(JsonNumber::Constant(value));
             }
         }
         let start = self.at;
@@ -242,15 +242,15 @@ impl<'a> Cursor<'a> {
         // It is ASCII.
         let written = self.bytes.get(start..self.at).and_then(|digits| std::str::from_utf8(digits).ok());
         let written = written.unwrap_or_default();
-        Ok(if is_float { Number::Float(written) } else { Number::Int(written) })
+        Ok(if is_float { JsonNumber::Float(written) } else { JsonNumber::Int(written) })
     }
 
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
-    pub(super) fn broken(&self, what: &'static str) -> Broken {
-        Broken { what, at: self.at }
+    pub(super) fn broken(&self, what: &'static str) -> JsonError {
+        JsonError { what, at: self.at }
     }
 }
 

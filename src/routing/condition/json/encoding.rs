@@ -1,7 +1,7 @@
 //! The encodings that Python's `json` tells from a document's first bytes.
 
 use super::super::error::Result;
-use super::Broken;
+use super::JsonError;
 
 /// How a document is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Encoding {
 /// # Errors
 /// When it is not what its first bytes promise.
 pub(in crate::routing::condition) fn transcoded(document: &[u8], encoding: Encoding) -> Result<Vec<u8>> {
-    let broken = |what, at| Broken { what, at }.of(document);
+    let broken = |what, at| JsonError { what, at }.of(document);
     let mut written = Vec::with_capacity(document.len());
     match encoding {
         Encoding::Utf8(mark) => written.extend_from_slice(document.get(mark..).unwrap_or_default()),

@@ -13,9 +13,9 @@ mod tree;
 
 use std::fmt;
 
-pub(super) use cursor::{Cursor, Kind};
+pub(super) use cursor::{Cursor, JsonKind};
 pub(super) use encoding::{Encoding, transcoded};
-pub(super) use repeats::Key;
+pub(super) use repeats::SoughtKey;
 
 use super::error::{ConditionError, Result};
 use super::value::Value;
@@ -38,18 +38,18 @@ pub(super) fn read(document: &[u8]) -> Result<Value> {
         cursor.end()?;
         Ok(value)
     };
-    read().map_err(|broken: Broken| broken.of(document))
+    read().map_err(|broken: JsonError| broken.of(document))
 }
 
 /// Why a document cannot be read: what is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct JsonError {
     what: &'static str,
     /// In bytes from the start.
     at: usize,
 }
 
-impl Broken {
+impl JsonError {
     /// It as a condition's error.
     pub(super) fn of(self, document: &[u8]) -> ConditionError {
         if document.is_empty() {
@@ -59,7 +59,7 @@ impl Broken {
     }
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for JsonError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} at byte {}", self.what, self.at)
     }

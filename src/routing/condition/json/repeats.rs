@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use super::Broken;
+use super::JsonError;
 use super::cursor::Cursor;
 
 /// The start of an escaped character below U+0100; one of ASCII is written like that by nobody but on purpose.
@@ -16,7 +16,7 @@ static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u00"
 
 /// A key that is looked for.
 #[derive(Debug, Clone)]
-pub(in crate::routing::condition) struct Key {
+pub(in crate::routing::condition) struct SoughtKey {
     text: Box<str>,
     /// It in quotation marks.
     quoted: Finder<'static>,
@@ -24,7 +24,7 @@ pub(in crate::routing::condition) struct Key {
     is_plain: bool,
 }
 
-impl Key {
+impl SoughtKey {
     pub(in crate::routing::condition) fn new(text: &str) -> Self {
         let quoted = Finder::new(&format!("\"{text}\"")).into_owned();
         let is_plain = |byte: u8| (0x20..0x7F).contains(&byte) && !b"\"\\/".contains(&byte);
@@ -33,8 +33,8 @@ impl Key {
 }
 
 /// Where a key may stand next. Each place is looked for once, so that all of them together take one pass.
-struct Ahead<'a> {
-    key: &'a Key,
+struct KeyScan<'a> {
+    key: &'a SoughtKey,
     document: &'a [u8],
     /// The next place where it stands in quotation marks; the end of all documents, if there is none.
     quoted: usize,
@@ -45,8 +45,8 @@ struct Ahead<'a> {
 /// The end of all documents.
 const NOWHERE: usize = usize::MAX;
 
-impl<'a> Ahead<'a> {
-    fn new(key: &'a Key, document: &'a [u8]) -> Self {
+impl<'a> KeyScan<'a> {
+    fn new(key: &'a SoughtKey, document: &'a [u8]) -> Self {
         Self { key, document, quoted: 0, escaped: 0 }
     }
 
@@ -72,8 +72,8 @@ impl<'a> Ahead<'a> {
 
 impl Cursor<'_> {
     /// Goes into the object that is next, and to the last value that it has under this key. Tells whether it has any.
-    pub(in crate::routing::condition) fn seek(&mut self, key: &Key) -> Result<bool, Broken> {
-        let (mut last, mut ahead) = (None, Ahead::new(key, self.bytes));
+    pub(in crate::routing::condition) fn seek(&mut self, key: &SoughtKey) -> Result<bool, JsonError> {
+        let (mut last, mut ahead) = (None, KeyScan::new(key, self.bytes));
         let mut is_inside = self.enter(b'{')?;
         while is_inside {
             if self.key()?.is(&key.text) {
@@ -100,7 +100,7 @@ mod tests {
 
     fn sought(document: &str, key: &str) -> Option<i64> {
         let mut cursor = Cursor::new(document.as_bytes());
-        if !cursor.seek(&Key::new(key)).unwrap() {
+        if !cursor.seek(&SoughtKey::new(key)).unwrap() {
             return None;
         }
         match cursor.value().unwrap() {
@@ -164,7 +164,7 @@ mod tests {
         fn seeking_finds_what_reading_the_whole_does(document in documents(), key in prop::sample::select(vec!["a", "b", "é", "z"])) {
             let Value::Dict(whole) = read(document.as_bytes()).unwrap() else { panic!("{document}") };
             let mut cursor = Cursor::new(document.as_bytes());
-            let found = cursor.seek(&Key::new(key)).unwrap().then(|| cursor.value().unwrap());
+            let found = cursor.seek(&SoughtKey::new(key)).unwrap().then(|| cursor.value().unwrap());
             prop_assert_eq!(format!("{:?}", found.as_ref()), format!("{:?}", whole.get_text(key)));
         }
     }

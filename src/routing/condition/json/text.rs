@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::Broken;
-use super::cursor::Quoted;
+use super::JsonError;
+use super::cursor::JsonString;
 
 /// The surrogates.
 const SURROGATES: std::ops::RangeInclusive<u32> = 0xD800..=0xDFFF;
@@ -17,9 +17,9 @@ const AWAY: u32 = 0x10_F800 - 0xD800;
 /// The first byte of a stand-in, in UTF-8; few other characters have it.
 const FIRST_BYTE: u8 = 0xF4;
 
-impl<'a> Quoted<'a> {
+impl<'a> JsonString<'a> {
     /// The text that it stands for.
-    pub(super) fn text(self) -> Result<Cow<'a, str>, Broken> {
+    pub(super) fn text(self) -> Result<Cow<'a, str>, JsonError> {
         if !self.has_escapes
             && let Ok(text) = std::str::from_utf8(self.raw)
         {
@@ -45,7 +45,7 @@ impl<'a> Quoted<'a> {
     }
 
     /// Appends bytes that hold no escape: UTF-8, in which Python also takes lone surrogates.
-    fn append(self, text: &mut String, mut bytes: &[u8]) -> Result<(), Broken> {
+    fn append(self, text: &mut String, mut bytes: &[u8]) -> Result<(), JsonError> {
         loop {
             let error = match std::str::from_utf8(bytes) {
                 Ok(valid) => {
@@ -57,7 +57,7 @@ impl<'a> Quoted<'a> {
             let (valid, invalid) = bytes.split_at(error.valid_up_to());
             text.push_str(std::str::from_utf8(valid).unwrap_or_default());
             let [0xED, second @ 0xA0..=0xBF, third @ 0x80..=0xBF, after @ ..] = invalid else {
-                return Err(Broken { what: "a string is not UTF-8", at: self.at });
+                return Err(JsonError { what: "a string is not UTF-8", at: self.at });
             };
             text.push(character(0xD000 | u32::from(second & 0x3F) << 6 | u32::from(third & 0x3F)));
             bytes = after;
@@ -65,8 +65,8 @@ impl<'a> Quoted<'a> {
     }
 
     /// Appends what the escape at the start of these bytes stands for. Gives what follows it.
-    fn unescape<'b>(self, text: &mut String, bytes: &'b [u8]) -> Result<&'b [u8], Broken> {
-        let unknown = Broken { what: "an escape in a string is unknown", at: self.at };
+    fn unescape<'b>(self, text: &mut String, bytes: &'b [u8]) -> Result<&'b [u8], JsonError> {
+        let unknown = JsonError { what: "an escape in a string is unknown", at: self.at };
         let (escaped, after) = match bytes {
             [_, b'u', ..] => {
                 let (unit, after) = unit(bytes).ok_or(unknown)?;
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     fn text(raw: &[u8]) -> Option<String> {
-        Cursor::new(raw).string().and_then(Quoted::text).map(Cow::into_owned).ok()
+        Cursor::new(raw).string().and_then(JsonString::text).map(Cow::into_owned).ok()
     }
 
     #[test]

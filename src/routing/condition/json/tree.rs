@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use rhai::ImmutableString;
 
-use super::cursor::{Cursor, Number};
-use super::{Broken, DEEPEST};
+use super::cursor::{Cursor, JsonNumber};
+use super::{DEEPEST, JsonError};
 use crate::routing::condition::value::{Dict, Value};
 
 /// A whole number of more digits is refused by Python, for reading it takes the square of their number.
 const MOST_DIGITS: usize = 4300;
 
 /// What is not read to its end yet.
-enum Open {
+enum OpenContainer {
     List(Vec<Value>),
     /// With the key whose value comes next.
     Dict(Vec<(ImmutableString, Value)>, ImmutableString),
@@ -20,8 +20,8 @@ enum Open {
 
 impl Cursor<'_> {
     /// Reads the value that is next. However deep it is nested, this takes no stack.
-    pub(in crate::routing::condition) fn value(&mut self) -> Result<Value, Broken> {
-        let mut open: Vec<Open> = Vec::new();
+    pub(in crate::routing::condition) fn value(&mut self) -> Result<Value, JsonError> {
+        let mut open: Vec<OpenContainer> = Vec::new();
         loop {
             let mut value = match self.peek() {
                 Some(bracket @ (b'[' | b'{')) => {
@@ -33,11 +33,11 @@ impl Cursor<'_> {
                         (b'[', true) => Value::List([].into()),
                         (_, true) => Value::Dict(Arc::default()),
                         (b'[', false) => {
-                            open.push(Open::List(Vec::new()));
+                            open.push(OpenContainer::List(Vec::new()));
                             continue;
                         }
                         (_, false) => {
-                            open.push(Open::Dict(Vec::new(), self.key_text()?));
+                            open.push(OpenContainer::Dict(Vec::new(), self.key_text()?));
                             continue;
                         }
                     }
@@ -47,18 +47,18 @@ impl Cursor<'_> {
             loop {
                 value = match open.pop() {
                     None => return Ok(value),
-                    Some(Open::List(mut items)) => {
+                    Some(OpenContainer::List(mut items)) => {
                         items.push(value);
                         if self.next(b'[')? {
-                            open.push(Open::List(items));
+                            open.push(OpenContainer::List(items));
                             break;
                         }
                         Value::List(items.into())
                     }
-                    Some(Open::Dict(mut entries, key)) => {
+                    Some(OpenContainer::Dict(mut entries, key)) => {
                         entries.push((key, value));
                         if self.next(b'{')? {
-                            open.push(Open::Dict(entries, self.key_text()?));
+                            open.push(OpenContainer::Dict(entries, self.key_text()?));
                             break;
                         }
                         Value::Dict(Arc::new(Dict::from_text_keys(entries)))
@@ -68,25 +68,25 @@ impl Cursor<'_> {
         }
     }
 
-    fn key_text(&mut self) -> Result<ImmutableString, Broken> {
+    fn key_text(&mut self) -> Result<ImmutableString, JsonError> {
         self.key()?.text().map(|text| text.as_ref().into())
     }
 
-    fn scalar(&mut self) -> Result<Value, Broken> {
+    fn scalar(&mut self) -> Result<Value, JsonError> {
         match self.peek() {
             Some(b'"') => self.string()?.text().map(|text| Value::text(text.as_ref())),
             Some(b't') => self.word("true").map(|()| Value::Bool(true)),
             Some(b'f') => self.word("false").map(|()| Value::Bool(false)),
             Some(b'n') => self.word("null").map(|()| Value::None),
             _ => match self.number()? {
-                Number::Constant(float) => Ok(Value::Float(float)),
-                Number::Float(written) => {
+                JsonNumber::Constant(float) => Ok(Value::Float(float)),
+                JsonNumber::Float(written) => {
                     written.parse().map(Value::Float).map_err(|_| self.broken("a number cannot be read"))
                 }
-                Number::Int(written) if written.len() > MOST_DIGITS && digits(written) > MOST_DIGITS => {
+                JsonNumber::Int(written) if written.len() > MOST_DIGITS && digits(written) > MOST_DIGITS => {
                     Err(self.broken("a whole number has more than 4300 digits"))
                 }
-                Number::Int(written) => Ok(written.parse().map_or(Value::Beyond, Value::Int)),
+                JsonNumber::Int(written) => Ok(written.parse().map_or(Value::Beyond, Value::Int)),
             },
         }
     }

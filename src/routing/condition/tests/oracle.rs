@@ -26,14 +26,14 @@ struct Case {
     condition: String,
     /// In hexadecimal.
     body: String,
-    outcome: Outcome,
+    outcome: PythonOutcome,
     /// Whether Python can read the body.
     is_json: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Outcome {
+enum PythonOutcome {
     Truth(bool),
     Raised(#[expect(dead_code, reason = "shown when outcomes differ")] String),
 }
@@ -76,11 +76,11 @@ fn conditions_agree_with_cpython() {
             }
         };
         match (&ours, &case.outcome) {
-            (Ok(ours), Outcome::Truth(truth)) if ours == truth => agreed += 1,
-            (Err(ConditionError::Failed(_)), Outcome::Raised(_)) => raised += 1,
+            (Ok(ours), PythonOutcome::Truth(truth)) if ours == truth => agreed += 1,
+            (Err(ConditionError::Failed(_)), PythonOutcome::Raised(_)) => raised += 1,
             // What is broken may lie after the value that was read.
-            (Ok(_), Outcome::Raised(_)) if !case.is_json => beside += 1,
-            (Err(error), Outcome::Truth(_)) if NARROWER.iter().any(|known| error.to_string().contains(known)) => {
+            (Ok(_), PythonOutcome::Raised(_)) if !case.is_json => beside += 1,
+            (Err(error), PythonOutcome::Truth(_)) if NARROWER.iter().any(|known| error.to_string().contains(known)) => {
                 narrower += 1;
                 *reasons.entry(error.to_string()).or_insert(0) += 1;
             }

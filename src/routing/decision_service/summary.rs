@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::Url;
 use serde::Serialize;
 
-use super::{Trouble, failed};
+use super::{DecisionError, failed};
 use crate::config;
 use crate::message::Request;
 use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Evaluation, ExpressionId};
@@ -20,14 +20,14 @@ const MAX_SUMMARY: usize = 16 << 10;
 
 /// What the service of an endpoint wants to know.
 #[derive(Debug)]
-pub(in crate::routing) struct Questions {
+pub(in crate::routing) struct DecisionInput {
     /// Where the service is, without what a URL may hold of secrets.
     pub(in crate::routing) service: String,
     headers: Vec<String>,
     values: Vec<(String, ExpressionId)>,
 }
 
-impl Questions {
+impl DecisionInput {
     /// Compiles the expressions with the conditions of the endpoint.
     pub(in crate::routing) fn build(
         decision: &config::Decision,
@@ -51,15 +51,17 @@ impl Endpoint {
     ///
     /// # Errors
     /// When it would be too long.
-    pub(in crate::routing) fn summary(&self, request: &Arc<Request>) -> Result<Bytes, Trouble> {
-        let Some(questions) = &self.questions else { return Err(failed("the endpoint has no outside decision")) };
+    pub(in crate::routing) fn summary(&self, request: &Arc<Request>) -> Result<Bytes, DecisionError> {
+        let Some(decision_input) = &self.decision_input else {
+            return Err(failed("the endpoint has no outside decision"));
+        };
         let evaluation = self.conditions.evaluation(request);
-        let mut summary = Summary { json: Bounded::new(MAX_SUMMARY) };
+        let mut summary = SummaryWriter { json: BoundedBuffer::new(MAX_SUMMARY) };
         summary.text("{\"input\":{\"endpoint\":")?;
         summary.bounded(&*self.name, || "the endpoint's name".to_owned())?;
         summary.text(",\"headers\":{")?;
         let mut separator = "";
-        for name in &questions.headers {
+        for name in &decision_input.headers {
             let value = request.headers.get_ignoring_case(name).and_then(|value| std::str::from_utf8(value).ok());
             let Some(value) = value else { continue };
             summary.entry(separator, name, value, || format!("header '{name}'"))?;
@@ -67,7 +69,7 @@ impl Endpoint {
         }
         summary.text("},\"values\":{")?;
         let mut separator = "";
-        for (name, expression) in &questions.values {
+        for (name, expression) in &decision_input.values {
             summary.value(separator, name, &evaluation, *expression)?;
             separator = ",";
         }
@@ -76,18 +78,18 @@ impl Endpoint {
     }
 }
 
-struct Summary {
-    json: Bounded,
+struct SummaryWriter {
+    json: BoundedBuffer,
 }
 
-impl Summary {
+impl SummaryWriter {
     fn value(
         &mut self,
         separator: &str,
         name: &str,
         evaluation: &Evaluation,
         expression: ExpressionId,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), DecisionError> {
         // What fails and what JSON cannot say is null.
         let value = evaluation.value(expression).ok();
         self.entry(separator, name, &value, || format!("the value '{name}'"))
@@ -99,15 +101,15 @@ impl Summary {
         name: &str,
         value: &T,
         what: impl Fn() -> String,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), DecisionError> {
         self.text(separator)?;
         self.bounded(name, &what)?;
         self.text(":")?;
         self.bounded(value, what)
     }
 
-    fn bounded<T: Serialize + ?Sized>(&mut self, value: &T, what: impl Fn() -> String) -> Result<(), Trouble> {
-        let mut written = Bounded::new(MAX_VALUE);
+    fn bounded<T: Serialize + ?Sized>(&mut self, value: &T, what: impl Fn() -> String) -> Result<(), DecisionError> {
+        let mut written = BoundedBuffer::new(MAX_VALUE);
         match serde_json::to_writer(&mut written, value) {
             Ok(()) => self.raw(&written.bytes),
             Err(_) if written.is_exceeded => {
@@ -117,30 +119,30 @@ impl Summary {
         }
     }
 
-    fn text(&mut self, text: &str) -> Result<(), Trouble> {
+    fn text(&mut self, text: &str) -> Result<(), DecisionError> {
         self.raw(text.as_bytes())
     }
 
-    fn raw(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+    fn raw(&mut self, bytes: &[u8]) -> Result<(), DecisionError> {
         let too_long = |_| failed(format!("the summary is longer than {} KiB, so it was not asked", MAX_SUMMARY >> 10));
         self.json.write_all(bytes).map_err(too_long)
     }
 }
 
 /// Takes so many bytes and no more, so that what is too long is not written out first.
-struct Bounded {
+struct BoundedBuffer {
     bytes: Vec<u8>,
     limit: usize,
     is_exceeded: bool,
 }
 
-impl Bounded {
+impl BoundedBuffer {
     fn new(limit: usize) -> Self {
         Self { bytes: Vec::new(), limit, is_exceeded: false }
     }
 }
 
-impl Write for Bounded {
+impl Write for BoundedBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.bytes.len() + bytes.len() > self.limit {
             self.is_exceeded = true;

@@ -11,7 +11,7 @@ use crate::routing::RoutingTable;
 /// An endpoint with this service, as it would be served.
 struct World {
     table: RoutingTable,
-    outside: Arc<Outside>,
+    outside: Arc<DecisionService>,
     metrics: Metrics,
 }
 
@@ -19,7 +19,7 @@ impl World {
     fn new(url: &str, more: &str) -> Self {
         let config = config(url, more);
         let metrics = Metrics::new().unwrap();
-        let outside = Outside::new(&config.model_endpoints[0], &metrics).unwrap();
+        let outside = DecisionService::new(&config.model_endpoints[0], &metrics).unwrap();
         Self { table: RoutingTable::build(&config).unwrap(), outside, metrics }
     }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// `{"result": …}`. Without a result the document that was asked for is undefined.
 #[derive(Deserialize)]
-struct Answer {
+struct DataApiAnswer {
     result: Option<Value>,
 }
 
@@ -14,7 +14,7 @@ struct Answer {
 /// # Errors
 /// When it is something else.
 pub(super) fn alias_in(body: &[u8]) -> Result<Option<String>, String> {
-    let answer: Answer = serde_json::from_slice(body)
+    let answer: DataApiAnswer = serde_json::from_slice(body)
         .map_err(|_| "its answer is not the JSON of a data API, {\"result\": \"alias\"}".to_owned())?;
     let named = match answer.result {
         Some(Value::Object(mut rules)) => rules.remove("route"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Opinion;
+use crate::routing::table::RouteIndex;
 
 /// Answers at most. Each costs its question, which is bounded as well.
 const MAX_ENTRIES: usize = 1024;
@@ -14,7 +14,7 @@ const MAX_ENTRIES: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Cache {
     keep: Duration,
-    entries: HashMap<Bytes, (Opinion, Duration)>,
+    entries: HashMap<Bytes, (Option<RouteIndex>, Duration)>,
     /// In the order of their coming; what was put again since is there twice.
     order: VecDeque<(Duration, Bytes)>,
 }
@@ -26,13 +26,13 @@ impl Cache {
     }
 
     /// An answer that is still good.
-    pub(super) fn get(&self, question: &Bytes, now: Duration) -> Option<Opinion> {
+    pub(super) fn get(&self, question: &Bytes, now: Duration) -> Option<Option<RouteIndex>> {
         let (opinion, put) = self.entries.get(question)?;
         (now < *put + self.keep).then_some(*opinion)
     }
 
     /// Keeps an answer.
-    pub(super) fn put(&mut self, question: Bytes, opinion: Opinion, now: Duration) {
+    pub(super) fn put(&mut self, question: Bytes, opinion: Option<RouteIndex>, now: Duration) {
         while let Some((put, _)) = self.order.front()
             && (self.order.len() >= MAX_ENTRIES || now >= *put + self.keep)
         {

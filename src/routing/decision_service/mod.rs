@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::cache::Cache;
-pub(super) use self::summary::Questions;
-use super::table::Endpoint;
+pub(super) use self::summary::DecisionInput;
+use super::table::{Endpoint, RouteIndex};
 use crate::config::{self, OnDecisionError};
 use crate::invocation::breaker::{Breaker, Ended, Pass, Refusal};
 use crate::invocation::{http_client, in_words, root_cause};
@@ -33,25 +33,22 @@ const MAX_ANSWER: usize = 64 << 10;
 
 /// The service that decides for an endpoint. Whoever asks is served by the same cache and the same breaker.
 #[derive(Debug)]
-pub struct Outside {
+pub struct DecisionService {
     endpoint: Arc<str>,
     aliases: Vec<String>,
     client: Option<Client>,
     url: Url,
     timeout: Duration,
     on_error: OnDecisionError,
-    state: Mutex<State>,
-    born: Instant,
-    metrics: Counters,
+    state: Mutex<ServiceState>,
+    started: Instant,
+    metrics: DecisionMetrics,
     log: LogGate,
 }
 
-/// Which route the service names, by its index; none when it has no opinion.
-type Opinion = Option<usize>;
-
 /// Why there is no opinion to be had, not even that there is none.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Trouble {
+pub enum DecisionError {
     /// It has failed too often of late to be asked.
     #[error("it is not asked for another {}, since {why}", in_words(*left))]
     Open {
@@ -66,21 +63,21 @@ pub enum Trouble {
 }
 
 #[derive(Debug)]
-struct State {
+struct ServiceState {
     cache: Option<Cache>,
-    asking: HashMap<Bytes, watch::Receiver<Option<Result<Opinion, Trouble>>>>,
+    in_flight: HashMap<Bytes, watch::Receiver<Option<Result<Option<RouteIndex>, DecisionError>>>>,
     breaker: Breaker,
 }
 
 /// What there is to do for an answer.
-enum Step {
-    Known(Opinion),
-    Wait(watch::Receiver<Option<Result<Opinion, Trouble>>>),
-    Ask(Pass, watch::Sender<Option<Result<Opinion, Trouble>>>),
+enum AnswerSource {
+    Cached(Option<RouteIndex>),
+    Follow(watch::Receiver<Option<Result<Option<RouteIndex>, DecisionError>>>),
+    Lead(Pass, watch::Sender<Option<Result<Option<RouteIndex>, DecisionError>>>),
 }
 
 #[derive(Debug)]
-struct Counters {
+struct DecisionMetrics {
     answered: IntCounter,
     cached: IntCounter,
     none: IntCounter,
@@ -89,7 +86,7 @@ struct Counters {
     duration: Histogram,
 }
 
-impl Outside {
+impl DecisionService {
     /// The service of an endpoint, if it has one. Nothing is connected yet.
     pub fn new(endpoint: &config::Endpoint, metrics: &Metrics) -> Option<Arc<Self>> {
         let decision = endpoint.decision.as_ref()?;
@@ -97,7 +94,7 @@ impl Outside {
         let url = Url::parse(&decision.url).ok()?;
         let client = http_client(&url).redirect(reqwest::redirect::Policy::none()).build().ok();
         let result = |result| metrics.decisions.with_label_values(&[endpoint.name.as_str(), result]);
-        let counters = Counters {
+        let counters = DecisionMetrics {
             answered: result("answered"),
             cached: result("cached"),
             none: result("none"),
@@ -105,9 +102,9 @@ impl Outside {
             open: result("open"),
             duration: metrics.decision_duration.with_label_values(&[&endpoint.name]),
         };
-        let state = State {
+        let state = ServiceState {
             cache: decision.cache.map(Cache::new),
-            asking: HashMap::new(),
+            in_flight: HashMap::new(),
             breaker: Breaker::new(breaker_policy()),
         };
         Some(Arc::new(Self {
@@ -118,7 +115,7 @@ impl Outside {
             timeout: decision.timeout,
             on_error: decision.on_error,
             state: Mutex::new(state),
-            born: Instant::now(),
+            started: Instant::now(),
             metrics: counters,
             log: LogGate::default(),
         }))
@@ -161,21 +158,21 @@ impl Outside {
         endpoint: &Endpoint,
         request: &Arc<Request>,
         deadline: Option<Instant>,
-    ) -> Result<Option<usize>, Trouble> {
+    ) -> Result<Option<usize>, DecisionError> {
         let opinion = match endpoint.summary(request) {
-            Ok(summary) => self.ask(summary, deadline).await,
+            Ok(summary) => self.shared_answer(summary, deadline).await,
             Err(trouble) => Err(trouble),
         };
         match &opinion {
             Ok(_) => {}
-            Err(Trouble::Open { .. }) => self.metrics.open.inc(),
-            Err(Trouble::Failed(_)) => self.metrics.failed.inc(),
+            Err(DecisionError::Open { .. }) => self.metrics.open.inc(),
+            Err(DecisionError::Failed(_)) => self.metrics.failed.inc(),
         }
         opinion
     }
 
     /// The fault that a request gets for a trouble, if it gets one.
-    pub fn consequence(&self, trouble: &Trouble) -> Option<Fault> {
+    pub fn consequence(&self, trouble: &DecisionError) -> Option<Fault> {
         (self.on_error == OnDecisionError::Fail).then(|| {
             let message = format!(
                 "the service at {} that decides the routes of endpoint `{}` gave no decision: {trouble}",
@@ -184,23 +181,27 @@ impl Outside {
             );
             let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Route, message);
             match trouble {
-                Trouble::Open { left, .. } => fault.with_retry_after(*left),
-                Trouble::Failed(_) => fault,
+                DecisionError::Open { left, .. } => fault.with_retry_after(*left),
+                DecisionError::Failed(_) => fault,
             }
         })
     }
 
-    async fn ask(self: &Arc<Self>, summary: Bytes, deadline: Option<Instant>) -> Result<Opinion, Trouble> {
-        let mut answer = match self.step(&summary)? {
-            Step::Known(opinion) => {
+    async fn shared_answer(
+        self: &Arc<Self>,
+        summary: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Option<RouteIndex>, DecisionError> {
+        let mut answer = match self.join_or_lead(&summary)? {
+            AnswerSource::Cached(opinion) => {
                 self.metrics.cached.inc();
                 return Ok(opinion);
             }
-            Step::Wait(answer) => answer,
-            Step::Ask(pass, sender) => {
+            AnswerSource::Follow(answer) => answer,
+            AnswerSource::Lead(pass, sender) => {
                 let answer = sender.subscribe();
                 // By itself: whoever asked first may be out of time before the others, and before the breaker knows.
-                tokio::spawn(Arc::clone(self).question(summary, pass, sender));
+                tokio::spawn(Arc::clone(self).lead(summary, pass, sender));
                 answer
             }
         };
@@ -215,26 +216,26 @@ impl Outside {
         Ok(opinion)
     }
 
-    fn step(&self, summary: &Bytes) -> Result<Step, Trouble> {
-        let (now, mut state) = (self.born.elapsed(), self.state());
+    fn join_or_lead(&self, summary: &Bytes) -> Result<AnswerSource, DecisionError> {
+        let (now, mut state) = (self.started.elapsed(), self.state());
         if let Some(opinion) = state.cache.as_ref().and_then(|cache| cache.get(summary, now)) {
-            return Ok(Step::Known(opinion));
+            return Ok(AnswerSource::Cached(opinion));
         }
-        if let Some(answer) = state.asking.get(summary) {
-            return Ok(Step::Wait(answer.clone()));
+        if let Some(answer) = state.in_flight.get(summary) {
+            return Ok(AnswerSource::Follow(answer.clone()));
         }
-        let pass = state.breaker.admit(now).map_err(Trouble::from)?;
+        let pass = state.breaker.admit(now).map_err(DecisionError::from)?;
         let (sender, answer) = watch::channel(None);
-        state.asking.insert(summary.clone(), answer);
-        Ok(Step::Ask(pass, sender))
+        state.in_flight.insert(summary.clone(), answer);
+        Ok(AnswerSource::Lead(pass, sender))
     }
 
     /// Asks, and tells the cache, the breaker and all who wait.
-    async fn question(
+    async fn lead(
         self: Arc<Self>,
         summary: Bytes,
         pass: Pass,
-        sender: watch::Sender<Option<Result<Opinion, Trouble>>>,
+        sender: watch::Sender<Option<Result<Option<RouteIndex>, DecisionError>>>,
     ) {
         let begun = Instant::now();
         let said = timeout(self.timeout, self.post(summary.clone()))
@@ -245,9 +246,9 @@ impl Outside {
         // A service that answers is not to be left alone, even if it names a route that there is not.
         let ended = Ended { failed: said.is_err(), took };
         let opinion = said.and_then(|alias| self.route_of(alias));
-        let (now, mut state) = (self.born.elapsed(), self.state());
+        let (now, mut state) = (self.started.elapsed(), self.state());
         state.breaker.end(pass, now, Some(ended));
-        state.asking.remove(&summary);
+        state.in_flight.remove(&summary);
         if let (Ok(opinion), Some(cache)) = (&opinion, &mut state.cache) {
             cache.put(summary, *opinion, now);
         }
@@ -256,7 +257,7 @@ impl Outside {
     }
 
     /// The alias that the service names.
-    async fn post(&self, summary: Bytes) -> Result<Option<String>, Trouble> {
+    async fn post(&self, summary: Bytes) -> Result<Option<String>, DecisionError> {
         let client = self.client.as_ref().ok_or_else(|| failed("no HTTP client can be made"))?;
         let post = client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(summary);
         let broken = |error: &reqwest::Error| failed(format!("it cannot be reached: {}", root_cause(error)));
@@ -274,7 +275,7 @@ impl Outside {
         answer::alias_in(&body).map_err(failed)
     }
 
-    fn route_of(&self, alias: Option<String>) -> Result<Opinion, Trouble> {
+    fn route_of(&self, alias: Option<String>) -> Result<Option<RouteIndex>, DecisionError> {
         let Some(alias) = alias else { return Ok(None) };
         self.aliases
             .iter()
@@ -288,7 +289,7 @@ impl Outside {
         self.url.origin().ascii_serialization()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ServiceState> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,11 +300,11 @@ fn breaker_policy() -> config::Breaker {
     config::Breaker { minimum_calls: 10, open_for: Duration::from_secs(2), probes: 1, ..config::Breaker::default() }
 }
 
-fn failed(words: impl Into<Arc<str>>) -> Trouble {
-    Trouble::Failed(words.into())
+fn failed(words: impl Into<Arc<str>>) -> DecisionError {
+    DecisionError::Failed(words.into())
 }
 
-impl From<Refusal> for Trouble {
+impl From<Refusal> for DecisionError {
     fn from(refusal: Refusal) -> Self {
         Self::Open { left: refusal.left, why: refusal.trip.to_string().into() }
     }
