@@ -1,11 +1,11 @@
-//! What is checked of `batch`.
+//! Checks of `batch`.
 
 use super::validator::{KeyPath, Validator};
 use crate::config::{Batching, Route};
 use crate::models::{ModelUri, Target};
 
 impl Validator<'_> {
-    /// How requests are joined.
+    /// Checks the limits of a batch.
     pub(super) fn batching(&mut self, route: &Route, at: &KeyPath) {
         let Some(Batching::On(batch)) = &route.batch else { return };
         if ModelUri::parse(&route.model_uri).is_ok_and(|uri| matches!(uri.target(), Target::Noop)) {

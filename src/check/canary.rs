@@ -1,4 +1,4 @@
-//! What must hold of `canary`.
+//! Checks of `canary`.
 
 use super::validator::{KeyPath, Validator};
 use crate::config::{Canary, Endpoint, Route};

@@ -1,14 +1,14 @@
-//! `decision`: a service outside, and what it is told.
+//! Checks of `decision`: the decision service, and the input that it gets.
 
 use super::validator::{KeyPath, Validator};
 use crate::config::Decision;
 
 impl Validator<'_> {
-    /// Everything below `decision`.
+    /// Checks everything below `decision`.
     pub(super) fn decision(&mut self, decision: &Decision, at: &KeyPath) {
         let url = reqwest::Url::parse(&decision.url);
         if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-            // Without the value: an address may hold a password.
+            // The message leaves out the value: an address may hold a password.
             self.error(
                 &at.key("url"),
                 "not an http(s):// address",

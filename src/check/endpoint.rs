@@ -72,7 +72,7 @@ impl Validator<'_> {
         RouteOutline { alias, model_uri, condition }
     }
 
-    /// The aliases of a route's endpoint, as a message may show them.
+    /// Lists the aliases of a route's endpoint, as a message may show them.
     pub(super) fn aliases(&self, endpoint: &Endpoint, route_at: &KeyPath) -> String {
         let routes_at = KeyPath(route_at.0.split_last().map_or_else(Vec::new, |(_, routes)| routes.to_vec()));
         let aliases = endpoint.routes.iter().enumerate();

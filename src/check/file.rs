@@ -1,52 +1,53 @@
-//! The file that a configuration is in, which may change while it is in use.
+//! The configuration file, which may change while it is in use.
 
 use std::path::{Path, PathBuf};
 
 use super::load::{self, Loaded};
 use crate::config::Report;
 
-/// What a file holds, or why it cannot be read.
+/// The bytes of a file, or the reason why it cannot be read.
 type FileContent = Result<Vec<u8>, String>;
 
-/// A configuration file, as it was current last.
+/// A configuration file, with the content that is in use.
 ///
-/// Whether it has changed is told by its content. The times and numbers of the file system cannot tell it: Kubernetes
-/// changes a ConfigMap by moving a symbolic link in the path, editors put another file in its place, and what is written
-/// again unchanged is no change.
+/// A change is recognised by the content. The times and numbers of the file system cannot show it: Kubernetes changes a
+/// ConfigMap by moving a symbolic link in the path, editors put another file in its place, and a file that is written
+/// again unchanged has not changed.
 #[derive(Debug)]
 pub struct ConfigFile {
     path: PathBuf,
     current: FileContent,
-    /// What it held when it was looked at last, if that is something else.
+    /// Content of the last look at the file, if that differs from the current one.
     candidate: Option<FileContent>,
 }
 
 impl ConfigFile {
-    /// Takes the file as it is now.
+    /// Opens the file and takes its present content.
     pub fn open(path: &Path) -> Self {
         Self { path: path.to_owned(), current: read(path), candidate: None }
     }
 
-    /// The configuration in what was current, with the variables of this process.
+    /// Checks the current content, with the variables of this process.
     ///
     /// # Errors
-    /// When it cannot be used: everything that is wrong with it.
+    /// Returns the report of everything that is wrong, when the content cannot be used.
     pub fn load(&self) -> Result<Loaded, Report> {
         let content = self.current.as_ref().map(Vec::as_slice).map_err(String::as_str);
         load::load_bytes(content, &self.path.display().to_string())
     }
 
-    /// Takes the file as it is now, whatever it was.
+    /// Takes the present content of the file, changed or not.
     pub fn reread(&mut self) {
         *self = Self::open(&self.path);
     }
 
-    /// Looks at the file, and takes it when it has changed. Tells whether it has.
+    /// Looks at the file, and takes its content if that has changed and settled. Tells whether it has.
     pub fn poll_change(&mut self) -> bool {
         self.observe(read(&self.path))
     }
 
-    /// A file that is being written must not be current by halves: it has to be the same in two looks.
+    /// Compares the content with the current one, and takes it once it was the same in two looks: a file that is being
+    /// written must not be taken by halves.
     fn observe(&mut self, content: FileContent) -> bool {
         if content == self.current {
             self.candidate = None;

@@ -4,7 +4,8 @@ use super::validator::{KeyPath, Validator};
 use crate::config::{MOST_THREADS, Route, Runtime, Severity};
 
 impl Validator<'_> {
-    /// Nothing is loaded here for it, so that these keys can mean nothing.
+    /// Reports keys of hosts on a route whose model is served elsewhere: nothing is loaded for it, so these keys can
+    /// mean nothing.
     pub(super) fn not_hosted(&mut self, route: &Route, at: &KeyPath) {
         for (key, is_given) in [
             ("python", route.python.is_some()),
@@ -19,7 +20,7 @@ impl Validator<'_> {
         }
     }
 
-    /// How a model is hosted that is loaded here.
+    /// Checks the keys of a host, for a model that is loaded here.
     pub(super) fn hosting(&mut self, route: &Route, at: &KeyPath) {
         self.require(route.python.as_deref() != Some(""), &at.key("python"), "must name an interpreter");
         self.require(route.workers != Some(0), &at.key("workers"), "must be at least 1");

@@ -1,4 +1,4 @@
-//! What is checked of the broker and its topics.
+//! Checks of `kafka`: the broker and its topics.
 
 use std::time::Duration;
 
@@ -7,13 +7,14 @@ use crate::config::{Delivery, EMBEDDED, Kafka, Limits, MAX_TOPIC, Ordering, Seve
 use crate::message::Fault;
 use crate::replies::topic_pattern;
 
-/// More would hardly differ.
+/// Most retry delays. Each is a topic, and more delays would hardly differ.
 const MAX_RETRY_DELAYS: usize = 10;
-/// Topics do not keep their records for ever.
+/// Longest retry delay. Topics do not keep their records for ever, and a request must not be gone before its delay
+/// ends.
 const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Validator<'_> {
-    /// Everything below `kafka`.
+    /// Checks everything below `kafka`.
     pub(super) fn kafka(&mut self, kafka: &Kafka) {
         let at = KeyPath::default().key("kafka");
         let servers = &kafka.bootstrap_servers;
@@ -37,10 +38,10 @@ impl Validator<'_> {
         self.properties(kafka, &at.key("properties"));
     }
 
-    /// What is let in must be answerable.
+    /// Checks the limits of a request: every request that is let in must be answerable.
     fn limits(&mut self, kafka: &Kafka, at: &KeyPath) {
         let Limits { value, key, headers, header_bytes, header_name, correlation_id } = &kafka.limits;
-        // Below these the requests of the HTTP shim would not pass.
+        // Below these sizes the requests of the HTTP shim would not pass.
         let sizes = [
             ("value", value.as_u64(), 1),
             ("key", key.as_u64(), 1),
@@ -84,7 +85,8 @@ impl Validator<'_> {
         }
     }
 
-    /// Each delay is a topic's, and the next is longer: a request that has failed once more waits longer.
+    /// Checks the retry delays. Each is a topic's, and the next is longer: a request that has failed once more waits
+    /// longer.
     fn retry_delays(&mut self, kafka: &Kafka, at: &KeyPath) {
         let delays = &kafka.retry_delays;
         self.require(delays.len() <= MAX_RETRY_DELAYS, at, "must be at most 10: each is a topic");
@@ -103,7 +105,7 @@ impl Validator<'_> {
         }
     }
 
-    /// A topic that serves two ends would feed Signalbox with what it writes itself.
+    /// Checks the names of topics. A topic that serves two ends would feed Signalbox with what it writes itself.
     fn topics(&mut self, kafka: &Kafka, at: &KeyPath) {
         let topics = [
             ("requests_topic", kafka.requests_topic.as_str()),
@@ -161,7 +163,7 @@ impl Validator<'_> {
     }
 }
 
-/// `host`, `host:port`, `[::1]:port` or one of these after `protocol://`.
+/// Tells whether a text is `host`, `host:port`, `[::1]:port` or one of these after `protocol://`.
 fn is_address(text: &str) -> bool {
     let address = text.split_once("://").map_or(text, |(_, address)| address);
     let (host, port) = match address.rsplit_once(':') {

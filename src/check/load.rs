@@ -8,23 +8,24 @@ use super::validator::{self, ExternalChecks};
 use crate::config::document::Document;
 use crate::config::{Config, Position, Problem, Report, Severity, fit, unsupported};
 
-/// A file that can be used.
+/// A configuration that passed every check.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What it says.
+    /// The configuration itself.
     pub config: Config,
-    /// What is odd about it all the same.
+    /// Warnings about keys that hardly mean what their author wanted.
     pub warnings: Report,
-    /// What it amounts to, in words that may be printed.
+    /// Summary of the endpoints, in words that may be printed.
     pub outline: Vec<EndpointOutline>,
 }
 
-/// Reads a file with the variables of this process.
+/// Reads and checks a file, with the variables of this process.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     ConfigFile::open(path).load()
 }
 
-/// Reads what a file holds, with the variables of this process; or why it cannot be read.
+/// Reads and checks the bytes of a file, with the variables of this process. An `Err` content says why the file cannot
+/// be read.
 pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Loaded, Report> {
     let refused = |problem| Report::new(name, vec![problem]);
     let bytes = content.map_err(|error| {
@@ -40,7 +41,7 @@ pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Loa
     parse(text, name, &|variable| std::env::var(variable).ok())
 }
 
-/// Reads the text of a file. `env` gives the values of variables.
+/// Reads and checks the text of a file. `env` gives the values of variables.
 pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
     parse_with(text, file_name, env, &ExternalChecks::default())
 }

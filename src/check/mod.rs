@@ -1,4 +1,5 @@
-//! The checks of a configuration: what its types cannot say, and the file that may change while it is in use.
+//! The checks of a configuration: the rules that its types cannot express, and the file that may change while it is in
+//! use.
 //!
 //! `config` holds what is written, and imports nothing that runs. These checks stand above `routing`, `models` and
 //! `replies`, because a condition is checked by compiling it and a route test by deciding its request.

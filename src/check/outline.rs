@@ -5,19 +5,19 @@ use crate::routing::condition::Language;
 /// An endpoint in words that may be printed: with `${NAME}` where the environment gave the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointOutline {
-    /// Its name.
+    /// Name of the endpoint.
     pub name: String,
-    /// In the order of the file.
+    /// Routes of the endpoint, in the order of the file.
     pub routes: Vec<RouteOutline>,
 }
 
 /// A route in words that may be printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteOutline {
-    /// What people call it.
+    /// Alias of the route.
     pub alias: String,
-    /// What answers.
+    /// URI of the model that answers.
     pub model_uri: String,
-    /// The language its condition is read as, and the condition.
+    /// Language in which the condition is read, and the condition.
     pub condition: Option<(Language, String)>,
 }

@@ -20,7 +20,7 @@ impl Validator<'_> {
             && !is_tracking_uri(uri)
         {
             let at = registry.key("tracking_uri");
-            // Without the value: an address may hold a password.
+            // The message leaves out the value: an address may hold a password.
             let help = "such as http://127.0.0.1:5001, sqlite:////srv/mlflow.db, /srv/mlruns or databricks";
             self.error(&at, "not a tracking URI of MLflow", help);
         }
@@ -42,7 +42,8 @@ impl Validator<'_> {
     }
 }
 
-/// MLflow takes a text without a scheme for a directory, or for the name of a plugin such as `databricks`.
+/// Tells whether MLflow takes a text for a tracking URI. A text without a scheme is one: a directory, or the name of a
+/// plugin such as `databricks`.
 fn is_tracking_uri(text: &str) -> bool {
     match reqwest::Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => url.has_host(),

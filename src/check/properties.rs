@@ -1,4 +1,4 @@
-//! Which of librdkafka's properties are not for users: those that a promise rests on.
+//! Checks of `kafka.properties`: properties of librdkafka on which a promise rests are forbidden.
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -6,15 +6,16 @@ use rdkafka::error::KafkaError;
 use super::validator::{KeyPath, Validator};
 use crate::config::Kafka;
 
-/// A property that is refused, with its other names: what would break, and what to do instead.
+/// A property that is forbidden, with its other names: what would break, and what to do instead.
 struct ForbiddenProperty {
     names: &'static [&'static str],
     why: &'static str,
     instead: &'static str,
 }
 
-/// Gone through by librdkafka's CONFIGURATION.md: what decides over when a record counts as written, read or answered,
-/// and in which order. What only tunes speed, memory, security and names is the user's.
+/// All forbidden properties: those that decide when a record counts as written, read or answered, and in which order.
+/// The list was made by going through librdkafka's CONFIGURATION.md. Properties that only tune speed, memory, security
+/// and names are the user's.
 const FORBIDDEN: &[ForbiddenProperty] = &[
     ForbiddenProperty {
         names: &["bootstrap.servers", "metadata.broker.list"],
@@ -119,7 +120,7 @@ const FORBIDDEN: &[ForbiddenProperty] = &[
 ];
 
 impl Validator<'_> {
-    /// What is below `kafka.properties`.
+    /// Checks each property below `kafka.properties`.
     pub(super) fn properties(&mut self, kafka: &Kafka, at: &KeyPath) {
         for (name, value) in &kafka.properties {
             let at = at.key(name);
@@ -150,7 +151,7 @@ mod tests {
         native.get(read).ok()
     }
 
-    /// What librdkafka takes for the same thing is refused as well, and all of these are names that it knows.
+    /// Other names of a forbidden property are forbidden as well, and all of these are names that librdkafka knows.
     #[test]
     fn every_name_of_a_refused_property_is_refused() {
         for ([one, other], values) in [

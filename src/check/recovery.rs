@@ -1,10 +1,10 @@
-//! What is checked of `timeout`, `fallback`, `fallback_on`, `breaker` and `retries`.
+//! Checks of `timeout`, `fallback`, `fallback_on`, `breaker` and `retries`.
 
 use super::validator::{KeyPath, Validator};
 use crate::config::{Breaker, Endpoint, Retries, Route};
 
 impl Validator<'_> {
-    /// What a route does about calls that fail.
+    /// Checks how a route recovers from calls that fail.
     pub(super) fn recovery(&mut self, endpoint: &Endpoint, route: &Route, at: &KeyPath) {
         if let Some(timeout) = route.timeout {
             self.positive(timeout, &at.key("timeout"));
@@ -51,7 +51,8 @@ impl Validator<'_> {
         self.require(grows, &at.key("max_backoff"), "must not be shorter than backoff");
     }
 
-    /// Each route's fallback has one of its own, and so on: that has to come to an end.
+    /// Reports fallbacks that go in a circle. Each route's fallback has one of its own, and so on: that has to come to
+    /// an end.
     pub(super) fn fallback_circles(&mut self, endpoint: &Endpoint, routes_at: &KeyPath) {
         let fallback = |route: usize| {
             let alias = endpoint.routes.get(route)?.fallback.as_ref()?;
@@ -61,7 +62,7 @@ impl Validator<'_> {
             let followed = std::iter::successors(fallback(start), |route| fallback(*route)).take(endpoint.routes.len());
             let Some(length) = followed.clone().position(|route| route == start) else { continue };
             let circle: Vec<usize> = std::iter::once(start).chain(followed.take(length + 1)).collect();
-            // A circle is told once, at the first of its routes.
+            // A circle is reported once, at the first of its routes.
             if circle.iter().any(|route| *route < start) {
                 continue;
             }

@@ -1,6 +1,6 @@
-//! Taking a configuration file again while requests are served: when it has changed, and when a SIGHUP asks for it.
+//! The reload of a configuration file while requests are served: when it has changed, and when a SIGHUP asks for it.
 //!
-//! An invalid file changes nothing. What cannot be changed without a restart is named, and the rest is applied.
+//! An invalid file changes nothing. Keys that need a restart are named in the log, and the rest is applied.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,21 +13,21 @@ use super::file::ConfigFile;
 use crate::config::{Config, Report, Severity};
 use crate::telemetry::Metrics;
 
-/// How often the file is looked at. Reading a few kilobytes costs microseconds, and finds a change on every file system
-/// and behind every link, where watching the kernel's events takes a watch of each directory on the way, and sees nothing
-/// on network file systems.
+/// Time between two looks at the file. Reading a few kilobytes costs microseconds, and finds a change on every file
+/// system and behind every link, where watching the kernel's events takes a watch of each directory on the way, and
+/// sees nothing on network file systems.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Waits for a new configuration.
+/// Waits for new configurations and has them applied.
 pub struct Reloader {
-    /// Away while it is read on another thread.
+    /// The file; none while another thread reads it.
     file: Option<ConfigFile>,
     hangup: Option<Signal>,
     ticks: Interval,
 }
 
 impl Reloader {
-    /// From now on SIGHUP has the file taken again. Without a file it ends the process, as it does by default.
+    /// Makes a reloader that also reacts to SIGHUP. Without a file, SIGHUP ends the process, as it does by default.
     pub fn new(file: Option<ConfigFile>) -> Self {
         let mut ticks = interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,7 +38,7 @@ impl Reloader {
         Self { file, hangup, ticks }
     }
 
-    /// Has each new configuration applied, for ever. `in_use` is what Signalbox was started with.
+    /// Applies each new configuration, for ever. `in_use` is the configuration with which Signalbox was started.
     pub async fn run(
         mut self,
         in_use: &Config,
@@ -70,7 +70,8 @@ impl Reloader {
         }
     }
 
-    /// The next configuration that is asked for, or everything that is wrong with it. None when there is no file.
+    /// Returns the next configuration that is asked for, or the report of everything that is wrong with it. None when
+    /// there is no file.
     async fn next(&mut self) -> Option<Result<Config, Report>> {
         loop {
             let is_asked = tokio::select! {
@@ -78,7 +79,7 @@ impl Reloader {
                 _ = self.ticks.tick() => false,
             };
             let mut file = self.file.take()?;
-            // The file may be on a file system that takes its time, and conditions take some to compile.
+            // Another thread reads the file, since its file system may be slow, and conditions take time to compile.
             let reading = spawn_blocking(move || {
                 if is_asked {
                     file.reread();

@@ -1,4 +1,5 @@
-//! `tests`: each one's request goes through the routing table, as it would when it came for real; nothing is called.
+//! Checks of `tests`: the request of each test goes through the routing table, as it would when it came for real;
+//! nothing is called.
 
 use std::sync::Arc;
 
@@ -7,11 +8,11 @@ use crate::config::{Config, RouteTest, Severity};
 use crate::message::Code;
 use crate::routing::{Draw, Endpoint, Explanation, RoutingTable};
 
-/// What a decision may end in.
+/// Faults in which a decision may end.
 const FAULTS: [Code; 3] = [Code::BadRequest, Code::ResourceDoesNotExist, Code::ConditionFailed];
 
 impl Validator<'_> {
-    /// What can be told without a routing table.
+    /// Checks what a test names: everything that needs no routing table.
     pub(super) fn route_tests(&mut self, config: &Config) {
         for (index, test) in config.tests.iter().enumerate() {
             let at = test_at(index);
@@ -32,7 +33,7 @@ impl Validator<'_> {
                 None => (config.model_endpoints.len() == 1).then_some(0),
             };
             let Some(endpoint) = endpoint else {
-                // A fault may be just what the test expects of that.
+                // A test may expect just that fault.
                 if test.fault.is_none() && !config.model_endpoints.is_empty() {
                     let message = match &test.endpoint {
                         Some(name) => format!("there is no endpoint {}", self.shown(&endpoint_at, name)),
@@ -57,12 +58,12 @@ impl Validator<'_> {
         }
     }
 
-    /// Tries the tests of a config that is sound otherwise.
+    /// Runs the tests of a configuration that is sound otherwise.
     pub(super) fn try_route_tests(&mut self, config: &Config) {
         if config.tests.is_empty() {
             return;
         }
-        // Each condition has been compiled before.
+        // The table always builds, since each condition has been compiled before.
         let Ok(table) = RoutingTable::build(config) else { return };
         for (index, test) in config.tests.iter().enumerate() {
             let (at, request) = (test_at(index), Arc::new(test.request()));
@@ -106,7 +107,7 @@ impl Validator<'_> {
         self.error(&at.key(key), format!("{name}: {gets}{failures}, expected `{expected}`"), help);
     }
 
-    /// What kept conditions from being evaluated.
+    /// Lists the errors that kept conditions from being evaluated.
     fn condition_failures(&self, endpoint: &Endpoint, explanation: &Explanation) -> String {
         let failures = explanation.conditions.iter().filter_map(|report| {
             let alias = report.routes.first()?;
@@ -118,7 +119,7 @@ impl Validator<'_> {
         failures.collect()
     }
 
-    /// An alias as a message may show it.
+    /// Returns an alias as a message may show it.
     fn alias(&self, endpoint: Option<&Endpoint>, alias: &str) -> String {
         let route = endpoint.and_then(|endpoint| Some((endpoint.index, endpoint.route_named(alias)?)));
         route.map_or_else(
@@ -128,7 +129,7 @@ impl Validator<'_> {
     }
 }
 
-/// The aliases that the request may lead to: one, unless it is drawn, or somebody's turn.
+/// Returns the aliases that the request may lead to: one, unless it is drawn by chance or in turn.
 fn possible(explanation: &Explanation) -> impl Iterator<Item = &str> {
     let shared = explanation.shares.as_ref().filter(|shares| !matches!(shares.draw, Draw::StickyBy { .. }));
     let drawn = shared.into_iter().flat_map(|shares| &shares.routes).filter(|share| share.share != Some(0.0));

@@ -1,4 +1,4 @@
-//! `strategy`, `weight`, `sticky_by`.
+//! Checks of `strategy`, `weight` and `sticky_by`.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::validator::{KeyPath, Validator};
 use crate::config::{Endpoint, Severity, Strategy};
 
 impl Validator<'_> {
-    /// How the routes of an endpoint share.
+    /// Checks how the routes of an endpoint share.
     pub(super) fn shares(&mut self, endpoint: &Endpoint, at: &KeyPath) {
         if let Some(sticky_by) = &endpoint.sticky_by {
             self.sticky_by(endpoint, sticky_by, &at.key("sticky_by"));
@@ -37,7 +37,7 @@ impl Validator<'_> {
         }
     }
 
-    /// Of routes that share, one at least must take what comes.
+    /// Reports routes that share and all have weight 0: one at least must take what comes.
     fn some_weight(&mut self, endpoint: &Endpoint, routes_at: &KeyPath) {
         let mut groups: BTreeMap<Option<&str>, (usize, bool)> = BTreeMap::new();
         let share = endpoint.routes.iter().enumerate().filter(|(_, route)| route.canary.is_none());

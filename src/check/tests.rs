@@ -41,14 +41,14 @@ fn report(text: &str) -> String {
     }
 }
 
-/// The one problem of a file.
+/// Returns the report of a file that has one problem.
 fn problem(text: &str) -> String {
     let report = report(text);
     assert_eq!(report.lines().count(), 1, "{report}");
     report
 }
 
-/// A valid file with something more at its end.
+/// Returns a valid file with something more at its end.
 fn gateway_with(rest: &str) -> String {
     format!("{GATEWAY}{rest}")
 }

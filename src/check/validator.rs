@@ -1,4 +1,5 @@
-//! What the types cannot say: names that are taken, lists that are empty, patterns and conditions that do not compile.
+//! The validator: checks the rules that the types cannot express, such as names that are taken, lists that are empty,
+//! and conditions that do not compile.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,17 +10,17 @@ use crate::config::{Config, Problem, Severity};
 use crate::models::{ModelUri, Target};
 use crate::routing::condition::{self, ConditionProblem, Language};
 
-/// The checks that belong to other parts of Signalbox.
+/// Checks that belong to other parts of Signalbox. Tests put their own in.
 pub(super) struct ExternalChecks<'a> {
-    /// Why a text is no model URI.
+    /// Checks a model URI; an error says what is wrong with it.
     pub(super) model_uri: &'a dyn Fn(&str) -> Result<(), String>,
-    /// The language a condition is read as, or why it does not compile.
+    /// Compiles a condition, and returns its language.
     pub(super) condition: &'a dyn Fn(&str) -> Result<Language, ConditionProblem>,
-    /// The same of an expression whose value is wanted.
+    /// Compiles an expression whose value is wanted, and returns its language.
     pub(super) expression: &'a dyn Fn(&str) -> Result<Language, ConditionProblem>,
 }
 
-/// Adds a problem for everything that is wrong with what could be read.
+/// Adds a problem for each rule that the configuration breaks, and outlines its endpoints.
 pub(super) fn check(
     config: &Config,
     document: &Document,
@@ -31,7 +32,7 @@ pub(super) fn check(
     validator.process(config);
     let outlines = validator.endpoints(&config.model_endpoints);
     validator.route_tests(config);
-    // Not before: a condition that could not be read would count as none here.
+    // These checks need a sound configuration: a condition that could not be read would count as none here.
     if validator.problems.iter().all(|problem| problem.severity == Severity::Warning) {
         for (index, endpoint) in config.model_endpoints.iter().enumerate() {
             validator.unreachable(endpoint, &KeyPath::default().key("model_endpoints").index(index).key("routes"));
@@ -41,7 +42,7 @@ pub(super) fn check(
     outlines
 }
 
-/// The way to a key.
+/// The path to a key of the file.
 #[derive(Clone, Default)]
 pub(super) struct KeyPath(pub(super) Vec<PathStep>);
 
@@ -70,12 +71,12 @@ impl Validator<'_> {
         self.document.find(&at.0)
     }
 
-    /// A value as a message may show it.
+    /// Formats a value as a message may show it.
     pub(super) fn shown(&self, at: &KeyPath, value: &str) -> String {
         self.found(at).node.map_or_else(|| format!("'{value}'"), |node| node.shown())
     }
 
-    /// A value as the outline may show it.
+    /// Returns a value as the outline may show it.
     pub(super) fn written(&self, at: &KeyPath, value: &str) -> String {
         match self.found(at).node.map(|node| &node.content) {
             Some(NodeContent::Scalar(scalar)) if scalar.secret => scalar.written.clone(),
@@ -83,7 +84,7 @@ impl Validator<'_> {
         }
     }
 
-    /// What a check says about a value, unless its words could repeat a secret.
+    /// Returns the words of a check about a value, unless they could repeat a secret.
     pub(super) fn words(&self, at: &KeyPath, words: &str) -> String {
         match self.found(at).node.is_some_and(|node| node.is_secret()) {
             true => "not shown, since it may repeat a value of the environment".to_owned(),
@@ -93,7 +94,7 @@ impl Validator<'_> {
 
     pub(super) fn add(&mut self, at: &KeyPath, severity: Severity, message: impl Into<String>, help: &str) {
         let found = self.found(at);
-        // What only stands in for a missing value has been reported as missing.
+        // A value that only stands in for a missing one has been reported as missing.
         if found.blank {
             return;
         }
@@ -119,7 +120,7 @@ impl Validator<'_> {
 
     pub(super) fn model_uri(&mut self, uri: &str, at: &KeyPath) {
         if let Err(words) = (self.checks.model_uri)(uri) {
-            // Without the value: an address may hold a password.
+            // The message leaves out the value: an address may hold a password.
             self.error(at, format!("not a model URI: {}", self.words(at, &words)), "");
         }
     }
@@ -129,7 +130,7 @@ impl Validator<'_> {
         self.compiled(compiled, "condition", at)
     }
 
-    /// Which language an expression of the user's is read as, or the place where it is flawed.
+    /// Returns the language of a compiled expression, or reports the place of its flaw.
     pub(super) fn compiled(
         &mut self,
         compiled: Result<Language, ConditionProblem>,
@@ -149,7 +150,7 @@ impl Validator<'_> {
         }
     }
 
-    /// Each name may be given once.
+    /// Reports names that are given more than once.
     pub(super) fn unique<'n>(&mut self, names: impl Iterator<Item = (KeyPath, &'n str)>) {
         let mut seen: HashMap<&str, KeyPath> = HashMap::new();
         for (at, name) in names {
@@ -165,7 +166,7 @@ impl Validator<'_> {
     }
 }
 
-/// KeyPath an address, or by what is built in.
+/// Tells whether a model is served at an address or by the built-in one, so that nothing is loaded for it.
 pub(super) fn is_served_elsewhere(model_uri: &str) -> bool {
     ModelUri::parse(model_uri).is_ok_and(|uri| matches!(uri.target(), Target::Address { .. } | Target::Noop))
 }

@@ -1,7 +1,8 @@
-//! The file as a tree of nodes that know their place: built from the parser's events, before anything has a type.
+//! The document: a file as a tree of nodes that know their place, built from the parser's events before anything has a
+//! type.
 //!
-//! Reading the tree into structs stops at the first misfit. So a misfit is marked here, left out of the next attempt,
-//! and the next one is found; what could be read keeps its way back to line and column.
+//! Reading the tree into structs stops at the first misfit. So a misfit is marked here and left out of the next
+//! attempt, and the next misfit is found; every value that could be read keeps its way back to line and column.
 
 mod builder;
 
@@ -11,104 +12,104 @@ use self::builder::Builder;
 use super::env;
 use super::report::{Position, Problem};
 
-/// How many characters of a value a message shows.
+/// Most characters of a value that a message shows; the rest becomes `…`.
 const MAX_SHOWN: usize = 100;
 
-/// The whole file.
+/// The tree of a whole file.
 #[derive(Debug)]
 pub(crate) struct Document {
-    /// Its one top-level node.
+    /// The one top-level node.
     pub(crate) root: Node,
-    /// The text as it was written, to find places inside scalars.
+    /// Text as it was written, to find places inside scalars.
     source: String,
 }
 
-/// A value.
+/// A value of the file, with its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
-    /// Where it starts.
+    /// Position of the value's first character.
     pub(crate) at: Position,
-    /// What it is.
+    /// The value itself.
     pub(crate) content: NodeContent,
-    /// What became of it.
+    /// State of the value in the next attempt to read the tree.
     pub(crate) state: NodeState,
 }
 
-/// What a node is.
+/// The kinds of values.
 #[derive(Debug, Clone)]
 pub(crate) enum NodeContent {
     /// Text that stands for itself, a number, a boolean or nothing.
     Scalar(Scalar),
-    /// In order.
+    /// Items in order.
     List(Vec<Node>),
-    /// In order, each key once.
+    /// Entries in order, each key once.
     Mapping(Vec<Entry>),
 }
 
-/// Text as it is in a file.
+/// The text of a scalar, with and without the values of the environment.
 #[derive(Debug, Clone)]
 pub(crate) struct Scalar {
-    /// With the environment's values in it.
+    /// Text with the environment's values in it.
     pub(crate) text: String,
-    /// With references instead: this may be shown.
+    /// Text with references instead of values: this may be shown.
     pub(crate) written: String,
-    /// Whether it may be a number, a boolean or nothing.
+    /// True if the text may be a number, a boolean or nothing.
     pub(crate) plain: bool,
-    /// Whether `text` holds something of the environment.
+    /// True if `text` holds a value of the environment.
     pub(crate) secret: bool,
-    /// How `text` stands in the source, if each of its characters can be found there.
+    /// Style of `text` in the source, if each of its characters can be found there.
     traceable: Option<ScalarStyle>,
 }
 
 /// A key and its value.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// The key.
+    /// Name of the key.
     pub(crate) key: String,
-    /// Where the key starts.
+    /// Position of the key's first character.
     pub(crate) at: Position,
-    /// Its value.
+    /// Value of the key.
     pub(crate) value: Node,
 }
 
-/// What became of a node.
+/// The part that a node takes in the next attempt to read the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NodeState {
-    /// It counts.
+    /// The node counts.
     Kept,
-    /// It was reported and counts no more.
+    /// The node was reported and counts no more.
     Dropped,
-    /// It has no value and counts as if its key were not there.
+    /// The node has no value and counts as if its key were not there.
     Absent,
-    /// It is missing, and an empty text takes its place so that the rest can be looked at.
+    /// The value is missing, and an empty text takes its place so that the rest can be looked at.
     BlankText,
-    /// The same with an empty list.
+    /// The value is missing, and an empty list takes its place.
     BlankList,
 }
 
 /// One step from a node to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PathStep {
-    /// To the value of a key.
+    /// A step to the value of a key.
     Key(String),
-    /// To an item of a list, counted over those that were not dropped.
+    /// A step to an item of a list, counted over those that were not dropped.
     Index(usize),
 }
 
-/// Where a path leads.
+/// The end of a path, as far as the file goes.
 pub(crate) struct Located<'a> {
-    /// The node, when the file has it.
+    /// The node, if the file has it.
     pub(crate) node: Option<&'a Node>,
-    /// Its place, else that of the nearest node above it.
+    /// Position of the node, else that of the nearest node above it.
     pub(crate) at: Position,
-    /// The path as the author counts.
+    /// Path with the indices that the author counts.
     pub(crate) path: String,
-    /// Whether the path leads to something that only stands in for what is missing.
+    /// True if the path leads to something that only stands in for what is missing.
     pub(crate) blank: bool,
 }
 
 impl Document {
-    /// Parses `text`. A document is there unless the syntax is broken; problems do not exclude it.
+    /// Parses `text`. A document comes out unless the syntax is broken; problems do not exclude it.
     pub(crate) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Option<Self>, Vec<Problem>) {
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let masked = env::mask(text);
@@ -148,7 +149,7 @@ impl Document {
         found
     }
 
-    /// The node a path leads to.
+    /// Returns the node a path leads to.
     pub(crate) fn node_mut(&mut self, steps: &[PathStep]) -> Option<&mut Node> {
         let mut node = &mut self.root;
         for step in steps {
@@ -162,13 +163,14 @@ impl Document {
         Some(node)
     }
 
-    /// The place of a line and column, from 1, of a scalar's text; the scalar's start where it cannot be told.
+    /// Returns the place of a line and column, from 1, of a scalar's text; the scalar's start where that place is
+    /// unknown.
     pub(crate) fn place_in(&self, node: &Node, line: usize, column: usize) -> Position {
         let NodeContent::Scalar(Scalar { traceable: Some(style), text, .. }) = &node.content else { return node.at };
         let Some(text_line) = text.split('\n').nth(line.saturating_sub(1)) else { return node.at };
         let column = column.saturating_sub(1);
         if *style == ScalarStyle::Literal {
-            // A block keeps its lines, without their indentation.
+            // A literal block keeps its lines, without their indentation.
             let at = Position { line: node.at.line + line - 1, column: node.at.column + column };
             let source = self.source.split('\n').nth(at.line - 1).unwrap_or_default().trim_end_matches('\r');
             let is_there = source.chars().skip(node.at.column - 1).eq(text_line.chars());
@@ -178,7 +180,7 @@ impl Document {
         self.place_in_line(node.at, *style, before + column)
     }
 
-    /// The place of the character of a scalar that lies in one line of the file.
+    /// Returns the place of the character of a scalar that lies in one line of the file.
     fn place_in_line(&self, at: Position, style: ScalarStyle, offset: usize) -> Position {
         let line = self.source.split('\n').nth(at.line - 1).unwrap_or_default();
         let mut source = line.chars().skip(at.column - 1).peekable();
@@ -207,7 +209,7 @@ impl Document {
 }
 
 impl Node {
-    /// The child a step leads to, with its index among all children.
+    /// Returns the child a step leads to, with its index among all children.
     fn step(&self, step: &PathStep) -> Option<(usize, &Self)> {
         match (&self.content, step) {
             (NodeContent::List(items), PathStep::Index(index)) => {
@@ -221,7 +223,7 @@ impl Node {
         }
     }
 
-    /// The entry of a key, whatever became of it.
+    /// Returns the entry of a key, in whatever state it is.
     pub(crate) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
         match &mut self.content {
             NodeContent::Mapping(entries) => entries.iter_mut().find(|entry| entry.key == key),
@@ -229,23 +231,23 @@ impl Node {
         }
     }
 
-    /// Whether it takes part in the next attempt.
+    /// Tells whether the node takes part in the next attempt.
     pub(crate) fn counts(&self) -> bool {
         !matches!(self.state, NodeState::Dropped | NodeState::Absent)
     }
 
-    /// Whether it holds something of the environment.
+    /// Tells whether the node holds a value of the environment.
     pub(crate) fn is_secret(&self) -> bool {
         matches!(&self.content, NodeContent::Scalar(scalar) if scalar.secret)
     }
 
-    /// Whether it is written as nothing at all: `key:`, `~` or `null`.
+    /// Tells whether the node is written as nothing at all: `key:`, `~` or `null`.
     pub(crate) fn is_nothing(&self) -> bool {
         matches!(&self.content, NodeContent::Scalar(Scalar { text, written, plain: true, .. })
             if text == written && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// What a message may call it.
+    /// Describes the value as a message may show it.
     pub(crate) fn shown(&self) -> String {
         match &self.content {
             _ if self.is_nothing() => "nothing".to_owned(),
@@ -256,7 +258,7 @@ impl Node {
         }
     }
 
-    /// How many nodes it has, itself included, and how many levels.
+    /// Counts the nodes of the tree, this one included, and its levels.
     fn size(&self) -> (usize, usize) {
         let children: &mut dyn Iterator<Item = &Self> = match &self.content {
             NodeContent::Scalar(_) => &mut std::iter::empty(),
@@ -269,7 +271,7 @@ impl Node {
     }
 }
 
-/// As much of a text as helps to find it.
+/// Shortens a text to as much as helps to find it.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),

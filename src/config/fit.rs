@@ -1,4 +1,5 @@
-//! From a file's text to a [`Config`], or to everything that is wrong with it. The only file that knows `serde_yaml`.
+//! The fit of a document into the structs of [`Config`], with a problem for each misfit. The only file that knows
+//! `serde_yaml`.
 
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
@@ -8,13 +9,13 @@ use super::document::{Document, Entry, Node, NodeContent, NodeState, PathStep, S
 use super::explain::{self, Misfit};
 use super::report::Problem;
 
-/// How many misfits one check reports; the rest show once these are mended.
+/// Most misfits that one check reports; the rest show once these are mended.
 const MAX_MISFITS: usize = 500;
 
-/// Reads the document into structs; as often as it takes, since each attempt stops at the first misfit.
+/// Reads the document into structs, in as many attempts as it takes, since each attempt stops at the first misfit.
 pub(crate) fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Option<Config> {
     let mut misfits = 0;
-    // An attempt that reports nothing still marks a node, so this ends.
+    // The loop ends, since an attempt that reports nothing still marks a node.
     while misfits < MAX_MISFITS {
         let error = match serde_path_to_error::deserialize::<_, Config>(to_yaml(&document.root)) {
             Ok(config) => return Some(config),
@@ -39,7 +40,7 @@ pub(crate) fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Optio
     None
 }
 
-/// Nothing more can be read.
+/// A document of which nothing more can be read.
 struct Unreadable;
 
 /// Reports a misfit and marks its node, so that the next attempt gets past it.
@@ -100,13 +101,13 @@ fn record_misfit(
                     problems.push(misfit_problem(node, path, misfit));
                 }
             }
-            // Without its root, or with a root that was dropped, there is nothing left to try.
+            // Nothing is left to try without a root, or with a root that was dropped.
             if is_root || !document.root.counts() { Err(Unreadable) } else { Ok(()) }
         }
     }
 }
 
-/// The problem of a value that does not fit.
+/// Makes the problem of a value that does not fit.
 fn misfit_problem(node: &Node, path: String, misfit: Misfit) -> Problem {
     let shown = node.shown();
     match misfit {
@@ -135,7 +136,7 @@ fn steps(path: &serde_path_to_error::Path) -> Vec<PathStep> {
         .collect()
 }
 
-/// A node as serde reads it, without what is marked as unreadable.
+/// Converts a node to what serde reads, without what is marked as unreadable.
 fn to_yaml(node: &Node) -> Value {
     match (&node.state, &node.content) {
         (NodeState::BlankText, _) => Value::String(String::new()),
@@ -149,7 +150,7 @@ fn to_yaml(node: &Node) -> Value {
     }
 }
 
-/// What a scalar stands for. Only a plain word can be anything but text, so nothing else is shown to the parser.
+/// Converts a scalar. Only a plain word can be anything but text, so nothing else is shown to the parser.
 fn scalar_to_yaml(scalar: &Scalar) -> Value {
     let is_word = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-._~".contains(letter));
     let meant = match scalar.plain && is_word(&scalar.text) {

@@ -3,7 +3,7 @@
 /// The longest name of a topic that Kafka takes, in characters.
 pub(crate) const MAX_TOPIC: usize = 249;
 
-/// `.` and `..` are taken out of the paths of URLs, so they cannot be names.
+/// Tells whether a text is a name. `.` and `..` are none, since they are taken out of the paths of URLs.
 pub(crate) fn is_name(text: &str) -> bool {
     let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
     !matches!(text, "" | "." | "..") && text.chars().all(fits)

@@ -1,8 +1,8 @@
-//! What of a configuration cannot be changed while it is in use.
+//! The keys of a configuration that cannot change without a restart.
 
 use super::{Config, Kafka, Models, Registry, Server};
 
-/// Names the keys whose values differ. Every key of the struct has to be listed, or this does not compile.
+/// Lists the keys whose values differ. Every key of the struct has to be named, or this does not compile.
 macro_rules! differing {
     ($keys:ident, $old:expr, $new:expr, $section:literal, $type:ident { $($key:ident),* $(,)? }) => {{
         let $type { $($key),* } = $old;
@@ -13,8 +13,8 @@ macro_rules! differing {
 }
 
 impl Config {
-    /// The keys that differ from those of a configuration in use, and that take a restart: connections, processes and
-    /// ports are made of them. Everything else is routes, which can be changed at any time.
+    /// Lists the keys that differ from those of a configuration in use and take a restart: connections, processes and
+    /// ports are made of them. Everything else belongs to routes, which can change at any time.
     pub fn waits_for_restart(&self, in_use: &Self) -> Vec<&'static str> {
         let mut keys = Vec::new();
         differing!(

@@ -1,4 +1,5 @@
-//! Which route: the endpoint a request names, the first of its conditions that holds, and how routes share.
+//! The choice of a route: the endpoint that a request names, the first of its conditions that holds, and the split
+//! between routes that share.
 
 mod canary;
 pub mod condition;

@@ -407,7 +407,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// The handles of one route.
+    /// Returns the handles of one route.
     pub fn route(&self, endpoint: &str, route: &str) -> RouteMetrics {
         RouteMetrics {
             answered: self.requests.with_label_values(&[endpoint, route, "200"]),
@@ -417,7 +417,7 @@ impl Metrics {
         }
     }
 
-    /// The handles of one route's batches.
+    /// Returns the handles of one route's batches.
     pub fn batch(&self, endpoint: &str, route: &str) -> BatchMetrics {
         let singles = |reason| self.batch_singles.with_label_values(&[endpoint, route, reason]);
         BatchMetrics {
@@ -430,7 +430,7 @@ impl Metrics {
         }
     }
 
-    /// The handles of the copies for a shadow route.
+    /// Returns the handles of the copies for a shadow route.
     pub fn shadow(&self, endpoint: &str, route: &str) -> ShadowMetrics {
         let of = |result| self.shadows.with_label_values(&[endpoint, route, result]);
         ShadowMetrics { sent: of("sent"), answered: of("answered"), failed: of("failed"), dropped: of("dropped") }
@@ -443,7 +443,7 @@ impl Metrics {
         }
     }
 
-    /// The Prometheus text exposition of everything, with the process's own memory and CPU.
+    /// Returns the Prometheus text exposition of everything, with the process's own memory and CPU.
     ///
     /// # Errors
     /// When a family cannot be encoded.

@@ -1,4 +1,4 @@
-//! What operators see: metrics, logs, and whether the process is ready.
+//! The view of operators: metrics, logs, and the readiness of the process.
 
 mod flow;
 mod log_gate;

@@ -1,4 +1,4 @@
-//! Whether the process can do its work now, part by part.
+//! The readiness of the process, part by part.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +7,13 @@ use tracing::{info, warn};
 
 use super::flow::Flow;
 
-/// The parts of the process and what each still waits for. Cheap to clone; all clones are one.
+/// The parts of the process and what each still waits for. Cheap to clone; all clones share the same parts.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     parts: Arc<Mutex<BTreeMap<&'static str, PartState>>>,
 }
 
-/// One part's say in it.
+/// The handle by which one part reports its readiness.
 #[derive(Debug, Clone)]
 pub struct Part {
     name: &'static str,
@@ -22,11 +22,11 @@ pub struct Part {
 
 #[derive(Debug, Default)]
 struct PartState {
-    /// As the part itself says.
+    /// Reason for which the part is not ready, as the part itself says.
     waits_for: Option<String>,
     /// Work of the part that must not stand still.
     flow: Option<Flow>,
-    /// Whether the log says that it stands still.
+    /// True if the standstill has been logged.
     is_logged: bool,
 }
 
@@ -38,12 +38,12 @@ impl Readiness {
         part
     }
 
-    /// Whether every part is ready.
+    /// Tells whether every part is ready.
     pub fn is_ready(&self) -> bool {
         self.report().values().all(Option::is_none)
     }
 
-    /// Each part, with what it waits for; `None` is ready.
+    /// Returns each part, with what it waits for; `None` is ready.
     pub fn report(&self) -> BTreeMap<&'static str, Option<String>> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.iter_mut().map(|(name, state)| (*name, state.report(name))).collect()
@@ -55,19 +55,19 @@ impl Readiness {
 }
 
 impl Part {
-    /// This part can do its work.
+    /// Marks the part as ready.
     pub fn ready(&self) {
         self.readiness.change(self.name, |state| state.waits_for = None);
     }
 
-    /// This part cannot, for this reason.
+    /// Marks the part as not ready, for this reason.
     pub fn waits_for(&self, reason: impl Into<String>) {
         let reason = Some(reason.into());
         self.readiness.change(self.name, |state| state.waits_for = reason);
     }
 
-    /// Work without which this part is of no use, such as "replies to be published": while it stands still the part is
-    /// not ready.
+    /// Adds work without which this part is of no use, such as "replies to be published": while the work stands still
+    /// the part is not ready.
     pub fn flow(&self, what: &str) -> Flow {
         let flow = Flow::new(what);
         let handle = flow.clone();

@@ -1,4 +1,4 @@
-//! Whether requests are joined, and how.
+//! Keys of batches.
 
 use super::*;
 use crate::config::{Batch, Batching};

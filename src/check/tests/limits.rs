@@ -1,4 +1,4 @@
-//! How large a request may be.
+//! Limits of a request's size.
 
 use super::*;
 use crate::config::Limits;

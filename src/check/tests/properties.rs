@@ -1,4 +1,4 @@
-//! Whatever the text, there is an answer, and it is about a place in that text.
+//! Random files: each gets an answer, and the answer is about a place in that file.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What a route does about calls that fail.
+//! Keys of fallbacks, breakers and retries.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Routes that share, and those that get nothing.
+//! Routes that share, and routes that get nothing.
 
 use super::*;
 

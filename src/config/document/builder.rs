@@ -1,4 +1,4 @@
-//! The tree, put together from the parser's events one after the other.
+//! The builder of the tree, from the parser's events one after the other.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,9 @@ use super::{Entry, Node, NodeContent, NodeState, PathStep, Scalar, push_step};
 use crate::config::env::{self, Masked};
 use crate::config::report::{Position, Problem};
 
-/// How deep lists and mappings may nest. The schema needs six.
+/// Most levels of lists and mappings; deeper files are refused. The schema needs six.
 const MAX_DEPTH: usize = 64;
-/// How many nodes there may be once aliases are replaced by what they stand for.
+/// Most nodes once aliases are replaced by what they stand for; files with more are refused.
 const MAX_NODES: usize = 100_000;
 
 /// A list or mapping whose end has not come yet.
@@ -20,26 +20,26 @@ struct OpenNode {
     key: Option<(String, Position)>,
 }
 
-/// Puts the tree together.
+/// Builds the tree of a document.
 pub(super) struct Builder<'a> {
     masked: &'a Masked,
     env: &'a dyn Fn(&str) -> Option<String>,
-    /// What was wrong and did not end it.
+    /// Problems that did not end the parse.
     pub(super) problems: Vec<Problem>,
     open: Vec<OpenNode>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
-    /// The top-level node, once it is complete.
+    /// Top-level node, once it is complete.
     pub(super) root: Option<Node>,
 }
 
 impl<'a> Builder<'a> {
-    /// For a text whose references to `env` are masked.
+    /// Makes a builder for a text whose references to `env` are masked.
     pub(super) fn new(masked: &'a Masked, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { masked, env, problems: Vec::new(), open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None }
     }
 
-    /// Takes the whole text, or as much as there is before its syntax breaks.
+    /// Parses the whole text, or as much as there is before its syntax breaks.
     pub(super) fn run(&mut self) -> Result<(), Problem> {
         let masked = self.masked;
         for event in Parser::new_from_str(&masked.text) {
@@ -167,7 +167,7 @@ impl<'a> Builder<'a> {
         let traceable = style.filter(|_| expanded.text == expanded.written);
         let state = if expanded.missing.is_empty() { NodeState::Kept } else { NodeState::Dropped };
         let scalar = Scalar {
-            // What came out empty was given all the same: it is a text, not nothing.
+            // A value that came out empty was given all the same: it is a text, not nothing.
             plain: plain && !(expanded.referred && expanded.text.is_empty()),
             secret: expanded.secret,
             traceable,
@@ -183,7 +183,7 @@ impl<'a> Builder<'a> {
         node
     }
 
-    /// `<<: *other` takes over the keys that are not given here.
+    /// Merges `<<: *other`: takes over the keys that are not given here.
     fn merge(&mut self, node: &mut Node) {
         let NodeContent::Mapping(entries) = &mut node.content else { return };
         let Some(index) = entries.iter().position(|entry| entry.key == "<<") else { return };
@@ -209,7 +209,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Whether there is a tag; any but the core ones is a problem.
+    /// Tells whether there is a tag for text; any tag but the core ones is a problem.
     fn refuse_tag(&mut self, tag: Option<&Tag>, at: Position) -> bool {
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
             self.problems.push(Problem::error(at, self.path(), format!("the tag '{tag}' means nothing here")));
@@ -217,7 +217,7 @@ impl<'a> Builder<'a> {
         tag.is_some_and(|tag| tag.suffix == "str")
     }
 
-    /// The path of the node that comes next.
+    /// Returns the path of the node that comes next.
     fn path(&self) -> String {
         let mut path = String::new();
         for open in &self.open {
@@ -230,7 +230,8 @@ impl<'a> Builder<'a> {
         path
     }
 
-    /// A place that exists: a file that ends too early is reported at its end, not in the line after.
+    /// Moves a position to a place that exists: a file that ends too early is reported at its end, not in the line
+    /// after.
     fn inside(&self, at: Position) -> Position {
         let text = &self.masked.text;
         match text.lines().enumerate().last() {
@@ -241,7 +242,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The parser's words with references in the place of their stand-ins.
+    /// Puts references back in place of the stand-ins in the parser's words.
     fn plain_words(&self, info: &str) -> String {
         env::expand(info, &self.masked.references, &|_| None).written
     }

@@ -1,19 +1,19 @@
-//! Constant ways into the payload, read straight from its bytes.
+//! Constant paths into the payload, read straight from its bytes.
 //!
-//! `request.json()['dataframe_split']['data'][0][0]` is known when the condition is loaded, so reading it needs no tree
-//! of the whole body: what lies beside the way is passed over. What follows from that:
+//! A path such as `request.json()['dataframe_split']['data'][0][0]` is known when the condition is loaded, so reading
+//! it needs no tree of the whole body: values beside the path are passed over. This has two consequences:
 //!
-//! - what comes before the leaf is checked for its form, and not read: a `NaN`, half a character or a number beyond all
-//!   bounds there is nobody's business;
-//! - of what comes after the leaf, only as much is looked at as it takes to know that no key of the way is written
-//!   again; should it be broken, the model server will say so.
+//! - values before the leaf are checked for their form, and not read: a `NaN`, half a character or a number beyond all
+//!   bounds there does no harm;
+//! - after the leaf, only as much is looked at as it takes to know that no key of the path is written again; should the
+//!   rest be broken, the model server will say so.
 
 use super::engine::collections;
 use super::error::{ConditionError, Result};
 use super::json::{Cursor, JsonError, JsonKind, SoughtKey};
 use super::value::Value;
 
-/// One step into a JSON value.
+/// One step of a path into a JSON value.
 #[derive(Debug, Clone)]
 pub(super) enum JsonStep {
     /// `['key']`
@@ -24,13 +24,13 @@ pub(super) enum JsonStep {
     Get(Box<str>, Value),
 }
 
-/// A constant way into the payload; with no steps, the whole of it.
+/// A constant path into the payload; with no steps, the whole of it.
 #[derive(Debug, Clone)]
 pub(super) struct JsonPath {
     pub(super) steps: Vec<JsonStep>,
-    /// What each step looks for in an object.
+    /// Key that each step looks for in an object.
     keys: Vec<Option<SoughtKey>>,
-    /// As errors show it.
+    /// Path as errors show it.
     text: String,
 }
 
@@ -43,15 +43,15 @@ impl JsonPath {
         Self { keys: keys.collect(), steps, text }
     }
 
-    /// Reads the value at the end of the way.
+    /// Reads the value at the end of the path.
     pub(super) fn read(&self, document: &[u8]) -> Result<Value> {
         let (value, walked) = self.find(document).map_err(|broken| broken.of(document).with_place(&self.text))?;
         let rest = self.steps.get(walked..).unwrap_or_default();
         walk(value, rest).map_err(|error| error.with_place(&self.text))
     }
 
-    /// The value that the way leads to, and how many steps that takes. Where a step leads nowhere, it is something of the
-    /// same type for which that step fails as it would there.
+    /// Returns the value that the path leads to, and the number of steps walked. Where a step leads nowhere, an empty
+    /// value of the same type is returned, for which that step fails as it would there.
     fn find(&self, document: &[u8]) -> std::result::Result<(Value, usize), JsonError> {
         let mut cursor = Cursor::new(document);
         for (walked, (step, key)) in self.steps.iter().zip(&self.keys).enumerate() {
@@ -75,7 +75,7 @@ impl JsonPath {
     }
 }
 
-/// Walks the rest of a way through a value that is there already.
+/// Walks the rest of a path through a value that has been read.
 fn walk(value: Value, steps: &[JsonStep]) -> Result<Value> {
     steps.iter().try_fold(value, |value, step| match step {
         JsonStep::Key(key) => collections::item(&value, &Value::text(&**key)),

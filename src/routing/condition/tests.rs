@@ -41,7 +41,7 @@ fn evaluate_on(source: &str, body: &str) -> Result<bool, ConditionError> {
     outcome
 }
 
-/// What the engine makes of a condition, be it simple or not.
+/// Returns what the engine makes of a condition, be it simple or not.
 fn through_the_engine(source: &str, request: &Arc<Request>) -> Result<bool, ConditionError> {
     let mut builder = ConditionsBuilder::engine_only();
     let id = builder.add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));

@@ -161,7 +161,7 @@ fn what_a_condition_takes_is_shared_by_all_routes_that_have_it() {
     let table = shared("round_robin");
     let turns: Vec<_> = (0..4).map(|_| chosen(&table, &gold, "{}")).collect();
     assert_eq!(turns, [1, 3, 1, 3].map(|route| (route, Reason::RoundRobin)));
-    // The turns of the others are their own.
+    // The routes without a condition have turns of their own.
     let turns: Vec<_> = (0..4).map(|_| chosen(&table, &[("x-tier", "tin")], r#"{"user": 1}"#)).collect();
     assert_eq!(turns, [0, 2, 4, 0].map(|route| (route, Reason::RoundRobin)));
     assert_eq!(chosen(&shared("first"), &gold, "{}"), (1, Reason::ConditionHolds));
@@ -285,7 +285,7 @@ fn an_explanation_tells_shares_callers_and_fallbacks() {
     assert_eq!(named["fallbacks"], serde_json::json!(["c", "gold"]));
 }
 
-/// Allocations of one decision, after a first one.
+/// Counts the allocations of one decision, after a first one.
 fn allocations(table: &RoutingTable, headers: &[(&str, &str)], body: &str) -> u64 {
     let (endpoint, request) = (table.named("shared").unwrap(), request(headers, body));
     endpoint.decide(&request).unwrap();

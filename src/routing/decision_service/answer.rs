@@ -1,18 +1,18 @@
-//! What a service of Open Policy Agent's data API says.
+//! The answer of a service with Open Policy Agent's data API.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// `{"result": …}`. Without a result the document that was asked for is undefined.
+/// The body `{"result": …}`. Without a result the document that was asked for is undefined.
 #[derive(Deserialize)]
 struct DataApiAnswer {
     result: Option<Value>,
 }
 
-/// The alias in `{"result": "alias"}` or `{"result": {"route": "alias"}}`; none when the result is undefined.
+/// Returns the alias in `{"result": "alias"}` or `{"result": {"route": "alias"}}`; none when the result is undefined.
 ///
 /// # Errors
-/// When it is something else.
+/// Fails when the body is anything else.
 pub(super) fn alias_in(body: &[u8]) -> Result<Option<String>, String> {
     let answer: DataApiAnswer = serde_json::from_slice(body)
         .map_err(|_| "its answer is not the JSON of a data API, {\"result\": \"alias\"}".to_owned())?;

@@ -1,4 +1,4 @@
-//! Answers that are still good. Pure: times are given in, as durations since some moment.
+//! The cache of answers that are still good. Pure: times are given in, as durations since some moment.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -7,31 +7,31 @@ use bytes::Bytes;
 
 use crate::routing::table::RouteIndex;
 
-/// Answers at most. Each costs its question, which is bounded as well.
+/// Most answers that are kept. Each costs the bytes of its summary, which is bounded as well.
 const MAX_ENTRIES: usize = 1024;
 
-/// Keeps each answer for the same time, so the oldest is the first to go, whether for its age or for room.
+/// A cache that keeps each answer for the same time, so the oldest is the first to go, whether for its age or for room.
 #[derive(Debug)]
 pub(super) struct Cache {
     keep: Duration,
     entries: HashMap<Bytes, (Option<RouteIndex>, Duration)>,
-    /// In the order of their coming; what was put again since is there twice.
+    /// Answers in the order of their coming; one that was put again is there twice.
     order: VecDeque<(Duration, Bytes)>,
 }
 
 impl Cache {
-    /// Keeps answers for so long.
+    /// Makes a cache that keeps answers for this time.
     pub(super) fn new(keep: Duration) -> Self {
         Self { keep, entries: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// An answer that is still good.
+    /// Returns the answer to a summary, if it is still good.
     pub(super) fn get(&self, question: &Bytes, now: Duration) -> Option<Option<RouteIndex>> {
         let (opinion, put) = self.entries.get(question)?;
         (now < *put + self.keep).then_some(*opinion)
     }
 
-    /// Keeps an answer.
+    /// Keeps an answer, and drops those that are too old or too many.
     pub(super) fn put(&mut self, question: Bytes, opinion: Option<RouteIndex>, now: Duration) {
         while let Some((put, _)) = self.order.front()
             && (self.order.len() >= MAX_ENTRIES || now >= *put + self.keep)

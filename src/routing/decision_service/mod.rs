@@ -1,8 +1,8 @@
-//! A service outside that is asked which route a request takes, such as Open Policy Agent.
+//! The decision service: an HTTP service outside, such as Open Policy Agent, that is asked which route a request takes.
 //!
-//! It gets a [`summary`] of the request and answers with a route's alias, or with no opinion. Requests with the same
-//! summary share one question, and its answer for as long as the [`cache`] keeps it. A service that keeps failing is not
-//! asked for a while.
+//! The service gets a [`summary`] of the request and answers with a route's alias, or with no opinion. Requests with
+//! the same summary share one call (single flight), and its answer for as long as the [`cache`] keeps it. A circuit
+//! breaker leaves a service that keeps failing alone for a while.
 
 mod answer;
 mod cache;
@@ -28,10 +28,10 @@ use crate::invocation::{http_client, in_words, root_cause};
 use crate::message::{Code, Fault, Request, Stage};
 use crate::telemetry::{LogGate, Metrics};
 
-/// The longest answer, in bytes.
+/// Longest answer of the service, in bytes; a longer one is an error.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// The service that decides for an endpoint. Whoever asks is served by the same cache and the same breaker.
+/// The client of the service that decides for an endpoint. All its requests share one cache and one circuit breaker.
 #[derive(Debug)]
 pub struct DecisionService {
     endpoint: Arc<str>,
@@ -46,18 +46,18 @@ pub struct DecisionService {
     log: LogGate,
 }
 
-/// Why there is no opinion to be had, not even that there is none.
+/// The reason for which the service gave no answer at all, not even that it has no opinion.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DecisionError {
-    /// It has failed too often of late to be asked.
+    /// The circuit breaker is open, since the service has failed too often of late.
     #[error("it is not asked for another {}, since {why}", in_words(*left))]
     Open {
-        /// How long that lasts.
+        /// Time until the service may be asked again.
         left: Duration,
-        /// What has led to it.
+        /// Cause of the open breaker, in words.
         why: Arc<str>,
     },
-    /// It did not answer, or not with something of use.
+    /// The service did not answer, or not with anything usable.
     #[error("{0}")]
     Failed(Arc<str>),
 }
@@ -69,7 +69,7 @@ struct ServiceState {
     breaker: Breaker,
 }
 
-/// What there is to do for an answer.
+/// The source of an answer (single flight).
 enum AnswerSource {
     Cached(Option<RouteIndex>),
     Follow(watch::Receiver<Option<Result<Option<RouteIndex>, DecisionError>>>),
@@ -87,10 +87,10 @@ struct DecisionMetrics {
 }
 
 impl DecisionService {
-    /// The service of an endpoint, if it has one. Nothing is connected yet.
+    /// Makes the client of an endpoint's service, if it has one. No connection is made yet.
     pub fn new(endpoint: &config::Endpoint, metrics: &Metrics) -> Option<Arc<Self>> {
         let decision = endpoint.decision.as_ref()?;
-        // A checked config has no other.
+        // A checked config has only URLs that parse.
         let url = Url::parse(&decision.url).ok()?;
         let client = http_client(&url).redirect(reqwest::redirect::Policy::none()).build().ok();
         let result = |result| metrics.decisions.with_label_values(&[endpoint.name.as_str(), result]);
@@ -121,11 +121,11 @@ impl DecisionService {
         }))
     }
 
-    /// The route that the service names for a request; none when it has no opinion, or when it fails and that is to be
-    /// ignored.
+    /// Returns the route that the service names for a request; none when it has no opinion, or when it fails and
+    /// `on_error` ignores that.
     ///
     /// # Errors
-    /// When it fails, and that is not to be ignored.
+    /// Fails when the service fails and `on_error` does not ignore that.
     pub async fn decide(
         self: &Arc<Self>,
         endpoint: &Endpoint,
@@ -149,10 +149,10 @@ impl DecisionService {
         self.consequence(&trouble).map_or(Ok(None), Err)
     }
 
-    /// What the service says of a request.
+    /// Returns the answer of the service for a request, and counts failures.
     ///
     /// # Errors
-    /// When it fails.
+    /// Fails when the service gives no usable answer.
     pub async fn opinion(
         self: &Arc<Self>,
         endpoint: &Endpoint,
@@ -171,7 +171,7 @@ impl DecisionService {
         opinion
     }
 
-    /// The fault that a request gets for a trouble, if it gets one.
+    /// Returns the fault that a request gets for an error of the service, if `on_error` asks for one.
     pub fn consequence(&self, trouble: &DecisionError) -> Option<Fault> {
         (self.on_error == OnDecisionError::Fail).then(|| {
             let message = format!(
@@ -200,7 +200,8 @@ impl DecisionService {
             AnswerSource::Follow(answer) => answer,
             AnswerSource::Lead(pass, sender) => {
                 let answer = sender.subscribe();
-                // By itself: whoever asked first may be out of time before the others, and before the breaker knows.
+                // The call runs in a task of its own: the request that asked first may be out of time before the
+                // others, and before the breaker knows.
                 tokio::spawn(Arc::clone(self).lead(summary, pass, sender));
                 answer
             }
@@ -230,7 +231,7 @@ impl DecisionService {
         Ok(AnswerSource::Lead(pass, sender))
     }
 
-    /// Asks, and tells the cache, the breaker and all who wait.
+    /// Calls the service once, and hands the answer to the cache, the breaker and all waiting requests.
     async fn lead(
         self: Arc<Self>,
         summary: Bytes,
@@ -243,7 +244,7 @@ impl DecisionService {
             .unwrap_or_else(|_| Err(failed(format!("it did not answer within {}", in_words(self.timeout)))));
         let took = begun.elapsed();
         self.metrics.duration.observe(took.as_secs_f64());
-        // A service that answers is not to be left alone, even if it names a route that there is not.
+        // A service that answers counts as healthy, even if it names an unknown route.
         let ended = Ended { failed: said.is_err(), took };
         let opinion = said.and_then(|alias| self.route_of(alias));
         let (now, mut state) = (self.started.elapsed(), self.state());
@@ -256,7 +257,7 @@ impl DecisionService {
         sender.send_replace(Some(opinion));
     }
 
-    /// The alias that the service names.
+    /// Posts the summary, and returns the alias that the service names.
     async fn post(&self, summary: Bytes) -> Result<Option<String>, DecisionError> {
         let client = self.client.as_ref().ok_or_else(|| failed("no HTTP client can be made"))?;
         let post = client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(summary);
@@ -284,18 +285,19 @@ impl DecisionService {
             .ok_or_else(|| failed(format!("it named the route {alias:?}; the routes are: {}", self.aliases.join(", "))))
     }
 
-    /// Where it is, without what a URL may hold of secrets.
+    /// Returns the address of the service, without what a URL may hold of secrets.
     fn service(&self) -> String {
         self.url.origin().ascii_serialization()
     }
 
     fn state(&self) -> MutexGuard<'_, ServiceState> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A service that is down costs each request its timeout, so it is soon left alone, and soon tried again.
+/// Returns the policy of the breaker. A service that is down costs each request its timeout, so it is soon left alone,
+/// and soon tried again.
 fn breaker_policy() -> config::Breaker {
     config::Breaker { minimum_calls: 10, open_for: Duration::from_secs(2), probes: 1, ..config::Breaker::default() }
 }

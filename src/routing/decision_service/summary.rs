@@ -1,4 +1,5 @@
-//! What a service outside is told of a request: JSON of a bounded size, the same bytes for what is the same to it.
+//! The summary of a request for the decision service: JSON of a bounded size, with the same bytes for requests that the
+//! service cannot tell apart.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,15 +14,15 @@ use crate::message::Request;
 use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Evaluation, ExpressionId};
 use crate::routing::table::Endpoint;
 
-/// The longest value of a header or an expression, as JSON, in bytes.
+/// Longest value of a header or an expression, as JSON, in bytes; with a longer one the service is not asked.
 const MAX_VALUE: usize = 1 << 10;
-/// The longest summary, in bytes.
+/// Longest summary, in bytes; with a longer one the service is not asked.
 const MAX_SUMMARY: usize = 16 << 10;
 
-/// What the service of an endpoint wants to know.
+/// Headers and expressions that go into the summary of an endpoint's requests.
 #[derive(Debug)]
 pub(in crate::routing) struct DecisionInput {
-    /// Where the service is, without what a URL may hold of secrets.
+    /// Address of the service, without what a URL may hold of secrets.
     pub(in crate::routing) service: String,
     headers: Vec<String>,
     values: Vec<(String, ExpressionId)>,
@@ -47,10 +48,10 @@ impl DecisionInput {
 }
 
 impl Endpoint {
-    /// The summary of a request. A header that it does not have is left out; a value that cannot be had is null.
+    /// Writes the summary of a request. A missing header is left out; a value that cannot be had is null.
     ///
     /// # Errors
-    /// When it would be too long.
+    /// Fails when the summary would be too long.
     pub(in crate::routing) fn summary(&self, request: &Arc<Request>) -> Result<Bytes, DecisionError> {
         let Some(decision_input) = &self.decision_input else {
             return Err(failed("the endpoint has no outside decision"));
@@ -90,7 +91,7 @@ impl SummaryWriter {
         evaluation: &Evaluation,
         expression: ExpressionId,
     ) -> Result<(), DecisionError> {
-        // What fails and what JSON cannot say is null.
+        // A value that fails, or that JSON cannot hold, is null.
         let value = evaluation.value(expression).ok();
         self.entry(separator, name, &value, || format!("the value '{name}'"))
     }
@@ -129,7 +130,7 @@ impl SummaryWriter {
     }
 }
 
-/// Takes so many bytes and no more, so that what is too long is not written out first.
+/// A buffer of bounded size, so that JSON which is too long is not written out first.
 struct BoundedBuffer {
     bytes: Vec<u8>,
     limit: usize,

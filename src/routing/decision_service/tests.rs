@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::message::{Headers, Source};
 use crate::routing::RoutingTable;
 
-/// An endpoint with this service, as it would be served.
+/// An endpoint with a decision service, as it would be served.
 struct World {
     table: RoutingTable,
     outside: Arc<DecisionService>,
@@ -63,7 +63,8 @@ fn request(tier: &str, body: &str) -> Arc<Request> {
     })
 }
 
-/// A service that answers with what `answer` makes of the tier, a little later; its address, and how often it was asked.
+/// Starts a service that answers with what `answer` makes of the tier, a little later; returns its address and the
+/// count of its calls.
 async fn service(answer: fn(&str) -> Option<Value>) -> (String, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -98,7 +99,7 @@ fn the_summary_holds_what_was_asked_for_and_no_more() {
     assert_eq!(said, json!({"input": {"endpoint": "e", "headers": {"X-Tier": "gold"}, "values": values}}));
     let said: Value = serde_json::from_slice(&summary("no json").unwrap()).unwrap();
     assert_eq!(said["input"]["values"], json!({"first": null, "all": null, "size": null}));
-    // What JSON can hold and we cannot is told as nothing.
+    // A number that JSON can hold and a condition cannot becomes null.
     let said: Value = serde_json::from_slice(&summary(r#"{"a": [123456789012345678901234567890]}"#).unwrap()).unwrap();
     assert_eq!(said["input"]["values"], json!({"first": null, "all": null, "size": 1}));
     let long = summary(&format!(r#"{{"a": ["{}"]}}"#, "x".repeat(2_000))).unwrap_err().to_string();
@@ -140,7 +141,7 @@ async fn the_same_question_is_asked_once_at_a_time_and_kept() {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     assert_eq!(world.ask("gold").await, Ok(Some(1)));
     assert_eq!((asked.load(Ordering::Relaxed), world.count("answered"), world.count("cached")), (1, 50, 1));
-    // What went wrong is not kept.
+    // Failures are not kept.
     assert_eq!((world.ask("odd").await, world.ask("odd").await), (Ok(None), Ok(None)));
     assert_eq!(asked.load(Ordering::Relaxed), 3);
 }

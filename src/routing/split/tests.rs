@@ -14,20 +14,20 @@ fn weighted(weights: &[f64]) -> Split {
     split(Strategy::Weighted, weights)
 }
 
-/// How often each route is drawn.
+/// Counts the draws of each route.
 fn counts(routes: usize, draw: impl FnMut(usize) -> Option<usize>) -> Vec<usize> {
     let mut counts = vec![0; routes];
     (0..REQUESTS).map(draw).for_each(|route| counts[route.unwrap()] += 1);
     counts
 }
 
-/// The hash of a caller, as a header would name it.
+/// Returns the hash of a caller, as a header would name it.
 fn caller(number: usize) -> u64 {
     sticky::hash_of(&Value::text(format!("user-{number}"))).unwrap().unwrap()
 }
 
-/// Whether the counts are what chance makes of the shares in all but one of ten thousand cases: Pearson's chi square, for
-/// one and two degrees of freedom. A route without a share must never be drawn.
+/// Tells whether the counts are those that chance makes of the shares in all but one of ten thousand cases: Pearson's
+/// chi square, for one and two degrees of freedom. A route without a share must never be drawn.
 fn fits(counts: &[usize], weights: &[f64]) -> bool {
     let total: f64 = weights.iter().sum();
     let expected = weights.iter().map(|weight| weight / total * REQUESTS as f64);
@@ -61,7 +61,7 @@ fn callers_keep_the_shares() {
     }
 }
 
-/// What would be seen if a share were off by one percent, or a route were taken for its neighbour.
+/// Shares that are off by one percent, or taken for those of a neighbour, fail the test of shares.
 #[test]
 fn the_test_of_shares_sees_an_error_of_one() {
     let mut random = fastrand::Rng::with_seed(17);
@@ -111,7 +111,7 @@ fn the_least_loaded_answers_first() {
     assert_eq!(least([(2, None), (1, None), (3, None)]), Some(1));
     assert_eq!(least([(9, Some(0.01)), (0, Some(0.2)), (0, Some(0.3))]), Some(0));
     assert_eq!(least([(9, Some(0.01)), (0, Some(0.05)), (0, Some(0.3))]), Some(1));
-    // Nobody knows how long the last one takes: it is tried, and does not get everything at once.
+    // The last one has no known time: it is tried, and does not get everything at once.
     assert_eq!(least([(1, Some(0.05)), (0, Some(0.3)), (0, None)]), Some(2));
     assert_eq!(least([(1, Some(0.05)), (0, Some(0.3)), (2, None)]), Some(0));
     // The others have only failed.
@@ -129,7 +129,7 @@ fn chance_decides_between_equals() {
     assert_fits(&counts, &[1.0, 0.0, 1.0]);
 }
 
-/// The routes of so many callers.
+/// Returns the route of each of this number of callers.
 fn placed(split: &Split, callers: usize) -> Vec<usize> {
     (0..callers).map(|number| split.by_hash(caller(number)).unwrap()).collect()
 }
@@ -160,7 +160,7 @@ proptest! {
         prop_assert!((moved.len() as f64 - CALLERS as f64 * 0.05).abs() < 5.0 * deviation, "{} moved", moved.len());
     }
 
-    /// From one of two to the other, in percent that make a hundred.
+    /// Callers move from one of two routes to the other, in percent that make a hundred.
     #[test]
     fn of_two_routes_one_gives_what_the_other_gets(percent in 1..=95_u32) {
         let places = |percent: u32| placed(&weighted(&[f64::from(percent), f64::from(100 - percent)]), 20_000);
@@ -170,8 +170,8 @@ proptest! {
         prop_assert!((845..1155).contains(&moved), "{moved}");
     }
 
-    /// On another instance, after a restart, with the routes in another order, with all weights multiplied, and with
-    /// a route more that takes nothing.
+    /// A caller keeps its route on another instance, after a restart, with the routes in another order, with all
+    /// weights multiplied, and with one more route that takes nothing.
     #[test]
     fn a_caller_stays_wherever_the_weights_stay(weights in weights(), factor in 0.001..1_000.0_f64, number: u64) {
         let place = |split: Split| split.by_hash(number).map(|route| split.members.iter().find(|member| member.route == route).unwrap().salt);
@@ -184,7 +184,7 @@ proptest! {
         prop_assert_eq!(here, place(weighted(&multiplied)));
     }
 
-    /// One that leaves takes nobody with it.
+    /// A route that leaves takes no caller of another with it.
     #[test]
     fn when_a_route_is_taken_out_only_its_callers_move(weights in weights(), which: prop::sample::Index) {
         let which = which.index(weights.len());

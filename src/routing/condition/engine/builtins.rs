@@ -9,12 +9,12 @@ use crate::routing::condition::budget::charge_text;
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::value::Value;
 
-/// `len(x)`
+/// Implements `len(x)`.
 pub(super) fn len(arguments: &[Value]) -> Result<Value> {
     super::collections::length(only(arguments)?)
 }
 
-/// `bool(x)`
+/// Implements `bool(x)`.
 pub(super) fn bool(arguments: &[Value]) -> Result<Value> {
     Ok(Value::Bool(truth(only(arguments)?)))
 }
@@ -36,7 +36,7 @@ pub(super) fn str(arguments: &[Value]) -> Result<Value> {
     })
 }
 
-/// `int(x)`
+/// Implements `int(x)`.
 pub(super) fn int(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => Ok(Value::Int(*int)),
@@ -70,7 +70,7 @@ pub(super) fn int(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// Why a text gives no number. Numerals outside ASCII, which Python may read, are told apart.
+/// Returns why a text gives no number. Numerals outside ASCII, which Python may read, are told apart.
 fn unreadable(function: &str, text: &str, message: &str) -> ConditionError {
     if text.chars().any(|character| !character.is_ascii() && character.is_numeric()) {
         return ConditionError::wrong_value(format!("{function}() knows only the digits 0 to 9"));
@@ -78,7 +78,7 @@ fn unreadable(function: &str, text: &str, message: &str) -> ConditionError {
     ConditionError::wrong_value(message)
 }
 
-/// `float(x)`
+/// Implements `float(x)`.
 pub(super) fn float(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => Ok(Value::Float(*int as f64)),
@@ -96,7 +96,7 @@ pub(super) fn float(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// `abs(x)`
+/// Implements `abs(x)`.
 pub(super) fn abs(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => int.checked_abs().map(Value::Int).ok_or_else(ConditionError::overflow),
@@ -107,7 +107,7 @@ pub(super) fn abs(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// `round(x[, digits])`: halves go to the even neighbour.
+/// Implements `round(x[, digits])`: halves go to the even neighbour.
 pub(super) fn round(arguments: &[Value]) -> Result<Value> {
     let digits = match arguments.get(1) {
         None | Some(Value::None) => None,
@@ -143,17 +143,17 @@ pub(super) fn max(arguments: &[Value]) -> Result<Value> {
     extreme(arguments, Ordering::Greater)
 }
 
-/// `any(iterable)`
+/// Implements `any(iterable)`.
 pub(super) fn any(arguments: &[Value]) -> Result<Value> {
     Ok(Value::Bool(elements(only(arguments)?)?.iter().any(truth)))
 }
 
-/// `all(iterable)`
+/// Implements `all(iterable)`.
 pub(super) fn all(arguments: &[Value]) -> Result<Value> {
     Ok(Value::Bool(elements(only(arguments)?)?.iter().all(truth)))
 }
 
-/// `isinstance(x, type)`, the type by its name.
+/// Implements `isinstance(x, type)`, the type by its name.
 pub(super) fn is_instance(value: &Value, type_name: &str) -> Result<bool> {
     match value {
         Value::Beyond => Err(ConditionError::overflow()),
@@ -169,7 +169,7 @@ fn only(arguments: &[Value]) -> Result<&Value> {
     }
 }
 
-/// The text without underscores between digits, where Python allows them; none where it does not.
+/// Returns the text without underscores between digits, where Python allows them; none where it does not.
 fn without_underscores(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);

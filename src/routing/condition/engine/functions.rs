@@ -14,7 +14,7 @@ pub(in crate::routing::condition) struct Builtin {
     pub(in crate::routing::condition) name: &'static str,
     /// How many arguments it takes.
     pub(in crate::routing::condition) arguments: RangeInclusive<usize>,
-    /// Whether what it gives is always `True` or `False`.
+    /// True if what it gives is always `True` or `False`.
     pub(in crate::routing::condition) gives_bool: bool,
     pub(in crate::routing::condition) call: fn(&[Value]) -> Result<Value>,
 }
@@ -25,7 +25,7 @@ pub(in crate::routing::condition) struct Method {
     pub(in crate::routing::condition) name: &'static str,
     /// How many arguments it takes, beside what it is called on.
     pub(in crate::routing::condition) arguments: RangeInclusive<usize>,
-    /// Whether what it gives is always `True` or `False`.
+    /// True if what it gives is always `True` or `False`.
     pub(in crate::routing::condition) gives_bool: bool,
     pub(in crate::routing::condition) call: fn(&Value, &[Value]) -> Result<Value>,
 }

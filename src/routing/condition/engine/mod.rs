@@ -61,14 +61,14 @@ pub(super) fn compile_native(text: &str) -> std::result::Result<AST, ParseError>
     NATIVE.compile_expression(text)
 }
 
-/// Whether the condition holds.
+/// Tells whether the condition holds.
 pub(super) fn holds(ast: &AST, language: Language, request: &RequestView) -> Result<bool> {
     run(ast, language, request)?.as_bool().map_err(|type_name| {
         ConditionError::wrong_type(format!("a Rhai condition must give true or false, not {type_name}"))
     })
 }
 
-/// What the expression gives.
+/// Returns what the expression gives.
 pub(super) fn value(ast: &AST, language: Language, request: &RequestView) -> Result<Value> {
     let value = run(ast, language, request)?;
     match language {
@@ -110,7 +110,7 @@ fn python_engine() -> Engine {
     engine
 }
 
-/// An engine that can do nothing yet, with the bounds that every engine has.
+/// Returns an engine that can do nothing yet, with the bounds that every engine has.
 fn bounded() -> Engine {
     let mut engine = Engine::new_raw();
     engine.set_max_operations(MAX_OPERATIONS);
@@ -158,7 +158,7 @@ fn register_request(engine: &mut Engine) {
     register_properties(engine);
 }
 
-/// What both languages read by its plain name.
+/// Returns what both languages read by its plain name.
 fn register_properties(engine: &mut Engine) {
     engine.register_type_with_name::<RequestView>("request");
     engine.register_get("method", |request: &mut RequestView| request.method().into_dynamic());
@@ -255,7 +255,7 @@ fn generate(
     Ok(!deciding)
 }
 
-/// `for a, b in …`
+/// Implements `for a, b in …`.
 fn unpacked(element: &Value, targets: usize) -> Result<Vec<Value>> {
     let parts = collections::elements(element)?;
     if parts.len() == targets {

@@ -22,7 +22,7 @@ impl NamedValues {
     }
 }
 
-/// The engine for conditions in Rhai.
+/// Returns the engine for conditions in Rhai.
 pub(super) fn engine() -> Engine {
     let mut engine = super::bounded();
     engine.set_max_expr_depths(MAX_NATIVE_DEPTH);
@@ -40,7 +40,7 @@ pub(super) fn engine() -> Engine {
     engine
 }
 
-/// The value that an expression in Rhai gave.
+/// Returns the value that an expression in Rhai gave.
 pub(super) fn value(given: &Dynamic) -> Evaluated<Value> {
     if let Ok(character) = given.as_char() {
         Ok(Value::text(character.to_string()))

@@ -15,7 +15,7 @@ enum NumericPair {
     Floats(f64, f64),
 }
 
-/// Whether the value counts as true.
+/// Tells whether the value counts as true.
 pub(in crate::routing::condition) fn truth(value: &Value) -> bool {
     match value {
         Value::None => false,
@@ -29,7 +29,7 @@ pub(in crate::routing::condition) fn truth(value: &Value) -> bool {
     }
 }
 
-/// `left == right`: never fails for values of different types, they are just not equal.
+/// Implements `left == right`: never fails for values of different types, they are just not equal.
 pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
     charge(1)?;
     match (left, right) {
@@ -80,12 +80,12 @@ pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
     }
 }
 
-/// Whether both are one object or equal, which is how containers compare what is in them.
+/// Tells whether both are one object or equal, which is how containers compare what is in them.
 pub(super) fn same(left: &Value, right: &Value) -> Result<bool> {
     Ok(left.is_same_nan(right) || equal(left, right)?)
 }
 
-/// How the values are ordered: none when one is not a number (`nan`). Values of different types have no order, which
+/// Returns how the values are ordered: none when one is not a number (`nan`). Values of different types have no order, which
 /// is an error; `sign` is the operator that asked.
 pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<Ordering>> {
     charge(1)?;
@@ -117,7 +117,7 @@ pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<
     }
 }
 
-/// `left + right`
+/// Implements `left + right`.
 pub(super) fn add(left: &Value, right: &Value) -> Result<Value> {
     match (left, right) {
         (Value::Str(left), Value::Str(right)) => strings::concatenate(left, right),
@@ -127,12 +127,12 @@ pub(super) fn add(left: &Value, right: &Value) -> Result<Value> {
     }
 }
 
-/// `left - right`
+/// Implements `left - right`.
 pub(super) fn subtract(left: &Value, right: &Value) -> Result<Value> {
     arithmetic(left, right, "-", i64::checked_sub, |left, right| left - right)
 }
 
-/// `left * right`
+/// Implements `left * right`.
 pub(super) fn multiply(left: &Value, right: &Value) -> Result<Value> {
     match (left, right) {
         (Value::Str(_) | Value::List(_) | Value::Tuple(_), Value::Int(_) | Value::Bool(_)) => repeat(left, right),
@@ -141,7 +141,7 @@ pub(super) fn multiply(left: &Value, right: &Value) -> Result<Value> {
     }
 }
 
-/// `left / right`
+/// Implements `left / right`.
 pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
     // Beyond 2^53 converting to floats first, as this does, could round differently than Python.
     const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
@@ -157,7 +157,7 @@ pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
     Ok(Value::computed(left / right))
 }
 
-/// `left // right`: rounds towards minus infinity.
+/// Implements `left // right`: rounds towards minus infinity.
 pub(super) fn floor_divide(left: &Value, right: &Value) -> Result<Value> {
     match required(left, right, "//")? {
         NumericPair::Ints(_, 0) | NumericPair::Floats(_, 0.0) => Err(zero_division()),
@@ -170,7 +170,7 @@ pub(super) fn floor_divide(left: &Value, right: &Value) -> Result<Value> {
     }
 }
 
-/// `left % right`: has the sign of the right operand.
+/// Implements `left % right`: has the sign of the right operand.
 pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value> {
     if matches!(left, Value::Str(_)) {
         return Err(ConditionError::wrong_type("formatting text with % is not supported in conditions"));
@@ -185,7 +185,7 @@ pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value> {
     }
 }
 
-/// `left ** right`
+/// Implements `left ** right`.
 pub(super) fn power(left: &Value, right: &Value) -> Result<Value> {
     let (base, exponent) = match required(left, right, "**")? {
         NumericPair::Ints(base, exponent) if exponent >= 0 => return whole_power(base, exponent),
@@ -204,7 +204,7 @@ pub(super) fn power(left: &Value, right: &Value) -> Result<Value> {
     Ok(Value::computed(power))
 }
 
-/// `-value`
+/// Implements `-value`.
 pub(super) fn negate(value: &Value) -> Result<Value> {
     match value {
         Value::Int(int) => int.checked_neg().map(Value::Int).ok_or_else(ConditionError::overflow),
@@ -214,7 +214,7 @@ pub(super) fn negate(value: &Value) -> Result<Value> {
     }
 }
 
-/// `+value`
+/// Implements `+value`.
 pub(super) fn plus(value: &Value) -> Result<Value> {
     match value {
         Value::Int(_) | Value::Float(_) => Ok(value.clone()),
@@ -223,7 +223,7 @@ pub(super) fn plus(value: &Value) -> Result<Value> {
     }
 }
 
-/// What a wrong operand of a unary operator or of `abs()` gives.
+/// Returns what a wrong operand of a unary operator or of `abs()` gives.
 pub(super) fn bad_operand(operator: &str, value: &Value) -> ConditionError {
     ConditionError::wrong_type(format!("bad operand type for {operator}: '{}'", value.type_name()))
 }
@@ -244,7 +244,7 @@ impl NumericPair {
     }
 }
 
-/// An `int` against a `float`, exactly: converting the `int` first would make neighbours beyond 2^53 equal.
+/// Returns an `int` against a `float`, exactly: converting the `int` first would make neighbours beyond 2^53 equal.
 fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
     const BOUND: f64 = 9_223_372_036_854_775_808.0;
     if float.is_nan() {
@@ -259,7 +259,7 @@ fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
     }
 }
 
-/// Both as numbers for comparing, if they are; an `int` and a `float` become whole numbers with the same order.
+/// Returns both as numbers for comparing, if they are; an `int` and a `float` become whole numbers with the same order.
 fn numbers(left: &Value, right: &Value) -> Option<NumericPair> {
     match (left, right) {
         (Value::Float(left), Value::Float(right)) => Some(NumericPair::Floats(*left, *right)),
@@ -275,7 +275,7 @@ fn numbers(left: &Value, right: &Value) -> Option<NumericPair> {
     }
 }
 
-/// Both as numbers to compute with.
+/// Returns both as numbers to compute with.
 fn required(left: &Value, right: &Value, sign: &str) -> Result<NumericPair> {
     if matches!(left, Value::Beyond) || matches!(right, Value::Beyond) {
         return Err(ConditionError::overflow());
@@ -347,7 +347,7 @@ fn joined(left: &[Value], right: &[Value]) -> Result<Vec<Value>> {
     Ok([left, right].concat())
 }
 
-/// `sequence * times`
+/// Implements `sequence * times`.
 fn repeat(sequence: &Value, times: &Value) -> Result<Value> {
     let times = usize::try_from(times.as_int().unwrap_or(0)).unwrap_or(0);
     if let Value::Str(text) = sequence {

@@ -42,7 +42,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The next byte after any white space; it is not passed.
+    /// Returns the next byte after any white space; it is not passed.
     pub(super) fn peek(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes.get(self.at) {
             self.at += 1;
@@ -50,7 +50,7 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Which kind of value comes next.
+    /// Returns which kind of value comes next.
     pub(in crate::routing::condition) fn kind(&mut self) -> JsonKind {
         match self.peek() {
             Some(b'{') => JsonKind::Object,
@@ -159,7 +159,7 @@ impl<'a> Cursor<'a> {
         Err(self.broken("a value is missing"))
     }
 
-    /// A word or a number ends here.
+    /// Returns a word or a number ends here.
     fn delimited(&self) -> Result<(), JsonError> {
         match self.rest() {
             [] | [b' ' | b'\n' | b'\r' | b'\t' | b',' | b']' | b'}', ..] => Ok(()),

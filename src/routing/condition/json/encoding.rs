@@ -38,7 +38,7 @@ impl Encoding {
     }
 }
 
-/// The same document in UTF-8, with surrogates as Python's `surrogatepass` has them.
+/// Returns the same document in UTF-8, with surrogates as Python's `surrogatepass` has them.
 ///
 /// # Errors
 /// When it is not what its first bytes promise.

@@ -20,7 +20,7 @@ pub(in crate::routing::condition) struct SoughtKey {
     text: Box<str>,
     /// It in quotation marks.
     quoted: Finder<'static>,
-    /// Whether it can only be escaped by way of [`ESCAPE`].
+    /// True if it can only be escaped by way of [`ESCAPE`].
     is_plain: bool,
 }
 
@@ -50,7 +50,7 @@ impl<'a> KeyScan<'a> {
         Self { key, document, quoted: 0, escaped: 0 }
     }
 
-    /// Where it may stand, at or after this place, which is none at the very start.
+    /// Returns where it may stand, at or after this place, which is none at the very start.
     fn next(&mut self, from: usize) -> Option<usize> {
         let rest = self.document.get(from..).unwrap_or_default();
         if self.quoted < from {

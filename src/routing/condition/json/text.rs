@@ -18,7 +18,7 @@ const AWAY: u32 = 0x10_F800 - 0xD800;
 const FIRST_BYTE: u8 = 0xF4;
 
 impl<'a> JsonString<'a> {
-    /// The text that it stands for.
+    /// Returns the text that it stands for.
     pub(super) fn text(self) -> Result<Cow<'a, str>, JsonError> {
         if !self.has_escapes
             && let Ok(text) = std::str::from_utf8(self.raw)
@@ -36,7 +36,7 @@ impl<'a> JsonString<'a> {
         Ok(Cow::Owned(text))
     }
 
-    /// Whether it stands for this text.
+    /// Tells whether it stands for this text.
     pub(super) fn is(self, text: &str) -> bool {
         match self.has_escapes {
             false => self.raw == text.as_bytes(),
@@ -94,27 +94,27 @@ impl<'a> JsonString<'a> {
     }
 }
 
-/// The unit of UTF-16 that is escaped at the start, and what follows.
+/// Returns the unit of UTF-16 that is escaped at the start, and what follows.
 fn unit(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     let unit = digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))?;
     Some((unit, bytes.get(6..)?))
 }
 
-/// The character of which this unit is the first half, when the second is escaped right after it; and what follows.
+/// Returns the character of which this unit is the first half, when the second is escaped right after it; and what follows.
 fn unit_of_pair(first: u32, after: &[u8]) -> Option<(char, &[u8])> {
     let (second, after) = unit(after).filter(|_| (0xD800..0xDC00).contains(&first))?;
     let low = (0xDC00..0xE000).contains(&second).then(|| second - 0xDC00)?;
     Some((character(0x1_0000 + ((first - 0xD800) << 10 | low)), after))
 }
 
-/// The character with this code, or the stand-in of a surrogate.
+/// Returns the character with this code, or the stand-in of a surrogate.
 fn character(code: u32) -> char {
     let code = if SURROGATES.contains(&code) { code + AWAY } else { code };
     char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// The order of two texts in Python, where surrogates come before other characters.
+/// Returns the order of two texts in Python, where surrogates come before other characters.
 pub(in crate::routing::condition) fn order(left: &str, right: &str) -> Ordering {
     if !left.bytes().chain(right.bytes()).any(|byte| byte == FIRST_BYTE) {
         return left.cmp(right);
@@ -126,7 +126,7 @@ pub(in crate::routing::condition) fn order(left: &str, right: &str) -> Ordering 
     left.chars().map(code).cmp(right.chars().map(code))
 }
 
-/// The text for whoever takes whole characters only.
+/// Returns the text for whoever takes whole characters only.
 pub(in crate::routing::condition) fn shown(text: &str) -> Cow<'_, str> {
     let is_stand_in = |character: char| SURROGATES.contains(&u32::from(character).wrapping_sub(AWAY));
     if text.as_bytes().contains(&FIRST_BYTE) && text.contains(is_stand_in) {

@@ -106,7 +106,7 @@ impl Lowering<'_> {
     }
 }
 
-/// The Python method that people mean who write this one.
+/// Returns the Python method that people mean who write this one.
 fn nearest(name: &str) -> Option<&'static str> {
     Some(match name {
         "startsWith" | "starts_with" | "startwith" => "startswith",

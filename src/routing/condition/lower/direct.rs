@@ -1,5 +1,5 @@
-//! Which conditions are told without the engine. They have been lowered before, so whatever is wrong with them is said
-//! already.
+//! The lowering of simple conditions to the direct evaluator. The conditions have been lowered to Rhai before, so their
+//! errors are reported already.
 
 use ruff_python_ast::{CmpOp, Expr, ExprCall, ExprCompare, UnaryOp};
 
@@ -11,12 +11,12 @@ use crate::routing::condition::python::Parsed;
 use crate::routing::condition::request::property;
 use crate::routing::condition::value::Value;
 
-/// A whole condition, if it is simple enough.
+/// Lowers a whole condition, if it is simple enough.
 pub(in crate::routing::condition) fn test(parsed: &Parsed<'_>, tables: &mut Tables) -> Option<DirectTest> {
     Lowering::new(parsed, tables).test(&parsed.tree)
 }
 
-/// A whole expression, if it is simple enough.
+/// Lowers a whole expression, if it is simple enough.
 pub(in crate::routing::condition) fn term(parsed: &Parsed<'_>, tables: &mut Tables) -> Option<DirectTerm> {
     Lowering::new(parsed, tables).term(&parsed.tree)
 }
@@ -36,7 +36,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// A comparison of two values; chains of them are the engine's.
+    /// Lowers a comparison of two values; chains of comparisons are left to the engine.
     fn compare(&mut self, comparison: &ExprCompare) -> Option<DirectTest> {
         let ([operator], [right]) = (&*comparison.ops, &*comparison.comparators) else { return None };
         let left = &*comparison.left;

@@ -38,7 +38,7 @@ impl Lowering<'_> {
         Ok(RhaiCode::bool(format!("{function}(request, {index}, {iterable}, [{}])", captured.join(", "))))
     }
 
-    /// An element that an `if` leaves out must not decide: for `any` it counts as false, for `all` as true.
+    /// Returns an element that an `if` leaves out must not decide: for `any` it counts as false, for `all` as true.
     fn body(&mut self, generator: &ExprGenerator, ifs: &[Expr], is_any: bool) -> Lowered<String> {
         let filters: Vec<String> = ifs.iter().map(|test| self.truth(test)).collect::<Lowered<_>>()?;
         let element = self.truth(&generator.elt)?;

@@ -40,7 +40,7 @@ pub(super) struct GeneratorText {
 /// A piece of Rhai.
 struct RhaiCode {
     text: String,
-    /// Whether it always gives a Rhai `bool`.
+    /// True if it always gives a Rhai `bool`.
     is_bool: bool,
 }
 
@@ -77,7 +77,7 @@ impl RhaiCode {
         Self { text, is_bool: true }
     }
 
-    /// The same as a Rhai `bool`, by Python's idea of what counts as true.
+    /// Returns the same as a Rhai `bool`, by Python's idea of what counts as true.
     fn into_truth(self) -> String {
         if self.is_bool { self.text } else { format!("py_truth({})", self.text) }
     }
@@ -156,14 +156,14 @@ impl Lowering<'_> {
         }
     }
 
-    /// A list or a tuple with parts that only the request decides.
+    /// Returns a list or a tuple with parts that only the request decides.
     fn display(&mut self, make: &str, elements: &[Expr]) -> Lowered {
         let elements: Vec<String> =
             elements.iter().map(|element| Ok(self.value(element)?.text)).collect::<Lowered<_>>()?;
         Ok(RhaiCode::value(format!("{make}([{}])", elements.join(", "))))
     }
 
-    /// The value of an expression that is the same for every request, if this is one: a literal, or a collection of
+    /// Returns the value of an expression that is the same for every request, if this is one: a literal, or a collection of
     /// them.
     fn constant(&mut self, expression: &Expr) -> Lowered<Option<Value>> {
         self.deeper(expression, |lowering| lowering.constant_at_depth(expression))

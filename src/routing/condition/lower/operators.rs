@@ -67,7 +67,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// A comparison, chained or not: each operand is evaluated once, and none after the first link that does not hold.
+    /// Returns a comparison, chained or not: each operand is evaluated once, and none after the first link that does not hold.
     pub(super) fn comparison(&mut self, comparison: &ExprCompare) -> Lowered {
         if let ([operator @ (CmpOp::In | CmpOp::NotIn)], [container]) = (&*comparison.ops, &*comparison.comparators)
             && let Some(test) = self.in_mapping(&comparison.left, container)?
@@ -134,7 +134,7 @@ impl Lowering<'_> {
     }
 }
 
-/// What compares two values; `is` has none.
+/// Returns what compares two values; `is` has none.
 pub(super) fn helper(operator: CmpOp) -> Option<&'static str> {
     match operator {
         CmpOp::Eq => Some("py_equal"),

@@ -45,7 +45,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// `'x' in request.headers`
+    /// Implements `'x' in request.headers`.
     pub(super) fn in_mapping(&mut self, needle: &Expr, container: &Expr) -> Lowered<Option<String>> {
         match mapping(container) {
             Some(mapping) => Ok(Some(format!("request.has_{}({})", mapping.helper(), self.value(needle)?.text))),
@@ -126,7 +126,7 @@ impl Lowering<'_> {
         Ok(Some(index))
     }
 
-    /// The last step of a chain, and what it is a step into.
+    /// Returns the last step of a chain, and what it is a step into.
     fn step<'e>(&mut self, expression: &'e Expr) -> Lowered<Option<(&'e Expr, JsonStep)>> {
         Ok(match expression {
             Expr::Subscript(subscript) => {
@@ -201,7 +201,7 @@ fn is_payload(expression: &Expr) -> bool {
 }
 
 impl RequestMapping {
-    /// What reads it in Rhai.
+    /// Returns what reads it in Rhai.
     fn helper(self) -> &'static str {
         match self {
             Self::Headers => "header",
@@ -210,7 +210,7 @@ impl RequestMapping {
     }
 }
 
-/// The path as errors show it.
+/// Returns the path as errors show it.
 fn path_text(steps: &[JsonStep]) -> String {
     let mut text = "request.json()".to_owned();
     for step in steps {

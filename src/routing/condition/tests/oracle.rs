@@ -27,7 +27,7 @@ struct Case {
     /// In hexadecimal.
     body: String,
     outcome: PythonOutcome,
-    /// Whether Python can read the body.
+    /// True if Python can read the body.
     is_json: bool,
 }
 
