@@ -153,6 +153,7 @@ impl App {
             }
             Role::Shim => None,
         };
+        // Operators reach models and canaries only where a router runs.
         let operations = router.as_ref().map_or_else(Routes::new, |router| {
             model_routes(router.models.clone()).merge(canary_routes(router.canaries.clone()))
         });
@@ -265,6 +266,7 @@ impl Router {
         };
         let pipeline =
             Pipeline::new(config, table, parts, metrics).map_err(|error| AppError::Config(error.to_string()))?;
+        // Loads start before the first request is read.
         models.preload();
 
         let (kafka, cluster, metrics) = (config.kafka.clone(), cluster.clone(), metrics.clone());
@@ -272,6 +274,7 @@ impl Router {
         let handler = Arc::new(pipeline.clone());
         let start = move || Intake::start(&kafka, &cluster, handler, &metrics, &readiness, move || failed.cancel());
         let intake = blocking(start).await??;
+        // The publisher commits offsets, so it begins once the intake can hand them out.
         publisher.begin(intake.offsets())?;
         Ok(Self { intake, pipeline, models, canaries, publisher, shadows, drain: config.kafka.drain_timeout })
     }

@@ -100,6 +100,7 @@ impl Validator<'_> {
                 seen.insert(condition, index);
                 continue;
             };
+            // A fallback or shadow is reached by its name.
             if named(&route.alias) {
                 continue;
             }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_taken_once_it_has_been_seen_twice() {
+    fn config_file_takes_change_when_seen_twice() {
         let (_directory, path) = file(VALID);
         let mut file = ConfigFile::open(&path);
         assert!(!file.poll_change());
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_changing_or_changes_back_is_no_change() {
+    fn config_file_ignores_content_when_unsettled_or_reverted() {
         let mut file = ConfigFile { path: "none".into(), current: Ok(b"a".to_vec()), candidate: None };
         for (content, is_taken) in
             [("b", false), ("bc", false), ("a", false), ("bc", false), ("bc", true), ("bc", false)]
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_leads_elsewhere_is_a_change_and_the_same_text_again_is_none() {
+    fn config_file_compares_content_when_link_moves() {
         let (directory, path) = file(VALID);
         let (link, other) = (directory.path().join("link"), directory.path().join("other.yaml"));
         std::os::unix::fs::symlink(&path, &link).unwrap();

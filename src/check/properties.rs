@@ -153,7 +153,7 @@ mod tests {
 
     /// Other names of a forbidden property are forbidden as well, and all of these are names that librdkafka knows.
     #[test]
-    fn every_name_of_a_refused_property_is_refused() {
+    fn forbidden_property_is_refused_under_every_name() {
         for ([one, other], values) in [
             (["acks", "request.required.acks"], ["1", "0"]),
             (["retries", "message.send.max.retries"], ["3", "4"]),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_tunes_is_the_users() {
+    fn property_is_allowed_when_it_only_tunes() {
         for name in [
             "client.id",
             "client.rack",

@@ -91,6 +91,7 @@ impl Validator<'_> {
             .name
             .as_ref()
             .map_or_else(|| "this test".to_owned(), |name| format!("test `{}`", self.written(&name_at, name)));
+        // The message says what the test got, why, and what it expected.
         let gets = match explanation.error_code {
             Some(code) => format!("gets the fault `{code}`"),
             None => {

@@ -54,7 +54,7 @@ fn gateway_with(rest: &str) -> String {
 }
 
 #[test]
-fn the_examples_load_as_they_stand() {
+fn example_configs_load() {
     let config = loaded(GATEWAY).config;
     assert_eq!(config.model_endpoints[0].routes[1].alias, "accurate");
     assert!(config.kafka.is_embedded());
@@ -66,7 +66,7 @@ fn the_examples_load_as_they_stand() {
 }
 
 #[test]
-fn every_problem_is_reported_at_its_place() {
+fn report_places_every_problem() {
     let text = "\
 model_endpoints:
   - name: sentiment-router
@@ -126,7 +126,7 @@ registry:
 }
 
 #[test]
-fn keys_of_later_features_are_refused_by_name() {
+fn unsupported_keys_are_refused_by_name() {
     let endpoint = GATEWAY.trim_end();
     for (text, what) in [
         (format!("{endpoint}\nserver: {{auth: {{a: b}}}}"), "`auth`"),
@@ -143,7 +143,7 @@ fn keys_of_later_features_are_refused_by_name() {
 }
 
 #[test]
-fn dangling_aliases_and_own_properties() {
+fn report_names_dangling_aliases_and_forbidden_properties() {
     let text = "\
 model_endpoints:
   - name: a

@@ -192,6 +192,7 @@ impl Document {
         for _ in 0..offset {
             let Some(character) = source.next() else { break };
             column += 1;
+            // A character of the text may be an escape of several characters in the source.
             let skipped = match (style, character) {
                 (ScalarStyle::SingleQuoted, '\'') => 1,
                 (ScalarStyle::DoubleQuoted, '\\') => match source.peek() {

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn values_defaults_and_escapes() {
+    fn expand_handles_values_defaults_and_escapes() {
         for (text, wanted, secret) in [
             ("${HOST}:9092", "kafka-1:9092", true),
             ("${HOST}${HOST}", "kafka-1kafka-1", true),
@@ -197,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_variable_knows_its_place() {
+    fn expand_reports_place_when_variable_is_missing() {
         let masked = mask("a: 1\nbé: x ${NOBODY}\n");
         assert_eq!(expand(&masked.text, &masked.references, &env).missing, [0]);
         assert_eq!(masked.references[0].at, Position { line: 2, column: 7 });
     }
 
     #[test]
-    fn indices_survive_beyond_one_digit() {
+    fn expand_finds_reference_when_index_needs_two_digits() {
         let text = "${HOST}".repeat(BASE + 1);
         assert_eq!(expanded(&text).text, "kafka-1".repeat(BASE + 1));
     }

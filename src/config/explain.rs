@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_closest_name_is_offered_and_no_far_one() {
+    fn closest_offers_name_when_near_and_none_when_far() {
         let keys = ["weight", "alias", "model_uri", "model_request_condition"].map(str::to_owned);
         for (written, wanted) in [
             ("weigth", Some("weight")),

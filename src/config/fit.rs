@@ -56,6 +56,7 @@ fn record_misfit(
             let Some((PathStep::Key(key), parent)) = steps.split_last() else { return Err(Unreadable) };
             let parent_path = document.find(parent).path;
             let entry = document.node_mut(parent).and_then(|node| node.entry_mut(key)).ok_or(Unreadable)?;
+            // The next attempt leaves the key out.
             entry.value.state = NodeState::Dropped;
             let help = explain::help_for_key(&parent_path, key, &valid);
             problems.push(Problem::error(entry.at, path, format!("unknown key '{key}'")).with_help(help));
@@ -74,6 +75,7 @@ fn record_misfit(
                     if entry.value.state == NodeState::Absent {
                         missing(entry.at);
                     }
+                    // A blank text stands in, so that the rest of the mapping can be read.
                     entry.value.state = NodeState::BlankText;
                 }
                 None => {
@@ -90,6 +92,7 @@ fn record_misfit(
             let is_value_of_key = matches!(steps.last(), Some(PathStep::Key(_)));
             let node = document.node_mut(steps).ok_or(Unreadable)?;
             match node.state {
+                // The stand-in did not fit as a text: it is tried as a list, and then its parent is given up.
                 NodeState::BlankText => node.state = NodeState::BlankList,
                 NodeState::BlankList => {
                     let parent = steps.split_last().map_or(steps, |(_, parent)| parent);

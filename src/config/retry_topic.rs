@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn each_group_has_its_own() {
+    fn retry_topics_differ_when_groups_differ() {
         let one = kafka("requests", "signalbox");
         let expected = ["0", "1000", "10000", "60000"].map(|delay| format!("requests-retry-signalbox-{delay}"));
         assert_eq!(names(&one), expected);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_any_name_has_topics_that_kafka_takes_and_no_other_group_has() {
+    fn retry_topics_are_valid_and_unique_when_group_has_any_name() {
         let long = "g".repeat(300);
         let groups = ["a b", "a/b", "a-b", "gruppe-ä", "gruppe-ö", &long, &long[1..], "7", "a.b", "a_b"];
         for topic in ["requests".to_owned(), "r".repeat(210)] {

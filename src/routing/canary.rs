@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callers_come_as_its_share_grows_and_none_leaves() {
+    fn canary_keeps_callers_when_share_grows() {
         let canary = CanaryRoute::new("sentiment-router", "candidate", 1);
         assert!(!canary.is_taking() && !canary.takes_by_chance(0.0));
         let mut taken: Vec<u64> = Vec::new();

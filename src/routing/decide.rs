@@ -124,6 +124,8 @@ impl Endpoint {
         if let Some(route) = self.overridden(request)? {
             return Ok(Decision::new(route, Reason::Override));
         }
+        // Conditions: the first that holds takes the request. A failure is skipped or refuses the request, as configured;
+        // an exceeded budget always refuses it, since the rest would cost as much again.
         let mut evaluation: Option<Evaluation> = None;
         let mut skipped = Vec::new();
         let mut taken_by = None;
@@ -142,10 +144,12 @@ impl Endpoint {
                 Err(error) => return Err(self.condition_failed(group, &error)),
             }
         }
+        // Caller: only shares need its hash, so nothing else pays for `sticky_by`.
         let is_weighted = taken_by.map_or(&self.others, |group| &group.split).strategy() == Strategy::Weighted;
         let canary = self.canary.as_ref().filter(|canary| taken_by.is_none() && canary.is_taking());
         let caller =
             if is_weighted || canary.is_some() { self.caller(request, evaluation) } else { CallerHash::default() };
+        // Canary: takes its share of what no condition took, before the other routes.
         let takes = |canary: &&CanaryRoute| match caller.hash {
             Some(hash) => canary.takes(hash),
             None => canary.takes_by_chance(fastrand::f64()),
@@ -154,6 +158,7 @@ impl Endpoint {
             let decision = Decision::new(canary.route, Reason::Canary);
             return Ok(Decision { skipped, sticky_failed: caller.failed, ..decision });
         }
+        // Split: the routes of the condition, or those without one, share by their strategy.
         let (split, undisputed) = match taken_by {
             Some(group) => (&group.split, Reason::ConditionHolds),
             None if self.groups.is_empty() => (&self.others, Reason::OnlyChoice),

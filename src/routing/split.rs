@@ -133,6 +133,7 @@ impl Split {
         loads: &(impl Loads + ?Sized),
         mut below: impl FnMut(usize) -> usize,
     ) -> Option<usize> {
+        // A route of unknown time counts as fast as the fastest, so that it is tried.
         let means = self.members.iter().filter_map(|member| loads.load(member.route).mean);
         let unknown = means.fold(UNKNOWN, f64::min);
         let mut best: Option<(f64, usize)> = None;
@@ -140,6 +141,7 @@ impl Split {
         for member in &self.members {
             let load = loads.load(member.route);
             let wait = (load.in_flight + 1) as f64 * load.mean.unwrap_or(unknown);
+            // A shorter wait wins; among equals each of `ties` routes is kept with the same chance (reservoir sampling).
             match best {
                 Some((least, _)) if wait > least => continue,
                 Some((least, _)) if wait == least => ties += 1,

@@ -90,7 +90,7 @@ mod tests {
 
     /// Never change a number here: it would move callers from one model to another with an update of Signalbox.
     #[test]
-    fn the_hash_is_the_same_for_ever() {
+    fn hash_stays_as_pinned() {
         // As XXH3's reference implementation has them.
         assert_eq!(hash(Value::text("")), Some(0x2d06_8005_38d3_94c2));
         let pinned: Vec<u64> = [
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_equal_in_python_is_the_same_caller() {
+    fn hash_agrees_when_values_are_equal_in_python() {
         assert_eq!(hash(Value::Int(1)), hash(Value::Float(1.0)));
         assert_eq!(hash(Value::Int(1)), hash(Value::Bool(true)));
         assert_eq!(hash(Value::Float(0.0)), hash(Value::Float(-0.0)));
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn none_is_nobody_and_what_has_no_order_is_refused() {
+    fn hash_is_none_for_none_and_fails_for_sets() {
         assert_eq!(hash(Value::None), None);
         let error = hash_of(&Value::Set([Value::Int(1)].into())).unwrap_err();
         assert!(error.to_string().contains("not set"), "{error}");
     }
 
     #[test]
-    fn a_position_is_never_at_an_end() {
+    fn position_stays_within_open_interval() {
         let positions = (0..100_000).map(|value| position(salt("e", "a"), value));
         let (mut low, mut high, mut sum) = (1.0_f64, 0.0_f64, 0.0);
         for position in positions {

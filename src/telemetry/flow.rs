@@ -105,6 +105,7 @@ impl Flow {
 
     fn standstill_at(&self, now: u64) -> Option<String> {
         let (waiting, has_failed) = (self.0.waiting.load(Ordering::Acquire), self.has_failed(now));
+        // Progress counts from the start of the present run, or from the last piece that got through.
         let since = self.0.tried.load(Ordering::Acquire).max(self.0.passed.load(Ordering::Acquire));
         let stands = Duration::from_millis(now.saturating_sub(since));
         if (waiting == 0 && !has_failed) || stands < STANDSTILL_AFTER {
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_too_long_stands_still_until_something_gets_through() {
+    fn flow_stands_still_when_work_waits_too_long() {
         let flow = Flow::new("replies to be published");
         assert_eq!(flow.standstill_at(100 * SECOND), None, "nothing is to be done");
         let first = pending(&flow, 100 * SECOND);
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_at_once_each_time_stands_still_too() {
+    fn flow_stands_still_when_every_attempt_fails() {
         let flow = Flow::new("requests to be published");
         for now in 100..110 {
             let pending = pending(&flow, now * SECOND);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_beside_others_that_get_through_is_no_standstill() {
+    fn flow_goes_on_when_some_pieces_pass() {
         let flow = Flow::new("replies to be published");
         let _always = pending(&flow, SECOND);
         for now in 1..100 {

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_gate_lets_one_line_through_a_minute() {
+    fn log_gate_passes_one_line_a_minute() {
         let gate = LogGate::default();
         let seconds = Duration::from_secs;
         assert_eq!(gate.admit(seconds(5)), Some(0));

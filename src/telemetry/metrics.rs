@@ -500,7 +500,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_prefixed_and_the_process_is_there() {
+    fn exposition_has_prefixed_names_and_process_metrics() {
         let metrics = Metrics::new().unwrap();
         metrics.route("sentiment-router", "fast").answered.inc();
         let text = metrics.encode().unwrap();

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_stays_one_line_and_is_cut() {
+    fn printable_keeps_one_line_and_cuts() {
         assert_eq!(printable("plain – ü 🚦", 100), "plain – ü 🚦");
         assert_eq!(printable("a\rb\n\u{1b}[31mc\td\u{2028}e\u{202e}f", 100), r"a\rb\n\u{1b}[31mc\td\u{2028}e\u{202e}f");
         let long = printable(&"é".repeat(100), 100);

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_every_part_is() {
+    fn readiness_is_ready_when_every_part_is() {
         let readiness = Readiness::default();
         let (requests, shim) = (readiness.part("requests"), readiness.part("shim"));
         requests.ready();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_has_only_just_begun_leaves_its_part_ready() {
+    fn part_stays_ready_when_work_has_just_begun() {
         let readiness = Readiness::default();
         let part = readiness.part("replies");
         let flow = part.flow("replies to be published");

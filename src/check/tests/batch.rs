@@ -9,7 +9,7 @@ fn batch(value: &str) -> Option<Batching> {
 }
 
 #[test]
-fn batches_are_off_or_a_mapping() {
+fn batch_is_off_or_a_mapping() {
     let on = |batch| Some(Batching::On(batch));
     assert_eq!((batch("off"), batch("false")), (Some(Batching::Off), Some(Batching::Off)));
     assert_eq!(
@@ -22,7 +22,7 @@ fn batches_are_off_or_a_mapping() {
 }
 
 #[test]
-fn every_flaw_of_a_batch_has_its_place() {
+fn batch_flaws_are_reported_at_their_place() {
     let text = "\
 model_endpoints:
   - name: a

@@ -1,9 +1,9 @@
-//! Canaries that cannot be meant.
+//! Keys of canaries that contradict others.
 
 use super::*;
 
 #[test]
-fn a_canary_stands_beside_others_and_rises() {
+fn canary_needs_other_routes_and_rising_steps() {
     let text = "\
 model_endpoints:
   - name: a

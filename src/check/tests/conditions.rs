@@ -7,7 +7,7 @@ use crate::config::Position;
 use crate::routing::condition::{ConditionProblem, Language};
 
 #[test]
-fn a_condition_that_does_not_compile_is_shown_at_its_place() {
+fn flaw_is_placed_in_file_when_condition_does_not_compile() {
     let flawed = |text: &str| {
         let before = text.split_once('@').map(|(before, _)| before);
         before.map_or(Ok(Language::Python), |before| {
@@ -38,7 +38,7 @@ fn a_condition_that_does_not_compile_is_shown_at_its_place() {
 }
 
 #[test]
-fn conditions_and_model_uris_are_read_as_they_will_be_used() {
+fn conditions_and_model_uris_are_compiled_by_check() {
     let text = "\
 model_endpoints:
   - name: a

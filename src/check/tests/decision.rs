@@ -1,9 +1,9 @@
-//! Outside decisions and shadows.
+//! Keys of decision services and shadows.
 
 use super::*;
 
 #[test]
-fn an_outside_decision_is_checked_where_it_stands() {
+fn decision_is_checked_at_its_place() {
     let text = "\
 model_endpoints:
   - name: a

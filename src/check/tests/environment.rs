@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn values_come_from_the_environment_and_keep_their_types() {
+fn environment_values_keep_their_types() {
     let text = gateway_with(
         "server: {port: ${PORT}, max_pending: ${NOBODY:-12}}\nkafka:\n  properties: {sasl.password: ${SECRET}}\n  group_id: '$${PORT}'\n",
     );
@@ -14,7 +14,7 @@ fn values_come_from_the_environment_and_keep_their_types() {
 }
 
 #[test]
-fn a_value_of_the_environment_is_never_repeated() {
+fn report_hides_value_when_from_environment() {
     // Each place where a value could end up in a message: types, names, patterns, URIs, properties, conditions.
     let text = "\
 model_endpoints:
@@ -44,7 +44,7 @@ ${SECRET}: 1
 }
 
 #[test]
-fn a_missing_variable_is_a_problem_at_its_place() {
+fn report_places_problem_when_variable_is_missing() {
     assert_eq!(
         problem(&gateway_with("server:\n  host: ${HOST_OF_IT}\n")),
         "gateway.yaml:9:9: server.host: the environment variable HOST_OF_IT is not set; set it, or give a default: ${HOST_OF_IT:-…}"

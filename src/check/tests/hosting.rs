@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn hosting_is_for_models_that_are_loaded_here() {
+fn host_keys_are_refused_when_model_is_served_elsewhere() {
     let text = "\
 model_endpoints:
   - name: a
@@ -29,7 +29,7 @@ models:
 }
 
 #[test]
-fn calls_that_no_worker_will_take_are_warned_of() {
+fn max_concurrency_is_warned_of_when_beyond_workers() {
     let route = |more: &str| {
         format!(
             "model_endpoints:\n  - name: a\n    routes:\n      - {{model_uri: 'models:/m/1', alias: one, {more}}}\n"
@@ -54,7 +54,7 @@ fn calls_that_no_worker_will_take_are_warned_of() {
 }
 
 #[test]
-fn threads_are_for_hosts_and_as_many_as_can_be() {
+fn threads_are_checked_for_range_and_runtime() {
     let text = "\
 model_endpoints:
   - name: a

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Limits;
 
 #[test]
-fn what_is_let_in_can_be_answered() {
+fn limits_are_refused_when_fault_would_not_fit() {
     let text = gateway_with(
         "kafka:
   limits: {value: 512KiB, key: 0B, headers: 0, correlation_id: 200KiB, size: 1}

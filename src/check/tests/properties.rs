@@ -57,7 +57,7 @@ fn slips() -> impl Strategy<Value = String> {
     )
 }
 
-/// Whatever is said about a text, it is about a place inside it.
+/// Checks that each problem of a text is about a place inside it.
 fn check_any(text: &str) -> Result<(), TestCaseError> {
     let problems = match parse(text, "any.yaml", &env) {
         Ok(loaded) => loaded.warnings.problems,
@@ -77,17 +77,17 @@ fn check_any(text: &str) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn any_text_is_answered(text in "(?s).{0,200}") {
+    fn parse_answers_when_text_is_random(text in "(?s).{0,200}") {
         check_any(&text)?;
     }
 
     #[test]
-    fn any_yaml_like_text_is_answered(text in r"([a-z]{1,3}|[-:?&*!|>'\x22{}\[\],# \n$~]|: |- |\n  |\$\{SECRET\}|\$\{A:-b\}|<<: |model_endpoints: |kafka: ){0,60}") {
+    fn parse_answers_when_text_is_yaml_like(text in r"([a-z]{1,3}|[-:?&*!|>'\x22{}\[\],# \n$~]|: |- |\n  |\$\{SECRET\}|\$\{A:-b\}|<<: |model_endpoints: |kafka: ){0,60}") {
         check_any(&text)?;
     }
 
     #[test]
-    fn any_slip_is_answered(text in slips()) {
+    fn parse_answers_when_file_has_slips(text in slips()) {
         check_any(&text)?;
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn fallbacks_breakers_and_retries_are_checked() {
+fn recovery_keys_are_checked() {
     let text = "\
 model_endpoints:
   - name: a

@@ -8,13 +8,13 @@ use super::*;
 use crate::config::{Batch, Batching, Breaker, FallbackOn, Kafka, Models, Registry, Retries, Server, unsupported};
 
 #[test]
-fn the_reference_shows_the_defaults() {
+fn reference_shows_defaults() {
     let Loaded { config, warnings, .. } = parse(REFERENCE, "reference.yaml", &|_| None).unwrap();
     assert_eq!(warnings.problems, []);
     assert_eq!(format!("{:?}", config.kafka), format!("{:?}", Kafka::default()));
     assert_eq!(format!("{:?}", config.server), format!("{:?}", Server::default()));
     assert_eq!(format!("{:?}", config.models), format!("{:?}", Models::default()));
-    // The reference spells out where the address comes from when none is given.
+    // The reference spells out the address that counts when none is given.
     assert_eq!(config.registry.tracking_uri.as_deref(), Some("http://127.0.0.1:5001"));
     assert_eq!(
         format!("{:?}", Registry { tracking_uri: None, ..config.registry }),
@@ -30,7 +30,7 @@ fn the_reference_shows_the_defaults() {
 }
 
 #[test]
-fn the_reference_has_every_key_in_the_order_of_the_structs() {
+fn reference_has_every_key_in_order_of_structs() {
     let structs = Regex::new(r"(?ms)^pub struct (\w+) \{\n(.*?)^\}").unwrap();
     let field = Regex::new(r"(?m)^    pub (\w+):").unwrap();
     let sources = [
@@ -78,7 +78,7 @@ fn the_reference_has_every_key_in_the_order_of_the_structs() {
 }
 
 #[test]
-fn the_reference_marks_what_is_not_supported_yet() {
+fn reference_marks_unsupported_keys() {
     for line in REFERENCE.lines().filter(|line| !line.trim_start().starts_with('#')) {
         assert!(!line.contains("not supported yet"), "{line}");
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_keys_that_wait_are_named_and_routes_do_not_wait() {
+fn restart_keys_are_named_and_routes_need_none() {
     let config = |keys: &str, alias: &str| {
         let text =
             format!("model_endpoints: [{{name: a, routes: [{{model_uri: builtin:noop, alias: {alias}}}]}}]\n{keys}");

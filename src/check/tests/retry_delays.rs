@@ -1,11 +1,11 @@
-//! Requests that are put aside.
+//! Delays of retry topics.
 
 use super::*;
 
 const ENDPOINT: &str = "model_endpoints: [{name: a, routes: [{model_uri: 'models:/m/1', alias: b}]}]\n";
 
 #[test]
-fn delays_grow_and_their_topics_have_names_of_their_own() {
+fn retry_delays_are_refused_when_not_rising_or_topics_clash() {
     let text = format!(
         "{ENDPOINT}kafka:
   bootstrap_servers: kafka:9092
@@ -27,7 +27,7 @@ fn delays_grow_and_their_topics_have_names_of_their_own() {
 }
 
 #[test]
-fn there_are_topics_only_where_requests_can_be_put_aside() {
+fn retry_topics_exist_only_when_requests_can_be_parked() {
     let topics = |keys: &str| -> Vec<String> {
         let kafka = loaded(&format!("{ENDPOINT}kafka: {{requests_topic: requests, {keys}}}")).config.kafka;
         kafka.retry_topics().into_iter().map(|topic| topic.name.to_string()).collect()

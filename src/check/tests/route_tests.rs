@@ -25,7 +25,7 @@ fn with(tests: &str) -> String {
 }
 
 #[test]
-fn tests_that_hold_are_no_problem() {
+fn route_test_is_no_problem_when_it_holds() {
     let tests = with(
         r#"
   - {name: gold goes to accurate, endpoint: tiers, headers: {X-Tier: gold}, body: {n: 0}, route: accurate}
@@ -46,7 +46,7 @@ fn tests_that_hold_are_no_problem() {
 }
 
 #[test]
-fn a_test_that_fails_is_a_problem_of_its_line() {
+fn route_test_is_reported_at_its_line_when_it_fails() {
     let tests = with(
         r#"
   - {name: gold goes to accurate, endpoint: tiers, body: {n: 0}, headers: {x-tier: lead}, route: accurate}
@@ -70,7 +70,7 @@ fn a_test_that_fails_is_a_problem_of_its_line() {
 }
 
 #[test]
-fn a_caller_who_stays_takes_one_route_only() {
+fn route_test_expects_one_route_when_caller_is_sticky() {
     let problems = ["a", "b"].map(|route| {
         let test = with(&format!("  - {{endpoint: shared, headers: {{x-user: '7'}}, route: {route}}}"));
         parse(&test, "gateway.yaml", &env).err().map_or(0, |report| report.errors())
@@ -79,7 +79,7 @@ fn a_caller_who_stays_takes_one_route_only() {
 }
 
 #[test]
-fn what_a_test_names_must_be_there() {
+fn route_test_is_refused_when_it_names_unknown_things() {
     let tests = with(
         "  - {endpoint: tiers}\n  - {endpoint: tiers, route: fast, fault: CONDITION_FAILED}\n  - {endpoint: nope, route: fast}\n  \
          - {route: fast}\n  - {endpoint: tiers, route: nope}\n  - {endpoint: tiers, fault: NOPE}",
@@ -99,7 +99,7 @@ fn what_a_test_names_must_be_there() {
 }
 
 #[test]
-fn a_secret_is_not_told() {
+fn route_test_report_hides_secret() {
     let text = r#"model_endpoints:
   - name: a
     routes:
@@ -111,7 +111,7 @@ tests: [{body: {}, route: other}]"#;
 }
 
 #[test]
-fn nobody_outside_is_asked() {
+fn route_test_asks_no_decision_service() {
     let text = r#"model_endpoints:
   - name: a
     decision: {url: 'http://127.0.0.1:9'}

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn routes_that_nothing_reaches_are_warned_of() {
+fn routes_are_warned_of_when_unreachable() {
     let text = "\
 model_endpoints:
   - name: a
@@ -21,7 +21,7 @@ model_endpoints:
 }
 
 #[test]
-fn shares_that_cannot_be_meant() {
+fn shares_are_refused_when_contradictory() {
     let text = "\
 model_endpoints:
   - name: a

@@ -5,7 +5,7 @@ use crate::check::load;
 use crate::config::Position;
 
 #[test]
-fn broken_yaml_and_odd_yaml() {
+fn report_places_problem_when_yaml_is_broken_or_odd() {
     for (text, wanted) in [
         ("", "gateway.yaml:1:1: the file is empty; it needs model_endpoints"),
         ("# nothing\n", "gateway.yaml:1:1: the file is empty; it needs model_endpoints"),
@@ -27,13 +27,13 @@ fn broken_yaml_and_odd_yaml() {
 }
 
 #[test]
-fn empty_sections_count_as_left_out() {
+fn section_counts_as_left_out_when_empty() {
     let config = loaded(&gateway_with("kafka:\nserver: ~\nregistry:\n  tracking_uri:\nmodels: null\n")).config;
     assert_eq!(config.server.port, 5000);
 }
 
 #[test]
-fn anchors_aliases_and_merge_keys_are_understood() {
+fn anchors_aliases_and_merge_keys_load() {
     let text = "\
 model_endpoints:
   - name: a
@@ -56,7 +56,7 @@ model_endpoints:
 }
 
 #[test]
-fn aliases_cannot_blow_up() {
+fn document_is_refused_when_aliases_blow_up() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..30 {
         let before = vec![format!("*a{}", level - 1); 9].join(", ");
@@ -72,7 +72,7 @@ fn aliases_cannot_blow_up() {
 }
 
 #[test]
-fn files_that_cannot_be_read() {
+fn load_reports_file_when_unreadable() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gateway.yaml");
     let missing = load(&path).unwrap_err();

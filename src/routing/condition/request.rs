@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_and_paths_are_decoded() {
+    fn decode_handles_queries_and_paths() {
         assert_eq!(decode("a+b%20c%C3%A9", true), "a b cé");
         assert_eq!(decode("a+b%2", false), "a+b%2");
         assert_eq!(decode("%zz%", true), "%zz%");

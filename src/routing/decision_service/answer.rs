@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_no_opinion_or_an_error() {
+    fn alias_in_reads_route_no_opinion_or_error() {
         let alias = |body: &str| alias_in(body.as_bytes());
         for body in [r#"{"result": "fast"}"#, r#"{"result": {"route": "fast", "why": 1}, "decision_id": "x"}"#] {
             assert_eq!(alias(body), Ok(Some("fast".to_owned())), "{body}");

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_good_for_a_while_and_no_opinion_is_one() {
+    fn cache_keeps_answer_until_it_expires() {
         let mut cache = Cache::new(Duration::from_secs(30));
         cache.put(question(1), Some(2), Duration::from_secs(10));
         cache.put(question(2), None, Duration::from_secs(10));
@@ -73,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_bounded_and_never_gives_what_is_old_or_another_question_s(
+        fn cache_stays_bounded_and_fresh_when_filled(
             puts in prop::collection::vec((0..2_000_usize, 0..5_u64), 0..3_000)
         ) {
             let keep = Duration::from_millis(700);

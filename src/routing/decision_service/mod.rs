@@ -219,12 +219,15 @@ impl DecisionService {
 
     fn join_or_lead(&self, summary: &Bytes) -> Result<AnswerSource, DecisionError> {
         let (now, mut state) = (self.started.elapsed(), self.state());
+        // Cache first: a known answer costs no call.
         if let Some(opinion) = state.cache.as_ref().and_then(|cache| cache.get(summary, now)) {
             return Ok(AnswerSource::Cached(opinion));
         }
+        // Single flight: requests with the same summary wait for the call that is under way.
         if let Some(answer) = state.in_flight.get(summary) {
             return Ok(AnswerSource::Follow(answer.clone()));
         }
+        // The breaker may refuse the call; else this request leads, and others follow.
         let pass = state.breaker.admit(now).map_err(DecisionError::from)?;
         let (sender, answer) = watch::channel(None);
         state.in_flight.insert(summary.clone(), answer);

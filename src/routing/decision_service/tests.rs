@@ -91,7 +91,7 @@ fn by_tier(tier: &str) -> Option<Value> {
 }
 
 #[test]
-fn the_summary_holds_what_was_asked_for_and_no_more() {
+fn summary_holds_configured_input_only() {
     let table = RoutingTable::build(&config("http://h/", "")).unwrap();
     let summary = |body: &str| table.named("e").unwrap().summary(&request("gold", body));
     let said: Value = serde_json::from_slice(&summary(r#"{"a": ["x", {"b": 1.5}], "c": 1}"#).unwrap()).unwrap();
@@ -107,7 +107,7 @@ fn the_summary_holds_what_was_asked_for_and_no_more() {
 }
 
 #[test]
-fn the_whole_summary_is_bounded() {
+fn summary_is_refused_when_too_long() {
     let mut config = config("http://h/", "");
     let decision = config.model_endpoints[0].decision.as_mut().unwrap();
     decision.values = (0..20).map(|number| (format!("v{number}"), "request.json()['a']".to_owned())).collect();
@@ -118,7 +118,7 @@ fn the_whole_summary_is_bounded() {
 }
 
 #[tokio::test]
-async fn the_service_names_a_route_or_has_no_opinion() {
+async fn decision_service_names_route_or_has_no_opinion() {
     let (url, _) = service(by_tier).await;
     let world = World::new(&url, "on_error: fail");
     assert_eq!(world.ask("gold").await, Ok(Some(1)));
@@ -133,7 +133,7 @@ async fn the_service_names_a_route_or_has_no_opinion() {
 }
 
 #[tokio::test]
-async fn the_same_question_is_asked_once_at_a_time_and_kept() {
+async fn decision_service_is_asked_once_when_summaries_are_equal() {
     let (url, asked) = service(by_tier).await;
     let world = World::new(&url, "cache: 1h");
     let answers = futures_util::future::join_all((0..50).map(|_| world.ask("gold"))).await;
@@ -147,7 +147,7 @@ async fn the_same_question_is_asked_once_at_a_time_and_kept() {
 }
 
 #[tokio::test]
-async fn a_service_that_keeps_failing_is_left_alone() {
+async fn decision_service_is_left_alone_when_it_keeps_failing() {
     let (url, asked) = service(|_| None).await;
     let world = World::new(&url, "on_error: fail");
     for number in 0..15 {
@@ -160,7 +160,7 @@ async fn a_service_that_keeps_failing_is_left_alone() {
 }
 
 #[tokio::test]
-async fn whoever_is_out_of_time_does_not_take_the_answer_from_the_others() {
+async fn answer_reaches_followers_when_leader_is_out_of_time() {
     let (url, asked) = service(by_tier).await;
     let world = World::new(&url, "on_error: fail");
     let (request, endpoint) = (request("gold", "{}"), world.table.named("e").unwrap());

@@ -1,4 +1,4 @@
-//! Python's built-in functions, those a condition wants.
+//! Python's built-in functions, as far as conditions need them.
 
 use std::cmp::Ordering;
 
@@ -19,7 +19,7 @@ pub(super) fn bool(arguments: &[Value]) -> Result<Value> {
     Ok(Value::Bool(truth(only(arguments)?)))
 }
 
-/// `str(x)` of a scalar.
+/// Implements `str(x)` of a scalar.
 pub(super) fn str(arguments: &[Value]) -> Result<Value> {
     Ok(match only(arguments)? {
         Value::None => Value::text("None"),
@@ -70,7 +70,8 @@ pub(super) fn int(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// Returns why a text gives no number. Numerals outside ASCII, which Python may read, are told apart.
+/// Makes the error of a text that gives no number. Numerals outside ASCII, which Python may read, get an error of their
+/// own.
 fn unreadable(function: &str, text: &str, message: &str) -> ConditionError {
     if text.chars().any(|character| !character.is_ascii() && character.is_numeric()) {
         return ConditionError::wrong_value(format!("{function}() knows only the digits 0 to 9"));
@@ -120,7 +121,7 @@ pub(super) fn round(arguments: &[Value]) -> Result<Value> {
         (Some(Value::Int(int)), _) => Ok(Value::Int(*int)),
         (Some(Value::Bool(bool)), _) => Ok(Value::Int(i64::from(*bool))),
         (Some(Value::Float(float)), None) => int(&[Value::Float(float.round_ties_even())]),
-        // No double has more than 323 digits after its point that could change it.
+        // More digits change nothing: no double has more than 323 digits after its point.
         (Some(Value::Float(float)), Some(digits)) if digits > 323 || !float.is_finite() => Ok(Value::computed(*float)),
         (Some(Value::Float(float)), Some(digits)) => {
             let digits = usize::try_from(digits).unwrap_or(0);
@@ -133,12 +134,12 @@ pub(super) fn round(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// `min(a, b, …)` or `min(iterable)`
+/// Implements `min(a, b, …)` and `min(iterable)`.
 pub(super) fn min(arguments: &[Value]) -> Result<Value> {
     extreme(arguments, Ordering::Less)
 }
 
-/// `max(a, b, …)` or `max(iterable)`
+/// Implements `max(a, b, …)` and `max(iterable)`.
 pub(super) fn max(arguments: &[Value]) -> Result<Value> {
     extreme(arguments, Ordering::Greater)
 }

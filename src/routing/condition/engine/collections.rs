@@ -1,4 +1,4 @@
-//! Lists, tuples, sets and dictionaries: what indexing, slicing, `in` and the methods mean in Python.
+//! Python's lists, tuples, sets and dictionaries: indexing, slicing, `in` and the methods.
 
 use super::operators::{compare, equal, same};
 use super::strings;
@@ -6,7 +6,7 @@ use crate::routing::condition::budget::charge;
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::value::{Dict, Value, ViewOf};
 
-/// Python's `IndexError` for a sequence of this type.
+/// Makes Python's `IndexError` for a sequence of this type.
 pub(in crate::routing::condition) fn index_error(type_name: &str) -> ConditionError {
     ConditionError::Failed(format!("IndexError: {type_name} index out of range"))
 }
@@ -36,12 +36,12 @@ pub(in crate::routing::condition) fn get(receiver: &Value, arguments: &[Value]) 
     }
 }
 
-/// Python's `AttributeError`.
+/// Makes Python's `AttributeError`.
 pub(super) fn no_attribute(receiver: &Value, name: &str) -> ConditionError {
     ConditionError::Failed(format!("AttributeError: '{}' object has no attribute '{name}'", receiver.type_name()))
 }
 
-/// `container[low:high:step]`; a missing bound is `None`.
+/// Implements `container[low:high:step]`; a missing bound is `None`.
 pub(super) fn slice(container: &Value, low: &Value, high: &Value, step: &Value) -> Result<Value> {
     match container {
         Value::List(items) => Ok(Value::List(slice_of(items, low, high, step)?.into())),
@@ -86,7 +86,7 @@ pub(super) fn contains(container: &Value, needle: &Value) -> Result<bool> {
     }
 }
 
-/// Returns what a loop over the value sees.
+/// Returns the elements that a loop over the value sees.
 pub(super) fn elements(value: &Value) -> Result<Vec<Value>> {
     match value {
         Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items, _) => {
@@ -115,7 +115,7 @@ pub(super) fn length(value: &Value) -> Result<Value> {
     int(length)
 }
 
-/// Returns a value that has to be whole, such as a number of digits.
+/// Returns the whole number of a value that must be one, such as a number of digits.
 pub(super) fn whole(value: &Value) -> Result<i64> {
     value.as_int().ok_or_else(|| {
         let message = format!("'{}' object cannot be interpreted as an integer", value.type_name());
@@ -123,7 +123,7 @@ pub(super) fn whole(value: &Value) -> Result<i64> {
     })
 }
 
-/// Returns a count as a Python `int`.
+/// Converts a count to a Python `int`.
 pub(super) fn int(count: usize) -> Result<Value> {
     i64::try_from(count).map(Value::Int).map_err(|_| ConditionError::overflow())
 }
@@ -216,7 +216,7 @@ fn any_equal(items: &[Value], needle: &Value) -> Result<bool> {
     Ok(false)
 }
 
-/// Returns what a dictionary has under a key.
+/// Returns the value that a dictionary has under a key.
 pub(super) fn look_up<'a>(dict: &'a Dict, key: &Value) -> Result<Option<&'a Value>> {
     require_hashable(key)?;
     charge(1)?;
@@ -248,7 +248,7 @@ fn view(receiver: &Value, name: &str, what: ViewOf, of: impl Fn(&(Value, Value))
     Ok(Value::View(dict.entries().iter().map(of).collect(), what))
 }
 
-/// Returns the key as an error shows it; text that came with the request could be private, so only numbers are shown whole.
+/// Describes a key for an error; text that came with the request could be private, so only numbers are shown whole.
 fn describe_key(key: &Value) -> String {
     match key {
         Value::Str(key) if key.len() <= 64 => format!("'{key}'"),
@@ -257,13 +257,14 @@ fn describe_key(key: &Value) -> String {
     }
 }
 
-/// Returns an index, from whichever end it counts, as an offset from the start; `usize::MAX` when there is no such element.
+/// Converts an index, which may count from the end, to an offset from the start; `usize::MAX` when there is no such
+/// element.
 fn position(container: &Value, key: &Value, length: usize) -> Result<usize> {
     let index = whole_index(container, key)?;
     Ok(from_either_end(index, length).unwrap_or(usize::MAX))
 }
 
-/// Returns where an index points, when that is inside.
+/// Returns the offset to which an index points, when that is inside.
 pub(super) fn from_either_end(index: i64, length: usize) -> Option<usize> {
     let length = i64::try_from(length).ok()?;
     let at = if index < 0 { index.checked_add(length)? } else { index };

@@ -1,8 +1,8 @@
 //! The sandbox: two raw Rhai engines, made once and shared by every thread.
 //!
-//! Python conditions arrive here as Rhai text of our own making, in which every operation is a call of one of the
-//! helpers below this module; that engine knows nothing else. Conditions in Rhai get Rhai's usual operators and text
-//! functions. Neither has loops, functions, modules, `eval`, or a way to the outside.
+//! Python conditions arrive here as lowered Rhai text, in which every operation is a call of one of the helpers below
+//! this module; that engine knows nothing else. Conditions in Rhai get Rhai's usual operators and text functions.
+//! Neither engine has loops, functions, modules, `eval`, or a way to the outside.
 
 mod builtins;
 pub(super) mod collections;
@@ -24,18 +24,19 @@ use super::error::{ConditionError, Result};
 use super::request::RequestView;
 use super::value::Value;
 
-/// How deep Rhai's expressions may nest. Lowered text is several levels deeper than its Python.
+/// Most levels of Rhai's expressions. Lowered text is several levels deeper than its Python.
 const MAX_DEPTH: usize = 128;
-/// How deep a condition in Rhai may nest; every level takes stack when it is evaluated.
+/// Most levels of a condition in Rhai; every level takes stack when it is evaluated.
 const MAX_NATIVE_DEPTH: usize = 24;
-/// Steps of Rhai itself in one evaluation; a Python condition has no loops, so its length bounds them before this does.
+/// Most steps of Rhai itself in one evaluation; a Python condition has no loops, so its length bounds them before this
+/// does.
 const MAX_OPERATIONS: u64 = 20_000;
-/// The longest text that a condition in Rhai may handle, in bytes.
+/// Longest text that a condition in Rhai may handle, in bytes.
 const MAX_NATIVE_TEXT: usize = 16 << 20;
-/// The longest array and map that a condition in Rhai may write.
+/// Most items of an array or map that a condition in Rhai may write.
 const MAX_NATIVE_ITEMS: usize = 1_000;
 
-/// What an operator of two operands does.
+/// The helper of an operator with two operands.
 type BinaryHelper = fn(&Value, &Value) -> Result<Value>;
 
 static PYTHON: LazyLock<Engine> = LazyLock::new(python_engine);
@@ -45,9 +46,9 @@ static NATIVE: LazyLock<Engine> = LazyLock::new(native::engine);
 #[derive(Debug)]
 pub(super) struct Generator {
     pub(super) body: AST,
-    /// The variables that are bound around it, then those it binds itself.
+    /// Variables that are bound around the generator, then those that it binds itself.
     pub(super) variables: Vec<String>,
-    /// How many it binds itself.
+    /// Number of variables that the generator binds itself.
     pub(super) targets: usize,
 }
 
@@ -68,7 +69,7 @@ pub(super) fn holds(ast: &AST, language: Language, request: &RequestView) -> Res
     })
 }
 
-/// Returns what the expression gives.
+/// Evaluates the expression.
 pub(super) fn value(ast: &AST, language: Language, request: &RequestView) -> Result<Value> {
     let value = run(ast, language, request)?;
     match language {
@@ -110,7 +111,7 @@ fn python_engine() -> Engine {
     engine
 }
 
-/// Returns an engine that can do nothing yet, with the bounds that every engine has.
+/// Makes an engine that can do nothing yet, with the bounds that every engine has.
 fn bounded() -> Engine {
     let mut engine = Engine::new_raw();
     engine.set_max_operations(MAX_OPERATIONS);
@@ -158,7 +159,7 @@ fn register_request(engine: &mut Engine) {
     register_properties(engine);
 }
 
-/// Returns what both languages read by its plain name.
+/// Registers the plain names that both languages read.
 fn register_properties(engine: &mut Engine) {
     engine.register_type_with_name::<RequestView>("request");
     engine.register_get("method", |request: &mut RequestView| request.method().into_dynamic());
@@ -236,9 +237,11 @@ fn generate(
     let generator = usize::try_from(index).ok().and_then(|index| program.generators.get(index));
     let (Some(generator), Some(captured)) = (generator, captured.read_lock::<Array>()) else { return Ok(!deciding) };
     for element in collections::elements(&Value::from_dynamic(iterable)).map_err(raise)? {
+        // Each element starts an evaluation inside the evaluation, which the budget must pay for.
         budget::charge(budget::ELEMENT).map_err(raise)?;
         let mut scope = Scope::new();
         scope.push("request", request.clone());
+        // `for x in …` binds the element itself, `for a, b in …` its parts.
         let own = if generator.targets == 1 {
             vec![element]
         } else {
@@ -285,8 +288,8 @@ fn thrown<T>(result: Result<T>) -> Result<T, Box<EvalAltResult>> {
     result.map_err(raise)
 }
 
-/// Sends an error through Rhai; [`caught`] takes it out again, without the position that Rhai adds, since that is one
-/// of the lowered text.
+/// Sends an error through Rhai; [`caught`] takes it out again, without the position that Rhai adds, since that is a
+/// position in the lowered text.
 fn raise(error: ConditionError) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(error), Position::NONE))
 }

@@ -1,4 +1,4 @@
-//! What conditions in Rhai see: `request`, and JSON as it is, read lazily.
+//! The engine for conditions in Rhai, which see `request`, and JSON as it is, read lazily.
 
 use rhai::packages::{ArithmeticPackage, BasicStringPackage, CorePackage, LogicPackage, MoreStringPackage, Package};
 use rhai::{Array, Dynamic, Engine, EvalAltResult};
@@ -9,7 +9,7 @@ use crate::routing::condition::error::{ConditionError, Result as Evaluated};
 use crate::routing::condition::request::RequestView;
 use crate::routing::condition::value::Value;
 
-/// `request.headers` or `request.args`.
+/// The mapping `request.headers` or `request.args` of one request.
 #[derive(Debug, Clone)]
 struct NamedValues {
     request: RequestView,
@@ -22,7 +22,7 @@ impl NamedValues {
     }
 }
 
-/// Returns the engine for conditions in Rhai.
+/// Makes the engine for conditions in Rhai.
 pub(super) fn engine() -> Engine {
     let mut engine = super::bounded();
     engine.set_max_expr_depths(MAX_NATIVE_DEPTH);
@@ -40,7 +40,7 @@ pub(super) fn engine() -> Engine {
     engine
 }
 
-/// Returns the value that an expression in Rhai gave.
+/// Converts the value that an expression in Rhai gave.
 pub(super) fn value(given: &Dynamic) -> Evaluated<Value> {
     if let Ok(character) = given.as_char() {
         Ok(Value::text(character.to_string()))

@@ -1,4 +1,4 @@
-//! Python's operators. Rhai's own are never used for Python: they compare different types as plain `false`.
+//! Python's operators. The operators of Rhai are never used for Python: they compare different types as plain `false`.
 
 use std::cmp::Ordering;
 
@@ -85,8 +85,8 @@ pub(super) fn same(left: &Value, right: &Value) -> Result<bool> {
     Ok(left.is_same_nan(right) || equal(left, right)?)
 }
 
-/// Returns how the values are ordered: none when one is not a number (`nan`). Values of different types have no order, which
-/// is an error; `sign` is the operator that asked.
+/// Compares the order of two values: none when one is not a number (`nan`). Values of different types have no order,
+/// which is an error; `sign` is the operator that asked.
 pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<Ordering>> {
     charge(1)?;
     match (left, right) {
@@ -143,7 +143,8 @@ pub(super) fn multiply(left: &Value, right: &Value) -> Result<Value> {
 
 /// Implements `left / right`.
 pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
-    // Beyond 2^53 converting to floats first, as this does, could round differently than Python.
+    // Integers beyond 2^53 fail, since converting them to floats first, as this does, could round differently than
+    // Python.
     const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
     let (left, right) = match required(left, right, "/")? {
         NumericPair::Ints(left, right) if left.unsigned_abs() > EXACT || right.unsigned_abs() > EXACT => {
@@ -223,7 +224,7 @@ pub(super) fn plus(value: &Value) -> Result<Value> {
     }
 }
 
-/// Returns what a wrong operand of a unary operator or of `abs()` gives.
+/// Makes the error of a wrong operand of a unary operator or of `abs()`.
 pub(super) fn bad_operand(operator: &str, value: &Value) -> ConditionError {
     ConditionError::wrong_type(format!("bad operand type for {operator}: '{}'", value.type_name()))
 }
@@ -244,7 +245,7 @@ impl NumericPair {
     }
 }
 
-/// Returns an `int` against a `float`, exactly: converting the `int` first would make neighbours beyond 2^53 equal.
+/// Compares an `int` with a `float` exactly: converting the `int` first would make neighbours beyond 2^53 equal.
 fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
     const BOUND: f64 = 9_223_372_036_854_775_808.0;
     if float.is_nan() {
@@ -259,7 +260,8 @@ fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
     }
 }
 
-/// Returns both as numbers for comparing, if they are; an `int` and a `float` become whole numbers with the same order.
+/// Converts both to numbers for comparing, if they are any; an `int` and a `float` become whole numbers with the same
+/// order.
 fn numbers(left: &Value, right: &Value) -> Option<NumericPair> {
     match (left, right) {
         (Value::Float(left), Value::Float(right)) => Some(NumericPair::Floats(*left, *right)),
@@ -275,7 +277,7 @@ fn numbers(left: &Value, right: &Value) -> Option<NumericPair> {
     }
 }
 
-/// Returns both as numbers to compute with.
+/// Converts both to numbers to compute with.
 fn required(left: &Value, right: &Value, sign: &str) -> Result<NumericPair> {
     if matches!(left, Value::Beyond) || matches!(right, Value::Beyond) {
         return Err(ConditionError::overflow());
@@ -318,7 +320,7 @@ fn whole_power(base: i64, exponent: i64) -> Result<Value> {
     power.map(Value::Int).ok_or_else(ConditionError::overflow)
 }
 
-/// Quotient and remainder by CPython's algorithm, step by step, so that they round alike.
+/// Computes quotient and remainder by CPython's algorithm, step by step, so that they round alike.
 fn divide_floats(left: f64, right: f64) -> (f64, f64) {
     let mut remainder = left % right;
     let mut quotient = (left - remainder) / right;

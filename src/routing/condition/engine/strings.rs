@@ -1,4 +1,4 @@
-//! Text: Python's `str` counts in characters, and its methods have their own ideas of white space and digits.
+//! Python's `str`: counts in characters, and has its own ideas of white space and digits.
 
 use rhai::ImmutableString;
 
@@ -7,13 +7,13 @@ use crate::routing::condition::budget::{charge, charge_text};
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::value::Value;
 
-/// Returns how many characters there are.
+/// Counts the characters.
 pub(super) fn length(text: &str) -> Result<usize> {
     charge(text.len() / 64)?;
     Ok(text.chars().count())
 }
 
-/// Returns every character.
+/// Returns all characters.
 pub(super) fn characters(text: &str) -> Result<Vec<char>> {
     charge(text.len())?;
     Ok(text.chars().collect())
@@ -91,7 +91,7 @@ pub(super) fn capitalize(receiver: &Value, _: &[Value]) -> Result<Value> {
     made_from(receiver, "capitalize", |text| {
         let mut characters = text.chars();
         let first = characters.next().map(title_case).unwrap_or_default();
-        // Lowered as a whole: what a final sigma becomes depends on what stands before it.
+        // The text is lowered as a whole, since a final sigma depends on the letters before it.
         let lowered = text.to_lowercase();
         let skipped = text.chars().next().map_or(0, |first| first.to_lowercase().map(char::len_utf8).sum());
         first + lowered.get(skipped..).unwrap_or_default()
@@ -102,7 +102,7 @@ pub(super) fn capitalize(receiver: &Value, _: &[Value]) -> Result<Value> {
 pub(super) fn title(receiver: &Value, _: &[Value]) -> Result<Value> {
     made_from(receiver, "title", |text| {
         let mut titled = String::with_capacity(text.len());
-        // Lowered as a whole: what a final sigma becomes depends on what stands around it.
+        // The text is lowered as a whole, since a final sigma depends on the letters around it.
         let lowered = text.to_lowercase();
         let mut lowered = lowered.chars();
         let mut inside_word = false;
@@ -334,24 +334,24 @@ fn only_text<'a>(arguments: &'a [Value], name: &str) -> Result<&'a str> {
     }
 }
 
-/// Returns how often at most; Python takes a negative count as no bound.
+/// Returns the limit of a count; Python takes a negative count as no bound.
 fn limit(count: Option<&Value>) -> Result<usize> {
     count.map_or(Ok(usize::MAX), |count| Ok(usize::try_from(whole(count)?).unwrap_or(usize::MAX)))
 }
 
-/// Returns what Python calls white space: Unicode's, and four old separators.
+/// Tells whether Python calls a character white space: Unicode's, and four old separators.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }
 
-/// Tells whether it is one letter for a large and a small one, such as `ǅ`: neither upper case nor lower case.
+/// Tells whether a character is one letter for a large and a small one, such as `ǅ`: neither upper case nor lower case.
 fn is_title_case(character: char) -> bool {
     let has_cases = || !character.to_lowercase().eq([character]) && !character.to_uppercase().eq([character]);
     !character.is_lowercase() && !character.is_uppercase() && has_cases()
 }
 
-/// Returns the first letter of a title-cased word: `ß` becomes `Ss`. The standard library knows upper case only, and these are
-/// the letters with a title case of their own.
+/// Returns the first letter of a title-cased word: `ß` becomes `Ss`. The standard library knows upper case only, and
+/// this table has the letters with a title case of their own.
 fn title_case(character: char) -> String {
     let own = match character {
         'ŉ' => "ʼN",

@@ -1,4 +1,4 @@
-//! A place in a document, and the ways to go on from there.
+//! The cursor: a place in a document, and the ways to go on from there.
 
 use memchr::memchr2;
 
@@ -16,7 +16,7 @@ pub(in crate::routing::condition) struct Cursor<'a> {
 pub(super) struct JsonString<'a> {
     pub(super) raw: &'a [u8],
     pub(super) has_escapes: bool,
-    /// Where it begins.
+    /// Offset at which the string begins.
     pub(super) at: usize,
 }
 
@@ -25,11 +25,11 @@ pub(super) struct JsonString<'a> {
 pub(super) enum JsonNumber<'a> {
     Int(&'a str),
     Float(&'a str),
-    /// `NaN`, `Infinity` or `-Infinity`.
+    /// One of `NaN`, `Infinity` and `-Infinity`.
     Constant(f64),
 }
 
-/// A kind of value, as far as a way into it depends on that.
+/// The kind of a value, as far as a path into it depends on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::routing::condition) enum JsonKind {
     Object,
@@ -42,7 +42,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// Returns the next byte after any white space; it is not passed.
+    /// Returns the next byte after any white space, without passing it.
     pub(super) fn peek(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes.get(self.at) {
             self.at += 1;
@@ -50,7 +50,7 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Returns which kind of value comes next.
+    /// Returns the kind of the next value.
     pub(in crate::routing::condition) fn kind(&mut self) -> JsonKind {
         match self.peek() {
             Some(b'{') => JsonKind::Object,
@@ -91,7 +91,7 @@ impl<'a> Cursor<'a> {
         if self.pass(b':') { Ok(key) } else { Err(self.broken("a colon is missing")) }
     }
 
-    /// Passes any value. However deep it is nested, this takes no stack.
+    /// Passes any value. The depth of nesting takes no stack.
     pub(in crate::routing::condition) fn skip(&mut self) -> Result<(), JsonError> {
         let mut open = Vec::new();
         loop {
@@ -111,6 +111,7 @@ impl<'a> Cursor<'a> {
                 _ => self.skip_word()?,
             }
             loop {
+                // After a value: the innermost container goes on, or ends and is a value itself.
                 let Some(bracket) = open.last().copied() else { return Ok(()) };
                 if self.next(bracket)? {
                     if bracket == b'{' {
@@ -123,7 +124,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Goes into the array that is next, and to its element of this number. Tells whether it has one.
+    /// Goes into the next array, and to its element of this number. Tells whether there is one.
     pub(in crate::routing::condition) fn seek_element(&mut self, index: usize) -> Result<bool, JsonError> {
         let mut is_inside = self.enter(b'[')?;
         for _ in 0..index {
@@ -136,7 +137,7 @@ impl<'a> Cursor<'a> {
         Ok(is_inside)
     }
 
-    /// Nothing but white space is left.
+    /// Checks that nothing but white space is left.
     pub(super) fn end(&mut self) -> Result<(), JsonError> {
         if self.peek().is_none() { Ok(()) } else { Err(self.broken("there is something after the value")) }
     }
@@ -159,7 +160,7 @@ impl<'a> Cursor<'a> {
         Err(self.broken("a value is missing"))
     }
 
-    /// Returns a word or a number ends here.
+    /// Checks that a word or a number ends here.
     fn delimited(&self) -> Result<(), JsonError> {
         match self.rest() {
             [] | [b' ' | b'\n' | b'\r' | b'\t' | b',' | b']' | b'}', ..] => Ok(()),
@@ -167,7 +168,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes a string. Control characters in it have to be escaped.
+    /// Passes a string. Control characters in strings must be escaped.
     pub(super) fn string(&mut self) -> Result<JsonString<'a>, JsonError> {
         if !self.pass(b'"') {
             return Err(self.broken("a quotation mark is missing"));
@@ -180,7 +181,7 @@ impl<'a> Cursor<'a> {
                 return Err(self.broken("a string has no end"));
             };
             let run = self.rest().get(..length).unwrap_or_default();
-            // Told without a branch for each byte, which is far faster.
+            // The fold has no branch for each byte, which is far faster.
             if run.iter().fold(false, |found, byte| found | (*byte < 0x20)) {
                 return Err(self.broken("a string holds a control character"));
             }
@@ -239,7 +240,7 @@ impl<'a> Cursor<'a> {
             }
         }
         self.delimited()?;
-        // It is ASCII.
+        // The bytes are ASCII, so the conversion never fails.
         let written = self.bytes.get(start..self.at).and_then(|digits| std::str::from_utf8(digits).ok());
         let written = written.unwrap_or_default();
         Ok(if is_float { JsonNumber::Float(written) } else { JsonNumber::Int(written) })
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_what_python_reads_and_stops_where_it_does() {
+    fn skip_stops_where_python_does() {
         for whole in [
             "0",
             "-0",
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_takes_no_stack() {
+    fn skip_takes_no_stack_when_nesting_is_deep() {
         let deep = ["[", "]"].map(|bracket| bracket.repeat(1 << 20)).concat();
         assert_eq!(skipped(&deep), Some(deep.len()));
         assert_eq!(skipped(&"{\"a\":".repeat(1 << 20)), None);

@@ -1,4 +1,4 @@
-//! Values of a document.
+//! The values of a document, read as a tree.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use super::cursor::{Cursor, JsonNumber};
 use super::{DEEPEST, JsonError};
 use crate::routing::condition::value::{Dict, Value};
 
-/// A whole number of more digits is refused by Python, for reading it takes the square of their number.
+/// Most digits of a whole number. Python refuses a longer one, since reading takes the square of the number of digits.
 const MOST_DIGITS: usize = 4300;
 
-/// What is not read to its end yet.
+/// A list or dictionary that is not read to its end yet.
 enum OpenContainer {
     List(Vec<Value>),
-    /// With the key whose value comes next.
+    /// A dictionary, with the key whose value comes next.
     Dict(Vec<(ImmutableString, Value)>, ImmutableString),
 }
 
 impl Cursor<'_> {
-    /// Reads the value that is next. However deep it is nested, this takes no stack.
+    /// Reads the next value. The depth of nesting takes no stack.
     pub(in crate::routing::condition) fn value(&mut self) -> Result<Value, JsonError> {
         let mut open: Vec<OpenContainer> = Vec::new();
         loop {
@@ -45,6 +45,7 @@ impl Cursor<'_> {
                 _ => self.scalar()?,
             };
             loop {
+                // After a value: the innermost container takes it and goes on, or ends and is a value itself.
                 value = match open.pop() {
                     None => return Ok(value),
                     Some(OpenContainer::List(mut items)) => {
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_what_python_makes_of_them() {
+    fn numbers_read_as_in_python() {
         for (document, value) in [
             ("-0", "Int(0)"),
             ("-0.0", "Float(-0.0)"),
@@ -124,22 +125,22 @@ mod tests {
     }
 
     #[test]
-    fn a_value_as_deep_as_may_be_is_read_compared_and_dropped() {
+    fn value_is_read_when_at_depth_limit() {
         let nested = |depth: usize| ["[", "]"].map(|bracket| bracket.repeat(depth)).concat();
         let deepest = read(nested(DEEPEST).as_bytes()).unwrap();
         assert!(serde_json::to_string(&deepest).unwrap() == nested(DEEPEST));
         assert!(shown(&nested(DEEPEST + 1)).contains("deeper than 500 levels"));
     }
 
-    /// What an outside decision is told: JSON of the strict kind.
+    /// Decision services get JSON of the strict kind.
     #[test]
-    fn what_others_cannot_read_is_written_as_they_can() {
+    fn value_is_written_as_strict_json_when_odd() {
         let odd = read(br#"["a\ud83d", NaN, 1e400, "\ud83d\ude00"]"#).unwrap();
         assert_eq!(serde_json::to_string(&odd).unwrap(), "[\"a\u{fffd}\",null,null,\"😀\"]");
     }
 
     #[test]
-    fn of_a_repeated_key_the_last_value_stands_in_the_first_place() {
+    fn dict_keeps_first_place_and_last_value_when_key_repeats() {
         let read = shown(r#"{"a": 1, "b": 2, "a": 3}"#);
         let (a, b) = (read.find("\"a\"").unwrap(), read.find("\"b\"").unwrap());
         assert!(a < b && read.contains("Int(3)") && !read.contains("Int(1)"), "{read}");

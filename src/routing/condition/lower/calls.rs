@@ -1,4 +1,4 @@
-//! Calls: built-in functions and methods, found by name in the engine's table.
+//! The lowering of calls: built-in functions and methods, found by name in the engine's table.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use ruff_python_ast::{Expr, ExprCall};
 use super::{ConditionProblem, Lowered, Lowering, RhaiCode};
 use crate::routing::condition::engine::functions::{BUILTINS, METHODS};
 
-/// What `isinstance` knows.
+/// Types that `isinstance` knows.
 const TYPES: [&str; 7] = ["str", "int", "float", "bool", "list", "dict", "tuple"];
 
 impl Lowering<'_> {
@@ -60,7 +60,7 @@ impl Lowering<'_> {
         Ok(RhaiCode { text: format!("py_{name}({arguments})"), is_bool: builtin.gives_bool })
     }
 
-    /// `isinstance(x, str)` and `isinstance(x, (int, float))`
+    /// Lowers `isinstance(x, str)` and `isinstance(x, (int, float))`.
     fn is_instance(&mut self, call: &ExprCall) -> Lowered {
         self.check_count(call, "isinstance", &(2..=2))?;
         let [value, types] = &*call.arguments.args else { return Err(self.not_types(call)) };
@@ -106,7 +106,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Returns the Python method that people mean who write this one.
+/// Returns the Python method that a person means who writes this name.
 fn nearest(name: &str) -> Option<&'static str> {
     Some(match name {
         "startsWith" | "starts_with" | "startwith" => "startswith",

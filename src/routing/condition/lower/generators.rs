@@ -1,10 +1,10 @@
-//! `any(… for … in …)` and `all(… for … in …)`.
+//! The lowering of `any(… for … in …)` and `all(… for … in …)`.
 
 use ruff_python_ast::{Expr, ExprGenerator};
 
 use super::{GeneratorText, Lowered, Lowering, RhaiCode};
 
-/// How many generators may stand inside each other: the engine starts an evaluation inside an evaluation for each.
+/// Most generators inside each other: the engine starts an evaluation inside an evaluation for each.
 const MAX_NESTED: usize = 3;
 
 impl Lowering<'_> {
@@ -38,7 +38,8 @@ impl Lowering<'_> {
         Ok(RhaiCode::bool(format!("{function}(request, {index}, {iterable}, [{}])", captured.join(", "))))
     }
 
-    /// Returns an element that an `if` leaves out must not decide: for `any` it counts as false, for `all` as true.
+    /// Lowers the body. An element that an `if` leaves out must not decide: for `any` it counts as false, for `all` as
+    /// true.
     fn body(&mut self, generator: &ExprGenerator, ifs: &[Expr], is_any: bool) -> Lowered<String> {
         let filters: Vec<String> = ifs.iter().map(|test| self.truth(test)).collect::<Lowered<_>>()?;
         let element = self.truth(&generator.elt)?;

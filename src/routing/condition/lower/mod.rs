@@ -1,7 +1,8 @@
-//! From Python's syntax tree to Rhai text in which every operation is a call of one of the engine's helpers.
+//! The lowering of Python's syntax tree to Rhai text, in which every operation is a call of one of the engine's
+//! helpers.
 //!
 //! The text is fully parenthesised and calls Python's operators by name (`py_less(a, b)`), so that none of Rhai's own
-//! meaning gets in. What is not understood is refused here, with its place and what to write instead.
+//! meaning gets in. An expression that is not understood is refused here, with its place and what to write instead.
 
 mod calls;
 pub(super) mod direct;
@@ -18,10 +19,10 @@ use super::path::JsonPath;
 use super::python::Parsed;
 use super::value::Value;
 
-/// How deep expressions may nest.
+/// Most levels of an expression; a deeper one is refused.
 const MAX_DEPTH: usize = 24;
 
-/// What the conditions of one endpoint share: lowered text refers to these by index.
+/// The tables that the conditions of one endpoint share: lowered text refers to their entries by index.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) paths: Vec<JsonPath>,
@@ -37,10 +38,10 @@ pub(super) struct GeneratorText {
     pub(super) targets: usize,
 }
 
-/// A piece of Rhai.
+/// A piece of lowered Rhai text.
 struct RhaiCode {
     text: String,
-    /// True if it always gives a Rhai `bool`.
+    /// True if the text always gives a Rhai `bool`.
     is_bool: bool,
 }
 
@@ -60,11 +61,11 @@ struct Lowering<'a> {
     parsed: &'a Parsed<'a>,
     tables: &'a mut Tables,
     depth: usize,
-    /// How many generators are around.
+    /// Number of generators around the expression.
     nested: usize,
-    /// How many temporaries there are already, so that each has a name of its own.
+    /// Number of temporaries so far, so that each has a name of its own.
     temporaries: usize,
-    /// Generators' variables in scope, by their Python names, and what they are called in Rhai.
+    /// Variables of generators in scope, by their Python names, with their names in Rhai.
     variables: Vec<(String, String)>,
 }
 
@@ -77,7 +78,7 @@ impl RhaiCode {
         Self { text, is_bool: true }
     }
 
-    /// Returns the same as a Rhai `bool`, by Python's idea of what counts as true.
+    /// Converts the text to one that gives a Rhai `bool`, by Python's idea of what counts as true.
     fn into_truth(self) -> String {
         if self.is_bool { self.text } else { format!("py_truth({})", self.text) }
     }
@@ -156,15 +157,15 @@ impl Lowering<'_> {
         }
     }
 
-    /// Returns a list or a tuple with parts that only the request decides.
+    /// Lowers a list or a tuple with parts that only the request decides.
     fn display(&mut self, make: &str, elements: &[Expr]) -> Lowered {
         let elements: Vec<String> =
             elements.iter().map(|element| Ok(self.value(element)?.text)).collect::<Lowered<_>>()?;
         Ok(RhaiCode::value(format!("{make}([{}])", elements.join(", "))))
     }
 
-    /// Returns the value of an expression that is the same for every request, if this is one: a literal, or a collection of
-    /// them.
+    /// Returns the value of an expression that is the same for every request: a literal, or a collection of literals.
+    /// None for any other.
     fn constant(&mut self, expression: &Expr) -> Lowered<Option<Value>> {
         self.deeper(expression, |lowering| lowering.constant_at_depth(expression))
     }

@@ -1,11 +1,11 @@
-//! Operators: each becomes a call of the helper that has Python's meaning.
+//! The lowering of operators: each becomes a call of the helper that has Python's meaning.
 
 use ruff_python_ast::{CmpOp, Expr, ExprBinOp, ExprBoolOp, ExprCompare, ExprUnaryOp, Operator, UnaryOp};
 
 use super::{Lowered, Lowering, RhaiCode};
 
 impl Lowering<'_> {
-    /// `and` and `or` where their value counts: it is one of the operands.
+    /// Lowers `and` and `or` where their value counts, which is one of the operands.
     pub(super) fn bool_operation(&mut self, operation: &ExprBoolOp) -> Lowered {
         let operands: Vec<RhaiCode> =
             operation.values.iter().map(|operand| self.value(operand)).collect::<Lowered<_>>()?;
@@ -67,7 +67,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// Returns a comparison, chained or not: each operand is evaluated once, and none after the first link that does not hold.
+    /// Lowers a comparison, chained or not: each operand is evaluated once, and none after the first link that does not
+    /// hold.
     pub(super) fn comparison(&mut self, comparison: &ExprCompare) -> Lowered {
         if let ([operator @ (CmpOp::In | CmpOp::NotIn)], [container]) = (&*comparison.ops, &*comparison.comparators)
             && let Some(test) = self.in_mapping(&comparison.left, container)?
@@ -81,11 +82,13 @@ impl Lowering<'_> {
         let last = comparison.ops.len().saturating_sub(1);
         for (at, (operator, right_expression)) in comparison.ops.iter().zip(&comparison.comparators).enumerate() {
             let right = self.operand(right_expression)?;
+            // The last link needs no temporary: no other link reads its right operand.
             if at == last {
                 let test = self.link(comparison, *operator, (left_expression, &left), (right_expression, &right))?;
                 text.push_str(&test);
                 break;
             }
+            // The first left operand, and each right one, is held in a temporary, since two links read it.
             if at == 0 {
                 let held = self.temporary();
                 text.push_str(&format!("({{ let {held} = {left}; "));
@@ -134,7 +137,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Returns what compares two values; `is` has none.
+/// Returns the helper that compares two values; `is` has none.
 pub(super) fn helper(operator: CmpOp) -> Option<&'static str> {
     match operator {
         CmpOp::Eq => Some("py_equal"),

@@ -1,4 +1,4 @@
-//! The parts of `request`: the payload, headers, query and record.
+//! The lowering of the parts of `request`: the payload, headers, query and record.
 
 use ruff_python_ast::{Expr, ExprCall};
 
@@ -6,7 +6,7 @@ use super::{Lowered, Lowering, RhaiCode};
 use crate::routing::condition::direct::RequestMapping;
 use crate::routing::condition::path::{JsonPath, JsonStep};
 
-/// How many steps one way into the payload may have.
+/// Most steps of one path into the payload.
 const MAX_STEPS: usize = 64;
 
 impl Lowering<'_> {
@@ -102,7 +102,7 @@ impl Lowering<'_> {
         Ok(self.path(expression)?.map(|path| RhaiCode::value(format!("request.field({path})"))))
     }
 
-    /// `request.json()` and every constant step that follows: one entry of the table of paths.
+    /// Finds or adds the entry in the table of paths for `request.json()` and every constant step that follows.
     pub(super) fn path(&mut self, expression: &Expr) -> Lowered<Option<usize>> {
         let mut steps = Vec::new();
         let mut at = expression;
@@ -126,7 +126,7 @@ impl Lowering<'_> {
         Ok(Some(index))
     }
 
-    /// Returns the last step of a chain, and what it is a step into.
+    /// Splits off the last step of a chain.
     fn step<'e>(&mut self, expression: &'e Expr) -> Lowered<Option<(&'e Expr, JsonStep)>> {
         Ok(match expression {
             Expr::Subscript(subscript) => {
@@ -165,7 +165,7 @@ pub(super) fn is_request(expression: &Expr) -> bool {
     matches!(expression, Expr::Name(name) if name.id.as_str() == "request")
 }
 
-/// `request.headers` or `request.args`, if it is one of them.
+/// Returns the mapping of the expressions `request.headers` and `request.args`.
 pub(super) fn mapping(expression: &Expr) -> Option<RequestMapping> {
     match expression {
         Expr::Attribute(attribute) if is_request(&attribute.value) => match attribute.attr.as_str() {
@@ -177,8 +177,8 @@ pub(super) fn mapping(expression: &Expr) -> Option<RequestMapping> {
     }
 }
 
-/// `request.json`, `request.json()` and `request.get_json()`, the last also with `force` and `cache`, which change
-/// nothing here.
+/// Tells whether an expression is `request.json`, `request.json()` or `request.get_json()`, the last also with `force`
+/// and `cache`, which change nothing here.
 fn is_payload(expression: &Expr) -> bool {
     match expression {
         Expr::Attribute(attribute) => is_request(&attribute.value) && attribute.attr.as_str() == "json",
@@ -201,7 +201,7 @@ fn is_payload(expression: &Expr) -> bool {
 }
 
 impl RequestMapping {
-    /// Returns what reads it in Rhai.
+    /// Returns the name of the mapping's reader in Rhai.
     fn helper(self) -> &'static str {
         match self {
             Self::Headers => "header",
@@ -210,7 +210,7 @@ impl RequestMapping {
     }
 }
 
-/// Returns the path as errors show it.
+/// Formats a path as errors show it.
 fn path_text(steps: &[JsonStep]) -> String {
     let mut text = "request.json()".to_owned();
     for step in steps {
