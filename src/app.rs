@@ -214,7 +214,7 @@ impl App {
         tokio::select! {
             result = work => result,
             () = stop_signal() => {
-                warn!("stopped at once; what was under way will be answered again");
+                warn!("stopped at once; requests under way will be answered again");
                 Ok(())
             }
         }

@@ -32,7 +32,7 @@ pub(super) fn check(
     validator.process(config);
     let outlines = validator.endpoints(&config.model_endpoints);
     validator.route_tests(config);
-    // These checks need a sound configuration: a condition that could not be read would count as none here.
+    // Only a sound configuration can be checked further: a condition that could not be read would count as none here.
     if validator.problems.iter().all(|problem| problem.severity == Severity::Warning) {
         for (index, endpoint) in config.model_endpoints.iter().enumerate() {
             validator.unreachable(endpoint, &KeyPath::default().key("model_endpoints").index(index).key("routes"));

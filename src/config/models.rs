@@ -21,7 +21,7 @@ pub struct Models {
     pub concurrent_loads: usize,
     /// Most private memory of all hosts together. Default: three quarters of the machine's, or of the container's.
     pub memory_limit: Option<ByteSize>,
-    /// Time after which a model that nobody calls is unloaded; zero is never.
+    /// Time after which a model without calls is unloaded; zero is never.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
     /// Shortest time for which a model stays loaded.

@@ -182,7 +182,7 @@ impl Endpoint {
     /// Returns the route that the request's own header names, where the endpoint allows that.
     ///
     /// # Errors
-    /// When there is no such route.
+    /// Fails when the endpoint has no such route.
     pub fn overridden(&self, request: &Request) -> Result<Option<usize>, Fault> {
         let asked = self.route_override.then(|| request.headers.get_ignoring_case(header::ASKED_ROUTE)).flatten();
         let Some(asked) = asked else { return Ok(None) };

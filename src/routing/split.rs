@@ -85,7 +85,7 @@ impl Split {
         Self { strategy, members, turn: AtomicUsize::new(0) }
     }
 
-    /// Returns the strategy of the split; a single route has nobody to share with.
+    /// Returns the strategy of the split; a single route takes all.
     pub(super) fn strategy(&self) -> Strategy {
         if self.members.len() > 1 { self.strategy } else { Strategy::First }
     }

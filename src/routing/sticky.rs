@@ -27,7 +27,7 @@ const NUMBER: u64 = 2;
 /// Values that are equal in Python have the same hash: `1`, `1.0` and `True`.
 ///
 /// # Errors
-/// When the value is a mapping or a set, or a number that was too long to be read.
+/// Fails when the value is a mapping or a set, or a number that was too long to be read.
 pub(super) fn hash_of(value: &Value) -> Result<Option<u64>, ConditionError> {
     match value {
         Value::None => Ok(None),
@@ -91,7 +91,7 @@ mod tests {
     /// Never change a number here: it would move callers from one model to another with an update of Signalbox.
     #[test]
     fn hash_stays_as_pinned() {
-        // As XXH3's reference implementation has them.
+        // Values of XXH3's reference implementation.
         assert_eq!(hash(Value::text("")), Some(0x2d06_8005_38d3_94c2));
         let pinned: Vec<u64> = [
             Value::text("user-17"),

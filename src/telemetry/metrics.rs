@@ -82,7 +82,7 @@ metrics! {
     /// Counted from 1970; 0 before the first.
     config_last_reload_success_timestamp: Gauge = "config_last_reload_success_timestamp_seconds" []
         "Unix time at which a changed config file was last put to use";
-    /// The same as `GET /ready` says.
+    /// Equals the report of `GET /ready`.
     ready: IntGaugeVec = "ready" ["part"] "1 while a part of the process can do its work, else 0";
     requests: IntCounterVec = "requests_total" ["endpoint", "route", "status"] "Requests by outcome";
     /// Begins with the poll that read the request.
@@ -186,7 +186,7 @@ metrics! {
     shim_pending: IntGauge = "shim_pending" [] "HTTP callers that wait";
     /// Ways: `direct`, from this process, ahead of the record; or by the `topic`.
     shim_replies: IntCounterVec = "shim_replies_total" ["way"] "Replies that HTTP callers got, by their way";
-    /// These are late, repeated, or another instance's.
+    /// Counts replies that are late, repeated, or another instance's.
     shim_unclaimed: IntCounter = "shim_unclaimed_replies_total" [] "Replies that no HTTP caller waits for any more";
 }
 
@@ -273,7 +273,7 @@ impl Metrics {
     /// Returns the Prometheus text exposition of everything, with the process's own memory and CPU.
     ///
     /// # Errors
-    /// When a family cannot be encoded.
+    /// Fails when a family cannot be encoded.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.gather())
     }

@@ -43,7 +43,7 @@ impl Readiness {
         self.report().values().all(Option::is_none)
     }
 
-    /// Returns each part, with what it waits for; `None` is ready.
+    /// Lists the parts, each with the reason for which it waits; `None` is ready.
     pub fn report(&self) -> BTreeMap<&'static str, Option<String>> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.iter_mut().map(|(name, state)| (*name, state.report(name))).collect()

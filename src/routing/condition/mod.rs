@@ -179,7 +179,7 @@ impl ConditionsBuilder {
         });
         let failed = || ConditionProblem::at(source, 0, "the compiler could not be run on this condition", None);
         let (language, code) = compiled.unwrap_or_else(|| Err(failed())).inspect_err(|_| {
-            // These two tables go in step; entries that a refused condition left in the others are not referred to.
+            // The two tables of generators go in step; entries that a refused condition left in the others are not referred to.
             self.tables.generators.truncate(generators);
             self.generators.truncate(generators);
         })?;

@@ -143,7 +143,7 @@ impl DecisionService {
                 request = %request.source,
                 unlogged,
                 %trouble,
-                "no outside decision is to be had"
+                "the decision service gave no decision"
             );
         }
         self.consequence(&trouble).map_or(Ok(None), Err)
