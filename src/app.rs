@@ -1,4 +1,4 @@
-//! The only place where parts are wired together.
+//! The application: the only place where parts are wired together.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use tracing::{error, info, warn};
 use crate::broker::{BrokerError, Cluster};
 use crate::callers::Callers;
 use crate::canary::Canaries;
-use crate::config::{Config, ConfigFile, Kafka};
+use crate::check::{ConfigFile, Reloader};
+use crate::config::{Config, Kafka};
 use crate::intake::Intake;
 use crate::models::{Models, ModelsError};
 use crate::pipeline::{Pipeline, PipelineParts, Shadows};
-use crate::reload::Reload;
 use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
 use crate::shim::{HttpServer, Shim, ShimError, ShimParts, canary_routes, model_routes, status_routes};
 use crate::telemetry::{Metrics, Readiness};
 
-/// How long callers of the shim may go on waiting once shutdown has begun.
+/// Longest wait of the shim's callers once shutdown has begun; they get an error after it.
 const SHIM_GRACE: Duration = Duration::from_secs(10);
-/// How often readiness is looked at while starting.
+/// Time between two looks at readiness while starting; `ready` is announced that much later at most.
 const READY_POLL: Duration = Duration::from_millis(20);
 
-/// Which half of Signalbox this process is.
+/// The half of Signalbox that a process runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Role {
     /// Both.
@@ -41,50 +41,50 @@ pub enum Role {
     Shim,
 }
 
-/// Where a running Signalbox can be reached.
+/// The addresses of a running Signalbox.
 #[derive(Debug, Clone)]
 pub struct Addresses {
-    /// The HTTP side.
+    /// Address of the HTTP side.
     pub http: SocketAddr,
-    /// The broker, `host:port[,…]`.
+    /// Addresses of the broker, `host:port[,…]`.
     pub broker: String,
 }
 
-/// Why Signalbox did not start, or ended by itself.
+/// The reason for which Signalbox did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The config was not checked before.
     #[error("the configuration cannot be used: {0}")]
     Config(String),
-    /// The broker.
+    /// The broker failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The models.
+    /// The models failed.
     #[error(transparent)]
     Models(#[from] ModelsError),
-    /// The shim.
+    /// The shim failed.
     #[error(transparent)]
     Shim(#[from] ShimError),
-    /// A part that cannot go on.
+    /// A part cannot go on.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Everything that runs.
+/// All running parts of one process.
 struct App {
-    door: Door,
+    http: HttpSide,
     router: Option<Router>,
     cluster: Arc<Cluster>,
-    /// As it was at the start: that does not change.
+    /// Broker section of the config at the start, which does not change.
     kafka: Kafka,
     metrics: Metrics,
 }
 
 /// The HTTP side of each role.
-enum Door {
-    /// Takes calls.
+enum HttpSide {
+    /// The shim, which takes calls.
     Shim(Box<Shim>),
-    /// Only shows the state of a router.
+    /// A server that only shows the state of a router.
     Status(HttpServer),
 }
 
@@ -99,11 +99,11 @@ struct Router {
     drain: Duration,
 }
 
-/// Builds everything, calls `ready` once requests are served, runs until a signal comes, and drains. What the file comes
-/// to hold meanwhile is put to use.
+/// Builds all parts, calls `ready` once requests are served, runs until a signal comes, and drains. Later changes of
+/// `file` are put to use.
 ///
 /// # Errors
-/// When a part cannot start, or cannot go on.
+/// Fails when a part cannot start, or cannot go on.
 pub async fn run(
     config: Config,
     file: Option<ConfigFile>,
@@ -113,7 +113,7 @@ pub async fn run(
     let failed = CancellationToken::new();
     let stop = stop_signal();
     tokio::pin!(stop);
-    let reload = Reload::of(file);
+    let reload = Reloader::new(file);
     let readiness = Readiness::default();
     let app = tokio::select! {
         app = App::start(&config, role, &readiness, &failed) => app?,
@@ -153,36 +153,38 @@ impl App {
             }
             Role::Shim => None,
         };
+        // Operators reach models and canaries only where a router runs.
         let operations = router.as_ref().map_or_else(Routes::new, |router| {
             model_routes(router.models.clone()).merge(canary_routes(router.canaries.clone()))
         });
-        let door = match role {
+        let http = match role {
             Role::All | Role::Shim => {
                 let parts = shim_parts(config, &cluster, readiness, &metrics, operations, callers);
-                Door::Shim(Box::new(Shim::start(parts).await?))
+                HttpSide::Shim(Box::new(Shim::start(parts).await?))
             }
             Role::Router => {
                 let routes = status_routes(readiness.clone(), metrics.clone()).merge(operations);
-                Door::Status(HttpServer::bind(&config.server, routes).await?)
+                HttpSide::Status(HttpServer::bind(&config.server, routes).await?)
             }
         };
-        Ok(Self { door, router, cluster, kafka: config.kafka.clone(), metrics })
+        Ok(Self { http, router, cluster, kafka: config.kafka.clone(), metrics })
     }
 
-    /// Puts the endpoints of another checked config to use, from the models outwards: whatever the door lets in finds its
-    /// route.
+    /// Puts the endpoints of another checked config to use, from the models outwards: each call that the HTTP side lets
+    /// in finds its route.
     async fn reload(&self, config: &Config) -> Result<(), String> {
         if let Some(router) = &self.router {
             self.ensure_topics(config).await;
             router.reload(config, &self.metrics).await.map_err(|error| error.to_string())?;
         }
-        if let Door::Shim(shim) = &self.door {
+        if let HttpSide::Shim(shim) = &self.http {
             shim.set_endpoints(config.model_endpoints.iter().map(Into::into).collect());
         }
         Ok(())
     }
 
-    /// The first shadow needs its topic. Without it nothing but its records is lost.
+    /// Creates the topics that new endpoints need, such as the shadow topic for the first shadow. Without it nothing
+    /// but a shadow's records is lost.
     async fn ensure_topics(&self, config: &Config) {
         let (cluster, config) = (Arc::clone(&self.cluster), Config { kafka: self.kafka.clone(), ..config.clone() });
         let ensured = blocking(move || cluster.ensure_topics(&config.kafka, &config.topics())).await;
@@ -192,17 +194,17 @@ impl App {
     }
 
     fn addresses(&self) -> Addresses {
-        Addresses { http: self.door.address(), broker: self.cluster.bootstrap_servers().to_owned() }
+        Addresses { http: self.http.address(), broker: self.cluster.bootstrap_servers().to_owned() }
     }
 
-    /// From the door inwards: no new callers, then no new requests, then the models, and the broker last.
-    /// `goes_on`: whether the requests under way can still be ended.
-    async fn shutdown(self, goes_on: bool) -> Result<(), AppError> {
+    /// Shuts down from the HTTP side inwards: no new callers, then no new requests, then the models, and the broker
+    /// last. `can_finish` tells whether the requests under way can still be ended.
+    async fn shutdown(self, can_finish: bool) -> Result<(), AppError> {
         info!("shutting down; a second signal ends it at once");
         let work = async {
-            self.door.shutdown().await;
+            self.http.shutdown().await;
             if let Some(router) = self.router {
-                router.shutdown(goes_on).await?;
+                router.shutdown(can_finish).await?;
             }
             // Clients and the embedded broker block while they close.
             let _ = spawn_blocking(move || drop(self.cluster)).await;
@@ -212,14 +214,14 @@ impl App {
         tokio::select! {
             result = work => result,
             () = stop_signal() => {
-                warn!("stopped at once; what was under way will be answered again");
+                warn!("stopped at once; requests under way will be answered again");
                 Ok(())
             }
         }
     }
 }
 
-impl Door {
+impl HttpSide {
     fn address(&self) -> SocketAddr {
         match self {
             Self::Shim(shim) => shim.address(),
@@ -264,6 +266,7 @@ impl Router {
         };
         let pipeline =
             Pipeline::new(config, table, parts, metrics).map_err(|error| AppError::Config(error.to_string()))?;
+        // Loads start before the first request is read.
         models.preload();
 
         let (kafka, cluster, metrics) = (config.kafka.clone(), cluster.clone(), metrics.clone());
@@ -271,6 +274,7 @@ impl Router {
         let handler = Arc::new(pipeline.clone());
         let start = move || Intake::start(&kafka, &cluster, handler, &metrics, &readiness, move || failed.cancel());
         let intake = blocking(start).await??;
+        // The publisher commits offsets, so it begins once the intake can hand them out.
         publisher.begin(intake.offsets())?;
         Ok(Self { intake, pipeline, models, canaries, publisher, shadows, drain: config.kafka.drain_timeout })
     }
@@ -282,11 +286,12 @@ impl Router {
         changed.map_err(|error| AppError::Config(error.to_string()))
     }
 
-    /// `goes_on`: whether the requests under way can still be ended.
-    async fn shutdown(self, goes_on: bool) -> Result<(), AppError> {
+    /// Shuts down the intake, then what serves it. `can_finish` tells whether the requests under way can still be
+    /// ended.
+    async fn shutdown(self, can_finish: bool) -> Result<(), AppError> {
         let Self { intake, pipeline, models, canaries, publisher, shadows, drain } = self;
         drop(pipeline);
-        let patience = if goes_on { drain } else { Duration::ZERO };
+        let patience = if can_finish { drain } else { Duration::ZERO };
         let stopped = blocking(move || intake.stop(patience)).await?;
         shadows.shutdown().await;
         blocking(move || publisher.flush(drain)).await?;
@@ -301,7 +306,7 @@ fn routing_table(config: &Config) -> Result<RoutingTable, AppError> {
         .map_err(|problems| AppError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }
 
-/// Starts or finds the broker, and sees that the topics are there.
+/// Starts or finds the broker, and ensures that the topics are there.
 async fn connect(config: &Config, role: Role) -> Result<Arc<Cluster>, AppError> {
     if config.kafka.is_embedded() {
         if role != Role::All {
@@ -343,7 +348,7 @@ fn shim_parts(
     }
 }
 
-/// Runs what blocks away from the runtime's workers.
+/// Runs blocking work away from the runtime's workers.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AppError> {
     spawn_blocking(work).await.map_err(|error| AppError::Failed(error.to_string()))
 }

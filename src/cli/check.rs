@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::exit;
-use crate::config::{self, Loaded, Report};
+use crate::check::{self, Loaded};
+use crate::config::Report;
 
 /// Holds the arguments of `signalbox check`.
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,7 @@ pub(super) struct CheckArgs {
 /// Prints a summary of the config, or every problem.
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     // A failed write is no error: a reader that has gone away has read enough.
-    match config::load(&args.config) {
+    match check::load(&args.config) {
         Ok(loaded) => {
             let warnings =
                 if loaded.warnings.problems.is_empty() { String::new() } else { format!("{}\n", loaded.warnings) };
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Loaded, Report> {
-        config::parse(text, "gateway.yaml", &|name| (name == "URI").then(|| "http://secret:8080".to_owned()))
+        check::parse(text, "gateway.yaml", &|name| (name == "URI").then(|| "http://secret:8080".to_owned()))
     }
 
     #[test]

@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit;
-use crate::config;
+use crate::check;
 use crate::message::Code;
 use crate::redrive::{Filter, Redrive, RedriveError, RedriveProgress, RedriveSummary};
 
@@ -43,7 +43,7 @@ pub(super) struct RedriveArgs {
 
 /// Sends letters back, and prints what became of all. Exits with 1 when there was none to be sent.
 pub(super) fn run(args: &RedriveArgs) -> ExitCode {
-    let loaded = match config::load(&args.config) {
+    let loaded = match check::load(&args.config) {
         Ok(loaded) => loaded,
         Err(report) => {
             eprintln!("{report}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::exit;
-use crate::config;
+use crate::check;
 use crate::message::{HeadersBuilder, Request, Source, header};
 use crate::routing::{Explanation, Outside, RoutingTable};
 use crate::telemetry::Metrics;
@@ -56,7 +56,7 @@ pub(super) fn run(args: &RouteArgs) -> ExitCode {
 }
 
 fn explain(args: &RouteArgs) -> Result<Explanation, String> {
-    let loaded = config::load(&args.config).map_err(|report| report.to_string())?;
+    let loaded = check::load(&args.config).map_err(|report| report.to_string())?;
     let table = RoutingTable::build(&loaded.config)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let request = Arc::new(request(args)?);

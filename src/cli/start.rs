@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use super::exit;
 use crate::app::{self, Addresses, AppError, Role};
-use crate::config::{Config, ConfigFile};
+use crate::check::ConfigFile;
+use crate::config::Config;
 
 /// Holds the arguments of `signalbox start`.
 #[derive(Debug, Clone, clap::Args)]

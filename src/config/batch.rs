@@ -1,4 +1,4 @@
-//! `batch`: how requests are joined into one call of a model.
+//! The section `batch`: the joining of requests into one call of a model.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,30 +8,30 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Whether requests are joined, and how.
+/// The switch for batches, and their limits.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Batching {
-    /// `off`: each is a call of its own.
+    /// `off`: each request is a call of its own.
     Off,
-    /// They are.
+    /// Requests are joined within these limits.
     On(Batch),
 }
 
-/// How requests are joined into one call.
+/// Limits within which requests are joined into one call.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
-    /// Rows in one call.
+    /// Most rows in one call.
     pub max_rows: usize,
-    /// Bytes in one call.
+    /// Most bytes in one call.
     pub max_bytes: ByteSize,
-    /// How long a request may wait for company.
+    /// Longest time that a request waits for others to join it.
     #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
-    /// How long a call may take: beyond that it gets fewer rows.
+    /// Time that a call should take: a call that takes longer gets fewer rows the next time.
     #[serde(with = "humantime_serde")]
     pub target_latency: Duration,
-    /// Whether it is seen to that a row gets the same answer in company as it gets alone.
+    /// True if batches are verified: a row must get the same answer in a batch as it gets alone.
     pub verify: bool,
 }
 

@@ -1,32 +1,33 @@
-//! `canary`: a route whose share moves up by itself while it does well, and back to nothing when it does not.
+//! The section `canary`: a route whose share moves up by itself while it does well, and back to nothing when it does
+//! not.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// How a route's share moves.
+/// The steps of a canary's share, and the conditions under which it is aborted.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
-    /// Its shares one after the other, in percent of what no condition took. Rising, more than 0, 100 at most.
+    /// Shares one after the other, in percent of the requests that no condition took. Rising, more than 0, 100 at most.
     pub steps: Vec<f64>,
-    /// How long it stays at each of them.
+    /// Time that the canary stays at each step.
     #[serde(with = "humantime_serde")]
     pub every: Duration,
-    /// When it is taken back.
+    /// Conditions under which the canary is taken back.
     #[serde(default)]
     pub abort_if: AbortIf,
 }
 
-/// What is too bad, in comparison with the other routes over the same time.
+/// The limits beyond which a canary is taken back, in comparison with the other routes over the same time.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AbortIf {
-    /// The share of its requests that fail, beyond that of the others.
+    /// Share of the canary's requests that fail, beyond that of the others.
     pub error_share: f64,
-    /// How many times the others' 95th percentile its own is.
+    /// Ratio of the canary's 95th percentile of call times to that of the others.
     pub p95_ratio: f64,
-    /// With fewer answers at a step, nothing is concluded, and the step is not left.
+    /// Fewest answers at a step: with fewer nothing is concluded, and the step is not left.
     pub minimum_calls: usize,
 }
 

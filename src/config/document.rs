@@ -1,7 +1,8 @@
-//! The file as a tree of nodes that know their place: built from the parser's events, before anything has a type.
+//! The document: a file as a tree of nodes that know their place, built from the parser's events before anything has a
+//! type.
 //!
-//! Reading the tree into structs stops at the first misfit. So a misfit is marked here, left out of the next attempt,
-//! and the next one is found; what could be read keeps its way back to line and column.
+//! Reading the tree into structs stops at the first misfit. So a misfit is marked here and left out of the next
+//! attempt, and the next misfit is found; every value that could be read keeps its way back to line and column.
 
 mod builder;
 
@@ -11,105 +12,105 @@ use self::builder::Builder;
 use super::env;
 use super::report::{Position, Problem};
 
-/// How many characters of a value a message shows.
+/// Most characters of a value that a message shows; the rest becomes `…`.
 const MAX_SHOWN: usize = 100;
 
-/// The whole file.
+/// The tree of a whole file.
 #[derive(Debug)]
-pub(super) struct Document {
-    /// Its one top-level node.
-    pub(super) root: Node,
-    /// The text as it was written, to find places inside scalars.
+pub(crate) struct Document {
+    /// The one top-level node.
+    pub(crate) root: Node,
+    /// Text as it was written, to find places inside scalars.
     source: String,
 }
 
-/// A value.
+/// A value of the file, with its place.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    /// Where it starts.
-    pub(super) at: Position,
-    /// What it is.
-    pub(super) content: Content,
-    /// What became of it.
-    pub(super) state: State,
+pub(crate) struct Node {
+    /// Position of the value's first character.
+    pub(crate) at: Position,
+    /// The value itself.
+    pub(crate) content: NodeContent,
+    /// State of the value in the next attempt to read the tree.
+    pub(crate) state: NodeState,
 }
 
-/// What a node is.
+/// The kinds of values.
 #[derive(Debug, Clone)]
-pub(super) enum Content {
+pub(crate) enum NodeContent {
     /// Text that stands for itself, a number, a boolean or nothing.
     Scalar(Scalar),
-    /// In order.
+    /// Items in order.
     List(Vec<Node>),
-    /// In order, each key once.
+    /// Entries in order, each key once.
     Mapping(Vec<Entry>),
 }
 
-/// Text as it is in a file.
+/// The text of a scalar, with and without the values of the environment.
 #[derive(Debug, Clone)]
-pub(super) struct Scalar {
-    /// With the environment's values in it.
-    pub(super) text: String,
-    /// With references instead: this may be shown.
-    pub(super) written: String,
-    /// Whether it may be a number, a boolean or nothing.
-    pub(super) plain: bool,
-    /// Whether `text` holds something of the environment.
-    pub(super) secret: bool,
-    /// How `text` stands in the source, if each of its characters can be found there.
+pub(crate) struct Scalar {
+    /// Text with the environment's values in it.
+    pub(crate) text: String,
+    /// Text with references instead of values: this may be shown.
+    pub(crate) written: String,
+    /// True if the text may be a number, a boolean or nothing.
+    pub(crate) plain: bool,
+    /// True if `text` holds a value of the environment.
+    pub(crate) secret: bool,
+    /// Style of `text` in the source, if each of its characters can be found there.
     traceable: Option<ScalarStyle>,
 }
 
 /// A key and its value.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    /// The key.
-    pub(super) key: String,
-    /// Where the key starts.
-    pub(super) at: Position,
-    /// Its value.
-    pub(super) value: Node,
+pub(crate) struct Entry {
+    /// Name of the key.
+    pub(crate) key: String,
+    /// Position of the key's first character.
+    pub(crate) at: Position,
+    /// Value of the key.
+    pub(crate) value: Node,
 }
 
-/// What became of a node.
+/// The part that a node takes in the next attempt to read the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// It counts.
+pub(crate) enum NodeState {
+    /// The node counts.
     Kept,
-    /// It was reported and counts no more.
+    /// The node was reported and counts no more.
     Dropped,
-    /// It has no value and counts as if its key were not there.
+    /// The node has no value and counts as if its key were not there.
     Absent,
-    /// It is missing, and an empty text takes its place so that the rest can be looked at.
+    /// The value is missing, and an empty text takes its place so that the rest can be looked at.
     BlankText,
-    /// The same with an empty list.
+    /// The value is missing, and an empty list takes its place.
     BlankList,
 }
 
 /// One step from a node to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// To the value of a key.
+pub(crate) enum PathStep {
+    /// A step to the value of a key.
     Key(String),
-    /// To an item of a list, counted over those that were not dropped.
+    /// A step to an item of a list, counted over those that were not dropped.
     Index(usize),
 }
 
-/// Where a path leads.
-pub(super) struct Found<'a> {
-    /// The node, when the file has it.
-    pub(super) node: Option<&'a Node>,
-    /// Its place, else that of the nearest node above it.
-    pub(super) at: Position,
-    /// The path as the author counts.
-    pub(super) path: String,
-    /// Whether the path leads to something that only stands in for what is missing.
-    pub(super) blank: bool,
+/// The end of a path, as far as the file goes.
+pub(crate) struct Located<'a> {
+    /// The node, if the file has it.
+    pub(crate) node: Option<&'a Node>,
+    /// Position of the node, else that of the nearest node above it.
+    pub(crate) at: Position,
+    /// Path with the indices that the author counts.
+    pub(crate) path: String,
+    /// True if the path leads to something that only stands in for what is missing.
+    pub(crate) blank: bool,
 }
 
 impl Document {
-    /// Parses `text`. A document is there unless the syntax is broken; problems do not exclude it.
-    pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Option<Self>, Vec<Problem>) {
+    /// Parses `text`. A document comes out unless the syntax is broken; problems do not exclude it.
+    pub(crate) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Option<Self>, Vec<Problem>) {
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let masked = env::mask(text);
         let mut builder = Builder::new(&masked, env);
@@ -130,45 +131,46 @@ impl Document {
     }
 
     /// Follows a path as far as the file goes.
-    pub(super) fn find(&self, steps: &[Step]) -> Found<'_> {
-        let mut found = Found { node: Some(&self.root), at: self.root.at, path: String::new(), blank: false };
+    pub(crate) fn find(&self, steps: &[PathStep]) -> Located<'_> {
+        let mut found = Located { node: Some(&self.root), at: self.root.at, path: String::new(), blank: false };
         for step in steps {
             let next = found.node.and_then(|node| node.step(step));
             found.node = next.map(|(_, node)| node);
             let shown = match (step, next) {
-                (Step::Index(_), Some((original, _))) => Step::Index(original),
+                (PathStep::Index(_), Some((original, _))) => PathStep::Index(original),
                 _ => step.clone(),
             };
             push_step(&mut found.path, &shown);
             if let Some(node) = found.node {
                 found.at = node.at;
-                found.blank |= matches!(node.state, State::BlankText | State::BlankList);
+                found.blank |= matches!(node.state, NodeState::BlankText | NodeState::BlankList);
             }
         }
         found
     }
 
-    /// The node a path leads to.
-    pub(super) fn node_mut(&mut self, steps: &[Step]) -> Option<&mut Node> {
+    /// Returns the node a path leads to.
+    pub(crate) fn node_mut(&mut self, steps: &[PathStep]) -> Option<&mut Node> {
         let mut node = &mut self.root;
         for step in steps {
             let (original, _) = node.step(step)?;
             node = match &mut node.content {
-                Content::List(items) => items.get_mut(original)?,
-                Content::Mapping(entries) => &mut entries.get_mut(original)?.value,
-                Content::Scalar(_) => return None,
+                NodeContent::List(items) => items.get_mut(original)?,
+                NodeContent::Mapping(entries) => &mut entries.get_mut(original)?.value,
+                NodeContent::Scalar(_) => return None,
             };
         }
         Some(node)
     }
 
-    /// The place of a line and column, from 1, of a scalar's text; the scalar's start where it cannot be told.
-    pub(super) fn place_in(&self, node: &Node, line: usize, column: usize) -> Position {
-        let Content::Scalar(Scalar { traceable: Some(style), text, .. }) = &node.content else { return node.at };
+    /// Returns the place of a line and column, from 1, of a scalar's text; the scalar's start where that place is
+    /// unknown.
+    pub(crate) fn place_in(&self, node: &Node, line: usize, column: usize) -> Position {
+        let NodeContent::Scalar(Scalar { traceable: Some(style), text, .. }) = &node.content else { return node.at };
         let Some(text_line) = text.split('\n').nth(line.saturating_sub(1)) else { return node.at };
         let column = column.saturating_sub(1);
         if *style == ScalarStyle::Literal {
-            // A block keeps its lines, without their indentation.
+            // A literal block keeps its lines, without their indentation.
             let at = Position { line: node.at.line + line - 1, column: node.at.column + column };
             let source = self.source.split('\n').nth(at.line - 1).unwrap_or_default().trim_end_matches('\r');
             let is_there = source.chars().skip(node.at.column - 1).eq(text_line.chars());
@@ -178,7 +180,7 @@ impl Document {
         self.place_in_line(node.at, *style, before + column)
     }
 
-    /// The place of the character of a scalar that lies in one line of the file.
+    /// Returns the place of the character of a scalar that lies in one line of the file.
     fn place_in_line(&self, at: Position, style: ScalarStyle, offset: usize) -> Position {
         let line = self.source.split('\n').nth(at.line - 1).unwrap_or_default();
         let mut source = line.chars().skip(at.column - 1).peekable();
@@ -190,6 +192,7 @@ impl Document {
         for _ in 0..offset {
             let Some(character) = source.next() else { break };
             column += 1;
+            // A character of the text may be an escape of several characters in the source.
             let skipped = match (style, character) {
                 (ScalarStyle::SingleQuoted, '\'') => 1,
                 (ScalarStyle::DoubleQuoted, '\\') => match source.peek() {
@@ -207,13 +210,13 @@ impl Document {
 }
 
 impl Node {
-    /// The child a step leads to, with its index among all children.
-    fn step(&self, step: &Step) -> Option<(usize, &Self)> {
+    /// Returns the child a step leads to, with its index among all children.
+    fn step(&self, step: &PathStep) -> Option<(usize, &Self)> {
         match (&self.content, step) {
-            (Content::List(items), Step::Index(index)) => {
+            (NodeContent::List(items), PathStep::Index(index)) => {
                 items.iter().enumerate().filter(|(_, item)| item.counts()).nth(*index)
             }
-            (Content::Mapping(entries), Step::Key(key)) => {
+            (NodeContent::Mapping(entries), PathStep::Key(key)) => {
                 let (index, entry) = entries.iter().enumerate().find(|(_, entry)| entry.key == *key)?;
                 entry.value.counts().then_some((index, &entry.value))
             }
@@ -221,47 +224,47 @@ impl Node {
         }
     }
 
-    /// The entry of a key, whatever became of it.
-    pub(super) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
+    /// Returns the entry of a key, in whatever state it is.
+    pub(crate) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
         match &mut self.content {
-            Content::Mapping(entries) => entries.iter_mut().find(|entry| entry.key == key),
+            NodeContent::Mapping(entries) => entries.iter_mut().find(|entry| entry.key == key),
             _ => None,
         }
     }
 
-    /// Whether it takes part in the next attempt.
-    pub(super) fn counts(&self) -> bool {
-        !matches!(self.state, State::Dropped | State::Absent)
+    /// Tells whether the node takes part in the next attempt.
+    pub(crate) fn counts(&self) -> bool {
+        !matches!(self.state, NodeState::Dropped | NodeState::Absent)
     }
 
-    /// Whether it holds something of the environment.
-    pub(super) fn is_secret(&self) -> bool {
-        matches!(&self.content, Content::Scalar(scalar) if scalar.secret)
+    /// Tells whether the node holds a value of the environment.
+    pub(crate) fn is_secret(&self) -> bool {
+        matches!(&self.content, NodeContent::Scalar(scalar) if scalar.secret)
     }
 
-    /// Whether it is written as nothing at all: `key:`, `~` or `null`.
-    pub(super) fn is_nothing(&self) -> bool {
-        matches!(&self.content, Content::Scalar(Scalar { text, written, plain: true, .. })
+    /// Tells whether the node is written as nothing at all: `key:`, `~` or `null`.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(&self.content, NodeContent::Scalar(Scalar { text, written, plain: true, .. })
             if text == written && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// What a message may call it.
-    pub(super) fn shown(&self) -> String {
+    /// Describes the value as a message may show it.
+    pub(crate) fn shown(&self) -> String {
         match &self.content {
             _ if self.is_nothing() => "nothing".to_owned(),
-            Content::Scalar(scalar) if scalar.secret => format!("the value of '{}'", shortened(&scalar.written)),
-            Content::Scalar(scalar) => format!("'{}'", shortened(&scalar.written)),
-            Content::List(_) => "a list".to_owned(),
-            Content::Mapping(_) => "a mapping".to_owned(),
+            NodeContent::Scalar(scalar) if scalar.secret => format!("the value of '{}'", shortened(&scalar.written)),
+            NodeContent::Scalar(scalar) => format!("'{}'", shortened(&scalar.written)),
+            NodeContent::List(_) => "a list".to_owned(),
+            NodeContent::Mapping(_) => "a mapping".to_owned(),
         }
     }
 
-    /// How many nodes it has, itself included, and how many levels.
+    /// Counts the nodes of the tree, this one included, and its levels.
     fn size(&self) -> (usize, usize) {
         let children: &mut dyn Iterator<Item = &Self> = match &self.content {
-            Content::Scalar(_) => &mut std::iter::empty(),
-            Content::List(items) => &mut items.iter(),
-            Content::Mapping(entries) => &mut entries.iter().map(|entry| &entry.value),
+            NodeContent::Scalar(_) => &mut std::iter::empty(),
+            NodeContent::List(items) => &mut items.iter(),
+            NodeContent::Mapping(entries) => &mut entries.iter().map(|entry| &entry.value),
         };
         let (nodes, levels) =
             children.map(Self::size).fold((0, 0), |(nodes, levels), (more, deeper)| (nodes + more, levels.max(deeper)));
@@ -269,7 +272,7 @@ impl Node {
     }
 }
 
-/// As much of a text as helps to find it.
+/// Shortens a text to as much as helps to find it.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -278,14 +281,14 @@ fn shortened(text: &str) -> String {
 }
 
 /// Adds a step to the text of a path.
-pub(super) fn push_step(path: &mut String, step: &Step) {
+pub(crate) fn push_step(path: &mut String, step: &PathStep) {
     match step {
-        Step::Key(key) => {
+        PathStep::Key(key) => {
             if !path.is_empty() {
                 path.push('.');
             }
             path.push_str(key);
         }
-        Step::Index(index) => path.push_str(&format!("[{index}]")),
+        PathStep::Index(index) => path.push_str(&format!("[{index}]")),
     }
 }

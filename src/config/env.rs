@@ -1,4 +1,4 @@
-//! `${NAME}`, `${NAME:-default}` and the escape `$${`.
+//! The references of a file to the environment: `${NAME}`, `${NAME:-default}` and the escape `$${`.
 //!
 //! References are replaced twice. Before the YAML is parsed each becomes a stand-in of the same length, made of
 //! characters that mean nothing to YAML: so every line and column stays what the author sees, and a value can neither
@@ -6,37 +6,37 @@
 
 use super::report::Position;
 
-/// A `${…}` of the file.
+/// A reference `${…}` of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reference {
-    /// The variable.
+    /// Name of the variable.
     pub(super) name: String,
-    /// What holds when the variable is unset or empty.
+    /// Value for a variable that is unset or empty.
     pub(super) default: Option<String>,
-    /// Where its `$` is.
+    /// Position of the `$`.
     pub(super) at: Position,
 }
 
 /// The text of a file with stand-ins for its references.
 pub(super) struct Masked {
-    /// As long as the original, line by line.
+    /// Masked text, as long as the original, line by line.
     pub(super) text: String,
-    /// What the stand-ins stand for.
+    /// References behind the stand-ins.
     pub(super) references: Vec<Reference>,
 }
 
-/// A scalar with values in it.
+/// A scalar in which values have replaced the stand-ins.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Expanded {
-    /// The scalar's text.
+    /// Text of the scalar.
     pub(super) text: String,
-    /// The same as it stands in the file, with its references.
+    /// Text as it stands in the file, with its references.
     pub(super) written: String,
-    /// Whether a part of `text` came from the environment.
+    /// True if a part of `text` came from the environment.
     pub(super) secret: bool,
-    /// Whether there was any reference, be it answered by its default.
+    /// True if there was any reference, even one that its default answered.
     pub(super) referred: bool,
-    /// The references that have no value and no default, as indices.
+    /// Indices of the references that have no value and no default.
     pub(super) missing: Vec<usize>,
 }
 
@@ -82,7 +82,7 @@ fn mask_line(line: &str, line_number: usize, masked: &mut Masked) {
     }
 }
 
-/// The reference that `text` starts with: its length in bytes, its name and its default.
+/// Returns the reference that `text` starts with: its length in bytes, its name and its default.
 fn reference(text: &str) -> Option<(usize, String, Option<String>)> {
     let inner = text.strip_prefix("${")?;
     let inner = &inner[..inner.find(['}', '\n'])?];
@@ -138,7 +138,7 @@ impl Expanded {
         self.referred = true;
         self.written.push_str(&reference.written());
         match (value, &reference.default) {
-            // An empty variable counts as unset where there is a default: so the shell reads `:-` as well.
+            // An empty variable counts as unset where there is a default: the shell reads `:-` in the same way.
             (Some(value), default) if !value.is_empty() || default.is_none() => {
                 self.secret = true;
                 self.text.push_str(&value);
@@ -150,7 +150,7 @@ impl Expanded {
 }
 
 impl Reference {
-    /// As it stands in the file.
+    /// Formats the reference as it stands in the file.
     pub(super) fn written(&self) -> String {
         match &self.default {
             Some(default) => format!("${{{}:-{default}}}", self.name),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn values_defaults_and_escapes() {
+    fn expand_handles_values_defaults_and_escapes() {
         for (text, wanted, secret) in [
             ("${HOST}:9092", "kafka-1:9092", true),
             ("${HOST}${HOST}", "kafka-1kafka-1", true),
@@ -197,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_variable_knows_its_place() {
+    fn expand_reports_place_when_variable_is_missing() {
         let masked = mask("a: 1\nbé: x ${NOBODY}\n");
         assert_eq!(expand(&masked.text, &masked.references, &env).missing, [0]);
         assert_eq!(masked.references[0].at, Position { line: 2, column: 7 });
     }
 
     #[test]
-    fn indices_survive_beyond_one_digit() {
+    fn expand_finds_reference_when_index_needs_two_digits() {
         let text = "${HOST}".repeat(BASE + 1);
         assert_eq!(expanded(&text).text, "kafka-1".repeat(BASE + 1));
     }

@@ -1,28 +1,29 @@
-//! What serde says about a misfit, in words for the person who wrote the file.
+//! The explanation of a misfit, in words for the person who wrote the file.
 //!
-//! serde's messages are read for their kind, never passed on: they quote values, and a value may be a secret.
+//! The messages of serde are read for their kind and never passed on: they quote values, and a value may be a secret.
 
 use super::unsupported;
 
-/// What serde found wrong with a node.
+/// A misfit of a node, as serde found it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Misfit {
-    /// A key the struct does not have, and those it has. Which one it is, the error's path says.
+    /// A key that the struct does not have, and those it has. The error's path names the key.
     UnknownKey { valid: Vec<String> },
-    /// A key the struct must have.
+    /// A key that the struct must have.
     MissingKey(String),
-    /// A name that is not among those that are possible.
+    /// A name that is not among the possible ones.
     UnknownValue { valid: Vec<String> },
-    /// A value of another kind, and what it should be.
+    /// A value of another kind than the expected one.
     Unexpected { expected: String },
-    /// Words of a type that checks itself.
+    /// Words of a type that checks its own text.
     Other(String),
 }
 
 impl Misfit {
     /// Reads one of serde's own messages.
     pub(super) fn read(message: &str) -> Self {
-        // What was written may hold backticks and `expected` itself; what follows the last one is ours.
+        // A quoted value may hold backticks and `expected` itself, so the last `expected` counts: what follows it is
+        // serde's.
         let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
         let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
         match (message, expected) {
@@ -40,10 +41,10 @@ impl Misfit {
     }
 }
 
-/// What the standard library's addresses say of a text that is none.
+/// The message of the standard library about a text that is no IP address.
 const IP_ADDRESS: &str = "invalid IP address syntax";
 
-/// serde's and the types' own names for what they expect.
+/// Translates the names that serde and the types have for what they expect.
 fn kind(expected: &str) -> String {
     let kind = match expected {
         "a string" | "string" => "text (put it in quotes if it looks like a number)",
@@ -63,14 +64,14 @@ fn kind(expected: &str) -> String {
     kind.to_owned()
 }
 
-/// Advice for an unknown key of the mapping at `parent`.
+/// Writes advice for an unknown key of the mapping at `parent`.
 pub(super) fn help_for_key(parent: &str, key: &str, valid: &[String]) -> String {
     let separator = if parent.is_empty() { "" } else { "." };
     let supported = valid.iter().filter(|key| !unsupported::is_key(&format!("{parent}{separator}{key}")));
     advice(key, valid, supported, "valid keys")
 }
 
-/// Advice for an unknown value of the key at `path`.
+/// Writes advice for an unknown value of the key at `path`.
 pub(super) fn help_for_value(path: &str, value: &str, valid: &[String]) -> String {
     advice(value, valid, valid.iter().filter(|value| !unsupported::is_value(path, value)), "valid values")
 }
@@ -88,7 +89,7 @@ fn advice<'a>(
     }
 }
 
-/// The candidate that was probably meant.
+/// Returns the candidate that was probably meant.
 pub(super) fn closest<'a>(written: &str, candidates: &'a [String]) -> Option<&'a str> {
     let written = normalized(written);
     let distance = |candidate: &str| {
@@ -102,7 +103,7 @@ pub(super) fn closest<'a>(written: &str, candidates: &'a [String]) -> Option<&'a
     (distance <= limit).then_some(candidate.as_str())
 }
 
-/// `modelUri`, `model-uri` and `model_uri` are the same slip.
+/// Normalizes a name, since `modelUri`, `model-uri` and `model_uri` are the same slip.
 fn normalized(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
 }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_closest_name_is_offered_and_no_far_one() {
+    fn closest_offers_name_when_near_and_none_when_far() {
         let keys = ["weight", "alias", "model_uri", "model_request_condition"].map(str::to_owned);
         for (written, wanted) in [
             ("weigth", Some("weight")),

@@ -1,4 +1,4 @@
-//! `kafka`: the broker, its topics, and how requests are taken from it.
+//! The section `kafka`: the broker, its topics, and the way in which requests are taken from it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,66 +13,68 @@ use super::limits::Limits;
 /// The value of `bootstrap_servers` that starts a broker inside this process.
 pub const EMBEDDED: &str = "embedded";
 
-/// librdkafka's own `message.max.bytes`.
+/// Bytes of the largest record that librdkafka takes by default: its `message.max.bytes`.
 const USUAL_RECORD: usize = 1_000_000;
 
-/// The broker, its topics, and how requests are taken from it.
+/// The broker, its topics, and the way in which requests are taken from it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kafka {
-    /// `host:port`, several with commas between them, or `embedded`.
+    /// Addresses of brokers: `host:port`, several with commas between them, or `embedded`.
     pub bootstrap_servers: String,
-    /// Where requests are read.
+    /// Topic from which requests are read.
     pub requests_topic: String,
-    /// Where replies go unless a request names an allowed topic of its own.
+    /// Topic for replies, unless a request names an allowed topic of its own.
     pub replies_topic: String,
-    /// Where requests go that cannot be answered.
+    /// Dead letter topic: for requests that cannot be answered.
     pub dead_letter_topic: String,
-    /// Where the answers of shadow routes go. Nothing is created or written there unless a route has a shadow.
+    /// Topic for the answers of shadow routes. Nothing is created or written there unless a route has a shadow.
     pub shadow_topic: String,
-    /// Where instances tell each other what they have decided, such as a canary's step. Compacted.
+    /// Topic in which instances share what they have decided, such as a canary's step. Compacted.
     pub state_topic: String,
     /// Regular expressions, each matched against a whole topic name; a request may name such a topic for its reply.
     /// `replies_topic` is always allowed.
     pub allowed_reply_topics: Vec<String>,
-    /// The consumer group; all instances that share the work share it.
+    /// Consumer group; all instances that share the work share it.
     pub group_id: String,
-    /// What is promised about replies when something crashes; see [`Kafka::delivery`].
+    /// Promise about replies when something crashes; see [`Kafka::delivery`].
     pub delivery: Option<Delivery>,
-    /// How long a transaction gathers replies, with [`Delivery::ExactlyOnce`].
+    /// Time for which a transaction gathers replies, with [`Delivery::ExactlyOnce`].
     #[serde(with = "humantime_serde")]
     pub transaction_interval: Duration,
-    /// What the instance's transactions are known by. Default: the host's name and the first number that is free there.
+    /// Name of the instance, by which its transactions are known. Default: the host's name and the first number that is
+    /// free there.
     pub instance_id: Option<String>,
-    /// In which order replies leave.
+    /// Order in which replies leave.
     pub ordering: Ordering,
-    /// How long a request that failed for a passing reason waits in a retry topic, after each failure. None: not at all.
+    /// Waits in a retry topic of a request that failed for a passing reason, one after each failure. An empty list: no
+    /// retry topics.
     #[serde(deserialize_with = "durations")]
     pub retry_delays: Vec<Duration>,
-    /// Whether topics that are missing are created at the start.
+    /// True if topics that are missing are created at the start.
     pub create_topics: bool,
     /// Partitions of a topic that is created.
     pub partitions: i32,
     /// Replicas of a topic that is created; -1 takes the broker's own default.
     pub replication_factor: i32,
-    /// Requests taken from the broker and not yet answered, at most.
+    /// Most requests taken from the broker and not yet answered (back-pressure).
     pub max_in_flight: usize,
-    /// The same in bytes: of the requests' keys, headers and values, and of the answers that wait for the broker.
+    /// Most bytes of those: of the requests' keys, headers and values, and of the answers that wait for the broker.
     pub max_in_flight_bytes: ByteSize,
-    /// How large one of them may be.
+    /// Largest size of a single request.
     pub limits: Limits,
-    /// How often finished offsets are committed.
+    /// Time between two commits of finished offsets.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
-    /// How long shutdown and rebalance wait for requests under way.
+    /// Longest wait of a shutdown or rebalance for requests under way.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
-    /// Handed to librdkafka as they are; they win over our own settings.
+    /// Properties that librdkafka gets as they are; they win over Signalbox's own settings.
     #[serde(deserialize_with = "properties")]
     pub properties: BTreeMap<String, String>,
 }
 
-/// What is promised about replies when something crashes.
+/// The promise about replies when something crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
@@ -82,33 +84,33 @@ pub enum Delivery {
     ExactlyOnce,
 }
 
-/// In which order replies leave.
+/// Order in which replies leave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ordering {
-    /// As they are finished.
+    /// Replies leave as they are finished.
     #[default]
     Unordered,
-    /// In the order of the requests with the same key.
+    /// Replies leave in the order of the requests with the same key.
     Key,
-    /// In the order of the requests of a partition.
+    /// Replies leave in the order of the requests of a partition.
     Partition,
 }
 
 impl Kafka {
-    /// Whether the broker is the one inside this process.
+    /// Tells whether the broker is the one inside this process.
     pub fn is_embedded(&self) -> bool {
         self.bootstrap_servers == EMBEDDED
     }
 
-    /// What is promised about replies: what the file says, else as much as the broker can keep. Transactions of the
-    /// embedded one are not real.
+    /// Returns the promise about replies: the one in the file, else as much as the broker can keep. Transactions of the
+    /// embedded broker are not real.
     pub fn delivery(&self) -> Delivery {
         let most = if self.is_embedded() { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
         self.delivery.unwrap_or(most)
     }
 
-    /// Bytes of the largest record that our producers take: their `message.max.bytes`.
+    /// Returns the bytes of the largest record that Signalbox's producers take: their `message.max.bytes`.
     pub fn largest_record(&self) -> usize {
         let said = self.properties.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
         said.unwrap_or(USUAL_RECORD)
@@ -149,7 +151,7 @@ fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>
     Ok(durations.into_iter().map(humantime_serde::Serde::into_inner).collect())
 }
 
-/// librdkafka's values are texts; in a file numbers and booleans need no quotes.
+/// Reads the properties. The values of librdkafka are texts; in a file numbers and booleans need no quotes.
 fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     struct Property(String);
     struct PropertyVisitor;

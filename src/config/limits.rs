@@ -1,32 +1,33 @@
-//! `kafka.limits`: how large a request record may be.
+//! The section `kafka.limits`: the largest request record that is served.
 
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-/// The largest request record that is served. A larger one is refused before anything of it is copied.
+/// Limits of a request record. A larger one is refused before anything of it is copied.
 ///
-/// A reply repeats the correlation id and the carried headers, and must fit a record itself; so those have far less room
-/// than a value.
+/// A reply repeats the correlation id and the carried headers, and must fit a record itself; so those have far less
+/// room than a value.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Bytes of the value, as it is after decompression.
+    /// Most bytes of the value, as it is after decompression.
     pub value: ByteSize,
-    /// Bytes of the key.
+    /// Most bytes of the key.
     pub key: ByteSize,
-    /// The number of headers.
+    /// Most headers.
     pub headers: usize,
-    /// Bytes of the names and values of all headers together.
+    /// Most bytes of the names and values of all headers together.
     pub header_bytes: ByteSize,
-    /// Bytes of the name of a header.
+    /// Most bytes of the name of a header.
     pub header_name: ByteSize,
-    /// Bytes of the correlation id, or of the key where that stands in for it.
+    /// Most bytes of the correlation id, or of the key where that stands in for it.
     pub correlation_id: ByteSize,
 }
 
 impl Limits {
-    /// Bytes that the record of a fault has at most, for a request within these limits: the correlation id is its key, in
-    /// a header, and in its value, where escapes may double it; in NestJS's dialect its value is a header as well.
+    /// Returns the most bytes that the record of a fault has, for a request within these limits: the correlation id is
+    /// its key, in a header, and in its value, where escapes may double it; in NestJS's dialect its value is a header
+    /// as well.
     pub fn largest_fault(&self, longest_message: u64) -> u64 {
         let id = self.correlation_id.as_u64();
         // An escape takes six bytes for one.

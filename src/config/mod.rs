@@ -1,19 +1,21 @@
-//! What the user writes: one YAML file of endpoints and routes, and where the rest of the world is.
+//! The configuration as it is written: one YAML file of endpoints and routes, and the addresses of the broker, the
+//! registry and the HTTP side.
 //!
-//! These structs are the file, key by key; `config/reference.yaml` documents each one for the person who writes it.
-//! They are plain (no `tag`, `untagged` or `flatten`), because anything else costs `serde_yaml` its line numbers.
+//! The structs are the file, key by key; `config/reference.yaml` documents each one for the person who writes it. They
+//! are plain (no `tag`, `untagged` or `flatten`), because anything else costs `serde_yaml` its line numbers. Rules that
+//! the types cannot express are in `crate::check`.
 
 mod batch;
 mod canary;
-mod document;
+pub(crate) mod document;
 mod endpoint;
 mod env;
 mod explain;
-mod file;
+pub(crate) mod fit;
 mod kafka;
 mod limits;
-mod load;
 mod models;
+mod name;
 mod recovery;
 mod registry;
 mod report;
@@ -21,30 +23,23 @@ mod restart;
 mod retry_topic;
 mod route_test;
 mod server;
-mod unsupported;
-mod validate;
-
-#[cfg(test)]
-mod tests;
+pub(crate) mod unsupported;
 
 pub use batch::{Batch, Batching};
 pub use canary::{AbortIf, Canary};
 pub use endpoint::{
     Decision, Endpoint, EnvManager, MOST_THREADS, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
 };
-pub use file::ConfigFile;
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use limits::Limits;
-pub use load::{Loaded, load, parse};
 pub use models::{Cache, Models, Template};
+pub(crate) use name::{MAX_TOPIC, is_name, is_topic};
 pub use recovery::{Breaker, FallbackOn, Retries};
 pub use registry::Registry;
 pub use report::{Position, Problem, Report, Severity};
 pub use retry_topic::RetryTopic;
 pub use route_test::RouteTest;
 pub use server::Server;
-pub(crate) use validate::is_topic;
-pub use validate::{EndpointOutline, RouteOutline};
 
 use std::sync::Arc;
 
@@ -54,9 +49,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The names applications call, each with the routes that can serve it. At least one.
+    /// Endpoints that applications call, each with the routes that can serve it. At least one.
     pub model_endpoints: Vec<Endpoint>,
-    /// The broker, its topics, and how requests are taken from it.
+    /// The broker, its topics, and the way in which requests are taken from it.
     #[serde(default)]
     pub kafka: Kafka,
     /// The HTTP shim.
@@ -65,16 +60,16 @@ pub struct Config {
     /// The MLflow tracking server whose Model Registry names the models.
     #[serde(default)]
     pub registry: Registry,
-    /// How models are loaded and kept.
+    /// Loading and keeping of models.
     #[serde(default)]
     pub models: Models,
-    /// Requests, and the routes they must take.
+    /// Route tests: requests, and the routes that they must take.
     #[serde(default)]
     pub tests: Vec<RouteTest>,
 }
 
 impl Config {
-    /// The topics that are written or read: each must be there before anything starts.
+    /// Lists the topics that are written or read: each must be there before anything starts.
     pub fn topics(&self) -> Vec<Arc<str>> {
         let kafka = &self.kafka;
         let named = [&*kafka.requests_topic, &*kafka.replies_topic, &*kafka.dead_letter_topic].map(Arc::from);

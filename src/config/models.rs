@@ -1,4 +1,4 @@
-//! `models`: how models are loaded and kept.
+//! The section `models`: the loading and keeping of models.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,52 +6,52 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-/// How models are loaded and kept.
+/// Loading and keeping of models.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Models {
-    /// The interpreter that has mlflow and the models' libraries.
+    /// Python interpreter that has mlflow and the models' libraries.
     pub python: String,
-    /// What that interpreter imports once, for all models.
+    /// Modules that the template (a fork server) of that interpreter imports once, for all models.
     pub template: Template,
-    /// How long the download of a model may take, and then its start, up to the answer to its own example.
+    /// Longest time of a model's download, and then of its start, up to the answer to its own example.
     #[serde(with = "humantime_serde")]
     pub load_timeout: Duration,
-    /// How many models are loaded at once.
+    /// Most models that are loaded at once.
     pub concurrent_loads: usize,
-    /// Private memory of all hosts together. Default: three quarters of the machine's, or of the container's.
+    /// Most private memory of all hosts together. Default: three quarters of the machine's, or of the container's.
     pub memory_limit: Option<ByteSize>,
-    /// How long a model that nobody calls stays loaded; zero is for ever.
+    /// Time after which a model without calls is unloaded; zero is never.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
-    /// How long a model stays loaded at least, once it was loaded.
+    /// Shortest time for which a model stays loaded.
     #[serde(with = "humantime_serde")]
     pub minimum_stay: Duration,
     /// Model URIs to load at the start.
     pub preload: Vec<String>,
     /// Model URIs to load at the start and never to unload.
     pub pin: Vec<String>,
-    /// Where downloaded artifacts are kept.
+    /// Cache of downloaded artifacts.
     pub cache: Cache,
 }
 
-/// What an interpreter imports once, before hosts are forked from it.
+/// Modules that an interpreter imports once, before hosts are forked from it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Template {
-    /// Imported beside mlflow, as far as they are installed.
+    /// Modules imported beside mlflow, as far as they are installed.
     pub libraries: Vec<String>,
-    /// Never imported before the fork.
+    /// Modules never imported before the fork.
     pub exclude: Vec<String>,
 }
 
-/// Where downloaded artifacts are kept.
+/// Cache of downloaded artifacts.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
-    /// Default: `signalbox/models` in the user's cache directory.
+    /// Directory of the cache. Default: `signalbox/models` in the user's cache directory.
     pub directory: Option<PathBuf>,
-    /// What is kept at most; the least recently used go first.
+    /// Most bytes that are kept; the least recently used artifacts go first.
     pub size: ByteSize,
 }
 

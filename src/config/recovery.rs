@@ -1,30 +1,30 @@
-//! What a route does about calls that fail: `fallback_on`, `breaker`, `retries`.
+//! The recovery of a route from calls that fail: `fallback_on`, `breaker`, `retries`.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Why a route could not answer. Whatever is the caller's own fault is none of these.
+/// The cause for which a route could not answer. Faults of the caller are none of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FallbackOn {
-    /// Its model could not be loaded.
+    /// The route's model could not be loaded.
     LoadFailure,
-    /// Its model failed, or what serves it did.
+    /// The route's model failed, or the process or server that serves it did.
     ServerError,
-    /// There was no answer in time.
+    /// No answer came in time.
     Timeout,
-    /// Its breaker is open.
+    /// The route's circuit breaker is open.
     BreakerOpen,
-    /// It, or what serves it, has too much to do already.
+    /// The route, or its model's server, has too much to do already.
     Overload,
 }
 
 impl FallbackOn {
-    /// Every cause, each at the index of its own number.
+    /// All causes, each at the index of its own number.
     pub const ALL: [Self; 5] = [Self::LoadFailure, Self::ServerError, Self::Timeout, Self::BreakerOpen, Self::Overload];
 
-    /// The word of the configuration, and of metrics.
+    /// Returns the cause's word in the configuration and in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::LoadFailure => "load_failure",
@@ -36,40 +36,41 @@ impl FallbackOn {
     }
 }
 
-/// When a route is not called for a while.
+/// The circuit breaker of a route, which stops calls for a while.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
-    /// The share of calls that fail from which on it opens: more than 0, and 1 at most.
+    /// Share of failed calls from which on the breaker opens: more than 0, and 1 at most.
     pub error_share: f64,
-    /// From when on a call counts as slow. Default: none does.
+    /// Time from which on a call counts as slow. Default: none does.
     #[serde(with = "humantime_serde")]
     pub slow_call: Option<Duration>,
-    /// The share of slow calls from which on it opens.
+    /// Share of slow calls from which on the breaker opens.
     pub slow_share: f64,
-    /// Over which time calls are counted.
+    /// Time over which calls are counted.
     #[serde(with = "humantime_serde")]
     pub window: Duration,
-    /// With fewer calls in the window, it does not open.
+    /// Fewest calls in the window with which the breaker may open.
     pub minimum_calls: usize,
-    /// How long it stays open before probes are let through.
+    /// Time for which the breaker stays open before probes are let through.
     #[serde(with = "humantime_serde")]
     pub open_for: Duration,
-    /// How many probes are let through, one after the other, all of which must be answered well for it to close.
+    /// Number of probes that are let through, one after the other, all of which must be answered well for the breaker
+    /// to close.
     pub probes: usize,
 }
 
-/// How often a call is tried again.
+/// The retries of a route's calls.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
-    /// Calls in all, the first one included.
+    /// Most calls of one request, the first one included.
     pub max_attempts: u32,
-    /// The longest pause before the second call; it doubles with each one. How long it is, is drawn between nothing and
+    /// Longest pause before the second call; it doubles with each call. The pause itself is drawn between nothing and
     /// that.
     #[serde(with = "humantime_serde")]
     pub backoff: Duration,
-    /// The longest pause, however often it has doubled. Who asks for more is not called again.
+    /// Longest pause, however often it has doubled. A server that asks for a longer pause is not called again.
     #[serde(with = "humantime_serde")]
     pub max_backoff: Duration,
 }

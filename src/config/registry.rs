@@ -1,4 +1,4 @@
-//! `registry`: the MLflow tracking server whose Model Registry names the models.
+//! The section `registry`: the MLflow tracking server whose Model Registry names the models.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
-    /// Any of MLflow's tracking URIs; `MLFLOW_TRACKING_URI` when it is not given, else `http://127.0.0.1:5001`.
+    /// Tracking URI, any of MLflow's; `MLFLOW_TRACKING_URI` when it is not given, else `http://127.0.0.1:5001`.
     pub tracking_uri: Option<String>,
-    /// How often stages and aliases are looked at again.
+    /// Time between two looks at the registry's stages and aliases.
     #[serde(with = "humantime_serde")]
     pub refresh: Duration,
 }

@@ -1,8 +1,8 @@
-//! What of a configuration cannot be changed while it is in use.
+//! The keys of a configuration that cannot change without a restart.
 
 use super::{Config, Kafka, Models, Registry, Server};
 
-/// Names the keys whose values differ. Every key of the struct has to be listed, or this does not compile.
+/// Lists the keys whose values differ. Every key of the struct has to be named, or this does not compile.
 macro_rules! differing {
     ($keys:ident, $old:expr, $new:expr, $section:literal, $type:ident { $($key:ident),* $(,)? }) => {{
         let $type { $($key),* } = $old;
@@ -13,8 +13,8 @@ macro_rules! differing {
 }
 
 impl Config {
-    /// The keys that differ from those of a configuration in use, and that take a restart: connections, processes and
-    /// ports are made of them. Everything else is routes, which can be changed at any time.
+    /// Lists the keys that differ from those of a configuration in use and take a restart: connections, processes and
+    /// ports are made of them. Everything else belongs to routes, which can change at any time.
     pub fn waits_for_restart(&self, in_use: &Self) -> Vec<&'static str> {
         let mut keys = Vec::new();
         differing!(
@@ -74,25 +74,5 @@ impl Config {
             }
         );
         keys
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::config::parse;
-
-    #[test]
-    fn the_keys_that_wait_are_named_and_routes_do_not_wait() {
-        let config = |keys: &str, alias: &str| {
-            let text = format!(
-                "model_endpoints: [{{name: a, routes: [{{model_uri: builtin:noop, alias: {alias}}}]}}]\n{keys}"
-            );
-            parse(&text, "file", &|_| None).unwrap().config
-        };
-        let in_use = config("", "b");
-        assert!(config("", "c").waits_for_restart(&in_use).is_empty());
-        let keys = "kafka: {group_id: other, properties: {client.id: b}}\nserver: {port: 1}\nregistry: {refresh: 1s}\nmodels: {cache: {size: 1GiB}}";
-        let waiting = ["kafka.group_id", "kafka.properties", "server.port", "registry.refresh", "models.cache"];
-        assert_eq!(config(keys, "b").waits_for_restart(&in_use), waiting);
     }
 }

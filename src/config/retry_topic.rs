@@ -1,52 +1,51 @@
-//! The topics that follow from `kafka.retry_delays`.
+//! The retry topics that follow from `kafka.retry_delays`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::name::MAX_TOPIC;
 use super::{Kafka, Ordering};
 
-/// What Kafka takes.
-const MAX_TOPIC: usize = 249;
-/// Digits of the longest delay.
+/// Digits of the longest delay in milliseconds.
 const MAX_DIGITS: usize = 8;
 
-/// A topic in which requests are parked.
+/// A retry topic, in which requests are parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryTopic {
     /// `<requests_topic>-retry-<group_id>-<milliseconds>`
     pub name: Arc<str>,
-    /// How long each request waits there.
+    /// Wait of each request in the topic.
     pub delay: Duration,
 }
 
 impl Kafka {
-    /// Whether requests are parked: they lose their order by it, and the embedded broker drops what waits.
+    /// Tells whether requests are parked: parked requests lose their order, and the embedded broker drops what waits.
     pub fn parks(&self) -> bool {
         !self.retry_delays.is_empty() && self.ordering == Ordering::Unordered && !self.is_embedded()
     }
 
-    /// The topics in which requests are parked: the first for those whose route has too much to do, and then one for
-    /// each delay.
+    /// Lists the retry topics: the first for requests whose route has too much to do, and then one for each delay.
     pub fn retry_topics(&self) -> Vec<RetryTopic> {
         let delays = [Duration::ZERO].into_iter().chain(self.retry_delays.iter().copied()).filter(|_| self.parks());
         delays.map(|delay| self.retry_topic(delay)).collect()
     }
 
-    /// The topic in which requests are parked that long, whether any are or not. It is the group's own: another reads the
-    /// same requests, and parks them for itself.
+    /// Returns the retry topic of a delay, whether it is in use or not. The topic is the group's own: another group
+    /// reads the same requests, and parks them for itself.
     pub fn retry_topic(&self, delay: Duration) -> RetryTopic {
         let name = format!("{}{}", self.retry_prefix(), delay.as_millis());
         RetryTopic { name: name.into(), delay }
     }
 
-    /// The retry topic that has this name, if it is one of the group's, of whatever delay it is.
+    /// Returns the retry topic that has this name, if it is one of the group's, with any delay.
     pub fn retry_topic_of(&self, name: &str) -> Option<RetryTopic> {
         self.parse_retry_topic(name, &self.retry_prefix())
     }
 
-    /// The retry topic that has this name, if it is one as versions before named them: for all groups together.
+    /// Returns the retry topic that has this name, if it is one as earlier versions named them: for all groups
+    /// together.
     pub fn shared_retry_topic_of(&self, name: &str) -> Option<RetryTopic> {
         self.parse_retry_topic(name, &format!("{}-retry-", self.requests_topic))
     }
@@ -54,12 +53,13 @@ impl Kafka {
     fn parse_retry_topic(&self, name: &str, prefix: &str) -> Option<RetryTopic> {
         let digits = name.strip_prefix(prefix)?;
         let milliseconds: u64 = digits.parse().ok()?;
-        // As it would be written.
+        // The digits must be those that a topic's name is made with.
         (milliseconds.to_string() == digits)
             .then(|| RetryTopic { name: name.into(), delay: Duration::from_millis(milliseconds) })
     }
 
-    /// A group may have any name, and a topic may not: one that does not fit is told apart by a hash of it.
+    /// Returns the start of the names of the group's retry topics. A group may have any name, and a topic may not: a
+    /// name that does not fit is replaced by its hash.
     fn retry_prefix(&self) -> String {
         let (topic, group) = (&self.requests_topic, &self.group_id);
         let fits = |group: &str| topic.len() + "-retry--".len() + group.len() + MAX_DIGITS <= MAX_TOPIC;
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn each_group_has_its_own() {
+    fn retry_topics_differ_when_groups_differ() {
         let one = kafka("requests", "signalbox");
         let expected = ["0", "1000", "10000", "60000"].map(|delay| format!("requests-retry-signalbox-{delay}"));
         assert_eq!(names(&one), expected);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_any_name_has_topics_that_kafka_takes_and_no_other_group_has() {
+    fn retry_topics_are_valid_and_unique_when_group_has_any_name() {
         let long = "g".repeat(300);
         let groups = ["a b", "a/b", "a-b", "gruppe-ä", "gruppe-ö", &long, &long[1..], "7", "a.b", "a_b"];
         for topic in ["requests".to_owned(), "r".repeat(210)] {

@@ -1,4 +1,4 @@
-//! `tests`: requests and the routes they must take, which `signalbox check` tries.
+//! The section `tests`: requests and the routes they must take, which `signalbox check` tries.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +6,29 @@ use serde::Deserialize;
 
 use crate::message::{HeadersBuilder, Request, Source, header};
 
-/// A request, and what must become of it.
+/// A request, and the route or fault in which its decision must end.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteTest {
-    /// What it is about.
+    /// Name of the test, for reports.
     pub name: Option<String>,
-    /// The endpoint that is called. Default: the only one.
+    /// Endpoint that is called. Default: the only one.
     pub endpoint: Option<String>,
-    /// The request's headers.
+    /// Headers of the request.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// The record's key.
+    /// Key of the record.
     pub key: Option<String>,
-    /// The payload: a text as it stands, anything else as JSON.
+    /// Payload: a text as it stands, anything else as JSON.
     pub body: Option<serde_json::Value>,
-    /// The alias of the route that must be taken.
+    /// Alias of the route that must be taken.
     pub route: Option<String>,
-    /// The code of the fault that the request must get instead, such as `CONDITION_FAILED`.
+    /// Code of the fault that the request must get instead, such as `CONDITION_FAILED`.
     pub fault: Option<String>,
 }
 
 impl RouteTest {
-    /// The request, as it would be read from Kafka.
+    /// Makes the request, as it would be read from Kafka.
     pub fn request(&self) -> Request {
         let mut headers = HeadersBuilder::default();
         if let Some(endpoint) = &self.endpoint {

@@ -1,4 +1,4 @@
-//! `server`: the HTTP shim.
+//! The section `server`: the HTTP shim.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -6,23 +6,23 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// The HTTP shim.
+/// Address and limits of the HTTP shim.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// The address to listen on; loopback unless told otherwise.
+    /// Address to listen on; loopback by default.
     pub host: IpAddr,
-    /// The port to listen on; 0 takes a free one and prints it.
+    /// Port to listen on; 0 takes a free one and prints it.
     pub port: u16,
-    /// The largest body that is accepted. A record must fit the broker's `message.max.bytes` too.
+    /// Largest body that is accepted. A record must fit the broker's `message.max.bytes` too.
     pub max_body: ByteSize,
-    /// Calls that wait for an answer, at most; the next one is told to come back.
+    /// Most calls that wait for an answer; the next one is refused and may come back.
     pub max_pending: usize,
-    /// The partition of the replies topic that this instance reads; by default one is picked by the instance's identity.
+    /// Partition of the replies topic that this instance reads; by default one is picked by the instance's identity.
     pub reply_partition: Option<i32>,
-    /// Who may call.
+    /// Callers that are admitted; not supported yet.
     pub auth: Option<IgnoredAny>,
-    /// Certificate and key.
+    /// Certificate and key; not supported yet.
     pub tls: Option<IgnoredAny>,
 }
 

@@ -1,28 +1,28 @@
-//! Keys and values that the schema knows and nothing acts on yet. They are refused by name, since a key that is
+//! The keys and values that the schema knows and nothing acts on yet. They are refused by name, since a key that is
 //! silently ignored is worse than one that is missing.
 
-use super::document::{Content, Document, Node};
+use super::document::{Document, Node, NodeContent};
 use super::report::{Position, Problem};
 
-/// The keys, and the values of a key, that are not supported yet. A feature that arrives deletes its line.
-pub(super) const NOT_YET: &[(&str, &[&str])] = &[("server.auth", ANY), ("server.tls", ANY)];
+/// Keys, and values of a key, that are not supported yet. A feature that arrives deletes its line.
+pub(crate) const NOT_YET: &[(&str, &[&str])] = &[("server.auth", ANY), ("server.tls", ANY)];
 
 const ANY: &[&str] = &[];
 
-/// Whether a key, or a value of it, is to come. `path` may hold indices.
-pub(super) fn is_key(path: &str) -> bool {
+/// Tells whether a key is not supported yet. `path` may hold indices.
+pub(crate) fn is_key(path: &str) -> bool {
     let pattern = pattern(path);
     NOT_YET.iter().any(|(key, values)| *key == pattern && values.is_empty())
 }
 
-/// Whether a value of a key is to come. `path` may hold indices.
-pub(super) fn is_value(path: &str, value: &str) -> bool {
+/// Tells whether a value of a key is not supported yet. `path` may hold indices.
+pub(crate) fn is_value(path: &str, value: &str) -> bool {
     let pattern = pattern(path);
     NOT_YET.iter().any(|(key, values)| *key == pattern && values.contains(&value))
 }
 
-/// A problem for each use of what is not supported yet.
-pub(super) fn check(document: &Document) -> Vec<Problem> {
+/// Reports each use of what is not supported yet.
+pub(crate) fn check(document: &Document) -> Vec<Problem> {
     let mut problems = Vec::new();
     walk(&document.root, "", &mut problems);
     problems
@@ -30,13 +30,13 @@ pub(super) fn check(document: &Document) -> Vec<Problem> {
 
 fn walk(node: &Node, path: &str, problems: &mut Vec<Problem>) {
     match &node.content {
-        Content::Scalar(_) => {}
-        Content::List(items) => {
+        NodeContent::Scalar(_) => {}
+        NodeContent::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 walk(item, &format!("{path}[{index}]"), problems);
             }
         }
-        Content::Mapping(entries) => {
+        NodeContent::Mapping(entries) => {
             for entry in entries {
                 let separator = if path.is_empty() { "" } else { "." };
                 let path = format!("{path}{separator}{}", entry.key);
@@ -55,18 +55,18 @@ fn refusal(path: &str, key: &str, key_at: Position, value: &Node) -> Option<Prob
         Some(problem.with_help("leave it out"))
     };
     match &value.content {
-        // Nothing and no items ask for nothing.
+        // Empty values and empty lists ask for nothing, so they pass.
         _ if value.is_nothing() => None,
-        Content::List(items) if items.is_empty() => None,
+        NodeContent::List(items) if items.is_empty() => None,
         _ if is_key(path) => refused(key_at, key.to_owned()),
-        Content::Scalar(scalar) if is_value(path, &scalar.text) => {
+        NodeContent::Scalar(scalar) if is_value(path, &scalar.text) => {
             refused(value.at, format!("{key}: {}", scalar.written))
         }
         _ => None,
     }
 }
 
-/// `a[3].b` as `a[].b`.
+/// Turns the path `a[3].b` into the pattern `a[].b`.
 fn pattern(path: &str) -> String {
     let mut inside = false;
     path.chars()

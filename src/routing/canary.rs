@@ -1,52 +1,52 @@
-//! A route that takes its own share first, of what no condition took.
+//! The canary route: takes its own share, before the others, of the requests that no condition took.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sticky;
 
-/// A share from 0 to 1 that somebody else moves.
+/// A share from 0 to 1 that the canary controller (`crate::canary`) moves while requests are decided.
 #[derive(Debug, Default)]
 pub struct CanaryShare(AtomicU64);
 
-/// The route with such a share.
+/// The route that has a [`CanaryShare`].
 #[derive(Debug)]
-pub(super) struct Canary {
-    /// Its index in the endpoint's routes.
+pub(super) struct CanaryRoute {
+    /// Index of the route in the endpoint's routes.
     pub(super) route: usize,
     pub(super) share: Arc<CanaryShare>,
-    /// Tells it from all other routes.
+    /// Hash of endpoint and alias, by which the same callers get the same route.
     salt: u64,
 }
 
 impl CanaryShare {
-    /// Nothing, before it is first set.
+    /// Returns the share; 0 before it is first set.
     pub fn get(&self) -> f64 {
         f64::from_bits(self.0.load(Ordering::Relaxed))
     }
 
-    /// Moves it.
+    /// Sets the share.
     pub fn set(&self, share: f64) {
         self.0.store(share.to_bits(), Ordering::Relaxed);
     }
 }
 
-impl Canary {
+impl CanaryRoute {
     pub(super) fn new(endpoint: &str, alias: &str, route: usize) -> Self {
         Self { route, share: Arc::default(), salt: sticky::salt(endpoint, alias) }
     }
 
-    /// Whether it takes anything at all.
+    /// Tells whether the canary's share is more than nothing.
     pub(super) fn is_taking(&self) -> bool {
         self.share.get() > 0.0
     }
 
-    /// Whether it takes this caller. While its share grows, nobody leaves it.
+    /// Tells whether the canary takes this caller. No caller leaves while the share grows.
     pub(super) fn takes(&self, caller: u64) -> bool {
         sticky::position(self.salt, caller) < self.share.get()
     }
 
-    /// Whether it takes what this chance, from 0 up to and without 1, falls on.
+    /// Tells whether the canary takes a request that drew this chance, from 0 up to and without 1.
     pub(super) fn takes_by_chance(&self, chance: f64) -> bool {
         chance < self.share.get()
     }
@@ -57,8 +57,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callers_come_as_its_share_grows_and_none_leaves() {
-        let canary = Canary::new("sentiment-router", "candidate", 1);
+    fn canary_keeps_callers_when_share_grows() {
+        let canary = CanaryRoute::new("sentiment-router", "candidate", 1);
         assert!(!canary.is_taking() && !canary.takes_by_chance(0.0));
         let mut taken: Vec<u64> = Vec::new();
         for share in [0.01, 0.05, 0.25, 1.0] {

@@ -1,14 +1,14 @@
-//! Choosing a route for a request.
+//! The choice of a route for one request.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::canary::Canary;
+use super::canary::CanaryRoute;
 use super::condition::{ConditionError, Evaluation};
 use super::split::{Idle, Loads, Split};
 use super::sticky::{self, Sticky};
-use super::table::{Endpoint, Group};
+use super::table::{ConditionGroup, Endpoint};
 use crate::config::{OnConditionError, Strategy};
 use crate::message::{Code, Fault, Request, Stage, header};
 use crate::telemetry::LogGate;
@@ -16,45 +16,45 @@ use crate::telemetry::LogGate;
 /// The route for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Its index in the endpoint's routes.
+    /// Index of the route in the endpoint's routes.
     pub route: usize,
-    /// Why this one.
+    /// Reason for this route.
     pub reason: Reason,
-    /// The routes whose condition failed on this request and was skipped, to be counted: of those with the same one the
-    /// first. Empty costs nothing.
+    /// Routes whose condition failed on this request and was skipped, for the metrics: of routes with the same
+    /// condition only the first. An empty list allocates nothing.
     pub skipped: Vec<usize>,
-    /// Whether `sticky_by` gave nothing for this request, so that the route was drawn by chance.
+    /// True if `sticky_by` gave nothing for this request, so that the route was drawn by chance.
     pub sticky_failed: bool,
 }
 
-/// Why a route was chosen.
+/// The reason for which a route was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Its condition is the first that holds.
+    /// The route's condition is the first that holds.
     ConditionHolds,
-    /// It is the first without a condition, and no condition holds.
+    /// The route is the first without a condition, and no condition holds.
     NoConditionHolds,
-    /// It is the first without a condition, and there are no conditions.
+    /// The route is the first without a condition, and there are no conditions.
     OnlyChoice,
-    /// It was drawn by its weight, by chance.
+    /// The route was drawn by its weight, by chance.
     Share,
-    /// It was drawn by its weight, and the same caller gets it again.
+    /// The route was drawn by its weight, and the same caller gets it again.
     StickyShare,
-    /// It was its turn.
+    /// The route was next in turn.
     RoundRobin,
-    /// It had the least to do.
+    /// The route had the least to do.
     LeastLoaded,
     /// The request named it.
     Override,
-    /// It is a canary, and its share fell on this one.
+    /// The route is a canary, and the request fell into its share.
     Canary,
-    /// The service outside named it.
+    /// The decision service named the route.
     OutsideDecision,
 }
 
 impl Reason {
-    /// Every reason, each at the index of its own number.
+    /// All reasons, each at the index of its own number.
     pub const ALL: [Self; 10] = [
         Self::ConditionHolds,
         Self::NoConditionHolds,
@@ -68,7 +68,7 @@ impl Reason {
         Self::OutsideDecision,
     ];
 
-    /// The word that metrics use.
+    /// Returns the reason's word in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::ConditionHolds => "condition_holds",
@@ -85,17 +85,17 @@ impl Reason {
     }
 }
 
-/// Who calls.
+/// The caller of a request, as far as `sticky_by` tells it.
 #[derive(Debug, Clone, Copy, Default)]
-struct Caller {
-    /// The hash of what `sticky_by` gives, if there is one and it gives something.
+struct CallerHash {
+    /// Hash of the value of `sticky_by`; none without an expression or a value.
     hash: Option<u64>,
-    /// Whether there is one and it gives nothing.
+    /// True if there is an expression and it gives no value.
     failed: bool,
 }
 
 impl Decision {
-    /// For a route that was chosen without a look at conditions.
+    /// Makes a decision for a route that was chosen without a look at conditions.
     pub fn new(route: usize, reason: Reason) -> Self {
         Self { route, reason, skipped: Vec::new(), sticky_failed: false }
     }
@@ -106,7 +106,7 @@ impl Decision {
 }
 
 impl Endpoint {
-    /// Decides as if no route had anything to do.
+    /// Decides as if every route were idle.
     ///
     /// # Errors
     /// See [`Self::decide_by_load`].
@@ -114,16 +114,18 @@ impl Endpoint {
         self.decide_by_load(request, &Idle)
     }
 
-    /// The route that the request names, where it may; else one of those whose condition is the first that holds; else
-    /// one of those without a condition.
+    /// Decides the route: the one that the request names, where that is allowed; else one of those whose condition is
+    /// the first that holds; else one of those without a condition.
     ///
     /// # Errors
-    /// When the request names a route that there is not, when there is no route for it, when a condition took more than
-    /// a condition may take, and when one failed that was not to be skipped.
+    /// Fails when the request names an unknown route, when no route takes the request, when a condition exceeds its
+    /// budget, and when a condition fails that must not be skipped.
     pub fn decide_by_load(&self, request: &Arc<Request>, loads: &(impl Loads + ?Sized)) -> Result<Decision, Fault> {
         if let Some(route) = self.overridden(request)? {
             return Ok(Decision::new(route, Reason::Override));
         }
+        // Conditions: the first that holds takes the request. A failure is skipped or refuses the request, as configured;
+        // an exceeded budget always refuses it, since the rest would cost as much again.
         let mut evaluation: Option<Evaluation> = None;
         let mut skipped = Vec::new();
         let mut taken_by = None;
@@ -142,10 +144,13 @@ impl Endpoint {
                 Err(error) => return Err(self.condition_failed(group, &error)),
             }
         }
+        // Caller: only shares need its hash, so nothing else pays for `sticky_by`.
         let is_weighted = taken_by.map_or(&self.others, |group| &group.split).strategy() == Strategy::Weighted;
         let canary = self.canary.as_ref().filter(|canary| taken_by.is_none() && canary.is_taking());
-        let caller = if is_weighted || canary.is_some() { self.caller(request, evaluation) } else { Caller::default() };
-        let takes = |canary: &&Canary| match caller.hash {
+        let caller =
+            if is_weighted || canary.is_some() { self.caller(request, evaluation) } else { CallerHash::default() };
+        // Canary: takes its share of what no condition took, before the other routes.
+        let takes = |canary: &&CanaryRoute| match caller.hash {
             Some(hash) => canary.takes(hash),
             None => canary.takes_by_chance(fastrand::f64()),
         };
@@ -153,6 +158,7 @@ impl Endpoint {
             let decision = Decision::new(canary.route, Reason::Canary);
             return Ok(Decision { skipped, sticky_failed: caller.failed, ..decision });
         }
+        // Split: the routes of the condition, or those without one, share by their strategy.
         let (split, undisputed) = match taken_by {
             Some(group) => (&group.split, Reason::ConditionHolds),
             None if self.groups.is_empty() => (&self.others, Reason::OnlyChoice),
@@ -173,10 +179,10 @@ impl Endpoint {
         decision.ok_or_else(|| self.no_route())
     }
 
-    /// The route that the request's own header names, where the endpoint allows that.
+    /// Returns the route that the request's own header names, where the endpoint allows that.
     ///
     /// # Errors
-    /// When there is no such route.
+    /// Fails when the endpoint has no such route.
     pub fn overridden(&self, request: &Request) -> Result<Option<usize>, Fault> {
         let asked = self.route_override.then(|| request.headers.get_ignoring_case(header::ASKED_ROUTE)).flatten();
         let Some(asked) = asked else { return Ok(None) };
@@ -194,15 +200,16 @@ impl Endpoint {
         })
     }
 
-    /// What `sticky_by` gives.
-    fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> Caller {
-        let Some(sticky) = &self.sticky else { return Caller::default() };
+    /// Evaluates `sticky_by` for this request.
+    fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> CallerHash {
+        let Some(sticky) = &self.sticky else { return CallerHash::default() };
         let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request));
         let hash = self.hash_of_caller(sticky, &evaluation, request);
-        Caller { hash, failed: hash.is_none() }
+        CallerHash { hash, failed: hash.is_none() }
     }
 
-    /// The hash of what `sticky_by` gives, if it gives something.
+    /// Returns the hash of the value of `sticky_by`, if the expression gives one. A failure is logged, and chance
+    /// decides.
     fn hash_of_caller(&self, sticky: &Sticky, evaluation: &Evaluation, request: &Request) -> Option<u64> {
         let hash = evaluation.value(sticky.expression).and_then(|value| sticky::hash_of(&value));
         hash.unwrap_or_else(|error| {
@@ -219,7 +226,7 @@ impl Endpoint {
         })
     }
 
-    fn log_skipped(&self, group: &Group, request: &Request, error: &ConditionError) {
+    fn log_skipped(&self, group: &ConditionGroup, request: &Request, error: &ConditionError) {
         if let Some(unlogged) = group.log.admit(LogGate::now()) {
             tracing::warn!(
                 endpoint = %self.name,
@@ -232,7 +239,7 @@ impl Endpoint {
         }
     }
 
-    fn condition_failed(&self, group: &Group, error: &ConditionError) -> Fault {
+    fn condition_failed(&self, group: &ConditionGroup, error: &ConditionError) -> Fault {
         let what = match error {
             ConditionError::Failed(_) => "cannot be evaluated on this request",
             ConditionError::Exceeded(_) => "exceeds its bounds on this request",

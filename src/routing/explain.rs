@@ -1,4 +1,4 @@
-//! Why a request goes where it goes: what `signalbox route` prints.
+//! The explanation of a decision: what `signalbox route` prints.
 
 use std::sync::Arc;
 
@@ -6,129 +6,130 @@ use serde::Serialize;
 
 use super::condition::{Evaluation, Language, Value};
 use super::decide::{Decision, Reason};
-use super::outside::Outside;
+use super::decision_service::DecisionService;
 use super::split::Split;
 use super::sticky;
-use super::table::{Endpoint, Group};
+use super::table::{ConditionGroup, Endpoint};
 use crate::config::Strategy;
 use crate::message::{Fault, Request};
 
 /// A decision and everything that led to it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Explanation {
-    /// The endpoint.
+    /// Name of the endpoint.
     pub endpoint: Arc<str>,
-    /// The alias of the chosen route, if there is one.
+    /// Alias of the chosen route, if there is one.
     pub route: Option<Arc<str>>,
-    /// That route's model URI.
+    /// Model URI of the chosen route.
     pub model_uri: Option<Arc<str>>,
-    /// Why that route; the fault's message when there is none.
+    /// Reason for the route, in words; the fault's message when there is no route.
     pub reason: String,
-    /// The fault's code when there is no route.
+    /// Code of the fault when there is no route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<&'static str>,
-    /// The service outside that decides first, where the endpoint has one.
+    /// The decision service, which decides first, where the endpoint has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision: Option<OutsideReport>,
-    /// What becomes of each condition, in order. The first that holds decides; the others are shown all the same.
+    pub decision: Option<DecisionReport>,
+    /// Result of each condition, in order. The first that holds decides; the others are shown all the same.
     pub conditions: Vec<ConditionReport>,
-    /// The alias of the canary, which takes its share before the others. How much that is, only running instances know.
+    /// Alias of the canary, which takes its share before the others. Only running instances know how much that is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Arc<str>>,
-    /// How the route was chosen among those that share what came to it.
+    /// The split between the routes that share this request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub shares: Option<Shares>,
-    /// The aliases of the routes to try when the chosen one cannot answer, in order.
+    pub shares: Option<SplitReport>,
+    /// Aliases of the routes to try when the chosen one cannot answer, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fallbacks: Vec<Arc<str>>,
 }
 
-/// A service outside, and what it makes of the request.
+/// A decision service, and its answer for the request.
 #[derive(Debug, Clone, Serialize)]
-pub struct OutsideReport {
-    /// Where it is.
+pub struct DecisionReport {
+    /// Address of the service.
     pub service: String,
-    /// What it is told; none when that would be too long.
+    /// Input that the service gets; none when it would be too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<serde_json::Value>,
-    /// Whether it was asked. If not, the rest of the explanation is what holds when it has no opinion.
+    /// True if the service was asked. If not, the rest of the explanation is what holds when the service names no
+    /// route.
     pub asked: bool,
-    /// The alias it named.
+    /// Alias that the service named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Arc<str>>,
-    /// Why it named none, if that is not because it has no opinion.
+    /// Reason for which the service named no route, other than that it has no opinion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What becomes of one condition.
+/// Result of one condition.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConditionReport {
-    /// The aliases of the routes that have it.
+    /// Aliases of the routes with this condition.
     pub routes: Vec<Arc<str>>,
-    /// As it is written.
+    /// Text of the condition.
     pub condition: String,
-    /// What it is written in.
+    /// Language of the condition.
     pub language: Language,
-    /// Whether it holds.
+    /// True if the condition holds; none when that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<bool>,
-    /// Why that cannot be told.
+    /// Error that kept the condition from being evaluated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// Routes that share, and what decided between them.
+/// Routes that share, and the draw that decided between them.
 #[derive(Debug, Clone, Serialize)]
-pub struct Shares {
-    /// How they share.
+pub struct SplitReport {
+    /// Strategy by which the routes share.
     pub strategy: Strategy,
-    /// Each of them.
-    pub routes: Vec<Share>,
-    /// What decided.
+    /// Routes that share, each with its part.
+    pub routes: Vec<MemberReport>,
+    /// The draw that decided.
     pub draw: Draw,
 }
 
-/// The part of one route.
+/// The part of one route in a split.
 #[derive(Debug, Clone, Serialize)]
-pub struct Share {
-    /// Its alias.
+pub struct MemberReport {
+    /// Alias of the route.
     pub route: Arc<str>,
-    /// How much of what comes it takes, from 0 to 1, where that is fixed.
+    /// Share of the requests that the route takes, from 0 to 1, where that is fixed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
-    /// How far it is from the caller, who belongs to the nearest. None without a caller, or without a share.
+    /// Distance of the route from the caller, who belongs to the nearest. None without a caller, or without a share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<f64>,
 }
 
-/// What decided between routes.
+/// The way in which a split decided between its routes.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "snake_case", tag = "by")]
 pub enum Draw {
-    /// The caller, who always gets the same.
+    /// The caller decided, and always gets the same route.
     StickyBy {
-        /// The expression that tells who it is.
+        /// Expression that identifies the caller.
         expression: String,
-        /// What it gives.
+        /// Value of the expression.
         value: serde_json::Value,
-        /// The hash of that.
+        /// Hash of the value.
         hash: String,
     },
-    /// Chance, which may decide differently the next time.
+    /// Chance decided, and may decide differently the next time.
     Chance {
-        /// Why not the caller, if there is an expression for it.
+        /// Reason for which the caller did not decide, if there is an expression for it.
         #[serde(skip_serializing_if = "Option::is_none")]
         because: Option<String>,
     },
-    /// Whose turn it is. Here every route is still to come.
+    /// The turn decided. In an explanation every route may be the next.
     Turn,
-    /// Who has the least to do. Here nobody has anything to do.
+    /// The load decided. In an explanation no route has any.
     Load,
 }
 
 impl Endpoint {
-    /// Decides, and tells why.
+    /// Decides, and explains the decision.
     pub fn explain(&self, request: &Arc<Request>) -> Explanation {
         let evaluation = self.conditions.evaluation(request);
         let conditions = self.groups.iter().map(|group| self.report(group, &evaluation)).collect();
@@ -139,8 +140,8 @@ impl Endpoint {
         Explanation { conditions, decision: self.outside_report(request), ..explanation }
     }
 
-    /// The same, once the service outside has been asked.
-    pub async fn explain_asking(&self, request: &Arc<Request>, outside: &Arc<Outside>) -> Explanation {
+    /// Decides after the decision service was asked, and explains the decision.
+    pub async fn explain_asking(&self, request: &Arc<Request>, outside: &Arc<DecisionService>) -> Explanation {
         let mut explanation = self.explain(request);
         let Some(report) = &mut explanation.decision else { return explanation };
         report.asked = true;
@@ -161,15 +162,15 @@ impl Endpoint {
         }
     }
 
-    /// None when there is no service, and when the request itself names its route.
-    fn outside_report(&self, request: &Arc<Request>) -> Option<OutsideReport> {
-        let questions = self.questions.as_ref()?;
+    /// Describes the decision service; none without a service, or when the request itself names its route.
+    fn outside_report(&self, request: &Arc<Request>) -> Option<DecisionReport> {
+        let decision_input = self.decision_input.as_ref()?;
         if !matches!(self.overridden(request), Ok(None)) {
             return None;
         }
         let summary = self.summary(request);
-        Some(OutsideReport {
-            service: questions.service.clone(),
+        Some(DecisionReport {
+            service: decision_input.service.clone(),
             input: summary.as_ref().ok().and_then(|summary| {
                 let mut whole: serde_json::Value = serde_json::from_slice(summary).ok()?;
                 Some(whole["input"].take())
@@ -196,7 +197,7 @@ impl Endpoint {
         }
     }
 
-    fn report(&self, group: &Group, evaluation: &Evaluation) -> ConditionReport {
+    fn report(&self, group: &ConditionGroup, evaluation: &Evaluation) -> ConditionReport {
         let verdict = evaluation.holds(group.condition);
         ConditionReport {
             routes: group.split.members().iter().map(|member| self.alias(member.route)).collect(),
@@ -207,7 +208,7 @@ impl Endpoint {
         }
     }
 
-    fn shares(&self, decision: &Decision, evaluation: &Evaluation) -> Option<Shares> {
+    fn shares(&self, decision: &Decision, evaluation: &Evaluation) -> Option<SplitReport> {
         let has = |split: &&Split| split.members().iter().any(|member| member.route == decision.route);
         let split = self.groups.iter().map(|group| &group.split).chain([&self.others]).find(has)?;
         let (draw, caller) = match decision.reason {
@@ -222,7 +223,7 @@ impl Endpoint {
             | Reason::OutsideDecision => return None,
         };
         let members = split.members();
-        let routes = members.iter().map(|member| Share {
+        let routes = members.iter().map(|member| MemberReport {
             route: self.alias(member.route),
             share: match split.strategy() {
                 Strategy::Weighted => Some(member.share),
@@ -231,10 +232,10 @@ impl Endpoint {
             },
             distance: caller.map(|caller| member.distance(caller)).filter(|distance| distance.is_finite()),
         });
-        Some(Shares { strategy: split.strategy(), routes: routes.collect(), draw })
+        Some(SplitReport { strategy: split.strategy(), routes: routes.collect(), draw })
     }
 
-    /// What decides between weighted routes, and the hash of the caller.
+    /// Returns the draw between weighted routes, and the hash of the caller.
     fn draw(&self, evaluation: &Evaluation) -> (Draw, Option<u64>) {
         let Some(sticky) = &self.sticky else { return (Draw::Chance { because: None }, None) };
         let hashed = evaluation
@@ -251,7 +252,7 @@ impl Endpoint {
         }
     }
 
-    /// The routes to try after this one.
+    /// Returns the chain of fallbacks of a route, up to the first that repeats.
     fn fallbacks(&self, route: usize) -> Vec<Arc<str>> {
         let mut tried = vec![route];
         while let Some(next) = tried.last().and_then(|last| self.routes.get(*last)?.fallback)
@@ -272,7 +273,7 @@ fn shown(value: &Value) -> serde_json::Value {
 }
 
 impl Explanation {
-    /// Of a request that gets a fault instead of a route.
+    /// Explains a request that gets a fault instead of a route.
     pub fn of_fault(endpoint: Arc<str>, fault: &Fault) -> Self {
         Self {
             endpoint,
@@ -290,7 +291,7 @@ impl Explanation {
 }
 
 impl Reason {
-    /// In words.
+    /// Describes the reason in words.
     pub fn describe(self) -> &'static str {
         match self {
             Self::ConditionHolds => "its condition is the first that holds",

@@ -1,17 +1,18 @@
-//! Which route: the endpoint a request names, the first of its conditions that holds, and how routes share.
+//! The choice of a route: the endpoint that a request names, the first of its conditions that holds, and the split
+//! between routes that share.
 
 mod canary;
 pub mod condition;
 mod decide;
 mod explain;
-mod outside;
+mod decision_service;
 mod split;
 mod sticky;
 mod table;
 
 pub use canary::CanaryShare;
 pub use decide::{Decision, Reason};
-pub use explain::{ConditionReport, Draw, Explanation, OutsideReport, Share, Shares};
-pub use outside::{Outside, Trouble};
+pub use decision_service::{DecisionError, DecisionService, DecisionService as Outside};
+pub use explain::{ConditionReport, DecisionReport, Draw, Explanation, MemberReport, SplitReport};
 pub use split::{Idle, Load, Loads};
 pub use table::{Endpoint, Route, RoutingProblem, RoutingTable};

@@ -1,7 +1,7 @@
-//! What keeps a caller on one side: a hash of the value that `sticky_by` gives.
+//! The sticky hash: keeps a caller on one side of a split by the value that `sticky_by` gives.
 //!
-//! It is XXH3 with 64 bits, whose output is specified: the same on every instance, after every restart and in every
-//! version of Signalbox. Whatever changes what is hashed here moves callers about, so the tests pin it.
+//! The hash is XXH3 with 64 bits, whose output is specified: the same on every instance, after every restart and in
+//! every version of Signalbox. A change of what is hashed here moves callers about, so the tests pin it.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -11,23 +11,23 @@ use crate::telemetry::LogGate;
 /// The `sticky_by` of an endpoint.
 #[derive(Debug)]
 pub(super) struct Sticky {
-    /// Where the endpoint's conditions keep it.
+    /// Key of the expression in the endpoint's compiled conditions.
     pub(super) expression: ExpressionId,
-    /// Keeps the log of its failures short.
+    /// Limits the log lines about failures of the expression.
     pub(super) log: LogGate,
 }
 
-/// Keeps a text from hashing like a list of the same bytes.
+/// Seed for lists, which keeps a text from hashing like a list of the same bytes.
 const LIST: u64 = 1;
-/// Keeps a number from hashing like a text of the same bytes.
+/// Seed for numbers, which keeps a number from hashing like a text of the same bytes.
 const NUMBER: u64 = 2;
 
-/// The hash of a value; none of `None`, which stands for nobody in particular.
+/// Returns the hash of a value; none for `None`, which stands for no caller in particular.
 ///
-/// Values that are equal in Python have the same: `1`, `1.0` and `True`.
+/// Values that are equal in Python have the same hash: `1`, `1.0` and `True`.
 ///
 /// # Errors
-/// When the value is a mapping or a set, or a number that was too long to be read.
+/// Fails when the value is a mapping or a set, or a number that was too long to be read.
 pub(super) fn hash_of(value: &Value) -> Result<Option<u64>, ConditionError> {
     match value {
         Value::None => Ok(None),
@@ -60,22 +60,22 @@ fn hash_of_int(int: i64) -> u64 {
 
 fn hash_of_float(float: f64) -> u64 {
     let int = float as i64;
-    // A float beyond 64 bits becomes the largest number.
+    // The conversion makes the largest number of a float beyond 64 bits, so that number counts as no whole one.
     let is_whole = int as f64 == float && int != i64::MAX;
     if is_whole { hash_of_int(int) } else { xxh3_64_with_seed(&float.to_bits().to_le_bytes(), NUMBER) }
 }
 
-/// What tells a route from all others, for [`position`].
+/// Returns the hash of a route's endpoint and alias, for [`position`].
 pub(super) fn salt(endpoint: &str, alias: &str) -> u64 {
-    // A name of an endpoint has no such character, so no two pairs are the same text.
+    // The name of an endpoint has no line break, so no two pairs are the same text.
     xxh3_64(format!("{endpoint}\n{alias}").as_bytes())
 }
 
-/// Where a value stands with a route: evenly spread over what lies between 0 and 1, those two not included, and
-/// independent of where it stands with any other route.
+/// Returns the position of a value with a route: evenly spread between 0 and 1, those two not included, and independent
+/// of its position with any other route.
 pub(super) fn position(salt: u64, value: u64) -> f64 {
     let both = [salt.to_le_bytes(), value.to_le_bytes()];
-    // 52 bits and a half: a float holds that exactly.
+    // A float holds 52 bits and a half exactly.
     let bits = xxh3_64(both.as_flattened()) >> 12;
     (bits as f64 + 0.5) / (1_u64 << 52) as f64
 }
@@ -90,8 +90,8 @@ mod tests {
 
     /// Never change a number here: it would move callers from one model to another with an update of Signalbox.
     #[test]
-    fn the_hash_is_the_same_for_ever() {
-        // As XXH3's reference implementation has them.
+    fn hash_stays_as_pinned() {
+        // Values of XXH3's reference implementation.
         assert_eq!(hash(Value::text("")), Some(0x2d06_8005_38d3_94c2));
         let pinned: Vec<u64> = [
             Value::text("user-17"),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_equal_in_python_is_the_same_caller() {
+    fn hash_agrees_when_values_are_equal_in_python() {
         assert_eq!(hash(Value::Int(1)), hash(Value::Float(1.0)));
         assert_eq!(hash(Value::Int(1)), hash(Value::Bool(true)));
         assert_eq!(hash(Value::Float(0.0)), hash(Value::Float(-0.0)));
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn none_is_nobody_and_what_has_no_order_is_refused() {
+    fn hash_is_none_for_none_and_fails_for_sets() {
         assert_eq!(hash(Value::None), None);
         let error = hash_of(&Value::Set([Value::Int(1)].into())).unwrap_err();
         assert!(error.to_string().contains("not set"), "{error}");
     }
 
     #[test]
-    fn a_position_is_never_at_an_end() {
+    fn position_stays_within_open_interval() {
         let positions = (0..100_000).map(|value| position(salt("e", "a"), value));
         let (mut low, mut high, mut sum) = (1.0_f64, 0.0_f64, 0.0);
         for position in positions {

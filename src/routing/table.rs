@@ -5,14 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::canary::{Canary, CanaryShare};
+use super::canary::{CanaryRoute, CanaryShare};
 use super::condition::{ConditionId, ConditionProblem, Conditions, ConditionsBuilder};
-use super::outside::Questions;
+use super::decision_service::DecisionInput;
 use super::split::{Member, Split};
 use super::sticky::Sticky;
 use crate::config::{self, Config, OnConditionError};
 use crate::message::{Code, Fault, Request, Stage, header};
 use crate::telemetry::LogGate;
+
+/// Index of a route in the routes of its endpoint.
+pub(super) type RouteIndex = usize;
 
 /// Every endpoint of a configuration.
 #[derive(Debug)]
@@ -24,26 +27,26 @@ pub struct RoutingTable {
 /// One name that applications call.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Its place in the configuration's list.
+    /// Index of the endpoint in the configuration's list.
     pub index: usize,
-    /// Its name.
+    /// Name of the endpoint.
     pub name: Arc<str>,
-    /// How long a request to it may take.
+    /// Longest time that a request to this endpoint may take.
     pub timeout: Duration,
-    /// The ways to serve it, as the configuration lists them.
+    /// Routes that serve the endpoint, in the order of the configuration.
     pub routes: Vec<Route>,
-    /// Whether a request may name its route itself.
+    /// True if a request may name its own route in the header `x-signalbox-route`.
     pub(super) route_override: bool,
-    /// Its conditions, in order of the first route that has each.
-    pub(super) groups: Vec<Group>,
-    /// The route that takes its own share of what no condition took.
-    pub(super) canary: Option<Canary>,
-    /// The other routes without a condition.
+    /// Conditions of the endpoint, in order of the first route that has each.
+    pub(super) groups: Vec<ConditionGroup>,
+    /// The canary: the route that takes its own share of the requests that no condition took.
+    pub(super) canary: Option<CanaryRoute>,
+    /// Routes without a condition, except the canary.
     pub(super) others: Split,
-    /// What keeps a caller on one side of a weighted split.
+    /// The expression that keeps a caller on one side of a weighted split.
     pub(super) sticky: Option<Sticky>,
-    /// What the service outside is told that decides first.
-    pub(super) questions: Option<Questions>,
+    /// Headers and expressions that are sent to the decision service, which decides first.
+    pub(super) decision_input: Option<DecisionInput>,
     /// All expressions of the endpoint, compiled together.
     pub(super) conditions: Conditions,
 }
@@ -51,40 +54,40 @@ pub struct Endpoint {
 /// One way to serve an endpoint.
 #[derive(Debug)]
 pub struct Route {
-    /// What people and metrics call it.
+    /// Name of the route for people and metrics.
     pub alias: Arc<str>,
-    /// What answers, as configured.
+    /// URI of the model that answers, as configured.
     pub model_uri: Arc<str>,
-    /// The route to try when this one cannot answer, by its index in the endpoint.
+    /// Index of the route to try when this one cannot answer.
     pub fallback: Option<usize>,
 }
 
-/// A condition, and the routes that share what it takes.
+/// A condition, and the routes that share the requests for which it holds.
 #[derive(Debug)]
-pub(super) struct Group {
-    /// Where its endpoint keeps it.
+pub(super) struct ConditionGroup {
+    /// Key of the condition in the endpoint's compiled conditions.
     pub(super) condition: ConditionId,
-    /// What it means when it cannot be evaluated on a request: a fault, if one of the routes says so.
+    /// Consequence of a condition that cannot be evaluated on a request: a fault, if one of the routes says so.
     pub(super) on_error: OnConditionError,
-    /// The routes, at least one.
+    /// Routes of the condition, at least one.
     pub(super) split: Split,
-    /// Keeps the log of its failures short.
+    /// Limits the log lines about failures of the condition.
     pub(super) log: LogGate,
 }
 
-/// Why a configuration gives no routing table. The indices are those of the configuration.
+/// An expression that keeps a configuration from becoming a routing table. Indices are those of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutingProblem {
-    /// Which endpoint.
+    /// Index of the endpoint.
     pub endpoint: usize,
-    /// Which of its keys, as in `routes[0].model_request_condition`.
+    /// Key of the endpoint, as in `routes[0].model_request_condition`.
     pub key: String,
-    /// What is wrong with that expression, and where in its text.
+    /// The error in that expression, and its place in the text.
     pub problem: ConditionProblem,
 }
 
 impl RoutingTable {
-    /// Compiles every condition; tells every problem at once.
+    /// Compiles every condition and reports every problem at once.
     pub fn build(config: &Config) -> Result<Self, Vec<RoutingProblem>> {
         let mut problems = Vec::new();
         let mut endpoints = Vec::with_capacity(config.model_endpoints.len());
@@ -100,7 +103,8 @@ impl RoutingTable {
         Ok(Self { endpoints, by_name })
     }
 
-    /// The endpoint that the request's `endpoint` header names; without one, the only endpoint there is.
+    /// Returns the endpoint that the request's `endpoint` header names; without that header, the only endpoint there
+    /// is.
     pub fn endpoint(&self, request: &Request) -> Result<&Endpoint, Fault> {
         match (request.headers.get(header::ENDPOINT), &*self.endpoints) {
             (Some(name), _) => std::str::from_utf8(name)
@@ -112,12 +116,12 @@ impl RoutingTable {
         }
     }
 
-    /// The endpoint at this place of the configuration's list.
+    /// Returns the endpoint at this index of the configuration's list.
     pub fn at(&self, index: usize) -> Option<&Endpoint> {
         self.endpoints.get(index)
     }
 
-    /// The endpoint of this name.
+    /// Returns the endpoint of this name.
     pub fn named(&self, name: &str) -> Option<&Endpoint> {
         self.by_name.get(name).and_then(|index| self.endpoints.get(*index))
     }
@@ -130,17 +134,17 @@ impl RoutingTable {
 }
 
 impl Endpoint {
-    /// The index of the route of this alias.
+    /// Returns the index of the route of this alias.
     pub fn route_named(&self, alias: &str) -> Option<usize> {
         self.routes.iter().position(|route| &*route.alias == alias)
     }
 
-    /// The canary's route, by its index, and its share.
+    /// Returns the canary's route, by its index, and its share.
     pub fn canary(&self) -> Option<(usize, &Arc<CanaryShare>)> {
         self.canary.as_ref().map(|canary| (canary.route, &canary.share))
     }
 
-    /// The routes without a condition but for the canary's, by their indices.
+    /// Returns the routes without a condition but for the canary's, by their indices.
     pub fn others(&self) -> impl Iterator<Item = usize> {
         self.others.members().iter().map(|member| member.route)
     }
@@ -150,7 +154,7 @@ impl Endpoint {
         let mut groups = Vec::new();
         for (source, routes) in by_condition(config) {
             match conditions.add(source) {
-                Ok(condition) => groups.push(Group {
+                Ok(condition) => groups.push(ConditionGroup {
                     condition,
                     on_error: on_error(config, &routes),
                     split: split(config, &routes),
@@ -167,11 +171,11 @@ impl Endpoint {
             let expression = conditions.add_expression(source).map_err(refused).ok()?;
             Some(Sticky { expression, log: LogGate::default() })
         });
-        let questions = config.decision.as_ref().map(|it| Questions::build(it, &mut conditions, &mut refuse));
+        let decision_input = config.decision.as_ref().map(|it| DecisionInput::build(it, &mut conditions, &mut refuse));
         let unconditional = |route: &usize| config.routes[*route].model_request_condition.is_none();
         let (canaries, others): (Vec<usize>, Vec<usize>) =
             (0..config.routes.len()).filter(unconditional).partition(|route| config.routes[*route].canary.is_some());
-        let canary = canaries.first().map(|route| Canary::new(&config.name, &config.routes[*route].alias, *route));
+        let canary = canaries.first().map(|route| CanaryRoute::new(&config.name, &config.routes[*route].alias, *route));
         Self {
             index,
             name: config.name.as_str().into(),
@@ -182,7 +186,7 @@ impl Endpoint {
             canary,
             others: split(config, &others),
             sticky,
-            questions,
+            decision_input,
             conditions: conditions.build(),
         }
     }
@@ -199,7 +203,7 @@ impl Route {
     }
 }
 
-/// Each condition, in order, and the routes that have it.
+/// Groups the routes by their condition, in the order of the file.
 fn by_condition(endpoint: &config::Endpoint) -> Vec<(&str, Vec<usize>)> {
     let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
     let mut known: HashMap<&str, usize> = HashMap::new();

@@ -1,45 +1,48 @@
-//! Work that has to get through again and again, such as records to be published, and whether it has come to a standstill.
+//! The watch over work that has to get through again and again, such as records to be published: tells when it stands
+//! still.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long nothing may get through, though something should, before that is a standstill.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time without progress after which work stands still, and its part is not ready.
+const STANDSTILL_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a failure is remembered where nothing waits any more. Then only another attempt can tell.
-const MEMORY: Duration = Duration::from_secs(30);
+/// Time for which a failure counts where nothing waits any more. After that only another attempt can show whether work
+/// gets through.
+const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 
 /// A handle to work that must not stand still. Cheap to clone; counting takes no lock.
 ///
-/// It stands still once nothing has got through for ten seconds while some waits, or while what was tried failed each
-/// time; and goes on as soon as one piece gets through.
+/// Work stands still once nothing has got through for ten seconds while some waits, or while every attempt failed; and
+/// goes on as soon as one piece gets through.
 #[derive(Debug, Clone)]
-pub struct Flow(Arc<Shared>);
+pub struct Flow(Arc<FlowState>);
 
-/// One piece of that work, which waits until it is dropped.
+/// One piece of work, which waits until it is dropped.
 #[derive(Debug)]
-pub struct Pending(Arc<Shared>);
+pub struct Pending(Arc<FlowState>);
 
 #[derive(Debug)]
-struct Shared {
-    /// What a report calls it, such as "replies to be published".
+struct FlowState {
+    /// Name of the work in a report, such as "replies to be published".
     what: String,
     begun: Instant,
     waiting: AtomicUsize,
-    /// Milliseconds since `begun`, at least 1; 0 is never. Since when something waits, or fails, without a pause.
+    /// Milliseconds since `begun`, at least 1; 0 is never. Start of the present uninterrupted run of waiting or
+    /// failing.
     tried: AtomicU64,
-    /// When something got through last.
+    /// Milliseconds at which a piece got through last.
     passed: AtomicU64,
-    /// When something failed last, since then.
+    /// Milliseconds of the last failure since then; 0 if there was none.
     failed: AtomicU64,
     why: Mutex<Option<String>>,
 }
 
 impl Flow {
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(FlowState {
             what: what.into(),
             begun: Instant::now(),
             waiting: AtomicUsize::new(0),
@@ -56,18 +59,18 @@ impl Flow {
         Pending(Arc::clone(&self.0))
     }
 
-    /// Takes account of a piece that got through.
+    /// Records a piece that got through.
     pub fn passed(&self) {
         self.passed_at(self.now());
     }
 
-    /// Takes account of one that did not, for this reason. It may be tried again.
+    /// Records a piece that failed, for this reason. The piece may be tried again.
     pub fn failed(&self, why: impl Display) {
         *self.0.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_string());
         self.failed_at(self.now());
     }
 
-    /// Why it stands still, if it does.
+    /// Describes the standstill, if the work stands still.
     pub(super) fn standstill(&self) -> Option<String> {
         self.standstill_at(self.now())
     }
@@ -94,17 +97,18 @@ impl Flow {
         self.0.failed.store(now, Ordering::Release);
     }
 
-    /// Whether what was tried last has failed, not long ago.
+    /// Tells whether the last attempt has failed, not long ago.
     fn has_failed(&self, now: u64) -> bool {
         let failed = self.0.failed.load(Ordering::Acquire);
-        failed > 0 && Duration::from_millis(now.saturating_sub(failed)) < MEMORY
+        failed > 0 && Duration::from_millis(now.saturating_sub(failed)) < FAILURE_MEMORY
     }
 
     fn standstill_at(&self, now: u64) -> Option<String> {
         let (waiting, has_failed) = (self.0.waiting.load(Ordering::Acquire), self.has_failed(now));
+        // Progress counts from the start of the present run, or from the last piece that got through.
         let since = self.0.tried.load(Ordering::Acquire).max(self.0.passed.load(Ordering::Acquire));
         let stands = Duration::from_millis(now.saturating_sub(since));
-        if (waiting == 0 && !has_failed) || stands < PATIENCE {
+        if (waiting == 0 && !has_failed) || stands < STANDSTILL_AFTER {
             return None;
         }
         let why = self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| has_failed);
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_too_long_stands_still_until_something_gets_through() {
+    fn flow_stands_still_when_work_waits_too_long() {
         let flow = Flow::new("replies to be published");
         assert_eq!(flow.standstill_at(100 * SECOND), None, "nothing is to be done");
         let first = pending(&flow, 100 * SECOND);
@@ -155,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_at_once_each_time_stands_still_too() {
+    fn flow_stands_still_when_every_attempt_fails() {
         let flow = Flow::new("requests to be published");
         for now in 100..110 {
             let pending = pending(&flow, now * SECOND);
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_beside_others_that_get_through_is_no_standstill() {
+    fn flow_goes_on_when_some_pieces_pass() {
         let flow = Flow::new("replies to be published");
         let _always = pending(&flow, SECOND);
         for now in 1..100 {

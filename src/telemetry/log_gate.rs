@@ -1,28 +1,28 @@
-//! What may happen on every request, told now and then.
+//! The log gate: keeps log lines rare that could come with every request.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a line may pass.
+/// Time between two lines that pass.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Lets one log line through a minute, and counts the others.
 #[derive(Debug, Default)]
 pub(crate) struct LogGate {
-    /// When the next line may pass, in milliseconds of [`LogGate::now`].
+    /// Time from which the next line may pass, in milliseconds of [`LogGate::now`].
     next: AtomicU64,
     unlogged: AtomicU64,
 }
 
 impl LogGate {
-    /// Time since some moment in this process's life.
+    /// Returns the time since some moment in this process's life.
     pub(crate) fn now() -> Duration {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         START.elapsed()
     }
 
-    /// How many lines were kept back since the last one, if a line may pass now.
+    /// Returns the number of lines that were kept back since the last one, if a line may pass now.
     pub(crate) fn admit(&self, now: Duration) -> Option<u64> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (next, now_ms) = (self.next.load(Ordering::Relaxed), milliseconds(now));
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_gate_lets_one_line_through_a_minute() {
+    fn log_gate_passes_one_line_a_minute() {
         let gate = LogGate::default();
         let seconds = Duration::from_secs;
         assert_eq!(gate.admit(seconds(5)), Some(0));

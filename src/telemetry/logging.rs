@@ -1,4 +1,4 @@
-//! `tracing` set up once, for people or for machines.
+//! The setup of `tracing`, for people or for machines.
 
 use std::io::{self, IsTerminal};
 
@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
 use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For a person at a terminal.
@@ -22,7 +22,7 @@ pub enum LogFormat {
 /// `RUST_LOG` chooses what is logged, in `tracing`'s filter syntax; the default is `info`.
 ///
 /// # Errors
-/// When a subscriber is installed already.
+/// Fails when a subscriber is installed already.
 pub fn init_logging(format: LogFormat) -> Result<(), TryInitError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);

@@ -1,4 +1,4 @@
-//! What operators see: metrics, logs, and whether the process is ready.
+//! The view of operators: metrics, logs, and the readiness of the process.
 
 mod flow;
 mod log_gate;
@@ -10,6 +10,6 @@ mod readiness;
 pub use flow::{Flow, Pending};
 pub(crate) use log_gate::LogGate;
 pub use logging::{LogFormat, init_logging};
-pub use metrics::{BatchMetrics, Metrics, RouteMetrics, ShadowMetrics};
+pub use metrics::{BatchMetrics, MetricRow, Metrics, RouteMetrics, ShadowMetrics};
 pub(crate) use printable::printable;
 pub use readiness::{Part, Readiness};

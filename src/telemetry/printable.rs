@@ -1,8 +1,9 @@
-//! Text of others, fit for a line of the log.
+//! Text of others, made fit for a line of the log.
 
 use std::fmt::Write;
 
-/// One line of bounded length in bytes, in which nothing passes for the start of another or is hidden.
+/// Formats a text as one line of bounded length in bytes, in which nothing passes for the start of another line or is
+/// hidden.
 pub(crate) fn printable(text: &str, longest: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(longest));
     for character in text.chars() {
@@ -11,7 +12,7 @@ pub(crate) fn printable(text: &str, longest: usize) -> String {
             break;
         }
         if character.is_control() || is_deceptive(character) {
-            // A string takes all that is written to it.
+            // Writing to a string never fails.
             let _ = write!(shown, "{}", character.escape_default());
         } else {
             shown.push(character);
@@ -20,7 +21,7 @@ pub(crate) fn printable(text: &str, longest: usize) -> String {
     shown
 }
 
-/// Whether this ends a line for some readers, or turns the direction of what follows.
+/// Tells whether a character ends a line for some readers, or turns the direction of the text after it.
 fn is_deceptive(character: char) -> bool {
     matches!(
         character,
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_stays_one_line_and_is_cut() {
+    fn printable_keeps_one_line_and_cuts() {
         assert_eq!(printable("plain – ü 🚦", 100), "plain – ü 🚦");
         assert_eq!(printable("a\rb\n\u{1b}[31mc\td\u{2028}e\u{202e}f", 100), r"a\rb\n\u{1b}[31mc\td\u{2028}e\u{202e}f");
         let long = printable(&"é".repeat(100), 100);

@@ -1,4 +1,4 @@
-//! Whether the process can do its work now, part by part.
+//! The readiness of the process, part by part.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +7,13 @@ use tracing::{info, warn};
 
 use super::flow::Flow;
 
-/// The parts of the process and what each still waits for. Cheap to clone; all clones are one.
+/// The parts of the process and what each still waits for. Cheap to clone; all clones share the same parts.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    parts: Arc<Mutex<BTreeMap<&'static str, State>>>,
+    parts: Arc<Mutex<BTreeMap<&'static str, PartState>>>,
 }
 
-/// One part's say in it.
+/// The handle by which one part reports its readiness.
 #[derive(Debug, Clone)]
 pub struct Part {
     name: &'static str,
@@ -21,13 +21,13 @@ pub struct Part {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// As the part itself says.
+struct PartState {
+    /// Reason for which the part is not ready, as the part itself says.
     waits_for: Option<String>,
     /// Work of the part that must not stand still.
     flow: Option<Flow>,
-    /// Whether the log says that it stands still.
-    is_told: bool,
+    /// True if the standstill has been logged.
+    is_logged: bool,
 }
 
 impl Readiness {
@@ -38,36 +38,36 @@ impl Readiness {
         part
     }
 
-    /// Whether every part is ready.
+    /// Tells whether every part is ready.
     pub fn is_ready(&self) -> bool {
         self.report().values().all(Option::is_none)
     }
 
-    /// Each part, with what it waits for; `None` is ready.
+    /// Lists the parts, each with the reason for which it waits; `None` is ready.
     pub fn report(&self) -> BTreeMap<&'static str, Option<String>> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.iter_mut().map(|(name, state)| (*name, state.report(name))).collect()
     }
 
-    fn change(&self, name: &'static str, change: impl FnOnce(&mut State)) {
+    fn change(&self, name: &'static str, change: impl FnOnce(&mut PartState)) {
         change(self.parts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default());
     }
 }
 
 impl Part {
-    /// This part can do its work.
+    /// Marks the part as ready.
     pub fn ready(&self) {
         self.readiness.change(self.name, |state| state.waits_for = None);
     }
 
-    /// This part cannot, for this reason.
+    /// Marks the part as not ready, for this reason.
     pub fn waits_for(&self, reason: impl Into<String>) {
         let reason = Some(reason.into());
         self.readiness.change(self.name, |state| state.waits_for = reason);
     }
 
-    /// Work without which this part is of no use, such as "replies to be published": while it stands still the part is
-    /// not ready.
+    /// Adds work without which this part is of no use, such as "replies to be published": while the work stands still
+    /// the part is not ready.
     pub fn flow(&self, what: &str) -> Flow {
         let flow = Flow::new(what);
         let handle = flow.clone();
@@ -76,13 +76,13 @@ impl Part {
     }
 }
 
-impl State {
+impl PartState {
     fn report(&mut self, part: &str) -> Option<String> {
         let standstill = self.flow.as_ref().and_then(Flow::standstill);
-        let was_told = std::mem::replace(&mut self.is_told, standstill.is_some());
+        let was_logged = std::mem::replace(&mut self.is_logged, standstill.is_some());
         match &standstill {
-            Some(why) if !was_told => warn!(part, why, "not ready"),
-            None if was_told => info!(part, "work gets through again"),
+            Some(why) if !was_logged => warn!(part, why, "not ready"),
+            None if was_logged => info!(part, "work gets through again"),
             Some(_) | None => {}
         }
         self.waits_for.clone().or(standstill)
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_every_part_is() {
+    fn readiness_is_ready_when_every_part_is() {
         let readiness = Readiness::default();
         let (requests, shim) = (readiness.part("requests"), readiness.part("shim"));
         requests.ready();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_has_only_just_begun_leaves_its_part_ready() {
+    fn part_stays_ready_when_work_has_just_begun() {
         let readiness = Readiness::default();
         let part = readiness.part("replies");
         let flow = part.flow("replies to be published");

@@ -17,7 +17,8 @@ use std::process::ExitCode;
 
 use super::start;
 use crate::app::Role;
-use crate::config::{self, Config};
+use crate::check;
+use crate::config::Config;
 use guarded::GuardedProcess;
 use problem::QuickstartProblem;
 
@@ -88,7 +89,7 @@ fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Quickstart
 
 /// Parses the quickstart's config, without its addresses, which are known later.
 fn config() -> Result<Config, QuickstartProblem> {
-    let loaded = config::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
+    let loaded = check::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
     loaded.map(|loaded| loaded.config).map_err(|report| QuickstartProblem::unavailable(report.to_string()))
 }
 

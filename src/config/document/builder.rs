@@ -1,45 +1,45 @@
-//! The tree, put together from the parser's events one after the other.
+//! The builder of the tree, from the parser's events one after the other.
 
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::{Content, Entry, Node, Scalar, State, Step, push_step};
+use super::{Entry, Node, NodeContent, NodeState, PathStep, Scalar, push_step};
 use crate::config::env::{self, Masked};
 use crate::config::report::{Position, Problem};
 
-/// How deep lists and mappings may nest. The schema needs six.
+/// Most levels of lists and mappings; deeper files are refused. The schema needs six.
 const MAX_DEPTH: usize = 64;
-/// How many nodes there may be once aliases are replaced by what they stand for.
+/// Most nodes once aliases are replaced by what they stand for; files with more are refused.
 const MAX_NODES: usize = 100_000;
 
 /// A list or mapping whose end has not come yet.
-struct Open {
+struct OpenNode {
     anchor: usize,
     node: Node,
     key: Option<(String, Position)>,
 }
 
-/// Puts the tree together.
+/// Builds the tree of a document.
 pub(super) struct Builder<'a> {
     masked: &'a Masked,
     env: &'a dyn Fn(&str) -> Option<String>,
-    /// What was wrong and did not end it.
+    /// Problems that did not end the parse.
     pub(super) problems: Vec<Problem>,
-    open: Vec<Open>,
+    open: Vec<OpenNode>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
-    /// The top-level node, once it is complete.
+    /// Top-level node, once it is complete.
     pub(super) root: Option<Node>,
 }
 
 impl<'a> Builder<'a> {
-    /// For a text whose references to `env` are masked.
+    /// Makes a builder for a text whose references to `env` are masked.
     pub(super) fn new(masked: &'a Masked, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { masked, env, problems: Vec::new(), open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None }
     }
 
-    /// Takes the whole text, or as much as there is before its syntax breaks.
+    /// Parses the whole text, or as much as there is before its syntax breaks.
     pub(super) fn run(&mut self) -> Result<(), Problem> {
         let masked = self.masked;
         for event in Parser::new_from_str(&masked.text) {
@@ -62,11 +62,11 @@ impl<'a> Builder<'a> {
             Event::DocumentStart(_) => Ok(()),
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), at);
-                self.start(anchor, Content::List(Vec::new()), at)
+                self.start(anchor, NodeContent::List(Vec::new()), at)
             }
             Event::MappingStart(anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), at);
-                self.start(anchor, Content::Mapping(Vec::new()), at)
+                self.start(anchor, NodeContent::Mapping(Vec::new()), at)
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(mut finished) => {
@@ -96,11 +96,11 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn start(&mut self, anchor: usize, content: Content, at: Position) -> Result<(), Problem> {
+    fn start(&mut self, anchor: usize, content: NodeContent, at: Position) -> Result<(), Problem> {
         if self.open.len() >= MAX_DEPTH {
             return Err(too_deep(at));
         }
-        self.open.push(Open { anchor, node: Node { at, content, state: State::Kept }, key: None });
+        self.open.push(OpenNode { anchor, node: Node { at, content, state: NodeState::Kept }, key: None });
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl<'a> Builder<'a> {
             self.anchors.insert(anchor, node.clone());
         }
         let path = self.path();
-        let is_key = |open: &Open| open.key.is_none() && matches!(open.node.content, Content::Mapping(_));
+        let is_key = |open: &OpenNode| open.key.is_none() && matches!(open.node.content, NodeContent::Mapping(_));
         let key = self.open.last().is_some_and(is_key).then(|| self.key(&node));
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
@@ -125,8 +125,8 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         match (&mut parent.node.content, parent.key.take()) {
-            (Content::List(items), _) => items.push(node),
-            (Content::Mapping(entries), Some((key, at))) => match entries.iter().find(|entry| entry.key == key) {
+            (NodeContent::List(items), _) => items.push(node),
+            (NodeContent::Mapping(entries), Some((key, at))) => match entries.iter().find(|entry| entry.key == key) {
                 Some(first) => {
                     let message = format!("duplicate key '{key}'");
                     let help = format!("it is first given in line {}", first.at.line);
@@ -134,20 +134,20 @@ impl<'a> Builder<'a> {
                 }
                 None => entries.push(Entry { key, at, value: node }),
             },
-            (Content::Mapping(_), None) | (Content::Scalar(_), _) => {}
+            (NodeContent::Mapping(_), None) | (NodeContent::Scalar(_), _) => {}
         }
         Ok(())
     }
 
     fn key(&mut self, node: &Node) -> (String, Position) {
         match &node.content {
-            Content::Scalar(scalar) => {
+            NodeContent::Scalar(scalar) => {
                 if scalar.text != scalar.written {
                     self.problems.push(Problem::error(node.at, self.path(), "a key cannot come from the environment"));
                 }
                 (scalar.written.clone(), node.at)
             }
-            Content::List(_) | Content::Mapping(_) => {
+            NodeContent::List(_) | NodeContent::Mapping(_) => {
                 self.problems.push(Problem::error(node.at, self.path(), "a key must be text"));
                 ("?".to_owned(), node.at)
             }
@@ -165,16 +165,16 @@ impl<'a> Builder<'a> {
             }
         }
         let traceable = style.filter(|_| expanded.text == expanded.written);
-        let state = if expanded.missing.is_empty() { State::Kept } else { State::Dropped };
+        let state = if expanded.missing.is_empty() { NodeState::Kept } else { NodeState::Dropped };
         let scalar = Scalar {
-            // What came out empty was given all the same: it is a text, not nothing.
+            // A value that came out empty was given all the same: it is a text, not nothing.
             plain: plain && !(expanded.referred && expanded.text.is_empty()),
             secret: expanded.secret,
             traceable,
             text: expanded.text,
             written: expanded.written,
         };
-        let node = Node { at, content: Content::Scalar(scalar), state };
+        let node = Node { at, content: NodeContent::Scalar(scalar), state };
         if text.contains("${") {
             let help = "write ${NAME} or ${NAME:-default}, or $${ for the characters themselves";
             let problem = Problem::error(at, self.path(), "'${' does not start a reference to the environment");
@@ -183,18 +183,18 @@ impl<'a> Builder<'a> {
         node
     }
 
-    /// `<<: *other` takes over the keys that are not given here.
+    /// Merges `<<: *other`: takes over the keys that are not given here.
     fn merge(&mut self, node: &mut Node) {
-        let Content::Mapping(entries) = &mut node.content else { return };
+        let NodeContent::Mapping(entries) = &mut node.content else { return };
         let Some(index) = entries.iter().position(|entry| entry.key == "<<") else { return };
         let merged = entries.remove(index);
         let sources = match merged.value.content {
-            Content::List(items) => items,
+            NodeContent::List(items) => items,
             content => vec![Node { content, ..merged.value }],
         };
         for source in sources {
             match source.content {
-                Content::Mapping(others) => {
+                NodeContent::Mapping(others) => {
                     for other in others {
                         if !entries.iter().any(|entry| entry.key == other.key) {
                             entries.push(other);
@@ -209,7 +209,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Whether there is a tag; any but the core ones is a problem.
+    /// Tells whether there is a tag for text; any tag but the core ones is a problem.
     fn refuse_tag(&mut self, tag: Option<&Tag>, at: Position) -> bool {
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
             self.problems.push(Problem::error(at, self.path(), format!("the tag '{tag}' means nothing here")));
@@ -217,20 +217,21 @@ impl<'a> Builder<'a> {
         tag.is_some_and(|tag| tag.suffix == "str")
     }
 
-    /// The path of the node that comes next.
+    /// Returns the path of the node that comes next.
     fn path(&self) -> String {
         let mut path = String::new();
         for open in &self.open {
             match (&open.node.content, &open.key) {
-                (Content::List(items), _) => push_step(&mut path, &Step::Index(items.len())),
-                (_, Some((key, _))) => push_step(&mut path, &Step::Key(key.clone())),
+                (NodeContent::List(items), _) => push_step(&mut path, &PathStep::Index(items.len())),
+                (_, Some((key, _))) => push_step(&mut path, &PathStep::Key(key.clone())),
                 _ => {}
             }
         }
         path
     }
 
-    /// A place that exists: a file that ends too early is reported at its end, not in the line after.
+    /// Moves a position to a place that exists: a file that ends too early is reported at its end, not in the line
+    /// after.
     fn inside(&self, at: Position) -> Position {
         let text = &self.masked.text;
         match text.lines().enumerate().last() {
@@ -241,7 +242,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The parser's words with references in the place of their stand-ins.
+    /// Puts references back in place of the stand-ins in the parser's words.
     fn plain_words(&self, info: &str) -> String {
         env::expand(info, &self.masked.references, &|_| None).written
     }

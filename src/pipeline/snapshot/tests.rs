@@ -16,7 +16,7 @@ impl World {
     /// Makes a snapshot of endpoints `a` and `b`, each with these routes.
     fn snapshot(&self, a: &str, b: &str, before: Option<&Snapshot>) -> Snapshot {
         let text = format!("model_endpoints: [{{name: a, routes: [{a}]}}, {{name: b, routes: [{b}]}}]");
-        let config = config::parse(&text, "file", &|_| None).unwrap_or_else(|report| panic!("{report}")).config;
+        let config = crate::check::parse(&text, "file", &|_| None).unwrap_or_else(|report| panic!("{report}")).config;
         let table = RoutingTable::build(&config).unwrap();
         Snapshot::new(&config, table, &self.models, &self.metrics, before).unwrap()
     }

@@ -1,8 +1,8 @@
-//! Conditions that are told without the engine: comparisons and tests of single values of the request, joined by `and`,
-//! `or` and `not`. Most are of that kind, and the engine costs several times what they do.
+//! The direct evaluator, for conditions that need no engine: comparisons and tests of single values of the request,
+//! joined by `and`, `or` and `not`. Most conditions are of that kind, and the engine costs several times as much.
 //!
-//! They are made of the very helpers that the engine calls, so there is one meaning of each operation. What is not known
-//! here is lowered to Rhai instead; nothing is refused for it.
+//! The direct evaluator calls the same helpers as the engine, so there is one meaning of each operation. An expression
+//! that is not known here is lowered to Rhai instead of being refused.
 
 use std::borrow::Cow;
 
@@ -12,52 +12,52 @@ use super::error::{ConditionError, Result};
 use super::request::RequestView;
 use super::value::Value;
 
-/// Something that holds or does not.
+/// A test that holds for a request or does not.
 #[derive(Debug)]
-pub(super) enum Test {
-    /// Whether a value counts as true.
-    Truth(Term),
-    Compare(Comparison, Term, Term),
-    /// Whether a value is `None`, `True` or `False` itself.
-    Is(Term, Constant),
-    /// Whether there is such a header or argument.
-    Has(Mapping, Box<str>),
-    Not(Box<Test>),
-    All(Vec<Test>),
-    Any(Vec<Test>),
+pub(super) enum DirectTest {
+    /// Truth of a value, by Python's rules.
+    Truth(DirectTerm),
+    Compare(Comparison, DirectTerm, DirectTerm),
+    /// Identity of a value with `None`, `True` or `False` (`is`).
+    Is(DirectTerm, Singleton),
+    /// Presence of a header or argument.
+    Has(RequestMapping, Box<str>),
+    Not(Box<DirectTest>),
+    All(Vec<DirectTest>),
+    Any(Vec<DirectTest>),
 }
 
-/// A single value.
+/// A single value, constant or read from the request.
 #[derive(Debug)]
-pub(super) enum Term {
+pub(super) enum DirectTerm {
     Constant(Value),
-    /// What lies at one of the program's paths.
+    /// The value at one of the program's paths.
     Field(usize),
-    /// A header or an argument. Without a default it has to be there.
-    Named(Mapping, Box<str>, Option<Value>),
+    /// A header or an argument. Without a default it must be there.
+    Named(RequestMapping, Box<str>, Option<Value>),
     Property(fn(&RequestView) -> Result<Value>),
     /// A method of a value, with arguments that are the same for every request.
-    Method(fn(&Value, &[Value]) -> Result<Value>, Box<Term>, Vec<Value>),
+    Method(fn(&Value, &[Value]) -> Result<Value>, Box<DirectTerm>, Vec<Value>),
     /// A built-in function of one value.
-    Function(fn(&[Value]) -> Result<Value>, Box<Term>),
+    Function(fn(&[Value]) -> Result<Value>, Box<DirectTerm>),
 }
 
-/// What `is` compares with.
+/// An object with which `is` compares.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Constant {
+pub(super) enum Singleton {
     None,
     Bool(bool),
 }
 
-/// What has names in a request.
+/// The parts of a request that map names to values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mapping {
+pub(super) enum RequestMapping {
     Headers,
     Arguments,
 }
 
-impl Test {
-    /// Whether it holds for this request.
+impl DirectTest {
+    /// Tells whether the test holds for this request.
     pub(super) fn holds(&self, request: &RequestView) -> Result<bool> {
         match self {
             Self::Truth(term) => Ok(operators::truth(&*term.value(request)?)),
@@ -68,8 +68,8 @@ impl Test {
             Self::Is(term, constant) => {
                 let value = term.value(request)?;
                 Ok(match constant {
-                    Constant::None => matches!(*value, Value::None),
-                    Constant::Bool(constant) => matches!(*value, Value::Bool(bool) if bool == *constant),
+                    Singleton::None => matches!(*value, Value::None),
+                    Singleton::Bool(constant) => matches!(*value, Value::Bool(bool) if bool == *constant),
                 })
             }
             Self::Has(mapping, name) => Ok(mapping.get(request, name)?.is_some()),
@@ -80,8 +80,8 @@ impl Test {
     }
 }
 
-/// Whether there is a test with this outcome. What comes after the first is not looked at.
-fn first(tests: &[Test], request: &RequestView, outcome: bool) -> Result<bool> {
+/// Tells whether a test has this outcome. The tests after the first of them are not evaluated.
+fn first(tests: &[DirectTest], request: &RequestView, outcome: bool) -> Result<bool> {
     for test in tests {
         if test.holds(request)? == outcome {
             return Ok(true);
@@ -90,8 +90,8 @@ fn first(tests: &[Test], request: &RequestView, outcome: bool) -> Result<bool> {
     Ok(false)
 }
 
-impl Term {
-    /// Its value for this request.
+impl DirectTerm {
+    /// Returns the term's value for this request.
     pub(super) fn value<'a>(&'a self, request: &'a RequestView) -> Result<Cow<'a, Value>> {
         Ok(match self {
             Self::Constant(value) => Cow::Borrowed(value),
@@ -108,8 +108,8 @@ impl Term {
     }
 }
 
-impl Mapping {
-    /// The value under a name.
+impl RequestMapping {
+    /// Returns the value under a name.
     pub(super) fn get(self, request: &RequestView, name: &str) -> Result<Option<Value>> {
         match self {
             Self::Headers => request.header(name),
@@ -117,7 +117,7 @@ impl Mapping {
         }
     }
 
-    /// What is said of a name that is not there.
+    /// Makes the error for a name that is not there.
     pub(super) fn missing(self, name: &str) -> ConditionError {
         let mapping = match self {
             Self::Headers => "request.headers",

@@ -1,20 +1,21 @@
-//! `model_request_condition`: an expression over the request that says whether a route takes it.
+//! Conditions (`model_request_condition`): expressions over the request that decide whether a route takes it.
 //!
-//! **Which language.** A condition that starts with `rhai:` is [Rhai]; every other one is Python. Nothing is guessed
-//! from what follows.
+//! **Language.** A condition that starts with `rhai:` is [Rhai]; every other one is Python. The rest of the text never
+//! decides the language.
 //!
-//! **How.** Python is parsed ([`python`]), lowered to Rhai text that keeps Python's meaning ([`lower`]), and run in a
-//! sandboxed engine ([`engine`]) against a [`request`] that reads the payload only as far as it is asked to ([`path`]).
-//! What is simple enough is told by the same helpers without the engine ([`direct`]). All conditions of one endpoint are compiled together, so that what they read of a request is read once.
+//! **Evaluation.** Python is parsed ([`python`]), lowered to Rhai text that keeps Python's meaning ([`lower`]), and run
+//! in a sandboxed engine ([`engine`]) against a [`request`] that reads the payload only as far as the condition needs
+//! ([`path`]). Simple conditions are evaluated by the same helpers without the engine ([`direct`]). All conditions of
+//! one endpoint are compiled together, so that each part of a request is read once.
 //!
-//! **Where it differs from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
+//! **Differences from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
 //! `keys()`, `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars only;
-//! `isdigit()`, `int()` and `float()` know ASCII digits only; a value is read up to 500 levels deep. All that fails, it
-//! never gives another answer. Another answer is only possible for a body that is no JSON after the leaf that was asked
-//! for, for `isalpha()` on combining marks, and for the last 2,048 characters for private use, which stand for halves of
-//! others here. Whatever else is not known is refused when the condition is loaded.
+//! `isdigit()`, `int()` and `float()` know ASCII digits only; a value is read up to 500 levels deep. All these cases
+//! fail, and never give another answer. Another answer is only possible for a body that is no JSON after the leaf that
+//! the condition reads, for `isalpha()` on combining marks, and for the last 2,048 characters for private use, which
+//! stand for halves of others here. Everything else that is not known is refused when the condition is loaded.
 //!
-//! **JSON** is what Python's `json` reads ([`json`]), since that is what the model will read.
+//! **JSON** is read as Python's `json` reads it ([`json`]), since the model will read it that way.
 //!
 //! **Values.** The same expressions serve where the value itself is wanted and not only its truth, such as `sticky_by`:
 //! see [`ConditionsBuilder::add_expression`] and [`Evaluation::value`].
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use rhai::{AST, ParseError};
 use serde::Serialize;
 
-use self::direct::{Term, Test};
+use self::direct::{DirectTerm, DirectTest};
 use self::engine::Generator;
 use self::engine::operators;
 pub use self::error::{ConditionError, ConditionProblem};
@@ -48,14 +49,14 @@ use self::request::RequestView;
 pub(super) use self::value::Value;
 use crate::message::Request;
 
-/// The prefix of conditions in Rhai.
+/// Prefix of conditions in Rhai.
 const RHAI_PREFIX: &str = "rhai:";
-/// The longest condition, in bytes.
+/// Longest condition, in bytes; a longer one is refused.
 const MAX_SOURCE: usize = 16 << 10;
-/// The stack that conditions are compiled on: enough for the syntax tree of any text of that length.
+/// Bytes of the stack on which conditions are compiled: enough for the syntax tree of any text of [`MAX_SOURCE`].
 const COMPILER_STACK: usize = 128 << 20;
 
-/// What a condition is written in.
+/// The language of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {
@@ -65,103 +66,104 @@ pub enum Language {
     Rhai,
 }
 
-/// One condition of a [`Conditions`].
+/// Key of a condition of a [`Conditions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConditionId(usize);
 
-/// An expression among the conditions of a [`Conditions`], of which the value is wanted.
+/// Key of an expression, whose value is wanted, of a [`Conditions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpressionId(usize);
 
-/// What of an expression is wanted.
+/// The kind of result that an expression is compiled for.
 #[derive(Debug, Clone, Copy)]
-enum Wanted {
+enum ResultKind {
     Truth,
     Value,
 }
 
-/// Collects the conditions of one endpoint.
+/// Compiles and collects the conditions of one endpoint.
 #[derive(Debug, Default)]
 pub struct ConditionsBuilder {
     tables: Tables,
     generators: Vec<Generator>,
-    conditions: Vec<Compiled>,
-    /// Whether even what is simple is left to the engine, so that the two can be compared.
+    conditions: Vec<CompiledCondition>,
+    /// True if simple conditions are left to the engine as well, so that the two can be compared.
     is_engine_only: bool,
 }
 
-/// The conditions of one endpoint, ready to run on any thread.
+/// The compiled conditions of one endpoint, ready to run on any thread.
 #[derive(Debug, Clone)]
 pub struct Conditions(Arc<Program>);
 
-/// The conditions of one endpoint, and one request: what a condition read of it, the next one finds read.
+/// The evaluation of an endpoint's conditions on one request: each part that a condition read of the request is there
+/// for the next one.
 #[derive(Debug)]
 pub struct Evaluation(RequestView);
 
 #[derive(Debug)]
-struct Compiled {
+struct CompiledCondition {
     source: Box<str>,
     language: Language,
-    code: Code,
+    code: CompiledCode,
 }
 
-/// What a condition compiles to.
+/// The compiled form of a condition.
 #[derive(Debug)]
-enum Code {
-    Test(Test),
-    Term(Term),
+enum CompiledCode {
+    DirectTest(DirectTest),
+    DirectTerm(DirectTerm),
     Engine(AST),
 }
 
-/// What all conditions of an endpoint compile to.
+/// The compiled form of all conditions of an endpoint.
 #[derive(Debug)]
 struct Program {
-    conditions: Vec<Compiled>,
-    paths: Vec<path::Path>,
+    conditions: Vec<CompiledCondition>,
+    paths: Vec<path::JsonPath>,
     constants: Vec<Value>,
     generators: Vec<Generator>,
 }
 
-/// Which language a condition is written in, by the rule above.
+/// Returns the language of a condition, by the rule above.
 pub fn language(source: &str) -> Language {
     if source.trim_start().starts_with(RHAI_PREFIX) { Language::Rhai } else { Language::Python }
 }
 
-/// Whether a condition compiles, and what it is written in.
+/// Compiles a condition, and returns its language.
 pub fn check(source: &str) -> Result<Language, ConditionProblem> {
     ConditionsBuilder::new().add(source)?;
     Ok(language(source))
 }
 
-/// Whether an expression compiles of which the value is wanted, and what it is written in.
+/// Compiles an expression whose value is wanted, and returns its language.
 pub fn check_expression(source: &str) -> Result<Language, ConditionProblem> {
     ConditionsBuilder::new().add_expression(source)?;
     Ok(language(source))
 }
 
 impl ConditionsBuilder {
-    /// No conditions yet.
+    /// Makes a builder without conditions.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// As [`Self::new`], for the engine alone.
+    /// Makes a builder that leaves even simple conditions to the engine.
     #[cfg(test)]
     fn engine_only() -> Self {
         Self { is_engine_only: true, ..Self::default() }
     }
 
-    /// Compiles a condition. One that is refused changes nothing.
+    /// Compiles a condition. A condition that is refused changes nothing.
     pub fn add(&mut self, source: &str) -> Result<ConditionId, ConditionProblem> {
-        self.add_wanted(source, Wanted::Truth).map(ConditionId)
+        self.add_wanted(source, ResultKind::Truth).map(ConditionId)
     }
 
-    /// Compiles an expression whose value is wanted. One that is refused changes nothing.
+    /// Compiles an expression whose value is wanted. An expression that is refused changes nothing.
     pub fn add_expression(&mut self, source: &str) -> Result<ExpressionId, ConditionProblem> {
-        self.add_wanted(source, Wanted::Value).map(ExpressionId)
+        self.add_wanted(source, ResultKind::Value).map(ExpressionId)
     }
 
-    fn add_wanted(&mut self, source: &str, wanted: Wanted) -> Result<usize, ConditionProblem> {
+    fn add_wanted(&mut self, source: &str, wanted: ResultKind) -> Result<usize, ConditionProblem> {
         if source.len() > MAX_SOURCE {
             let message = format!("the condition is longer than {MAX_SOURCE} bytes");
             return Err(ConditionProblem::at(source, 0, message, Some("split it over several routes")));
@@ -177,23 +179,23 @@ impl ConditionsBuilder {
         });
         let failed = || ConditionProblem::at(source, 0, "the compiler could not be run on this condition", None);
         let (language, code) = compiled.unwrap_or_else(|| Err(failed())).inspect_err(|_| {
-            // Whatever else it left in the tables is not referred to; these two go in step.
+            // The two tables of generators go in step; entries that a refused condition left in the others are not referred to.
             self.tables.generators.truncate(generators);
             self.generators.truncate(generators);
         })?;
-        self.conditions.push(Compiled { source: source.into(), language, code });
+        self.conditions.push(CompiledCondition { source: source.into(), language, code });
         Ok(self.conditions.len() - 1)
     }
 
-    fn compile(&mut self, source: &str, wanted: Wanted) -> Result<(Language, Code), ConditionProblem> {
+    fn compile(&mut self, source: &str, wanted: ResultKind) -> Result<(Language, CompiledCode), ConditionProblem> {
         let language = language(source);
         let code = match language {
-            Language::Rhai => Code::Engine(compile_native(source)?),
+            Language::Rhai => CompiledCode::Engine(compile_native(source)?),
             Language::Python => {
                 let parsed = python::parse(source)?;
                 let text = match wanted {
-                    Wanted::Truth => lower::truth(&parsed, &mut self.tables)?,
-                    Wanted::Value => lower::value(&parsed, &mut self.tables)?,
+                    ResultKind::Truth => lower::truth(&parsed, &mut self.tables)?,
+                    ResultKind::Value => lower::value(&parsed, &mut self.tables)?,
                 };
                 if let Some(code) = self.directly(&parsed, wanted) {
                     return Ok((language, code));
@@ -216,24 +218,24 @@ impl ConditionsBuilder {
                     let (variables, targets) = (generator.variables.clone(), generator.targets);
                     self.generators.push(Generator { body, variables, targets });
                 }
-                Code::Engine(engine::compile_lowered(&text).map_err(refused)?)
+                CompiledCode::Engine(engine::compile_lowered(&text).map_err(refused)?)
             }
         };
         Ok((language, code))
     }
 
-    /// What is simple enough to go without the engine.
-    fn directly(&mut self, parsed: &python::Parsed<'_>, wanted: Wanted) -> Option<Code> {
+    /// Compiles an expression that is simple enough to go without the engine.
+    fn directly(&mut self, parsed: &python::Parsed<'_>, wanted: ResultKind) -> Option<CompiledCode> {
         if self.is_engine_only {
             return None;
         }
         match wanted {
-            Wanted::Truth => lower::direct::test(parsed, &mut self.tables).map(Code::Test),
-            Wanted::Value => lower::direct::term(parsed, &mut self.tables).map(Code::Term),
+            ResultKind::Truth => lower::direct::test(parsed, &mut self.tables).map(CompiledCode::DirectTest),
+            ResultKind::Value => lower::direct::term(parsed, &mut self.tables).map(CompiledCode::DirectTerm),
         }
     }
 
-    /// The conditions that were added.
+    /// Finishes the conditions that were added.
     pub fn build(self) -> Conditions {
         let Tables { paths, constants, .. } = self.tables;
         Conditions(Arc::new(Program { conditions: self.conditions, paths, constants, generators: self.generators }))
@@ -241,49 +243,49 @@ impl ConditionsBuilder {
 }
 
 impl Conditions {
-    /// Starts on one request. Reads nothing of it yet.
+    /// Starts the evaluation of one request. Reads nothing of it yet.
     pub fn evaluation(&self, request: &Arc<Request>) -> Evaluation {
         Evaluation(RequestView::new(Arc::clone(request), Arc::clone(&self.0)))
     }
 
-    /// Which language a condition is written in.
+    /// Returns the language of a condition.
     pub fn language(&self, id: ConditionId) -> Language {
         self.0.conditions.get(id.0).map_or(Language::Python, |condition| condition.language)
     }
 
-    /// A condition as it was written.
+    /// Returns the text of a condition, as it was written.
     pub fn source(&self, id: ConditionId) -> &str {
         self.0.conditions.get(id.0).map_or("", |condition| &condition.source)
     }
 
-    /// An expression as it was written.
+    /// Returns the text of an expression, as it was written.
     pub fn expression(&self, id: ExpressionId) -> &str {
         self.source(ConditionId(id.0))
     }
 }
 
 impl Evaluation {
-    /// Whether the condition holds for this request.
+    /// Tells whether the condition holds for this request.
     pub fn holds(&self, id: ConditionId) -> Result<bool, ConditionError> {
-        let Compiled { code, language, .. } = self.start(id.0)?;
+        let CompiledCondition { code, language, .. } = self.start(id.0)?;
         match code {
-            Code::Test(test) => test.holds(&self.0),
-            Code::Term(term) => Ok(operators::truth(&*term.value(&self.0)?)),
-            Code::Engine(ast) => engine::holds(ast, *language, &self.0),
+            CompiledCode::DirectTest(test) => test.holds(&self.0),
+            CompiledCode::DirectTerm(term) => Ok(operators::truth(&*term.value(&self.0)?)),
+            CompiledCode::Engine(ast) => engine::holds(ast, *language, &self.0),
         }
     }
 
-    /// What the expression gives for this request.
+    /// Evaluates the expression for this request.
     pub(super) fn value(&self, id: ExpressionId) -> Result<Value, ConditionError> {
-        let Compiled { code, language, .. } = self.start(id.0)?;
+        let CompiledCondition { code, language, .. } = self.start(id.0)?;
         match code {
-            Code::Test(test) => test.holds(&self.0).map(Value::Bool),
-            Code::Term(term) => term.value(&self.0).map(Cow::into_owned),
-            Code::Engine(ast) => engine::value(ast, *language, &self.0),
+            CompiledCode::DirectTest(test) => test.holds(&self.0).map(Value::Bool),
+            CompiledCode::DirectTerm(term) => term.value(&self.0).map(Cow::into_owned),
+            CompiledCode::Engine(ast) => engine::value(ast, *language, &self.0),
         }
     }
 
-    fn start(&self, index: usize) -> Result<&Compiled, ConditionError> {
+    fn start(&self, index: usize) -> Result<&CompiledCondition, ConditionError> {
         budget::start(self.0.payload_size());
         let missing = || ConditionError::Failed("no such condition".to_owned());
         self.0.program().conditions.get(index).ok_or_else(missing)

@@ -1,21 +1,21 @@
-//! Constant ways into the payload, read straight from its bytes.
+//! Constant paths into the payload, read straight from its bytes.
 //!
-//! `request.json()['dataframe_split']['data'][0][0]` is known when the condition is loaded, so reading it needs no tree
-//! of the whole body: what lies beside the way is passed over. What follows from that:
+//! A path such as `request.json()['dataframe_split']['data'][0][0]` is known when the condition is loaded, so reading
+//! it needs no tree of the whole body: values beside the path are passed over. This has two consequences:
 //!
-//! - what comes before the leaf is checked for its form, and not read: a `NaN`, half a character or a number beyond all
-//!   bounds there is nobody's business;
-//! - of what comes after the leaf, only as much is looked at as it takes to know that no key of the way is written
-//!   again; should it be broken, the model server will say so.
+//! - values before the leaf are checked for their form, and not read: a `NaN`, half a character or a number beyond all
+//!   bounds there does no harm;
+//! - after the leaf, only as much is looked at as it takes to know that no key of the path is written again; should the
+//!   rest be broken, the model server will say so.
 
 use super::engine::collections;
 use super::error::{ConditionError, Result};
-use super::json::{Broken, Cursor, Key, Kind};
+use super::json::{Cursor, JsonError, JsonKind, SoughtKey};
 use super::value::Value;
 
-/// One step into a JSON value.
+/// One step of a path into a JSON value.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(super) enum JsonStep {
     /// `['key']`
     Key(Box<str>),
     /// `[3]`
@@ -24,63 +24,63 @@ pub(super) enum Step {
     Get(Box<str>, Value),
 }
 
-/// A constant way into the payload; with no steps, the whole of it.
+/// A constant path into the payload; with no steps, the whole of it.
 #[derive(Debug, Clone)]
-pub(super) struct Path {
-    pub(super) steps: Vec<Step>,
-    /// What each step looks for in an object.
-    keys: Vec<Option<Key>>,
-    /// As errors show it.
+pub(super) struct JsonPath {
+    pub(super) steps: Vec<JsonStep>,
+    /// Key that each step looks for in an object.
+    keys: Vec<Option<SoughtKey>>,
+    /// Path as errors show it.
     text: String,
 }
 
-impl Path {
-    pub(super) fn new(steps: Vec<Step>, text: String) -> Self {
+impl JsonPath {
+    pub(super) fn new(steps: Vec<JsonStep>, text: String) -> Self {
         let keys = steps.iter().map(|step| match step {
-            Step::Key(key) | Step::Get(key, _) => Some(Key::new(key)),
-            Step::Index(_) => None,
+            JsonStep::Key(key) | JsonStep::Get(key, _) => Some(SoughtKey::new(key)),
+            JsonStep::Index(_) => None,
         });
         Self { keys: keys.collect(), steps, text }
     }
 
-    /// Reads the value at the end of the way.
+    /// Reads the value at the end of the path.
     pub(super) fn read(&self, document: &[u8]) -> Result<Value> {
         let (value, walked) = self.find(document).map_err(|broken| broken.of(document).with_place(&self.text))?;
         let rest = self.steps.get(walked..).unwrap_or_default();
         walk(value, rest).map_err(|error| error.with_place(&self.text))
     }
 
-    /// The value that the way leads to, and how many steps that takes. Where a step leads nowhere, it is something of the
-    /// same type for which that step fails as it would there.
-    fn find(&self, document: &[u8]) -> std::result::Result<(Value, usize), Broken> {
+    /// Returns the value that the path leads to, and the number of steps walked. Where a step leads nowhere, an empty
+    /// value of the same type is returned, for which that step fails as it would there.
+    fn find(&self, document: &[u8]) -> std::result::Result<(Value, usize), JsonError> {
         let mut cursor = Cursor::new(document);
         for (walked, (step, key)) in self.steps.iter().zip(&self.keys).enumerate() {
             match (cursor.kind(), step, key) {
-                (Kind::Object, _, Some(key)) => {
+                (JsonKind::Object, _, Some(key)) => {
                     if !cursor.seek(key)? {
                         return Ok((Value::Dict(std::sync::Arc::default()), walked));
                     }
                 }
-                (Kind::Array, Step::Index(index), _) => {
+                (JsonKind::Array, JsonStep::Index(index), _) => {
                     if !cursor.seek_element(*index)? {
                         return Ok((Value::List([].into()), walked));
                     }
                 }
-                (Kind::Object, ..) => return Ok((Value::Dict(std::sync::Arc::default()), walked)),
-                (Kind::Array, ..) => return Ok((Value::List([].into()), walked)),
-                (Kind::Scalar, ..) => return cursor.value().map(|scalar| (scalar, walked)),
+                (JsonKind::Object, ..) => return Ok((Value::Dict(std::sync::Arc::default()), walked)),
+                (JsonKind::Array, ..) => return Ok((Value::List([].into()), walked)),
+                (JsonKind::Scalar, ..) => return cursor.value().map(|scalar| (scalar, walked)),
             }
         }
         cursor.value().map(|value| (value, self.steps.len()))
     }
 }
 
-/// Walks the rest of a way through a value that is there already.
-fn walk(value: Value, steps: &[Step]) -> Result<Value> {
+/// Walks the rest of a path through a value that has been read.
+fn walk(value: Value, steps: &[JsonStep]) -> Result<Value> {
     steps.iter().try_fold(value, |value, step| match step {
-        Step::Key(key) => collections::item(&value, &Value::text(&**key)),
-        Step::Index(index) => collections::item(&value, &Value::Int(i64::try_from(*index).unwrap_or(i64::MAX))),
-        Step::Get(key, default) => collections::get(&value, &[Value::text(&**key), default.clone()]),
+        JsonStep::Key(key) => collections::item(&value, &Value::text(&**key)),
+        JsonStep::Index(index) => collections::item(&value, &Value::Int(i64::try_from(*index).unwrap_or(i64::MAX))),
+        JsonStep::Get(key, default) => collections::get(&value, &[Value::text(&**key), default.clone()]),
     })
 }
 

@@ -1,4 +1,4 @@
-//! From a person's text to Python's syntax tree.
+//! The parser: turns a person's text into Python's syntax tree.
 
 use ruff_python_ast::{Expr, ExprStringLiteral};
 use ruff_python_parser::parse_expression;
@@ -6,15 +6,15 @@ use ruff_text_size::Ranged;
 
 use super::error::ConditionProblem;
 
-/// A syntax tree, and the text it is of.
+/// A syntax tree, and its text.
 pub(super) struct Parsed<'a> {
     pub(super) tree: Expr,
     source: &'a str,
-    /// How many bytes were put before the text to parse it.
+    /// Bytes that were put before the text to parse it.
     added: usize,
 }
 
-/// Parses one expression. One that goes over several lines, as YAML's block texts do, needs no parentheses around it,
+/// Parses one expression. An expression of several lines, as in YAML's block texts, needs no parentheses around it,
 /// unlike in Python.
 pub(super) fn parse(source: &str) -> Result<Parsed<'_>, ConditionProblem> {
     if source.trim().is_empty() {
@@ -36,14 +36,14 @@ pub(super) fn parse(source: &str) -> Result<Parsed<'_>, ConditionProblem> {
     }
     let tree = parsed.into_expr();
     if added > 0 && tree.start().to_usize() == 0 {
-        // Our own parentheses became part of it: `1) and (2`, or a tuple.
+        // The added parentheses became part of the expression: `1) and (2`, or a tuple.
         return Err(ConditionProblem::at(source, 0, "not one Python expression", None));
     }
     Ok(Parsed { tree, source, added })
 }
 
 impl Parsed<'_> {
-    /// Whether a text holds half of a character, in whose place the parser puts U+FFFD.
+    /// Tells whether a text holds half of a character, in whose place the parser puts U+FFFD.
     pub(super) fn holds_half_a_character(&self, literal: &ExprStringLiteral) -> bool {
         if !literal.value.to_str().contains(char::REPLACEMENT_CHARACTER) {
             return false;
@@ -54,7 +54,7 @@ impl Parsed<'_> {
         !meant.iter().any(|meant| written.contains(meant) || written.contains(&meant.replace("fffd", "FFFD")))
     }
 
-    /// A problem with this part of the text.
+    /// Makes a problem with this part of the text.
     pub(super) fn problem(
         &self,
         node: &impl Ranged,

@@ -1,4 +1,4 @@
-//! The `request` that a condition sees: Flask's names over a Kafka record, read only when asked for.
+//! The `request` of a condition: Flask's names over a Kafka record, each part read only when a condition needs it.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use super::path;
 use super::value::Value;
 use crate::message::{Request, header};
 
-/// What reads one of the plain names of a request.
+/// Returns the reader of one of the plain names of a request.
 pub(super) fn property(name: &str) -> Option<fn(&RequestView) -> Result<Value>> {
     Some(match name {
         "method" => |request| Ok(request.method()),
@@ -23,44 +23,44 @@ pub(super) fn property(name: &str) -> Option<fn(&RequestView) -> Result<Value>> 
     })
 }
 
-/// What a plain Kafka record, which has no HTTP request line, is taken for.
+/// Request line of a plain Kafka record, which has none of HTTP.
 const DEFAULT_TARGET: &str = "POST /invocations";
 
-/// One request under evaluation. It is shared by every condition of its endpoint, so whatever one of them read, the
-/// others find read.
+/// One request under evaluation. All conditions of an endpoint share the view, so that each part of the request is read
+/// once.
 #[derive(Debug, Clone)]
-pub(super) struct RequestView(Arc<Inner>);
+pub(super) struct RequestView(Arc<ViewState>);
 
 #[derive(Debug)]
-struct Inner {
+struct ViewState {
     request: Arc<Request>,
     program: Arc<Program>,
-    /// What lies at each of the program's paths.
+    /// Value at each of the program's paths, once it is read.
     fields: Box<[OnceLock<Result<Value>>]>,
-    /// The whole payload, for what has no constant path.
+    /// Whole payload, for expressions without a constant path.
     body: OnceLock<Result<Value>>,
-    /// The payload in UTF-8, when it comes in another encoding of JSON.
+    /// Payload in UTF-8, when it comes in another encoding of JSON.
     transcoded: OnceLock<Result<Vec<u8>>>,
 }
 
 impl RequestView {
-    /// A request before its first condition.
+    /// Makes a view of a request, before its first condition.
     pub(super) fn new(request: Arc<Request>, program: Arc<Program>) -> Self {
         let fields = program.paths.iter().map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Inner { request, program, fields, body: OnceLock::new(), transcoded: OnceLock::new() }))
+        Self(Arc::new(ViewState { request, program, fields, body: OnceLock::new(), transcoded: OnceLock::new() }))
     }
 
-    /// What the conditions of the endpoint were compiled to.
+    /// Returns the compiled conditions of the endpoint.
     pub(super) fn program(&self) -> &Program {
         &self.0.program
     }
 
-    /// How many bytes the payload has.
+    /// Returns the payload's size in bytes.
     pub(super) fn payload_size(&self) -> usize {
         self.payload().len()
     }
 
-    /// The value at one of the program's constant paths.
+    /// Returns the value at one of the program's constant paths.
     pub(super) fn field(&self, index: usize) -> Result<&Value> {
         let (Some(memo), Some(path)) = (self.0.fields.get(index), self.0.program.paths.get(index)) else {
             return Err(ConditionError::Failed("no such path".to_owned()));
@@ -70,12 +70,12 @@ impl RequestView {
         value.as_ref().map_err(Clone::clone)
     }
 
-    /// `request.json`
+    /// Returns `request.json`.
     pub(super) fn body(&self) -> Result<Value> {
         self.0.body.get_or_init(|| path::read_whole(self.document()?)).clone()
     }
 
-    /// The payload as JSON in UTF-8.
+    /// Returns the payload as JSON in UTF-8.
     fn document(&self) -> Result<&[u8]> {
         let payload = self.payload();
         match Encoding::of(payload) {
@@ -87,18 +87,18 @@ impl RequestView {
         }
     }
 
-    /// `request.get_data(as_text=True)`
+    /// Returns `request.get_data(as_text=True)`.
     pub(super) fn text(&self) -> Value {
         Value::text(String::from_utf8_lossy(self.payload()).as_ref())
     }
 
-    /// `request.headers.get(name)`
+    /// Returns `request.headers.get(name)`.
     pub(super) fn header(&self, name: &str) -> Result<Option<Value>> {
         let text = |value| text_of(value, || format!("request.headers['{name}']"));
         self.0.request.headers.get_ignoring_case(name).map(text).transpose()
     }
 
-    /// `request.args.get(name)`: the first of that name in the query of the HTTP request line.
+    /// Returns `request.args.get(name)`: the first of that name in the query of the HTTP request line.
     pub(super) fn argument(&self, name: &str) -> Option<Value> {
         let (_, query) = self.target().split_once('?')?;
         query.split('&').find_map(|pair| {
@@ -107,34 +107,34 @@ impl RequestView {
         })
     }
 
-    /// `request.method`
+    /// Returns `request.method`.
     pub(super) fn method(&self) -> Value {
         Value::text(self.request_line().split_once(' ').map_or("POST", |(method, _)| method))
     }
 
-    /// `request.path`
+    /// Returns `request.path`.
     pub(super) fn path(&self) -> Value {
         let target = self.target();
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         Value::text(decode(path, false).as_ref())
     }
 
-    /// `request.content_type`
+    /// Returns `request.content_type`.
     pub(super) fn content_type(&self) -> Value {
         Value::text(self.0.request.content_type())
     }
 
-    /// `request.key`: the record's key as text, or `None`.
+    /// Returns `request.key`: the record's key as text, or `None`.
     pub(super) fn key(&self) -> Result<Value> {
         self.0.request.key.as_ref().map_or(Ok(Value::None), |key| text_of(key, || "request.key".to_owned()))
     }
 
-    /// `request.topic`
+    /// Returns `request.topic`.
     pub(super) fn topic(&self) -> Value {
         Value::text(&*self.0.request.source.topic)
     }
 
-    /// `request.partition`
+    /// Returns `request.partition`.
     pub(super) fn partition(&self) -> Value {
         Value::Int(i64::from(self.0.request.source.partition))
     }
@@ -143,7 +143,7 @@ impl RequestView {
         self.0.request.payload.as_deref().unwrap_or_default()
     }
 
-    /// `POST /invocations?a=b`, as the shim writes it.
+    /// Returns the HTTP request line, such as `POST /invocations?a=b`, as the shim writes it.
     fn request_line(&self) -> &str {
         self.0.request.headers.text(header::HTTP_TARGET).unwrap_or(DEFAULT_TARGET)
     }
@@ -160,7 +160,7 @@ fn text_of(bytes: &[u8], place: impl Fn() -> String) -> Result<Value> {
     }
 }
 
-/// Undoes percent-encoding; in a query, `+` is a space. What is not well encoded stays as it is.
+/// Undoes percent-encoding; in a query, `+` is a space. Text that is not well encoded stays as it is.
 fn decode(text: &str, is_query: bool) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_and_paths_are_decoded() {
+    fn decode_handles_queries_and_paths() {
         assert_eq!(decode("a+b%20c%C3%A9", true), "a b cé");
         assert_eq!(decode("a+b%2", false), "a+b%2");
         assert_eq!(decode("%zz%", true), "%zz%");

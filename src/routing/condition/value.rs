@@ -1,4 +1,4 @@
-//! A Python value, as a condition meets it.
+//! The values of Python, as conditions meet them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ pub(in crate::routing) enum Value {
     List(Arc<[Value]>),
     Tuple(Arc<[Value]>),
     Set(Arc<[Value]>),
-    /// What `keys()`, `values()` and `items()` give: something to look through, not a list.
+    /// A view, as `keys()`, `values()` and `items()` give it: its items can be looked through, but it is no list.
     View(Arc<[Value]>, ViewOf),
     Dict(Arc<Dict>),
-    /// A whole number beyond 64 bits. Nothing is computed with it: whatever touches it fails.
+    /// A whole number beyond 64 bits. Every computation with it fails.
     Beyond,
 }
 
-/// A dictionary in the order it was written. A key that is written twice keeps its first place and its last value.
+/// A dictionary in the order of its text. A key that is written twice keeps its first place and its last value.
 #[derive(Debug, Clone, Default)]
 pub(in crate::routing) struct Dict {
     entries: Vec<(Value, Value)>,
-    /// Where text keys are; only kept when there are enough entries to make looking through them slow.
+    /// Indices of text keys; only kept when there are enough entries to make looking through them slow.
     index: HashMap<ImmutableString, usize>,
 }
 
-/// More entries than this are looked up by hash.
+/// Most entries that are looked through; in a larger dictionary keys are found by hash.
 const INDEXED_FROM: usize = 16;
 
-/// What of a dictionary a view shows.
+/// The part of a dictionary that a view shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::routing) enum ViewOf {
     /// `keys()`
@@ -52,12 +52,12 @@ pub(in crate::routing) enum ViewOf {
 }
 
 impl Value {
-    /// Text.
+    /// Makes a text.
     pub(in crate::routing) fn text(text: impl Into<ImmutableString>) -> Self {
         Self::Str(text.into())
     }
 
-    /// Python's name of the type.
+    /// Returns Python's name of the type.
     pub(in crate::routing) fn type_name(&self) -> &'static str {
         match self {
             Self::None => "NoneType",
@@ -74,7 +74,7 @@ impl Value {
         }
     }
 
-    /// As a whole number, which `True` and `False` are as well.
+    /// Returns the value as a whole number, which `True` and `False` are as well.
     pub(super) fn as_int(&self) -> Option<i64> {
         match self {
             Self::Int(int) => Some(*int),
@@ -83,13 +83,13 @@ impl Value {
         }
     }
 
-    /// A float that was computed: another one than any of the request, even where it is no number either.
+    /// Makes a float that was computed: another one than any of the request, even where it is no number either.
     pub(super) fn computed(float: f64) -> Self {
         Self::Float(if float.is_nan() { f64::NAN } else { float })
     }
 
-    /// Whether both are the `NaN` of JSON, which is one object in Python: what is looked for in a list is found if it is
-    /// the same, whether it equals itself or not.
+    /// Tells whether both are the `NaN` of JSON, which is one object in Python: a search in a list finds the same
+    /// object, whether it equals itself or not.
     pub(super) fn is_same_nan(&self, other: &Self) -> bool {
         let is_it = |value: &Self| matches!(value, Self::Float(float) if float.to_bits() == NAN.to_bits());
         is_it(self) && is_it(other)
@@ -128,7 +128,7 @@ impl Value {
 }
 
 impl Dict {
-    /// From pairs, in order; of equal text keys the last counts.
+    /// Makes a dictionary of pairs, in order; of equal text keys the last counts.
     pub(super) fn from_text_keys(pairs: Vec<(ImmutableString, Value)>) -> Self {
         let mut index = HashMap::new();
         let indexed = pairs.len() > INDEXED_FROM;
@@ -151,12 +151,12 @@ impl Dict {
         Self { entries, index }
     }
 
-    /// From entries whose keys differ.
+    /// Makes a dictionary of entries whose keys differ.
     pub(super) fn from_entries(entries: Vec<(Value, Value)>) -> Self {
         Self { entries, index: HashMap::new() }
     }
 
-    /// What is under a text key.
+    /// Returns the value of a text key.
     pub(super) fn get_text(&self, key: &str) -> Option<&Value> {
         if self.index.is_empty() {
             self.entries
@@ -168,14 +168,15 @@ impl Dict {
         }
     }
 
-    /// Keys and values, in order.
+    /// Returns keys and values, in order.
     pub(super) fn entries(&self) -> &[(Value, Value)] {
         &self.entries
     }
 }
 
 impl Serialize for Value {
-    /// As JSON: whatever can be looked through is a list. A key that is neither text nor a number cannot be told.
+    /// Writes the value as JSON: every collection but a dictionary is a list. A key that is neither text nor a number
+    /// is an error.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::None => serializer.serialize_unit(),

@@ -43,7 +43,7 @@ fn decide(endpoint: &str, headers: &[(&str, &str)], body: &str) -> Result<Decisi
 }
 
 #[test]
-fn the_first_condition_that_holds_wins() {
+fn decide_takes_first_condition_that_holds() {
     let domain = r#"{"text": "Domain specific"}"#;
     let taken = |route, reason, skipped: &[usize]| {
         Ok(Decision { route, reason, skipped: skipped.to_vec(), sticky_failed: false })
@@ -58,7 +58,7 @@ fn the_first_condition_that_holds_wins() {
 }
 
 #[test]
-fn failures_that_are_not_skipped_are_faults_that_name_route_and_condition() {
+fn fault_names_route_and_condition_when_failure_is_not_skipped() {
     let fault = decide("strict", &[], "{}").unwrap_err();
     assert_eq!((fault.code, fault.stage, fault.retryable), (Code::ConditionFailed, Stage::Route, false));
     for part in ["route `a`", "endpoint `strict`", "KeyError: 'n'", "request.json()['n'] > 3"] {
@@ -75,7 +75,7 @@ fn failures_that_are_not_skipped_are_faults_that_name_route_and_condition() {
 }
 
 #[test]
-fn the_endpoint_is_the_named_one_or_the_only_one() {
+fn endpoint_is_the_named_or_the_only_one() {
     let table = table(CONFIG);
     assert_eq!(&*table.endpoint(&request(&[("endpoint", "strict")], "")).unwrap().name, "strict");
     for headers in [&[][..], &[("endpoint", "nope")]] {
@@ -90,7 +90,7 @@ fn the_endpoint_is_the_named_one_or_the_only_one() {
 }
 
 #[test]
-fn every_problem_is_told_with_its_place() {
+fn build_reports_every_problem_with_its_place() {
     let config = CONFIG
         .replace("request.headers.get('x-tier')", "request.header")
         .replace("request.json()['n'] > 3", "n > 3")
@@ -106,7 +106,7 @@ fn every_problem_is_told_with_its_place() {
 }
 
 #[test]
-fn an_explanation_tells_every_condition_that_was_looked_at() {
+fn explanation_shows_every_condition() {
     let table = table(CONFIG);
     let explanation = table.named("sentiment-router").unwrap().explain(&request(&[("x-tier", "gold")], "{}"));
     assert_eq!(
@@ -152,7 +152,7 @@ fn chosen(table: &RoutingTable, headers: &[(&str, &str)], body: &str) -> (usize,
 }
 
 #[test]
-fn what_a_condition_takes_is_shared_by_all_routes_that_have_it() {
+fn routes_share_requests_when_condition_is_the_same() {
     let gold = [("x-tier", "gold")];
     let table = shared("weighted");
     for user in 0..100 {
@@ -161,7 +161,7 @@ fn what_a_condition_takes_is_shared_by_all_routes_that_have_it() {
     let table = shared("round_robin");
     let turns: Vec<_> = (0..4).map(|_| chosen(&table, &gold, "{}")).collect();
     assert_eq!(turns, [1, 3, 1, 3].map(|route| (route, Reason::RoundRobin)));
-    // The turns of the others are their own.
+    // The routes without a condition have turns of their own.
     let turns: Vec<_> = (0..4).map(|_| chosen(&table, &[("x-tier", "tin")], r#"{"user": 1}"#)).collect();
     assert_eq!(turns, [0, 2, 4, 0].map(|route| (route, Reason::RoundRobin)));
     assert_eq!(chosen(&shared("first"), &gold, "{}"), (1, Reason::ConditionHolds));
@@ -169,7 +169,7 @@ fn what_a_condition_takes_is_shared_by_all_routes_that_have_it() {
 }
 
 #[test]
-fn without_a_caller_chance_decides_and_that_is_counted() {
+fn chance_decides_when_caller_is_unknown() {
     let table = shared("weighted");
     let endpoint = table.named("shared").unwrap();
     for (body, skipped, sticky_failed, reason) in [
@@ -185,7 +185,7 @@ fn without_a_caller_chance_decides_and_that_is_counted() {
 }
 
 #[test]
-fn the_least_loaded_is_asked_for_what_it_has_to_do() {
+fn least_loaded_reads_loads() {
     struct Busy;
     impl Loads for Busy {
         fn load(&self, route: usize) -> crate::routing::Load {
@@ -199,7 +199,7 @@ fn the_least_loaded_is_asked_for_what_it_has_to_do() {
 }
 
 #[test]
-fn a_request_may_name_its_route_where_that_is_allowed() {
+fn request_names_route_when_override_is_allowed() {
     let table = shared("weighted");
     for name in ["x-signalbox-route", "X-Signalbox-Route"] {
         assert_eq!(chosen(&table, &[("x-tier", "gold"), (name, " c ")], "{}"), (4, Reason::Override));
@@ -215,7 +215,7 @@ fn a_request_may_name_its_route_where_that_is_allowed() {
 }
 
 #[test]
-fn an_explanation_tells_shares_callers_and_fallbacks() {
+fn explanation_shows_shares_callers_and_fallbacks() {
     let table = shared("weighted");
     let explain = |headers: &[(&str, &str)], body: &str| {
         serde_json::to_value(table.named("shared").unwrap().explain(&request(headers, body))).unwrap()
@@ -285,7 +285,7 @@ fn an_explanation_tells_shares_callers_and_fallbacks() {
     assert_eq!(named["fallbacks"], serde_json::json!(["c", "gold"]));
 }
 
-/// Allocations of one decision, after a first one.
+/// Counts the allocations of one decision, after a first one.
 fn allocations(table: &RoutingTable, headers: &[(&str, &str)], body: &str) -> u64 {
     let (endpoint, request) = (table.named("shared").unwrap(), request(headers, body));
     endpoint.decide(&request).unwrap();
@@ -293,7 +293,7 @@ fn allocations(table: &RoutingTable, headers: &[(&str, &str)], body: &str) -> u6
 }
 
 #[test]
-fn sharing_allocates_nothing() {
+fn decide_allocates_nothing_when_routes_share() {
     let only_shares: String = SHARES
         .lines()
         .filter(|line| !line.contains("condition") && !line.contains("sticky_by"))

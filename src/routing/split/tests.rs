@@ -14,20 +14,20 @@ fn weighted(weights: &[f64]) -> Split {
     split(Strategy::Weighted, weights)
 }
 
-/// How often each route is drawn.
+/// Counts the draws of each route.
 fn counts(routes: usize, draw: impl FnMut(usize) -> Option<usize>) -> Vec<usize> {
     let mut counts = vec![0; routes];
     (0..REQUESTS).map(draw).for_each(|route| counts[route.unwrap()] += 1);
     counts
 }
 
-/// The hash of a caller, as a header would name it.
+/// Returns the hash of a caller, as a header would name it.
 fn caller(number: usize) -> u64 {
     sticky::hash_of(&Value::text(format!("user-{number}"))).unwrap().unwrap()
 }
 
-/// Whether the counts are what chance makes of the shares in all but one of ten thousand cases: Pearson's chi square, for
-/// one and two degrees of freedom. A route without a share must never be drawn.
+/// Tells whether the counts are those that chance makes of the shares in all but one of ten thousand cases: Pearson's
+/// chi square, for one and two degrees of freedom. A route without a share must never be drawn.
 fn fits(counts: &[usize], weights: &[f64]) -> bool {
     let total: f64 = weights.iter().sum();
     let expected = weights.iter().map(|weight| weight / total * REQUESTS as f64);
@@ -46,7 +46,7 @@ fn assert_fits(counts: &[usize], weights: &[f64]) {
 const SHARES: [&[f64]; 5] = [&[1.0, 99.0], &[33.0, 33.0, 34.0], &[0.0, 100.0], &[0.5, 0.3, 0.2], &[1.0, 1.0]];
 
 #[test]
-fn chance_keeps_the_shares() {
+fn chance_keeps_shares() {
     for weights in SHARES {
         let (split, mut random) = (weighted(weights), fastrand::Rng::with_seed(17));
         assert_fits(&counts(weights.len(), |_| split.by_chance(random.f64())), weights);
@@ -54,16 +54,16 @@ fn chance_keeps_the_shares() {
 }
 
 #[test]
-fn callers_keep_the_shares() {
+fn callers_keep_shares() {
     for weights in SHARES {
         let split = weighted(weights);
         assert_fits(&counts(weights.len(), |number| split.by_hash(caller(number))), weights);
     }
 }
 
-/// What would be seen if a share were off by one percent, or a route were taken for its neighbour.
+/// Shares that are off by one percent, or taken for those of a neighbour, fail the test of shares.
 #[test]
-fn the_test_of_shares_sees_an_error_of_one() {
+fn share_test_fails_when_share_is_off_by_one_percent() {
     let mut random = fastrand::Rng::with_seed(17);
     for (drawn, claimed) in [([1.0, 99.0], [2.0, 98.0]), ([1.0, 99.0], [99.0, 1.0]), ([50.0, 50.0], [49.0, 51.0])] {
         let split = weighted(&drawn);
@@ -73,7 +73,7 @@ fn the_test_of_shares_sees_an_error_of_one() {
 }
 
 #[test]
-fn the_ends_of_chance_fall_on_routes_that_have_a_share() {
+fn chance_draws_able_route_when_at_its_ends() {
     let split = weighted(&[0.0, 0.1, 0.2, 0.0]);
     assert_eq!(split.by_chance(0.0), Some(1));
     assert_eq!(split.by_chance(1.0 - f64::EPSILON / 2.0), Some(2));
@@ -83,7 +83,7 @@ fn the_ends_of_chance_fall_on_routes_that_have_a_share() {
 }
 
 #[test]
-fn weights_may_be_as_large_and_as_small_as_numbers_are() {
+fn split_keeps_shares_when_weights_are_extreme() {
     for weight in [f64::MAX, f64::MIN_POSITIVE] {
         let split = weighted(&[weight; 4]);
         assert!(split.members.iter().all(|member| member.share == 0.25), "{split:?}");
@@ -91,7 +91,7 @@ fn weights_may_be_as_large_and_as_small_as_numbers_are() {
 }
 
 #[test]
-fn turns_go_round() {
+fn turn_wraps_when_counter_overflows() {
     let split = split(Strategy::RoundRobin, &[1.0; 3]);
     assert_eq!(counts(3, |_| split.in_turn()), [66_667, 66_667, 66_666]);
     split.turn.store(usize::MAX, Ordering::Relaxed);
@@ -105,13 +105,13 @@ impl Loads for [(usize, Option<f64>)] {
 }
 
 #[test]
-fn the_least_loaded_answers_first() {
+fn least_loaded_picks_route_with_shortest_wait() {
     let split = split(Strategy::LeastLoaded, &[1.0; 3]);
     let least = |loads: [(usize, Option<f64>); 3]| split.least_loaded(&loads[..], |_| 0);
     assert_eq!(least([(2, None), (1, None), (3, None)]), Some(1));
     assert_eq!(least([(9, Some(0.01)), (0, Some(0.2)), (0, Some(0.3))]), Some(0));
     assert_eq!(least([(9, Some(0.01)), (0, Some(0.05)), (0, Some(0.3))]), Some(1));
-    // Nobody knows how long the last one takes: it is tried, and does not get everything at once.
+    // The last one has no known time: it is tried, and does not get everything at once.
     assert_eq!(least([(1, Some(0.05)), (0, Some(0.3)), (0, None)]), Some(2));
     assert_eq!(least([(1, Some(0.05)), (0, Some(0.3)), (2, None)]), Some(0));
     // The others have only failed.
@@ -119,7 +119,7 @@ fn the_least_loaded_answers_first() {
 }
 
 #[test]
-fn chance_decides_between_equals() {
+fn least_loaded_draws_by_chance_when_equal() {
     let split = split(Strategy::LeastLoaded, &[1.0; 3]);
     let mut random = fastrand::Rng::with_seed(17);
     let idle = counts(3, |_| split.least_loaded(&Idle, |ties| random.usize(..ties)));
@@ -129,7 +129,7 @@ fn chance_decides_between_equals() {
     assert_fits(&counts, &[1.0, 0.0, 1.0]);
 }
 
-/// The routes of so many callers.
+/// Returns the route of each of this number of callers.
 fn placed(split: &Split, callers: usize) -> Vec<usize> {
     (0..callers).map(|number| split.by_hash(caller(number)).unwrap()).collect()
 }
@@ -144,7 +144,7 @@ proptest! {
     /// Five percent more for one route: five percent of the callers move, all of them to that route. Back again: the same
     /// ones move back.
     #[test]
-    fn a_change_moves_as_many_callers_as_it_must_and_in_one_direction(weights in weights(), which: prop::sample::Index) {
+    fn split_moves_fewest_callers_one_way_when_weight_changes(weights in weights(), which: prop::sample::Index) {
         const CALLERS: usize = 20_000;
         let which = which.index(weights.len());
         let others = weights.iter().sum::<f64>() - weights[which];
@@ -160,9 +160,9 @@ proptest! {
         prop_assert!((moved.len() as f64 - CALLERS as f64 * 0.05).abs() < 5.0 * deviation, "{} moved", moved.len());
     }
 
-    /// From one of two to the other, in percent that make a hundred.
+    /// Callers move from one of two routes to the other, in percent that make a hundred.
     #[test]
-    fn of_two_routes_one_gives_what_the_other_gets(percent in 1..=95_u32) {
+    fn split_moves_callers_one_way_when_two_weights_shift(percent in 1..=95_u32) {
         let places = |percent: u32| placed(&weighted(&[f64::from(percent), f64::from(100 - percent)]), 20_000);
         let (before, after) = (places(percent), places(percent + 5));
         prop_assert!(before.iter().zip(&after).all(|(before, after)| after <= before));
@@ -170,10 +170,10 @@ proptest! {
         prop_assert!((845..1155).contains(&moved), "{moved}");
     }
 
-    /// On another instance, after a restart, with the routes in another order, with all weights multiplied, and with
-    /// a route more that takes nothing.
+    /// A caller keeps its route on another instance, after a restart, with the routes in another order, with all
+    /// weights multiplied, and with one more route that takes nothing.
     #[test]
-    fn a_caller_stays_wherever_the_weights_stay(weights in weights(), factor in 0.001..1_000.0_f64, number: u64) {
+    fn caller_keeps_route_when_weights_stay(weights in weights(), factor in 0.001..1_000.0_f64, number: u64) {
         let place = |split: Split| split.by_hash(number).map(|route| split.members.iter().find(|member| member.route == route).unwrap().salt);
         let here = place(weighted(&weights));
         prop_assert_eq!(here, place(weighted(&weights)));
@@ -184,9 +184,9 @@ proptest! {
         prop_assert_eq!(here, place(weighted(&multiplied)));
     }
 
-    /// One that leaves takes nobody with it.
+    /// A route that leaves takes no caller of another with it.
     #[test]
-    fn when_a_route_is_taken_out_only_its_callers_move(weights in weights(), which: prop::sample::Index) {
+    fn split_moves_only_own_callers_when_route_leaves(weights in weights(), which: prop::sample::Index) {
         let which = which.index(weights.len());
         let mut without = weights.clone();
         without[which] = 0.0;

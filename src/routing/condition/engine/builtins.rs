@@ -1,4 +1,4 @@
-//! Python's built-in functions, those a condition wants.
+//! Python's built-in functions, as far as conditions need them.
 
 use std::cmp::Ordering;
 
@@ -9,17 +9,17 @@ use crate::routing::condition::budget::charge_text;
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::value::Value;
 
-/// `len(x)`
+/// Implements `len(x)`.
 pub(super) fn len(arguments: &[Value]) -> Result<Value> {
     super::collections::length(only(arguments)?)
 }
 
-/// `bool(x)`
+/// Implements `bool(x)`.
 pub(super) fn bool(arguments: &[Value]) -> Result<Value> {
     Ok(Value::Bool(truth(only(arguments)?)))
 }
 
-/// `str(x)` of a scalar.
+/// Implements `str(x)` of a scalar.
 pub(super) fn str(arguments: &[Value]) -> Result<Value> {
     Ok(match only(arguments)? {
         Value::None => Value::text("None"),
@@ -36,7 +36,7 @@ pub(super) fn str(arguments: &[Value]) -> Result<Value> {
     })
 }
 
-/// `int(x)`
+/// Implements `int(x)`.
 pub(super) fn int(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => Ok(Value::Int(*int)),
@@ -70,7 +70,8 @@ pub(super) fn int(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// Why a text gives no number. Numerals outside ASCII, which Python may read, are told apart.
+/// Makes the error of a text that gives no number. Numerals outside ASCII, which Python may read, get an error of their
+/// own.
 fn unreadable(function: &str, text: &str, message: &str) -> ConditionError {
     if text.chars().any(|character| !character.is_ascii() && character.is_numeric()) {
         return ConditionError::wrong_value(format!("{function}() knows only the digits 0 to 9"));
@@ -78,7 +79,7 @@ fn unreadable(function: &str, text: &str, message: &str) -> ConditionError {
     ConditionError::wrong_value(message)
 }
 
-/// `float(x)`
+/// Implements `float(x)`.
 pub(super) fn float(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => Ok(Value::Float(*int as f64)),
@@ -96,7 +97,7 @@ pub(super) fn float(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// `abs(x)`
+/// Implements `abs(x)`.
 pub(super) fn abs(arguments: &[Value]) -> Result<Value> {
     match only(arguments)? {
         Value::Int(int) => int.checked_abs().map(Value::Int).ok_or_else(ConditionError::overflow),
@@ -107,7 +108,7 @@ pub(super) fn abs(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// `round(x[, digits])`: halves go to the even neighbour.
+/// Implements `round(x[, digits])`: halves go to the even neighbour.
 pub(super) fn round(arguments: &[Value]) -> Result<Value> {
     let digits = match arguments.get(1) {
         None | Some(Value::None) => None,
@@ -120,7 +121,7 @@ pub(super) fn round(arguments: &[Value]) -> Result<Value> {
         (Some(Value::Int(int)), _) => Ok(Value::Int(*int)),
         (Some(Value::Bool(bool)), _) => Ok(Value::Int(i64::from(*bool))),
         (Some(Value::Float(float)), None) => int(&[Value::Float(float.round_ties_even())]),
-        // No double has more than 323 digits after its point that could change it.
+        // More digits change nothing: no double has more than 323 digits after its point.
         (Some(Value::Float(float)), Some(digits)) if digits > 323 || !float.is_finite() => Ok(Value::computed(*float)),
         (Some(Value::Float(float)), Some(digits)) => {
             let digits = usize::try_from(digits).unwrap_or(0);
@@ -133,27 +134,27 @@ pub(super) fn round(arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// `min(a, b, …)` or `min(iterable)`
+/// Implements `min(a, b, …)` and `min(iterable)`.
 pub(super) fn min(arguments: &[Value]) -> Result<Value> {
     extreme(arguments, Ordering::Less)
 }
 
-/// `max(a, b, …)` or `max(iterable)`
+/// Implements `max(a, b, …)` and `max(iterable)`.
 pub(super) fn max(arguments: &[Value]) -> Result<Value> {
     extreme(arguments, Ordering::Greater)
 }
 
-/// `any(iterable)`
+/// Implements `any(iterable)`.
 pub(super) fn any(arguments: &[Value]) -> Result<Value> {
     Ok(Value::Bool(elements(only(arguments)?)?.iter().any(truth)))
 }
 
-/// `all(iterable)`
+/// Implements `all(iterable)`.
 pub(super) fn all(arguments: &[Value]) -> Result<Value> {
     Ok(Value::Bool(elements(only(arguments)?)?.iter().all(truth)))
 }
 
-/// `isinstance(x, type)`, the type by its name.
+/// Implements `isinstance(x, type)`, the type by its name.
 pub(super) fn is_instance(value: &Value, type_name: &str) -> Result<bool> {
     match value {
         Value::Beyond => Err(ConditionError::overflow()),
@@ -169,7 +170,7 @@ fn only(arguments: &[Value]) -> Result<&Value> {
     }
 }
 
-/// The text without underscores between digits, where Python allows them; none where it does not.
+/// Returns the text without underscores between digits, where Python allows them; none where it does not.
 fn without_underscores(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);

@@ -1,4 +1,4 @@
-//! Lists, tuples, sets and dictionaries: what indexing, slicing, `in` and the methods mean in Python.
+//! Python's lists, tuples, sets and dictionaries: indexing, slicing, `in` and the methods.
 
 use super::operators::{compare, equal, same};
 use super::strings;
@@ -6,12 +6,12 @@ use crate::routing::condition::budget::charge;
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::value::{Dict, Value, ViewOf};
 
-/// Python's `IndexError` for a sequence of this type.
+/// Makes Python's `IndexError` for a sequence of this type.
 pub(in crate::routing::condition) fn index_error(type_name: &str) -> ConditionError {
     ConditionError::Failed(format!("IndexError: {type_name} index out of range"))
 }
 
-/// `container[key]`
+/// Implements `container[key]`.
 pub(in crate::routing::condition) fn item(container: &Value, key: &Value) -> Result<Value> {
     match container {
         Value::List(items) | Value::Tuple(items) => {
@@ -26,7 +26,7 @@ pub(in crate::routing::condition) fn item(container: &Value, key: &Value) -> Res
     }
 }
 
-/// `dict.get(key[, default])`
+/// Implements `dict.get(key[, default])`.
 pub(in crate::routing::condition) fn get(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     let Value::Dict(dict) = receiver else { return Err(no_attribute(receiver, "get")) };
     match arguments {
@@ -36,12 +36,12 @@ pub(in crate::routing::condition) fn get(receiver: &Value, arguments: &[Value]) 
     }
 }
 
-/// Python's `AttributeError`.
+/// Makes Python's `AttributeError`.
 pub(super) fn no_attribute(receiver: &Value, name: &str) -> ConditionError {
     ConditionError::Failed(format!("AttributeError: '{}' object has no attribute '{name}'", receiver.type_name()))
 }
 
-/// `container[low:high:step]`; a missing bound is `None`.
+/// Implements `container[low:high:step]`; a missing bound is `None`.
 pub(super) fn slice(container: &Value, low: &Value, high: &Value, step: &Value) -> Result<Value> {
     match container {
         Value::List(items) => Ok(Value::List(slice_of(items, low, high, step)?.into())),
@@ -54,7 +54,7 @@ pub(super) fn slice(container: &Value, low: &Value, high: &Value, step: &Value) 
     }
 }
 
-/// `needle in container`
+/// Implements `needle in container`.
 pub(super) fn contains(container: &Value, needle: &Value) -> Result<bool> {
     match (container, needle) {
         (Value::Str(text), Value::Str(needle)) => strings::contains(text, needle),
@@ -86,7 +86,7 @@ pub(super) fn contains(container: &Value, needle: &Value) -> Result<bool> {
     }
 }
 
-/// What a loop over the value sees.
+/// Returns the elements that a loop over the value sees.
 pub(super) fn elements(value: &Value) -> Result<Vec<Value>> {
     match value {
         Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items, _) => {
@@ -102,7 +102,7 @@ pub(super) fn elements(value: &Value) -> Result<Vec<Value>> {
     }
 }
 
-/// `len(value)`
+/// Implements `len(value)`.
 pub(super) fn length(value: &Value) -> Result<Value> {
     let length = match value {
         Value::Str(text) => strings::length(text)?,
@@ -115,7 +115,7 @@ pub(super) fn length(value: &Value) -> Result<Value> {
     int(length)
 }
 
-/// A value that has to be whole, such as a number of digits.
+/// Returns the whole number of a value that must be one, such as a number of digits.
 pub(super) fn whole(value: &Value) -> Result<i64> {
     value.as_int().ok_or_else(|| {
         let message = format!("'{}' object cannot be interpreted as an integer", value.type_name());
@@ -123,27 +123,27 @@ pub(super) fn whole(value: &Value) -> Result<i64> {
     })
 }
 
-/// A count as a Python `int`.
+/// Converts a count to a Python `int`.
 pub(super) fn int(count: usize) -> Result<Value> {
     i64::try_from(count).map(Value::Int).map_err(|_| ConditionError::overflow())
 }
 
-/// `dict.keys()`
+/// Implements `dict.keys()`.
 pub(super) fn keys(receiver: &Value, _: &[Value]) -> Result<Value> {
     view(receiver, "keys", ViewOf::Keys, |(key, _)| key.clone())
 }
 
-/// `dict.values()`
+/// Implements `dict.values()`.
 pub(super) fn values(receiver: &Value, _: &[Value]) -> Result<Value> {
     view(receiver, "values", ViewOf::Values, |(_, value)| value.clone())
 }
 
-/// `dict.items()`
+/// Implements `dict.items()`.
 pub(super) fn items(receiver: &Value, _: &[Value]) -> Result<Value> {
     view(receiver, "items", ViewOf::Items, |(key, value)| Value::Tuple([key.clone(), value.clone()].into()))
 }
 
-/// `list.count(x)`, `tuple.count(x)` and `str.count(x)`
+/// Implements `list.count(x)`, `tuple.count(x)` and `str.count(x)`
 pub(super) fn count(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     match (receiver, arguments) {
         (Value::Str(_), _) => strings::count(receiver, arguments),
@@ -158,7 +158,7 @@ pub(super) fn count(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// The smallest (`wanted` is `Less`) or the largest of the arguments, or of the only argument's elements.
+/// Returns the smallest (`wanted` is `Less`) or the largest of the arguments, or of the only argument's elements.
 pub(super) fn extreme(arguments: &[Value], wanted: std::cmp::Ordering) -> Result<Value> {
     let name = if wanted.is_lt() { "min" } else { "max" };
     let candidates = match arguments {
@@ -178,7 +178,7 @@ pub(super) fn extreme(arguments: &[Value], wanted: std::cmp::Ordering) -> Result
     Ok(best)
 }
 
-/// A set of these elements, each once.
+/// Returns a set of these elements, each once.
 pub(in crate::routing::condition) fn set_of(elements: Vec<Value>) -> Result<Value> {
     let mut unique: Vec<Value> = Vec::new();
     for element in elements {
@@ -190,7 +190,7 @@ pub(in crate::routing::condition) fn set_of(elements: Vec<Value>) -> Result<Valu
     Ok(Value::Set(unique.into()))
 }
 
-/// A dictionary of these entries; of equal keys the last value counts, as in a Python display.
+/// Returns a dictionary of these entries; of equal keys the last value counts, as in a Python display.
 pub(in crate::routing::condition) fn dict_of(pairs: Vec<(Value, Value)>) -> Result<Value> {
     let mut entries: Vec<(Value, Value)> = Vec::new();
     'pairs: for (key, value) in pairs {
@@ -206,7 +206,7 @@ pub(in crate::routing::condition) fn dict_of(pairs: Vec<(Value, Value)>) -> Resu
     Ok(Value::Dict(std::sync::Arc::new(Dict::from_entries(entries))))
 }
 
-/// Whether one of the items equals the needle.
+/// Tells whether one of the items equals the needle.
 fn any_equal(items: &[Value], needle: &Value) -> Result<bool> {
     for item in items {
         if same(item, needle)? {
@@ -216,7 +216,7 @@ fn any_equal(items: &[Value], needle: &Value) -> Result<bool> {
     Ok(false)
 }
 
-/// What a dictionary has under a key.
+/// Returns the value that a dictionary has under a key.
 pub(super) fn look_up<'a>(dict: &'a Dict, key: &Value) -> Result<Option<&'a Value>> {
     require_hashable(key)?;
     charge(1)?;
@@ -248,7 +248,7 @@ fn view(receiver: &Value, name: &str, what: ViewOf, of: impl Fn(&(Value, Value))
     Ok(Value::View(dict.entries().iter().map(of).collect(), what))
 }
 
-/// The key as an error shows it; text that came with the request could be private, so only numbers are shown whole.
+/// Describes a key for an error; text that came with the request could be private, so only numbers are shown whole.
 fn describe_key(key: &Value) -> String {
     match key {
         Value::Str(key) if key.len() <= 64 => format!("'{key}'"),
@@ -257,13 +257,14 @@ fn describe_key(key: &Value) -> String {
     }
 }
 
-/// An index, from whichever end it counts, as an offset from the start; `usize::MAX` when there is no such element.
+/// Converts an index, which may count from the end, to an offset from the start; `usize::MAX` when there is no such
+/// element.
 fn position(container: &Value, key: &Value, length: usize) -> Result<usize> {
     let index = whole_index(container, key)?;
     Ok(from_either_end(index, length).unwrap_or(usize::MAX))
 }
 
-/// Where an index points, when that is inside.
+/// Returns the offset to which an index points, when that is inside.
 pub(super) fn from_either_end(index: i64, length: usize) -> Option<usize> {
     let length = i64::try_from(length).ok()?;
     let at = if index < 0 { index.checked_add(length)? } else { index };
@@ -280,7 +281,7 @@ fn whole_index(container: &Value, key: &Value) -> Result<i64> {
     })
 }
 
-/// The selected elements, by CPython's rules for bounds beyond the ends.
+/// Returns the selected elements, by CPython's rules for bounds beyond the ends.
 fn slice_of<T: Clone>(items: &[T], low: &Value, high: &Value, step: &Value) -> Result<Vec<T>> {
     let length = i64::try_from(items.len()).map_err(|_| ConditionError::overflow())?;
     let step = slice_bound(step)?.unwrap_or(1);

@@ -1,5 +1,5 @@
-//! The functions, methods and comparisons of Python conditions: one table, read when a condition is lowered and when the
-//! engine is made.
+//! The table of the functions, methods and comparisons of Python conditions, read when a condition is lowered and when
+//! the engine is made.
 
 use std::cmp::Ordering;
 use std::ops::RangeInclusive;
@@ -8,37 +8,37 @@ use super::{builtins, collections, operators, strings};
 use crate::routing::condition::error::Result;
 use crate::routing::condition::value::Value;
 
-/// A built-in function.
+/// A built-in function of Python.
 pub(in crate::routing::condition) struct Builtin {
-    /// Its Python name.
+    /// Python name.
     pub(in crate::routing::condition) name: &'static str,
-    /// How many arguments it takes.
+    /// Number of arguments that the function takes.
     pub(in crate::routing::condition) arguments: RangeInclusive<usize>,
-    /// Whether what it gives is always `True` or `False`.
+    /// True if the result is always `True` or `False`.
     pub(in crate::routing::condition) gives_bool: bool,
     pub(in crate::routing::condition) call: fn(&[Value]) -> Result<Value>,
 }
 
-/// A method, of whichever types have it.
+/// A method of one or more types.
 pub(in crate::routing::condition) struct Method {
-    /// Its Python name.
+    /// Python name.
     pub(in crate::routing::condition) name: &'static str,
-    /// How many arguments it takes, beside what it is called on.
+    /// Number of arguments that the method takes, beside its receiver.
     pub(in crate::routing::condition) arguments: RangeInclusive<usize>,
-    /// Whether what it gives is always `True` or `False`.
+    /// True if the result is always `True` or `False`.
     pub(in crate::routing::condition) gives_bool: bool,
     pub(in crate::routing::condition) call: fn(&Value, &[Value]) -> Result<Value>,
 }
 
-/// What compares two values.
+/// A comparison of two values.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::routing::condition) struct Comparison {
-    /// Its name in Rhai.
+    /// Name of the helper in Rhai.
     pub(in crate::routing::condition) helper: &'static str,
     pub(in crate::routing::condition) test: fn(&Value, &Value) -> Result<bool>,
 }
 
-/// Every comparison but `is`, which is no matter of values.
+/// All comparisons but `is`, which compares objects and not values.
 pub(in crate::routing::condition) const COMPARISONS: &[Comparison] = &[
     Comparison { helper: "py_equal", test: operators::equal },
     Comparison { helper: "py_unequal", test: |left, right| operators::equal(left, right).map(|equal| !equal) },
@@ -61,7 +61,7 @@ pub(in crate::routing::condition) const COMPARISONS: &[Comparison] = &[
     Comparison { helper: "py_in", test: |needle, container| collections::contains(container, needle) },
 ];
 
-/// Every built-in function but `isinstance`, whose second argument is no value.
+/// All built-in functions but `isinstance`, whose second argument is no value.
 pub(in crate::routing::condition) const BUILTINS: &[Builtin] = &[
     Builtin { name: "abs", arguments: 1..=1, gives_bool: false, call: builtins::abs },
     Builtin { name: "all", arguments: 1..=1, gives_bool: true, call: builtins::all },
@@ -76,7 +76,7 @@ pub(in crate::routing::condition) const BUILTINS: &[Builtin] = &[
     Builtin { name: "str", arguments: 1..=1, gives_bool: false, call: builtins::str },
 ];
 
-/// Every method.
+/// All methods.
 pub(in crate::routing::condition) const METHODS: &[Method] = &[
     Method { name: "capitalize", arguments: 0..=0, gives_bool: false, call: strings::capitalize },
     Method { name: "count", arguments: 1..=1, gives_bool: false, call: collections::count },

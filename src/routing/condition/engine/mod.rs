@@ -1,8 +1,8 @@
 //! The sandbox: two raw Rhai engines, made once and shared by every thread.
 //!
-//! Python conditions arrive here as Rhai text of our own making, in which every operation is a call of one of the
-//! helpers below this module; that engine knows nothing else. Conditions in Rhai get Rhai's usual operators and text
-//! functions. Neither has loops, functions, modules, `eval`, or a way to the outside.
+//! Python conditions arrive here as lowered Rhai text, in which every operation is a call of one of the helpers below
+//! this module; that engine knows nothing else. Conditions in Rhai get Rhai's usual operators and text functions.
+//! Neither engine has loops, functions, modules, `eval`, or a way to the outside.
 
 mod builtins;
 pub(super) mod collections;
@@ -19,24 +19,25 @@ use rhai::{AST, Array, Dynamic, Engine, EvalAltResult, NativeCallContext, ParseE
 use self::functions::{BUILTINS, COMPARISONS, Comparison, METHODS};
 use super::Language;
 use super::budget;
-use super::direct::Mapping;
+use super::direct::RequestMapping;
 use super::error::{ConditionError, Result};
 use super::request::RequestView;
 use super::value::Value;
 
-/// How deep Rhai's expressions may nest. Lowered text is several levels deeper than its Python.
+/// Most levels of Rhai's expressions. Lowered text is several levels deeper than its Python.
 const MAX_DEPTH: usize = 128;
-/// How deep a condition in Rhai may nest; every level takes stack when it is evaluated.
+/// Most levels of a condition in Rhai; every level takes stack when it is evaluated.
 const MAX_NATIVE_DEPTH: usize = 24;
-/// Steps of Rhai itself in one evaluation; a Python condition has no loops, so its length bounds them before this does.
+/// Most steps of Rhai itself in one evaluation; a Python condition has no loops, so its length bounds them before this
+/// does.
 const MAX_OPERATIONS: u64 = 20_000;
-/// The longest text that a condition in Rhai may handle, in bytes.
+/// Longest text that a condition in Rhai may handle, in bytes.
 const MAX_NATIVE_TEXT: usize = 16 << 20;
-/// The longest array and map that a condition in Rhai may write.
+/// Most items of an array or map that a condition in Rhai may write.
 const MAX_NATIVE_ITEMS: usize = 1_000;
 
-/// What an operator of two operands does.
-type Operator = fn(&Value, &Value) -> Result<Value>;
+/// The helper of an operator with two operands.
+type BinaryHelper = fn(&Value, &Value) -> Result<Value>;
 
 static PYTHON: LazyLock<Engine> = LazyLock::new(python_engine);
 static NATIVE: LazyLock<Engine> = LazyLock::new(native::engine);
@@ -45,9 +46,9 @@ static NATIVE: LazyLock<Engine> = LazyLock::new(native::engine);
 #[derive(Debug)]
 pub(super) struct Generator {
     pub(super) body: AST,
-    /// The variables that are bound around it, then those it binds itself.
+    /// Variables that are bound around the generator, then those that it binds itself.
     pub(super) variables: Vec<String>,
-    /// How many it binds itself.
+    /// Number of variables that the generator binds itself.
     pub(super) targets: usize,
 }
 
@@ -61,14 +62,14 @@ pub(super) fn compile_native(text: &str) -> std::result::Result<AST, ParseError>
     NATIVE.compile_expression(text)
 }
 
-/// Whether the condition holds.
+/// Tells whether the condition holds.
 pub(super) fn holds(ast: &AST, language: Language, request: &RequestView) -> Result<bool> {
     run(ast, language, request)?.as_bool().map_err(|type_name| {
         ConditionError::wrong_type(format!("a Rhai condition must give true or false, not {type_name}"))
     })
 }
 
-/// What the expression gives.
+/// Evaluates the expression.
 pub(super) fn value(ast: &AST, language: Language, request: &RequestView) -> Result<Value> {
     let value = run(ast, language, request)?;
     match language {
@@ -110,7 +111,7 @@ fn python_engine() -> Engine {
     engine
 }
 
-/// An engine that can do nothing yet, with the bounds that every engine has.
+/// Makes an engine that can do nothing yet, with the bounds that every engine has.
 fn bounded() -> Engine {
     let mut engine = Engine::new_raw();
     engine.set_max_operations(MAX_OPERATIONS);
@@ -127,7 +128,10 @@ fn register_request(engine: &mut Engine) {
         request.program().constants.get(at(index)).cloned().unwrap_or(Value::None).into_dynamic()
     });
     engine.register_fn("header", |request: &mut RequestView, name: Dynamic| {
-        hand_out(name_of(&name).and_then(|name| request.header(&name)?.ok_or_else(|| Mapping::Headers.missing(&name))))
+        hand_out(
+            name_of(&name)
+                .and_then(|name| request.header(&name)?.ok_or_else(|| RequestMapping::Headers.missing(&name))),
+        )
     });
     engine.register_fn("header", |request: &mut RequestView, name: Dynamic, default: Dynamic| {
         let value = name_of(&name).and_then(|name| request.header(&name)).map_err(raise)?;
@@ -138,7 +142,8 @@ fn register_request(engine: &mut Engine) {
     });
     engine.register_fn("argument", |request: &mut RequestView, name: Dynamic| {
         hand_out(
-            name_of(&name).and_then(|name| request.argument(&name).ok_or_else(|| Mapping::Arguments.missing(&name))),
+            name_of(&name)
+                .and_then(|name| request.argument(&name).ok_or_else(|| RequestMapping::Arguments.missing(&name))),
         )
     });
     engine.register_fn("argument", |request: &mut RequestView, name: Dynamic, default: Dynamic| {
@@ -154,7 +159,7 @@ fn register_request(engine: &mut Engine) {
     register_properties(engine);
 }
 
-/// What both languages read by its plain name.
+/// Registers the plain names that both languages read.
 fn register_properties(engine: &mut Engine) {
     engine.register_type_with_name::<RequestView>("request");
     engine.register_get("method", |request: &mut RequestView| request.method().into_dynamic());
@@ -166,7 +171,7 @@ fn register_properties(engine: &mut Engine) {
 }
 
 fn register_operators(engine: &mut Engine) {
-    let operators: [(&str, Operator); 8] = [
+    let operators: [(&str, BinaryHelper); 8] = [
         ("py_add", operators::add),
         ("py_subtract", operators::subtract),
         ("py_multiply", operators::multiply),
@@ -232,9 +237,11 @@ fn generate(
     let generator = usize::try_from(index).ok().and_then(|index| program.generators.get(index));
     let (Some(generator), Some(captured)) = (generator, captured.read_lock::<Array>()) else { return Ok(!deciding) };
     for element in collections::elements(&Value::from_dynamic(iterable)).map_err(raise)? {
+        // Each element starts an evaluation inside the evaluation, which the budget must pay for.
         budget::charge(budget::ELEMENT).map_err(raise)?;
         let mut scope = Scope::new();
         scope.push("request", request.clone());
+        // `for x in …` binds the element itself, `for a, b in …` its parts.
         let own = if generator.targets == 1 {
             vec![element]
         } else {
@@ -251,7 +258,7 @@ fn generate(
     Ok(!deciding)
 }
 
-/// `for a, b in …`
+/// Implements `for a, b in …`.
 fn unpacked(element: &Value, targets: usize) -> Result<Vec<Value>> {
     let parts = collections::elements(element)?;
     if parts.len() == targets {
@@ -281,8 +288,8 @@ fn thrown<T>(result: Result<T>) -> Result<T, Box<EvalAltResult>> {
     result.map_err(raise)
 }
 
-/// Sends an error through Rhai; [`caught`] takes it out again, without the position that Rhai adds, since that is one
-/// of the lowered text.
+/// Sends an error through Rhai; [`caught`] takes it out again, without the position that Rhai adds, since that is a
+/// position in the lowered text.
 fn raise(error: ConditionError) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(error), Position::NONE))
 }

@@ -1,28 +1,28 @@
-//! What conditions in Rhai see: `request`, and JSON as it is, read lazily.
+//! The engine for conditions in Rhai, which see `request`, and JSON as it is, read lazily.
 
 use rhai::packages::{ArithmeticPackage, BasicStringPackage, CorePackage, LogicPackage, MoreStringPackage, Package};
 use rhai::{Array, Dynamic, Engine, EvalAltResult};
 
 use super::{MAX_NATIVE_DEPTH, MAX_NATIVE_ITEMS, MAX_NATIVE_TEXT, collections, hand_out, raise, thrown};
-use crate::routing::condition::direct::Mapping;
+use crate::routing::condition::direct::RequestMapping;
 use crate::routing::condition::error::{ConditionError, Result as Evaluated};
 use crate::routing::condition::request::RequestView;
 use crate::routing::condition::value::Value;
 
-/// `request.headers` or `request.args`.
+/// The mapping `request.headers` or `request.args` of one request.
 #[derive(Debug, Clone)]
-struct Named {
+struct NamedValues {
     request: RequestView,
-    mapping: Mapping,
+    mapping: RequestMapping,
 }
 
-impl Named {
+impl NamedValues {
     fn get(&self, name: &str) -> Evaluated<Option<Value>> {
         self.mapping.get(&self.request, name)
     }
 }
 
-/// The engine for conditions in Rhai.
+/// Makes the engine for conditions in Rhai.
 pub(super) fn engine() -> Engine {
     let mut engine = super::bounded();
     engine.set_max_expr_depths(MAX_NATIVE_DEPTH);
@@ -40,7 +40,7 @@ pub(super) fn engine() -> Engine {
     engine
 }
 
-/// The value that an expression in Rhai gave.
+/// Converts the value that an expression in Rhai gave.
 pub(super) fn value(given: &Dynamic) -> Evaluated<Value> {
     if let Ok(character) = given.as_char() {
         Ok(Value::text(character.to_string()))
@@ -72,25 +72,26 @@ fn register_json(engine: &mut Engine) {
 }
 
 fn register_mappings(engine: &mut Engine) {
-    engine.register_type_with_name::<Named>("mapping");
-    engine.register_get("headers", |request: &mut RequestView| Named {
+    engine.register_type_with_name::<NamedValues>("mapping");
+    engine.register_get("headers", |request: &mut RequestView| NamedValues {
         request: request.clone(),
-        mapping: Mapping::Headers,
+        mapping: RequestMapping::Headers,
     });
-    engine.register_get("args", |request: &mut RequestView| Named {
+    engine.register_get("args", |request: &mut RequestView| NamedValues {
         request: request.clone(),
-        mapping: Mapping::Arguments,
+        mapping: RequestMapping::Arguments,
     });
-    engine.register_indexer_get(|named: &mut Named, name: &str| {
+    engine.register_indexer_get(|named: &mut NamedValues, name: &str| {
         hand_out(named.get(name).and_then(|value| value.ok_or_else(|| named.mapping.missing(name))))
     });
-    engine.register_fn("get", |named: &mut Named, name: &str| {
+    engine.register_fn("get", |named: &mut NamedValues, name: &str| {
         hand_out(named.get(name).map(|value| value.unwrap_or(Value::None)))
     });
-    engine.register_fn("get", |named: &mut Named, name: &str, default: Dynamic| {
+    engine.register_fn("get", |named: &mut NamedValues, name: &str, default: Dynamic| {
         let value = named.get(name).map_err(raise)?;
         Ok::<_, Box<EvalAltResult>>(value.map_or(default, Value::into_dynamic))
     });
-    engine
-        .register_fn("contains", |named: &mut Named, name: &str| thrown(named.get(name).map(|value| value.is_some())));
+    engine.register_fn("contains", |named: &mut NamedValues, name: &str| {
+        thrown(named.get(name).map(|value| value.is_some()))
+    });
 }

@@ -1,4 +1,4 @@
-//! Python's operators. Rhai's own are never used for Python: they compare different types as plain `false`.
+//! Python's operators. The operators of Rhai are never used for Python: they compare different types as plain `false`.
 
 use std::cmp::Ordering;
 
@@ -10,12 +10,12 @@ use crate::routing::condition::json::text::order;
 use crate::routing::condition::value::Value;
 
 /// Two numbers, as Python's arithmetic sees them: whole as long as both are.
-enum Numbers {
+enum NumericPair {
     Ints(i64, i64),
     Floats(f64, f64),
 }
 
-/// Whether the value counts as true.
+/// Tells whether the value counts as true.
 pub(in crate::routing::condition) fn truth(value: &Value) -> bool {
     match value {
         Value::None => false,
@@ -29,7 +29,7 @@ pub(in crate::routing::condition) fn truth(value: &Value) -> bool {
     }
 }
 
-/// `left == right`: never fails for values of different types, they are just not equal.
+/// Implements `left == right`: never fails for values of different types, they are just not equal.
 pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
     charge(1)?;
     match (left, right) {
@@ -80,13 +80,13 @@ pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
     }
 }
 
-/// Whether both are one object or equal, which is how containers compare what is in them.
+/// Tells whether both are one object or equal, which is how containers compare what is in them.
 pub(super) fn same(left: &Value, right: &Value) -> Result<bool> {
     Ok(left.is_same_nan(right) || equal(left, right)?)
 }
 
-/// How the values are ordered: none when one is not a number (`nan`). Values of different types have no order, which
-/// is an error; `sign` is the operator that asked.
+/// Compares the order of two values: none when one is not a number (`nan`). Values of different types have no order,
+/// which is an error; `sign` is the operator that asked.
 pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<Ordering>> {
     charge(1)?;
     match (left, right) {
@@ -117,7 +117,7 @@ pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<
     }
 }
 
-/// `left + right`
+/// Implements `left + right`.
 pub(super) fn add(left: &Value, right: &Value) -> Result<Value> {
     match (left, right) {
         (Value::Str(left), Value::Str(right)) => strings::concatenate(left, right),
@@ -127,12 +127,12 @@ pub(super) fn add(left: &Value, right: &Value) -> Result<Value> {
     }
 }
 
-/// `left - right`
+/// Implements `left - right`.
 pub(super) fn subtract(left: &Value, right: &Value) -> Result<Value> {
     arithmetic(left, right, "-", i64::checked_sub, |left, right| left - right)
 }
 
-/// `left * right`
+/// Implements `left * right`.
 pub(super) fn multiply(left: &Value, right: &Value) -> Result<Value> {
     match (left, right) {
         (Value::Str(_) | Value::List(_) | Value::Tuple(_), Value::Int(_) | Value::Bool(_)) => repeat(left, right),
@@ -141,12 +141,13 @@ pub(super) fn multiply(left: &Value, right: &Value) -> Result<Value> {
     }
 }
 
-/// `left / right`
+/// Implements `left / right`.
 pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
-    // Beyond 2^53 converting to floats first, as this does, could round differently than Python.
+    // Integers beyond 2^53 fail, since converting them to floats first, as this does, could round differently than
+    // Python.
     const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
     let (left, right) = match required(left, right, "/")? {
-        Numbers::Ints(left, right) if left.unsigned_abs() > EXACT || right.unsigned_abs() > EXACT => {
+        NumericPair::Ints(left, right) if left.unsigned_abs() > EXACT || right.unsigned_abs() > EXACT => {
             return Err(ConditionError::overflow());
         }
         numbers => numbers.floats(),
@@ -157,38 +158,38 @@ pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
     Ok(Value::computed(left / right))
 }
 
-/// `left // right`: rounds towards minus infinity.
+/// Implements `left // right`: rounds towards minus infinity.
 pub(super) fn floor_divide(left: &Value, right: &Value) -> Result<Value> {
     match required(left, right, "//")? {
-        Numbers::Ints(_, 0) | Numbers::Floats(_, 0.0) => Err(zero_division()),
-        Numbers::Ints(left, right) => {
+        NumericPair::Ints(_, 0) | NumericPair::Floats(_, 0.0) => Err(zero_division()),
+        NumericPair::Ints(left, right) => {
             let (quotient, remainder) =
                 left.checked_div(right).zip(left.checked_rem(right)).ok_or_else(ConditionError::overflow)?;
             Ok(Value::Int(if remainder != 0 && (remainder < 0) != (right < 0) { quotient - 1 } else { quotient }))
         }
-        Numbers::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).0)),
+        NumericPair::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).0)),
     }
 }
 
-/// `left % right`: has the sign of the right operand.
+/// Implements `left % right`: has the sign of the right operand.
 pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value> {
     if matches!(left, Value::Str(_)) {
         return Err(ConditionError::wrong_type("formatting text with % is not supported in conditions"));
     }
     match required(left, right, "%")? {
-        Numbers::Ints(_, 0) | Numbers::Floats(_, 0.0) => Err(zero_division()),
-        Numbers::Ints(left, right) => {
+        NumericPair::Ints(_, 0) | NumericPair::Floats(_, 0.0) => Err(zero_division()),
+        NumericPair::Ints(left, right) => {
             let remainder = left.wrapping_rem(right);
             Ok(Value::Int(if remainder != 0 && (remainder < 0) != (right < 0) { remainder + right } else { remainder }))
         }
-        Numbers::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).1)),
+        NumericPair::Floats(left, right) => Ok(Value::computed(divide_floats(left, right).1)),
     }
 }
 
-/// `left ** right`
+/// Implements `left ** right`.
 pub(super) fn power(left: &Value, right: &Value) -> Result<Value> {
     let (base, exponent) = match required(left, right, "**")? {
-        Numbers::Ints(base, exponent) if exponent >= 0 => return whole_power(base, exponent),
+        NumericPair::Ints(base, exponent) if exponent >= 0 => return whole_power(base, exponent),
         numbers => numbers.floats(),
     };
     if base == 0.0 && exponent < 0.0 {
@@ -204,7 +205,7 @@ pub(super) fn power(left: &Value, right: &Value) -> Result<Value> {
     Ok(Value::computed(power))
 }
 
-/// `-value`
+/// Implements `-value`.
 pub(super) fn negate(value: &Value) -> Result<Value> {
     match value {
         Value::Int(int) => int.checked_neg().map(Value::Int).ok_or_else(ConditionError::overflow),
@@ -214,7 +215,7 @@ pub(super) fn negate(value: &Value) -> Result<Value> {
     }
 }
 
-/// `+value`
+/// Implements `+value`.
 pub(super) fn plus(value: &Value) -> Result<Value> {
     match value {
         Value::Int(_) | Value::Float(_) => Ok(value.clone()),
@@ -223,12 +224,12 @@ pub(super) fn plus(value: &Value) -> Result<Value> {
     }
 }
 
-/// What a wrong operand of a unary operator or of `abs()` gives.
+/// Makes the error of a wrong operand of a unary operator or of `abs()`.
 pub(super) fn bad_operand(operator: &str, value: &Value) -> ConditionError {
     ConditionError::wrong_type(format!("bad operand type for {operator}: '{}'", value.type_name()))
 }
 
-impl Numbers {
+impl NumericPair {
     fn floats(self) -> (f64, f64) {
         match self {
             Self::Ints(left, right) => (left as f64, right as f64),
@@ -244,7 +245,7 @@ impl Numbers {
     }
 }
 
-/// An `int` against a `float`, exactly: converting the `int` first would make neighbours beyond 2^53 equal.
+/// Compares an `int` with a `float` exactly: converting the `int` first would make neighbours beyond 2^53 equal.
 fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
     const BOUND: f64 = 9_223_372_036_854_775_808.0;
     if float.is_nan() {
@@ -259,24 +260,25 @@ fn compare_exactly(int: i64, float: f64) -> Option<Ordering> {
     }
 }
 
-/// Both as numbers for comparing, if they are; an `int` and a `float` become whole numbers with the same order.
-fn numbers(left: &Value, right: &Value) -> Option<Numbers> {
+/// Converts both to numbers for comparing, if they are any; an `int` and a `float` become whole numbers with the same
+/// order.
+fn numbers(left: &Value, right: &Value) -> Option<NumericPair> {
     match (left, right) {
-        (Value::Float(left), Value::Float(right)) => Some(Numbers::Floats(*left, *right)),
+        (Value::Float(left), Value::Float(right)) => Some(NumericPair::Floats(*left, *right)),
         (Value::Float(float), other) => {
             let order = compare_exactly(other.as_int()?, *float).map(Ordering::reverse);
-            Some(order.map_or(Numbers::Floats(f64::NAN, 0.0), |order| Numbers::Ints(order as i64, 0)))
+            Some(order.map_or(NumericPair::Floats(f64::NAN, 0.0), |order| NumericPair::Ints(order as i64, 0)))
         }
         (other, Value::Float(float)) => {
             let order = compare_exactly(other.as_int()?, *float);
-            Some(order.map_or(Numbers::Floats(f64::NAN, 0.0), |order| Numbers::Ints(order as i64, 0)))
+            Some(order.map_or(NumericPair::Floats(f64::NAN, 0.0), |order| NumericPair::Ints(order as i64, 0)))
         }
-        _ => Some(Numbers::Ints(left.as_int()?, right.as_int()?)),
+        _ => Some(NumericPair::Ints(left.as_int()?, right.as_int()?)),
     }
 }
 
-/// Both as numbers to compute with.
-fn required(left: &Value, right: &Value, sign: &str) -> Result<Numbers> {
+/// Converts both to numbers to compute with.
+fn required(left: &Value, right: &Value, sign: &str) -> Result<NumericPair> {
     if matches!(left, Value::Beyond) || matches!(right, Value::Beyond) {
         return Err(ConditionError::overflow());
     }
@@ -284,10 +286,10 @@ fn required(left: &Value, right: &Value, sign: &str) -> Result<Numbers> {
         return Err(ConditionError::wrong_type("computing with sets is not supported in conditions"));
     }
     match (left.as_int(), right.as_int(), left, right) {
-        (Some(left), Some(right), _, _) => Ok(Numbers::Ints(left, right)),
-        (Some(left), None, _, Value::Float(right)) => Ok(Numbers::Floats(left as f64, *right)),
-        (None, Some(right), Value::Float(left), _) => Ok(Numbers::Floats(*left, right as f64)),
-        (None, None, Value::Float(left), Value::Float(right)) => Ok(Numbers::Floats(*left, *right)),
+        (Some(left), Some(right), _, _) => Ok(NumericPair::Ints(left, right)),
+        (Some(left), None, _, Value::Float(right)) => Ok(NumericPair::Floats(left as f64, *right)),
+        (None, Some(right), Value::Float(left), _) => Ok(NumericPair::Floats(*left, right as f64)),
+        (None, None, Value::Float(left), Value::Float(right)) => Ok(NumericPair::Floats(*left, *right)),
         _ => Err(ConditionError::wrong_type(format!(
             "unsupported operand type(s) for {sign}: '{}' and '{}'",
             left.type_name(),
@@ -304,8 +306,8 @@ fn arithmetic(
     floats: fn(f64, f64) -> f64,
 ) -> Result<Value> {
     match required(left, right, sign)? {
-        Numbers::Ints(left, right) => ints(left, right).map(Value::Int).ok_or_else(ConditionError::overflow),
-        Numbers::Floats(left, right) => Ok(Value::computed(floats(left, right))),
+        NumericPair::Ints(left, right) => ints(left, right).map(Value::Int).ok_or_else(ConditionError::overflow),
+        NumericPair::Floats(left, right) => Ok(Value::computed(floats(left, right))),
     }
 }
 
@@ -318,7 +320,7 @@ fn whole_power(base: i64, exponent: i64) -> Result<Value> {
     power.map(Value::Int).ok_or_else(ConditionError::overflow)
 }
 
-/// Quotient and remainder by CPython's algorithm, step by step, so that they round alike.
+/// Computes quotient and remainder by CPython's algorithm, step by step, so that they round alike.
 fn divide_floats(left: f64, right: f64) -> (f64, f64) {
     let mut remainder = left % right;
     let mut quotient = (left - remainder) / right;
@@ -347,7 +349,7 @@ fn joined(left: &[Value], right: &[Value]) -> Result<Vec<Value>> {
     Ok([left, right].concat())
 }
 
-/// `sequence * times`
+/// Implements `sequence * times`.
 fn repeat(sequence: &Value, times: &Value) -> Result<Value> {
     let times = usize::try_from(times.as_int().unwrap_or(0)).unwrap_or(0);
     if let Value::Str(text) = sequence {

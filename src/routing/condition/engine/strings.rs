@@ -1,4 +1,4 @@
-//! Text: Python's `str` counts in characters, and its methods have their own ideas of white space and digits.
+//! Python's `str`: counts in characters, and has its own ideas of white space and digits.
 
 use rhai::ImmutableString;
 
@@ -7,49 +7,49 @@ use crate::routing::condition::budget::{charge, charge_text};
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::value::Value;
 
-/// How many characters there are.
+/// Counts the characters.
 pub(super) fn length(text: &str) -> Result<usize> {
     charge(text.len() / 64)?;
     Ok(text.chars().count())
 }
 
-/// Every character.
+/// Returns all characters.
 pub(super) fn characters(text: &str) -> Result<Vec<char>> {
     charge(text.len())?;
     Ok(text.chars().collect())
 }
 
-/// `text[index]`
+/// Implements `text[index]`.
 pub(super) fn character(text: &str, index: i64) -> Result<Value> {
     let at = from_either_end(index, length(text)?);
     let character = at.and_then(|at| text.chars().nth(at)).ok_or_else(|| index_error("string"))?;
     Ok(Value::text(character.to_string()))
 }
 
-/// `needle in text`
+/// Implements `needle in text`.
 pub(super) fn contains(text: &str, needle: &str) -> Result<bool> {
     charge_text(text.len())?;
     Ok(text.contains(needle))
 }
 
-/// `left + right`
+/// Implements `left + right`.
 pub(super) fn concatenate(left: &str, right: &str) -> Result<Value> {
     charge_text(left.len() + right.len())?;
     Ok(Value::text([left, right].concat()))
 }
 
-/// `text * times`
+/// Implements `text * times`.
 pub(super) fn repeat(text: &str, times: usize) -> Result<Value> {
     charge_text(text.len().saturating_mul(times))?;
     Ok(Value::text(text.repeat(times)))
 }
 
-/// `str.startswith(prefix)`, where the prefix may be a tuple of them.
+/// Implements `str.startswith(prefix)`, where the prefix may be a tuple of them.
 pub(super) fn startswith(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     affix(receiver, arguments, "startswith", |text, affix| text.starts_with(affix))
 }
 
-/// `str.endswith(suffix)`, where the suffix may be a tuple of them.
+/// Implements `str.endswith(suffix)`, where the suffix may be a tuple of them.
 pub(super) fn endswith(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     affix(receiver, arguments, "endswith", |text, affix| text.ends_with(affix))
 }
@@ -76,33 +76,33 @@ fn affix(receiver: &Value, arguments: &[Value], name: &str, holds: fn(&str, &str
     }
 }
 
-/// `str.lower()`
+/// Implements `str.lower()`.
 pub(super) fn lower(receiver: &Value, _: &[Value]) -> Result<Value> {
     made_from(receiver, "lower", str::to_lowercase)
 }
 
-/// `str.upper()`
+/// Implements `str.upper()`.
 pub(super) fn upper(receiver: &Value, _: &[Value]) -> Result<Value> {
     made_from(receiver, "upper", str::to_uppercase)
 }
 
-/// `str.capitalize()`
+/// Implements `str.capitalize()`.
 pub(super) fn capitalize(receiver: &Value, _: &[Value]) -> Result<Value> {
     made_from(receiver, "capitalize", |text| {
         let mut characters = text.chars();
         let first = characters.next().map(title_case).unwrap_or_default();
-        // Lowered as a whole: what a final sigma becomes depends on what stands before it.
+        // The text is lowered as a whole, since a final sigma depends on the letters before it.
         let lowered = text.to_lowercase();
         let skipped = text.chars().next().map_or(0, |first| first.to_lowercase().map(char::len_utf8).sum());
         first + lowered.get(skipped..).unwrap_or_default()
     })
 }
 
-/// `str.title()`
+/// Implements `str.title()`.
 pub(super) fn title(receiver: &Value, _: &[Value]) -> Result<Value> {
     made_from(receiver, "title", |text| {
         let mut titled = String::with_capacity(text.len());
-        // Lowered as a whole: what a final sigma becomes depends on what stands around it.
+        // The text is lowered as a whole, since a final sigma depends on the letters around it.
         let lowered = text.to_lowercase();
         let mut lowered = lowered.chars();
         let mut inside_word = false;
@@ -120,17 +120,17 @@ pub(super) fn title(receiver: &Value, _: &[Value]) -> Result<Value> {
     })
 }
 
-/// `str.strip([characters])`
+/// Implements `str.strip([characters])`.
 pub(super) fn strip(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     stripped(receiver, arguments, "strip", true, true)
 }
 
-/// `str.lstrip([characters])`
+/// Implements `str.lstrip([characters])`.
 pub(super) fn lstrip(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     stripped(receiver, arguments, "lstrip", true, false)
 }
 
-/// `str.rstrip([characters])`
+/// Implements `str.rstrip([characters])`.
 pub(super) fn rstrip(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     stripped(receiver, arguments, "rstrip", false, true)
 }
@@ -153,7 +153,7 @@ fn stripped(receiver: &Value, arguments: &[Value], name: &str, left: bool, right
     Ok(Value::text(text))
 }
 
-/// `str.split([separator[, maxsplit]])`
+/// Implements `str.split([separator[, maxsplit]])`.
 pub(super) fn split(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     let text = receiver_text(receiver, "split")?;
     charge(text.len())?;
@@ -184,7 +184,7 @@ fn split_at_space(text: &str, pieces: usize) -> Vec<&str> {
     parts
 }
 
-/// `str.replace(old, new[, count])`
+/// Implements `str.replace(old, new[, count])`.
 pub(super) fn replace(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     let text = receiver_text(receiver, "replace")?;
     let [old, new, count @ ..] = arguments else {
@@ -199,12 +199,12 @@ pub(super) fn replace(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     Ok(Value::text(text.replacen(old, new, count)))
 }
 
-/// `str.find(needle)`
+/// Implements `str.find(needle)`.
 pub(super) fn find(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     found(receiver, arguments, "find", |text, needle| text.find(needle))
 }
 
-/// `str.rfind(needle)`
+/// Implements `str.rfind(needle)`.
 pub(super) fn rfind(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     found(receiver, arguments, "rfind", |text, needle| text.rfind(needle))
 }
@@ -218,14 +218,14 @@ fn found(receiver: &Value, arguments: &[Value], name: &str, find: fn(&str, &str)
     }
 }
 
-/// `str.count(needle)`
+/// Implements `str.count(needle)`.
 pub(super) fn count(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     let (text, needle) = (receiver_text(receiver, "count")?, only_text(arguments, "count")?);
     charge_text(text.len())?;
     int(text.matches(needle).count())
 }
 
-/// `separator.join(texts)`
+/// Implements `separator.join(texts)`.
 pub(super) fn join(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     let separator = receiver_text(receiver, "join")?;
     let [iterable] = arguments else { return Err(ConditionError::wrong_type("join takes one argument")) };
@@ -245,21 +245,21 @@ pub(super) fn join(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     Ok(Value::text(joined))
 }
 
-/// `str.removeprefix(prefix)`
+/// Implements `str.removeprefix(prefix)`.
 pub(super) fn removeprefix(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     let (text, prefix) = (receiver_text(receiver, "removeprefix")?, only_text(arguments, "removeprefix")?);
     charge_text(text.len())?;
     Ok(Value::text(text.strip_prefix(prefix).unwrap_or(text)))
 }
 
-/// `str.removesuffix(suffix)`
+/// Implements `str.removesuffix(suffix)`.
 pub(super) fn removesuffix(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     let (text, suffix) = (receiver_text(receiver, "removesuffix")?, only_text(arguments, "removesuffix")?);
     charge_text(text.len())?;
     Ok(Value::text(text.strip_suffix(suffix).unwrap_or(text)))
 }
 
-/// `str.isdigit()`. Whether a numeral outside ASCII is a digit is not known here, so meeting one is an error.
+/// Implements `str.isdigit()`. Whether a numeral outside ASCII is a digit is not known here, so meeting one is an error.
 pub(super) fn isdigit(receiver: &Value, _: &[Value]) -> Result<Value> {
     let text = receiver_text(receiver, "isdigit")?;
     charge_text(text.len())?;
@@ -269,27 +269,27 @@ pub(super) fn isdigit(receiver: &Value, _: &[Value]) -> Result<Value> {
     Ok(Value::Bool(!text.is_empty() && text.chars().all(|character| character.is_ascii_digit())))
 }
 
-/// `str.isalpha()`
+/// Implements `str.isalpha()`.
 pub(super) fn isalpha(receiver: &Value, _: &[Value]) -> Result<Value> {
     all_characters(receiver, "isalpha", |character| character.is_alphabetic() && !character.is_numeric())
 }
 
-/// `str.isalnum()`
+/// Implements `str.isalnum()`.
 pub(super) fn isalnum(receiver: &Value, _: &[Value]) -> Result<Value> {
     all_characters(receiver, "isalnum", char::is_alphanumeric)
 }
 
-/// `str.isspace()`
+/// Implements `str.isspace()`.
 pub(super) fn isspace(receiver: &Value, _: &[Value]) -> Result<Value> {
     all_characters(receiver, "isspace", is_space)
 }
 
-/// `str.isupper()`
+/// Implements `str.isupper()`.
 pub(super) fn isupper(receiver: &Value, _: &[Value]) -> Result<Value> {
     cased(receiver, "isupper", char::is_uppercase, |it| it.is_lowercase() || is_title_case(it))
 }
 
-/// `str.islower()`
+/// Implements `str.islower()`.
 pub(super) fn islower(receiver: &Value, _: &[Value]) -> Result<Value> {
     cased(receiver, "islower", char::is_lowercase, |it| it.is_uppercase() || is_title_case(it))
 }
@@ -312,7 +312,7 @@ fn made_from(receiver: &Value, name: &str, make: impl Fn(&str) -> String) -> Res
     Ok(Value::text(make(text)))
 }
 
-/// The text a method is called on.
+/// Returns the text a method is called on.
 fn receiver_text<'a>(receiver: &'a Value, name: &str) -> Result<&'a str> {
     match receiver {
         Value::Str(text) => Ok(text),
@@ -334,24 +334,24 @@ fn only_text<'a>(arguments: &'a [Value], name: &str) -> Result<&'a str> {
     }
 }
 
-/// How often at most; Python takes a negative count as no bound.
+/// Returns the limit of a count; Python takes a negative count as no bound.
 fn limit(count: Option<&Value>) -> Result<usize> {
     count.map_or(Ok(usize::MAX), |count| Ok(usize::try_from(whole(count)?).unwrap_or(usize::MAX)))
 }
 
-/// What Python calls white space: Unicode's, and four old separators.
+/// Tells whether Python calls a character white space: Unicode's, and four old separators.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }
 
-/// Whether it is one letter for a large and a small one, such as `ǅ`: neither upper case nor lower case.
+/// Tells whether a character is one letter for a large and a small one, such as `ǅ`: neither upper case nor lower case.
 fn is_title_case(character: char) -> bool {
     let has_cases = || !character.to_lowercase().eq([character]) && !character.to_uppercase().eq([character]);
     !character.is_lowercase() && !character.is_uppercase() && has_cases()
 }
 
-/// The first letter of a title-cased word: `ß` becomes `Ss`. The standard library knows upper case only, and these are
-/// the letters with a title case of their own.
+/// Returns the first letter of a title-cased word: `ß` becomes `Ss`. The standard library knows upper case only, and
+/// this table has the letters with a title case of their own.
 fn title_case(character: char) -> String {
     let own = match character {
         'ŉ' => "ʼN",
@@ -383,7 +383,7 @@ fn title_case(character: char) -> String {
     own.to_owned()
 }
 
-/// `str(float)`: the shortest text that reads back as the same number, with an exponent where Python writes one.
+/// Implements `str(float)`: the shortest text that reads back as the same number, with an exponent where Python writes one.
 pub(super) fn float_text(float: f64) -> ImmutableString {
     if !float.is_finite() {
         return if float.is_nan() {

@@ -1,8 +1,8 @@
-//! A place in a document, and the ways to go on from there.
+//! The cursor: a place in a document, and the ways to go on from there.
 
 use memchr::memchr2;
 
-use super::{Broken, NAN};
+use super::{JsonError, NAN};
 
 /// A place in a document.
 #[derive(Debug, Clone)]
@@ -13,25 +13,25 @@ pub(in crate::routing::condition) struct Cursor<'a> {
 
 /// A string, as it stands between its quotation marks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Quoted<'a> {
+pub(super) struct JsonString<'a> {
     pub(super) raw: &'a [u8],
     pub(super) has_escapes: bool,
-    /// Where it begins.
+    /// Offset at which the string begins.
     pub(super) at: usize,
 }
 
 /// A number, as it is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Number<'a> {
+pub(super) enum JsonNumber<'a> {
     Int(&'a str),
     Float(&'a str),
-    /// `NaN`, `Infinity` or `-Infinity`.
+    /// One of `NaN`, `Infinity` and `-Infinity`.
     Constant(f64),
 }
 
-/// A kind of value, as far as a way into it depends on that.
+/// The kind of a value, as far as a path into it depends on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::routing::condition) enum Kind {
+pub(in crate::routing::condition) enum JsonKind {
     Object,
     Array,
     Scalar,
@@ -42,7 +42,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The next byte after any white space; it is not passed.
+    /// Returns the next byte after any white space, without passing it.
     pub(super) fn peek(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes.get(self.at) {
             self.at += 1;
@@ -50,12 +50,12 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Which kind of value comes next.
-    pub(in crate::routing::condition) fn kind(&mut self) -> Kind {
+    /// Returns the kind of the next value.
+    pub(in crate::routing::condition) fn kind(&mut self) -> JsonKind {
         match self.peek() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
-            _ => Kind::Scalar,
+            Some(b'{') => JsonKind::Object,
+            Some(b'[') => JsonKind::Array,
+            _ => JsonKind::Scalar,
         }
     }
 
@@ -67,7 +67,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Goes into an array or an object, by this bracket. Tells whether there is anything in it.
-    pub(in crate::routing::condition) fn enter(&mut self, bracket: u8) -> Result<bool, Broken> {
+    pub(in crate::routing::condition) fn enter(&mut self, bracket: u8) -> Result<bool, JsonError> {
         if !self.pass(bracket) {
             return Err(self.broken("a value is missing"));
         }
@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Goes on to the next element or entry. Tells whether there is one; there is none after the closing bracket.
-    pub(in crate::routing::condition) fn next(&mut self, bracket: u8) -> Result<bool, Broken> {
+    pub(in crate::routing::condition) fn next(&mut self, bracket: u8) -> Result<bool, JsonError> {
         if self.pass(b',') {
             return Ok(true);
         }
@@ -86,13 +86,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes a key and its colon.
-    pub(super) fn key(&mut self) -> Result<Quoted<'a>, Broken> {
+    pub(super) fn key(&mut self) -> Result<JsonString<'a>, JsonError> {
         let key = self.string()?;
         if self.pass(b':') { Ok(key) } else { Err(self.broken("a colon is missing")) }
     }
 
-    /// Passes any value. However deep it is nested, this takes no stack.
-    pub(in crate::routing::condition) fn skip(&mut self) -> Result<(), Broken> {
+    /// Passes any value. The depth of nesting takes no stack.
+    pub(in crate::routing::condition) fn skip(&mut self) -> Result<(), JsonError> {
         let mut open = Vec::new();
         loop {
             match self.peek() {
@@ -111,6 +111,7 @@ impl<'a> Cursor<'a> {
                 _ => self.skip_word()?,
             }
             loop {
+                // After a value: the innermost container goes on, or ends and is a value itself.
                 let Some(bracket) = open.last().copied() else { return Ok(()) };
                 if self.next(bracket)? {
                     if bracket == b'{' {
@@ -123,8 +124,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Goes into the array that is next, and to its element of this number. Tells whether it has one.
-    pub(in crate::routing::condition) fn seek_element(&mut self, index: usize) -> Result<bool, Broken> {
+    /// Goes into the next array, and to its element of this number. Tells whether there is one.
+    pub(in crate::routing::condition) fn seek_element(&mut self, index: usize) -> Result<bool, JsonError> {
         let mut is_inside = self.enter(b'[')?;
         for _ in 0..index {
             if !is_inside {
@@ -136,12 +137,12 @@ impl<'a> Cursor<'a> {
         Ok(is_inside)
     }
 
-    /// Nothing but white space is left.
-    pub(super) fn end(&mut self) -> Result<(), Broken> {
+    /// Checks that nothing but white space is left.
+    pub(super) fn end(&mut self) -> Result<(), JsonError> {
         if self.peek().is_none() { Ok(()) } else { Err(self.broken("there is something after the value")) }
     }
 
-    fn skip_word(&mut self) -> Result<(), Broken> {
+    fn skip_word(&mut self) -> Result<(), JsonError> {
         match self.bytes.get(self.at) {
             Some(b't') => self.word("true"),
             Some(b'f') => self.word("false"),
@@ -151,7 +152,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes this word.
-    pub(super) fn word(&mut self, word: &str) -> Result<(), Broken> {
+    pub(super) fn word(&mut self, word: &str) -> Result<(), JsonError> {
         if self.rest().starts_with(word.as_bytes()) {
             self.at += word.len();
             return self.delimited();
@@ -159,16 +160,16 @@ impl<'a> Cursor<'a> {
         Err(self.broken("a value is missing"))
     }
 
-    /// A word or a number ends here.
-    fn delimited(&self) -> Result<(), Broken> {
+    /// Checks that a word or a number ends here.
+    fn delimited(&self) -> Result<(), JsonError> {
         match self.rest() {
             [] | [b' ' | b'\n' | b'\r' | b'\t' | b',' | b']' | b'}', ..] => Ok(()),
             _ => Err(self.broken("a word or a number goes on as something else")),
         }
     }
 
-    /// Passes a string. Control characters in it have to be escaped.
-    pub(super) fn string(&mut self) -> Result<Quoted<'a>, Broken> {
+    /// Passes a string. Control characters in strings must be escaped.
+    pub(super) fn string(&mut self) -> Result<JsonString<'a>, JsonError> {
         if !self.pass(b'"') {
             return Err(self.broken("a quotation mark is missing"));
         }
@@ -180,14 +181,14 @@ impl<'a> Cursor<'a> {
                 return Err(self.broken("a string has no end"));
             };
             let run = self.rest().get(..length).unwrap_or_default();
-            // Told without a branch for each byte, which is far faster.
+            // The fold has no branch for each byte, which is far faster.
             if run.iter().fold(false, |found, byte| found | (*byte < 0x20)) {
                 return Err(self.broken("a string holds a control character"));
             }
             self.at += length + 1;
             if self.bytes.get(self.at - 1) == Some(&b'"') {
                 let raw = self.bytes.get(start..self.at - 1).unwrap_or_default();
-                return Ok(Quoted { raw, has_escapes, at: start });
+                return Ok(JsonString { raw, has_escapes, at: start });
             }
             has_escapes = true;
             self.escape()?;
@@ -195,7 +196,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes what follows a backslash.
-    fn escape(&mut self) -> Result<(), Broken> {
+    fn escape(&mut self) -> Result<(), JsonError> {
         match self.rest() {
             [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => self.at += 1,
             [b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => self.at += 5,
@@ -205,11 +206,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes a number.
-    pub(super) fn number(&mut self) -> Result<Number<'a>, Broken> {
+    pub(super) fn number(&mut self) -> Result<JsonNumber<'a>, JsonError> {
         for (word, value) in [("NaN", NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)] {
             if self.rest().starts_with(word.as_bytes()) {
                 self.word(word)?;
-                return Ok(Number::Constant(value));
+                return Ok(JsonNumber::Constant(value));
             }
         }
         let start = self.at;
@@ -239,18 +240,18 @@ impl<'a> Cursor<'a> {
             }
         }
         self.delimited()?;
-        // It is ASCII.
+        // The bytes are ASCII, so the conversion never fails.
         let written = self.bytes.get(start..self.at).and_then(|digits| std::str::from_utf8(digits).ok());
         let written = written.unwrap_or_default();
-        Ok(if is_float { Number::Float(written) } else { Number::Int(written) })
+        Ok(if is_float { JsonNumber::Float(written) } else { JsonNumber::Int(written) })
     }
 
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
-    pub(super) fn broken(&self, what: &'static str) -> Broken {
-        Broken { what, at: self.at }
+    pub(super) fn broken(&self, what: &'static str) -> JsonError {
+        JsonError { what, at: self.at }
     }
 }
 
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_what_python_reads_and_stops_where_it_does() {
+    fn skip_stops_where_python_does() {
         for whole in [
             "0",
             "-0",
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_takes_no_stack() {
+    fn skip_takes_no_stack_when_nesting_is_deep() {
         let deep = ["[", "]"].map(|bracket| bracket.repeat(1 << 20)).concat();
         assert_eq!(skipped(&deep), Some(deep.len()));
         assert_eq!(skipped(&"{\"a\":".repeat(1 << 20)), None);

@@ -1,18 +1,18 @@
-//! The encodings that Python's `json` tells from a document's first bytes.
+//! The encodings of JSON, which Python's `json` recognises by a document's first bytes.
 
 use super::super::error::Result;
-use super::Broken;
+use super::JsonError;
 
-/// How a document is encoded.
+/// The encoding of a document, with the bytes of its byte order mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::routing::condition) enum Encoding {
-    /// UTF-8, after a byte order mark of so many bytes.
+    /// UTF-8, after a byte order mark of this many bytes.
     Utf8(usize),
     Utf16(Endian, usize),
     Utf32(Endian, usize),
 }
 
-/// Which byte of a unit comes first.
+/// The order of the bytes of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::routing::condition) enum Endian {
     Big,
@@ -20,8 +20,8 @@ pub(in crate::routing::condition) enum Endian {
 }
 
 impl Encoding {
-    /// By the rule of `json.detect_encoding`: by the mark, or else by where the first characters, which are ASCII in
-    /// any JSON, have their zeros.
+    /// Recognises the encoding by the rule of `json.detect_encoding`: by the mark, or else by the zeros of the first
+    /// characters, which are ASCII in any JSON.
     pub(in crate::routing::condition) fn of(document: &[u8]) -> Self {
         match document {
             [0, 0, 0xFE, 0xFF, ..] => Self::Utf32(Endian::Big, 4),
@@ -38,12 +38,12 @@ impl Encoding {
     }
 }
 
-/// The same document in UTF-8, with surrogates as Python's `surrogatepass` has them.
+/// Converts a document to UTF-8, with surrogates as Python's `surrogatepass` has them.
 ///
 /// # Errors
-/// When it is not what its first bytes promise.
+/// Fails when the document is not in the encoding that its first bytes promise.
 pub(in crate::routing::condition) fn transcoded(document: &[u8], encoding: Encoding) -> Result<Vec<u8>> {
-    let broken = |what, at| Broken { what, at }.of(document);
+    let broken = |what, at| JsonError { what, at }.of(document);
     let mut written = Vec::with_capacity(document.len());
     match encoding {
         Encoding::Utf8(mark) => written.extend_from_slice(document.get(mark..).unwrap_or_default()),
@@ -83,7 +83,7 @@ pub(in crate::routing::condition) fn transcoded(document: &[u8], encoding: Encod
 fn push(written: &mut Vec<u8>, code: u32) {
     match char::from_u32(code) {
         Some(character) => written.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-        // A surrogate: what three bytes of UTF-8 would be, if it were a character.
+        // A surrogate becomes the three bytes of UTF-8 that it would have as a character.
         None => written.extend([0xE0 | code >> 12, 0x80 | code >> 6 & 0x3F, 0x80 | code & 0x3F].map(|byte| byte as u8)),
     }
 }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_are_told_by_the_first_bytes() {
+    fn encoding_is_recognised_by_first_bytes() {
         let text = "{\"é😀\": 1}";
         let (sixteen, thirty_two): (Vec<u16>, Vec<u32>) =
             (text.encode_utf16().collect(), text.chars().map(u32::from).collect());

@@ -1,9 +1,9 @@
-//! JSON as Python's `json` reads it.
+//! JSON, read as Python's `json` reads it.
 //!
-//! That is what models are served with, so a body that they answer is read here as well, and as the same: in UTF-8,
-//! UTF-16 or UTF-32, with a byte order mark or without ([`encoding`]); with `NaN`, `Infinity` and floats beyond all
-//! bounds; with halves of characters in its text ([`text`]); and of a key that is written twice the last value counts
-//! ([`repeats`]). What is beside the way to a value is checked for its form up to there, and not read.
+//! Models read their requests with Python's `json`, so a body that they answer is read here as well, and as the same:
+//! in UTF-8, UTF-16 or UTF-32, with a byte order mark or without ([`encoding`]); with `NaN`, `Infinity` and floats
+//! beyond all bounds; with halves of characters in its text ([`text`]); and of a key that is written twice the last
+//! value counts ([`repeats`]). Values beside the path to a value are checked for their form up to there, and not read.
 
 mod cursor;
 mod encoding;
@@ -13,24 +13,24 @@ mod tree;
 
 use std::fmt;
 
-pub(super) use cursor::{Cursor, Kind};
+pub(super) use cursor::{Cursor, JsonKind};
 pub(super) use encoding::{Encoding, transcoded};
-pub(super) use repeats::Key;
+pub(super) use repeats::SoughtKey;
 
 use super::error::{ConditionError, Result};
 use super::value::Value;
 
-/// The deepest a value may be nested that is read. What is skipped may be nested as deep as it likes.
+/// Most levels of a value that is read. A value that is skipped may be nested to any depth.
 pub(super) const DEEPEST: usize = 500;
 
-/// The `NaN` of JSON. In Python that is one object for ever, so it is found in a list although it does not equal
-/// itself; computing never gives it.
+/// The `NaN` of JSON, which is one object in Python: so it is found in a list although it does not equal itself.
+/// Computing never gives this one.
 pub(super) const NAN: f64 = f64::from_bits(0x7ff8_0000_4a53_4f4e);
 
 /// Reads a whole document.
 ///
 /// # Errors
-/// When Python would not read it, or its nesting is too deep.
+/// Fails when Python would not read the document, or its nesting is too deep.
 pub(super) fn read(document: &[u8]) -> Result<Value> {
     let read = || {
         let mut cursor = Cursor::new(document);
@@ -38,19 +38,19 @@ pub(super) fn read(document: &[u8]) -> Result<Value> {
         cursor.end()?;
         Ok(value)
     };
-    read().map_err(|broken: Broken| broken.of(document))
+    read().map_err(|broken: JsonError| broken.of(document))
 }
 
-/// Why a document cannot be read: what is wrong, and where.
+/// The error that keeps a document from being read, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct JsonError {
     what: &'static str,
-    /// In bytes from the start.
+    /// Offset of the error, in bytes from the start.
     at: usize,
 }
 
-impl Broken {
-    /// It as a condition's error.
+impl JsonError {
+    /// Converts the error to one of a condition.
     pub(super) fn of(self, document: &[u8]) -> ConditionError {
         if document.is_empty() {
             return ConditionError::Failed("the body is empty".to_owned());
@@ -59,7 +59,7 @@ impl Broken {
     }
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for JsonError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} at byte {}", self.what, self.at)
     }

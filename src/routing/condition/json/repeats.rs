@@ -1,30 +1,31 @@
-//! Keys that are written twice in one object, of which the last counts.
+//! The search for keys that are written twice in one object, of which the last counts.
 //!
-//! To be sure of the last, an object has to be read to its end; for the object that is the whole body, that is all of
-//! it. Looking for the key's bytes is several times faster than reading: a key that is found nowhere in the rest of the
-//! document does not come again, and where it is found, the objects in between tell whether it is the same one's.
+//! To find the last one, an object has to be read to its end; for the object that is the whole body, that is all of the
+//! body. The search for the key's bytes is several times faster than reading: a key that is found nowhere in the rest
+//! of the document does not come again, and where the bytes are found, reading the objects in between shows whether the
+//! key belongs to the same object.
 
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use super::Broken;
+use super::JsonError;
 use super::cursor::Cursor;
 
-/// The start of an escaped character below U+0100; one of ASCII is written like that by nobody but on purpose.
+/// Start of an escaped character below U+0100. ASCII characters are hardly ever written like that, so a hit is rare.
 static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u00"));
 
-/// A key that is looked for.
+/// A key that is searched.
 #[derive(Debug, Clone)]
-pub(in crate::routing::condition) struct Key {
+pub(in crate::routing::condition) struct SoughtKey {
     text: Box<str>,
-    /// It in quotation marks.
+    /// Searcher for the key in quotation marks.
     quoted: Finder<'static>,
-    /// Whether it can only be escaped by way of [`ESCAPE`].
+    /// True if the key can only be escaped by way of [`ESCAPE`].
     is_plain: bool,
 }
 
-impl Key {
+impl SoughtKey {
     pub(in crate::routing::condition) fn new(text: &str) -> Self {
         let quoted = Finder::new(&format!("\"{text}\"")).into_owned();
         let is_plain = |byte: u8| (0x20..0x7F).contains(&byte) && !b"\"\\/".contains(&byte);
@@ -32,25 +33,27 @@ impl Key {
     }
 }
 
-/// Where a key may stand next. Each place is looked for once, so that all of them together take one pass.
-struct Ahead<'a> {
-    key: &'a Key,
+/// The scan for the next place where a key may stand. Each place is searched once, so that all scans together take one
+/// pass.
+struct KeyScan<'a> {
+    key: &'a SoughtKey,
     document: &'a [u8],
-    /// The next place where it stands in quotation marks; the end of all documents, if there is none.
+    /// Next place where the key stands in quotation marks; [`NOWHERE`] if there is none.
     quoted: usize,
-    /// The next place before that where a part of it may be escaped, or else that.
+    /// Next place before `quoted` where a part of the key may be escaped, or else `quoted`.
     escaped: usize,
 }
 
-/// The end of all documents.
+/// An offset beyond all documents.
 const NOWHERE: usize = usize::MAX;
 
-impl<'a> Ahead<'a> {
-    fn new(key: &'a Key, document: &'a [u8]) -> Self {
+impl<'a> KeyScan<'a> {
+    fn new(key: &'a SoughtKey, document: &'a [u8]) -> Self {
         Self { key, document, quoted: 0, escaped: 0 }
     }
 
-    /// Where it may stand, at or after this place, which is none at the very start.
+    /// Returns the next place where the key may stand, at or after `from`, which is never the very start of the
+    /// document.
     fn next(&mut self, from: usize) -> Option<usize> {
         let rest = self.document.get(from..).unwrap_or_default();
         if self.quoted < from {
@@ -58,7 +61,7 @@ impl<'a> Ahead<'a> {
         }
         if self.escaped < from {
             let before = rest.get(..self.quoted.saturating_sub(from)).unwrap_or(rest);
-            // Most documents have no backslash, which is told fastest.
+            // Most documents have no backslash, and the search for one byte is the fastest.
             let found = memchr::memchr(b'\\', before).and_then(|first| {
                 let is_ascii = |at: &usize| before.get(at + 4).is_some_and(|digit| (b'2'..b'8').contains(digit));
                 let escapes = || ESCAPE.find_iter(before.get(first..).unwrap_or_default()).map(|at| first + at);
@@ -71,14 +74,15 @@ impl<'a> Ahead<'a> {
 }
 
 impl Cursor<'_> {
-    /// Goes into the object that is next, and to the last value that it has under this key. Tells whether it has any.
-    pub(in crate::routing::condition) fn seek(&mut self, key: &Key) -> Result<bool, Broken> {
-        let (mut last, mut ahead) = (None, Ahead::new(key, self.bytes));
+    /// Goes into the next object, and to the last value that it has under this key. Tells whether there is any.
+    pub(in crate::routing::condition) fn seek(&mut self, key: &SoughtKey) -> Result<bool, JsonError> {
+        let (mut last, mut ahead) = (None, KeyScan::new(key, self.bytes));
         let mut is_inside = self.enter(b'{')?;
         while is_inside {
             if self.key()?.is(&key.text) {
                 last = Some(self.at);
             }
+            // Once found, the rest is read only while the key may come again.
             if last.is_some() && ahead.next(self.at).is_none() {
                 break;
             }
@@ -100,7 +104,7 @@ mod tests {
 
     fn sought(document: &str, key: &str) -> Option<i64> {
         let mut cursor = Cursor::new(document.as_bytes());
-        if !cursor.seek(&Key::new(key)).unwrap() {
+        if !cursor.seek(&SoughtKey::new(key)).unwrap() {
             return None;
         }
         match cursor.value().unwrap() {
@@ -110,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_the_same_object_counts_however_it_is_written() {
+    fn seek_finds_last_value_when_key_repeats() {
         for (document, key, found) in [
             (r#"{"a": 1, "b": 2, "a": 3}"#, "a", Some(3)),
             (r#"{"a": 1, "b": {"a": 2}, "c": ["a"], "d": "\"a\""}"#, "a", Some(1)),
@@ -129,9 +133,9 @@ mod tests {
         }
     }
 
-    /// However often it looks as if the key came again.
+    /// A document is passed once, however often its bytes look like the key.
     #[test]
-    fn a_document_is_passed_once() {
+    fn seek_takes_one_pass_when_key_seems_to_repeat() {
         for entry in [r#""b":"\u0061""#, r#""b":"\"a\"""#, r#""b":["a"]"#, r#""b":{"a":"\u0061"}"#, r#""\u0062":1"#] {
             let entries = [r#""a":1"#, entry].into_iter().chain(std::iter::repeat_n(entry, 50_000)).collect::<Vec<_>>();
             let begun = std::time::Instant::now();
@@ -161,10 +165,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn seeking_finds_what_reading_the_whole_does(document in documents(), key in prop::sample::select(vec!["a", "b", "é", "z"])) {
+        fn seek_agrees_with_whole_read(document in documents(), key in prop::sample::select(vec!["a", "b", "é", "z"])) {
             let Value::Dict(whole) = read(document.as_bytes()).unwrap() else { panic!("{document}") };
             let mut cursor = Cursor::new(document.as_bytes());
-            let found = cursor.seek(&Key::new(key)).unwrap().then(|| cursor.value().unwrap());
+            let found = cursor.seek(&SoughtKey::new(key)).unwrap().then(|| cursor.value().unwrap());
             prop_assert_eq!(format!("{:?}", found.as_ref()), format!("{:?}", whole.get_text(key)));
         }
     }

@@ -1,25 +1,25 @@
-//! Text, which in Python may hold half of a character.
+//! The text of strings, which in Python may hold half of a character.
 //!
-//! A character beyond U+FFFF is escaped as two halves, surrogates, and whoever cuts text by UTF-16 leaves one alone.
-//! Python's text holds such a half, Rust's cannot. So each has a stand-in, one of the last 2,048 characters for private
-//! use; where it would be told from what it stands for, it is treated as that.
+//! A character beyond U+FFFF is escaped as two halves, surrogates, and a program that cuts text by UTF-16 leaves one
+//! alone. Python's text holds such a half, Rust's cannot. So each half has a stand-in, one of the last 2,048 characters
+//! for private use; where a stand-in would differ from its half, it is treated as that half.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::Broken;
-use super::cursor::Quoted;
+use super::JsonError;
+use super::cursor::JsonString;
 
-/// The surrogates.
+/// Codes of the surrogates.
 const SURROGATES: std::ops::RangeInclusive<u32> = 0xD800..=0xDFFF;
-/// From a surrogate to its stand-in.
+/// Distance from a surrogate's code to that of its stand-in.
 const AWAY: u32 = 0x10_F800 - 0xD800;
-/// The first byte of a stand-in, in UTF-8; few other characters have it.
+/// First byte of a stand-in in UTF-8; few other characters have it.
 const FIRST_BYTE: u8 = 0xF4;
 
-impl<'a> Quoted<'a> {
-    /// The text that it stands for.
-    pub(super) fn text(self) -> Result<Cow<'a, str>, Broken> {
+impl<'a> JsonString<'a> {
+    /// Decodes the text of the string.
+    pub(super) fn text(self) -> Result<Cow<'a, str>, JsonError> {
         if !self.has_escapes
             && let Ok(text) = std::str::from_utf8(self.raw)
         {
@@ -36,7 +36,7 @@ impl<'a> Quoted<'a> {
         Ok(Cow::Owned(text))
     }
 
-    /// Whether it stands for this text.
+    /// Tells whether the string stands for this text.
     pub(super) fn is(self, text: &str) -> bool {
         match self.has_escapes {
             false => self.raw == text.as_bytes(),
@@ -45,7 +45,7 @@ impl<'a> Quoted<'a> {
     }
 
     /// Appends bytes that hold no escape: UTF-8, in which Python also takes lone surrogates.
-    fn append(self, text: &mut String, mut bytes: &[u8]) -> Result<(), Broken> {
+    fn append(self, text: &mut String, mut bytes: &[u8]) -> Result<(), JsonError> {
         loop {
             let error = match std::str::from_utf8(bytes) {
                 Ok(valid) => {
@@ -57,16 +57,16 @@ impl<'a> Quoted<'a> {
             let (valid, invalid) = bytes.split_at(error.valid_up_to());
             text.push_str(std::str::from_utf8(valid).unwrap_or_default());
             let [0xED, second @ 0xA0..=0xBF, third @ 0x80..=0xBF, after @ ..] = invalid else {
-                return Err(Broken { what: "a string is not UTF-8", at: self.at });
+                return Err(JsonError { what: "a string is not UTF-8", at: self.at });
             };
             text.push(character(0xD000 | u32::from(second & 0x3F) << 6 | u32::from(third & 0x3F)));
             bytes = after;
         }
     }
 
-    /// Appends what the escape at the start of these bytes stands for. Gives what follows it.
-    fn unescape<'b>(self, text: &mut String, bytes: &'b [u8]) -> Result<&'b [u8], Broken> {
-        let unknown = Broken { what: "an escape in a string is unknown", at: self.at };
+    /// Appends the character of the escape at the start of these bytes, and returns the bytes after it.
+    fn unescape<'b>(self, text: &mut String, bytes: &'b [u8]) -> Result<&'b [u8], JsonError> {
+        let unknown = JsonError { what: "an escape in a string is unknown", at: self.at };
         let (escaped, after) = match bytes {
             [_, b'u', ..] => {
                 let (unit, after) = unit(bytes).ok_or(unknown)?;
@@ -94,27 +94,28 @@ impl<'a> Quoted<'a> {
     }
 }
 
-/// The unit of UTF-16 that is escaped at the start, and what follows.
+/// Returns the unit of UTF-16 that is escaped at the start, and the bytes after it.
 fn unit(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     let unit = digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))?;
     Some((unit, bytes.get(6..)?))
 }
 
-/// The character of which this unit is the first half, when the second is escaped right after it; and what follows.
+/// Returns the character of which this unit is the first half, when the second is escaped right after it; and the bytes
+/// after that.
 fn unit_of_pair(first: u32, after: &[u8]) -> Option<(char, &[u8])> {
     let (second, after) = unit(after).filter(|_| (0xD800..0xDC00).contains(&first))?;
     let low = (0xDC00..0xE000).contains(&second).then(|| second - 0xDC00)?;
     Some((character(0x1_0000 + ((first - 0xD800) << 10 | low)), after))
 }
 
-/// The character with this code, or the stand-in of a surrogate.
+/// Returns the character with this code, or the stand-in of a surrogate.
 fn character(code: u32) -> char {
     let code = if SURROGATES.contains(&code) { code + AWAY } else { code };
     char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// The order of two texts in Python, where surrogates come before other characters.
+/// Compares two texts by Python's order, where surrogates come before other characters.
 pub(in crate::routing::condition) fn order(left: &str, right: &str) -> Ordering {
     if !left.bytes().chain(right.bytes()).any(|byte| byte == FIRST_BYTE) {
         return left.cmp(right);
@@ -126,7 +127,7 @@ pub(in crate::routing::condition) fn order(left: &str, right: &str) -> Ordering 
     left.chars().map(code).cmp(right.chars().map(code))
 }
 
-/// The text for whoever takes whole characters only.
+/// Returns the text for readers that take whole characters only.
 pub(in crate::routing::condition) fn shown(text: &str) -> Cow<'_, str> {
     let is_stand_in = |character: char| SURROGATES.contains(&u32::from(character).wrapping_sub(AWAY));
     if text.as_bytes().contains(&FIRST_BYTE) && text.contains(is_stand_in) {
@@ -141,11 +142,11 @@ mod tests {
     use super::*;
 
     fn text(raw: &[u8]) -> Option<String> {
-        Cursor::new(raw).string().and_then(Quoted::text).map(Cow::into_owned).ok()
+        Cursor::new(raw).string().and_then(JsonString::text).map(Cow::into_owned).ok()
     }
 
     #[test]
-    fn escapes_are_read() {
+    fn string_decodes_escapes() {
         assert_eq!(text(br#""a\"\\\/\b\f\n\r\t\u00e9\u20AC\ud83d\ude00z""#).unwrap(), "a\"\\/\u{8}\u{c}\n\r\té€😀z");
         assert_eq!(text("\"é€😀\u{7f}\"".as_bytes()).unwrap(), "é€😀\u{7f}");
         assert_eq!(text(b"\"\xff\""), None);
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_half_is_one_character() {
+    fn string_keeps_surrogate_when_alone() {
         let halves: [&[u8]; 5] = [
             br#""\ud83d""#,
             br#""\uDE00\ud83d""#,

@@ -1,27 +1,27 @@
-//! Values of a document.
+//! The values of a document, read as a tree.
 
 use std::sync::Arc;
 
 use rhai::ImmutableString;
 
-use super::cursor::{Cursor, Number};
-use super::{Broken, DEEPEST};
+use super::cursor::{Cursor, JsonNumber};
+use super::{DEEPEST, JsonError};
 use crate::routing::condition::value::{Dict, Value};
 
-/// A whole number of more digits is refused by Python, for reading it takes the square of their number.
+/// Most digits of a whole number. Python refuses a longer one, since reading takes the square of the number of digits.
 const MOST_DIGITS: usize = 4300;
 
-/// What is not read to its end yet.
-enum Open {
+/// A list or dictionary that is not read to its end yet.
+enum OpenContainer {
     List(Vec<Value>),
-    /// With the key whose value comes next.
+    /// A dictionary, with the key whose value comes next.
     Dict(Vec<(ImmutableString, Value)>, ImmutableString),
 }
 
 impl Cursor<'_> {
-    /// Reads the value that is next. However deep it is nested, this takes no stack.
-    pub(in crate::routing::condition) fn value(&mut self) -> Result<Value, Broken> {
-        let mut open: Vec<Open> = Vec::new();
+    /// Reads the next value. The depth of nesting takes no stack.
+    pub(in crate::routing::condition) fn value(&mut self) -> Result<Value, JsonError> {
+        let mut open: Vec<OpenContainer> = Vec::new();
         loop {
             let mut value = match self.peek() {
                 Some(bracket @ (b'[' | b'{')) => {
@@ -33,11 +33,11 @@ impl Cursor<'_> {
                         (b'[', true) => Value::List([].into()),
                         (_, true) => Value::Dict(Arc::default()),
                         (b'[', false) => {
-                            open.push(Open::List(Vec::new()));
+                            open.push(OpenContainer::List(Vec::new()));
                             continue;
                         }
                         (_, false) => {
-                            open.push(Open::Dict(Vec::new(), self.key_text()?));
+                            open.push(OpenContainer::Dict(Vec::new(), self.key_text()?));
                             continue;
                         }
                     }
@@ -45,20 +45,21 @@ impl Cursor<'_> {
                 _ => self.scalar()?,
             };
             loop {
+                // After a value: the innermost container takes it and goes on, or ends and is a value itself.
                 value = match open.pop() {
                     None => return Ok(value),
-                    Some(Open::List(mut items)) => {
+                    Some(OpenContainer::List(mut items)) => {
                         items.push(value);
                         if self.next(b'[')? {
-                            open.push(Open::List(items));
+                            open.push(OpenContainer::List(items));
                             break;
                         }
                         Value::List(items.into())
                     }
-                    Some(Open::Dict(mut entries, key)) => {
+                    Some(OpenContainer::Dict(mut entries, key)) => {
                         entries.push((key, value));
                         if self.next(b'{')? {
-                            open.push(Open::Dict(entries, self.key_text()?));
+                            open.push(OpenContainer::Dict(entries, self.key_text()?));
                             break;
                         }
                         Value::Dict(Arc::new(Dict::from_text_keys(entries)))
@@ -68,25 +69,25 @@ impl Cursor<'_> {
         }
     }
 
-    fn key_text(&mut self) -> Result<ImmutableString, Broken> {
+    fn key_text(&mut self) -> Result<ImmutableString, JsonError> {
         self.key()?.text().map(|text| text.as_ref().into())
     }
 
-    fn scalar(&mut self) -> Result<Value, Broken> {
+    fn scalar(&mut self) -> Result<Value, JsonError> {
         match self.peek() {
             Some(b'"') => self.string()?.text().map(|text| Value::text(text.as_ref())),
             Some(b't') => self.word("true").map(|()| Value::Bool(true)),
             Some(b'f') => self.word("false").map(|()| Value::Bool(false)),
             Some(b'n') => self.word("null").map(|()| Value::None),
             _ => match self.number()? {
-                Number::Constant(float) => Ok(Value::Float(float)),
-                Number::Float(written) => {
+                JsonNumber::Constant(float) => Ok(Value::Float(float)),
+                JsonNumber::Float(written) => {
                     written.parse().map(Value::Float).map_err(|_| self.broken("a number cannot be read"))
                 }
-                Number::Int(written) if written.len() > MOST_DIGITS && digits(written) > MOST_DIGITS => {
+                JsonNumber::Int(written) if written.len() > MOST_DIGITS && digits(written) > MOST_DIGITS => {
                     Err(self.broken("a whole number has more than 4300 digits"))
                 }
-                Number::Int(written) => Ok(written.parse().map_or(Value::Beyond, Value::Int)),
+                JsonNumber::Int(written) => Ok(written.parse().map_or(Value::Beyond, Value::Int)),
             },
         }
     }
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_what_python_makes_of_them() {
+    fn numbers_read_as_in_python() {
         for (document, value) in [
             ("-0", "Int(0)"),
             ("-0.0", "Float(-0.0)"),
@@ -124,22 +125,22 @@ mod tests {
     }
 
     #[test]
-    fn a_value_as_deep_as_may_be_is_read_compared_and_dropped() {
+    fn value_is_read_when_at_depth_limit() {
         let nested = |depth: usize| ["[", "]"].map(|bracket| bracket.repeat(depth)).concat();
         let deepest = read(nested(DEEPEST).as_bytes()).unwrap();
         assert!(serde_json::to_string(&deepest).unwrap() == nested(DEEPEST));
         assert!(shown(&nested(DEEPEST + 1)).contains("deeper than 500 levels"));
     }
 
-    /// What an outside decision is told: JSON of the strict kind.
+    /// Decision services get JSON of the strict kind.
     #[test]
-    fn what_others_cannot_read_is_written_as_they_can() {
+    fn value_is_written_as_strict_json_when_odd() {
         let odd = read(br#"["a\ud83d", NaN, 1e400, "\ud83d\ude00"]"#).unwrap();
         assert_eq!(serde_json::to_string(&odd).unwrap(), "[\"a\u{fffd}\",null,null,\"😀\"]");
     }
 
     #[test]
-    fn of_a_repeated_key_the_last_value_stands_in_the_first_place() {
+    fn dict_keeps_first_place_and_last_value_when_key_repeats() {
         let read = shown(r#"{"a": 1, "b": 2, "a": 3}"#);
         let (a, b) = (read.find("\"a\"").unwrap(), read.find("\"b\"").unwrap());
         assert!(a < b && read.contains("Int(3)") && !read.contains("Int(1)"), "{read}");

@@ -1,13 +1,13 @@
-//! Calls: built-in functions and methods, found by name in the engine's table.
+//! The lowering of calls: built-in functions and methods, found by name in the engine's table.
 
 use std::ops::RangeInclusive;
 
 use ruff_python_ast::{Expr, ExprCall};
 
-use super::{Code, ConditionProblem, Lowered, Lowering};
+use super::{ConditionProblem, Lowered, Lowering, RhaiCode};
 use crate::routing::condition::engine::functions::{BUILTINS, METHODS};
 
-/// What `isinstance` knows.
+/// Types that `isinstance` knows.
 const TYPES: [&str; 7] = ["str", "int", "float", "bool", "list", "dict", "tuple"];
 
 impl Lowering<'_> {
@@ -37,7 +37,7 @@ impl Lowering<'_> {
                 self.check_count(call, name, &method.arguments)?;
                 let mut values = vec![self.value(&attribute.value)?.text];
                 values.extend(self.arguments(call)?);
-                Ok(Code { text: format!("m_{name}({})", values.join(", ")), is_bool: method.gives_bool })
+                Ok(RhaiCode { text: format!("m_{name}({})", values.join(", ")), is_bool: method.gives_bool })
             }
             other => Err(self.problem(other, "only functions and methods can be called", None)),
         }
@@ -57,10 +57,10 @@ impl Lowering<'_> {
         };
         self.check_count(call, name, &builtin.arguments)?;
         let arguments = self.arguments(call)?.join(", ");
-        Ok(Code { text: format!("py_{name}({arguments})"), is_bool: builtin.gives_bool })
+        Ok(RhaiCode { text: format!("py_{name}({arguments})"), is_bool: builtin.gives_bool })
     }
 
-    /// `isinstance(x, str)` and `isinstance(x, (int, float))`
+    /// Lowers `isinstance(x, str)` and `isinstance(x, (int, float))`.
     fn is_instance(&mut self, call: &ExprCall) -> Lowered {
         self.check_count(call, "isinstance", &(2..=2))?;
         let [value, types] = &*call.arguments.args else { return Err(self.not_types(call)) };
@@ -80,7 +80,7 @@ impl Lowering<'_> {
             }
         }
         let tests = if tests.is_empty() { "false".to_owned() } else { tests.join(" || ") };
-        Ok(Code::bool(format!("({{ let {held} = {value}; {tests} }})")))
+        Ok(RhaiCode::bool(format!("({{ let {held} = {value}; {tests} }})")))
     }
 
     fn not_types(&self, at: &impl ruff_text_size::Ranged) -> ConditionProblem {
@@ -106,7 +106,7 @@ impl Lowering<'_> {
     }
 }
 
-/// The Python method that people mean who write this one.
+/// Returns the Python method that a person means who writes this name.
 fn nearest(name: &str) -> Option<&'static str> {
     Some(match name {
         "startsWith" | "starts_with" | "startwith" => "startswith",

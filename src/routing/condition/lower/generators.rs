@@ -1,10 +1,10 @@
-//! `any(… for … in …)` and `all(… for … in …)`.
+//! The lowering of `any(… for … in …)` and `all(… for … in …)`.
 
 use ruff_python_ast::{Expr, ExprGenerator};
 
-use super::{Code, GeneratorText, Lowered, Lowering};
+use super::{GeneratorText, Lowered, Lowering, RhaiCode};
 
-/// How many generators may stand inside each other: the engine starts an evaluation inside an evaluation for each.
+/// Most generators inside each other: the engine starts an evaluation inside an evaluation for each.
 const MAX_NESTED: usize = 3;
 
 impl Lowering<'_> {
@@ -35,10 +35,11 @@ impl Lowering<'_> {
         self.tables.generators.push(GeneratorText { body: body?, variables, targets });
         let function = if is_any { "any_of" } else { "all_of" };
         let index = self.tables.generators.len() - 1;
-        Ok(Code::bool(format!("{function}(request, {index}, {iterable}, [{}])", captured.join(", "))))
+        Ok(RhaiCode::bool(format!("{function}(request, {index}, {iterable}, [{}])", captured.join(", "))))
     }
 
-    /// An element that an `if` leaves out must not decide: for `any` it counts as false, for `all` as true.
+    /// Lowers the body. An element that an `if` leaves out must not decide: for `any` it counts as false, for `all` as
+    /// true.
     fn body(&mut self, generator: &ExprGenerator, ifs: &[Expr], is_any: bool) -> Lowered<String> {
         let filters: Vec<String> = ifs.iter().map(|test| self.truth(test)).collect::<Lowered<_>>()?;
         let element = self.truth(&generator.elt)?;

@@ -1,7 +1,8 @@
-//! From Python's syntax tree to Rhai text in which every operation is a call of one of the engine's helpers.
+//! The lowering of Python's syntax tree to Rhai text, in which every operation is a call of one of the engine's
+//! helpers.
 //!
 //! The text is fully parenthesised and calls Python's operators by name (`py_less(a, b)`), so that none of Rhai's own
-//! meaning gets in. What is not understood is refused here, with its place and what to write instead.
+//! meaning gets in. An expression that is not understood is refused here, with its place and what to write instead.
 
 mod calls;
 pub(super) mod direct;
@@ -14,17 +15,17 @@ use ruff_text_size::Ranged;
 
 use super::engine::collections;
 use super::error::ConditionProblem;
-use super::path::Path;
+use super::path::JsonPath;
 use super::python::Parsed;
 use super::value::Value;
 
-/// How deep expressions may nest.
+/// Most levels of an expression; a deeper one is refused.
 const MAX_DEPTH: usize = 24;
 
-/// What the conditions of one endpoint share: lowered text refers to these by index.
+/// The tables that the conditions of one endpoint share: lowered text refers to their entries by index.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    pub(super) paths: Vec<Path>,
+    pub(super) paths: Vec<JsonPath>,
     pub(super) constants: Vec<Value>,
     pub(super) generators: Vec<GeneratorText>,
 }
@@ -37,14 +38,14 @@ pub(super) struct GeneratorText {
     pub(super) targets: usize,
 }
 
-/// A piece of Rhai.
-struct Code {
+/// A piece of lowered Rhai text.
+struct RhaiCode {
     text: String,
-    /// Whether it always gives a Rhai `bool`.
+    /// True if the text always gives a Rhai `bool`.
     is_bool: bool,
 }
 
-type Lowered<T = Code> = Result<T, ConditionProblem>;
+type Lowered<T = RhaiCode> = Result<T, ConditionProblem>;
 
 /// Lowers a whole condition to Rhai text that gives a `bool`.
 pub(super) fn truth(parsed: &Parsed<'_>, tables: &mut Tables) -> Lowered<String> {
@@ -60,15 +61,15 @@ struct Lowering<'a> {
     parsed: &'a Parsed<'a>,
     tables: &'a mut Tables,
     depth: usize,
-    /// How many generators are around.
+    /// Number of generators around the expression.
     nested: usize,
-    /// How many temporaries there are already, so that each has a name of its own.
+    /// Number of temporaries so far, so that each has a name of its own.
     temporaries: usize,
-    /// Generators' variables in scope, by their Python names, and what they are called in Rhai.
+    /// Variables of generators in scope, by their Python names, with their names in Rhai.
     variables: Vec<(String, String)>,
 }
 
-impl Code {
+impl RhaiCode {
     fn value(text: String) -> Self {
         Self { text, is_bool: false }
     }
@@ -77,7 +78,7 @@ impl Code {
         Self { text, is_bool: true }
     }
 
-    /// The same as a Rhai `bool`, by Python's idea of what counts as true.
+    /// Converts the text to one that gives a Rhai `bool`, by Python's idea of what counts as true.
     fn into_truth(self) -> String {
         if self.is_bool { self.text } else { format!("py_truth({})", self.text) }
     }
@@ -105,7 +106,7 @@ impl Lowering<'_> {
                 let (test, body) = (lowering.truth(&choice.test)?, lowering.truth(&choice.body)?);
                 Ok(format!("(if {test} {{ {body} }} else {{ {} }})", lowering.truth(&choice.orelse)?))
             }
-            _ => lowering.value(expression).map(Code::into_truth),
+            _ => lowering.value(expression).map(RhaiCode::into_truth),
         })
     }
 
@@ -130,7 +131,7 @@ impl Lowering<'_> {
                 let test = self.truth(&choice.test)?;
                 let (body, other) = (self.value(&choice.body)?, self.value(&choice.orelse)?);
                 let text = format!("(if {test} {{ {} }} else {{ {} }})", body.text, other.text);
-                Ok(Code { text, is_bool: body.is_bool && other.is_bool })
+                Ok(RhaiCode { text, is_bool: body.is_bool && other.is_bool })
             }
             Expr::Call(call) => self.call(call),
             Expr::Subscript(subscript) => {
@@ -141,13 +142,13 @@ impl Lowering<'_> {
                         None => Ok("()".to_owned()),
                     };
                     let (low, high, step) = (bound(&slice.lower)?, bound(&slice.upper)?, bound(&slice.step)?);
-                    return Ok(Code::value(format!("py_slice({container}, {low}, {high}, {step})")));
+                    return Ok(RhaiCode::value(format!("py_slice({container}, {low}, {high}, {step})")));
                 }
                 let key = self.value(&subscript.slice)?.text;
-                Ok(Code::value(format!("py_item({container}, {key})")))
+                Ok(RhaiCode::value(format!("py_item({container}, {key})")))
             }
             Expr::Name(name) => match self.variables.iter().rev().find(|(known, _)| *known == name.id.as_str()) {
-                Some((_, variable)) => Ok(Code::value(variable.clone())),
+                Some((_, variable)) => Ok(RhaiCode::value(variable.clone())),
                 None => Err(self.unknown_name(expression, name.id.as_str())),
             },
             Expr::List(list) => self.display("py_list", &list.elts),
@@ -156,15 +157,15 @@ impl Lowering<'_> {
         }
     }
 
-    /// A list or a tuple with parts that only the request decides.
+    /// Lowers a list or a tuple with parts that only the request decides.
     fn display(&mut self, make: &str, elements: &[Expr]) -> Lowered {
         let elements: Vec<String> =
             elements.iter().map(|element| Ok(self.value(element)?.text)).collect::<Lowered<_>>()?;
-        Ok(Code::value(format!("{make}([{}])", elements.join(", "))))
+        Ok(RhaiCode::value(format!("{make}([{}])", elements.join(", "))))
     }
 
-    /// The value of an expression that is the same for every request, if this is one: a literal, or a collection of
-    /// them.
+    /// Returns the value of an expression that is the same for every request: a literal, or a collection of literals.
+    /// None for any other.
     fn constant(&mut self, expression: &Expr) -> Lowered<Option<Value>> {
         self.deeper(expression, |lowering| lowering.constant_at_depth(expression))
     }
@@ -240,17 +241,17 @@ impl Lowering<'_> {
     }
 
     /// Writes a constant as a Rhai literal where there is one for it, else refers to the table.
-    fn constant_code(&mut self, constant: Value) -> Code {
+    fn constant_code(&mut self, constant: Value) -> RhaiCode {
         match &constant {
-            Value::None => Code::value("()".to_owned()),
-            Value::Bool(bool) => Code::bool(bool.to_string()),
-            Value::Int(int) if *int != i64::MIN => Code::value(format!("({int})")),
+            Value::None => RhaiCode::value("()".to_owned()),
+            Value::Bool(bool) => RhaiCode::bool(bool.to_string()),
+            Value::Int(int) if *int != i64::MIN => RhaiCode::value(format!("({int})")),
             Value::Str(text) if !text.chars().any(char::is_control) => {
-                Code::value(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
+                RhaiCode::value(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
             }
             _ => {
                 self.tables.constants.push(constant);
-                Code::value(format!("request.constant({})", self.tables.constants.len() - 1))
+                RhaiCode::value(format!("request.constant({})", self.tables.constants.len() - 1))
             }
         }
     }

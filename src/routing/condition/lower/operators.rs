@@ -1,17 +1,18 @@
-//! Operators: each becomes a call of the helper that has Python's meaning.
+//! The lowering of operators: each becomes a call of the helper that has Python's meaning.
 
 use ruff_python_ast::{CmpOp, Expr, ExprBinOp, ExprBoolOp, ExprCompare, ExprUnaryOp, Operator, UnaryOp};
 
-use super::{Code, Lowered, Lowering};
+use super::{Lowered, Lowering, RhaiCode};
 
 impl Lowering<'_> {
-    /// `and` and `or` where their value counts: it is one of the operands.
+    /// Lowers `and` and `or` where their value counts, which is one of the operands.
     pub(super) fn bool_operation(&mut self, operation: &ExprBoolOp) -> Lowered {
-        let operands: Vec<Code> = operation.values.iter().map(|operand| self.value(operand)).collect::<Lowered<_>>()?;
+        let operands: Vec<RhaiCode> =
+            operation.values.iter().map(|operand| self.value(operand)).collect::<Lowered<_>>()?;
         let is_and = operation.op.is_and();
         if operands.iter().all(|operand| operand.is_bool) {
             let texts: Vec<String> = operands.into_iter().map(|operand| operand.text).collect();
-            return Ok(Code::bool(format!("({})", texts.join(if is_and { " && " } else { " || " }))));
+            return Ok(RhaiCode::bool(format!("({})", texts.join(if is_and { " && " } else { " || " }))));
         }
         if operands.len() > super::MAX_DEPTH {
             return Err(self.problem(operation, "too many operands whose value is used", Some("wrap it in bool()")));
@@ -26,7 +27,7 @@ impl Lowering<'_> {
                 operand.text
             );
         }
-        Ok(Code::value(rest))
+        Ok(RhaiCode::value(rest))
     }
 
     pub(super) fn binary_operation(&mut self, operation: &ExprBinOp) -> Lowered {
@@ -50,7 +51,7 @@ impl Lowering<'_> {
             }
         };
         let (left, right) = (self.value(&operation.left)?.text, self.value(&operation.right)?.text);
-        Ok(Code::value(format!("{helper}({left}, {right})")))
+        Ok(RhaiCode::value(format!("{helper}({left}, {right})")))
     }
 
     fn no_bits(&self, operation: &ExprBinOp, sign: &str, hint: &str) -> super::ConditionProblem {
@@ -59,19 +60,20 @@ impl Lowering<'_> {
 
     pub(super) fn unary_operation(&mut self, expression: &Expr, operation: &ExprUnaryOp) -> Lowered {
         match operation.op {
-            UnaryOp::Not => self.truth(expression).map(Code::bool),
-            UnaryOp::USub => Ok(Code::value(format!("py_negate({})", self.value(&operation.operand)?.text))),
-            UnaryOp::UAdd => Ok(Code::value(format!("py_plus({})", self.value(&operation.operand)?.text))),
+            UnaryOp::Not => self.truth(expression).map(RhaiCode::bool),
+            UnaryOp::USub => Ok(RhaiCode::value(format!("py_negate({})", self.value(&operation.operand)?.text))),
+            UnaryOp::UAdd => Ok(RhaiCode::value(format!("py_plus({})", self.value(&operation.operand)?.text))),
             UnaryOp::Invert => Err(self.problem(operation, "the operator `~` is not supported", Some("write `not`"))),
         }
     }
 
-    /// A comparison, chained or not: each operand is evaluated once, and none after the first link that does not hold.
+    /// Lowers a comparison, chained or not: each operand is evaluated once, and none after the first link that does not
+    /// hold.
     pub(super) fn comparison(&mut self, comparison: &ExprCompare) -> Lowered {
         if let ([operator @ (CmpOp::In | CmpOp::NotIn)], [container]) = (&*comparison.ops, &*comparison.comparators)
             && let Some(test) = self.in_mapping(&comparison.left, container)?
         {
-            return Ok(Code::bool(if *operator == CmpOp::In { test } else { format!("(!{test})") }));
+            return Ok(RhaiCode::bool(if *operator == CmpOp::In { test } else { format!("(!{test})") }));
         }
         let mut text = String::new();
         let mut closing = String::new();
@@ -80,11 +82,13 @@ impl Lowering<'_> {
         let last = comparison.ops.len().saturating_sub(1);
         for (at, (operator, right_expression)) in comparison.ops.iter().zip(&comparison.comparators).enumerate() {
             let right = self.operand(right_expression)?;
+            // The last link needs no temporary: no other link reads its right operand.
             if at == last {
                 let test = self.link(comparison, *operator, (left_expression, &left), (right_expression, &right))?;
                 text.push_str(&test);
                 break;
             }
+            // The first left operand, and each right one, is held in a temporary, since two links read it.
             if at == 0 {
                 let held = self.temporary();
                 text.push_str(&format!("({{ let {held} = {left}; "));
@@ -99,7 +103,7 @@ impl Lowering<'_> {
         if comparison.ops.len() > super::MAX_DEPTH / 2 {
             return Err(self.problem(comparison, "too many links in one comparison", Some("join them with `and`")));
         }
-        Ok(Code::bool(text + closing.as_str()))
+        Ok(RhaiCode::bool(text + closing.as_str()))
     }
 
     fn operand(&mut self, expression: &Expr) -> Lowered<String> {
@@ -133,7 +137,7 @@ impl Lowering<'_> {
     }
 }
 
-/// What compares two values; `is` has none.
+/// Returns the helper that compares two values; `is` has none.
 pub(super) fn helper(operator: CmpOp) -> Option<&'static str> {
     match operator {
         CmpOp::Eq => Some("py_equal"),

@@ -1,17 +1,17 @@
-//! The parts of `request`: the payload, headers, query and record.
+//! The lowering of the parts of `request`: the payload, headers, query and record.
 
 use ruff_python_ast::{Expr, ExprCall};
 
-use super::{Code, Lowered, Lowering};
-use crate::routing::condition::direct::Mapping;
-use crate::routing::condition::path::{Path, Step};
+use super::{Lowered, Lowering, RhaiCode};
+use crate::routing::condition::direct::RequestMapping;
+use crate::routing::condition::path::{JsonPath, JsonStep};
 
-/// How many steps one way into the payload may have.
+/// Most steps of one path into the payload.
 const MAX_STEPS: usize = 64;
 
 impl Lowering<'_> {
     /// Lowers what reads the request; nothing for any other expression.
-    pub(super) fn request(&mut self, expression: &Expr) -> Lowered<Option<Code>> {
+    pub(super) fn request(&mut self, expression: &Expr) -> Lowered<Option<RhaiCode>> {
         if let Some(code) = self.payload(expression)? {
             return Ok(Some(code));
         }
@@ -19,7 +19,7 @@ impl Lowering<'_> {
             Expr::Subscript(subscript) => match mapping(&subscript.value) {
                 Some(mapping) => {
                     let key = self.value(&subscript.slice)?.text;
-                    Ok(Some(Code::value(format!("request.{}({key})", mapping.helper()))))
+                    Ok(Some(RhaiCode::value(format!("request.{}({key})", mapping.helper()))))
                 }
                 None => Ok(None),
             },
@@ -28,7 +28,7 @@ impl Lowering<'_> {
                 let name = attribute.attr.as_str();
                 let hint = match name {
                     "method" | "path" | "content_type" | "key" | "topic" | "partition" => {
-                        return Ok(Some(Code::value(format!("request.{name}"))));
+                        return Ok(Some(RhaiCode::value(format!("request.{name}"))));
                     }
                     "headers" | "args" => {
                         format!("read one: request.{name}['x'], request.{name}.get('x') or 'x' in request.{name}")
@@ -45,7 +45,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// `'x' in request.headers`
+    /// Implements `'x' in request.headers`.
     pub(super) fn in_mapping(&mut self, needle: &Expr, container: &Expr) -> Lowered<Option<String>> {
         match mapping(container) {
             Some(mapping) => Ok(Some(format!("request.has_{}({})", mapping.helper(), self.value(needle)?.text))),
@@ -53,7 +53,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn request_call(&mut self, call: &ExprCall) -> Lowered<Option<Code>> {
+    fn request_call(&mut self, call: &ExprCall) -> Lowered<Option<RhaiCode>> {
         let Expr::Attribute(method) = &*call.func else { return Ok(None) };
         if let Some(mapping) = mapping(&method.value) {
             let arguments = &*call.arguments.args;
@@ -67,7 +67,7 @@ impl Lowering<'_> {
                 Some(default) => self.value(default)?.text,
                 None => "()".to_owned(),
             };
-            return Ok(Some(Code::value(format!("request.{}({key}, {default})", mapping.helper()))));
+            return Ok(Some(RhaiCode::value(format!("request.{}({key}, {default})", mapping.helper()))));
         }
         if !is_request(&method.value) {
             return Ok(None);
@@ -85,7 +85,7 @@ impl Lowering<'_> {
                     let hint = Some("use request.get_data(as_text=True)");
                     return Err(self.problem(call, "bytes are not supported", hint));
                 }
-                Ok(Some(Code::value("request.text()".to_owned())))
+                Ok(Some(RhaiCode::value("request.text()".to_owned())))
             }
             "json" | "get_json" => {
                 let hint = Some("use request.json()");
@@ -98,11 +98,11 @@ impl Lowering<'_> {
         }
     }
 
-    fn payload(&mut self, expression: &Expr) -> Lowered<Option<Code>> {
-        Ok(self.path(expression)?.map(|path| Code::value(format!("request.field({path})"))))
+    fn payload(&mut self, expression: &Expr) -> Lowered<Option<RhaiCode>> {
+        Ok(self.path(expression)?.map(|path| RhaiCode::value(format!("request.field({path})"))))
     }
 
-    /// `request.json()` and every constant step that follows: one entry of the table of paths.
+    /// Finds or adds the entry in the table of paths for `request.json()` and every constant step that follows.
     pub(super) fn path(&mut self, expression: &Expr) -> Lowered<Option<usize>> {
         let mut steps = Vec::new();
         let mut at = expression;
@@ -120,22 +120,22 @@ impl Lowering<'_> {
         let known = paths.iter().position(|path| format!("{:?}", path.steps) == identity);
         let index = known.unwrap_or_else(|| {
             let text = path_text(&steps);
-            paths.push(Path::new(steps, text));
+            paths.push(JsonPath::new(steps, text));
             paths.len() - 1
         });
         Ok(Some(index))
     }
 
-    /// The last step of a chain, and what it is a step into.
-    fn step<'e>(&mut self, expression: &'e Expr) -> Lowered<Option<(&'e Expr, Step)>> {
+    /// Splits off the last step of a chain.
+    fn step<'e>(&mut self, expression: &'e Expr) -> Lowered<Option<(&'e Expr, JsonStep)>> {
         Ok(match expression {
             Expr::Subscript(subscript) => {
                 let step = match &*subscript.slice {
                     Expr::StringLiteral(key) if !self.parsed.holds_half_a_character(key) => {
-                        Some(Step::Key(key.value.to_str().into()))
+                        Some(JsonStep::Key(key.value.to_str().into()))
                     }
                     Expr::NumberLiteral(number) => {
-                        number.value.as_int().and_then(|index| index.as_usize()).map(Step::Index)
+                        number.value.as_int().and_then(|index| index.as_usize()).map(JsonStep::Index)
                     }
                     _ => None,
                 };
@@ -154,7 +154,7 @@ impl Lowering<'_> {
                     Some(default) => self.constant(default)?,
                     None => Some(super::Value::None),
                 };
-                default.map(|default| (&*method.value, Step::Get(key.value.to_str().into(), default)))
+                default.map(|default| (&*method.value, JsonStep::Get(key.value.to_str().into(), default)))
             }
             _ => None,
         })
@@ -165,20 +165,20 @@ pub(super) fn is_request(expression: &Expr) -> bool {
     matches!(expression, Expr::Name(name) if name.id.as_str() == "request")
 }
 
-/// `request.headers` or `request.args`, if it is one of them.
-pub(super) fn mapping(expression: &Expr) -> Option<Mapping> {
+/// Returns the mapping of the expressions `request.headers` and `request.args`.
+pub(super) fn mapping(expression: &Expr) -> Option<RequestMapping> {
     match expression {
         Expr::Attribute(attribute) if is_request(&attribute.value) => match attribute.attr.as_str() {
-            "headers" => Some(Mapping::Headers),
-            "args" => Some(Mapping::Arguments),
+            "headers" => Some(RequestMapping::Headers),
+            "args" => Some(RequestMapping::Arguments),
             _ => None,
         },
         _ => None,
     }
 }
 
-/// `request.json`, `request.json()` and `request.get_json()`, the last also with `force` and `cache`, which change
-/// nothing here.
+/// Tells whether an expression is `request.json`, `request.json()` or `request.get_json()`, the last also with `force`
+/// and `cache`, which change nothing here.
 fn is_payload(expression: &Expr) -> bool {
     match expression {
         Expr::Attribute(attribute) => is_request(&attribute.value) && attribute.attr.as_str() == "json",
@@ -200,8 +200,8 @@ fn is_payload(expression: &Expr) -> bool {
     }
 }
 
-impl Mapping {
-    /// What reads it in Rhai.
+impl RequestMapping {
+    /// Returns the name of the mapping's reader in Rhai.
     fn helper(self) -> &'static str {
         match self {
             Self::Headers => "header",
@@ -210,15 +210,15 @@ impl Mapping {
     }
 }
 
-/// The path as errors show it.
-fn path_text(steps: &[Step]) -> String {
+/// Formats a path as errors show it.
+fn path_text(steps: &[JsonStep]) -> String {
     let mut text = "request.json()".to_owned();
     for step in steps {
         match step {
-            Step::Key(key) => text.push_str(&format!("['{key}']")),
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
-            Step::Get(key, super::Value::None) => text.push_str(&format!(".get('{key}')")),
-            Step::Get(key, _) => text.push_str(&format!(".get('{key}', …)")),
+            JsonStep::Key(key) => text.push_str(&format!("['{key}']")),
+            JsonStep::Index(index) => text.push_str(&format!("[{index}]")),
+            JsonStep::Get(key, super::Value::None) => text.push_str(&format!(".get('{key}')")),
+            JsonStep::Get(key, _) => text.push_str(&format!(".get('{key}', …)")),
         }
     }
     text

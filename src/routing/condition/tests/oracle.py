@@ -1,6 +1,6 @@
-"""Random conditions and payloads, and what CPython itself makes of them.
+"""Makes random conditions and payloads, and evaluates them in CPython itself.
 
-Arguments: a seed and how many. Prints a line of JSON for each: the condition, the payload in hexadecimal, the outcome
+Arguments: a seed and the number of cases. Prints a line of JSON for each: the condition, the payload in hexadecimal, the outcome
 (true, false, or the name of the exception), and whether the payload is JSON at all.
 """
 
@@ -49,7 +49,7 @@ FLOATS = [rng.random() * 10.0 ** rng.randrange(-30, 18) for _ in range(20)] + [0
 INTS = [0, 1, 2, 3, -1, -2, 7, 10, 100, 2**53 + 1, 2**31, 2**62, 2**63 - 1, -(2**63) + 1]
 
 
-# Of any script, and beyond the first 65,536. No combining marks, of which `isalpha()` is known to think otherwise.
+# Ranges of characters of any script, also beyond the first 65,536. No combining marks: `isalpha()` is known to differ on them.
 RANGES = [
     lambda rng: rng.randrange(0x20, 0x7F),
     lambda rng: rng.randrange(0xA0, 0x250),
@@ -83,7 +83,7 @@ def tree(depth):
     return {key: tree(depth - 1) for key in rng.sample(KEYS, rng.randrange(1, 6))}
 
 
-# What is no JSON, or beyond what a condition computes with; never in a literal.
+# Numbers that are no JSON, or too large for a condition to compute with; never in a literal.
 ODD = [float("nan"), float("inf"), float("-inf"), 2**63, -(2**63), -(2**63) - 1, 2**64, 10**40, 1e308, -0.0]
 
 
@@ -106,12 +106,12 @@ def literal():
         return "(" + "".join(repr(scalar()) + ", " for _ in range(rng.randrange(4))) + ")"
     if kind < 9:
         return "{" + ", ".join(f"{scalar()!r}: {scalar()!r}" for _ in range(rng.randrange(3))) + "}"
-    # Of one kind: Python's sets have no order, so which of two elements fails first would be luck.
+    # Elements of one kind: Python's sets have no order, so chance would decide which of two elements fails first.
     return "{" + ", ".join(repr(rng.choice(INTS[1:])) for _ in range(rng.randrange(1, 4))) + "}"
 
 
 def leaf():
-    """A leaf of the payload, compared with itself."""
+    """Compares a leaf of the payload with itself."""
     value, text = BODY, "request.json()"
     while isinstance(value, (list, dict)) and value:
         key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
@@ -120,7 +120,7 @@ def leaf():
 
 
 def real_path(value, depth=3):
-    """A way that exists, mostly."""
+    """Makes a path that mostly exists."""
     text = ""
     while depth and isinstance(value, (list, dict)) and value and rng.random() < 0.85:
         depth -= 1
@@ -153,7 +153,7 @@ def atom(names):
 
 
 def small(names):
-    """An operand for `*` and `**`, whose result stays small."""
+    """Makes an operand for `*` and `**` whose result stays small."""
     return rng.choice(["2", "3", "-1", "0", "0.5", "True", "-2"])
 
 
@@ -239,7 +239,7 @@ def comparison(depth, names):
     return f"({text})"
 
 
-# Numbers as nobody writes them, and texts that no other language can hold.
+# Unusual spellings of numbers, and texts that no other language can hold.
 NUMBERS = ["NaN", "Infinity", "-Infinity", "1e400", "-1E+400", "1e-400", "-0", "-0.0", "1E5", "0.10", "9" * 40, "1" + "0" * 25 + ".5", "123456789012345678e-3"]
 HALVES = ["\ud800", "a\udc00", "\udfff\ud83d", "\ud83dx", "\U0010ffff\ud83d"]
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
@@ -250,7 +250,7 @@ def blank():
 
 
 def string(text):
-    """It in quotation marks, some of it escaped that need not be."""
+    """Puts a text in quotation marks, with some needless escapes."""
     written = []
     for character in text:
         code = ord(character)
@@ -278,7 +278,7 @@ def odd_value(depth):
 
 
 def written(tree):
-    """A tree as JSON that has what Python reads and few others do, and keys that come again."""
+    """Writes a tree as JSON with values that Python reads and few others do, and with repeated keys."""
     if isinstance(tree, dict):
         entries = [(key, written(value)) for key, value in tree.items()]
         while entries and rng.random() < 0.3:
@@ -296,7 +296,7 @@ def written(tree):
 
 
 def broken(payload):
-    """A slip or two away from what it was."""
+    """Puts a slip or two into a payload."""
     payload = bytearray(payload)
     for _ in range(rng.randrange(1, 3)):
         at = rng.randrange(len(payload) + 1)
@@ -306,7 +306,7 @@ def broken(payload):
 
 
 def payload():
-    """The payload, and the tree that conditions on it are about."""
+    """Makes a payload, and the tree that conditions on it refer to."""
     tree = body()
     if rng.random() < 0.4:
         return json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode(), tree
@@ -316,7 +316,7 @@ def payload():
     if rng.random() < 0.15:
         payload = broken(payload)
     try:
-        # What Python makes of it is what there are ways into.
+        # Paths lead into the tree that Python reads.
         tree = json.loads(payload)
     except (ValueError, RecursionError):
         pass
@@ -330,7 +330,7 @@ for _ in range(count):
         is_json = True
     except (ValueError, RecursionError):
         is_json = False
-    # Most random expressions raise, which says little: such a one is mostly replaced.
+    # Most random expressions raise, which says little, so a raising one is mostly replaced.
     for _ in range(4):
         expression = rng.choice([value, comparison])(rng.randrange(1, 4), [])
         try:

@@ -1,4 +1,4 @@
-//! The same conditions on the same payloads, here and in CPython.
+//! The oracle: the same conditions on the same payloads, here and in CPython.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::*;
 
-/// What is allowed to fail here and not in Python, as the module's documentation says.
+/// Errors that are allowed here and not in Python, as the module's documentation says.
 const NARROWER: [&str; 10] = [
     "beyond 64 bits",
     "are not compared here",
@@ -24,21 +24,21 @@ const NARROWER: [&str; 10] = [
 #[derive(Deserialize)]
 struct Case {
     condition: String,
-    /// In hexadecimal.
+    /// Body in hexadecimal.
     body: String,
-    outcome: Outcome,
-    /// Whether Python can read the body.
+    outcome: PythonOutcome,
+    /// True if Python can read the body.
     is_json: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Outcome {
+enum PythonOutcome {
     Truth(bool),
     Raised(#[expect(dead_code, reason = "shown when outcomes differ")] String),
 }
 
-/// How long one evaluation may take, compiled without optimisation and on a machine that is busy.
+/// Longest time of one evaluation, compiled without optimisation and on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// `SIGNALBOX_ORACLE_SEED` and `SIGNALBOX_ORACLE_CASES` choose others.
@@ -76,11 +76,11 @@ fn conditions_agree_with_cpython() {
             }
         };
         match (&ours, &case.outcome) {
-            (Ok(ours), Outcome::Truth(truth)) if ours == truth => agreed += 1,
-            (Err(ConditionError::Failed(_)), Outcome::Raised(_)) => raised += 1,
-            // What is broken may lie after the value that was read.
-            (Ok(_), Outcome::Raised(_)) if !case.is_json => beside += 1,
-            (Err(error), Outcome::Truth(_)) if NARROWER.iter().any(|known| error.to_string().contains(known)) => {
+            (Ok(ours), PythonOutcome::Truth(truth)) if ours == truth => agreed += 1,
+            (Err(ConditionError::Failed(_)), PythonOutcome::Raised(_)) => raised += 1,
+            // The broken part may lie after the value that was read.
+            (Ok(_), PythonOutcome::Raised(_)) if !case.is_json => beside += 1,
+            (Err(error), PythonOutcome::Truth(_)) if NARROWER.iter().any(|known| error.to_string().contains(known)) => {
                 narrower += 1;
                 *reasons.entry(error.to_string()).or_insert(0) += 1;
             }
@@ -94,7 +94,7 @@ fn conditions_agree_with_cpython() {
     for refused in refused.iter().take(15) {
         println!("refused: {refused}");
     }
-    // The shortest say best what is wrong.
+    // The shortest differences show best what is wrong.
     differences.sort_by_key(String::len);
     assert!(
         differences.is_empty(),

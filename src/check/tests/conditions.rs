@@ -1,0 +1,64 @@
+//! Conditions and expressions, compiled at their place in the file.
+
+use super::*;
+use crate::check::load::parse_with;
+use crate::check::validator::ExternalChecks;
+use crate::config::Position;
+use crate::routing::condition::{ConditionProblem, Language};
+
+#[test]
+fn flaw_is_placed_in_file_when_condition_does_not_compile() {
+    let flawed = |text: &str| {
+        let before = text.split_once('@').map(|(before, _)| before);
+        before.map_or(Ok(Language::Python), |before| {
+            let line = before.split('\n').count();
+            let column = before.chars().rev().take_while(|letter| *letter != '\n').count() + 1;
+            Err(ConditionProblem { line, column, message: "stray".to_owned(), hint: None })
+        })
+    };
+    let checks = ExternalChecks { condition: &flawed, ..ExternalChecks::default() };
+    for (condition, line, column) in [
+        ("aé@", 6, 36),
+        ("'it''s @'", 6, 41),
+        (r#""a\"b\u00e9\x41 \n@""#, 6, 52),
+        ("  # comment\n          a @", 7, 13),
+        ("|\n          @", 7, 11),
+        ("|\n          a and\n            b @ c", 8, 15),
+        (">\n          a and\n          b @ c", 7, 11),
+        ("'a\n           @'", 6, 34),
+        ("${PORT} @", 6, 34),
+    ] {
+        let text = format!(
+            "model_endpoints:\n  - name: a\n    routes:\n      - alias: one\n        model_uri: models:/m/1\n        model_request_condition: {condition}\n"
+        );
+        let report = parse_with(&text, "gateway.yaml", &env, &checks).unwrap_err();
+        assert_eq!(report.problems.len(), 1, "{report}");
+        assert_eq!(report.problems[0].at, Some(Position { line, column }), "{condition}");
+    }
+}
+
+#[test]
+fn conditions_and_model_uris_are_compiled_by_check() {
+    let text = "\
+model_endpoints:
+  - name: a
+    routes:
+      - alias: one
+        model_uri: models:/x
+        model_request_condition: \"request.json()['a'] and request.jsn()\"
+      - alias: two
+        model_uri: http://me:secret@localhost:1
+        model_request_condition: 'rhai: request.headers['
+";
+    let report = report(text);
+    let starts: Vec<_> = report.lines().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    assert_eq!(
+        starts,
+        ["gateway.yaml:5:20", "gateway.yaml:6:67", "gateway.yaml:8:20", "gateway.yaml:9:57"],
+        "{report}"
+    );
+    assert!(!report.contains("secret"), "{report}");
+    let languages = |text: &str| loaded(text).outline[0].routes[1].condition.as_ref().map(|(language, _)| *language);
+    assert_eq!(languages(CONDITIONAL), Some(Language::Python));
+    assert_eq!(languages(&CONDITIONAL.replace("request.json()['", "rhai: 1 == 1 // ")), Some(Language::Rhai));
+}
