@@ -1,4 +1,4 @@
-//! `model_endpoints`: what an application calls, and the ways to serve it.
+//! The section `model_endpoints`: endpoints that applications call, and the routes that serve them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -153,9 +153,9 @@ impl Endpoint {
                 let decided = self.explanation_of(&decision, &self.conditions.evaluation(request));
                 Explanation { decision: explanation.decision, conditions: explanation.conditions, ..decided }
             }
-            Err(trouble) => {
-                report.error = Some(trouble.to_string());
-                let Some(fault) = outside.consequence(&trouble) else { return explanation };
+            Err(error) => {
+                report.error = Some(error.to_string());
+                let Some(fault) = outside.consequence(&error) else { return explanation };
                 let refused = Explanation::of_fault(Arc::clone(&self.name), &fault);
                 Explanation { decision: explanation.decision, conditions: explanation.conditions, ..refused }
             }
@@ -177,7 +177,7 @@ impl Endpoint {
             }),
             asked: false,
             answer: None,
-            error: summary.err().map(|trouble| trouble.to_string()),
+            error: summary.err().map(|error| error.to_string()),
         })
     }
 

@@ -46,6 +46,9 @@ pub struct DecisionService {
     log: LogGate,
 }
 
+/// The answer of the service: the route that it names, or none when it has no opinion.
+type ServiceAnswer = Result<Option<RouteIndex>, DecisionError>;
+
 /// The reason for which the service gave no answer at all, not even that it has no opinion.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DecisionError {
@@ -65,15 +68,15 @@ pub enum DecisionError {
 #[derive(Debug)]
 struct ServiceState {
     cache: Option<Cache>,
-    in_flight: HashMap<Bytes, watch::Receiver<Option<Result<Option<RouteIndex>, DecisionError>>>>,
+    in_flight: HashMap<Bytes, watch::Receiver<Option<ServiceAnswer>>>,
     breaker: Breaker,
 }
 
 /// The source of an answer (single flight).
 enum AnswerSource {
     Cached(Option<RouteIndex>),
-    Follow(watch::Receiver<Option<Result<Option<RouteIndex>, DecisionError>>>),
-    Lead(Pass, watch::Sender<Option<Result<Option<RouteIndex>, DecisionError>>>),
+    Follow(watch::Receiver<Option<ServiceAnswer>>),
+    Lead(Pass, watch::Sender<Option<ServiceAnswer>>),
 }
 
 #[derive(Debug)]
@@ -132,9 +135,9 @@ impl DecisionService {
         request: &Arc<Request>,
         deadline: Option<Instant>,
     ) -> Result<Option<usize>, Fault> {
-        let trouble = match self.opinion(endpoint, request, deadline).await {
+        let error = match self.opinion(endpoint, request, deadline).await {
             Ok(opinion) => return Ok(opinion),
-            Err(trouble) => trouble,
+            Err(error) => error,
         };
         if let Some(unlogged) = self.log.admit(LogGate::now()) {
             tracing::warn!(
@@ -142,11 +145,11 @@ impl DecisionService {
                 service = self.service(),
                 request = %request.source,
                 unlogged,
-                %trouble,
+                %error,
                 "the decision service gave no decision"
             );
         }
-        self.consequence(&trouble).map_or(Ok(None), Err)
+        self.consequence(&error).map_or(Ok(None), Err)
     }
 
     /// Returns the answer of the service for a request, and counts failures.
@@ -161,7 +164,7 @@ impl DecisionService {
     ) -> Result<Option<usize>, DecisionError> {
         let opinion = match endpoint.summary(request) {
             Ok(summary) => self.shared_answer(summary, deadline).await,
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         };
         match &opinion {
             Ok(_) => {}
@@ -172,26 +175,22 @@ impl DecisionService {
     }
 
     /// Returns the fault that a request gets for an error of the service, if `on_error` asks for one.
-    pub fn consequence(&self, trouble: &DecisionError) -> Option<Fault> {
+    pub fn consequence(&self, error: &DecisionError) -> Option<Fault> {
         (self.on_error == OnDecisionError::Fail).then(|| {
             let message = format!(
-                "the service at {} that decides the routes of endpoint `{}` gave no decision: {trouble}",
+                "the service at {} that decides the routes of endpoint `{}` gave no decision: {error}",
                 self.service(),
                 self.endpoint
             );
             let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Route, message);
-            match trouble {
+            match error {
                 DecisionError::Open { left, .. } => fault.with_retry_after(*left),
                 DecisionError::Failed(_) => fault,
             }
         })
     }
 
-    async fn shared_answer(
-        self: &Arc<Self>,
-        summary: Bytes,
-        deadline: Option<Instant>,
-    ) -> Result<Option<RouteIndex>, DecisionError> {
+    async fn shared_answer(self: &Arc<Self>, summary: Bytes, deadline: Option<Instant>) -> ServiceAnswer {
         let mut answer = match self.join_or_lead(&summary)? {
             AnswerSource::Cached(opinion) => {
                 self.metrics.cached.inc();
@@ -235,12 +234,7 @@ impl DecisionService {
     }
 
     /// Calls the service once, and hands the answer to the cache, the breaker and all waiting requests.
-    async fn lead(
-        self: Arc<Self>,
-        summary: Bytes,
-        pass: Pass,
-        sender: watch::Sender<Option<Result<Option<RouteIndex>, DecisionError>>>,
-    ) {
+    async fn lead(self: Arc<Self>, summary: Bytes, pass: Pass, sender: watch::Sender<Option<ServiceAnswer>>) {
         let begun = Instant::now();
         let said = timeout(self.timeout, self.post(summary.clone()))
             .await
@@ -279,7 +273,7 @@ impl DecisionService {
         answer::alias_in(&body).map_err(failed)
     }
 
-    fn route_of(&self, alias: Option<String>) -> Result<Option<RouteIndex>, DecisionError> {
+    fn route_of(&self, alias: Option<String>) -> ServiceAnswer {
         let Some(alias) = alias else { return Ok(None) };
         self.aliases
             .iter()
