@@ -18,7 +18,7 @@ use crate::check::{ConfigFile, Reloader};
 use crate::config::{Config, Kafka};
 use crate::intake::Intake;
 use crate::models::{Models, ModelsError};
-use crate::pipeline::{Pipeline, PipelineParts, Shadows};
+use crate::pipeline::{Pipeline, PipelineParts, ShadowSender};
 use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
 use crate::shim::{HttpServer, Shim, ShimError, ShimParts, canary_routes, model_routes, status_routes};
@@ -95,7 +95,7 @@ struct Router {
     models: Models,
     canaries: Canaries,
     publisher: Publisher,
-    shadows: Shadows,
+    shadows: ShadowSender,
     drain: Duration,
 }
 
@@ -256,7 +256,7 @@ impl Router {
             blocking(start).await??
         };
         let canaries = Canaries::start(cluster, &config.kafka, metrics);
-        let shadows = Shadows::new(ShadowPublisher::start(&config.kafka, cluster)?);
+        let shadows = ShadowSender::new(ShadowPublisher::start(&config.kafka, cluster)?);
         let parts = PipelineParts {
             models: &models,
             canaries: &canaries,

@@ -138,7 +138,7 @@ impl ClientContext for BrokerContext {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.health.lost(self.role, reason),
             // The consumer that wants to know gets this error in its place among the records.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
-            Some(code) if is_connection_trouble(code) => {
+            Some(code) if is_connection_error(code) => {
                 debug!(client = self.role, %code, reason, "a broker connection was lost");
             }
             _ => warn!(client = self.role, %error, reason, "librdkafka reports an error"),
@@ -158,7 +158,7 @@ fn is_about_connections(facility: &str) -> bool {
 }
 
 /// Returns whether a code says no more than that a connection is not there now.
-pub(crate) fn is_connection_trouble(code: RDKafkaErrorCode) -> bool {
+pub(crate) fn is_connection_error(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::AllBrokersDown

@@ -12,7 +12,7 @@ mod topic_id;
 mod topics;
 
 pub use cluster::Cluster;
-pub(crate) use context::is_connection_trouble;
+pub(crate) use context::is_connection_error;
 pub use context::{BrokerContext, BrokerHealth};
 pub use error::BrokerError;
 pub use identity::Identity;

@@ -114,7 +114,7 @@ impl ClientContext for ProbeContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match &error {
-            KafkaError::Global(code) if super::is_connection_trouble(*code) => self.0.error(error, reason),
+            KafkaError::Global(code) if super::is_connection_error(*code) => self.0.error(error, reason),
             _ => tracing::debug!(%error, reason, "the probe of transactions"),
         }
     }

@@ -238,16 +238,16 @@ impl Caller<'_> {
     }
 
     /// Tells whether the caller has hung up.
-    pub fn has_gone(&self) -> bool {
+    pub fn has_hung_up(&self) -> bool {
         self.callers.has_anybody_hung_up() && lock(self.callers.shard(self.id)).hung_up.contains(self.id)
     }
 
     /// Waits until the caller hangs up.
-    pub async fn gone(&self) {
+    pub async fn hung_up(&self) {
         loop {
             // The notification is requested before the check, so that no hang-up between the two is missed.
             let hang_up = self.callers.shard(self.id).hang_ups.notified();
-            if self.has_gone() {
+            if self.has_hung_up() {
                 return;
             }
             hang_up.await;

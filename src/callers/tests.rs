@@ -57,7 +57,7 @@ async fn caller_answered_ahead_is_remembered_until_record_arrives() {
     assert!(!callers.by_id(id).answer(reply("by another run")));
     assert_eq!(&waiting.answer().await.unwrap().body[..], b"at once");
     drop(waiting);
-    assert!(!callers.by_id(id).has_gone());
+    assert!(!callers.by_id(id).has_hung_up());
     assert_eq!(remembered(&callers), (0, 1));
     let copied = || panic!("nobody needs a copy");
     assert_eq!(callers.receive(id, copied), Recipient::AnsweredAhead);
@@ -70,7 +70,7 @@ async fn caller_has_hung_up_until_record_arrives() {
     let callers = open();
     let ids = [(); 4].map(|()| Uuid::now_v7());
     let [gone, received, answered, told] = ids.map(|id| callers.wait(id).unwrap());
-    let have_gone = || ids.map(|id| callers.by_id(id).has_gone());
+    let have_gone = || ids.map(|id| callers.by_id(id).has_hung_up());
     assert_eq!(callers.receive(ids[1], || reply("in time")), Recipient::Waiting);
     assert!(callers.by_id(ids[2]).answer(reply("at once")));
     drop((gone, received, answered));
@@ -102,11 +102,11 @@ fn caller_has_gone_only_when_he_hung_up() {
     let ids = [Uuid::now_v7(), Uuid::now_v7()];
     let [caller, other] = ids.map(|id| callers.by_id(id));
     let [waiting, _others] = ids.map(|id| callers.wait(id).unwrap());
-    let mut gone = Box::pin(caller.gone());
-    assert!(!caller.has_gone() && gone.as_mut().now_or_never().is_none());
+    let mut gone = Box::pin(caller.hung_up());
+    assert!(!caller.has_hung_up() && gone.as_mut().now_or_never().is_none());
     drop(waiting);
-    assert!(caller.has_gone() && !other.has_gone());
-    assert!(gone.now_or_never().is_some() && other.gone().now_or_never().is_none());
+    assert!(caller.has_hung_up() && !other.has_hung_up());
+    assert!(gone.now_or_never().is_some() && other.hung_up().now_or_never().is_none());
 }
 
 #[test]
@@ -141,8 +141,8 @@ fn callers_are_forgotten_when_records_never_arrive() {
         drop(callers.wait(*id).unwrap());
     }
     assert_eq!(remembered(&callers), (CAPACITY * SHARDS, 0));
-    let has_gone = |id| callers.by_id(id).has_gone();
-    assert!(!has_gone(ids[0]) && has_gone(ids[ids.len() - 1]));
+    let has_hung_up = |id| callers.by_id(id).has_hung_up();
+    assert!(!has_hung_up(ids[0]) && has_hung_up(ids[ids.len() - 1]));
     for id in &ids {
         let waiting = callers.wait(*id).unwrap();
         assert!(callers.by_id(*id).answer(reply("at once")));
@@ -232,7 +232,7 @@ proptest! {
             }
             prop_assert_eq!(callers.waiting(), waiting.len());
             prop_assert_eq!(remembered(&callers), (gone.len(), answered.len()));
-            prop_assert_eq!(callers.by_id(id).has_gone(), gone.contains(&id));
+            prop_assert_eq!(callers.by_id(id).has_hung_up(), gone.contains(&id));
         }
     }
 }

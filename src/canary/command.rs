@@ -6,12 +6,12 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::policy::CanaryState;
-use super::subject::Subject;
+use super::subject::CanarySubject;
 
 /// Tells the watcher what to do, with a channel for its answer where there is one.
 #[derive(Debug)]
 pub(super) enum Command {
-    Set(Vec<Subject>),
+    Set(Vec<CanarySubject>),
     Report(oneshot::Sender<Vec<CanaryReport>>),
     /// Endpoint, route, action; the answer is false for an unknown canary.
     Act(String, String, OperatorAction, oneshot::Sender<bool>),

@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use command::{CanaryReport, OperatorAction};
 pub use policy::{CanaryPhase, CanaryState};
-pub use statistics::Statistics;
-pub use subject::Subject;
+pub use statistics::RouteStatistics;
+pub use subject::CanarySubject;
 
 use command::Command;
 use watcher::CanaryWatcher;
@@ -43,7 +43,7 @@ impl Canaries {
     }
 
     /// Replaces the set of canaries. A canary that was in the set before goes on as it was.
-    pub fn set(&self, subjects: Vec<Subject>) {
+    pub fn set(&self, subjects: Vec<CanarySubject>) {
         // The watcher ends only when the process stops.
         let _ = self.commands.send(Command::Set(subjects));
     }

@@ -11,7 +11,7 @@ const BUCKETS: usize = 36 * PARTS as usize;
 
 /// Counts the requests of one route, by failure and by latency. The counters only ever grow.
 #[derive(Debug)]
-pub struct Statistics {
+pub struct RouteStatistics {
     failures: AtomicU64,
     latencies: [AtomicU64; BUCKETS],
 }
@@ -34,13 +34,13 @@ pub(super) struct ObservationWindow {
     pub(super) p95: Duration,
 }
 
-impl Default for Statistics {
+impl Default for RouteStatistics {
     fn default() -> Self {
         Self { failures: AtomicU64::new(0), latencies: [const { AtomicU64::new(0) }; BUCKETS] }
     }
 }
 
-impl Statistics {
+impl RouteStatistics {
     /// Counts one request.
     pub fn count(&self, took: Duration, failed: bool) {
         self.latencies[bucket(took)].fetch_add(1, Ordering::Relaxed);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn window_counts_only_requests_since_baseline() {
-        let (one, other) = (Statistics::default(), Statistics::default());
+        let (one, other) = (RouteStatistics::default(), RouteStatistics::default());
         one.count(Duration::from_secs(9), true);
         let then = [one.baseline(), other.baseline()];
         for number in 1..=100 {
@@ -129,7 +129,7 @@ mod tests {
     proptest! {
         #[test]
         fn percentile_is_exact_within_an_eighth(micros in 1..40_000_000_000_u64) {
-            let statistics = Statistics::default();
+            let statistics = RouteStatistics::default();
             let then = statistics.baseline();
             statistics.count(Duration::from_micros(micros), false);
             let p95 = Baseline::window([(&then, &statistics.baseline())].into_iter()).p95.as_micros() as f64;

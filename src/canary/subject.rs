@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::statistics::Statistics;
+use super::statistics::RouteStatistics;
 use crate::config;
 use crate::routing::CanaryShare;
 
 /// Names a canary and holds the shared counters and the share that the watcher needs for it.
 #[derive(Debug)]
-pub struct Subject {
+pub struct CanarySubject {
     /// The endpoint's name.
     pub endpoint: Arc<str>,
     /// The route's alias.
@@ -20,7 +20,7 @@ pub struct Subject {
     /// The share that routing decisions read. It is 0 until the canary's state has been read from the state topic.
     pub share: Arc<CanaryShare>,
     /// The outcomes of the canary's own requests.
-    pub own: Arc<Statistics>,
+    pub own: Arc<RouteStatistics>,
     /// The outcomes of the requests of the routes that the canary is compared with.
-    pub others: Vec<Arc<Statistics>>,
+    pub others: Vec<Arc<RouteStatistics>>,
 }

@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::command::{CanaryReport, Command, OperatorAction};
 use super::policy::{CanaryPhase, CanaryState, CanaryVerdict, judge};
 use super::state_topic::{StateEvent, StateTopic};
-use super::statistics::{Baseline, ObservationWindow, Statistics};
-use super::subject::Subject;
+use super::statistics::{Baseline, ObservationWindow, RouteStatistics};
+use super::subject::CanarySubject;
 use crate::broker::Cluster;
 use crate::config::Kafka;
 use crate::telemetry::Metrics;
@@ -43,7 +43,7 @@ pub(super) struct CanaryWatcher {
 /// Holds a canary of this instance's config.
 #[derive(Debug)]
 struct WatchedCanary {
-    subject: Subject,
+    subject: CanarySubject,
     /// The counters at the time when the canary came to its state, its own first.
     baselines: Vec<Baseline>,
     baseline_at: Instant,
@@ -106,7 +106,7 @@ impl CanaryWatcher {
         shortest.unwrap_or(MAX_CHECK_INTERVAL).clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL)
     }
 
-    fn set(&mut self, subjects: Vec<Subject>, events: &mpsc::UnboundedSender<StateEvent>) {
+    fn set(&mut self, subjects: Vec<CanarySubject>, events: &mpsc::UnboundedSender<StateEvent>) {
         let mut before = std::mem::take(&mut self.canaries);
         for subject in subjects {
             let key = key(&subject);
@@ -179,7 +179,7 @@ impl CanaryWatcher {
     /// Sets the share of a canary to that of its state.
     fn apply(&mut self, key: &str) {
         let (Some(watched), Some(state)) = (self.canaries.get_mut(key), self.states.get(key)) else { return };
-        let Subject { endpoint, route, canary, share: current, .. } = &watched.subject;
+        let CanarySubject { endpoint, route, canary, share: current, .. } = &watched.subject;
         let (before, share) = (current.get(), state.share(canary));
         current.set(share);
         if watched.applied.as_ref() == Some(state) {
@@ -286,17 +286,17 @@ impl WatchedCanary {
     }
 }
 
-fn baselines(subject: &Subject) -> Vec<Baseline> {
+fn baselines(subject: &CanarySubject) -> Vec<Baseline> {
     std::iter::once(&subject.own).chain(&subject.others).map(|statistics| statistics.baseline()).collect()
 }
 
-fn are_same(one: &[Arc<Statistics>], other: &[Arc<Statistics>]) -> bool {
+fn are_same(one: &[Arc<RouteStatistics>], other: &[Arc<RouteStatistics>]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 /// Builds the canary's key in the topic: another model or other steps make it another canary.
-fn key(subject: &Subject) -> String {
-    let Subject { endpoint, route, model_uri, canary, .. } = subject;
+fn key(subject: &CanarySubject) -> String {
+    let CanarySubject { endpoint, route, model_uri, canary, .. } = subject;
     let definition = xxh3_64(format!("{model_uri} {:?}", canary.steps).as_bytes());
     format!("canary/{endpoint}/{route}/{definition:016x}")
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::load::{self, Loaded};
+use super::load::{self, CheckedConfig};
 use crate::config::Report;
 
 /// The bytes of a file, or the reason why it cannot be read.
@@ -31,7 +31,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// Returns the report of everything that is wrong, when the content cannot be used.
-    pub fn load(&self) -> Result<Loaded, Report> {
+    pub fn load(&self) -> Result<CheckedConfig, Report> {
         let content = self.current.as_ref().map(Vec::as_slice).map_err(String::as_str);
         load::load_bytes(content, &self.path.display().to_string())
     }

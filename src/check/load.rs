@@ -10,7 +10,7 @@ use crate::config::{Config, Position, Problem, Report, Severity, fit, unsupporte
 
 /// A configuration that passed every check.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub struct CheckedConfig {
     /// The configuration itself.
     pub config: Config,
     /// Warnings about keys that hardly mean what their author wanted.
@@ -20,13 +20,13 @@ pub struct Loaded {
 }
 
 /// Reads and checks a file, with the variables of this process.
-pub fn load(path: &Path) -> Result<Loaded, Report> {
+pub fn load(path: &Path) -> Result<CheckedConfig, Report> {
     ConfigFile::open(path).load()
 }
 
 /// Reads and checks the bytes of a file, with the variables of this process. An `Err` content says why the file cannot
 /// be read.
-pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Loaded, Report> {
+pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<CheckedConfig, Report> {
     let refused = |problem| Report::new(name, vec![problem]);
     let bytes = content.map_err(|error| {
         let problem = Problem::error(None, "", format!("cannot be read: {error}"));
@@ -42,7 +42,7 @@ pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Loa
 }
 
 /// Reads and checks the text of a file. `env` gives the values of variables.
-pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<CheckedConfig, Report> {
     parse_with(text, file_name, env, &ExternalChecks::default())
 }
 
@@ -51,7 +51,7 @@ pub(super) fn parse_with(
     file_name: &str,
     env: &dyn Fn(&str) -> Option<String>,
     checks: &ExternalChecks<'_>,
-) -> Result<Loaded, Report> {
+) -> Result<CheckedConfig, Report> {
     let (document, mut problems) = Document::parse(text, env);
     let Some(mut document) = document else {
         return Err(Report::new(file_name, problems));
@@ -62,7 +62,7 @@ pub(super) fn parse_with(
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
     let report = Report::new(file_name, problems);
     match (config, outline) {
-        (Some(config), Some(outline)) if !failed => Ok(Loaded { config, warnings: report, outline }),
+        (Some(config), Some(outline)) if !failed => Ok(CheckedConfig { config, warnings: report, outline }),
         _ => Err(report),
     }
 }

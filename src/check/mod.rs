@@ -25,6 +25,6 @@ mod validator;
 mod tests;
 
 pub use file::ConfigFile;
-pub use load::{Loaded, load, parse};
+pub use load::{CheckedConfig, load, parse};
 pub use outline::{EndpointOutline, RouteOutline};
 pub use reload::Reloader;

@@ -1,6 +1,6 @@
 //! Whole files, checked: each test shows the report that its author reads.
 
-use super::{Loaded, parse};
+use super::{CheckedConfig, parse};
 
 mod batch;
 mod canary;
@@ -30,7 +30,7 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
-fn loaded(text: &str) -> Loaded {
+fn loaded(text: &str) -> CheckedConfig {
     parse(text, "gateway.yaml", &env).unwrap_or_else(|report| panic!("{report}"))
 }
 

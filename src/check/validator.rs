@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::outline::EndpointOutline;
 use crate::config::document::{Document, Located, NodeContent, PathStep};
 use crate::config::{Config, Problem, Severity};
-use crate::models::{ModelUri, Target};
+use crate::models::{ModelTarget, ModelUri};
 use crate::routing::condition::{self, ConditionProblem, Language};
 
 /// Checks that belong to other parts of Signalbox. Tests put their own in.
@@ -168,7 +168,7 @@ impl Validator<'_> {
 
 /// Tells whether a model is served at an address or by the built-in one, so that nothing is loaded for it.
 pub(super) fn is_served_elsewhere(model_uri: &str) -> bool {
-    ModelUri::parse(model_uri).is_ok_and(|uri| matches!(uri.target(), Target::Address { .. } | Target::Noop))
+    ModelUri::parse(model_uri).is_ok_and(|uri| matches!(uri.target(), ModelTarget::Address { .. } | ModelTarget::Noop))
 }
 
 impl Default for ExternalChecks<'_> {

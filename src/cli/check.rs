@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::exit;
-use crate::check::{self, Loaded};
+use crate::check::{self, CheckedConfig};
 use crate::config::Report;
 
 /// Holds the arguments of `signalbox check`.
@@ -44,7 +44,7 @@ fn complaint(report: &Report) -> String {
     }
 }
 
-fn summary(loaded: &Loaded) -> String {
+fn summary(loaded: &CheckedConfig) -> String {
     let mut text = format!("{}: valid\n", loaded.warnings.file);
     for endpoint in &loaded.outline {
         let plural = if endpoint.routes.len() == 1 { "" } else { "s" };
@@ -63,7 +63,7 @@ fn summary(loaded: &Loaded) -> String {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Loaded, Report> {
+    fn parse(text: &str) -> Result<CheckedConfig, Report> {
         check::parse(text, "gateway.yaml", &|name| (name == "URI").then(|| "http://secret:8080".to_owned()))
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::exit;
 use crate::check;
 use crate::message::{HeadersBuilder, Request, Source, header};
-use crate::routing::{Explanation, Outside, RoutingTable};
+use crate::routing::{DecisionService, Explanation, RoutingTable};
 use crate::telemetry::Metrics;
 
 /// Holds the arguments of `signalbox route`.
@@ -63,7 +63,7 @@ fn explain(args: &RouteArgs) -> Result<Explanation, String> {
     Ok(match table.endpoint(&request) {
         Ok(endpoint) if args.ask => {
             let metrics = Metrics::new().map_err(|error| error.to_string())?;
-            match Outside::new(&loaded.config.model_endpoints[endpoint.index], &metrics) {
+            match DecisionService::new(&loaded.config.model_endpoints[endpoint.index], &metrics) {
                 Some(outside) => runtime()?.block_on(endpoint.explain_asking(&request, &outside)),
                 None => endpoint.explain(&request),
             }

@@ -18,7 +18,7 @@ use super::lanes::{Lane, Lanes};
 use super::ticket::{Completion, LaneId};
 use super::topics::Topics;
 use crate::broker::{BrokerContext, TopicId};
-use crate::telemetry::{Metrics, Part};
+use crate::telemetry::{Metrics, ReadinessPart};
 
 /// Divisor of the in-flight limit for overflow requests, whose route had too much to do: the rest is for the others.
 const OVERFLOW_PART: usize = 4;
@@ -56,7 +56,7 @@ pub(super) struct IntakeContext {
     /// Only the polling thread receives; the mutex says so to the compiler.
     completions: Mutex<Receiver<Completion>>,
     metrics: Metrics,
-    readiness: Part,
+    readiness: ReadinessPart,
 }
 
 /// Parts that a context is made of.
@@ -68,7 +68,7 @@ pub(super) struct ContextParts {
     pub(super) budget: Budget,
     pub(super) completions: Receiver<Completion>,
     pub(super) metrics: Metrics,
-    pub(super) readiness: Part,
+    pub(super) readiness: ReadinessPart,
 }
 
 impl IntakeState {

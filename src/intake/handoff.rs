@@ -10,8 +10,8 @@ use super::context::IntakeContext;
 use super::lanes::{Due, HeldRecord};
 use super::poison_pill::IsolatedRun;
 use super::ticket::{Completion, LaneId, Ticket};
-use super::window::Begun;
-use super::{Handler, Refusal};
+use super::window::OffsetBegin;
+use super::{Handler, RefusalReason};
 
 /// Time for which an overflow lane rests while overflow requests have taken their whole share of the window.
 const OVERFLOW_REST: Duration = Duration::from_millis(20);
@@ -55,10 +55,10 @@ impl Handoff {
             return Offer::Unread(offset);
         }
         match lane.window.begin(offset, now) {
-            Begun::TooFar => return Offer::Wait(held),
-            Begun::Back => return Offer::Back(held),
-            Begun::Seen => return Offer::Done,
-            Begun::New => {}
+            OffsetBegin::TooFar => return Offer::Wait(held),
+            OffsetBegin::Back => return Offer::Back(held),
+            OffsetBegin::Seen => return Offer::Done,
+            OffsetBegin::New => {}
         }
         let assignment = lane.assignment.clone();
         // Fullness is read before this request is counted, or a single large request would refuse itself.
@@ -69,7 +69,7 @@ impl Handoff {
         drop(state);
         let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
         let HeldRecord { request, refusal, .. } = held;
-        match refusal.or((full && self.embedded).then_some(Refusal::NoRoom)) {
+        match refusal.or((full && self.embedded).then_some(RefusalReason::NoRoom)) {
             Some(refusal) => self.handler.refuse(request, ticket, refusal),
             None => self.handler.accept(request, ticket),
         }
@@ -82,7 +82,7 @@ impl Handoff {
         let (bytes, now) = (request.size(), Instant::now());
         let mut state = context.state();
         let Some(lane) = state.lanes.quarantined(id) else { return };
-        if lane.window.begin(offset, now) != Begun::New {
+        if lane.window.begin(offset, now) != OffsetBegin::New {
             return state.lanes.release_if_cleared(id);
         }
         let assignment = lane.assignment.clone();
@@ -93,7 +93,7 @@ impl Handoff {
         match run {
             IsolatedRun::Never => {
                 error!(source = %request.source, "a request was the end of each process that ran it; it becomes a dead letter");
-                self.handler.refuse(request, ticket, Refusal::Deadly);
+                self.handler.refuse(request, ticket, RefusalReason::PoisonPill);
             }
             IsolatedRun::Alone => {
                 warn!(source = %request.source, "several processes have ended while this request was under way; it is run alone");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Refusal;
+use super::RefusalReason;
 use super::poison_pill::{CrashHistory, IsolatedRun};
 use super::position::Position;
 use super::ticket::{Assignment, Completion, LaneId, RequestPosition};
@@ -51,7 +51,7 @@ pub(super) struct HeldRecord {
     /// Time at which the record may run, if not at once.
     pub(super) due: Option<Due>,
     /// Reason why the request is not to be served, if that is known already.
-    pub(super) refusal: Option<Refusal>,
+    pub(super) refusal: Option<RefusalReason>,
     /// True if the request has its value. A record without it is read again when it may run.
     pub(super) is_whole: bool,
 }

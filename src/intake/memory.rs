@@ -39,7 +39,7 @@ pub struct Memory {
 
 /// Calls under way, whose answers will take memory; counted until the value is dropped.
 #[derive(Debug)]
-pub struct Expected {
+pub struct ExpectedAnswers {
     memory: Arc<Memory>,
     calls: usize,
 }
@@ -82,9 +82,9 @@ impl Memory {
     }
 
     /// Counts calls that are about to be made.
-    pub fn expect(self: &Arc<Self>, calls: usize) -> Expected {
+    pub fn expect(self: &Arc<Self>, calls: usize) -> ExpectedAnswers {
         self.calls.fetch_add(calls, Ordering::Relaxed);
-        Expected { memory: Arc::clone(self), calls }
+        ExpectedAnswers { memory: Arc::clone(self), calls }
     }
 
     /// Completes when the memory is not crowded any more. Has to be called before looking.
@@ -120,7 +120,7 @@ impl Memory {
     }
 }
 
-impl Drop for Expected {
+impl Drop for ExpectedAnswers {
     fn drop(&mut self) {
         self.memory.give_back(&self.memory.calls, self.calls);
     }

@@ -30,12 +30,12 @@ pub use budget::Budget;
 pub use consumer::Intake;
 pub use error::IntakeError;
 pub use measure::OversizedPart;
-pub use memory::{Expected, Memory};
+pub use memory::{ExpectedAnswers, Memory};
 pub use offsets::{Offsets, PartitionGone, StagedOffsets};
-pub use position::{MAX_WINDOW, Position, Unreadable};
-pub(crate) use record::request_from;
+pub use position::{MAX_WINDOW, MetadataError, Position};
+pub(crate) use record::copy_record;
 pub use ticket::{LaneId, RequestPosition, Ticket};
-pub use window::{Begun, Window};
+pub use window::{OffsetBegin, Window};
 
 use crate::message::Request;
 
@@ -45,12 +45,12 @@ pub trait Handler: Send + Sync + 'static {
     fn accept(&self, request: Request, ticket: Ticket);
 
     /// Takes over a request that is not to be served, and answers it with the refusal.
-    fn refuse(&self, request: Request, ticket: Ticket, refusal: Refusal);
+    fn refuse(&self, request: Request, ticket: Ticket, refusal: RefusalReason);
 }
 
 /// Reason why a request is not to be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalReason {
     /// The in-flight limit is reached, and the embedded broker would drop a request that waits.
     NoRoom,
     /// The request's headers cannot be read, so its meaning is not known.
@@ -58,5 +58,5 @@ pub enum Refusal {
     /// The request is larger than `kafka.limits` allows. The headers that are left of it suffice to tell its caller so.
     TooLarge(OversizedPart),
     /// The request is a poison pill: it ended each process that ran it, alone at last.
-    Deadly,
+    PoisonPill,
 }

@@ -21,7 +21,7 @@ use super::record::{is_bulky, read};
 use super::ticket::{LaneId, REQUESTS};
 use super::topics::Topics;
 use crate::config::Limits;
-use crate::telemetry::{Metrics, Part};
+use crate::telemetry::{Metrics, ReadinessPart};
 
 /// Time that one poll waits for a record. Ends of requests are taken in between polls.
 const POLL: Duration = Duration::from_millis(20);
@@ -51,7 +51,7 @@ pub(super) struct Poller {
     pub(super) committer: OffsetCommitter,
     pub(super) commit_interval: Duration,
     pub(super) metrics: Metrics,
-    pub(super) readiness: Part,
+    pub(super) readiness: ReadinessPart,
     pub(super) errors: ErrorStreak,
     /// Retry topic whose partitions were counted last.
     pub(super) looked_at: usize,
@@ -250,7 +250,7 @@ impl Poller {
             return Err(IntakeError::Fatal { topic: self.topics.requests().clone(), source: error });
         }
         let code = error.rdkafka_error_code();
-        if code.is_some_and(crate::broker::is_connection_trouble) {
+        if code.is_some_and(crate::broker::is_connection_error) {
             return Ok(());
         }
         if self.errors.came(&error, Instant::now()) {

@@ -53,7 +53,7 @@ pub struct Position {
 
 /// Reason why metadata is not to be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub enum MetadataError {
     /// Another client has committed, or another version of Signalbox.
     #[error("it was not written by this version of signalbox")]
     Foreign,
@@ -96,10 +96,10 @@ impl Position {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn of(offset: i64, element: &TopicPartitionListElem<'_>) -> Result<Self, Unreadable> {
+    pub fn of(offset: i64, element: &TopicPartitionListElem<'_>) -> Result<Self, MetadataError> {
         // The library panics on text that is not UTF-8, which any client may have committed.
         let read = catch_unwind(AssertUnwindSafe(|| Self::read(offset, element.metadata())));
-        read.unwrap_or(Err(Unreadable::Foreign))
+        read.unwrap_or(Err(MetadataError::Foreign))
     }
 
     /// Reads a commit. Without metadata nothing but the offset is known.
@@ -107,17 +107,17 @@ impl Position {
     /// # Errors
     /// When there is metadata that cannot be relied on: then the offset alone holds, and requests after it that were
     /// finished are answered again.
-    pub fn read(offset: i64, metadata: &str) -> Result<Self, Unreadable> {
+    pub fn read(offset: i64, metadata: &str) -> Result<Self, MetadataError> {
         if metadata.is_empty() {
             return Ok(Self { offset, ..Self::default() });
         }
         let written = metadata.strip_prefix(MARK).map(|text| (text, HEAD));
         let before = || metadata.strip_prefix(OLD_MARK).map(|text| (text, OLD_HEAD));
-        let (text, head) = written.or_else(before).ok_or(Unreadable::Foreign)?;
-        let bytes = STANDARD_NO_PAD.decode(text).map_err(|_| Unreadable::Damaged)?;
+        let (text, head) = written.or_else(before).ok_or(MetadataError::Foreign)?;
+        let bytes = STANDARD_NO_PAD.decode(text).map_err(|_| MetadataError::Damaged)?;
         if bytes.len() < head || bytes.len() > head + MAX_WINDOW / 8 || bytes[..CHECK] != check(offset, &bytes[CHECK..])
         {
-            return Err(Unreadable::Damaged);
+            return Err(MetadataError::Damaged);
         }
         let (mut reach, mut topic) = (MAX_REACH, None);
         if let Some((noted, id)) = bytes[OLD_HEAD..head].split_first_chunk() {
@@ -167,12 +167,12 @@ mod tests {
         let position = Position { offset: 7, crash_count: 1, finished: vec![false, true], ..Position::default() };
         let metadata = position.metadata();
         assert_eq!(Position::read(7, ""), Ok(Position { offset: 7, ..Position::default() }));
-        assert_eq!(Position::read(7, "somebody's note"), Err(Unreadable::Foreign));
-        assert_eq!(Position::read(7, "sb3.AAAA"), Err(Unreadable::Foreign));
-        assert_eq!(Position::read(8, &metadata), Err(Unreadable::Damaged));
-        assert_eq!(Position::read(7, &metadata[..metadata.len() - 1]), Err(Unreadable::Damaged));
-        assert_eq!(Position::read(7, "sb2."), Err(Unreadable::Damaged));
-        assert_eq!(Position::read(7, "sb2.\u{e9}"), Err(Unreadable::Damaged));
+        assert_eq!(Position::read(7, "somebody's note"), Err(MetadataError::Foreign));
+        assert_eq!(Position::read(7, "sb3.AAAA"), Err(MetadataError::Foreign));
+        assert_eq!(Position::read(8, &metadata), Err(MetadataError::Damaged));
+        assert_eq!(Position::read(7, &metadata[..metadata.len() - 1]), Err(MetadataError::Damaged));
+        assert_eq!(Position::read(7, "sb2."), Err(MetadataError::Damaged));
+        assert_eq!(Position::read(7, "sb2.\u{e9}"), Err(MetadataError::Damaged));
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         let expected =
             Position { offset: 40, topic: None, crash_count: 2, isolated_runs: 1, reach: MAX_REACH, finished };
         assert_eq!(Position::read(40, &metadata), Ok(expected));
-        assert_eq!(Position::read(41, &metadata), Err(Unreadable::Damaged));
+        assert_eq!(Position::read(41, &metadata), Err(MetadataError::Damaged));
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
-use super::Refusal;
+use super::RefusalReason;
 use super::lanes::{Due, HeldRecord};
 use super::measure::Measure;
 use super::ticket::LaneId;
@@ -77,7 +77,7 @@ pub(super) fn is_bulky(message: &BorrowedMessage<'_>) -> bool {
 }
 
 /// Copies a record. The flag tells whether its headers could be read; if not, the request has none.
-pub(crate) fn request_from(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> (Request, bool) {
+pub(crate) fn copy_record(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> (Request, bool) {
     match measure(message) {
         Some(measure) => (copy(message, topic, message.headers(), message.payload(), measure), true),
         None => (copy(message, topic, None, message.payload(), Measure::of(message)), false),
@@ -92,18 +92,18 @@ fn take(
     limits: &Limits,
     is_parked: bool,
     is_whole: bool,
-) -> (Request, Option<Refusal>) {
+) -> (Request, Option<RefusalReason>) {
     let measure = measure(message);
     let (headers, size) = match measure {
         Some(measure) => (message.headers(), measure),
         None => (None, Measure::of(message)),
     };
     match size.excess(limits, is_parked) {
-        Some(excess) => (strip(message, topic, headers, limits), Some(Refusal::TooLarge(excess))),
+        Some(excess) => (strip(message, topic, headers, limits), Some(RefusalReason::TooLarge(excess))),
         None => {
             let size = if is_whole { size } else { size.without_value() };
             let payload = message.payload().filter(|_| is_whole);
-            let refusal = measure.is_none().then_some(Refusal::UnreadableHeaders);
+            let refusal = measure.is_none().then_some(RefusalReason::UnreadableHeaders);
             (copy(message, topic, headers, payload, size), refusal)
         }
     }

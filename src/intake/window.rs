@@ -40,7 +40,7 @@ enum OffsetState {
 
 /// Result of beginning an offset that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begun {
+pub enum OffsetBegin {
     /// The request is under way from now on.
     New,
     /// The request is under way or finished already.
@@ -71,21 +71,21 @@ impl Window {
     }
 
     /// Begins a request that was read. Offsets come in rising order.
-    pub fn begin(&mut self, offset: i64, now: Instant) -> Begun {
+    pub fn begin(&mut self, offset: i64, now: Instant) -> OffsetBegin {
         if !self.begun {
             *self = Self { base: offset, read: offset, begun: true, ..Self::default() };
         }
         if offset < self.read {
-            return Begun::Back;
+            return OffsetBegin::Back;
         }
         self.skip_to(offset);
         let Some(index) = index(offset - self.base) else {
             // An earlier owner has finished this request, and all before it.
             self.read = offset + 1;
-            return Begun::Seen;
+            return OffsetBegin::Seen;
         };
         if index >= MAX_WINDOW {
-            return Begun::TooFar;
+            return OffsetBegin::TooFar;
         }
         self.read = offset + 1;
         // Offsets between the last known one and this one hold no record.
@@ -96,11 +96,11 @@ impl Window {
             None => self.slots.push_back(OffsetState::InFlight { since: now }),
             Some(slot @ OffsetState::Unread) => *slot = OffsetState::InFlight { since: now },
             Some(OffsetState::InFlight { .. } | OffsetState::Staged { .. } | OffsetState::Finished) => {
-                return Begun::Seen;
+                return OffsetBegin::Seen;
             }
         }
         self.in_flight += 1;
-        Begun::New
+        OffsetBegin::New
     }
 
     /// Finishes the offsets before `offset` that were not read: they never will be.

@@ -22,7 +22,7 @@ pub struct Breaker {
 
 /// Names the states of a breaker. The numbers are those of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum BreakerPhase {
     /// Lets calls through.
     Closed = 0,
     /// Lets one call through at a time, as a probe.
@@ -34,13 +34,13 @@ pub enum Phase {
 /// Permits one call. A pass must be brought back with [`Breaker::end`].
 #[derive(Debug)]
 #[must_use]
-pub struct Pass {
+pub struct CallPass {
     generation: u64,
 }
 
 /// Tells the outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
+pub struct CallOutcome {
     /// Tells whether the call failed through no fault of its caller's.
     pub failed: bool,
     /// Duration of the call.
@@ -49,7 +49,7 @@ pub struct Ended {
 
 /// Tells why a call is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct BreakerOpen {
     /// Time since the breaker opened.
     pub open_for: Duration,
     /// Time for which it still stays open.
@@ -102,11 +102,11 @@ impl Breaker {
     }
 
     /// Returns the state.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> BreakerPhase {
         match self.state {
-            State::Closed => Phase::Closed,
-            State::Open { .. } => Phase::Open,
-            State::HalfOpen { .. } => Phase::HalfOpen,
+            State::Closed => BreakerPhase::Closed,
+            State::Open { .. } => BreakerPhase::Open,
+            State::HalfOpen { .. } => BreakerPhase::HalfOpen,
         }
     }
 
@@ -131,7 +131,7 @@ impl Breaker {
     ///
     /// # Errors
     /// When the call is not to be made.
-    pub fn admit(&mut self, now: Duration) -> Result<Pass, Refusal> {
+    pub fn admit(&mut self, now: Duration) -> Result<CallPass, BreakerOpen> {
         if let State::Open { since, trip } = &self.state
             && !self.refuses(now)
         {
@@ -144,20 +144,20 @@ impl Breaker {
             State::HalfOpen { since, trip, .. } | State::Open { since, trip } => {
                 let open_for = now.saturating_sub(*since);
                 let left = self.policy.open_for.saturating_sub(open_for);
-                return Err(Refusal { open_for, left, trip: trip.clone() });
+                return Err(BreakerOpen { open_for, left, trip: trip.clone() });
             }
         }
-        Ok(Pass { generation: self.generation })
+        Ok(CallPass { generation: self.generation })
     }
 
     /// Tells whether the state is still the one in which this call was let through. If not, a call that was not made
     /// yet is made no more.
-    pub fn is_valid(&self, pass: &Pass) -> bool {
+    pub fn is_valid(&self, pass: &CallPass) -> bool {
         pass.generation == self.generation
     }
 
     /// Ends a call; `None` when nothing can be concluded from it: the call was given up, or its caller was at fault.
-    pub fn end(&mut self, pass: Pass, now: Duration, ended: Option<Ended>) {
+    pub fn end(&mut self, pass: CallPass, now: Duration, ended: Option<CallOutcome>) {
         // A call from before a change of the state says nothing about the time after it.
         if !self.is_valid(&pass) {
             return;
@@ -232,7 +232,7 @@ impl CallCounts {
     }
 }
 
-impl Phase {
+impl BreakerPhase {
     /// Returns the word that metrics use.
     pub fn name(self) -> &'static str {
         match self {

@@ -31,26 +31,26 @@ pub struct HttpBackend {
     /// Model URI, as configured, by which messages name the model.
     model: Arc<str>,
     exceptions: ExceptionLog,
-    concern: Concern,
+    owner: ServerOwner,
 }
 
 /// Names the owner of the server at an address, on whom depends how long an idle connection is kept, and how an error
 /// is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Concern {
+pub enum ServerOwner {
     /// Signalbox runs the server, which keeps idle connections longer than we do.
-    Ours,
+    Signalbox,
     /// Others run the server. Servers close idle connections of their own accord (uvicorn after five seconds), and a
     /// request sent at that moment is lost; so such connections are given up before.
-    Theirs,
+    Others,
 }
 
 impl HttpBackend {
     /// Prepares calls of the server that takes requests at this URL. Nothing is connected yet.
-    pub fn new(invocations: Url, model: Arc<str>, concern: Concern, connections: usize) -> Result<Self, Fault> {
-        let idle = match concern {
-            Concern::Ours => Duration::from_secs(60),
-            Concern::Theirs => Duration::from_secs(4),
+    pub fn new(invocations: Url, model: Arc<str>, owner: ServerOwner, connections: usize) -> Result<Self, Fault> {
+        let idle = match owner {
+            ServerOwner::Signalbox => Duration::from_secs(60),
+            ServerOwner::Others => Duration::from_secs(4),
         };
         let builder = http_client(&invocations)
             .connect_timeout(Duration::from_secs(3))
@@ -61,7 +61,7 @@ impl HttpBackend {
             let message = format!("no HTTP client for {model} can be made: {}", root_cause(&error));
             Fault::permanent(Code::InternalError, Stage::Load, message)
         })?;
-        Ok(Self { client, invocations, exceptions: ExceptionLog::new(Arc::clone(&model)), model, concern })
+        Ok(Self { client, invocations, exceptions: ExceptionLog::new(Arc::clone(&model)), model, owner })
     }
 
     /// Pings the server (`GET /ping`, beside `/invocations`), and tells whether it says that it is up.
@@ -110,7 +110,7 @@ impl HttpBackend {
         if let Some(traceback) = &meaning.traceback {
             self.exceptions.log(&meaning.fault, traceback);
         }
-        if self.concern == Concern::Ours && is_uncaught(status.as_u16(), &body) {
+        if self.owner == ServerOwner::Signalbox && is_uncaught(status.as_u16(), &body) {
             return Err(uncaught().into());
         }
         Err(meaning.fault.into())

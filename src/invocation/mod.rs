@@ -11,11 +11,11 @@ pub mod rejection_rate;
 pub mod retry;
 mod spot_checks;
 mod traceback;
-pub mod trust;
+pub mod row_independence;
 
 pub use call::{Answers, Call, Failure, Several, noop};
 pub(crate) use exceptions::ExceptionLog;
-pub use http::{Concern, HttpBackend, http_client};
+pub use http::{HttpBackend, ServerOwner, http_client};
 pub(crate) use http::{LARGEST_REPLY, in_words, root_cause, too_large};
 pub(crate) use meaning::{Meaning, meaning_of};
 pub use traceback::exception_of;

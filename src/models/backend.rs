@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::call::CallFailure;
 use super::host::Server;
 use super::pool::HostPool;
-use crate::invocation::trust::Trust;
+use crate::invocation::row_independence::RowIndependence;
 use crate::invocation::{Call, HttpBackend};
 use crate::message::{Code, Fault, Reply, Stage};
 
@@ -31,7 +31,7 @@ pub(super) struct ServerBackend {
     /// The number of calls that run at once.
     pub(super) concurrency: usize,
     /// Knowledge of whether the server answers each row as if it were alone, when nobody knows which version that is.
-    pub(super) trust: Arc<Trust>,
+    pub(super) row_independence: Arc<RowIndependence>,
     /// The reason why the server is not to be called any more.
     pub(super) broken: OnceLock<Fault>,
 }
@@ -75,7 +75,7 @@ impl ServerBackend {
             server,
             consecutive_timeouts: AtomicUsize::new(0),
             concurrency,
-            trust: Arc::default(),
+            row_independence: Arc::default(),
             broken: OnceLock::new(),
         }
     }

@@ -8,10 +8,10 @@ use tokio::sync::Semaphore;
 use super::backend::ServerBackend;
 use super::model::{HostedModel, Model, ModelSource};
 use super::options::HandleOptions;
-use super::uri::{ModelUri, Target};
+use super::uri::{ModelTarget, ModelUri};
 use super::version::{Hosting, Version};
 use crate::config::{self, EnvManager, Runtime};
-use crate::invocation::{Concern, HttpBackend};
+use crate::invocation::{HttpBackend, ServerOwner};
 
 /// Calls of `mlflow models serve` that run at once by default: it holds one Python interpreter lock, so more gain
 /// nothing.
@@ -79,13 +79,14 @@ impl ModelCatalog {
     fn make(&self, uri: &ModelUri, options: &HandleOptions) -> Arc<Model> {
         let limit = |default: usize| options.max_concurrency.unwrap_or(default).clamp(1, Semaphore::MAX_PERMITS);
         let source = match uri.target() {
-            Target::Noop => ModelSource::Noop,
-            Target::Address { invocations } => {
+            ModelTarget::Noop => ModelSource::Noop,
+            ModelTarget::Address { invocations } => {
                 let concurrency = limit(ADDRESS_CONCURRENCY);
-                let http = HttpBackend::new(invocations.clone(), Arc::clone(uri.text()), Concern::Theirs, concurrency);
+                let http =
+                    HttpBackend::new(invocations.clone(), Arc::clone(uri.text()), ServerOwner::Others, concurrency);
                 ModelSource::Address(http.map(|http| Arc::new(ServerBackend::new(http, concurrency, None))))
             }
-            Target::Registered { .. } | Target::Logged { .. } | Target::Directory { .. } => {
+            ModelTarget::Registered { .. } | ModelTarget::Logged { .. } | ModelTarget::Directory { .. } => {
                 let workers = options.workers.unwrap_or(1);
                 let threads = options.threads.unwrap_or(1).clamp(1, config::MOST_THREADS);
                 let places = workers.saturating_mul(threads);

@@ -16,7 +16,7 @@ use super::registry::{PickedVersions, Registration, Registry};
 use super::residency::UseGuard;
 use super::serving::Serving;
 use super::unload::UnloadReason;
-use super::uri::{ModelUri, Pick, Target};
+use super::uri::{ModelTarget, ModelUri, VersionPick};
 use super::version::Version;
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
@@ -149,13 +149,13 @@ impl Follower {
         drop(pending);
         let (follower, model, picked) = (Arc::clone(self), Arc::clone(model), picked.clone());
         let Ok(number) = picked.version.parse() else { return };
-        let target = Target::Registered { name: name.to_owned(), pick: Pick::Version(number) };
+        let target = ModelTarget::Registered { name: name.to_owned(), pick: VersionPick::Version(number) };
         self.background.spawn(async move { follower.switch(&model, &target, &picked).await });
     }
 
     /// Loads and tries the new version; only then it takes calls, and the old one is unloaded when its last call has
     /// ended.
-    async fn switch(self: &Arc<Self>, model: &Arc<Model>, target: &Target, picked: &Registration) {
+    async fn switch(self: &Arc<Self>, model: &Arc<Model>, target: &ModelTarget, picked: &Registration) {
         let ModelSource::Hosted(hosted) = &model.source else { return };
         let result = self.load_and_try(hosted, target, picked).await;
         let label = if result.is_ok() { "ok" } else { "error" };
@@ -194,7 +194,7 @@ impl Follower {
     async fn load_and_try(
         self: &Arc<Self>,
         hosted: &HostedModel,
-        target: &Target,
+        target: &ModelTarget,
         picked: &Registration,
     ) -> Result<(Arc<Version>, UseGuard), Fault> {
         let entry = self.registry.resolve(target).await?;

@@ -17,7 +17,7 @@ use super::unload::UnloadReason;
 use super::uri::ModelUri;
 use super::version::Version;
 use crate::config::Runtime;
-use crate::invocation::trust::Trust;
+use crate::invocation::row_independence::RowIndependence;
 use crate::message::{Code, Fault, Stage};
 
 /// Version of the model that is built into Signalbox.
@@ -27,7 +27,7 @@ static BUILTIN: LazyLock<Arc<str>> = LazyLock::new(|| "builtin".into());
 static EXTERNAL: LazyLock<Arc<str>> = LazyLock::new(|| "external".into());
 
 /// Trust in the built-in model, which is called with one request at a time, so that there is nothing to trust.
-static BUILTIN_TRUST: LazyLock<Arc<Trust>> = LazyLock::new(Arc::default);
+static BUILTIN_INDEPENDENCE: LazyLock<Arc<RowIndependence>> = LazyLock::new(Arc::default);
 
 /// Handle of a model that can be called. Cloning it is cheap, and loads nothing.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl ModelHandle {
     /// they may.
     pub fn is_called_singly(&self, by_route: bool) -> bool {
         let ModelSource::Hosted(hosted) = &self.model.source else { return false };
-        hosted.serving.get().is_some_and(|serving| serving.0.trust.is_called_singly(by_route))
+        hosted.serving.get().is_some_and(|serving| serving.0.row_independence.is_called_singly(by_route))
     }
 
     /// Waits until the model is loaded and a place is free, and takes that place. The first caller has the model
@@ -101,11 +101,11 @@ impl ModelHandle {
 
     async fn lease_as(&self, kind: CallKind, deadline: Option<Instant>) -> Result<Lease, Fault> {
         match &self.model.source {
-            ModelSource::Noop => Ok(Lease::new(&BUILTIN, LeasedBackend::Noop, None, Arc::clone(&BUILTIN_TRUST))),
+            ModelSource::Noop => Ok(Lease::new(&BUILTIN, LeasedBackend::Noop, None, Arc::clone(&BUILTIN_INDEPENDENCE))),
             ModelSource::Address(backend) => {
                 let backend = backend.as_ref().map_err(Clone::clone)?;
                 let leased = self.lease_server(backend, kind, deadline).await?;
-                Ok(Lease::new(&EXTERNAL, leased, None, Arc::clone(&backend.trust)))
+                Ok(Lease::new(&EXTERNAL, leased, None, Arc::clone(&backend.row_independence)))
             }
             // In a box, as the calls of a host are, so that requests which are not at a model stay small.
             ModelSource::Hosted(hosted) => Box::pin(self.lease_hosted(hosted, kind, deadline)).await,
@@ -160,8 +160,8 @@ impl ModelHandle {
         if guard.loaded().broken().is_some() {
             return Ok(None);
         }
-        let trust = Arc::clone(&version.trust);
-        Ok(Some(Lease::new(&version.version, leased, Some(guard), trust)))
+        let row_independence = Arc::clone(&version.row_independence);
+        Ok(Some(Lease::new(&version.version, leased, Some(guard), row_independence)))
     }
 
     async fn lease_server(

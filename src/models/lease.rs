@@ -9,7 +9,7 @@ use super::call::CallFailure;
 use super::pool::PooledHost;
 use super::residency::UseGuard;
 use crate::invocation::body::Signature;
-use crate::invocation::trust::Trust;
+use crate::invocation::row_independence::RowIndependence;
 use crate::invocation::{self, Answers, Call, LARGEST_REPLY, Several};
 use crate::message::Reply;
 
@@ -21,7 +21,7 @@ pub struct Lease {
     // Dropped before the guard: whoever waits for the end of all uses finds every host idle.
     backend: LeasedBackend,
     guard: Option<UseGuard>,
-    trust: Arc<Trust>,
+    row_independence: Arc<RowIndependence>,
     /// Bytes of the largest answer that is read.
     largest_answer: usize,
 }
@@ -35,8 +35,13 @@ pub(super) enum LeasedBackend {
 }
 
 impl Lease {
-    pub(super) fn new(version: &Arc<str>, backend: LeasedBackend, guard: Option<UseGuard>, trust: Arc<Trust>) -> Self {
-        Self { version: Arc::clone(version), backend, guard, trust, largest_answer: LARGEST_REPLY }
+    pub(super) fn new(
+        version: &Arc<str>,
+        backend: LeasedBackend,
+        guard: Option<UseGuard>,
+        row_independence: Arc<RowIndependence>,
+    ) -> Self {
+        Self { version: Arc::clone(version), backend, guard, row_independence, largest_answer: LARGEST_REPLY }
     }
 
     /// Limits the bytes that are read of an answer by HTTP.
@@ -65,8 +70,8 @@ impl Lease {
     }
 
     /// Returns what is known about whether this version answers each row as if it were alone.
-    pub fn trust(&self) -> &Arc<Trust> {
-        &self.trust
+    pub fn row_independence(&self) -> &Arc<RowIndependence> {
+        &self.row_independence
     }
 
     /// Calls the model, and waits for its answer.

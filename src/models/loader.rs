@@ -26,7 +26,7 @@ use super::use_count::UseCount;
 use super::version::Version;
 use crate::config::Runtime;
 use crate::invocation::in_words;
-use crate::invocation::trust::Finding;
+use crate::invocation::row_independence::Finding;
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
@@ -174,7 +174,7 @@ impl Loader {
         if !matches!(report.proof.example, Some(Example::Failed(_))) {
             let _ = version.proof.set(report.proof.clone());
         }
-        version.trust.find(&report.proof.finding);
+        version.row_independence.find(&report.proof.finding);
         for (name, duration) in [("fork", phases.fork), ("load", phases.load), ("warm", phases.warm)] {
             self.observe_phase(name, duration);
         }

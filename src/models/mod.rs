@@ -58,7 +58,7 @@ pub use lease::Lease;
 pub use options::HandleOptions;
 pub use registry::RegistryError;
 pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionReport};
-pub use uri::{ModelUri, ModelUriError, Pick, Target};
+pub use uri::{ModelTarget, ModelUri, ModelUriError, VersionPick};
 
 use crate::config::{self, Runtime};
 use crate::message::Fault;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::backend::ServerBackend;
 use super::registry::Registration;
 use super::single_flight::SingleFlight;
-use super::uri::{ModelUri, Pick, Target};
+use super::uri::{ModelTarget, ModelUri, VersionPick};
 use super::version::{Hosting, Version};
 use crate::message::Fault;
 
@@ -60,7 +60,7 @@ pub(super) struct PendingVersion {
 
 impl Model {
     /// Returns the registered model and the pick to follow, once it is known what the URI stands for.
-    pub(super) fn followed(&self) -> Option<(&str, &Pick)> {
+    pub(super) fn followed(&self) -> Option<(&str, &VersionPick)> {
         let ModelSource::Hosted(hosted) = &self.source else { return None };
         hosted.serving.get().and_then(|_| hosted.followed())
     }
@@ -78,9 +78,9 @@ impl HostedModel {
 
     /// Returns the registered model and the pick, when that can come to mean another version: even a number can, once
     /// the model was deleted and registered again.
-    pub(super) fn followed(&self) -> Option<(&str, &Pick)> {
+    pub(super) fn followed(&self) -> Option<(&str, &VersionPick)> {
         match self.uri.target() {
-            Target::Registered { name, pick } => Some((name, pick)),
+            ModelTarget::Registered { name, pick } => Some((name, pick)),
             _ => None,
         }
     }

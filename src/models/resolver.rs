@@ -12,7 +12,7 @@ use super::model::{HostedModel, Model, ModelSource, ServingVersion};
 use super::registry::Registry;
 use super::resolved_model::ResolvedModel;
 use super::single_flight::{LoadToken, Lookup};
-use super::uri::Target;
+use super::uri::ModelTarget;
 use super::version::Version;
 use super::versions::VersionCatalog;
 use crate::message::{Code, Fault, Stage};
@@ -68,7 +68,7 @@ impl Resolver {
         let ModelSource::Hosted(hosted) = &model.source else { return };
         let begun = Instant::now();
         let resolved = match model.uri.target() {
-            Target::Directory { path } => ResolvedModel::in_directory(path).await,
+            ModelTarget::Directory { path } => ResolvedModel::in_directory(path).await,
             target => self.registry.resolve(target).await.map(ResolvedModel::from),
         };
         let seconds = begun.elapsed().as_secs_f64();

@@ -15,7 +15,7 @@ use super::unload::UnloadReason;
 use super::uri::redacted;
 use super::version::Version;
 use crate::config::Runtime;
-use crate::invocation::trust::Voucher;
+use crate::invocation::row_independence::Voucher;
 
 /// Reason that is shown for a served version: its joined calls would carry no headers of single requests.
 const SERVED_SINGLY: &str = "`mlflow models serve` is called for several requests where a route has `batch:`";
@@ -162,7 +162,7 @@ fn version_report(version: &Version, models: &[Arc<Model>], residency: &Residenc
     });
     let (batched_by, singly) = match version.hosting.runtime {
         Runtime::MlflowServe if !by_route => (None, Some(SERVED_SINGLY.to_owned())),
-        Runtime::MlflowServe | Runtime::Forked => version.trust.report(by_route),
+        Runtime::MlflowServe | Runtime::Forked => version.row_independence.report(by_route),
     };
     VersionReport {
         id: version.name.to_string(),

@@ -19,18 +19,18 @@ const FORMS: &str = "models:/name/Production (or another stage), models:/name/3,
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelUri {
     text: Arc<str>,
-    target: Target,
+    target: ModelTarget,
 }
 
 /// Kinds of model that a URI can name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum ModelTarget {
     /// A model of the registry, and the pick of one of its versions.
     Registered {
         /// The registered model's name.
         name: String,
         /// The pick of a version.
-        pick: Pick,
+        pick: VersionPick,
     },
     /// A model that a run has logged, by its id (`m-…`).
     Logged {
@@ -54,7 +54,7 @@ pub enum Target {
 
 /// Pick of one version of a registered model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Pick {
+pub enum VersionPick {
     /// The version with this number.
     Version(u64),
     /// The highest version.
@@ -93,7 +93,7 @@ impl ModelUri {
     }
 
     /// Returns the kind of model that it names.
-    pub fn target(&self) -> &Target {
+    pub fn target(&self) -> &ModelTarget {
         &self.target
     }
 }
@@ -104,7 +104,7 @@ impl fmt::Display for ModelUri {
     }
 }
 
-fn parse_target(text: &str) -> Result<Target, String> {
+fn parse_target(text: &str) -> Result<ModelTarget, String> {
     if text.is_empty() {
         return Err("it is empty".into());
     }
@@ -115,11 +115,11 @@ fn parse_target(text: &str) -> Result<Target, String> {
         Some("models") => parse_models(text),
         Some("http" | "https") => parse_address(text),
         Some("file") => parse_file(text),
-        Some("builtin") if text == "builtin:noop" => Ok(Target::Noop),
+        Some("builtin") if text == "builtin:noop" => Ok(ModelTarget::Noop),
         Some("builtin") => Err("the only model built in is builtin:noop".into()),
         Some("runs") => Err("a run's artifact is not served; register it, or take the id of the logged model".into()),
         Some(scheme) => Err(format!("`{scheme}:` is not a known scheme")),
-        None if text.starts_with('.') || text.contains('/') => Ok(Target::Directory { path: text.into() }),
+        None if text.starts_with('.') || text.contains('/') => Ok(ModelTarget::Directory { path: text.into() }),
         None => Err(format!(
             "it could be a model's name (then write models:/{text}/Production) or a directory (then write ./{text})"
         )),
@@ -135,7 +135,7 @@ fn scheme_of(text: &str) -> Option<&str> {
     is_scheme.then_some(scheme)
 }
 
-fn parse_models(text: &str) -> Result<Target, String> {
+fn parse_models(text: &str) -> Result<ModelTarget, String> {
     let rest = text.strip_prefix("models:/").ok_or("`models:` is followed by one slash")?;
     if rest.starts_with('/') {
         return Err(
@@ -146,9 +146,9 @@ fn parse_models(text: &str) -> Result<Target, String> {
     let (name, pick) = match rest.split('/').collect::<Vec<_>>()[..] {
         [only] => match only.rsplit_once('@') {
             Some((_, "")) => return Err("the alias after `@` is empty".into()),
-            Some((name, alias)) => (name, Pick::Alias(alias.to_owned())),
+            Some((name, alias)) => (name, VersionPick::Alias(alias.to_owned())),
             None if only.len() > 2 && only.starts_with("m-") => {
-                return Ok(Target::Logged { model_id: only.to_owned() });
+                return Ok(ModelTarget::Logged { model_id: only.to_owned() });
             }
             None if only.is_empty() => return Err("the model's name is missing".into()),
             None => {
@@ -164,26 +164,28 @@ fn parse_models(text: &str) -> Result<Target, String> {
     if name.contains(':') {
         return Err("a model's name holds no colon".into());
     }
-    Ok(Target::Registered { name: name.to_owned(), pick })
+    Ok(ModelTarget::Registered { name: name.to_owned(), pick })
 }
 
-fn parse_pick(name: &str, text: &str) -> Result<Pick, String> {
+fn parse_pick(name: &str, text: &str) -> Result<VersionPick, String> {
     if text.is_empty() {
         return Err("the version, or the stage, after the name is missing".into());
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().map(Pick::Version).map_err(|_| format!("version {text} is too large a number"));
+        return text.parse().map(VersionPick::Version).map_err(|_| format!("version {text} is too large a number"));
     }
     if text.eq_ignore_ascii_case("latest") {
-        return Ok(Pick::Latest);
+        return Ok(VersionPick::Latest);
     }
-    STAGES.iter().find(|stage| stage.eq_ignore_ascii_case(text)).map(|stage| Pick::Stage(stage)).ok_or_else(|| {
-        let stages = STAGES.join(", ");
-        format!("`{text}` is not a stage; the stages are {stages} (an alias is written models:/{name}@{text})")
-    })
+    STAGES.iter().find(|stage| stage.eq_ignore_ascii_case(text)).map(|stage| VersionPick::Stage(stage)).ok_or_else(
+        || {
+            let stages = STAGES.join(", ");
+            format!("`{text}` is not a stage; the stages are {stages} (an alias is written models:/{name}@{text})")
+        },
+    )
 }
 
-fn parse_address(text: &str) -> Result<Target, String> {
+fn parse_address(text: &str) -> Result<ModelTarget, String> {
     let mut url = Url::parse(text).map_err(|error| error.to_string())?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("a name or password in the address would be shown on replies and in logs".into());
@@ -192,13 +194,13 @@ fn parse_address(text: &str) -> Result<Target, String> {
     let path = url.path().trim_end_matches('/');
     let path = if path.ends_with("/invocations") { path.to_owned() } else { format!("{path}/invocations") };
     url.set_path(&path);
-    Ok(Target::Address { invocations: url })
+    Ok(ModelTarget::Address { invocations: url })
 }
 
-fn parse_file(text: &str) -> Result<Target, String> {
+fn parse_file(text: &str) -> Result<ModelTarget, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     let path = url.to_file_path().map_err(|()| "the file is on another machine".to_owned())?;
-    Ok(Target::Directory { path })
+    Ok(ModelTarget::Directory { path })
 }
 
 /// Hides the name and password that the text's address may hold.
@@ -222,34 +224,37 @@ mod tests {
 
     use super::*;
 
-    fn target(text: &str) -> Target {
+    fn target(text: &str) -> ModelTarget {
         ModelUri::parse(text).unwrap_or_else(|error| panic!("{error}")).target
     }
 
-    fn registered(name: &str, pick: Pick) -> Target {
-        Target::Registered { name: name.into(), pick }
+    fn registered(name: &str, pick: VersionPick) -> ModelTarget {
+        ModelTarget::Registered { name: name.into(), pick }
     }
 
     #[test]
     fn parse_reads_every_form() {
-        assert_eq!(target("models:/sentiment/production"), registered("sentiment", Pick::Stage("Production")));
-        assert_eq!(target("models:/a b/NONE"), registered("a b", Pick::Stage("None")));
-        assert_eq!(target("models:/sentiment/12"), registered("sentiment", Pick::Version(12)));
-        assert_eq!(target("models:/sentiment/Latest"), registered("sentiment", Pick::Latest));
-        assert_eq!(target("models:/sentiment@Champion"), registered("sentiment", Pick::Alias("Champion".into())));
-        assert_eq!(target("models:/a@b@c"), registered("a@b", Pick::Alias("c".into())));
-        assert_eq!(target("models:/a@b/3"), registered("a@b", Pick::Version(3)));
-        assert_eq!(target("models:/m-c79f81"), Target::Logged { model_id: "m-c79f81".into() });
-        assert_eq!(target("./model"), Target::Directory { path: "./model".into() });
-        assert_eq!(target("models/a:b"), Target::Directory { path: "models/a:b".into() });
-        assert_eq!(target("file:///srv/my%20model"), Target::Directory { path: "/srv/my model".into() });
-        assert_eq!(target("builtin:noop"), Target::Noop);
+        assert_eq!(target("models:/sentiment/production"), registered("sentiment", VersionPick::Stage("Production")));
+        assert_eq!(target("models:/a b/NONE"), registered("a b", VersionPick::Stage("None")));
+        assert_eq!(target("models:/sentiment/12"), registered("sentiment", VersionPick::Version(12)));
+        assert_eq!(target("models:/sentiment/Latest"), registered("sentiment", VersionPick::Latest));
+        assert_eq!(
+            target("models:/sentiment@Champion"),
+            registered("sentiment", VersionPick::Alias("Champion".into()))
+        );
+        assert_eq!(target("models:/a@b@c"), registered("a@b", VersionPick::Alias("c".into())));
+        assert_eq!(target("models:/a@b/3"), registered("a@b", VersionPick::Version(3)));
+        assert_eq!(target("models:/m-c79f81"), ModelTarget::Logged { model_id: "m-c79f81".into() });
+        assert_eq!(target("./model"), ModelTarget::Directory { path: "./model".into() });
+        assert_eq!(target("models/a:b"), ModelTarget::Directory { path: "models/a:b".into() });
+        assert_eq!(target("file:///srv/my%20model"), ModelTarget::Directory { path: "/srv/my model".into() });
+        assert_eq!(target("builtin:noop"), ModelTarget::Noop);
     }
 
     #[test]
     fn address_ends_in_invocations() {
         let posted = |text| match target(text) {
-            Target::Address { invocations } => invocations.to_string(),
+            ModelTarget::Address { invocations } => invocations.to_string(),
             other => panic!("{other:?}"),
         };
         assert_eq!(posted("http://127.0.0.1:5000"), "http://127.0.0.1:5000/invocations");
@@ -300,7 +305,7 @@ mod tests {
         #[test]
         fn parse_keeps_registered_names(name in "[a-zA-Z0-9_@. -]*[a-z0-9]", version in any::<u64>()) {
             let text = format!("models:/{name}/{version}");
-            prop_assert_eq!(target(&text), registered(&name, Pick::Version(version)));
+            prop_assert_eq!(target(&text), registered(&name, VersionPick::Version(version)));
         }
     }
 }

@@ -13,7 +13,7 @@ use super::single_flight::SingleFlight;
 use super::unload::UnloadReason;
 use super::usage::Usage;
 use crate::config::{EnvManager, Runtime};
-use crate::invocation::trust::Trust;
+use crate::invocation::row_independence::RowIndependence;
 
 /// Bytes that a host holds for itself, however small its model: 16 MiB, the least that is expected of one.
 const SMALLEST_HOST: u64 = 16 << 20;
@@ -50,7 +50,7 @@ pub(super) struct Version {
     pub(super) pinned: AtomicBool,
     pub(super) history: History,
     /// Knowledge of whether it answers each row as if it were alone.
-    pub(super) trust: Arc<Trust>,
+    pub(super) row_independence: Arc<RowIndependence>,
     /// Result of the last full warm-up (example call, requirements), if that was good; lets an urgent reload skip both.
     pub(super) proof: OnceLock<Proof>,
     /// Priority of the load that is under way, if one is.
@@ -85,7 +85,7 @@ impl Version {
             usage: Usage::default(),
             pinned: AtomicBool::new(false),
             history: History::default(),
-            trust: Arc::default(),
+            row_independence: Arc::default(),
             proof: OnceLock::new(),
             priority: Mutex::default(),
         }

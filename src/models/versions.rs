@@ -27,13 +27,13 @@ impl VersionCatalog {
             version.name == resolved.name && version.location == resolved.location && version.hosting == *hosting
         };
         if let Some(version) = alive(&mut versions).find(same) {
-            version.trust.tag(resolved.is_tagged);
+            version.row_independence.tag(resolved.is_tagged);
             return version;
         }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let version = Version::new(key, resolved.name, resolved.version, resolved.location, hosting.clone());
         let version = Arc::new(version);
-        version.trust.tag(resolved.is_tagged);
+        version.row_independence.tag(resolved.is_tagged);
         versions.push(Arc::downgrade(&version));
         version
     }

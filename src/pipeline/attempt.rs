@@ -18,7 +18,7 @@ use super::route::failure::{FailurePoint, RouteFailure};
 use super::route::{Isolation, Route};
 use super::trace::RequestTrace;
 use crate::config::FallbackOn;
-use crate::invocation::breaker::Ended;
+use crate::invocation::breaker::CallOutcome;
 use crate::message::{Code, Fault, Reply, Request, Stage};
 use crate::models::{CallFailure, Lease, until};
 
@@ -99,7 +99,7 @@ impl RouteAttempts<'_> {
             Err(fault) => {
                 route.load.record_failure(&fault, limits.call);
                 let failure = while_waiting(fault);
-                end(permit, failure.cause.map(|_| Ended { failed: true, took: Duration::ZERO }));
+                end(permit, failure.cause.map(|_| CallOutcome { failed: true, took: Duration::ZERO }));
                 return Err(failure);
             }
         };
@@ -120,7 +120,7 @@ impl RouteAttempts<'_> {
         let answer = answer.map(|answer| answer.and_then(|reply| route.within_limit(reply)));
         let failure = match answer {
             Some(Ok(reply)) => {
-                end(permit, Some(Ended { failed: false, took }));
+                end(permit, Some(CallOutcome { failed: false, took }));
                 return Ok(reply);
             }
             Some(Err(failure)) => {
@@ -137,7 +137,7 @@ impl RouteAttempts<'_> {
         // was lost is not as many as there were requests in it, each of which is going to be called alone.
         let failed =
             !failure.in_batch && (failure.cause.is_some() || (failure.is_timeout() && took >= limits.fair_call));
-        end(permit, failed.then_some(Ended { failed, took }));
+        end(permit, failed.then_some(CallOutcome { failed, took }));
         Err(failure)
     }
 
@@ -191,7 +191,7 @@ impl RouteAttempts<'_> {
     }
 }
 
-fn end(permit: Option<BreakerPermit<'_>>, ended: Option<Ended>) {
+fn end(permit: Option<BreakerPermit<'_>>, ended: Option<CallOutcome>) {
     if let Some(permit) = permit {
         permit.end(ended);
     }

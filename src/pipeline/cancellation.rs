@@ -17,7 +17,7 @@ impl Cancellation<'_> {
     /// # Errors
     /// `CANCELLED`, when the caller has hung up.
     pub(super) fn check(&self, stage: Stage) -> Result<(), Fault> {
-        match self.0.is_some_and(|caller| caller.has_gone()) {
+        match self.0.is_some_and(|caller| caller.has_hung_up()) {
             true => Err(cancelled(stage)),
             false => Ok(()),
         }
@@ -32,7 +32,7 @@ impl Cancellation<'_> {
         select! {
             biased;
             done = work => Ok(done),
-            () = caller.gone() => Err(cancelled(Stage::Invoke)),
+            () = caller.hung_up() => Err(cancelled(Stage::Invoke)),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::route::fallback::Fallbacks;
 use super::snapshot::Snapshot;
 use super::trace::{ChosenRoute, RequestTrace};
 use crate::message::{Code, Fault, Reply, Request, Stage};
-use crate::routing::{Decision, Endpoint, Reason};
+use crate::routing::{Endpoint, Reason, RouteDecision};
 use crate::telemetry::Metrics;
 
 /// Time in milliseconds that a request must have left to be put aside: the way there and back, over the broker, takes
@@ -80,7 +80,7 @@ impl<'a> RequestDispatch<'a> {
     async fn decide(&mut self, endpoint: &Endpoint, deadline: Option<Instant>) -> Result<usize, Fault> {
         let routes = self.snapshot.routes(endpoint);
         let decision = match self.service_decision(endpoint, deadline).await? {
-            Some(route) => Decision::new(route, Reason::OutsideDecision),
+            Some(route) => RouteDecision::new(route, Reason::OutsideDecision),
             None => endpoint.decide_by_load(self.request, routes)?,
         };
         for skipped in &decision.skipped {

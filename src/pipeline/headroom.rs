@@ -4,10 +4,10 @@ use tokio::select;
 use tokio::time::Instant;
 
 use super::deadline::is_over;
-use crate::intake::{Expected, Ticket};
+use crate::intake::{ExpectedAnswers, Ticket};
 use crate::message::Fault;
 use crate::models::{Lease, ModelHandle, until};
-use crate::replies::Place;
+use crate::replies::OrderPlace;
 
 /// Claims memory for the answer of one request.
 ///
@@ -16,7 +16,7 @@ use crate::replies::Place;
 #[derive(Clone, Copy)]
 pub(super) struct Headroom<'a> {
     pub(super) ticket: &'a Ticket,
-    pub(super) place: Option<&'a Place>,
+    pub(super) place: Option<&'a OrderPlace>,
 }
 
 impl Headroom<'_> {
@@ -26,7 +26,7 @@ impl Headroom<'_> {
         self,
         model: &ModelHandle,
         deadline: Option<Instant>,
-    ) -> Result<(Lease, Expected), Fault> {
+    ) -> Result<(Lease, ExpectedAnswers), Fault> {
         loop {
             until(deadline, self.wait()).await;
             let lease = model.lease(deadline).await?;
@@ -38,14 +38,14 @@ impl Headroom<'_> {
     }
 
     /// Reserves memory for the answers of a number of calls.
-    pub(super) fn expect(self, calls: usize) -> Expected {
+    pub(super) fn expect(self, calls: usize) -> ExpectedAnswers {
         self.ticket.memory().expect(calls)
     }
 
     async fn wait(&self) {
         loop {
             // Both futures are made before the check, so that no change after it is missed.
-            let (freed, moved) = (self.ticket.memory().freed(), self.place.map(Place::moved));
+            let (freed, moved) = (self.ticket.memory().freed(), self.place.map(OrderPlace::moved));
             if self.is_available() {
                 return;
             }
@@ -60,6 +60,6 @@ impl Headroom<'_> {
     }
 
     fn is_available(&self) -> bool {
-        !self.ticket.memory().is_crowded() || self.place.is_some_and(Place::is_waited_for)
+        !self.ticket.memory().is_crowded() || self.place.is_some_and(OrderPlace::is_waited_for)
     }
 }

@@ -26,10 +26,10 @@ use tracing::error;
 use crate::callers::Callers;
 use crate::canary::Canaries;
 use crate::config::Config;
-use crate::intake::{Handler, Refusal, Ticket};
+use crate::intake::{Handler, RefusalReason, Ticket};
 use crate::message::{Code, Correlation, Fault, Outcome, Request, Stage};
 use crate::models::{ModelUriError, Models};
-use crate::replies::{Ending, Place, Publisher};
+use crate::replies::{FinishedRequest, OrderPlace, Publisher};
 use crate::routing::RoutingTable;
 use crate::telemetry::Metrics;
 use admission::AdmissionControl;
@@ -38,7 +38,7 @@ use dispatch::RequestDispatch;
 use headroom::Headroom;
 use retry_topics::{Disposition, RetryTopics};
 use shadow::ShadowCopy;
-pub use shadow::Shadows;
+pub use shadow::ShadowSender;
 use snapshot::Snapshot;
 use trace::RequestTrace;
 
@@ -57,7 +57,7 @@ pub struct Pipeline {
 struct Accepted {
     request: Request,
     ticket: Ticket,
-    place: Option<Place>,
+    place: Option<OrderPlace>,
 }
 
 /// Names the neighbours of a pipeline.
@@ -69,7 +69,7 @@ pub struct PipelineParts<'a> {
     /// Publisher of replies and faults.
     pub publisher: Publisher,
     /// Sender of copies to shadow routes.
-    pub shadows: Shadows,
+    pub shadows: ShadowSender,
     /// HTTP callers, each of which may hang up before its request has ended.
     pub callers: Callers,
 }
@@ -77,7 +77,7 @@ pub struct PipelineParts<'a> {
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     publisher: Publisher,
-    shadows: Shadows,
+    shadows: ShadowSender,
     retry_topics: RetryTopics,
     admission: AdmissionControl,
     callers: Callers,
@@ -140,13 +140,14 @@ impl Handler for Pipeline {
         let _ = self.accepted.send(Accepted { request, ticket, place });
     }
 
-    fn refuse(&self, request: Request, ticket: Ticket, refusal: Refusal) {
+    fn refuse(&self, request: Request, ticket: Ticket, refusal: RefusalReason) {
         let fault = refused(refusal);
-        let disposition = if refusal == Refusal::Deadly { Disposition::DeadLetter } else { Disposition::Reply };
+        let disposition =
+            if refusal == RefusalReason::PoisonPill { Disposition::DeadLetter } else { Disposition::Reply };
         let place = self.shared.publisher.place(&request, &ticket);
         let (trace, request) = (RequestTrace::of(&request), Arc::new(request));
         let outcome = Outcome { served_by: trace.served_by, result: Err(fault) };
-        let ending = Ending { request, outcome, ticket, metrics: None, place };
+        let ending = FinishedRequest { request, outcome, ticket, metrics: None, place };
         self.shared.end(ending, disposition);
     }
 }
@@ -196,7 +197,7 @@ impl Shared {
             Disposition::Reply | Disposition::DeadLetter | Disposition::Retry(_) => None,
         };
         let outcome = Outcome { served_by: trace.served_by, result };
-        self.end(Ending { request, outcome, ticket, metrics: trace.metrics, place }, disposition);
+        self.end(FinishedRequest { request, outcome, ticket, metrics: trace.metrics, place }, disposition);
         if let Some(copy) = copy {
             self.shadows.send(copy);
         }
@@ -204,7 +205,7 @@ impl Shared {
 
     /// Publishes the reply or fault of a request or puts the request aside, or makes a dead letter of it when its
     /// caller may not be answered at its address.
-    fn end(&self, ending: Ending, disposition: Disposition) {
+    fn end(&self, ending: FinishedRequest, disposition: Disposition) {
         let correlation = Correlation::of(&ending.request);
         let dead = match (&disposition, &ending.outcome.result) {
             (Disposition::DeadLetter, Err(fault)) => Some(fault.clone()),
@@ -222,26 +223,26 @@ impl Shared {
     }
 }
 
-fn refused(refusal: Refusal) -> Fault {
+fn refused(refusal: RefusalReason) -> Fault {
     match refusal {
-        Refusal::NoRoom => Fault::passing(
+        RefusalReason::NoRoom => Fault::passing(
             Code::ResourceExhausted,
             Stage::Route,
             "more requests are under way than kafka.max_in_flight allows, and the embedded broker keeps no backlog; \
              come back later, or use a real Kafka",
         )
         .with_retry_after(Duration::from_secs(1)),
-        Refusal::Deadly => Fault::permanent(
+        RefusalReason::PoisonPill => Fault::permanent(
             Code::InternalError,
             Stage::Invoke,
             "every process that ran this request has ended by it, the last ones while they ran nothing else",
         ),
-        Refusal::TooLarge(excess) => Fault::permanent(
+        RefusalReason::TooLarge(excess) => Fault::permanent(
             Code::PayloadTooLarge,
             Stage::Route,
             format!("{excess}; send it in parts, or raise the limit"),
         ),
-        Refusal::UnreadableHeaders => Fault::permanent(
+        RefusalReason::UnreadableHeaders => Fault::permanent(
             Code::BadRequest,
             Stage::Route,
             "the record's headers cannot be read: a header name is not UTF-8 text",

@@ -17,7 +17,7 @@ use super::route::call::call_until_deadline;
 use super::snapshot::Snapshot;
 use super::trace::{ChosenRoute, RequestTrace};
 use crate::message::{Code, Fault, Outcome, Reply, Request, ServedBy, Stage};
-use crate::replies::{Primary, ShadowAnswer, ShadowPublisher};
+use crate::replies::{PrimaryAnswer, ShadowAnswer, ShadowPublisher};
 use crate::routing::Endpoint;
 use crate::telemetry::ShadowMetrics;
 
@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Sends copies of requests to shadow routes. Cheap to clone.
 #[derive(Clone)]
-pub struct Shadows {
+pub struct ShadowSender {
     publisher: Arc<ShadowPublisher>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -38,12 +38,12 @@ pub(super) struct ShadowCopy {
     endpoint: usize,
     route: usize,
     request: Arc<Request>,
-    primary: Primary,
+    primary: PrimaryAnswer,
     metrics: Arc<ShadowMetrics>,
     _permits: [OwnedSemaphorePermit; 2],
 }
 
-impl Shadows {
+impl ShadowSender {
     /// Publishes the answers of shadow routes with this publisher.
     pub fn new(publisher: ShadowPublisher) -> Self {
         Self { publisher: Arc::new(publisher), tasks: TaskTracker::new(), stopping: CancellationToken::new() }
@@ -91,7 +91,7 @@ impl ShadowCopy {
             endpoint,
             route: shadow.route,
             request: Arc::clone(request),
-            primary: Primary { route, took, result: result.clone() },
+            primary: PrimaryAnswer { route, took, result: result.clone() },
             metrics: Arc::clone(&shadow.metrics),
             _permits: permits,
         })

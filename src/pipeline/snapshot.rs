@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::route::Route;
-use crate::canary::Subject;
+use crate::canary::CanarySubject;
 use crate::config::{self, Config, OnConditionError};
 use crate::models::{ModelUriError, Models};
-use crate::routing::{Endpoint, Outside, RoutingTable};
+use crate::routing::{DecisionService, Endpoint, RoutingTable};
 use crate::telemetry::Metrics;
 
 /// Joins the routing table with the routes at work.
@@ -15,7 +15,7 @@ pub(super) struct Snapshot {
     /// Routes by endpoint, in the order of the table.
     routes: Vec<Vec<Arc<Route>>>,
     /// Decision services, which decide first, by endpoint.
-    decision_services: Vec<Option<Arc<Outside>>>,
+    decision_services: Vec<Option<Arc<DecisionService>>>,
     /// Config that the routes were made of.
     endpoints: Vec<config::Endpoint>,
 }
@@ -46,7 +46,7 @@ impl Snapshot {
         let routes = routes.collect::<Result<_, _>>()?;
         let decision_services = endpoints().map(|endpoint| {
             let known = before.and_then(|before| before.unchanged_decision_service(endpoint));
-            known.or_else(|| Outside::new(endpoint, metrics))
+            known.or_else(|| DecisionService::new(endpoint, metrics))
         });
         let decision_services = decision_services.collect();
         let snapshot = Self { routes, decision_services, table, endpoints: config.model_endpoints.clone() };
@@ -57,12 +57,12 @@ impl Snapshot {
     }
 
     /// Returns the canaries among the routes.
-    pub(super) fn canaries(&self) -> Vec<Subject> {
+    pub(super) fn canaries(&self) -> Vec<CanarySubject> {
         let subjects = self.endpoints.iter().filter_map(|endpoint| {
             let compiled = self.table.named(&endpoint.name)?;
             let (route, share) = compiled.canary()?;
             let statistics = |route: usize| self.routes(compiled)[route].statistics.clone();
-            Some(Subject {
+            Some(CanarySubject {
                 endpoint: Arc::clone(&compiled.name),
                 route: Arc::clone(&compiled.routes[route].alias),
                 model_uri: Arc::clone(&compiled.routes[route].model_uri),
@@ -79,8 +79,8 @@ impl Snapshot {
     /// state is known.
     fn carry_shares(&self, before: &Self) {
         let before = before.canaries();
-        for Subject { endpoint, route, model_uri, canary, share, .. } in self.canaries() {
-            let is_same = |known: &&Subject| {
+        for CanarySubject { endpoint, route, model_uri, canary, share, .. } in self.canaries() {
+            let is_same = |known: &&CanarySubject| {
                 (&known.endpoint, &known.route, &known.model_uri) == (&endpoint, &route, &model_uri)
                     && known.canary.steps == canary.steps
             };
@@ -91,7 +91,7 @@ impl Snapshot {
     }
 
     /// Returns the decision service of an endpoint, if its cache and its breaker hold for the new config as well.
-    fn unchanged_decision_service(&self, endpoint: &config::Endpoint) -> Option<Arc<Outside>> {
+    fn unchanged_decision_service(&self, endpoint: &config::Endpoint) -> Option<Arc<DecisionService>> {
         let index = self.endpoints.iter().position(|known| known.name == endpoint.name)?;
         let known = &self.endpoints[index];
         let aliases = |endpoint: &config::Endpoint| -> Vec<String> {
@@ -126,7 +126,7 @@ impl Snapshot {
     }
 
     /// Returns the service that decides first for an endpoint.
-    pub(super) fn decision_service(&self, endpoint: &Endpoint) -> Option<&Arc<Outside>> {
+    pub(super) fn decision_service(&self, endpoint: &Endpoint) -> Option<&Arc<DecisionService>> {
         self.decision_services.get(endpoint.index)?.as_ref()
     }
 }

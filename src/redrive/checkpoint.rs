@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::dead_letter::DeadLetter;
 use super::selector::Selector;
-use crate::intake::{Position, Unreadable};
+use crate::intake::{MetadataError, Position};
 
 /// Prefix of the metadata that names its format and version; metadata with another one is read as an older format.
 const FORMAT: &str = "sr1.";
@@ -60,23 +60,23 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When there is metadata that cannot be relied on.
-    pub(super) fn of(offset: i64, element: &TopicPartitionListElem<'_>) -> Result<Self, Unreadable> {
+    pub(super) fn of(offset: i64, element: &TopicPartitionListElem<'_>) -> Result<Self, MetadataError> {
         // The Kafka library panics on text that is not UTF-8, which any client may have committed.
         let read = catch_unwind(AssertUnwindSafe(|| Self::read(offset, element.metadata())));
-        read.unwrap_or(Err(Unreadable::Foreign))
+        read.unwrap_or(Err(MetadataError::Foreign))
     }
 
-    fn read(offset: i64, metadata: &str) -> Result<Self, Unreadable> {
+    fn read(offset: i64, metadata: &str) -> Result<Self, MetadataError> {
         let Some(text) = metadata.strip_prefix(FORMAT) else {
             let position = Position::read(offset, metadata)?;
             let singly = Some(position).filter(|position| !position.finished.is_empty());
             return Ok(Self { offset, runs: Vec::new(), singly });
         };
-        let (check, written) = text.split_once('.').ok_or(Unreadable::Damaged)?;
+        let (check, written) = text.split_once('.').ok_or(MetadataError::Damaged)?;
         if check != checksum(offset, written) {
-            return Err(Unreadable::Damaged);
+            return Err(MetadataError::Damaged);
         }
-        let CheckpointMetadata { runs, singly } = serde_json::from_str(written).map_err(|_| Unreadable::Damaged)?;
+        let CheckpointMetadata { runs, singly } = serde_json::from_str(written).map_err(|_| MetadataError::Damaged)?;
         let singly = singly.map(|(offset, metadata)| Position::read(offset, &metadata)).transpose()?;
         Ok(Self { offset, runs, singly })
     }

@@ -3,7 +3,7 @@
 use rdkafka::error::KafkaError;
 
 use crate::broker::BrokerError;
-use crate::intake::Unreadable;
+use crate::intake::MetadataError;
 
 /// Tells why dead letters were not sent back.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub enum RedriveError {
         /// The partition.
         partition: i32,
         /// The reason for which the checkpoint cannot be relied on.
-        reason: Unreadable,
+        reason: MetadataError,
     },
     /// The runs of a group had so many filters that their checkpoint does not fit the metadata that a broker keeps.
     #[error(

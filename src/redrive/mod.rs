@@ -23,9 +23,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::broker::{BrokerContext, Cluster, is_connection_trouble};
+use crate::broker::{BrokerContext, Cluster, is_connection_error};
 use crate::config::Config;
-use crate::intake::request_from;
+use crate::intake::copy_record;
 use checkpoint::MAX_METADATA_BYTES;
 use dead_letter::DeadLetter;
 pub use error::RedriveError;
@@ -188,11 +188,11 @@ impl Run<'_> {
                 None => continue,
                 // Control records of transactions may take up the last offsets, so the end is not always a letter's.
                 Some(Err(KafkaError::PartitionEOF(number))) => self.finish(number),
-                Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_connection_trouble) => continue,
+                Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_connection_error) => continue,
                 Some(Err(error)) => return Err(RedriveError::Reading(error)),
                 Some(Ok(message)) => {
                     let (number, offset) = (message.partition(), message.offset());
-                    let (letter, readable) = request_from(&message, &self.dead_letters);
+                    let (letter, readable) = copy_record(&message, &self.dead_letters);
                     drop(message);
                     self.look_at(number, offset, DeadLetter::new(letter, readable));
                 }

@@ -12,7 +12,7 @@ const SHOWN: usize = 100;
 
 /// Address of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct ReplyAddress {
     /// The topic.
     pub topic: Arc<str>,
     /// The partition; None: the key's hash chooses.
@@ -44,19 +44,19 @@ impl AllowedTopics {
     }
 
     /// Returns the address of replies whose request does not name one, or may not.
-    pub fn default_address(&self) -> Address {
-        Address { topic: self.default.clone(), partition: None }
+    pub fn default_address(&self) -> ReplyAddress {
+        ReplyAddress { topic: self.default.clone(), partition: None }
     }
 
     /// Returns the address of the reply to a request.
     ///
     /// # Errors
     /// When the request names a topic that is not allowed, or a name that Kafka does not take.
-    pub fn address(&self, correlation: &Correlation) -> Result<Address, Fault> {
+    pub fn address(&self, correlation: &Correlation) -> Result<ReplyAddress, Fault> {
         let partition = correlation.reply_partition;
         match correlation.reply_topic.as_deref() {
-            None => Ok(Address { topic: self.default.clone(), partition }),
-            Some(topic) if topic == &*self.default => Ok(Address { topic: self.default.clone(), partition }),
+            None => Ok(ReplyAddress { topic: self.default.clone(), partition }),
+            Some(topic) if topic == &*self.default => Ok(ReplyAddress { topic: self.default.clone(), partition }),
             // No pattern helps such a name: what Kafka takes for no name must not come near a producer.
             Some(topic) if !is_topic(topic) => Err(Fault::permanent(
                 Code::BadRequest,
@@ -68,7 +68,7 @@ impl AllowedTopics {
                 ),
             )),
             Some(topic) if self.patterns.iter().any(|pattern| pattern.is_match(topic)) => {
-                Ok(Address { topic: Arc::from(topic), partition })
+                Ok(ReplyAddress { topic: Arc::from(topic), partition })
             }
             Some(topic) => Err(Fault::permanent(
                 Code::PermissionDenied,

@@ -19,7 +19,7 @@ use super::publication::Publication;
 use super::recourse::{Cause, RecordKind};
 use super::throttle::Throttle;
 use crate::broker::{BrokerContext, BrokerError};
-use crate::telemetry::Flow;
+use crate::telemetry::ProgressWatch;
 
 /// Pause in which a full producer queue drains before the record is sent again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
@@ -67,7 +67,7 @@ struct DeliveryContext {
     broker: BrokerContext,
     follow_ups: UnboundedSender<FollowUp>,
     counts: Counts,
-    flow: Flow,
+    flow: ProgressWatch,
     throttle: Throttle,
 }
 

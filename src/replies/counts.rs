@@ -6,7 +6,7 @@ use std::time::Instant;
 use prometheus::{Histogram, IntCounter};
 use tracing::error;
 
-use super::publication::{Ending, Publication, reason};
+use super::publication::{FinishedRequest, Publication, reason};
 use super::recourse::Form;
 use crate::telemetry::Metrics;
 use rdkafka::error::RDKafkaErrorCode;
@@ -70,7 +70,7 @@ impl Counts {
         }
     }
 
-    fn ending(&self, ending: &Ending, is_published: bool, now: Instant) {
+    fn ending(&self, ending: &FinishedRequest, is_published: bool, now: Instant) {
         let outcome = &ending.outcome;
         let took = now.saturating_duration_since(ending.ticket.received()).as_secs_f64();
         match (&outcome.result, &ending.metrics) {

@@ -8,7 +8,7 @@
 
 use prometheus::IntCounter;
 
-use super::address::Address;
+use super::address::ReplyAddress;
 use super::publication::Publication;
 use super::record::reply_for_caller;
 use crate::callers::{Caller, Callers, ReplyRecord};
@@ -47,7 +47,7 @@ impl LocalReply {
 
     /// Finds the caller. For a request that came over Kafka the search ends at the address.
     fn caller(&self, publication: &Publication) -> Option<Caller<'_>> {
-        let Address { topic, partition } = &publication.address;
+        let ReplyAddress { topic, partition } = &publication.address;
         let is_for_the_door = self.callers.read_replies_of(topic, *partition);
         let is_final = || publication.parking().is_none() && !publication.ending.ticket.is_revoked();
         if is_for_the_door && is_final() { self.callers.of(&publication.ending.request) } else { None }

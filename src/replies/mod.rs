@@ -21,9 +21,9 @@ mod shadow;
 mod throttle;
 
 pub(crate) use address::topic_pattern;
-pub use address::{Address, AllowedTopics};
-pub use order::Place;
+pub use address::{AllowedTopics, ReplyAddress};
+pub use order::OrderPlace;
 pub use parked::Parking;
-pub use publication::Ending;
+pub use publication::FinishedRequest;
 pub use publisher::Publisher;
-pub use shadow::{Primary, ShadowAnswer, ShadowPublisher};
+pub use shadow::{PrimaryAnswer, ShadowAnswer, ShadowPublisher};

@@ -11,7 +11,7 @@ use super::limits::TopicLimits;
 use super::outgoing::DeadLetterTopic;
 use super::throttle::Throttle;
 use crate::broker::Cluster;
-use crate::telemetry::Flow;
+use crate::telemetry::ProgressWatch;
 
 /// Parts that either delivery mode needs.
 pub(super) struct Parts {
@@ -23,7 +23,7 @@ pub(super) struct Parts {
     pub(super) directory: TopicDirectory,
     pub(super) throttle: Throttle,
     /// True if any record gets through.
-    pub(super) flow: Flow,
+    pub(super) flow: ProgressWatch,
     /// Cancelled when the producer cannot go on, so that the process ends rather than stand still.
     pub(super) failed: CancellationToken,
 }

@@ -8,16 +8,16 @@ use bytes::Bytes;
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, error, warn};
 
-use super::address::{Address, AllowedTopics};
+use super::address::{AllowedTopics, ReplyAddress};
 use super::dead_letter::dead_letter_headers;
-use super::order::{OrderedPartitions, Place, ReplyOrder};
+use super::order::{OrderPlace, OrderedPartitions, ReplyOrder};
 use super::outgoing::{DeadLetterTopic, OutgoingRecord, RecordTarget};
 use super::parked::{Parking, parked_headers};
 use super::record::{HEADER_OVERHEAD, record_in};
 use super::recourse::{Cause, Course, Form, Letter, RecordKind, recourse};
 use crate::intake::Ticket;
 use crate::message::{Code, Correlation, Fault, Outcome, Request, Stage};
-use crate::telemetry::{Pending, RouteMetrics};
+use crate::telemetry::{PendingWork, RouteMetrics};
 
 /// Time for which a topic that a caller has named, or a retry topic, may be without a leader before the publication
 /// goes elsewhere. A broker that is gone is replaced within this time.
@@ -29,7 +29,7 @@ const RECORD_OVERHEAD: usize = 128;
 const OWN_HEADERS: usize = 768;
 
 /// Finished request, ready to be published.
-pub struct Ending {
+pub struct FinishedRequest {
     /// The request.
     pub request: Arc<Request>,
     /// Its reply or fault.
@@ -39,15 +39,15 @@ pub struct Ending {
     /// Metrics of the route, when a route was chosen.
     pub metrics: Option<Arc<RouteMetrics>>,
     /// Place among the replies that leave in order, until the record has left.
-    pub place: Option<Place>,
+    pub place: Option<OrderPlace>,
 }
 
 /// Finished request on its way to the broker.
 pub(super) struct Publication {
-    pub(super) ending: Ending,
+    pub(super) ending: FinishedRequest,
     pub(super) correlation: Correlation,
     /// Address of the reply or fault.
-    pub(super) address: Address,
+    pub(super) address: ReplyAddress,
     /// Partition of the default topic, in case the reply has to go there instead.
     pub(super) fallback_partition: Option<i32>,
     parking: Option<Parking>,
@@ -62,12 +62,17 @@ pub(super) struct Publication {
     /// Time at which the latest of its records was sent; before that, at which the request was read.
     pub(super) sent: Instant,
     /// Counts the publication among those that wait for the broker, from its turn on.
-    pub(super) pending: Option<Pending>,
+    pub(super) pending: Option<PendingWork>,
 }
 
 impl Publication {
     /// Plans to publish the reply or fault to the address.
-    pub(super) fn new(ending: Ending, correlation: Correlation, address: Address, allowed: &AllowedTopics) -> Self {
+    pub(super) fn new(
+        ending: FinishedRequest,
+        correlation: Correlation,
+        address: ReplyAddress,
+        allowed: &AllowedTopics,
+    ) -> Self {
         let course = Course {
             parked: false,
             named: address.topic != allowed.default_address().topic,
@@ -175,7 +180,7 @@ impl Publication {
         }
         // Without the named topic, or its partition, the record goes where it can.
         if before.named && !next.named {
-            self.address = Address { partition: self.fallback_partition, ..allowed.default_address() };
+            self.address = ReplyAddress { partition: self.fallback_partition, ..allowed.default_address() };
         } else if !next.partition {
             self.address.partition = None;
         }
@@ -310,7 +315,7 @@ fn too_large(outcome: &Outcome) -> Fault {
     Fault::permanent(Code::PayloadTooLarge, Stage::Publish, message)
 }
 
-fn unpublishable(address: &Address, cause: Cause, why: &dyn Display) -> Fault {
+fn unpublishable(address: &ReplyAddress, cause: Cause, why: &dyn Display) -> Fault {
     let code = match cause {
         Cause::Size => Code::PayloadTooLarge,
         Cause::Topic | Cause::Partition | Cause::Passing => Code::PermissionDenied,

@@ -7,25 +7,25 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::address::{Address, AllowedTopics};
+use super::address::{AllowedTopics, ReplyAddress};
 use super::at_least_once::AtLeastOnce;
 use super::counts::Counts;
 use super::directory::TopicDirectory;
 use super::exactly_once::ExactlyOnce;
 use super::limits::TopicLimits;
 use super::local_reply::LocalReply;
-use super::order::{Place, ReplyOrder};
+use super::order::{OrderPlace, ReplyOrder};
 use super::outgoing::DeadLetterTopic;
 use super::parked::Parking;
 use super::parts::Parts;
-use super::publication::{Ending, Publication};
+use super::publication::{FinishedRequest, Publication};
 use super::throttle::Throttle;
 use crate::broker::{BrokerError, Cluster};
 use crate::callers::Callers;
 use crate::config::{Delivery, Kafka};
 use crate::intake::{Offsets, Ticket};
 use crate::message::{Correlation, Fault, Request};
-use crate::telemetry::{Flow, Metrics, Readiness};
+use crate::telemetry::{Metrics, ProgressWatch, Readiness};
 
 /// Publishes finished requests. Cheap to clone.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub struct Publisher {
     mode: DeliveryMode,
     runtime: Handle,
     /// True if any record gets through.
-    flow: Flow,
+    flow: ProgressWatch,
 }
 
 /// Producer for the configured `kafka.delivery`.
@@ -120,7 +120,7 @@ impl Publisher {
 
     /// Takes a request's place in the order in which replies leave, which is the order of these calls. None when the
     /// request has no order.
-    pub fn place(&self, request: &Request, ticket: &Ticket) -> Option<Place> {
+    pub fn place(&self, request: &Request, ticket: &Ticket) -> Option<OrderPlace> {
         self.order.as_ref()?.place(request, ticket)
     }
 
@@ -128,25 +128,25 @@ impl Publisher {
     ///
     /// # Errors
     /// When the request names a topic that is not allowed.
-    pub fn address(&self, correlation: &Correlation) -> Result<Address, Fault> {
+    pub fn address(&self, correlation: &Correlation) -> Result<ReplyAddress, Fault> {
         self.allowed.address(correlation)
     }
 
     /// Publishes the reply or fault to its address.
-    pub fn publish(&self, ending: Ending, correlation: Correlation, address: Address) {
+    pub fn publish(&self, ending: FinishedRequest, correlation: Correlation, address: ReplyAddress) {
         self.send(Publication::new(ending, correlation, address, &self.allowed));
     }
 
     /// Parks a request in a retry topic, to be read again from there. The reply or fault goes to the address if the
     /// retry topic does not take the request.
-    pub fn park(&self, ending: Ending, correlation: Correlation, parking: Parking, address: Address) {
+    pub fn park(&self, ending: FinishedRequest, correlation: Correlation, parking: Parking, address: ReplyAddress) {
         let Parking { topic, reason, failures } = &parking;
         debug!(source = %ending.request.source, topic = %topic.name, reason, failures, "a request is parked");
         self.send(Publication::new(ending, correlation, address, &self.allowed).parked(parking));
     }
 
     /// Publishes a dead letter, and then its fault: to the address that the caller wants, or else to the default topic.
-    pub fn dead_letter(&self, ending: Ending, correlation: Correlation, fault: Fault) {
+    pub fn dead_letter(&self, ending: FinishedRequest, correlation: Correlation, fault: Fault) {
         let address = self.address(&correlation).unwrap_or_else(|_| self.allowed.default_address());
         self.send(Publication::new(ending, correlation, address, &self.allowed).dead(fault));
     }

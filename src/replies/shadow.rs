@@ -37,7 +37,7 @@ pub struct ShadowPublisher {
 
 /// Answer of the primary route, as far as the shadow's answer is compared with it.
 #[derive(Debug, Clone)]
-pub struct Primary {
+pub struct PrimaryAnswer {
     /// Route that answered, if one was chosen.
     pub route: Option<Arc<str>>,
     /// Time that its model took, if one was called.
@@ -78,7 +78,13 @@ impl ShadowPublisher {
     }
 
     /// Hands a record over, or drops it when there is no room; either is counted.
-    pub fn publish(&self, request: &Request, primary: &Primary, shadow: &ShadowAnswer, metrics: Arc<ShadowMetrics>) {
+    pub fn publish(
+        &self,
+        request: &Request,
+        primary: &PrimaryAnswer,
+        shadow: &ShadowAnswer,
+        metrics: Arc<ShadowMetrics>,
+    ) {
         let correlation = Correlation::of(request);
         let record = reply_record(request, &correlation, &shadow.outcome);
         let headers = comparison_headers(record.headers, &correlation, primary, shadow.took, &record.payload);
@@ -105,7 +111,7 @@ impl ShadowPublisher {
 fn comparison_headers(
     headers: OwnedHeaders,
     correlation: &Correlation,
-    primary: &Primary,
+    primary: &PrimaryAnswer,
     took: Option<Duration>,
     value: &[u8],
 ) -> OwnedHeaders {
@@ -186,7 +192,7 @@ mod tests {
         }
     }
 
-    fn headers(primary: &Primary, took: Option<Duration>, value: &[u8]) -> Vec<(String, String)> {
+    fn headers(primary: &PrimaryAnswer, took: Option<Duration>, value: &[u8]) -> Vec<(String, String)> {
         let headers = comparison_headers(OwnedHeaders::new(), &correlation(), primary, took, value);
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap()).into_owned();
         headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
@@ -197,7 +203,7 @@ mod tests {
         let body = Bytes::from_static(b"{\"predictions\": [1]}");
         let reply = Reply { content_type: "application/json".to_owned(), body: body.clone() };
         let primary =
-            Primary { route: Some("fast".into()), took: Some(Duration::from_micros(12_250)), result: Ok(reply) };
+            PrimaryAnswer { route: Some("fast".into()), took: Some(Duration::from_micros(12_250)), result: Ok(reply) };
         let headers = headers(&primary, Some(Duration::from_secs(1)), &body);
         let hash = format!("{:016x}", xxh3_64(&body));
         let expected = [
@@ -216,7 +222,7 @@ mod tests {
     #[test]
     fn shadow_omits_latency_when_no_model_was_called() {
         let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "gone");
-        let primary = Primary { route: None, took: None, result: Err(fault.clone()) };
+        let primary = PrimaryAnswer { route: None, took: None, result: Err(fault.clone()) };
         let headers = headers(&primary, None, b"x");
         let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["primary-status", "primary-hash", "hash"]);

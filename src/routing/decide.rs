@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::canary::CanaryRoute;
 use super::condition::{ConditionError, Evaluation};
-use super::split::{Idle, Loads, Split};
+use super::split::{LoadReadings, NoLoad, Split};
 use super::sticky::{self, Sticky};
 use super::table::{ConditionGroup, Endpoint};
 use crate::config::{OnConditionError, Strategy};
@@ -15,7 +15,7 @@ use crate::telemetry::LogGate;
 
 /// The route for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub struct RouteDecision {
     /// Index of the route in the endpoint's routes.
     pub route: usize,
     /// Reason for this route.
@@ -94,7 +94,7 @@ struct CallerHash {
     failed: bool,
 }
 
-impl Decision {
+impl RouteDecision {
     /// Makes a decision for a route that was chosen without a look at conditions.
     pub fn new(route: usize, reason: Reason) -> Self {
         Self { route, reason, skipped: Vec::new(), sticky_failed: false }
@@ -110,8 +110,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// See [`Self::decide_by_load`].
-    pub fn decide(&self, request: &Arc<Request>) -> Result<Decision, Fault> {
-        self.decide_by_load(request, &Idle)
+    pub fn decide(&self, request: &Arc<Request>) -> Result<RouteDecision, Fault> {
+        self.decide_by_load(request, &NoLoad)
     }
 
     /// Decides the route: the one that the request names, where that is allowed; else one of those whose condition is
@@ -120,9 +120,13 @@ impl Endpoint {
     /// # Errors
     /// Fails when the request names an unknown route, when no route takes the request, when a condition exceeds its
     /// budget, and when a condition fails that must not be skipped.
-    pub fn decide_by_load(&self, request: &Arc<Request>, loads: &(impl Loads + ?Sized)) -> Result<Decision, Fault> {
+    pub fn decide_by_load(
+        &self,
+        request: &Arc<Request>,
+        loads: &(impl LoadReadings + ?Sized),
+    ) -> Result<RouteDecision, Fault> {
         if let Some(route) = self.overridden(request)? {
-            return Ok(Decision::new(route, Reason::Override));
+            return Ok(RouteDecision::new(route, Reason::Override));
         }
         // Conditions: the first that holds takes the request. A failure is skipped or refuses the request, as configured;
         // an exceeded budget always refuses it, since the rest would cost as much again.
@@ -155,8 +159,8 @@ impl Endpoint {
             None => canary.takes_by_chance(fastrand::f64()),
         };
         if let Some(canary) = canary.filter(takes) {
-            let decision = Decision::new(canary.route, Reason::Canary);
-            return Ok(Decision { skipped, sticky_failed: caller.failed, ..decision });
+            let decision = RouteDecision::new(canary.route, Reason::Canary);
+            return Ok(RouteDecision { skipped, sticky_failed: caller.failed, ..decision });
         }
         // Split: the routes of the condition, or those without one, share by their strategy.
         let (split, undisputed) = match taken_by {
@@ -165,17 +169,17 @@ impl Endpoint {
             None => (&self.others, Reason::NoConditionHolds),
         };
         let decision = match split.strategy() {
-            Strategy::First => Decision::of(split.first(), undisputed),
-            Strategy::RoundRobin => Decision::of(split.in_turn(), Reason::RoundRobin),
+            Strategy::First => RouteDecision::of(split.first(), undisputed),
+            Strategy::RoundRobin => RouteDecision::of(split.in_turn(), Reason::RoundRobin),
             Strategy::LeastLoaded => {
-                Decision::of(split.least_loaded(loads, |ties| fastrand::usize(..ties)), Reason::LeastLoaded)
+                RouteDecision::of(split.least_loaded(loads, |ties| fastrand::usize(..ties)), Reason::LeastLoaded)
             }
             Strategy::Weighted => match caller.hash {
-                Some(hash) => Decision::of(split.by_hash(hash), Reason::StickyShare),
-                None => Decision::of(split.by_chance(fastrand::f64()), Reason::Share),
+                Some(hash) => RouteDecision::of(split.by_hash(hash), Reason::StickyShare),
+                None => RouteDecision::of(split.by_chance(fastrand::f64()), Reason::Share),
             },
         };
-        let decision = decision.map(|decision| Decision { skipped, sticky_failed: caller.failed, ..decision });
+        let decision = decision.map(|decision| RouteDecision { skipped, sticky_failed: caller.failed, ..decision });
         decision.ok_or_else(|| self.no_route())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::condition::{Evaluation, Language, Value};
-use super::decide::{Decision, Reason};
+use super::decide::{Reason, RouteDecision};
 use super::decision_service::DecisionService;
 use super::split::Split;
 use super::sticky;
@@ -149,7 +149,7 @@ impl Endpoint {
             Ok(None) => explanation,
             Ok(Some(route)) => {
                 report.answer = Some(self.alias(route));
-                let decision = Decision::new(route, Reason::OutsideDecision);
+                let decision = RouteDecision::new(route, Reason::OutsideDecision);
                 let decided = self.explanation_of(&decision, &self.conditions.evaluation(request));
                 Explanation { decision: explanation.decision, conditions: explanation.conditions, ..decided }
             }
@@ -181,7 +181,7 @@ impl Endpoint {
         })
     }
 
-    fn explanation_of(&self, decision: &Decision, evaluation: &Evaluation) -> Explanation {
+    fn explanation_of(&self, decision: &RouteDecision, evaluation: &Evaluation) -> Explanation {
         let route = self.routes.get(decision.route);
         Explanation {
             endpoint: Arc::clone(&self.name),
@@ -208,7 +208,7 @@ impl Endpoint {
         }
     }
 
-    fn shares(&self, decision: &Decision, evaluation: &Evaluation) -> Option<SplitReport> {
+    fn shares(&self, decision: &RouteDecision, evaluation: &Evaluation) -> Option<SplitReport> {
         let has = |split: &&Split| split.members().iter().any(|member| member.route == decision.route);
         let split = self.groups.iter().map(|group| &group.split).chain([&self.others]).find(has)?;
         let (draw, caller) = match decision.reason {

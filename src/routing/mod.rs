@@ -11,8 +11,8 @@ mod sticky;
 mod table;
 
 pub use canary::CanaryShare;
-pub use decide::{Decision, Reason};
-pub use decision_service::{DecisionError, DecisionService, DecisionService as Outside};
+pub use decide::{Reason, RouteDecision};
+pub use decision_service::{DecisionError, DecisionService};
 pub use explain::{ConditionReport, DecisionReport, Draw, Explanation, MemberReport, SplitReport};
-pub use split::{Idle, Load, Loads};
+pub use split::{LoadReading, LoadReadings, NoLoad};
 pub use table::{Endpoint, Route, RoutingProblem, RoutingTable};

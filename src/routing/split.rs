@@ -38,7 +38,7 @@ pub(super) struct Member {
 
 /// The work of a route, for the strategy `least_loaded`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Load {
+pub struct LoadReading {
     /// Requests that the route has and has not answered, those in its queue included.
     pub in_flight: usize,
     /// Mean time of a call, in seconds, if one has been seen.
@@ -46,18 +46,18 @@ pub struct Load {
 }
 
 /// A source of the routes' loads.
-pub trait Loads {
+pub trait LoadReadings {
     /// Returns the load of the route with this index in its endpoint.
-    fn load(&self, route: usize) -> Load;
+    fn load(&self, route: usize) -> LoadReading;
 }
 
 /// A source of loads that reports every route as idle, for callers that know no loads or need none.
 #[derive(Debug, Clone, Copy)]
-pub struct Idle;
+pub struct NoLoad;
 
-impl Loads for Idle {
-    fn load(&self, _: usize) -> Load {
-        Load::default()
+impl LoadReadings for NoLoad {
+    fn load(&self, _: usize) -> LoadReading {
+        LoadReading::default()
     }
 }
 
@@ -130,7 +130,7 @@ impl Split {
     /// number below its argument.
     pub(super) fn least_loaded(
         &self,
-        loads: &(impl Loads + ?Sized),
+        loads: &(impl LoadReadings + ?Sized),
         mut below: impl FnMut(usize) -> usize,
     ) -> Option<usize> {
         // A route of unknown time counts as fast as the fastest, so that it is tried.

@@ -47,7 +47,7 @@ use self::request_producer::RequestProducer;
 use crate::broker::Cluster;
 use crate::callers::Callers;
 use crate::config;
-use crate::telemetry::{Metrics, Part, Readiness};
+use crate::telemetry::{Metrics, Readiness, ReadinessPart};
 
 /// Limit of the bytes of unanswered requests on the embedded broker. That broker drops old records in silence at 5 MiB
 /// of a partition, so no request that a caller waits for is lost even if all of them share one partition.
@@ -78,7 +78,7 @@ pub struct Shim {
     server: HttpServer,
     consumer: ReplyConsumer,
     pending: Arc<PendingCalls>,
-    part: Part,
+    part: ReadinessPart,
     endpoints: EndpointDirectory,
 }
 

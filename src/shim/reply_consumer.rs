@@ -24,7 +24,7 @@ use crate::broker::{BrokerContext, Cluster};
 use crate::callers::{Callers, Recipient, ReplyRecord};
 use crate::config::Kafka;
 use crate::message::{HeadersBuilder, header};
-use crate::telemetry::{Metrics, Part};
+use crate::telemetry::{Metrics, ReadinessPart};
 
 /// Longest wait of one poll for replies; the end of the process is noticed that soon.
 const POLL: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ struct ReplyReader {
     cluster: Arc<Cluster>,
     source: ReplyPartition,
     callers: Callers,
-    part: Part,
+    part: ReadinessPart,
     /// Counter of the replies that callers have got over the topic.
     received: IntCounter,
     unclaimed: IntCounter,
@@ -89,7 +89,7 @@ impl ReplyConsumer {
         config: &Kafka,
         source: ReplyPartition,
         callers: Callers,
-        part: Part,
+        part: ReadinessPart,
         metrics: &Metrics,
     ) -> Result<Self, ShimError> {
         // The Kafka library insists on a group; this group is never joined, and nothing is committed to it.

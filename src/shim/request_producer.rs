@@ -19,7 +19,7 @@ use crate::broker::{BrokerContext, Cluster};
 use crate::callers::Callers;
 use crate::config::Kafka;
 use crate::message::{Code, Fault, Stage, header};
-use crate::telemetry::{Flow, Pending};
+use crate::telemetry::{PendingWork, ProgressWatch};
 
 const BAGGAGE: &str = "baggage";
 
@@ -53,20 +53,20 @@ pub(super) struct RequestProducer {
     reply_topic: String,
     reply_partition: [u8; 4],
     cluster: Arc<Cluster>,
-    flow: Flow,
+    flow: ProgressWatch,
 }
 
 /// Receives delivery reports, and fails the callers whose requests the broker did not take.
 struct DeliveryReports {
     broker: BrokerContext,
     callers: Callers,
-    flow: Flow,
+    flow: ProgressWatch,
 }
 
 /// Names the caller of a request that is on its way to the broker.
 struct SentRequest {
     correlation: Uuid,
-    _pending: Pending,
+    _pending: PendingWork,
 }
 
 impl RequestProducer {
@@ -81,7 +81,7 @@ impl RequestProducer {
         callers: Callers,
         longest_timeout: Duration,
         max_body: usize,
-        flow: Flow,
+        flow: ProgressWatch,
     ) -> Result<Self, ShimError> {
         let context = |broker| DeliveryReports { broker, callers, flow: flow.clone() };
         // The longest endpoint timeout bounds the delivery: a request older than every deadline is not worth

@@ -18,11 +18,11 @@ const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 /// Work stands still once nothing has got through for ten seconds while some waits, or while every attempt failed; and
 /// goes on as soon as one piece gets through.
 #[derive(Debug, Clone)]
-pub struct Flow(Arc<FlowState>);
+pub struct ProgressWatch(Arc<FlowState>);
 
 /// One piece of work, which waits until it is dropped.
 #[derive(Debug)]
-pub struct Pending(Arc<FlowState>);
+pub struct PendingWork(Arc<FlowState>);
 
 #[derive(Debug)]
 struct FlowState {
@@ -40,7 +40,7 @@ struct FlowState {
     why: Mutex<Option<String>>,
 }
 
-impl Flow {
+impl ProgressWatch {
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self(Arc::new(FlowState {
             what: what.into(),
@@ -54,9 +54,9 @@ impl Flow {
     }
 
     /// Counts a piece of work that is to get through.
-    pub fn begin(&self) -> Pending {
+    pub fn begin(&self) -> PendingWork {
         self.begin_at(self.now());
-        Pending(Arc::clone(&self.0))
+        PendingWork(Arc::clone(&self.0))
     }
 
     /// Records a piece that got through.
@@ -118,7 +118,7 @@ impl Flow {
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingWork {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
@@ -130,14 +130,14 @@ mod tests {
 
     const SECOND: u64 = 1_000;
 
-    fn pending(flow: &Flow, now: u64) -> Pending {
+    fn pending(flow: &ProgressWatch, now: u64) -> PendingWork {
         flow.begin_at(now);
-        Pending(Arc::clone(&flow.0))
+        PendingWork(Arc::clone(&flow.0))
     }
 
     #[test]
     fn flow_stands_still_when_work_waits_too_long() {
-        let flow = Flow::new("replies to be published");
+        let flow = ProgressWatch::new("replies to be published");
         assert_eq!(flow.standstill_at(100 * SECOND), None, "nothing is to be done");
         let first = pending(&flow, 100 * SECOND);
         assert_eq!(flow.standstill_at(109 * SECOND), None);
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn flow_stands_still_when_every_attempt_fails() {
-        let flow = Flow::new("requests to be published");
+        let flow = ProgressWatch::new("requests to be published");
         for now in 100..110 {
             let pending = pending(&flow, now * SECOND);
             flow.failed_at(now * SECOND);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn flow_goes_on_when_some_pieces_pass() {
-        let flow = Flow::new("replies to be published");
+        let flow = ProgressWatch::new("replies to be published");
         let _always = pending(&flow, SECOND);
         for now in 1..100 {
             flow.failed_at(now * SECOND);

@@ -7,9 +7,9 @@ mod metrics;
 mod printable;
 mod readiness;
 
-pub use flow::{Flow, Pending};
+pub use flow::{PendingWork, ProgressWatch};
 pub(crate) use log_gate::LogGate;
 pub use logging::{LogFormat, init_logging};
 pub use metrics::{BatchMetrics, MetricRow, Metrics, RouteMetrics, ShadowMetrics};
 pub(crate) use printable::printable;
-pub use readiness::{Part, Readiness};
+pub use readiness::{Readiness, ReadinessPart};

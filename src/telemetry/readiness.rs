@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{info, warn};
 
-use super::flow::Flow;
+use super::flow::ProgressWatch;
 
 /// The parts of the process and what each still waits for. Cheap to clone; all clones share the same parts.
 #[derive(Debug, Clone, Default)]
@@ -15,7 +15,7 @@ pub struct Readiness {
 
 /// The handle by which one part reports its readiness.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct ReadinessPart {
     name: &'static str,
     readiness: Readiness,
 }
@@ -25,15 +25,15 @@ struct PartState {
     /// Reason for which the part is not ready, as the part itself says.
     waits_for: Option<String>,
     /// Work of the part that must not stand still.
-    flow: Option<Flow>,
+    flow: Option<ProgressWatch>,
     /// True if the standstill has been logged.
     is_logged: bool,
 }
 
 impl Readiness {
     /// Registers a part, which is not ready until it says so.
-    pub fn part(&self, name: &'static str) -> Part {
-        let part = Part { name, readiness: self.clone() };
+    pub fn part(&self, name: &'static str) -> ReadinessPart {
+        let part = ReadinessPart { name, readiness: self.clone() };
         part.waits_for("start");
         part
     }
@@ -54,7 +54,7 @@ impl Readiness {
     }
 }
 
-impl Part {
+impl ReadinessPart {
     /// Marks the part as ready.
     pub fn ready(&self) {
         self.readiness.change(self.name, |state| state.waits_for = None);
@@ -68,8 +68,8 @@ impl Part {
 
     /// Adds work without which this part is of no use, such as "replies to be published": while the work stands still
     /// the part is not ready.
-    pub fn flow(&self, what: &str) -> Flow {
-        let flow = Flow::new(what);
+    pub fn flow(&self, what: &str) -> ProgressWatch {
+        let flow = ProgressWatch::new(what);
         let handle = flow.clone();
         self.readiness.change(self.name, |state| state.flow = Some(handle));
         flow
@@ -78,7 +78,7 @@ impl Part {
 
 impl PartState {
     fn report(&mut self, part: &str) -> Option<String> {
-        let standstill = self.flow.as_ref().and_then(Flow::standstill);
+        let standstill = self.flow.as_ref().and_then(ProgressWatch::standstill);
         let was_logged = std::mem::replace(&mut self.is_logged, standstill.is_some());
         match &standstill {
             Some(why) if !was_logged => warn!(part, why, "not ready"),

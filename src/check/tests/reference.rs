@@ -9,7 +9,7 @@ use crate::config::{Batch, Batching, Breaker, FallbackOn, Kafka, Models, Registr
 
 #[test]
 fn reference_shows_defaults() {
-    let Loaded { config, warnings, .. } = parse(REFERENCE, "reference.yaml", &|_| None).unwrap();
+    let CheckedConfig { config, warnings, .. } = parse(REFERENCE, "reference.yaml", &|_| None).unwrap();
     assert_eq!(warnings.problems, []);
     assert_eq!(format!("{:?}", config.kafka), format!("{:?}", Kafka::default()));
     assert_eq!(format!("{:?}", config.server), format!("{:?}", Server::default()));

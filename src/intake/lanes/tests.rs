@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::intake::poison_pill::QUIET;
-use crate::intake::window::Begun;
+use crate::intake::window::OffsetBegin;
 use crate::message::{Headers, Source};
 
 const ID: LaneId = LaneId { topic: 0, partition: 0 };
@@ -19,7 +19,7 @@ fn open(lanes: &mut Lanes, id: LaneId, offset: i64, crash_count: u8, isolated_ru
 }
 
 fn begin(lanes: &mut Lanes, id: LaneId, offset: i64) -> bool {
-    lanes.runnable(id, offset).is_some_and(|lane| lane.window.begin(offset, Instant::now()) == Begun::New)
+    lanes.runnable(id, offset).is_some_and(|lane| lane.window.begin(offset, Instant::now()) == OffsetBegin::New)
 }
 
 fn completion(lanes: &Lanes, id: LaneId, offset: i64) -> Completion {
@@ -137,7 +137,7 @@ fn suspects_run_alone_one_after_another_when_too_many_owners_have_ended() {
         let others: Vec<_> = due.iter().filter(|(id, _)| *id == OTHER).map(|(_, position)| position.offset).collect();
         assert!(offset > 5 || others == [2], "nobody is tried again for what this one may do");
         assert!(lanes.release(ID).is_some());
-        assert_eq!(lanes.quarantined(ID).unwrap().window.begin(offset, now), Begun::New);
+        assert_eq!(lanes.quarantined(ID).unwrap().window.begin(offset, now), OffsetBegin::New);
         assert!(!begin(&mut lanes, OTHER, 2) && !begin(&mut lanes, ID, 7));
         lanes.hold(ID, held(offset + 1), now);
         assert!(lanes.complete(&completion(&lanes, ID, offset)));

@@ -16,7 +16,7 @@ fn window_commits_finished_prefix_and_what_else_is_finished() {
     let mut window = Window::default();
     assert_eq!(window.position(), None);
     for offset in 10..14 {
-        assert_eq!(window.begin(offset, now), Begun::New);
+        assert_eq!(window.begin(offset, now), OffsetBegin::New);
     }
     assert!(window.finish(11));
     assert!(window.finish(13));
@@ -36,7 +36,7 @@ fn window_finishes_offsets_that_never_arrive() {
     window.finish(5);
     assert_eq!(window.first_unfinished(), Some(9));
     window.finish(9);
-    assert_eq!(window.begin(20 + i64::try_from(MAX_WINDOW).unwrap(), now), Begun::New, "nothing is left behind");
+    assert_eq!(window.begin(20 + i64::try_from(MAX_WINDOW).unwrap(), now), OffsetBegin::New, "nothing is left behind");
     assert_eq!(window.width(), 1);
 }
 
@@ -46,8 +46,8 @@ fn window_ignores_what_is_not_under_way() {
     let mut window = Window::default();
     assert!(!window.finish(0));
     window.begin(3, now);
-    assert_eq!(window.begin(3, now), Begun::Back);
-    assert_eq!(window.begin(2, now), Begun::Back);
+    assert_eq!(window.begin(3, now), OffsetBegin::Back);
+    assert_eq!(window.begin(2, now), OffsetBegin::Back);
     assert_eq!((window.in_flight(), window.first_unfinished()), (1, Some(3)), "another record is not swallowed");
     assert!(window.finish(3));
     assert!(!window.finish(3));
@@ -62,7 +62,7 @@ fn window_does_not_rerun_what_earlier_owner_finished() {
     let mut window = Window::resume(&Position { offset: 10, finished, ..Position::default() });
     assert_eq!(offset_and_finished(&window), (10, vec![11, 13]), "what is not read yet is not forgotten");
     let begun: Vec<_> = (10..15).map(|offset| window.begin(offset, now)).collect();
-    assert_eq!(begun, [Begun::New, Begun::Seen, Begun::New, Begun::Seen, Begun::New]);
+    assert_eq!(begun, [OffsetBegin::New, OffsetBegin::Seen, OffsetBegin::New, OffsetBegin::Seen, OffsetBegin::New]);
     assert!(window.finish(12));
     assert_eq!(offset_and_finished(&window), (10, vec![11, 12, 13]));
     assert!(window.finish(10));
@@ -74,10 +74,10 @@ fn window_finishes_what_earlier_owner_left_when_it_never_arrives() {
     let now = Instant::now();
     let finished = vec![false, true, false, true];
     let mut window = Window::resume(&Position { offset: 10, finished, ..Position::default() });
-    assert_eq!(window.begin(12, now), Begun::New);
+    assert_eq!(window.begin(12, now), OffsetBegin::New);
     assert_eq!(offset_and_finished(&window), (12, vec![13]));
     assert!(window.finish(12));
-    assert_eq!(window.begin(1_000_000, now), Begun::New);
+    assert_eq!(window.begin(1_000_000, now), OffsetBegin::New);
     assert_eq!(window.width(), 1);
 }
 
@@ -86,7 +86,7 @@ fn window_takes_offsets_before_position_as_finished() {
     let now = Instant::now();
     let mut window = Window::resume(&Position { offset: 10, ..Position::default() }).from_first(8);
     let begun: Vec<_> = [8, 9, 10, 9].into_iter().map(|offset| window.begin(offset, now)).collect();
-    assert_eq!(begun, [Begun::Seen, Begun::Seen, Begun::New, Begun::Back]);
+    assert_eq!(begun, [OffsetBegin::Seen, OffsetBegin::Seen, OffsetBegin::New, OffsetBegin::Back]);
     assert!(window.has_finished(9) && !window.has_finished(10) && !window.has_finished(11));
 }
 
@@ -96,18 +96,18 @@ fn window_stops_request_too_far_ahead() {
     let mut window = Window::default();
     window.begin(0, now);
     let far = i64::try_from(MAX_WINDOW).unwrap();
-    assert_eq!(window.begin(far - 1, now), Begun::New);
-    assert_eq!(window.begin(far, now), Begun::TooFar);
+    assert_eq!(window.begin(far - 1, now), OffsetBegin::New);
+    assert_eq!(window.begin(far, now), OffsetBegin::TooFar);
     assert_eq!((window.width(), window.in_flight()), (MAX_WINDOW, 2));
     window.finish(0);
-    assert_eq!(window.begin(far, now), Begun::New, "it was not taken as read");
+    assert_eq!(window.begin(far, now), OffsetBegin::New, "it was not taken as read");
 }
 
 #[test]
 fn window_counts_staged_ends_until_transaction_is_aborted() {
     let now = Instant::now();
     let mut window = Window::default();
-    (0..4).for_each(|offset| assert_eq!(window.begin(offset, now), Begun::New));
+    (0..4).for_each(|offset| assert_eq!(window.begin(offset, now), OffsetBegin::New));
     assert!(window.stage(0) && window.stage(2));
     assert_eq!(offset_and_finished(&window), (1, vec![2]));
     assert_eq!((window.in_flight(), window.first_unfinished()), (4, Some(0)));
@@ -141,8 +141,8 @@ proptest! {
                 0..8 => if let Some(offset) = log.get(read) {
                     read += 1;
                     match window.begin(*offset, now) {
-                        Begun::New => prop_assert!(under_way.insert(*offset)),
-                        Begun::Seen => prop_assert!(answered.contains(offset), "{offset} was never answered"),
+                        OffsetBegin::New => prop_assert!(under_way.insert(*offset)),
+                        OffsetBegin::Seen => prop_assert!(answered.contains(offset), "{offset} was never answered"),
                         other => prop_assert!(false, "{other:?}"),
                     }
                     prop_assert!(!answered.contains(offset) || !under_way.contains(offset));

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const GOOD: Option<Ended> = Some(Ended { failed: false, took: Duration::ZERO });
-const BAD: Option<Ended> = Some(Ended { failed: true, took: Duration::ZERO });
-const SLOW: Option<Ended> = Some(Ended { failed: false, took: Duration::from_secs(2) });
+const GOOD: Option<CallOutcome> = Some(CallOutcome { failed: false, took: Duration::ZERO });
+const BAD: Option<CallOutcome> = Some(CallOutcome { failed: true, took: Duration::ZERO });
+const SLOW: Option<CallOutcome> = Some(CallOutcome { failed: false, took: Duration::from_secs(2) });
 
 fn policy() -> config::Breaker {
     config::Breaker {
@@ -25,7 +25,7 @@ fn seconds(seconds: f64) -> Duration {
 }
 
 /// Makes calls one after the other, at one time.
-fn call(breaker: &mut Breaker, now: f64, ends: &[Option<Ended>]) {
+fn call(breaker: &mut Breaker, now: f64, ends: &[Option<CallOutcome>]) {
     for ended in ends {
         let pass = breaker.admit(seconds(now)).unwrap();
         breaker.end(pass, seconds(now), *ended);
@@ -35,7 +35,7 @@ fn call(breaker: &mut Breaker, now: f64, ends: &[Option<Ended>]) {
 fn open_at(now: f64) -> Breaker {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, now, &[BAD; 4]);
-    assert_eq!(breaker.phase(), Phase::Open);
+    assert_eq!(breaker.phase(), BreakerPhase::Open);
     breaker
 }
 
@@ -43,9 +43,9 @@ fn open_at(now: f64) -> Breaker {
 fn breaker_opens_at_share_of_errors_but_not_before_minimum() {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, 1.0, &[BAD, BAD, BAD]);
-    assert_eq!(breaker.phase(), Phase::Closed);
+    assert_eq!(breaker.phase(), BreakerPhase::Closed);
     call(&mut breaker, 1.0, &[GOOD]);
-    assert_eq!(breaker.phase(), Phase::Open);
+    assert_eq!(breaker.phase(), BreakerPhase::Open);
     let refusal = breaker.admit(seconds(2.5)).unwrap_err();
     assert_eq!((refusal.open_for, refusal.left), (seconds(1.5), seconds(3.5)));
     assert_eq!(refusal.trip.to_string(), "3 of 4 calls failed");
@@ -55,12 +55,12 @@ fn breaker_opens_at_share_of_errors_but_not_before_minimum() {
 fn breaker_opens_at_share_of_slow_calls() {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, 1.0, &[GOOD, SLOW, SLOW, SLOW]);
-    assert_eq!(breaker.phase(), Phase::Closed);
+    assert_eq!(breaker.phase(), BreakerPhase::Closed);
     call(&mut breaker, 1.0, &[SLOW]);
     assert_eq!(breaker.admit(seconds(1.0)).unwrap_err().trip.to_string(), "4 of 5 calls were slow");
     let mut breaker = Breaker::new(config::Breaker { slow_call: None, ..policy() });
     call(&mut breaker, 1.0, &[SLOW; 50]);
-    assert_eq!(breaker.phase(), Phase::Closed);
+    assert_eq!(breaker.phase(), BreakerPhase::Closed);
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn breaker_forgets_calls_older_than_window() {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, 0.5, &[BAD, BAD, BAD]);
     call(&mut breaker, 10.1, &[BAD]);
-    assert_eq!(breaker.phase(), Phase::Closed);
+    assert_eq!(breaker.phase(), BreakerPhase::Closed);
     call(&mut breaker, 19.9, &[BAD, BAD, GOOD]);
-    assert_eq!(breaker.phase(), Phase::Open, "three of four within the window");
+    assert_eq!(breaker.phase(), BreakerPhase::Open, "three of four within the window");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn call_is_not_counted_when_inconclusive() {
     let mut breaker = Breaker::new(policy());
     call(&mut breaker, 1.0, &[None; 50]);
     call(&mut breaker, 1.0, &[BAD, BAD, BAD]);
-    assert_eq!(breaker.phase(), Phase::Closed);
+    assert_eq!(breaker.phase(), BreakerPhase::Closed);
 }
 
 #[test]
@@ -86,13 +86,13 @@ fn breaker_closes_after_probes_one_by_one() {
     let mut breaker = open_at(1.0);
     assert!(breaker.admit(seconds(5.9)).is_err());
     let probe = breaker.admit(seconds(6.0)).unwrap();
-    assert_eq!((breaker.phase(), breaker.admit(seconds(6.0)).is_err()), (Phase::HalfOpen, true));
+    assert_eq!((breaker.phase(), breaker.admit(seconds(6.0)).is_err()), (BreakerPhase::HalfOpen, true));
     breaker.end(probe, seconds(6.5), GOOD);
-    assert_eq!(breaker.phase(), Phase::HalfOpen);
+    assert_eq!(breaker.phase(), BreakerPhase::HalfOpen);
     call(&mut breaker, 7.0, &[GOOD]);
-    assert_eq!(breaker.phase(), Phase::Closed);
+    assert_eq!(breaker.phase(), BreakerPhase::Closed);
     call(&mut breaker, 7.0, &[BAD, BAD, BAD]);
-    assert_eq!(breaker.phase(), Phase::Closed, "what was counted before is forgotten");
+    assert_eq!(breaker.phase(), BreakerPhase::Closed, "what was counted before is forgotten");
 }
 
 #[test]
@@ -110,19 +110,19 @@ fn breaker_reopens_when_probe_fails_or_is_slow() {
 fn breaker_admits_next_probe_when_one_is_lost() {
     let mut breaker = open_at(1.0);
     call(&mut breaker, 6.0, &[None, None, GOOD, None, GOOD]);
-    assert_eq!(breaker.phase(), Phase::Closed);
+    assert_eq!(breaker.phase(), BreakerPhase::Closed);
 }
 
 #[test]
 fn call_is_ignored_when_state_changed_since() {
     let mut breaker = Breaker::new(policy());
-    let early: Vec<Pass> = (0..3).map(|_| breaker.admit(seconds(1.0)).unwrap()).collect();
+    let early: Vec<CallPass> = (0..3).map(|_| breaker.admit(seconds(1.0)).unwrap()).collect();
     call(&mut breaker, 1.0, &[BAD; 4]);
     let probe = breaker.admit(seconds(6.0)).unwrap();
     for (pass, ended) in early.into_iter().zip([GOOD, BAD, None]) {
         breaker.end(pass, seconds(6.0), ended);
     }
-    assert_eq!((breaker.phase(), breaker.admit(seconds(6.0)).is_err()), (Phase::HalfOpen, true));
+    assert_eq!((breaker.phase(), breaker.admit(seconds(6.0)).is_err()), (BreakerPhase::HalfOpen, true));
     breaker.end(probe, seconds(6.0), GOOD);
 }
 
@@ -131,7 +131,7 @@ fn call_is_ignored_when_state_changed_since() {
 enum Event {
     Wait(u64),
     Call,
-    End(usize, Option<Ended>),
+    End(usize, Option<CallOutcome>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -161,17 +161,17 @@ proptest! {
                 Event::Call => match (breaker.refuses(now), breaker.admit(now)) {
                     (refuses, Ok(pass)) => {
                         prop_assert!(!refuses);
-                        let probe = breaker.phase() == Phase::HalfOpen;
-                        if before == Phase::Open {
+                        let probe = breaker.phase() == BreakerPhase::HalfOpen;
+                        if before == BreakerPhase::Open {
                             prop_assert!(opened.is_some_and(|since| now >= since + policy.open_for) && probe);
                         }
                         let generation = pass.generation;
-                        let probing = under_way.iter().any(|(probe, pass): &(bool, Pass)| *probe && pass.generation == generation);
+                        let probing = under_way.iter().any(|(probe, pass): &(bool, CallPass)| *probe && pass.generation == generation);
                         prop_assert!(!probe || !probing, "two probes at a time");
                         under_way.push((probe, pass));
                     }
                     (refuses, Err(refusal)) => {
-                        prop_assert!(refuses && before != Phase::Closed && refusal.left <= policy.open_for);
+                        prop_assert!(refuses && before != BreakerPhase::Closed && refusal.left <= policy.open_for);
                         let generation = breaker.generation;
                         let probing = under_way.iter().any(|(probe, pass)| *probe && pass.generation == generation);
                         let waiting = opened.is_some_and(|since| now < since + policy.open_for);
@@ -182,12 +182,12 @@ proptest! {
                     let (_, pass) = under_way.swap_remove(which % under_way.len());
                     let bad = ended.is_some_and(|ended| ended.failed || ended == SLOW.unwrap());
                     breaker.end(pass, now, ended);
-                    prop_assert!(before != Phase::Open || breaker.phase() == Phase::Open);
-                    prop_assert!(before != Phase::HalfOpen || breaker.phase() != Phase::Open || bad);
+                    prop_assert!(before != BreakerPhase::Open || breaker.phase() == BreakerPhase::Open);
+                    prop_assert!(before != BreakerPhase::HalfOpen || breaker.phase() != BreakerPhase::Open || bad);
                 }
                 Event::End(..) => {}
             }
-            if before != Phase::Open && breaker.phase() == Phase::Open {
+            if before != BreakerPhase::Open && breaker.phase() == BreakerPhase::Open {
                 opened = Some(now);
             }
         }
@@ -197,12 +197,12 @@ proptest! {
         }
         now += policy.open_for;
         for _ in 0..probes {
-            if breaker.phase() != Phase::Closed {
+            if breaker.phase() != BreakerPhase::Closed {
                 let pass = breaker.admit(now).unwrap();
                 breaker.end(pass, now, GOOD);
             }
         }
-        prop_assert_eq!(breaker.phase(), Phase::Closed);
+        prop_assert_eq!(breaker.phase(), BreakerPhase::Closed);
     }
 
     #[test]

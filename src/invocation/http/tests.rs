@@ -22,14 +22,14 @@ where
 }
 
 fn backend(url: &str) -> HttpBackend {
-    HttpBackend::new(url.parse().unwrap(), "models:/m/1".into(), Concern::Theirs, 4).unwrap()
+    HttpBackend::new(url.parse().unwrap(), "models:/m/1".into(), ServerOwner::Others, 4).unwrap()
 }
 
 #[tokio::test]
 async fn failure_is_permanent_when_our_own_server_fails_over_request() {
     let theirs =
         served(|_| async { Answer::builder().status(500).body(Body::from("Internal Server Error")).unwrap() }).await;
-    let ours = HttpBackend::new(theirs.invocations.clone(), "models:/m/1".into(), Concern::Ours, 4).unwrap();
+    let ours = HttpBackend::new(theirs.invocations.clone(), "models:/m/1".into(), ServerOwner::Signalbox, 4).unwrap();
     for (backend, retryable) in [(theirs, true), (ours, false)] {
         let fault = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err().fault;
         assert_eq!((fault.code, fault.retryable), (Code::ModelError, retryable), "{fault}");

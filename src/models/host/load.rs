@@ -11,7 +11,7 @@ use super::output_log::OutputLog;
 use super::protocol::{HostRequest, LoadAnswer};
 use super::template::Template;
 use crate::invocation::body::Signature;
-use crate::invocation::trust::Finding;
+use crate::invocation::row_independence::Finding;
 use crate::invocation::{LARGEST_REPLY, in_words, meaning_of};
 use crate::message::{Code, Fault, Stage};
 

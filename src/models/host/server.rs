@@ -13,7 +13,7 @@ use super::child::{Child, Exit};
 use super::environment::Environment;
 use super::output_log::OutputLog;
 use super::template::{Task, Template};
-use crate::invocation::{Concern, HttpBackend, in_words};
+use crate::invocation::{HttpBackend, ServerOwner, in_words};
 use crate::message::{Code, Fault, Stage};
 
 /// Interval between two pings of a server that is loading.
@@ -180,7 +180,7 @@ impl ServerSpec {
     fn backend(&self, port: u16) -> Result<HttpBackend, Fault> {
         let url = Url::parse(&format!("http://127.0.0.1:{port}/invocations"));
         let url = url.map_err(|error| self.fault(&error.to_string()))?;
-        HttpBackend::new(url, Arc::clone(&self.shown), Concern::Ours, self.concurrency)
+        HttpBackend::new(url, Arc::clone(&self.shown), ServerOwner::Signalbox, self.concurrency)
     }
 
     /// Makes the fault of a server that ended before it was ready, from the reason that it gave, if any.

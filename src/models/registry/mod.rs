@@ -18,7 +18,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::host::Template;
-use super::uri::{Pick, Target};
+use super::uri::{ModelTarget, VersionPick};
 use crate::message::{Code, Fault, Stage};
 use call::{
     DownloadUriAnswer, LoggedAnswer, ModelAnswer, ModelVersion, RegisteredModel, RegistryCall, VersionAnswer,
@@ -86,19 +86,19 @@ impl Registry {
     }
 
     /// Resolves the version that a model URI stands for now.
-    pub(super) async fn resolve(&self, target: &Target) -> Result<RegistryEntry, Fault> {
+    pub(super) async fn resolve(&self, target: &ModelTarget) -> Result<RegistryEntry, Fault> {
         match target {
-            Target::Registered { name, pick } => self.resolve_registered(name, pick).await,
-            Target::Logged { model_id } => self.resolve_logged(model_id).await,
-            Target::Directory { .. } | Target::Address { .. } | Target::Noop => {
+            ModelTarget::Registered { name, pick } => self.resolve_registered(name, pick).await,
+            ModelTarget::Logged { model_id } => self.resolve_logged(model_id).await,
+            ModelTarget::Directory { .. } | ModelTarget::Address { .. } | ModelTarget::Noop => {
                 Err(Fault::permanent(Code::InternalError, Stage::Load, "no registry knows this model"))
             }
         }
     }
 
     /// Looks up the versions that these picks of a registered model stand for now: none, when it was deleted.
-    pub(super) async fn current(&self, name: &str, picks: &HashSet<Pick>) -> Result<PickedVersions, Fault> {
-        let is_named = |pick: &Pick| matches!(pick, Pick::Version(_));
+    pub(super) async fn current(&self, name: &str, picks: &HashSet<VersionPick>) -> Result<PickedVersions, Fault> {
+        let is_named = |pick: &VersionPick| matches!(pick, VersionPick::Version(_));
         // Picks by number need no look at the model itself.
         let model = if picks.iter().all(is_named) {
             RegisteredModel::default()
@@ -143,7 +143,7 @@ impl Registry {
         self.client.download(uri, directory).await
     }
 
-    async fn resolve_registered(&self, name: &str, pick: &Pick) -> Result<RegistryEntry, Fault> {
+    async fn resolve_registered(&self, name: &str, pick: &VersionPick) -> Result<RegistryEntry, Fault> {
         // The two calls run one after the other: should the version be registered again in between, its files are newer
         // than the registration they are taken for, and following the registry finds that out; the other way about
         // nobody would.
@@ -178,13 +178,13 @@ impl Registry {
     }
 
     /// Looks up the picked version, if it is ready.
-    async fn version(&self, name: &str, pick: &Pick) -> Result<ModelVersion, Fault> {
+    async fn version(&self, name: &str, pick: &VersionPick) -> Result<ModelVersion, Fault> {
         let found = match pick {
-            Pick::Version(number) => {
+            VersionPick::Version(number) => {
                 let call = RegistryCall::Version { name, version: &number.to_string() };
                 self.ask::<VersionAnswer>(&self.registry, call).await?.model_version
             }
-            Pick::Alias(alias) => {
+            VersionPick::Alias(alias) => {
                 let found = self.ask::<VersionAnswer>(&self.registry, RegistryCall::Alias { name, alias }).await;
                 // MLflow's message does not say which model has no such alias.
                 let named = |fault: Fault| match fault.code {
@@ -193,12 +193,12 @@ impl Registry {
                 };
                 found.map_err(named)?.model_version
             }
-            Pick::Stage(stage) => self.highest(name, Some(stage)).await?,
-            Pick::Latest => self.highest(name, None).await?,
+            VersionPick::Stage(stage) => self.highest(name, Some(stage)).await?,
+            VersionPick::Latest => self.highest(name, None).await?,
         };
         let found = found.ok_or_else(|| {
             not_found(match pick {
-                Pick::Stage(stage) => {
+                VersionPick::Stage(stage) => {
                     format!("model {name} has no version in stage {stage}; move one there, or name a version")
                 }
                 _ => format!("model {name} has no version"),

@@ -36,11 +36,14 @@ fn registry(tracking_uri: &str, env: &[(&str, &str)]) -> Registry {
     Registry::new(RegistryAddresses::read(Some(tracking_uri), &lookup).unwrap(), &lookup, template).unwrap()
 }
 
-fn target(name: &str, pick: Pick) -> Target {
-    Target::Registered { name: name.to_owned(), pick }
+fn target(name: &str, pick: VersionPick) -> ModelTarget {
+    ModelTarget::Registered { name: name.to_owned(), pick }
 }
 
-async fn resolve(pick: Pick, answer: fn(&str, Option<&str>) -> (u16, &'static str)) -> Result<RegistryEntry, Fault> {
+async fn resolve(
+    pick: VersionPick,
+    answer: fn(&str, Option<&str>) -> (u16, &'static str),
+) -> Result<RegistryEntry, Fault> {
     registry(&answering(answer).await, &[]).resolve(&target("my model", pick)).await
 }
 
@@ -59,7 +62,7 @@ fn resolved(version: &str) -> Result<RegistryEntry, Fault> {
 
 #[tokio::test]
 async fn stage_resolves_to_its_highest_version() {
-    let found = resolve(Pick::Stage("Production"), |asked, _| {
+    let found = resolve(VersionPick::Stage("Production"), |asked, _| {
         if asked == "/api/2.0/mlflow/model-versions/get-download-uri?name=my+model&version=10" {
             return DOWNLOAD_URI;
         }
@@ -77,7 +80,7 @@ async fn stage_resolves_to_its_highest_version() {
 
 #[tokio::test]
 async fn latest_resolves_over_every_stage() {
-    let found = resolve(Pick::Latest, |asked, _| {
+    let found = resolve(VersionPick::Latest, |asked, _| {
         if asked.contains("get-download-uri") {
             return DOWNLOAD_URI;
         }
@@ -92,7 +95,7 @@ async fn latest_resolves_over_every_stage() {
 
 #[tokio::test]
 async fn version_and_alias_resolve_by_lookup() {
-    let version = resolve(Pick::Version(7), |asked, _| {
+    let version = resolve(VersionPick::Version(7), |asked, _| {
         if asked == "/api/2.0/mlflow/model-versions/get-download-uri?name=my+model&version=7" {
             return DOWNLOAD_URI;
         }
@@ -103,7 +106,7 @@ async fn version_and_alias_resolve_by_lookup() {
         )
     });
     assert_eq!(version.await, resolved("7"));
-    let alias = resolve(Pick::Alias("Champion".into()), |asked, _| {
+    let alias = resolve(VersionPick::Alias("Champion".into()), |asked, _| {
         if asked.contains("get-download-uri") {
             return DOWNLOAD_URI;
         }
@@ -122,7 +125,7 @@ async fn logged_model_resolves_to_its_id() {
             r#"{"model":{"info":{"model_id":"m-1","status":"LOGGED_MODEL_READY","tags":[],"artifact_uri":"s3://b/m-1"},"data":{}}}"#,
         )
     });
-    let found = registry(&address.await, &[]).resolve(&Target::Logged { model_id: "m-1".into() }).await;
+    let found = registry(&address.await, &[]).resolve(&ModelTarget::Logged { model_id: "m-1".into() }).await;
     let found = found.unwrap();
     assert_eq!((&*found.name, &*found.registration.version, &*found.uri), ("m-1", "m-1", "models:/m-1"));
     assert_eq!(found.artifact_uri, "s3://b/m-1");
@@ -130,19 +133,20 @@ async fn logged_model_resolves_to_its_id() {
 
 #[tokio::test]
 async fn resolve_fails_permanently_when_nothing_is_there() {
-    let stage = resolve(Pick::Stage("Staging"), |_, _| (200, "{}")).await.unwrap_err();
+    let stage = resolve(VersionPick::Stage("Staging"), |_, _| (200, "{}")).await.unwrap_err();
     assert!(stage.message.contains("no version in stage Staging"), "{stage}");
-    let alias = resolve(Pick::Alias("nope".into()), |_, _| {
+    let alias = resolve(VersionPick::Alias("nope".into()), |_, _| {
         (400, r#"{"error_code": "INVALID_PARAMETER_VALUE", "message": "Registered model alias nope not found."}"#)
     });
     let alias = alias.await.unwrap_err();
     assert_eq!(alias.message, "models:/my model@nope: Registered model alias nope not found.");
-    let model = resolve(Pick::Latest, |_, _| {
+    let model = resolve(VersionPick::Latest, |_, _| {
         (404, r#"{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Registered Model with name=nope not found"}"#)
     });
     let model = model.await.unwrap_err();
-    let failed =
-        resolve(Pick::Version(1), |_, _| (200, r#"{"model_version":{"version":"1","status":"FAILED_REGISTRATION"}}"#));
+    let failed = resolve(VersionPick::Version(1), |_, _| {
+        (200, r#"{"model_version":{"version":"1","status":"FAILED_REGISTRATION"}}"#)
+    });
     let failed = failed.await.unwrap_err();
     for fault in [stage, alias, model, failed] {
         assert_eq!(
@@ -155,18 +159,19 @@ async fn resolve_fails_permanently_when_nothing_is_there() {
 
 #[tokio::test]
 async fn resolve_fails_retryably_when_the_registry_may_recover() {
-    let pending =
-        resolve(Pick::Version(1), |_, _| (200, r#"{"model_version":{"version":"1","status":"PENDING_REGISTRATION"}}"#));
+    let pending = resolve(VersionPick::Version(1), |_, _| {
+        (200, r#"{"model_version":{"version":"1","status":"PENDING_REGISTRATION"}}"#)
+    });
     for (fault, says) in [
         (pending.await, "not ready (PENDING_REGISTRATION)"),
-        (resolve(Pick::Latest, |_, _| (401, "You are not authenticated")).await, "MLFLOW_TRACKING_USERNAME"),
+        (resolve(VersionPick::Latest, |_, _| (401, "You are not authenticated")).await, "MLFLOW_TRACKING_USERNAME"),
         (
-            resolve(Pick::Latest, |_, _| (403, "Invalid Host header - possible DNS rebinding")).await,
+            resolve(VersionPick::Latest, |_, _| (403, "Invalid Host header - possible DNS rebinding")).await,
             "Invalid Host header",
         ),
-        (resolve(Pick::Latest, |_, _| (404, "<!doctype html>")).await, "no MLflow tracking server"),
-        (resolve(Pick::Latest, |_, _| (200, "hello")).await, "no MLflow tracking server"),
-        (resolve(Pick::Latest, |_, _| (500, "<html>")).await, "failed (500"),
+        (resolve(VersionPick::Latest, |_, _| (404, "<!doctype html>")).await, "no MLflow tracking server"),
+        (resolve(VersionPick::Latest, |_, _| (200, "hello")).await, "no MLflow tracking server"),
+        (resolve(VersionPick::Latest, |_, _| (500, "<html>")).await, "failed (500"),
     ] {
         let fault = fault.unwrap_err();
         assert_eq!((fault.code, fault.retryable), (Code::TemporarilyUnavailable, true), "{fault}");
@@ -178,7 +183,7 @@ async fn resolve_fails_retryably_when_the_registry_may_recover() {
 async fn unreachable_registry_fault_names_the_setting() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let registry = registry(&format!("http://ann:secret@{address}"), &[]);
-    let fault = registry.resolve(&target("a", Pick::Latest)).await.unwrap_err();
+    let fault = registry.resolve(&target("a", VersionPick::Latest)).await.unwrap_err();
     assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
     assert!(fault.message.contains(&address.to_string()) && fault.message.contains("refused"), "{fault}");
     assert!(!fault.message.contains("secret") && fault.message.contains("registry.tracking_uri"), "{fault}");
@@ -199,7 +204,7 @@ async fn username_wins_when_a_token_is_set_too() {
     for (env, version) in [(&[username, password, token][..], Some("1")), (&[token], Some("2")), (&[], None)] {
         let registry = registry(&address, env);
         assert!(!format!("{registry:?}").contains("pw"));
-        let found = registry.resolve(&target("a", Pick::Version(1))).await.ok();
+        let found = registry.resolve(&target("a", VersionPick::Version(1))).await.ok();
         assert_eq!(found.as_ref().map(|found| &*found.registration.version), version);
     }
 }
@@ -216,9 +221,9 @@ async fn registry_uri_separates_the_registry_from_logged_models() {
     });
     let (tracking, models) = tokio::join!(tracking, models);
     let registry = registry(&tracking, &[("MLFLOW_REGISTRY_URI", &models)]);
-    registry.resolve(&Target::Logged { model_id: "m-1/..".into() }).await.unwrap();
-    let snapshot = registry.current("a", &[Pick::Latest].into()).await.unwrap();
-    assert_eq!(snapshot.pick(&Pick::Latest), None);
+    registry.resolve(&ModelTarget::Logged { model_id: "m-1/..".into() }).await.unwrap();
+    let snapshot = registry.current("a", &[VersionPick::Latest].into()).await.unwrap();
+    assert_eq!(snapshot.pick(&VersionPick::Latest), None);
     assert!(registry.identity().starts_with(models.trim_end_matches('/')));
 }
 
@@ -322,10 +327,11 @@ fn picked_versions_equal_resolved_ones() {
         address
     });
     let registry = registry(&format!("http://{address}"), &[]);
-    let aliases = ["a", "A", "ab", "nope"].map(|alias| Pick::Alias(alias.into()));
-    let stages = ["None", "Staging", "Production", "Archived"].map(Pick::Stage);
-    let named = [1, 2, 3, 99].map(Pick::Version);
-    let picks: HashSet<Pick> = [Pick::Latest].into_iter().chain(aliases).chain(stages).chain(named).collect();
+    let aliases = ["a", "A", "ab", "nope"].map(|alias| VersionPick::Alias(alias.into()));
+    let stages = ["None", "Staging", "Production", "Archived"].map(VersionPick::Stage);
+    let named = [1, 2, 3, 99].map(VersionPick::Version);
+    let picks: HashSet<VersionPick> =
+        [VersionPick::Latest].into_iter().chain(aliases).chain(stages).chain(named).collect();
     proptest!(ProptestConfig::with_cases(64), |(now in worlds())| {
         *world.lock().unwrap() = now;
         runtime.block_on(async {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::config;
-use crate::invocation::breaker::{Breaker, Ended, Pass, Phase, Refusal};
+use crate::invocation::breaker::{Breaker, BreakerOpen, BreakerPhase, CallOutcome, CallPass};
 use crate::invocation::in_words;
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
@@ -20,30 +20,30 @@ pub(in crate::pipeline) struct RouteBreaker {
     policy: Mutex<Breaker>,
     begin: Instant,
     state: IntGauge,
-    /// Changes of the state, by the [`Phase`] that they led to.
+    /// Changes of the state, by the [`BreakerPhase`] that they led to.
     transitions: [IntCounter; 3],
 }
 
 /// Permits one call. A permit that is dropped before its call has ended counts for nothing.
 pub(in crate::pipeline) struct BreakerPermit<'a> {
     breaker: &'a RouteBreaker,
-    pass: Option<Pass>,
-    ended: Option<Ended>,
+    pass: Option<CallPass>,
+    ended: Option<CallOutcome>,
 }
 
 impl RouteBreaker {
     /// Begins closed.
     pub(super) fn new(policy: config::Breaker, endpoint: &str, route: &str, metrics: &Metrics) -> Self {
-        let to = |phase: Phase| metrics.breaker_transitions.with_label_values(&[endpoint, route, phase.name()]);
+        let to = |phase: BreakerPhase| metrics.breaker_transitions.with_label_values(&[endpoint, route, phase.name()]);
         let state = metrics.breaker_state.with_label_values(&[endpoint, route]);
-        state.set(Phase::Closed as i64);
+        state.set(BreakerPhase::Closed as i64);
         Self {
             endpoint: endpoint.into(),
             route: route.into(),
             policy: Mutex::new(Breaker::new(policy)),
             begin: Instant::now(),
             state,
-            transitions: [Phase::Closed, Phase::HalfOpen, Phase::Open].map(to),
+            transitions: [BreakerPhase::Closed, BreakerPhase::HalfOpen, BreakerPhase::Open].map(to),
         }
     }
 
@@ -67,7 +67,7 @@ impl RouteBreaker {
     }
 
     /// Reports a change of the state, under the lock, so that no other change comes before its report.
-    fn report(&self, policy: &Breaker, before: Phase) {
+    fn report(&self, policy: &Breaker, before: BreakerPhase) {
         let phase = policy.phase();
         if phase == before {
             return;
@@ -77,14 +77,14 @@ impl RouteBreaker {
         let (endpoint, route) = (&*self.endpoint, &*self.route);
         let why = policy.trip().map(ToString::to_string).unwrap_or_default();
         match (before, phase) {
-            (Phase::Closed, _) => warn!(endpoint, route, why, "breaker opened"),
-            (_, Phase::Open) => info!(endpoint, route, why, "breaker stays open"),
-            (_, Phase::HalfOpen) => debug!(endpoint, route, "breaker lets a probe through"),
-            (_, Phase::Closed) => info!(endpoint, route, "breaker closed"),
+            (BreakerPhase::Closed, _) => warn!(endpoint, route, why, "breaker opened"),
+            (_, BreakerPhase::Open) => info!(endpoint, route, why, "breaker stays open"),
+            (_, BreakerPhase::HalfOpen) => debug!(endpoint, route, "breaker lets a probe through"),
+            (_, BreakerPhase::Closed) => info!(endpoint, route, "breaker closed"),
         }
     }
 
-    fn refused(&self, refusal: &Refusal) -> Fault {
+    fn refused(&self, refusal: &BreakerOpen) -> Fault {
         let message = format!(
             "route `{}` of endpoint `{}` is not called: its breaker has been open for {}, since {}",
             self.route,
@@ -104,8 +104,8 @@ impl RouteBreaker {
 /// Resets the metric of a route that a new configuration no longer has, or has otherwise.
 impl Drop for RouteBreaker {
     fn drop(&mut self) {
-        if self.policy().phase() != Phase::Closed {
-            self.state.set(Phase::Closed as i64);
+        if self.policy().phase() != BreakerPhase::Closed {
+            self.state.set(BreakerPhase::Closed as i64);
         }
     }
 }
@@ -118,7 +118,7 @@ impl BreakerPermit<'_> {
     }
 
     /// Ends the call; `None` when nothing can be concluded from it.
-    pub(in crate::pipeline) fn end(mut self, ended: Option<Ended>) {
+    pub(in crate::pipeline) fn end(mut self, ended: Option<CallOutcome>) {
         self.ended = ended;
     }
 }
@@ -139,8 +139,8 @@ mod tests {
 
     use super::*;
 
-    const FAILED: Option<Ended> = Some(Ended { failed: true, took: Duration::ZERO });
-    const ANSWERED: Option<Ended> = Some(Ended { failed: false, took: Duration::ZERO });
+    const FAILED: Option<CallOutcome> = Some(CallOutcome { failed: true, took: Duration::ZERO });
+    const ANSWERED: Option<CallOutcome> = Some(CallOutcome { failed: false, took: Duration::ZERO });
 
     fn breaker(metrics: &Metrics) -> RouteBreaker {
         let policy = config::Breaker { minimum_calls: 2, probes: 1, ..config::Breaker::default() };

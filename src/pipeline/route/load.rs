@@ -53,9 +53,9 @@ impl RouteLoad {
     }
 
     /// Reads the load as of a given time, for routing by load.
-    pub(super) fn at(&self, now: Duration) -> routing::Load {
+    pub(super) fn at(&self, now: Duration) -> routing::LoadReading {
         let mean = self.weighted_mean(now).map(|(mean, weight)| mean * weight);
-        routing::Load { in_flight: self.in_flight.load(Ordering::Relaxed), mean }
+        routing::LoadReading { in_flight: self.in_flight.load(Ordering::Relaxed), mean }
     }
 
     /// Returns the mean, and the weight from 0 to 1 that its age leaves it.
@@ -90,7 +90,7 @@ mod tests {
     fn load_counts_requests_until_they_end() {
         let load = RouteLoad::default();
         let (one, other) = (load.enter(), load.enter());
-        assert_eq!(load.at(seconds(1)), routing::Load { in_flight: 2, mean: None });
+        assert_eq!(load.at(seconds(1)), routing::LoadReading { in_flight: 2, mean: None });
         drop(one);
         assert_eq!(load.at(seconds(1)).in_flight, 1);
         drop(other);

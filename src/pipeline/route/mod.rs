@@ -23,12 +23,12 @@ use prometheus::IntCounter;
 use tokio::time::Instant;
 
 use super::headroom::Headroom;
-use crate::canary::Statistics;
+use crate::canary::RouteStatistics;
 use crate::config::{self, Batching};
 use crate::invocation::too_large;
 use crate::message::{Fault, Reply, Request};
 use crate::models::{CallFailure, HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
-use crate::routing::{self, Loads, Reason};
+use crate::routing::{self, LoadReadings, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
 use batch::{BatchedRoute, Batcher, ModelAccess};
 use breaker::RouteBreaker;
@@ -50,7 +50,7 @@ pub(super) struct Route {
     /// Part that the route's requests have of all requests in flight.
     pub(super) share: RouteShare,
     /// Outcomes of the route's requests, where a canary is compared with others.
-    pub(super) statistics: Option<Arc<Statistics>>,
+    pub(super) statistics: Option<Arc<RouteStatistics>>,
     /// Decisions for the route, by [`Reason`].
     pub(super) decisions: [IntCounter; Reason::ALL.len()],
     /// Shadow route that copies of the requests go to.
@@ -209,13 +209,13 @@ impl Route {
     }
 }
 
-impl Loads for [Arc<Route>] {
-    fn load(&self, route: usize) -> routing::Load {
-        let Some(route) = self.get(route) else { return routing::Load::default() };
+impl LoadReadings for [Arc<Route>] {
+    fn load(&self, route: usize) -> routing::LoadReading {
+        let Some(route) = self.get(route) else { return routing::LoadReading::default() };
         let load = route.load.at(now());
         // A route whose breaker is open has nothing to do, and must not seem to be the best choice for that.
         match route.breaker.as_ref().is_some_and(RouteBreaker::refuses) {
-            true => routing::Load { in_flight: usize::MAX / 2, ..load },
+            true => routing::LoadReading { in_flight: usize::MAX / 2, ..load },
             false => load,
         }
     }

@@ -94,10 +94,10 @@ fn letters_noted_one_by_one_are_still_known() {
 fn metadata_is_rejected_when_damaged_or_foreign() {
     let (_, committed) = run(&Checkpoint::new(0), &[letter(0, CODES[0], 0)], &of_code(CODES[1]), 9);
     let metadata = committed.metadata();
-    assert_eq!(Checkpoint::read(1, &metadata), Err(Unreadable::Damaged));
-    assert_eq!(Checkpoint::read(0, &metadata.replace("MODEL", "MODAL").replace('9', "8")), Err(Unreadable::Damaged));
-    assert_eq!(Checkpoint::read(0, "sr1."), Err(Unreadable::Damaged));
-    assert_eq!(Checkpoint::read(0, "somebody's"), Err(Unreadable::Foreign));
+    assert_eq!(Checkpoint::read(1, &metadata), Err(MetadataError::Damaged));
+    assert_eq!(Checkpoint::read(0, &metadata.replace("MODEL", "MODAL").replace('9', "8")), Err(MetadataError::Damaged));
+    assert_eq!(Checkpoint::read(0, "sr1."), Err(MetadataError::Damaged));
+    assert_eq!(Checkpoint::read(0, "somebody's"), Err(MetadataError::Foreign));
 }
 
 /// Generates runs: a selector each, and the offset at which the run is killed or limited.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::session::{MAX_SESSIONS, SESSIONS, Session, SessionFactory};
-use crate::telemetry::Flow;
+use crate::telemetry::ProgressWatch;
 
 /// Pause between two attempts to open a session.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -28,11 +28,16 @@ pub(super) struct SessionPool {
     opened: Receiver<Session>,
     opener: Sender<Session>,
     stop: Arc<AtomicBool>,
-    flow: Flow,
+    flow: ProgressWatch,
 }
 
 impl SessionPool {
-    pub(super) fn new(factory: Arc<SessionFactory>, opened: Vec<Session>, stop: Arc<AtomicBool>, flow: Flow) -> Self {
+    pub(super) fn new(
+        factory: Arc<SessionFactory>,
+        opened: Vec<Session>,
+        stop: Arc<AtomicBool>,
+        flow: ProgressWatch,
+    ) -> Self {
         let (opener, receiver) = channel();
         Self { factory, resting: opened.into(), opening: BTreeMap::new(), opened: receiver, opener, stop, flow }
     }

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 use super::fencing::{FencingAction, FencingDetector};
 use super::pool::SessionPool;
 use super::session::{SESSIONS, Session, SessionFactory, StepError};
-use crate::telemetry::Flow;
+use crate::telemetry::ProgressWatch;
 
 /// Longest sleep between two looks whether the process is to end, while another instance has the name.
 const POLL: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ pub(super) struct Sessions {
     factory: Arc<SessionFactory>,
     fencing: FencingDetector,
     fenced: IntCounter,
-    flow: Flow,
+    flow: ProgressWatch,
     stop: Arc<AtomicBool>,
     /// Cancelled when another instance has the name, so that the process ends.
     failed: CancellationToken,
@@ -36,7 +36,7 @@ impl Sessions {
         factory: Arc<SessionFactory>,
         opened: Vec<Session>,
         fenced: IntCounter,
-        flow: Flow,
+        flow: ProgressWatch,
         stop: Arc<AtomicBool>,
         failed: CancellationToken,
     ) -> Self {

@@ -30,7 +30,7 @@ use crate::replies::counts::Counts;
 use crate::replies::directory::TopicDirectory;
 use crate::replies::outgoing::DeadLetterTopic;
 use crate::replies::publication::Publication;
-use crate::telemetry::{Flow, Metrics};
+use crate::telemetry::{Metrics, ProgressWatch};
 
 /// Wait for a first publication before looking whether the loop is to end.
 const POLL: Duration = Duration::from_millis(100);
@@ -61,7 +61,7 @@ pub(super) struct LoopParts {
     pub(super) dead_letters: DeadLetterTopic,
     pub(super) directory: TopicDirectory,
     pub(super) counts: Counts,
-    pub(super) flow: Flow,
+    pub(super) flow: ProgressWatch,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) metrics: Metrics,
     pub(super) failed: CancellationToken,
@@ -74,7 +74,7 @@ pub(super) struct TransactionLoop {
     ordered: bool,
     dead_letters: DeadLetterTopic,
     counts: Counts,
-    flow: Flow,
+    flow: ProgressWatch,
     stop: Arc<AtomicBool>,
     sessions: Sessions,
     committer: TransactionCommitter,

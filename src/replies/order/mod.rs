@@ -1,7 +1,7 @@
 //! Order of replies (`kafka.ordering`): replies leave in the order of their requests.
 //!
 //! Models are called in parallel all the same: a reply that is finished early waits for those of its key (or partition)
-//! whose requests were read before its own. Each request takes its [`Place`] when it is read, and keeps it until
+//! whose requests were read before its own. Each request takes its [`OrderPlace`] when it is read, and keeps it until
 //! librdkafka, or the thread of the transactions, has its last record; both keep the order of what they are given.
 
 mod partitions;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::address::Address;
+use super::address::ReplyAddress;
 use crate::broker::{BrokerError, Cluster};
 use crate::config::{Kafka, Ordering};
 use crate::intake::Ticket;
@@ -20,7 +20,7 @@ use crate::message::Request;
 use crate::telemetry::Metrics;
 use partitions::Partitions;
 pub(super) use partitions::partition_of;
-pub use place::Place;
+pub use place::OrderPlace;
 use place::Sequencer;
 use queues::QueueId;
 
@@ -66,7 +66,7 @@ impl ReplyOrder {
     }
 
     /// Takes a place behind all that were taken before it. None for a request without a key where keys have the order.
-    pub(super) fn place(&self, request: &Request, ticket: &Ticket) -> Option<Place> {
+    pub(super) fn place(&self, request: &Request, ticket: &Ticket) -> Option<OrderPlace> {
         let key = match self.by {
             By::Key => xxh3_64(request.key.as_deref()?),
             By::Partition => 0,
@@ -79,7 +79,7 @@ impl ReplyOrder {
     pub(super) async fn partitions(
         &self,
         request: &Request,
-        address: &Address,
+        address: &ReplyAddress,
         is_futile: impl Fn() -> bool,
     ) -> OrderedPartitions {
         let partition = |count| self.partition(request, count);

@@ -23,7 +23,7 @@ pub(super) struct Sequencer {
 /// Place of a request, from its reading until its record has left. Dropping the place gives it up, however that comes
 /// about, so that no reply waits for one that is gone.
 #[derive(Debug)]
-pub struct Place {
+pub struct OrderPlace {
     sequencer: Arc<Sequencer>,
     queue: QueueId,
     number: u64,
@@ -38,9 +38,9 @@ impl Sequencer {
     }
 
     /// Takes the last place of a queue.
-    pub(super) fn join(self: &Arc<Self>, queue: QueueId) -> Place {
+    pub(super) fn join(self: &Arc<Self>, queue: QueueId) -> OrderPlace {
         let number = self.queues().join(queue);
-        Place { sequencer: self.clone(), queue, number }
+        OrderPlace { sequencer: self.clone(), queue, number }
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues<Sender<()>>> {
@@ -48,7 +48,7 @@ impl Sequencer {
     }
 }
 
-impl Place {
+impl OrderPlace {
     /// Waits until all places before this one have left.
     pub(in crate::replies) async fn turn(&self) {
         let Sequencer { waiting, wait, .. } = &*self.sequencer;
@@ -64,7 +64,7 @@ impl Place {
     }
 }
 
-impl Place {
+impl OrderPlace {
     /// Completes when the place that is waited for may have changed. Has to be called before looking.
     pub fn moved(&self) -> Notified<'_> {
         self.sequencer.moved.notified()
@@ -76,7 +76,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for OrderPlace {
     fn drop(&mut self) {
         let next = self.sequencer.queues().leave(self.queue, self.number);
         match next {
@@ -162,7 +162,7 @@ mod tests {
     async fn place_is_passed_over_when_dropped_while_waiting() {
         let sequencer = sequencer();
         let places: Vec<_> = (0..3).map(|_| sequencer.join(queue(0))).collect();
-        let [first, second, third] = <[Place; 3]>::try_from(places).unwrap();
+        let [first, second, third] = <[OrderPlace; 3]>::try_from(places).unwrap();
         let waiting = tokio::spawn(async move { second.turn().await });
         until(|| sequencer.waiting.get() == 1).await;
         waiting.abort();

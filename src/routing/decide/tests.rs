@@ -38,7 +38,7 @@ fn request(headers: &[(&str, &str)], body: &str) -> Arc<Request> {
     })
 }
 
-fn decide(endpoint: &str, headers: &[(&str, &str)], body: &str) -> Result<Decision, Fault> {
+fn decide(endpoint: &str, headers: &[(&str, &str)], body: &str) -> Result<RouteDecision, Fault> {
     table(CONFIG).named(endpoint).unwrap().decide(&request(headers, body))
 }
 
@@ -46,7 +46,7 @@ fn decide(endpoint: &str, headers: &[(&str, &str)], body: &str) -> Result<Decisi
 fn decide_takes_first_condition_that_holds() {
     let domain = r#"{"text": "Domain specific"}"#;
     let taken = |route, reason, skipped: &[usize]| {
-        Ok(Decision { route, reason, skipped: skipped.to_vec(), sticky_failed: false })
+        Ok(RouteDecision { route, reason, skipped: skipped.to_vec(), sticky_failed: false })
     };
     assert_eq!(decide("sentiment-router", &[], domain), taken(1, Reason::ConditionHolds, &[]));
     assert_eq!(decide("sentiment-router", &[("X-Tier", "gold")], domain), taken(1, Reason::ConditionHolds, &[]));
@@ -187,9 +187,9 @@ fn chance_decides_when_caller_is_unknown() {
 #[test]
 fn least_loaded_reads_loads() {
     struct Busy;
-    impl Loads for Busy {
-        fn load(&self, route: usize) -> crate::routing::Load {
-            crate::routing::Load { in_flight: 9 - route, mean: None }
+    impl LoadReadings for Busy {
+        fn load(&self, route: usize) -> crate::routing::LoadReading {
+            crate::routing::LoadReading { in_flight: 9 - route, mean: None }
         }
     }
     let table = shared("least_loaded");

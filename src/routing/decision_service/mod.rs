@@ -23,7 +23,7 @@ use self::cache::Cache;
 pub(super) use self::summary::DecisionInput;
 use super::table::{Endpoint, RouteIndex};
 use crate::config::{self, OnDecisionError};
-use crate::invocation::breaker::{Breaker, Ended, Pass, Refusal};
+use crate::invocation::breaker::{Breaker, BreakerOpen, CallOutcome, CallPass};
 use crate::invocation::{http_client, in_words, root_cause};
 use crate::message::{Code, Fault, Request, Stage};
 use crate::telemetry::{LogGate, Metrics};
@@ -76,7 +76,7 @@ struct ServiceState {
 enum AnswerSource {
     Cached(Option<RouteIndex>),
     Follow(watch::Receiver<Option<ServiceAnswer>>),
-    Lead(Pass, watch::Sender<Option<ServiceAnswer>>),
+    Lead(CallPass, watch::Sender<Option<ServiceAnswer>>),
 }
 
 #[derive(Debug)]
@@ -234,7 +234,7 @@ impl DecisionService {
     }
 
     /// Calls the service once, and hands the answer to the cache, the breaker and all waiting requests.
-    async fn lead(self: Arc<Self>, summary: Bytes, pass: Pass, sender: watch::Sender<Option<ServiceAnswer>>) {
+    async fn lead(self: Arc<Self>, summary: Bytes, pass: CallPass, sender: watch::Sender<Option<ServiceAnswer>>) {
         let begun = Instant::now();
         let said = timeout(self.timeout, self.post(summary.clone()))
             .await
@@ -242,7 +242,7 @@ impl DecisionService {
         let took = begun.elapsed();
         self.metrics.duration.observe(took.as_secs_f64());
         // A service that answers counts as healthy, even if it names an unknown route.
-        let ended = Ended { failed: said.is_err(), took };
+        let ended = CallOutcome { failed: said.is_err(), took };
         let opinion = said.and_then(|alias| self.route_of(alias));
         let (now, mut state) = (self.started.elapsed(), self.state());
         state.breaker.end(pass, now, Some(ended));
@@ -303,8 +303,8 @@ fn failed(words: impl Into<Arc<str>>) -> DecisionError {
     DecisionError::Failed(words.into())
 }
 
-impl From<Refusal> for DecisionError {
-    fn from(refusal: Refusal) -> Self {
+impl From<BreakerOpen> for DecisionError {
+    fn from(refusal: BreakerOpen) -> Self {
         Self::Open { left: refusal.left, why: refusal.trip.to_string().into() }
     }
 }

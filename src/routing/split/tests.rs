@@ -98,9 +98,9 @@ fn turn_wraps_when_counter_overflows() {
     assert!(split.in_turn().is_some() && split.in_turn() == Some(0));
 }
 
-impl Loads for [(usize, Option<f64>)] {
-    fn load(&self, route: usize) -> Load {
-        Load { in_flight: self[route].0, mean: self[route].1 }
+impl LoadReadings for [(usize, Option<f64>)] {
+    fn load(&self, route: usize) -> LoadReading {
+        LoadReading { in_flight: self[route].0, mean: self[route].1 }
     }
 }
 
@@ -122,7 +122,7 @@ fn least_loaded_picks_route_with_shortest_wait() {
 fn least_loaded_draws_by_chance_when_equal() {
     let split = split(Strategy::LeastLoaded, &[1.0; 3]);
     let mut random = fastrand::Rng::with_seed(17);
-    let idle = counts(3, |_| split.least_loaded(&Idle, |ties| random.usize(..ties)));
+    let idle = counts(3, |_| split.least_loaded(&NoLoad, |ties| random.usize(..ties)));
     assert_fits(&idle, &[1.0; 3]);
     let one_busy = [(0, None), (1, None), (0, None)];
     let counts = counts(3, |_| split.least_loaded(&one_busy[..], |ties| random.usize(..ties)));

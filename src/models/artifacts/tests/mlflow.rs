@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 
 use super::*;
-use crate::models::{ModelUri, Pick, Target};
+use crate::models::{ModelTarget, ModelUri, VersionPick};
 
 /// Script that ends the server with this process, whose end closes its standard input.
 const GUARD: &str = include_str!("../../../cli/quickstart/guard.py");
@@ -124,12 +124,12 @@ async fn check(tracking_uri: &str, model_id: &str) {
         assert!(source.is_some() && created.is_some(), "{uri}: {registration:?}");
         assert_eq!(is_tagged, version == "2", "{uri}");
         let parsed = ModelUri::parse(uri).unwrap();
-        let Target::Registered { pick, .. } = parsed.target() else { panic!("{uri}") };
+        let ModelTarget::Registered { pick, .. } = parsed.target() else { panic!("{uri}") };
         let snapshot = registry.current("a model", &[pick.clone()].into()).await.unwrap();
         assert_eq!(snapshot.pick(pick), Some(&registration), "{uri}");
     }
-    let snapshot = registry.current("a model", &[Pick::Version(99)].into()).await.unwrap();
-    assert_eq!(snapshot.pick(&Pick::Version(99)), None);
+    let snapshot = registry.current("a model", &[VersionPick::Version(99)].into()).await.unwrap();
+    assert_eq!(snapshot.pick(&VersionPick::Version(99)), None);
     for (uri, name) in [("models:/a model/1".to_owned(), "a model/1"), (format!("models:/{model_id}"), model_id)] {
         let resolved = resolve(&registry, &uri).await.unwrap();
         assert_eq!((&*resolved.name, resolved.is_tagged), (name, name == model_id));
@@ -153,8 +153,8 @@ async fn check(tracking_uri: &str, model_id: &str) {
         assert_eq!((fault.code, fault.retryable), (Code::ResourceDoesNotExist, false), "{uri}: {fault}");
         assert!(fault.message.contains(says), "{uri}: {fault}");
     }
-    let snapshot = registry.current("nope", &[Pick::Latest].into()).await.unwrap();
-    assert_eq!(snapshot.pick(&Pick::Latest), None);
+    let snapshot = registry.current("nope", &[VersionPick::Latest].into()).await.unwrap();
+    assert_eq!(snapshot.pick(&VersionPick::Latest), None);
     closing.cancel();
     tasks.close();
     tasks.wait().await;

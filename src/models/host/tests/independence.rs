@@ -1,7 +1,7 @@
 //! Tests what hosts find out about their models: whether a model answers each row as if it were alone.
 
 use super::*;
-use crate::invocation::trust::Finding;
+use crate::invocation::row_independence::Finding;
 
 /// A script that saves models in directories of these names.
 const SAVE: &str = r#"

@@ -1,5 +1,5 @@
 use crate::config::{EnvManager, Runtime};
-use crate::invocation::{Concern, HttpBackend};
+use crate::invocation::{HttpBackend, ServerOwner};
 use crate::message::{Code, Stage};
 use crate::models::backend::{Backend, ServerBackend};
 use crate::models::host::{LoadReport, Phases, Proof};
@@ -34,7 +34,7 @@ fn version(key: u64) -> Arc<Version> {
 /// Builds a loaded version without a process, so that nothing has to end when it is unloaded.
 fn loaded(manager: &ResidencyManager, bytes: u64) -> Arc<LoadedVersion> {
     let url = "http://127.0.0.1:9/invocations".parse().unwrap();
-    let backend = HttpBackend::new(url, "model".into(), Concern::Ours, 1).unwrap();
+    let backend = HttpBackend::new(url, "model".into(), ServerOwner::Signalbox, 1).unwrap();
     Arc::new(LoadedVersion {
         uses: UseCount::default(),
         backend: Backend::Server(Arc::new(ServerBackend::new(backend, 1, None))),

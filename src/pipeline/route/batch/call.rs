@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::queue::{BatchGroup, BatchWaiter};
 use super::state::BatchState;
 use super::ticket::{BatchAnswer, BatchTicket};
-use crate::intake::Expected;
+use crate::intake::ExpectedAnswers;
 use crate::invocation::body::{Answer, JoinKey, Payload, is_same_but_for_rounding};
-use crate::invocation::trust::{BatchMode, BatchingRefusal};
+use crate::invocation::row_independence::{BatchMode, BatchingRefusal};
 use crate::invocation::{Answers, Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Request};
 use crate::models::{CallFailure, Lease};
@@ -22,7 +22,7 @@ use crate::pipeline::deadline::is_over;
 /// Calls the model for a group of requests until each has an answer.
 pub(super) struct BatchCall {
     lease: Lease,
-    _expected: Expected,
+    _expected: ExpectedAnswers,
     state: Arc<BatchState>,
     timeout: Duration,
     members: Vec<BatchMember>,
@@ -73,7 +73,7 @@ impl BatchCall {
     pub(super) fn new(
         group: BatchGroup,
         lease: Lease,
-        expected: Expected,
+        expected: ExpectedAnswers,
         state: Arc<BatchState>,
         timeout: Duration,
     ) -> (Self, BatchTicket) {
@@ -245,7 +245,7 @@ impl BatchCall {
     async fn passes_spot_check(&mut self, members: &[BatchMember], answer: &Answer) -> bool {
         let payloads: Vec<_> = members.iter().map(|member| &member.payload).collect();
         let parts: Vec<_> = parts(answer, payloads.iter().map(|payload| payload.rows())).collect();
-        for number in self.lease.trust().spot_checks(&self.key, &payloads) {
+        for number in self.lease.row_independence().spot_checks(&self.key, &payloads) {
             let (Some(member), Some(part)) = (members.get(number), parts.get(number)) else { continue };
             let (request, payload) = (Arc::clone(&member.request), member.payload.clone());
             match self.call(&request, &request.headers, payload.bytes().clone(), payload.rows(), None).await {
@@ -354,7 +354,7 @@ impl BatchCall {
 
     /// Has payloads of a form called singly from now on, and logs why.
     fn refuse_batching(&self, payload: &Payload, refusal: BatchingRefusal) {
-        if self.lease.trust().refuse_batching(payload.form(), refusal) {
+        if self.lease.row_independence().refuse_batching(payload.form(), refusal) {
             let (model, version) = (&*self.state.route.model_uri, &**self.lease.version());
             tracing::warn!(model, version, why = %refusal, "model is called singly from now on");
         }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::queue::deadline_unreachable;
 use crate::config;
-use crate::intake::Expected;
+use crate::intake::ExpectedAnswers;
 use crate::invocation::body::Payload;
 use crate::message::{Fault, Reply, Request};
 use crate::models::{CallFailure, Lease, ModelHandle};
@@ -71,7 +71,7 @@ impl Batcher {
     /// Waits for a lease, and calls the model with all requests that can be joined by then; or waits to be taken along.
     pub(super) async fn access(
         &self,
-        mut leasing: Pin<&mut impl Future<Output = Result<(Lease, Expected), Fault>>>,
+        mut leasing: Pin<&mut impl Future<Output = Result<(Lease, ExpectedAnswers), Fault>>>,
         headroom: Headroom<'_>,
         request: &Arc<Request>,
         payload: &Bytes,
@@ -157,7 +157,7 @@ impl Batcher {
     /// Takes a request out of the queue whose lease has come, and those that go with it.
     fn take(&self, position: &BatchPosition<'_>, lease: &Lease) -> Taken {
         let metrics = &self.state.route.batch_metrics;
-        let mode = |form| lease.trust().batch_mode(form, self.vouches, self.settings.verify);
+        let mode = |form| lease.row_independence().batch_mode(form, self.vouches, self.settings.verify);
         let taken = self.state.queue().take(position.number, lease.signature(), mode, &self.settings, metrics);
         if let Taken::Single(single) = &taken {
             metrics.rows.observe(single.rows as f64);

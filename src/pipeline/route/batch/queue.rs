@@ -12,7 +12,7 @@ use crate::config;
 use crate::invocation::batch_size::BatchSize;
 use crate::invocation::body::{JoinKey, Payload, Signature};
 use crate::invocation::rejection_rate::RejectionRate;
-use crate::invocation::trust::BatchMode;
+use crate::invocation::row_independence::BatchMode;
 use crate::message::Request;
 use crate::pipeline::deadline::is_over;
 use crate::telemetry::BatchMetrics;

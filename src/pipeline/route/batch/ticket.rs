@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::intake::Expected;
+use crate::intake::ExpectedAnswers;
 use crate::invocation::body::JoinKey;
 use crate::message::Reply;
 use crate::models::{CallFailure, Lease};
@@ -14,7 +14,7 @@ use crate::models::{CallFailure, Lease};
 pub(in crate::pipeline) enum ModelAccess {
     /// A lease for a call of the request's own, with the memory reserved for the answer, and with facts about the
     /// request if the batcher has read it.
-    Single(Lease, Expected, Option<SingleCall>),
+    Single(Lease, ExpectedAnswers, Option<SingleCall>),
     /// A ticket of the batch that takes the request along.
     Batched(BatchTicket),
 }

@@ -59,7 +59,7 @@ pub enum BatchingRefusal {
 
 /// Keeps what is known about the row independence of one version of a model.
 #[derive(Debug, Default)]
-pub struct Trust {
+pub struct RowIndependence {
     finding: OnceLock<Finding>,
     is_tagged: AtomicBool,
     /// Forms of payloads (see [`Payload::form`]) that are called singly for either reason, one bit each.
@@ -68,7 +68,7 @@ pub struct Trust {
     spot_checks: Mutex<SpotChecks>,
 }
 
-impl Trust {
+impl RowIndependence {
     /// Records the finding of a host. A version does not change, so the first finding stands.
     pub fn find(&self, finding: &Finding) {
         if *finding != Finding::Unknown {
@@ -161,49 +161,51 @@ impl fmt::Display for BatchingRefusal {
 mod tests {
     use super::*;
 
-    fn modes(trust: &Trust) -> [BatchMode; 3] {
-        [(false, true), (true, true), (true, false)].map(|(by_route, verify)| trust.batch_mode(1, by_route, verify))
+    fn modes(row_independence: &RowIndependence) -> [BatchMode; 3] {
+        [(false, true), (true, true), (true, false)]
+            .map(|(by_route, verify)| row_independence.batch_mode(1, by_route, verify))
     }
 
     #[test]
     fn batching_is_off_unless_there_is_a_voucher() {
-        let trust = Trust::default();
-        assert_eq!(modes(&trust), [BatchMode::Off, BatchMode::Sampled, BatchMode::Trusted]);
-        assert!(!trust.is_called_singly(false), "nobody has looked yet");
-        trust.find(&Finding::Unknown);
-        trust.find(&Finding::Doubtful("it may do anything".into()));
-        assert_eq!(modes(&trust), [BatchMode::Off, BatchMode::Sampled, BatchMode::Trusted]);
-        assert_eq!((trust.is_called_singly(false), trust.is_called_singly(true)), (true, false));
-        assert_eq!(trust.report(false), (None, Some("it may do anything".to_owned())));
-        assert_eq!(trust.report(true), (Some(Voucher::Route), None));
-        trust.tag(true);
-        assert_eq!(modes(&trust), [BatchMode::Sampled, BatchMode::Sampled, BatchMode::Trusted]);
-        assert_eq!(trust.report(false), (Some(Voucher::Tag), None));
-        trust.tag(false);
-        assert_eq!(modes(&trust)[0], BatchMode::Off);
+        let row_independence = RowIndependence::default();
+        assert_eq!(modes(&row_independence), [BatchMode::Off, BatchMode::Sampled, BatchMode::Trusted]);
+        assert!(!row_independence.is_called_singly(false), "nobody has looked yet");
+        row_independence.find(&Finding::Unknown);
+        row_independence.find(&Finding::Doubtful("it may do anything".into()));
+        assert_eq!(modes(&row_independence), [BatchMode::Off, BatchMode::Sampled, BatchMode::Trusted]);
+        assert_eq!((row_independence.is_called_singly(false), row_independence.is_called_singly(true)), (true, false));
+        assert_eq!(row_independence.report(false), (None, Some("it may do anything".to_owned())));
+        assert_eq!(row_independence.report(true), (Some(Voucher::Route), None));
+        row_independence.tag(true);
+        assert_eq!(modes(&row_independence), [BatchMode::Sampled, BatchMode::Sampled, BatchMode::Trusted]);
+        assert_eq!(row_independence.report(false), (Some(Voucher::Tag), None));
+        row_independence.tag(false);
+        assert_eq!(modes(&row_independence)[0], BatchMode::Off);
     }
 
     #[test]
     fn proven_model_needs_no_other_voucher() {
-        let trust = Trust::default();
-        trust.find(&Finding::Independent);
-        trust.find(&Finding::Doubtful("it is too late".into()));
-        assert_eq!(modes(&trust), [BatchMode::Proven; 3]);
-        assert_eq!(trust.report(true), (Some(Voucher::Model), None));
+        let row_independence = RowIndependence::default();
+        row_independence.find(&Finding::Independent);
+        row_independence.find(&Finding::Doubtful("it is too late".into()));
+        assert_eq!(modes(&row_independence), [BatchMode::Proven; 3]);
+        assert_eq!(row_independence.report(true), (Some(Voucher::Model), None));
     }
 
     #[test]
     fn trust_is_lost_by_form_when_batching_is_refused() {
-        let trust = Trust::default();
-        trust.tag(true);
+        let row_independence = RowIndependence::default();
+        row_independence.tag(true);
         assert!(
-            trust.refuse_batching(1, BatchingRefusal::NotAlone) && !trust.refuse_batching(1, BatchingRefusal::NotAlone)
+            row_independence.refuse_batching(1, BatchingRefusal::NotAlone)
+                && !row_independence.refuse_batching(1, BatchingRefusal::NotAlone)
         );
-        assert_eq!(modes(&trust), [BatchMode::Off, BatchMode::Off, BatchMode::Trusted]);
-        assert_eq!(trust.batch_mode(2, false, true), BatchMode::Sampled);
-        let (voucher, why) = trust.report(false);
+        assert_eq!(modes(&row_independence), [BatchMode::Off, BatchMode::Off, BatchMode::Trusted]);
+        assert_eq!(row_independence.batch_mode(2, false, true), BatchMode::Sampled);
+        let (voucher, why) = row_independence.report(false);
         assert!(voucher.is_none() && why.is_some_and(|why| why.contains("verify: false")));
-        assert!(trust.refuse_batching(1, BatchingRefusal::NotByRow));
-        assert_eq!(modes(&trust), [BatchMode::Off; 3]);
+        assert!(row_independence.refuse_batching(1, BatchingRefusal::NotByRow));
+        assert_eq!(modes(&row_independence), [BatchMode::Off; 3]);
     }
 }
