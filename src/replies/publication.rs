@@ -191,7 +191,12 @@ impl Publication {
     /// Returns whether the publication has waited long enough for a partition that has had no leader since then. A
     /// record for a topic of our own waits for as long as that takes.
     pub(super) fn waits_no_longer(&self, since: Instant) -> bool {
-        (self.course.parked || self.course.named) && since.elapsed() > AWAY_FOR
+        self.has_waited(since, AWAY_FOR)
+    }
+
+    /// Returns whether so long has passed since then, and the record is not for a topic of our own.
+    pub(super) fn has_waited(&self, since: Instant, longest: Duration) -> bool {
+        (self.course.parked || self.course.named) && since.elapsed() > longest
     }
 
     /// Returns whether no record is left to be sent, now that the dead letter, if there is one, is written.

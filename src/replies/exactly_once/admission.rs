@@ -15,11 +15,15 @@ use super::super::directory::{TopicDirectory, WriteStatus};
 use super::super::outgoing::DeadLetterTopic;
 use super::super::publication::Publication;
 use super::super::recourse::{Cause, RecordKind};
+use super::pool::SessionPool;
 
 /// Pause between two attempts at a destination that took nothing in time, at first; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts at a stalled destination.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Time for which a publication waits while a transaction with its destination is undecided though the partition has a
+/// leader, which can then be expected to write the end of the transaction down at once.
+const UNDECIDED_FOR: Duration = Duration::from_secs(3);
 /// Most topics named by callers that are remembered. Each that is forgotten has to prove itself again.
 const MAX_PROVEN: usize = 1_000;
 
@@ -35,6 +39,8 @@ pub(super) struct TransactionAdmission {
     /// Topics named by callers, to which something was committed.
     proven: HashSet<Arc<str>>,
     stalled: HashMap<Destination, StalledDestination>,
+    /// Destinations that an aborted transaction has failed at, until they are taken.
+    blamed: HashSet<Destination>,
     /// Time of the last committed transaction.
     committed: Instant,
 }
@@ -74,17 +80,18 @@ impl TransactionAdmission {
             counts,
             proven: HashSet::new(),
             stalled: HashMap::new(),
+            blamed: HashSet::new(),
             committed: Instant::now(),
         }
     }
 
     /// Judges a publication, on the first rung of its ladder that is not known to be barred.
-    pub(super) fn isolation(&self, publication: &mut Publication) -> Isolation {
+    pub(super) fn isolation(&self, publication: &mut Publication, pool: &SessionPool) -> Isolation {
         loop {
             let mut isolation = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
             let mut barred = None;
             for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
-                match self.look(publication, kind) {
+                match self.look(publication, kind, pool) {
                     Ok(found) => isolation = isolation.max(found),
                     Err((cause, code)) => barred = Some((kind, cause, code)),
                 }
@@ -98,7 +105,12 @@ impl TransactionAdmission {
     }
 
     /// Judges one record of a publication, or says why the record is barred.
-    fn look(&self, publication: &Publication, kind: RecordKind) -> Result<Isolation, (Cause, RDKafkaErrorCode)> {
+    fn look(
+        &self,
+        publication: &Publication,
+        kind: RecordKind,
+        pool: &SessionPool,
+    ) -> Result<Isolation, (Cause, RDKafkaErrorCode)> {
         let Some(target) = publication.target(kind, &self.dead_letters) else { return Ok(Isolation::Shared) };
         let is_own = self.directory.is_own(target.topic);
         match self.directory.write_status(target.topic, target.partition, target.key.as_deref()) {
@@ -120,27 +132,31 @@ impl TransactionAdmission {
                 return Err((Cause::Size, RDKafkaErrorCode::MessageSizeTooLarge));
             }
         }
+        let is_reply = kind == RecordKind::Reply;
+        let given_up = |since| is_reply && publication.has_waited(since, UNDECIDED_FOR);
+        let timed_out = (Cause::Topic, RDKafkaErrorCode::MessageTimedOut);
         // Most of the time nothing is stalled, and then the partition need not be found out.
-        let stall = match self.stalled.is_empty() {
-            true => None,
-            false => {
-                let partition = self.directory.partition(target.topic, target.partition, target.key.as_deref());
-                self.stalled.get(&(target.topic.clone(), partition))
-            }
-        };
-        match stall {
+        let destination = (!self.stalled.is_empty() || pool.has_undecided()).then(|| {
+            let partition = self.directory.partition(target.topic, target.partition, target.key.as_deref());
+            (target.topic.clone(), partition)
+        });
+        // Another transaction with the same destination would be undecided as well, and take another session.
+        if let Some(since) = destination.as_ref().and_then(|destination| pool.undecided_since(destination)) {
+            return if given_up(since) { Err(timed_out) } else { Ok(Isolation::Deferred) };
+        }
+        match destination.and_then(|destination| self.stalled.get(&destination)) {
             // One publication after another probes the destination, and those between them wait.
             Some(stall) if Instant::now() >= stall.until => Ok(Isolation::Alone),
-            Some(stall)
-                if kind == RecordKind::Reply
-                    && stall.others_were_served
-                    && publication.waits_no_longer(stall.since) =>
-            {
-                Err((Cause::Topic, RDKafkaErrorCode::MessageTimedOut))
+            Some(stall) if is_reply && stall.others_were_served && publication.waits_no_longer(stall.since) => {
+                Err(timed_out)
             }
             Some(_) => Ok(Isolation::Deferred),
             None if is_own || self.proven.contains(target.topic) => Ok(Isolation::Shared),
-            None => Ok(Isolation::Alone),
+            None => match pool.full_since() {
+                Some(since) if given_up(since) => Err(timed_out),
+                Some(_) => Ok(Isolation::Deferred),
+                None => Ok(Isolation::Alone),
+            },
         }
     }
 
@@ -173,8 +189,20 @@ impl TransactionAdmission {
         }
     }
 
+    /// Takes the destinations that an aborted transaction has failed at.
+    pub(super) fn take_blamed(&mut self) -> HashSet<Destination> {
+        std::mem::take(&mut self.blamed)
+    }
+
+    /// Lists the destinations of a publication in topics that callers have named.
+    pub(super) fn named_destinations(&self, publication: &Publication) -> impl Iterator<Item = Destination> {
+        let destinations = self.destinations(publication).map(|(_, destination)| destination);
+        destinations.filter(|(topic, _)| !self.directory.is_own(topic))
+    }
+
     /// Marks a destination as stalled: it has taken nothing in time, or not now.
     pub(super) fn stall(&mut self, destination: &Destination) {
+        self.blamed.insert(destination.clone());
         let (now, committed) = (Instant::now(), self.committed);
         self.directory.look_up(&destination.0);
         if self.stalled.len() >= MAX_PROVEN {
@@ -198,6 +226,7 @@ impl TransactionAdmission {
             place.iter().for_each(|place| self.stall(place));
             return;
         }
+        self.blamed.extend(place.iter().filter(|(topic, _)| !self.directory.is_own(topic)).cloned());
         self.proven.remove(&publication.address.topic);
         self.directory.look_up(&publication.address.topic);
         // The broker rejects a batch as a whole; a record that seems to fit is sent once more by itself.

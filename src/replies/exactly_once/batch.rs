@@ -105,6 +105,11 @@ impl TransactionBatch {
             .collect()
     }
 
+    /// Lists the destinations of its records in topics that callers have named.
+    pub(super) fn named_destinations(&self, admission: &TransactionAdmission) -> HashSet<Destination> {
+        self.publications.iter().flat_map(|publication| admission.named_destinations(publication)).collect()
+    }
+
     /// Lists the requests that it ends.
     pub(super) fn requests(&self) -> Vec<RequestPosition> {
         self.publications.iter().map(|publication| publication.ending.ticket.position()).collect()

@@ -7,17 +7,23 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::fencing::{FencingAction, FencingDetector};
 use super::pool::SessionPool;
 use super::session::{SESSIONS, Session, SessionFactory, StepError};
+use crate::intake::{Offsets, RequestPosition};
 use crate::telemetry::ProgressWatch;
 
 /// Longest sleep between two looks whether the process is to end, while another instance has the name.
 const POLL: Duration = Duration::from_millis(100);
 /// Pause between two attempts to open a session.
 const AFTER_SESSION: Duration = Duration::from_millis(500);
+
+/// Pause between two questions what the broker has committed.
+const AFTER_RECALL: Duration = Duration::from_millis(500);
+/// Longest wait for the broker's answer to that question.
+const RECALL: Duration = Duration::from_secs(5);
 
 /// Opens sessions, replaces lost ones, and ends the process when another instance has its name.
 pub(super) struct Sessions {
@@ -110,6 +116,35 @@ impl Sessions {
                 return None;
             }
             thread::sleep(AFTER_SESSION);
+        }
+    }
+
+    /// Asks the broker which requests of a transaction are finished, once a new session of the same name has had the
+    /// transaction decided. None when the loop is to end before that is known.
+    pub(super) fn recall(
+        &mut self,
+        index: usize,
+        requests: &[RequestPosition],
+        offsets: &Offsets,
+    ) -> Option<Vec<bool>> {
+        let session = self.open(index)?;
+        self.pool.rest(session);
+        loop {
+            match offsets.recall(requests, RECALL) {
+                Ok(finished) => {
+                    let committed = finished.iter().filter(|finished| **finished).count();
+                    info!(
+                        requests = requests.len(),
+                        committed, "the broker has said what became of the last transaction"
+                    );
+                    return Some(finished);
+                }
+                Err(error) => warn!(%error, "the outcome of the last transaction is not known yet"),
+            }
+            if self.is_stopping() {
+                return None;
+            }
+            thread::sleep(AFTER_RECALL);
         }
     }
 

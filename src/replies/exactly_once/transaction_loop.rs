@@ -12,7 +12,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::admission::{Destination, Isolation, TransactionAdmission};
 use super::allowance::Allowance;
@@ -24,7 +23,7 @@ use super::metrics::TransactionMetrics;
 use super::session::{FlushOutcome, Session, SessionFactory, StepError};
 use super::sessions::Sessions;
 use crate::broker::BrokerError;
-use crate::intake::{Offsets, RequestPosition};
+use crate::intake::Offsets;
 use crate::replies::address::AllowedTopics;
 use crate::replies::counts::Counts;
 use crate::replies::directory::TopicDirectory;
@@ -41,10 +40,6 @@ const IDLE: Duration = Duration::from_millis(2);
 const RECHECK: Duration = Duration::from_millis(200);
 /// Pause after a transaction that was aborted though no record was refused; without it the loop would spin.
 const AFTER_ABORT: Duration = Duration::from_millis(100);
-/// Pause between two questions what the broker has committed.
-const AFTER_RECALL: Duration = Duration::from_millis(500);
-/// Longest wait for the broker's answer to that question.
-const RECALL: Duration = Duration::from_secs(5);
 /// Longest wait for a session once the process is to end; its publications are answered again by the next owner.
 const LAST_SESSION: Duration = Duration::from_secs(5);
 /// Most publications in one transaction.
@@ -182,7 +177,11 @@ impl TransactionLoop {
                 .admission
                 .destinations(&publication)
                 .any(|(_, destination)| self.deferred.destinations.contains(&destination));
-        let isolation = if is_behind { Isolation::Deferred } else { self.admission.isolation(&mut publication) };
+        let isolation = if is_behind {
+            Isolation::Deferred
+        } else {
+            self.admission.isolation(&mut publication, &self.sessions.pool)
+        };
         match isolation {
             Isolation::Shared => self.ready.push_back(publication),
             Isolation::Alone | Isolation::Deferred => {
@@ -367,16 +366,19 @@ impl TransactionLoop {
     /// Aborts a transaction that is being gathered, and returns its publications.
     fn abort_gathered(&mut self, session: Session, batch: TransactionBatch) -> Vec<Publication> {
         self.metrics.aborted.inc();
-        let aborted = session.abort();
+        let (index, aborted) = (session.index(), session.abort());
         let refused = session.take_refused();
-        match aborted {
-            Ok(()) => self.sessions.pool.rest(session),
+        let session = match aborted {
+            Ok(()) => Some(session),
             Err(error) => {
                 session.discard();
                 self.sessions.lost(&error);
+                None
             }
-        }
-        batch.into_retries(refused, false, &mut self.admission, &self.counts)
+        };
+        let publications = batch.into_retries(refused, false, &mut self.admission, &self.counts);
+        self.sessions.pool.leave_undecided(index, session, self.admission.take_blamed());
+        publications
     }
 
     /// Takes in the end of a transaction, and admits the publications once more that it did not finish.
@@ -389,13 +391,15 @@ impl TransactionLoop {
     fn unfinished(&mut self, finished: FinishedTransaction) -> Vec<Publication> {
         let FinishedTransaction { mut batch, outcome, index, session, refused, reason, written, took } = finished;
         let (requests, is_alone) = (batch.requests(), batch.is_alone());
+        // A destination in doubt may take a record and refuse the marker that ends the transaction.
+        let in_doubt = if is_alone { batch.named_destinations(&self.admission) } else { HashSet::new() };
         // Committed: all requests are finished.
         if outcome == TransactionOutcome::Committed {
             self.metrics.committed(batch.len(), took);
             self.flow.passed();
             self.allowance.written(batch.bytes(), written);
             batch.finish(&self.counts, &mut self.admission);
-            session.into_iter().flatten().for_each(|session| self.sessions.pool.rest(session));
+            self.sessions.pool.leave_undecided(index, session.ok().flatten(), in_doubt);
             if is_alone {
                 self.deferred.alone_committed();
             }
@@ -421,7 +425,7 @@ impl TransactionLoop {
         // Unknown: only the broker can say which requests the commit has finished.
         if outcome == TransactionOutcome::Unknown {
             self.metrics.unknown.inc();
-            let Some(finished) = self.recall(index, &requests) else {
+            let Some(finished) = self.sessions.recall(index, &requests, &self.offsets) else {
                 self.is_over = true;
                 return Vec::new();
             };
@@ -437,7 +441,8 @@ impl TransactionLoop {
             self.allowance.late(batch.bytes());
         }
         let publications = batch.into_retries(refused, is_late, &mut self.admission, &self.counts);
-        session.into_iter().for_each(|session| self.sessions.pool.rest(session));
+        let blamed = in_doubt.into_iter().chain(self.admission.take_blamed()).collect();
+        self.sessions.pool.leave_undecided(index, session, blamed);
         if !is_refused && !is_alone {
             thread::sleep(AFTER_ABORT);
         }
@@ -464,30 +469,6 @@ impl TransactionLoop {
             if self.is_over || self.is_stopping() && began.elapsed() > LAST_SESSION {
                 return None;
             }
-        }
-    }
-
-    /// Asks the broker which requests of a transaction are finished, once a new session of the same name has had the
-    /// transaction decided. None when the loop is to end before that is known.
-    fn recall(&mut self, index: usize, requests: &[RequestPosition]) -> Option<Vec<bool>> {
-        let session = self.sessions.open(index)?;
-        self.sessions.pool.rest(session);
-        loop {
-            match self.offsets.recall(requests, RECALL) {
-                Ok(finished) => {
-                    let committed = finished.iter().filter(|finished| **finished).count();
-                    info!(
-                        requests = requests.len(),
-                        committed, "the broker has said what became of the last transaction"
-                    );
-                    return Some(finished);
-                }
-                Err(error) => warn!(%error, "the outcome of the last transaction is not known yet"),
-            }
-            if self.is_stopping() {
-                return None;
-            }
-            thread::sleep(AFTER_RECALL);
         }
     }
 

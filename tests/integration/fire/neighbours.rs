@@ -84,7 +84,8 @@ fn beside(name: &str, delivery: &'static str, kafka: &Kafka, courses: &[Course<'
         .endpoint("picky", "builtin:noop", "model_request_condition: \"request.json()['a'][0] == 1\"");
     let places = Places::on(kafka);
     let [requests, replies, dead_letters] = &ground.topics.clone();
-    let topics = [replies, dead_letters, &places.fine, &places.tight, &places.stale].map(String::as_str);
+    let topics =
+        [replies, dead_letters, &places.fine, &places.tight, &places.stale, &places.bereft].map(String::as_str);
     let endings = Endings::start(&ground.checkers, requests, &topics);
 
     let mut run = Run::start(name, delivery, length, ground, 1, Conduct::Steady);

@@ -19,6 +19,8 @@ pub(super) struct Places {
     pub(super) tight: String,
     /// Takes nothing that was written a moment ago.
     pub(super) stale: String,
+    /// Has fewer replicas than it needs to take anything.
+    pub(super) bereft: String,
 }
 
 /// What `kafka.allowed_reply_topics` allows.
@@ -111,6 +113,7 @@ pub(super) const KINDS: &[Kind] = &[
     kind("a reply topic that refuses what comes, and a value of 1 MB", |_, places| {
         to(&places.stale).value(&filled(b' ', 1_048_200))
     }),
+    kind("a reply topic that lacks replicas", |_, places| to(&places.bereft)),
     kind("a reply partition that there is not", |_, _| good().header("kafka_replyPartition", b"999")),
     kind("a topic's partition that there is not", |_, places| {
         to(&places.fine).header("kafka_replyPartition", &1_i32.to_be_bytes())
@@ -154,6 +157,7 @@ impl Places {
             fine: topic(&[]),
             tight: topic(&[("max.message.bytes", "300")]),
             stale: topic(&[("message.timestamp.before.max.ms", "0")]),
+            bereft: topic(&[("min.insync.replicas", "2")]),
         }
     }
 }
