@@ -24,6 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Time for which a publication waits while a transaction with its destination is undecided though the partition has a
 /// leader, which can then be expected to write the end of the transaction down at once.
 const UNDECIDED_FOR: Duration = Duration::from_secs(3);
+/// The same for a publication that has waited for [`UNDECIDED_FOR`] already, as one transaction after another with its
+/// destination was undecided.
+const UNDECIDED_AGAIN_FOR: Duration = Duration::from_millis(500);
 /// Most topics named by callers that are remembered. Each that is forgotten has to prove itself again.
 const MAX_PROVEN: usize = 1_000;
 
@@ -133,7 +136,11 @@ impl TransactionAdmission {
             }
         }
         let is_reply = kind == RecordKind::Reply;
-        let given_up = |since| is_reply && publication.has_waited(since, UNDECIDED_FOR);
+        let longest = match publication.has_waited(publication.sent, UNDECIDED_FOR) {
+            true => UNDECIDED_AGAIN_FOR,
+            false => UNDECIDED_FOR,
+        };
+        let given_up = |since| is_reply && publication.has_waited(since, longest);
         let timed_out = (Cause::Topic, RDKafkaErrorCode::MessageTimedOut);
         // Most of the time nothing is stalled, and then the partition need not be found out.
         let destination = (!self.stalled.is_empty() || pool.has_undecided()).then(|| {
