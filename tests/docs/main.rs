@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use regex::Regex;
+use signalbox::telemetry::Metrics;
 
 /// Completes a YAML block without endpoints, which is an excerpt of a file.
 const ENDPOINTS: &str = "model_endpoints:\n  - {name: any, routes: [{model_uri: 'builtin:noop', alias: any}]}\n";
@@ -206,10 +207,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 /// Finds the names of all metrics in the source: a name is the text before a help text, which has several words. The
 /// registry cannot tell them, since a metric with labels appears there with its first event.
 fn metrics() -> BTreeSet<String> {
-    let named = Regex::new(r#""([a-z][a-z0-9_]*)",\s*"[^"\n]* [^"\n]*""#).unwrap();
-    let source = read(Path::new("src/telemetry/metrics.rs"));
-    let source = source.split("#[cfg(test)]").next().unwrap();
-    named.captures_iter(source).map(|found| format!("signalbox_{}", &found[1])).collect()
+    Metrics::TABLE.iter().map(|row| format!("signalbox_{}", row.name)).collect()
 }
 
 /// Tells whether a table of the manual has a row for the metric.
@@ -250,4 +248,32 @@ fn check(text: &str, name: &str) -> Option<String> {
     let report = String::from_utf8_lossy(&output.stderr).into_owned();
     fs::remove_dir_all(&directory).unwrap();
     (!output.status.success() || !report.is_empty()).then_some(report)
+}
+
+#[test]
+fn dependencies_are_used() {
+    let manifest = read(Path::new("Cargo.toml"));
+    let section = |name: &str| -> Vec<String> {
+        let (_, rest) = manifest.split_once(&format!("\n[{name}]\n")).unwrap();
+        let lines = rest.lines().take_while(|line| !line.starts_with('['));
+        let named = lines.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.replace('-', "_"));
+        named.collect()
+    };
+    let unused = |names: Vec<String>, folders: &[&str]| -> Vec<String> {
+        let code: String = folders.iter().map(|folder| all_code(&root().join(folder))).collect();
+        names.into_iter().filter(|name| !Regex::new(&format!(r"\b{name}\b")).unwrap().is_match(&code)).collect()
+    };
+    assert_eq!(unused(section("dependencies"), &["src"]), Vec::<String>::new());
+    assert_eq!(unused(section("dev-dependencies"), &["src", "tests", "benches"]), Vec::<String>::new());
+}
+
+/// Joins the Rust files of a folder.
+fn all_code(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let code = entries.map(|path| match path.extension() {
+        _ if path.is_dir() => all_code(&path),
+        Some(extension) if extension == "rs" => fs::read_to_string(&path).unwrap(),
+        _ => String::new(),
+    });
+    code.collect()
 }
