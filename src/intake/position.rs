@@ -7,14 +7,12 @@
 //! the committed one on, lowest bit first, up to the last that is finished. A window of 16,384 offsets takes 2,756 of
 //! the 4,096 bytes that a broker stores. `sb1.`, of earlier versions, had neither reach nor topic.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::broker::TopicId;
+use crate::broker::{TopicId, read_foreign};
 
 /// Name of the format, and its version.
 const MARK: &str = "sb2.";
@@ -97,8 +95,7 @@ impl Position {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn of(offset: i64, element: &TopicPartitionListElem<'_>) -> Result<Self, MetadataError> {
-        // The library panics on text that is not UTF-8, which any client may have committed.
-        let read = catch_unwind(AssertUnwindSafe(|| Self::read(offset, element.metadata())));
+        let read = read_foreign(|| Self::read(offset, element.metadata()));
         read.unwrap_or(Err(MetadataError::Foreign))
     }
 

@@ -1,7 +1,6 @@
 //! Conversion of a Kafka record into a request: copied once, out of librdkafka's memory into one buffer of ours. A
 //! record that is too large is not copied.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +12,7 @@ use super::lanes::{Due, HeldRecord};
 use super::measure::Measure;
 use super::ticket::LaneId;
 use super::topics::Topics;
+use crate::broker::read_foreign;
 use crate::config::Limits;
 use crate::message::{Correlation, HeadersBuilder, Request, Source};
 
@@ -113,8 +113,7 @@ fn take(
 fn measure(message: &BorrowedMessage<'_>) -> Option<Measure> {
     let bare = Measure::of(message);
     let Some(headers) = message.headers() else { return Some(bare) };
-    // The library's header iterator panics on a name that is not UTF-8, which any producer can send.
-    catch_unwind(AssertUnwindSafe(|| bare.with(headers))).ok()
+    read_foreign(|| bare.with(headers))
 }
 
 fn copy(

@@ -43,7 +43,7 @@ pub struct MemoryReport {
 /// Status of one version.
 #[derive(Debug, Serialize)]
 pub struct VersionReport {
-    /// Its name: `sentiment/3`, a logged model's id, or a directory.
+    /// Name of the version: `sentiment/3`, a logged model's id, or a directory.
     pub id: String,
     /// The place of a registered version's files when it was registered.
     pub source: Option<String>,

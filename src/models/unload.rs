@@ -13,9 +13,9 @@ pub(super) enum UnloadReason {
     Replaced,
     /// The version does not answer its own example, so it was not switched to.
     Rejected,
-    /// Its hosts had grown while memory was short.
+    /// The version's hosts had grown while memory was short.
     Recycled,
-    /// Its processes ended.
+    /// The version's processes ended.
     Broken,
 }
 

@@ -5,14 +5,13 @@
 //! the letters before this offset, all that this selector selects were sent*. A selector says the same of a letter for
 //! ever, and that is enough to tell of each letter whether it was sent.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::dead_letter::DeadLetter;
 use super::selector::Selector;
+use crate::broker::read_foreign;
 use crate::intake::{MetadataError, Position};
 
 /// Prefix of the metadata that names its format and version; metadata with another one is read as an older format.
@@ -61,8 +60,7 @@ impl Checkpoint {
     /// # Errors
     /// When there is metadata that cannot be relied on.
     pub(super) fn of(offset: i64, element: &TopicPartitionListElem<'_>) -> Result<Self, MetadataError> {
-        // The Kafka library panics on text that is not UTF-8, which any client may have committed.
-        let read = catch_unwind(AssertUnwindSafe(|| Self::read(offset, element.metadata())));
+        let read = read_foreign(|| Self::read(offset, element.metadata()));
         read.unwrap_or(Err(MetadataError::Foreign))
     }
 

@@ -32,7 +32,7 @@ const OWN_HEADERS: usize = 768;
 pub struct FinishedRequest {
     /// The request.
     pub request: Arc<Request>,
-    /// Its reply or fault.
+    /// Reply or fault of the request.
     pub outcome: Outcome,
     /// Ticket that is finished when the broker has the record.
     pub ticket: Ticket,

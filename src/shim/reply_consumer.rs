@@ -4,7 +4,6 @@
 //! call is let in, so no reply to a call can lie before that.
 
 use std::convert::identity;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,7 +19,7 @@ use uuid::Uuid;
 
 use super::error::ShimError;
 use super::reply_partition::ReplyPartition;
-use crate::broker::{BrokerContext, Cluster};
+use crate::broker::{BrokerContext, Cluster, read_foreign};
 use crate::callers::{Callers, Recipient, ReplyRecord};
 use crate::config::Kafka;
 use crate::message::{HeadersBuilder, header};
@@ -219,8 +218,7 @@ impl ReplyReader {
 
     fn deliver(&self, record: &BorrowedMessage<'_>) {
         self.cluster.health().answered();
-        // The Kafka library panics on a header whose name is not UTF-8, and anyone may write to a topic.
-        let correlation = catch_unwind(AssertUnwindSafe(|| correlation(record))).unwrap_or_default();
+        let correlation = read_foreign(|| correlation(record)).flatten();
         match correlation.map(|correlation| self.callers.receive(correlation, || copy(record))) {
             Some(Recipient::Waiting) => self.received.inc(),
             Some(Recipient::AnsweredAhead) => {}

@@ -24,8 +24,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Time for which a publication waits while a transaction with its destination is undecided though the partition has a
 /// leader, which can then be expected to write the end of the transaction down at once.
 const UNDECIDED_FOR: Duration = Duration::from_secs(3);
-/// The same for a publication that has waited for [`UNDECIDED_FOR`] already, as one transaction after another with its
-/// destination was undecided.
+/// Time for which a publication waits once more that has waited for [`UNDECIDED_FOR`] already, since one transaction
+/// after another with its destination was undecided.
 const UNDECIDED_AGAIN_FOR: Duration = Duration::from_millis(500);
 /// Most topics named by callers that are remembered. Each that is forgotten has to prove itself again.
 const MAX_PROVEN: usize = 1_000;

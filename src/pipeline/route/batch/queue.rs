@@ -53,9 +53,9 @@ pub(super) struct BatchWaiter {
 pub(super) enum Taken {
     /// None: the task of another request has taken that one along.
     ByOther,
-    /// That one by itself.
+    /// The request with the lease, by itself.
     Single(SingleCall),
-    /// That one and others.
+    /// The request with the lease, and others.
     Batch(BatchGroup),
 }
 

@@ -49,7 +49,7 @@ fn condition_fails_when_body_is_not_json() {
     assert_eq!(evaluate_on("request.json()['a'] == 1", "{\"a\": 1, nan"), Ok(true));
 }
 
-/// Nothing beside the value that is read makes the README's own example fail, nor bodies that a model answers.
+/// Oddities beside the value that is read fail neither the README's own example nor bodies that a model answers.
 #[test]
 fn condition_ignores_odd_values_when_beside_path() {
     let condition = "request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text')";
