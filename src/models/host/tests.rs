@@ -22,6 +22,7 @@ use crate::message::{Code, Fault, Headers, Reply, Stage};
 mod blame;
 mod independence;
 mod inheritance;
+mod mlflow_patches;
 mod bad_rows;
 mod spares;
 mod threads;

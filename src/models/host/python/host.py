@@ -9,9 +9,7 @@ as it does under `mlflow models serve`. The host adds only a finer decision on w
 import contextvars
 import functools
 import itertools
-import json
 import os
-import pickle
 import re
 import resource
 import socket
@@ -19,29 +17,26 @@ import sys
 import threading
 import time
 import traceback
-import types
 import typing
 
-import mlflow.pyfunc
-import yaml
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 # Number of remembered places in code; each way to fail takes a few dozen.
 TRACEBACK_CACHE_ENTRIES = 1024
-# Names of the scoring server's functions: parsers of JSON and CSV, and writers of answers with and without a key.
+# Names of the scoring server's parsers of JSON and CSV.
 PARSERS = ("_parse_json_data", "parse_csv_input")
-WRITERS = ("predictions_to_json", "unwrapped_predictions_to_json")
 # Bytes of a thread's stack where the system sets no limit to it.
 DEFAULT_STACK_BYTES = 8 << 20
 ENDED_BADLY = 70
 # Seconds for which an answer may wait for the individual answers to refused requests; a longest model call that took
 # longer is the limit instead.
 INDIVIDUAL_ANSWER_SECONDS = 0.01
+PATCHES = TEMPLATE.mlflow_patches  # noqa: F821
+Unwritable = PATCHES["Unwritable"]
 
 
 def main(channel):
@@ -50,10 +45,8 @@ def main(channel):
     skip_warm_up = request["load"]["skip_warm_up"]
     threads = request["load"].get("threads", 1)
     cache_traceback_parts()
-    # The scoring server writes an answer piece by piece, in Python; `json.dumps` writes it in one piece, in C.
-    scoring_server.json = types.SimpleNamespace(**{**vars(json), "dump": dump})
     replace(PARSERS, wrap_parser)
-    replace(WRITERS, wrap_writer)
+    PATCHES["apply"](PATCHES["SERVING"])
     model, report = load(directory, skip_warm_up)
     if model is None:
         channel.answer(report)
@@ -143,20 +136,6 @@ def wrap_parser(name, parse):
     return parse_unless_known
 
 
-class Unwritable(Exception):
-    """Tells that the model's answer cannot be written as JSON."""
-
-
-def wrap_writer(_, write):
-    def write_or_mark(*args, **more):
-        try:
-            return write(*args, **more)
-        except Exception as error:
-            raise Unwritable from error
-
-    return write_or_mark
-
-
 def cache_traceback_parts():
     """Caches parts of tracebacks. Writing a traceback takes a third of the time to answer a refused request, and the
     traceback is the same each time. The cached functions depend on nothing but their arguments."""
@@ -165,49 +144,18 @@ def cache_traceback_parts():
             setattr(traceback, name, functools.lru_cache(TRACEBACK_CACHE_ENTRIES)(getattr(traceback, name)))
 
 
-def dump(value, file, **how):
-    file.write(json.dumps(value, **how))
-
-
 def load(directory, skip_warm_up):
     """Returns the model, and a report on how loading it went."""
     begun = time.monotonic()
-    python_loader, read_description = yaml.SafeLoader, vars(Model)["load"]
-    # MLflow reads `MLmodel` three times, which takes longer than the rest of a load, even in C.
-    yaml.SafeLoader, Model.load = getattr(yaml, "CSafeLoader", python_loader), cache_descriptions(Model.load)
-    # The suppressed warnings are about versions other than the required ones. MLflow spends a quarter of a load on
-    # finding them; `unmet` finds them faster.
-    scoring_server.load_model = functools.partial(mlflow.pyfunc.load_model, suppress_warnings=True)
-    Model.load_input_example = load_input_example
     try:
-        model = scoring_server.load_model_with_mlflow_config(directory)
+        with PATCHES["applied"](PATCHES["LOADING"]):
+            model = scoring_server.load_model_with_mlflow_config(directory)
     except BaseException as error:
         exception = "".join(traceback.format_exception_only(error)).strip()
         return None, {
             "failed": {"exception": exception, "traceback": traceback.format_exc(), "unmet": unmet(directory)}
         }
-    finally:
-        yaml.SafeLoader, Model.load = python_loader, read_description
     return model, {"loaded": {"load": time.monotonic() - begun, "unmet": [] if skip_warm_up else unmet(directory)}}
-
-
-def cache_descriptions(load):
-    """Wraps `Model.load`, so that a second read of a description returns a copy of the first."""
-    known = {}
-
-    def load_once(path):
-        directory = str(path).rstrip(os.path.sep).removesuffix(os.path.sep + "MLmodel")
-        if directory not in known:
-            known[directory] = pickle.dumps(load(path))
-        return pickle.loads(known[directory])
-
-    return load_once
-
-
-def load_input_example(model, path=None, original=Model.load_input_example):
-    """Loads the input example as MLflow does, but only for the models that ever look at it again, since parsing it
-    takes a third of a small model's load."""
-    return original(model, path) if model._is_type_hint_from_example() else None
 
 
 def float_columns(schema):
