@@ -19,11 +19,11 @@ use super::*;
 use crate::invocation::{Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Stage};
 
+mod bad_rows;
 mod blame;
 mod independence;
 mod inheritance;
 mod mlflow_patches;
-mod bad_rows;
 mod spares;
 mod threads;
 
