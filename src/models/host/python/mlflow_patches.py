@@ -21,6 +21,8 @@ from mlflow.pyfunc import scoring_server
 
 
 class Patch(typing.NamedTuple):
+    """Describes the replacement of one attribute of MLflow, or of a library for MLflow's sake."""
+
     # What is worse without the patch.
     loses: str
     # The module or class whose attribute is replaced.

@@ -4,6 +4,6 @@ use super::independence::tries;
 
 #[test]
 #[ignore = "needs MLflow; tests/run starts it"]
-fn each_patch_fits_this_mlflow_and_is_left_out_of_a_changed_one() {
+fn patch_takes_effect_and_is_left_out_when_mlflow_changes() {
     tries(include_str!("mlflow_patches.py"));
 }
