@@ -14,10 +14,10 @@ const ONE_IN: usize = 100;
 /// Number of turns of the two sides, so that a noisy minute hits both.
 const TURNS: usize = 2;
 
-const REACH: Reach = Reach::AtLeast(2.0 / 3.0);
+const REACH: Reach = Reach::AtLeast(0.4);
 
-/// Script that registers two models: one refuses a row for its contents, where other models refuse missing cells; and
-/// one refuses rows for nothing that could be seen in them, so that nothing helps but to search.
+/// Script that registers two models, at which nothing helps but to search: one refuses rows for a word, where other
+/// models refuse missing cells, and one for nothing that could be seen in them.
 const REGISTER: &str = "
 import sys
 import mlflow
@@ -72,7 +72,7 @@ const POISONS: [Poison; 4] = [
         model: "models:/picky/1",
         fine: texts::<1>,
         payload: |n| if is_poisoned(n) { of_texts(&[format!("\"poison {n}\"")]) } else { texts::<1>(n) },
-        reach: REACH,
+        reach: Reach::Open,
     },
     Poison {
         what: "1 % of the rows are refused: nothing tells them apart",

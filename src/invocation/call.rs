@@ -35,16 +35,13 @@ pub struct Several<'a> {
 pub struct Answers {
     /// Reply as if the refused requests had not been there.
     pub reply: Reply,
-    /// Numbers of the refused requests, in their order: never all.
+    /// Numbers of the refused requests, in their order: never all. Each of them is still to be called alone.
     pub refused: Vec<usize>,
-    /// Individual answers to the first of the refused requests, in their order, each called alone. The others are to be
-    /// called.
-    pub told: Vec<Result<Reply, Fault>>,
 }
 
 impl From<Reply> for Answers {
     fn from(reply: Reply) -> Self {
-        Self { reply, refused: Vec::new(), told: Vec::new() }
+        Self { reply, refused: Vec::new() }
     }
 }
 

@@ -7,13 +7,11 @@
 //!
 //! The head of a call is `{"invoke": {"content_type", "rows", "patience"}}`, and its body is the payload; `rows` has
 //! the row count of each request, where the payload joins several requests. The head of the answer is `{"status",
-//! "content_type", "too_large", "exhausted", "refused", "individual_answers"}`, and its body starts with what the
-//! scoring server answers to the payload without the requests whose numbers are in `refused`. The host looks for
-//! refused requests once a call of several requests has failed, for as many seconds as `patience` says; `refused` is
-//! empty if that search found none. The body goes on with the answers to the first of the refused requests, each as if
-//! the request had come alone: `individual_answers` has the status, the content type and the length of each. (`{"load":
-//! …}` is answered by a head alone. A load with several `threads` is followed by the sockets of the threads, and by a
-//! second answer once the threads wait at them.)
+//! "content_type", "too_large", "exhausted", "refused"}`, and its body is what the scoring server answers to the
+//! payload without the requests whose numbers are in `refused`. The host looks for refused requests once a call of
+//! several requests has failed, for as many seconds as `patience` says; `refused` is empty if that search found none.
+//! (`{"load": …}` is answered by a head alone. A load with several `threads` is followed by the sockets of the threads,
+//! and by a second answer once the threads wait at them.)
 
 use std::io::{Error, ErrorKind, Result};
 

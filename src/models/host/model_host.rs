@@ -92,7 +92,7 @@ impl ModelHost {
     /// host with several threads a call that timed out goes on.
     ///
     /// Requests of a batch (`several`) that the model refuses are left out of the answer, if the host can find out
-    /// which they are; the first of them get answers of their own at once.
+    /// which they are.
     pub(crate) async fn invoke(&self, call: &Call<'_>, several: Several<'_>) -> Result<Answers, InvokeFailure> {
         let patience = several.patience.as_secs_f64();
         let request = HostRequest::Invoke { content_type: call.content_type, rows: several.rows, patience };
@@ -182,13 +182,13 @@ impl ModelHost {
         self.child.output()
     }
 
-    /// Splits the answer to a call of `requests` requests into the common reply and the individual answers.
+    /// Decodes the answer to a call of `requests` requests.
     fn decode_answers(&self, answer: Frame, requests: usize) -> Result<Answers, InvokeFailure> {
         let garbled = |why: String| {
             self.child.kill();
             self.lost_failure(Lost::Garbled(why), Duration::ZERO)
         };
-        let InvokeAnswer { status, content_type, too_large: is_too_large, exhausted, refused, individual_answers } =
+        let InvokeAnswer { status, content_type, too_large: is_too_large, exhausted, refused } =
             serde_json::from_slice(&answer.head).map_err(|error| garbled(error.to_string()))?;
         // The refused requests must be some of those that were asked, each once, and never all of them.
         let are_some = refused.is_sorted_by(|one, next| one < next)
@@ -196,27 +196,11 @@ impl ModelHost {
         if !are_some {
             return Err(garbled(format!("of {requests} requests it refuses {refused:?}")));
         }
-        // The body has the common reply first, then the individual answers in order.
-        let mut body = answer.body;
-        let length = individual_answers.iter().fold(0_usize, |sum, (_, _, length)| sum.saturating_add(*length));
-        if individual_answers.len() > refused.len() || length > body.len() {
-            return Err(garbled(format!(
-                "it tells {} of {} refused, in {length} bytes",
-                individual_answers.len(),
-                refused.len()
-            )));
-        }
-        let mut rest = body.split_off(body.len() - length);
-        let told = individual_answers.into_iter().map(|(status, content_type, length)| {
-            let body = rest.split_to(length);
-            self.decode_reply(status, content_type, body)
-        });
-        let told = told.collect();
         if is_too_large {
             return Err(too_large(&self.shown, LARGEST_REPLY).into());
         }
-        match self.decode_reply(status, content_type, body) {
-            Ok(reply) => Ok(Answers { reply, refused, told }),
+        match self.decode_reply(status, content_type, answer.body) {
+            Ok(reply) => Ok(Answers { reply, refused }),
             Err(fault) => Err(if exhausted { self.retire_exhausted(fault) } else { fault }.into()),
         }
     }

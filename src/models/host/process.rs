@@ -28,9 +28,10 @@ use super::template::{Task, TemplateError, TemplateSpec};
 
 /// Python source of the template, and of each program that the template and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("channel", include_str!("python/channel.py")),
     ("prewarm", include_str!("python/prewarm.py")),
+    ("mlflow_patches", include_str!("python/mlflow_patches.py")),
     ("large_pages", include_str!("python/large_pages.py")),
     ("model", include_str!("python/host.py")),
     ("bad_rows", include_str!("python/bad_rows.py")),

@@ -62,8 +62,4 @@ pub(super) struct InvokeAnswer {
     /// The numbers of the requests that are left out of the answer.
     #[serde(default)]
     pub(super) refused: Vec<usize>,
-    /// The status, the content type and the length of each individual answer to the first refused requests; their
-    /// bodies follow the answer's own.
-    #[serde(default)]
-    pub(super) individual_answers: Vec<(u16, String, usize)>,
 }

@@ -19,10 +19,11 @@ use super::*;
 use crate::invocation::{Call, Several};
 use crate::message::{Code, Fault, Headers, Reply, Stage};
 
+mod bad_rows;
 mod blame;
 mod independence;
 mod inheritance;
-mod bad_rows;
+mod mlflow_patches;
 mod spares;
 mod threads;
 

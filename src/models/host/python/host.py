@@ -9,9 +9,7 @@ as it does under `mlflow models serve`. The host adds only a finer decision on w
 import contextvars
 import functools
 import itertools
-import json
 import os
-import pickle
 import re
 import resource
 import socket
@@ -19,29 +17,19 @@ import sys
 import threading
 import time
 import traceback
-import types
 import typing
 
-import mlflow.pyfunc
-import yaml
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
-# Number of remembered places in code; each way to fail takes a few dozen.
-TRACEBACK_CACHE_ENTRIES = 1024
-# Names of the scoring server's functions: parsers of JSON and CSV, and writers of answers with and without a key.
-PARSERS = ("_parse_json_data", "parse_csv_input")
-WRITERS = ("predictions_to_json", "unwrapped_predictions_to_json")
 # Bytes of a thread's stack where the system sets no limit to it.
 DEFAULT_STACK_BYTES = 8 << 20
 ENDED_BADLY = 70
-# Seconds for which an answer may wait for the individual answers to refused requests; a longest model call that took
-# longer is the limit instead.
-INDIVIDUAL_ANSWER_SECONDS = 0.01
+PATCHES = TEMPLATE.mlflow_patches  # noqa: F821
+Unwritable = PATCHES["Unwritable"]
 
 
 def main(channel):
@@ -49,11 +37,7 @@ def main(channel):
     directory, largest = request["load"]["directory"], request["load"]["max_answer_bytes"]
     skip_warm_up = request["load"]["skip_warm_up"]
     threads = request["load"].get("threads", 1)
-    cache_traceback_parts()
-    # The scoring server writes an answer piece by piece, in Python; `json.dumps` writes it in one piece, in C.
-    scoring_server.json = types.SimpleNamespace(**{**vars(json), "dump": dump})
-    replace(PARSERS, wrap_parser)
-    replace(WRITERS, wrap_writer)
+    PATCHES["apply"](PATCHES["SERVING"])
     model, report = load(directory, skip_warm_up)
     if model is None:
         channel.answer(report)
@@ -80,12 +64,9 @@ def serve(channel, model, schema, largest):
     """Answers calls, each in a context of its own, as the scoring server does."""
     while (request := channel.receive()) is not None:
         head, body = request
-        head, answer, individual = contextvars.copy_context().run(respond, head["invoke"], body, model, schema)
+        head, answer = contextvars.copy_context().run(respond, head["invoke"], body, model, schema)
         head["too_large"] = len(answer) > largest
-        if head["too_large"] or len(answer) + sum(len(outcome.answer) for outcome in individual) > largest:
-            individual = []
-        head["individual_answers"] = [(outcome.status, outcome.media_type, len(outcome.answer)) for outcome in individual]
-        channel.answer(head, b"" if head["too_large"] else b"".join([answer, *(outcome.answer for outcome in individual)]))
+        channel.answer(head, b"" if head["too_large"] else answer)
 
 
 def receive_channels(channel, count):
@@ -120,94 +101,18 @@ def answer_pings(channel):
         channel.answer({})
 
 
-def replace(names, by):
-    """Wraps functions of the scoring server, as far as this version of it has them."""
-    for name in names:
-        if hasattr(scoring_server, name):
-            setattr(scoring_server, name, by(name, getattr(scoring_server, name)))
-
-
-class Parsed(threading.local):
-    """Payload of this thread's call, if it was parsed already, by the name of the parser."""
-
-    by_parser = None
-
-
-PARSED = Parsed()
-
-
-def wrap_parser(name, parse):
-    def parse_unless_known(*args, **more):
-        return parse(*args, **more) if PARSED.by_parser is None else PARSED.by_parser[name]
-
-    return parse_unless_known
-
-
-class Unwritable(Exception):
-    """Tells that the model's answer cannot be written as JSON."""
-
-
-def wrap_writer(_, write):
-    def write_or_mark(*args, **more):
-        try:
-            return write(*args, **more)
-        except Exception as error:
-            raise Unwritable from error
-
-    return write_or_mark
-
-
-def cache_traceback_parts():
-    """Caches parts of tracebacks. Writing a traceback takes a third of the time to answer a refused request, and the
-    traceback is the same each time. The cached functions depend on nothing but their arguments."""
-    for name in ("_extract_caret_anchors_from_line_segment", "_get_code_position"):
-        if hasattr(traceback, name):
-            setattr(traceback, name, functools.lru_cache(TRACEBACK_CACHE_ENTRIES)(getattr(traceback, name)))
-
-
-def dump(value, file, **how):
-    file.write(json.dumps(value, **how))
-
-
 def load(directory, skip_warm_up):
     """Returns the model, and a report on how loading it went."""
     begun = time.monotonic()
-    python_loader, read_description = yaml.SafeLoader, vars(Model)["load"]
-    # MLflow reads `MLmodel` three times, which takes longer than the rest of a load, even in C.
-    yaml.SafeLoader, Model.load = getattr(yaml, "CSafeLoader", python_loader), cache_descriptions(Model.load)
-    # The suppressed warnings are about versions other than the required ones. MLflow spends a quarter of a load on
-    # finding them; `unmet` finds them faster.
-    scoring_server.load_model = functools.partial(mlflow.pyfunc.load_model, suppress_warnings=True)
-    Model.load_input_example = load_input_example
     try:
-        model = scoring_server.load_model_with_mlflow_config(directory)
+        with PATCHES["applied"](PATCHES["LOADING"]):
+            model = scoring_server.load_model_with_mlflow_config(directory)
     except BaseException as error:
         exception = "".join(traceback.format_exception_only(error)).strip()
         return None, {
             "failed": {"exception": exception, "traceback": traceback.format_exc(), "unmet": unmet(directory)}
         }
-    finally:
-        yaml.SafeLoader, Model.load = python_loader, read_description
     return model, {"loaded": {"load": time.monotonic() - begun, "unmet": [] if skip_warm_up else unmet(directory)}}
-
-
-def cache_descriptions(load):
-    """Wraps `Model.load`, so that a second read of a description returns a copy of the first."""
-    known = {}
-
-    def load_once(path):
-        directory = str(path).rstrip(os.path.sep).removesuffix(os.path.sep + "MLmodel")
-        if directory not in known:
-            known[directory] = pickle.dumps(load(path))
-        return pickle.loads(known[directory])
-
-    return load_once
-
-
-def load_input_example(model, path=None, original=Model.load_input_example):
-    """Loads the input example as MLflow does, but only for the models that ever look at it again, since parsing it
-    takes a third of a small model's load."""
-    return original(model, path) if model._is_type_hint_from_example() else None
 
 
 def float_columns(schema):
@@ -232,54 +137,33 @@ def try_example(directory, model, schema):
 
 
 def respond(call, data, model, schema):
-    """Returns the head and the body of the answer to a call, and the individual answers to refused requests, in their
-    order.
+    """Returns the head and the body of the answer to a call.
 
     Of several requests, those that the model refuses are left out of the answer, if they are found before patience
     ends; if they are not found, or none is left, the whole call fails.
     """
     content_type, rows = call["content_type"], call.get("rows", ())
-    until = time.monotonic() + call.get("patience", 0)
-    # Requests that resemble earlier refused ones are left out before the first call fails.
-    called = bad_row_search(model, rows, until) if len(rows) > 1 and knows_refused_traits() else model
-    outcome = invoke(data, content_type, called, schema)
-    # A search that gave up leaves no answer: the call is made as if there were no search.
-    if called is not model and called.gave_up:
-        called = model
+    until, outcome, refused = time.monotonic() + call.get("patience", 0), None, []
+    # Where a look at the cells was of use lately, the search comes first.
+    if len(rows) < 2 or not looks_first():
         outcome = invoke(data, content_type, model, schema)
+    if len(rows) > 1 and (outcome is None or is_worth_a_search(outcome.error)):
+        search = bad_rows()["BadRowSearch"](model, rows, outcome is not None, ran_out_of_memory, until)
+        found = invoke(data, content_type, search, schema)
+        # A search that came to nothing leaves the first outcome, unless it took all the memory.
+        if outcome is None or found.error is None or ran_out_of_memory(found.error):
+            outcome = found
+        # Only a search that led to an answer has refused requests to report.
+        refused = [] if found.error else search.refused
     exhausted = ran_out_of_memory(outcome.error)
-    # An answer that cannot be written fails after the model's `predict`, so a search among rows would find nothing.
-    if outcome.error is not None and len(rows) > 1 and not exhausted and not isinstance(outcome.error, Unwritable):
-        called = bad_row_search(model, rows, until, outcome.error)
-        second = invoke(data, content_type, called, schema)
-        exhausted = ran_out_of_memory(second.error)
-        outcome = outcome if second.error else second
-    # Only a search that led to an answer has refused requests to report.
-    refused = [] if called is model or outcome.error else sorted(called.refused)
     head = {"status": outcome.status, "content_type": outcome.media_type, "exhausted": exhausted, "refused": refused}
-    return head, outcome.answer, answer_individually(called, refused, content_type, schema, until)
+    return head, outcome.answer
 
 
-def answer_individually(called, refused, content_type, schema, until):
-    """Answers refused requests one by one, as far as there is time. Their rows were parsed together with those of the
-    others, and are not parsed again, which would take a third of a call."""
-    if not refused or not all(hasattr(scoring_server, parser) for parser in (*PARSERS, "ParsedJsonInput")):
-        return []
-    until, individual = min(until, time.monotonic() + max(INDIVIDUAL_ANSWER_SECONDS, called.longest)), []
-    try:
-        for request in refused:
-            if time.monotonic() >= until:
-                break
-            data, params = called.alone(request)
-            parsed = scoring_server.ParsedJsonInput(data, params, False)
-            PARSED.by_parser = dict(zip(PARSERS, (parsed, data)))
-            outcome = invoke(b"", content_type, called.model, schema)
-            if ran_out_of_memory(outcome.error):
-                break
-            individual.append(outcome)
-    finally:
-        PARSED.by_parser = None
-    return individual
+def is_worth_a_search(error):
+    """Tells whether some of the requests may be to blame for an error. An answer that cannot be written fails after the
+    model's `predict`, so a search among rows would find nothing."""
+    return error is not None and not ran_out_of_memory(error) and not isinstance(error, Unwritable)
 
 
 @functools.cache
@@ -292,13 +176,9 @@ def blame():
     return TEMPLATE.execute("blame")  # noqa: F821
 
 
-def knows_refused_traits():
-    """Tells whether some traits of refused requests are known."""
-    return bad_rows.cache_info().currsize > 0 and bad_rows()["RESEMBLANCE"].telling
-
-
-def bad_row_search(model, rows, until, error=None):
-    return bad_rows()["BadRowSearch"](model, rows, error, ran_out_of_memory, until)
+def looks_first():
+    """Tells whether the cells of several requests are looked at before the model is called."""
+    return bad_rows.cache_info().currsize > 0 and bad_rows()["Look"].pays
 
 
 class Outcome(typing.NamedTuple):

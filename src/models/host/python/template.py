@@ -80,6 +80,8 @@ class Template:
         self.channel = None
         # Directory of prewarm's files; it goes with this process, since a killed child leaves its files behind.
         self.prewarm, self.scratch = {}, None
+        # What `mlflow_patches.py` defines, for children.
+        self.mlflow_patches = {}
         self.installed, self.modules = {}, 0
         # A child that ends wakes `select` by a byte in a pipe.
         self.wake_reader, wake_writer = os.pipe()
@@ -202,6 +204,9 @@ class Template:
         import tempfile
 
         self.scratch = tempfile.mkdtemp(prefix="signalbox-")
+        self.mlflow_patches = self.execute("mlflow_patches")
+        for what in self.mlflow_patches["left_out"]():
+            self.notice(what)
         self.prewarm = self.execute("prewarm")
         self.prewarm["run"]()
         if "sklearn" in sys.modules:

@@ -36,7 +36,7 @@ for name, metadata in (("own", None), ("own-declared", {"signalbox.batch": "rows
 "#;
 
 /// Runs one of the scripts beside this file with the programs of hosts, and expects it to print nothing.
-fn tries(script: &str) {
+pub(super) fn tries(script: &str) {
     let programs = concat!(env!("CARGO_MANIFEST_DIR"), "/src/models/host/python");
     let output = Command::new(python()).args(["-c", script, programs]).env("OMP_NUM_THREADS", "1").output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);

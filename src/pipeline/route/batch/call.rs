@@ -15,7 +15,7 @@ use crate::intake::ExpectedAnswers;
 use crate::invocation::body::{Answer, JoinKey, Payload, is_same_but_for_rounding};
 use crate::invocation::row_independence::{BatchMode, BatchingRefusal};
 use crate::invocation::{Answers, Call, Several};
-use crate::message::{Code, Fault, Headers, Reply, Request};
+use crate::message::{Code, Headers, Reply, Request};
 use crate::models::{CallFailure, Lease};
 use crate::pipeline::deadline::is_over;
 
@@ -187,7 +187,7 @@ impl BatchCall {
         let several = Several { rows: asked_rows, patience: self.patience(earliest) };
         let called = self.call_for(&request, &Headers::default(), joined, &rows, several, latest).await;
         // A failure is blamed on the host, on nobody, or on one of the members.
-        let Answers { reply, refused, told } = match called {
+        let Answers { reply, refused } = match called {
             Ok(answers) => answers,
             Err(failure) if !self.lease.is_usable() || failure.crashed || failure.disconnected => {
                 return BatchOutcome::Lost(failure);
@@ -220,25 +220,7 @@ impl BatchCall {
             members.extend(refused);
             return BatchOutcome::NotByRow;
         }
-        // The host may have called some of the refused alone; the others are still to be called.
-        let mut refused = refused.into_iter();
-        for (result, member) in told.into_iter().zip(refused.by_ref()) {
-            self.deliver_individual(member, result);
-        }
-        BatchOutcome::Answered(answer, reply.content_type, refused.collect())
-    }
-
-    /// Delivers the answer of a refused member that the host has called alone in its search for bad rows.
-    fn deliver_individual(&mut self, mut member: BatchMember, result: Result<Reply, Fault>) {
-        member.calls += 1;
-        self.rows += member.payload.rows();
-        self.state.route.batch_metrics.refused.inc();
-        if result.as_ref().is_err_and(|fault| !fault.retryable) {
-            self.refused += member.payload.rows();
-        }
-        let result =
-            result.map_err(|fault| CallFailure { fault, crashed: false, in_company: false, disconnected: false });
-        member.deliver(result, self.took, false);
+        BatchOutcome::Answered(answer, reply.content_type, refused)
     }
 
     /// Calls a sample of the members alone as well, and tells whether each of them gets the same answer, but for rounding.
