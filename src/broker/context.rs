@@ -3,8 +3,9 @@
 //! A broker that is gone makes every client complain on each attempt to reach it, many times a second. All clients
 //! share one [`BrokerHealth`], which says once that the broker is gone and once that it is back.
 
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rdkafka::client::ClientContext;
@@ -39,7 +40,7 @@ impl BrokerHealth {
     /// Notes that the broker has answered. Costs one relaxed load unless the broker was unreachable.
     pub fn answered(&self) {
         if self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::AcqRel) {
-            let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let since = self.since.lock().take();
             info!(
                 seconds = since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
                 suppressed_lines = self.suppressed.swap(0, Ordering::Relaxed),
@@ -58,7 +59,7 @@ impl BrokerHealth {
             self.suppressed.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.since.lock() = Some(Instant::now());
         warn!(client = role, reason, "the broker cannot be reached; requests wait until it is back");
     }
 }

@@ -5,10 +5,10 @@
 //! its log for debugging (`debug: metadata`), which comes to us before any record of the other topic does. Brokers
 //! before Kafka 2.8 have no ids; there a topic counts as the one that it was.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -81,7 +81,7 @@ impl TopicIds {
     }
 
     fn state(&self) -> MutexGuard<'_, KnownTopics> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

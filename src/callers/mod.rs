@@ -13,9 +13,10 @@ mod recent_ids;
 #[cfg(test)]
 mod tests;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -270,7 +271,7 @@ impl Drop for WaitingCaller {
 }
 
 fn lock(shard: &Shard) -> MutexGuard<'_, ShardState> {
-    shard.state.lock().unwrap_or_else(PoisonError::into_inner)
+    shard.state.lock()
 }
 
 fn closed_fault() -> Fault {

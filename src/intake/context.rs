@@ -1,7 +1,7 @@
 //! State of the polling thread, and the callbacks that librdkafka makes on that same thread.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -121,7 +121,7 @@ impl IntakeContext {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, IntakeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn broker(&self) -> &BrokerContext {
@@ -139,7 +139,7 @@ impl IntakeContext {
 
     /// Takes in the ends of requests that have arrived.
     pub(super) fn settle(&self) {
-        let completions = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
+        let completions = self.completions.lock();
         let Ok(first) = completions.try_recv() else { return };
         let mut state = self.state();
         state.complete(&first);
@@ -150,7 +150,7 @@ impl IntakeContext {
 
     /// Waits for one end, this long at most, and takes in all that have arrived. False when none came.
     pub(super) fn settle_within(&self, timeout: Duration) -> bool {
-        let waited = self.completions.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(timeout);
+        let waited = self.completions.lock().recv_timeout(timeout);
         match waited {
             Ok(completion) => {
                 self.state().complete(&completion);

@@ -1,6 +1,7 @@
 //! The log of the exceptions that a model raises.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,7 +48,7 @@ impl ExceptionLog {
 
     /// Counts an exception, and returns its number in the period.
     fn count(&self, now: Instant) -> u32 {
-        let mut period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut period = self.period.lock();
         let (since, before) = period.filter(|(since, _)| now < *since + PERIOD).unwrap_or((now, 0));
         *period = Some((since, before.saturating_add(1)));
         before.saturating_add(1)

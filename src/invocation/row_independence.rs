@@ -1,8 +1,9 @@
 //! Row independence: a model with it answers each row as if the row were alone, and so may be called for several requests.
 
+use parking_lot::Mutex;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
@@ -113,8 +114,7 @@ impl RowIndependence {
 
     /// Chooses the payloads that are to be called alone as well, of all payloads of one call, which have this key.
     pub fn spot_checks(&self, key: &JoinKey, payloads: &[&Payload]) -> Vec<usize> {
-        // Nothing panics while the lock is held.
-        self.spot_checks.lock().unwrap_or_else(PoisonError::into_inner).choose(key, payloads)
+        self.spot_checks.lock().choose(key, payloads)
     }
 
     /// Has payloads of a form called singly from now on. Tells whether that is new.

@@ -1,7 +1,8 @@
 //! The models that routes use.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
@@ -42,14 +43,14 @@ impl ModelCatalog {
 
     /// Returns the model of a URI with these options, which is made on first use; nothing is loaded.
     pub(super) fn model(&self, uri: &ModelUri, options: HandleOptions) -> Arc<Model> {
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.models.lock();
         let model = models.entry((uri.clone(), options)).or_insert_with_key(|(uri, options)| self.make(uri, options));
         Arc::clone(model)
     }
 
     /// Lists every model that routes use, or that is to be preloaded.
     pub(super) fn all(&self) -> Vec<Arc<Model>> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+        self.models.lock().values().map(Arc::clone).collect()
     }
 
     /// Lists the URIs that are to be loaded at the start.
@@ -61,7 +62,7 @@ impl ModelCatalog {
     /// as long as any version that nobody calls.
     pub(super) fn forget_unused(&self) {
         let is_kept = |uri: &ModelUri| self.preloaded().any(|listed| **listed == **uri.text());
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.models.lock();
         // Routes get their models from here, under the lock; so a model that no route has now, none is about to get.
         models.retain(|(uri, _), model| Arc::strong_count(model) > 1 || is_kept(uri));
     }

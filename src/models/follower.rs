@@ -1,9 +1,10 @@
 //! Follows the registry: when a URI comes to stand for another version, because a stage or an alias has moved or a
 //! version was registered again under its number, the follower loads and tries that version before it takes calls.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -220,13 +221,13 @@ impl Follower {
 
 impl Outages {
     fn begin(&self, name: &str, fault: &Fault) {
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+        if self.0.lock().insert(name.to_owned()) {
             tracing::warn!(model = name, %fault, "the registry does not answer about this model; its last answer still holds");
         }
     }
 
     fn end(&self, name: &str) {
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+        if self.0.lock().remove(name) {
             tracing::info!(model = name, "the registry answers again");
         }
     }

@@ -1,8 +1,9 @@
 //! Queue of loads: a few at a time, and first those that a request waits for.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -80,7 +81,7 @@ impl LoadQueue {
 
     fn queue(&self) -> MutexGuard<'_, QueueState> {
         // No code panics while the lock is held.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Models as routes name them: all routes with the same URI and the same options share one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -105,6 +106,6 @@ impl HostedModel {
 
     /// Locks the version that is being loaded, or that failed to be. No code panics while the lock is held.
     pub(super) fn pending(&self) -> MutexGuard<'_, Option<PendingVersion>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock()
     }
 }

@@ -1,8 +1,9 @@
 //! Pool of the hosts of one loaded version. Each host answers as many calls at once as it has threads; a host that is
 //! lost is replaced.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -298,11 +299,11 @@ impl HostPool {
 
     fn places(&self) -> MutexGuard<'_, Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>> {
         // No code panics while the lock is held.
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock()
     }
 
     fn running(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.pids.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pids.lock()
     }
 }
 

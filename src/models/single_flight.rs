@@ -1,6 +1,7 @@
 //! Single flight: one value that is loaded on first use, once, however many callers wait for it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
@@ -142,7 +143,7 @@ impl<T> SingleFlight<T> {
 
     fn state(&self) -> MutexGuard<'_, FlightState<T>> {
         // No code panics while the lock is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The template process of each interpreter.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use super::background::Background;
 use super::host::{Template, TemplateSpec};
@@ -31,7 +31,7 @@ impl Templates {
 
     /// Returns the template of an interpreter, which is made on first use.
     pub(super) fn get(&self, python: &str) -> Template {
-        let mut templates = self.by_python.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut templates = self.by_python.lock();
         let template = templates.entry(python.to_owned()).or_insert_with(|| {
             Template::new(self.spec(python), self.background.tasks.clone(), &self.background.closing)
         });

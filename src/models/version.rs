@@ -1,7 +1,8 @@
 //! One immutable version of a model: its hosting, its load state and its history.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::artifacts::CachedVersion;
 use super::host::Proof;
@@ -137,7 +138,7 @@ impl Version {
 
     /// Locks the priority of the load that is under way. No code panics while the lock is held.
     pub(super) fn priority(&self) -> MutexGuard<'_, Priority> {
-        self.priority.lock().unwrap_or_else(PoisonError::into_inner)
+        self.priority.lock()
     }
 }
 
@@ -150,6 +151,6 @@ impl History {
     /// Locks the reason why it is not loaded any more; none when it is loaded, or never was. No code panics while the
     /// lock is held.
     pub(super) fn unload_reason(&self) -> MutexGuard<'_, Option<UnloadReason>> {
-        self.unload_reason.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unload_reason.lock()
     }
 }

@@ -1,7 +1,8 @@
 //! Every version that is in use or loaded.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::resolved_model::ResolvedModel;
 use super::version::{Hosting, Version};
@@ -17,12 +18,12 @@ pub(super) struct VersionCatalog {
 impl VersionCatalog {
     /// Lists every version that takes calls, or is loaded.
     pub(super) fn all(&self) -> Vec<Arc<Version>> {
-        alive(&mut self.versions.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+        alive(&mut self.versions.lock()).collect()
     }
 
     /// Returns the one version of this name and location that is hosted in this way.
     pub(super) fn version_of(&self, resolved: ResolvedModel, hosting: &Hosting) -> Arc<Version> {
-        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut versions = self.versions.lock();
         let same = |version: &Arc<Version>| {
             version.name == resolved.name && version.location == resolved.location && version.hosting == *hosting
         };

@@ -1,6 +1,6 @@
 //! The transactional producer that sends letters back.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -66,7 +66,7 @@ impl TransactionalSender {
         let failed = |error: KafkaError| {
             // A transaction that cannot be aborted here is aborted by the next run.
             let _ = self.producer.abort_transaction(ATTEMPT_TIMEOUT);
-            let refused = self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let refused = self.producer.context().refused.lock().take();
             match is_fenced(&error) {
                 true => RedriveError::Replaced,
                 false => RedriveError::Sending(refused.unwrap_or(error)),
@@ -144,7 +144,7 @@ impl ProducerContext for TransactionContext {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut refused = self.refused.lock();
             refused.get_or_insert_with(|| error.clone());
         }
     }

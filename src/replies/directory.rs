@@ -1,10 +1,11 @@
 //! Directory of the topics that records go to, as the brokers have them. Topics are looked up beside the hot path, so
 //! that what can be known of a record's destination is known before the record is produced. Never creates a topic.
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -164,7 +165,7 @@ impl TopicDirectory {
 
     /// Has a topic looked up anew: something has happened there.
     pub(super) fn look_up(&self, topic: &Arc<str>) {
-        let mut asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.shared.asked.lock();
         if asked.insert(topic.clone()) {
             // The thread ends only with the directory.
             let _ = self.questions.send(topic.clone());
@@ -241,7 +242,7 @@ impl LookupThread {
             match question {
                 Ok(topic) => {
                     let answered = self.ask(&shared, &topic);
-                    shared.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic);
+                    shared.asked.lock().remove(&topic);
                     if !answered {
                         thread::sleep(AGAIN_AFTER);
                     }

@@ -1,6 +1,7 @@
 //! Quotas: the time for which brokers throttle our producers, from librdkafka's statistics.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use prometheus::Gauge;
 use serde::Deserialize;
@@ -42,7 +43,7 @@ impl Throttle {
     pub(super) fn take(&self, producer: usize, statistics: &[u8]) {
         let Ok(ThrottleStatistics { brokers }) = serde_json::from_slice(statistics) else { return };
         let longest = brokers.values().map(|broker| broker.throttle.max / 1000.0).fold(0.0, f64::max);
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waits = self.waits.lock();
         if waits.len() <= producer {
             waits.resize(producer + 1, 0.0);
         }

@@ -171,7 +171,7 @@ impl ReplyReader {
             if self.is_topic_recreated() {
                 warn!(
                     topic = self.source.topic,
-                    "the replies topic was deleted and created again; it is read from its beginning"
+                    "the replies topic was deleted and made again; it is read from its beginning"
                 );
                 (next, start) = (None, StartPosition::Beginning);
             }

@@ -1,9 +1,10 @@
 //! The watch over work that has to get through again and again, such as records to be published: tells when it stands
 //! still.
 
+use parking_lot::Mutex;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time without progress after which work stands still, and its part is not ready.
@@ -66,7 +67,7 @@ impl ProgressWatch {
 
     /// Records a piece that failed, for this reason. The piece may be tried again.
     pub fn failed(&self, why: impl Display) {
-        *self.0.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_string());
+        *self.0.why.lock() = Some(why.to_string());
         self.failed_at(self.now());
     }
 
@@ -111,7 +112,7 @@ impl ProgressWatch {
         if (waiting == 0 && !has_failed) || stands < STANDSTILL_AFTER {
             return None;
         }
-        let why = self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| has_failed);
+        let why = self.0.why.lock().clone().filter(|_| has_failed);
         let why = why.map_or_else(String::new, |why| format!(" ({why})"));
         let (what, seconds) = (&self.0.what, stands.as_secs());
         Some(format!("{what}: none got through for {seconds} s, and {waiting} wait{why}"))

@@ -1,7 +1,8 @@
 //! The readiness of the process, part by part.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
@@ -45,12 +46,12 @@ impl Readiness {
 
     /// Lists the parts, each with the reason for which it waits; `None` is ready.
     pub fn report(&self) -> BTreeMap<&'static str, Option<String>> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock();
         parts.iter_mut().map(|(name, state)| (*name, state.report(name))).collect()
     }
 
     fn change(&self, name: &'static str, change: impl FnOnce(&mut PartState)) {
-        change(self.parts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default());
+        change(self.parts.lock().entry(name).or_default());
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use regex::Regex;
+use signalbox::message::Code;
 use signalbox::telemetry::Metrics;
 
 /// Completes a YAML block without endpoints, which is an excerpt of a file.
@@ -81,6 +82,15 @@ fn metrics_of_the_manual_are_in_the_code() {
         for name in named.find_iter(&read(&page)).map(|found| found.as_str().to_owned()) {
             assert!(registered.contains(&name), "{} names {name}, which is not registered", page.display());
         }
+    }
+}
+
+#[test]
+fn faults_of_the_code_are_in_the_manual() {
+    let manual = read(Path::new("docs/wire.md"));
+    for code in Code::ALL {
+        let row = format!("| {} | `{}` |", code.status(), code.name());
+        assert!(manual.contains(&row), "docs/wire.md has no row that begins with {row}");
     }
 }
 

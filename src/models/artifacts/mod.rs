@@ -17,10 +17,11 @@ mod partial;
 mod prune;
 mod served;
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use tokio_util::task::TaskTracker;
 
@@ -135,7 +136,7 @@ impl Artifacts {
     }
 
     fn fetch_lock(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.cache.fetch_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self.cache.fetch_locks.lock();
         locks.retain(|_, lock| lock.strong_count() > 0);
         let known = locks.get(&name).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {

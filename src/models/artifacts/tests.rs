@@ -51,12 +51,12 @@ impl Server {
         );
         let handler = move |request: Request| async move {
             let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-            seen.lock().unwrap().push(authorization.unwrap_or_default().to_owned());
-            let files = files.lock().unwrap();
+            seen.lock().push(authorization.unwrap_or_default().to_owned());
+            let files = files.lock();
             let path = request.uri().path().strip_prefix("/api/2.0/mlflow-artifacts/artifacts").unwrap();
             if let Some(directory) = request.uri().query() {
                 let root = directory.strip_prefix("path=").unwrap().replace("%2F", "/").replace('+', " ");
-                return Answer::new(Body::from(listing(&files, &root, &also.lock().unwrap()).to_string()));
+                return Answer::new(Body::from(listing(&files, &root, &also.lock()).to_string()));
             }
             downloads.fetch_add(1, Ordering::Relaxed);
             match files.get(&path[1..].replace("%20", " ")) {
@@ -238,7 +238,7 @@ async fn fetch_fails_cleanly_when_there_is_no_model() {
     assert_eq!((fault.code, fault.retryable), (Code::ResourceDoesNotExist, false));
     assert!(fault.message.contains("1/models/m-2/artifacts") && fault.message.contains("MLmodel"), "{fault}");
     for name in ["../outside", "/etc/outside", "a\\b", "..", "sub/../../outside"] {
-        *server.also_listed.lock().unwrap() = vec![json!({"path": name, "is_dir": false, "file_size": 1})];
+        *server.also_listed.lock() = vec![json!({"path": name, "is_dir": false, "file_size": 1})];
         let fault =
             artifacts.fetch(&registry, &version(1, "mlflow-artifacts:/1/models/m-1/artifacts")).await.unwrap_err();
         assert!(fault.message.contains("forbidden name"), "{fault}");
@@ -250,7 +250,7 @@ async fn fetch_fails_cleanly_when_there_is_no_model() {
 async fn fetch_fails_when_a_size_differs_from_the_listing() {
     let (server, cache) = (Server::start(&FILES).await, tempfile::tempdir().unwrap());
     let listed = json!({"path": "MLmodel", "is_dir": false, "file_size": "16"});
-    *server.also_listed.lock().unwrap() = vec![listed];
+    *server.also_listed.lock() = vec![listed];
     let resolved = version(1, "mlflow-artifacts:/1/models/m-10/artifacts");
     let fault = open(&cache, 1 << 30).fetch(&server.registry(), &resolved).await.unwrap_err();
     assert_eq!((fault.code, fault.retryable), (Code::TemporarilyUnavailable, true));
@@ -272,7 +272,7 @@ async fn credentials_go_to_the_tracking_server_alone() {
         let cache = tempfile::tempdir().unwrap();
         let registry = registry(&server.address, &token);
         open(&cache, 1 << 30).fetch(&registry, &version(1, &uri)).await.unwrap();
-        let seen = std::mem::take(&mut *asked.authorizations.lock().unwrap());
+        let seen = std::mem::take(&mut *asked.authorizations.lock());
         assert!(!seen.is_empty() && seen.iter().all(|value| (value == "Bearer secret") == told), "{uri}: {seen:?}");
     }
 }

@@ -1,12 +1,13 @@
 //! Wraps one child of a template: its sockets, its output, its exit, and its end.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -313,8 +314,7 @@ impl ChildState {
     }
 
     fn output(&self) -> MutexGuard<'_, Output> {
-        // Nothing panics while it is held.
-        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+        self.output.lock()
     }
 
     /// Waits for the exit of a child whose socket is closed, and returns how it ended.

@@ -178,7 +178,7 @@ impl ModelHost {
     }
 
     #[cfg(test)]
-    pub(super) fn child_output(&self) -> std::sync::MutexGuard<'_, super::output::Output> {
+    pub(super) fn child_output(&self) -> parking_lot::MutexGuard<'_, super::output::Output> {
         self.child.output()
     }
 

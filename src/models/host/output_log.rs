@@ -1,6 +1,7 @@
 //! Shows in the log what the processes of one model print, at a limited rate.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -57,7 +58,7 @@ impl OutputLog {
 
     /// Counts a line. A period with too many lines is ended by the task that reports their number, and not here.
     fn count_line(&self, now: Instant) -> PeriodCount {
-        let mut period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut period = self.period.lock();
         if now >= period.until && period.lines <= LINES_PER_PERIOD {
             *period = PeriodCount { until: now + PERIOD, lines: 0 };
         }
@@ -66,7 +67,7 @@ impl OutputLog {
     }
 
     fn end_period(&self, until: Instant) {
-        let mut period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut period = self.period.lock();
         let left_out = period.lines.saturating_sub(LINES_PER_PERIOD);
         *period = PeriodCount { until: until + PERIOD, lines: 0 };
         drop(period);
@@ -84,10 +85,10 @@ mod tests {
         let shown = |lines: u32, now| (0..lines).filter(|_| log.count_line(now).lines <= LINES_PER_PERIOD).count();
         let begun = Instant::now();
         assert_eq!(shown(LINES_PER_PERIOD, begun), LINES_PER_PERIOD as usize);
-        let until = log.period.lock().unwrap().until;
+        let until = log.period.lock().until;
         assert_eq!(shown(LINES_PER_PERIOD, begun), 0);
         // The task that waits for the end of the period has not reported yet how many lines were left out.
-        assert_eq!((shown(1, until), log.period.lock().unwrap().lines), (0, 2 * LINES_PER_PERIOD + 1));
+        assert_eq!((shown(1, until), log.period.lock().lines), (0, 2 * LINES_PER_PERIOD + 1));
         log.end_period(until);
         assert_eq!(shown(2 * LINES_PER_PERIOD, until), LINES_PER_PERIOD as usize);
     }

@@ -1,8 +1,8 @@
 //! Shares the threads of a host among calls: each thread answers one call at a time.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -107,8 +107,7 @@ impl HostThreads {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {
-        // Nothing panics while it is held.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 }
 

@@ -1,5 +1,6 @@
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -317,7 +318,7 @@ fn picked_versions_equal_resolved_ones() {
     let served = Arc::clone(&world);
     let handler = move |axum::extract::Query(query): axum::extract::Query<HashMap<String, String>>,
                         uri: axum::http::Uri| async move {
-        let (status, body) = served.lock().unwrap().answer(uri.path(), &query);
+        let (status, body) = served.lock().answer(uri.path(), &query);
         Answer::builder().status(status).body(Body::from(body.to_string())).unwrap()
     };
     let address = runtime.block_on(async {
@@ -333,7 +334,7 @@ fn picked_versions_equal_resolved_ones() {
     let picks: HashSet<VersionPick> =
         [VersionPick::Latest].into_iter().chain(aliases).chain(stages).chain(named).collect();
     proptest!(ProptestConfig::with_cases(64), |(now in worlds())| {
-        *world.lock().unwrap() = now;
+        *world.lock() = now;
         runtime.block_on(async {
             let snapshot = registry.current("a", &picks).await.unwrap();
             for pick in &picks {

@@ -1,8 +1,9 @@
 //! Carries out what the residency policy decides: makes room for loads, and unloads versions that idle, outgrow their
 //! room, or are unloaded by an operator.
 
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -394,7 +395,7 @@ impl ResidencyManager {
 
     /// Locks the accounts. No code panics while the lock is held.
     fn accounts(&self) -> MutexGuard<'_, MemoryAccounts> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.lock()
     }
 }
 

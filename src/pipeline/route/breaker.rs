@@ -1,6 +1,7 @@
 //! The circuit breaker of a route: the policy with a clock, a log and metrics.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGauge};
 use tokio::time::Instant;
@@ -96,8 +97,7 @@ impl RouteBreaker {
     }
 
     fn policy(&self) -> MutexGuard<'_, Breaker> {
-        // Nothing panics while the lock is held.
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+        self.policy.lock()
     }
 }
 

@@ -1,10 +1,10 @@
 //! The wait queue of a route, for requests that are called singly; and load shedding: a request that cannot be in time is
 //! refused before it costs a call.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -102,8 +102,7 @@ impl WaitQueue {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        // Nothing panics while the lock is held.
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiters.lock()
     }
 }
 

@@ -21,9 +21,10 @@ mod session;
 mod sessions;
 mod transaction_loop;
 
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -86,11 +87,11 @@ impl ExactlyOnce {
 
     /// Starts the thread.
     pub(super) fn begin(&self, offsets: Offsets) -> Result<(), BrokerError> {
-        let Some(prepared) = self.shared.prepared.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some(prepared) = self.shared.prepared.lock().take() else {
             return Ok(());
         };
         let (alive, ended) = channel();
-        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        *self.shared.ended.lock() = Some(ended);
         let transaction_loop = TransactionLoop::new(prepared, offsets)?;
         let run = move || {
             transaction_loop.run();
@@ -112,7 +113,7 @@ impl ExactlyOnce {
     /// Ends the thread once everything that was handed over is committed, and waits for that, this long at most.
     pub(super) fn finish(&self, timeout: Duration) {
         self.shared.stop.store(true, Ordering::Release);
-        let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = self.shared.ended.lock().take();
         let in_time = ended.is_none_or(|ended| ended.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout));
         if !in_time {
             warn!("the last transaction is not decided; its requests will be answered again, unless it was committed");

@@ -1,7 +1,8 @@
 //! Session: one transactional producer, from its introduction to the coordinator to the error that ends it.
 
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -294,11 +295,11 @@ impl Session {
 
     /// Takes the records of the transaction that the broker did not take.
     pub(super) fn take_refused(&self) -> Vec<RejectedRecord> {
-        std::mem::take(&mut *self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.producer.context().refused.lock())
     }
 
     pub(super) fn has_refused(&self) -> bool {
-        !self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.producer.context().refused.lock().is_empty()
     }
 }
 
@@ -382,7 +383,7 @@ impl ProducerContext for SessionContext {
             Ok(_) => self.broker.health().answered(),
             Err((error, _)) => {
                 let refused = (RecordId::from_opaque(opaque), error.clone());
-                self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
+                self.refused.lock().push(refused);
             }
         }
     }

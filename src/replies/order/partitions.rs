@@ -1,7 +1,8 @@
 //! Partitions of reply topics for replies that leave in order, chosen so that their order can be seen.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
@@ -87,7 +88,7 @@ impl Partitions {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, PartitionCount>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Place of a request among the replies that leave in order.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::{Histogram, IntGauge};
@@ -44,7 +45,7 @@ impl Sequencer {
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues<Sender<()>>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock()
     }
 }
 

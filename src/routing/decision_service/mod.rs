@@ -8,8 +8,9 @@ mod answer;
 mod cache;
 mod summary;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -288,8 +289,7 @@ impl DecisionService {
     }
 
     fn state(&self) -> MutexGuard<'_, ServiceState> {
-        // Nothing panics while the lock is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

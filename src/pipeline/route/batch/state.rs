@@ -1,6 +1,7 @@
 //! The state that a route's batcher shares with its batch calls under way.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::BatchQueue;
@@ -36,8 +37,7 @@ impl BatchState {
     }
 
     pub(super) fn queue(&self) -> MutexGuard<'_, BatchQueue> {
-        // Nothing panics while the lock is held.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Learns from a call for one request, which is described if the batcher has read it.
