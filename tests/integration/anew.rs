@@ -39,7 +39,7 @@ fn assert_each_once(setup: &Setup<'_>, signalbox: &Signalbox) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn every_request_of_a_topic_that_is_made_anew_is_answered_once() {
+fn requests_are_answered_once_when_topic_is_recreated() {
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
         let setup = Setup::with_partitions(kafka, 1);
@@ -62,7 +62,7 @@ fn every_request_of_a_topic_that_is_made_anew_is_answered_once() {
 /// A commit that comes late may leave the old topic's position beside the new topic.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_position_of_the_topic_before_is_not_believed_at_the_start() {
+fn startup_ignores_committed_position_of_deleted_topic() {
     for delivery in DELIVERIES {
         for count in [100, 160] {
             let kafka = Kafka::shared();
@@ -105,7 +105,7 @@ fn a_position_of_the_topic_before_is_not_believed_at_the_start() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_was_under_way_when_its_topic_was_deleted_is_answered_and_ends_no_other() {
+fn requests_in_flight_are_answered_when_topic_is_deleted() {
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
         let setup = Setup::with_partitions(kafka, 1);
@@ -152,7 +152,7 @@ fn of<'a>(kafka: &'a Kafka, requests: &str, replies: &str) -> Setup<'a> {
 /// The topic is the same, and what it has at an offset is not.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn offsets_that_come_back_are_of_other_requests() {
+fn reused_offsets_count_as_new_requests_when_topic_is_recreated() {
     for delivery in DELIVERIES {
         let mut kafka = Kafka::start();
         let requests = kafka.create_topic("requests", 1);
@@ -184,7 +184,7 @@ fn offsets_that_come_back_are_of_other_requests() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn callers_over_http_are_answered_when_the_replies_topic_is_made_anew() {
+fn http_callers_are_answered_when_replies_topic_is_recreated() {
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, 1);
     let config = setup.single_config("builtin:noop", "");

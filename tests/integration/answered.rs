@@ -58,7 +58,7 @@ fn committed(setup: &Setup<'_>) -> HashMap<String, usize> {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn the_answer_is_there_long_before_the_commit_and_the_record_is_once_after_it() {
+fn caller_is_answered_before_commit_and_record_appears_once_after_it() {
     static GO_ON: Notify = Notify::const_new();
     const CALLS: usize = 20;
     let kafka = Kafka::shared();
@@ -109,7 +109,7 @@ fn the_answer_is_there_long_before_the_commit_and_the_record_is_once_after_it() 
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn the_answer_is_there_while_the_broker_takes_nothing_and_the_record_comes_after() {
+fn caller_is_answered_while_broker_hangs_and_record_follows() {
     static GO_ON: Notify = Notify::const_new();
     let proxy = Proxy::start();
     let kafka = Kafka::start_behind(&proxy);
@@ -141,7 +141,7 @@ fn the_answer_is_there_while_the_broker_takes_nothing_and_the_record_comes_after
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn instances_answer_each_others_callers() {
+fn instances_answer_callers_of_each_other() {
     const CALLS: usize = 60;
     let kafka = Kafka::shared();
     for delivery in ["at_least_once", "exactly_once"] {
@@ -173,7 +173,7 @@ fn instances_answer_each_others_callers() {
 /// Whoever writes to the requests topic can know a caller's correlation id.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_copy_of_a_request_that_is_to_be_answered_elsewhere_does_not_answer_its_caller() {
+fn copied_request_does_not_answer_caller_when_reply_topic_differs() {
     static GO_ON: Notify = Notify::const_new();
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

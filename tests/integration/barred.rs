@@ -82,13 +82,13 @@ struct Seen {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn exactly_once_each_ends_and_nobody_beside_it_notices() {
+fn exactly_once_ends_unpublishable_requests_without_delaying_others() {
     println!("{}", each_ends_and_nobody_notices("exactly_once"));
 }
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn at_least_once_each_ends_and_nobody_beside_it_notices() {
+fn at_least_once_ends_unpublishable_requests_without_delaying_others() {
     println!("{}", each_ends_and_nobody_notices("at_least_once"));
 }
 
@@ -194,7 +194,7 @@ impl<F: Fn()> Drop for OnDrop<F> {
 /// those whose replies go elsewhere are answered.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_nobody_takes_in_any_form_is_counted_and_told_of() {
+fn dropped_requests_are_counted_and_logged_when_no_topic_takes_them() {
     for delivery in ["exactly_once", "at_least_once"] {
         let kafka = Kafka::shared();
         let there = kafka.create_topic("team-there", 1);
@@ -225,7 +225,7 @@ fn what_nobody_takes_in_any_form_is_counted_and_told_of() {
 /// A broker that makes topics by itself is never asked for one that a request has named.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn no_topic_is_made_because_a_request_names_it() {
+fn broker_creates_no_topic_when_request_names_it() {
     let kafka = Kafka::start_with("auto.create.topics.enable=true");
     for delivery in ["exactly_once", "at_least_once"] {
         let setup = Setup::new(&kafka);

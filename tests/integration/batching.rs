@@ -47,7 +47,7 @@ struct Payload {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn together_each_gets_the_answer_that_it_gets_alone() {
+async fn batched_requests_get_same_answers_as_single_ones() {
     let animals: Vec<Animal> = serde_json::from_slice(&std::fs::read(zoo()).unwrap()).unwrap();
     let mut hosting = Hosting::of(Mlflow::shared());
     for Animal { name, .. } in &animals {

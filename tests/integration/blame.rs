@@ -77,7 +77,7 @@ fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_nobody_can_read_is_the_callers_fault_and_no_others_trouble() {
+async fn unreadable_request_is_blamed_on_its_caller_alone() {
     let model = model();
     let routes = [
         handmade::route("only", &model, ", breaker: {minimum_calls: 3}, fallback: other"),
@@ -106,7 +106,7 @@ async fn what_nobody_can_read_is_the_callers_fault_and_no_others_trouble() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn an_answer_that_json_cannot_hold_is_not_asked_for_again_and_the_log_says_why() {
+async fn answer_is_not_retried_when_json_cannot_hold_it() {
     let routes = [handmade::route("only", &model(), ", retries: {max_attempts: 3}")];
     let signalbox = handmade::start(&[("blame", "60s", &routes)]);
     let caller = Caller::of(&signalbox);
@@ -138,7 +138,7 @@ async fn an_answer_that_json_cannot_hold_is_not_asked_for_again_and_the_log_says
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_a_model_prints_is_in_the_log_line_by_line_and_no_more_than_it_can_take() {
+async fn log_holds_model_output_by_line_within_limit() {
     let routes = [handmade::route("only", &model(), "")];
     let signalbox = handmade::start(&[("blame", "60s", &routes)]);
     let caller = Caller::of(&signalbox);

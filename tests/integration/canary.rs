@@ -38,7 +38,7 @@ async fn until_canary(signalbox: &Signalbox, what: &str, holds: impl Fn(&Value) 
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-async fn a_canary_that_becomes_slow_is_taken_back_by_whoever_is_left() {
+async fn canary_is_rolled_back_by_remaining_instances_when_slow() {
     let kafka = tokio::task::spawn_blocking(Kafka::shared).await.unwrap();
     let setup = Setup::new(kafka);
     let (usual, its_own) = (Arc::new(AtomicU64::new(5)), Arc::new(AtomicU64::new(5)));

@@ -11,7 +11,7 @@ const KILLS: usize = 2;
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn killed_half_way_and_started_again_no_request_is_without_a_reply() {
+fn requests_all_get_replies_when_instance_is_killed_and_restarted() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     // It takes its time, so that requests are in flight whenever the kill comes.

@@ -64,7 +64,7 @@ fn lives(delivery: &str, deadly: usize, partitions: i32) -> usize {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_deadly_request_behind_forty_others_is_buried_after_five_ends() {
+fn poison_pill_behind_forty_requests_is_buried_after_five_crashes() {
     for delivery in ["at_least_once", "exactly_once"] {
         let lives = lives(delivery, 1, 1);
         println!("{delivery}: {lives} lives");
@@ -74,7 +74,7 @@ fn a_deadly_request_behind_forty_others_is_buried_after_five_ends() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn several_deadly_requests_take_no_more_than_two_ends_each_once_they_are_suspected() {
+fn poison_pills_cost_two_crashes_each_when_suspected() {
     for (delivery, deadly, partitions) in [("at_least_once", 2, 4), ("exactly_once", 2, 1), ("exactly_once", 3, 4)] {
         let lives = lives(delivery, deadly, partitions);
         println!("{delivery}, {deadly} deadly, {partitions} partitions: {lives} lives");

@@ -102,7 +102,7 @@ fn explain(config: &str, arguments: &[&str]) -> Value {
 
 #[test]
 #[ignore = "needs Apache Kafka and Open Policy Agent; tests/run starts them"]
-fn a_policy_decides_and_conditions_take_what_it_leaves() {
+fn policy_decides_and_conditions_route_what_it_leaves_open() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let opa = Opa::start(POLICY);
@@ -148,7 +148,7 @@ fn a_policy_decides_and_conditions_take_what_it_leaves() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Open Policy Agent; tests/run starts them"]
-fn an_opa_that_stands_still_or_is_gone_holds_up_nobody_for_long() {
+fn requests_wait_only_briefly_when_opa_hangs_or_is_gone() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let mut producer = Producer { kafka, setup: &setup, sent: 0 };

@@ -41,7 +41,7 @@ async fn until_metric(caller: &Caller, series: &str, value: f64) {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn for_callers_who_have_gone_no_model_is_called() {
+fn model_is_not_called_when_caller_has_hung_up() {
     static GO_ON: Notify = Notify::const_new();
     const GONE: usize = 30;
     const STAY: usize = 10;
@@ -79,7 +79,7 @@ fn for_callers_who_have_gone_no_model_is_called() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn callers_who_flood_one_endpoint_hold_up_nobody_elses() {
+fn flooded_endpoint_does_not_delay_other_endpoints() {
     const FLOOD: usize = 400;
     const PROBES: usize = 40;
     let setup = Setup::new(Kafka::shared());
@@ -130,7 +130,7 @@ fn callers_who_flood_one_endpoint_hold_up_nobody_elses() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn who_cannot_be_in_time_is_told_at_once_and_costs_no_call() {
+fn request_is_shed_without_call_when_deadline_is_out_of_reach() {
     const CALLERS: usize = 100;
     let setup = Setup::new(Kafka::shared());
     let model = StubModel::start(|_, _| Reaction::Late(Duration::from_millis(100)));

@@ -25,7 +25,7 @@ fn endpoints() -> String {
 
 #[test]
 #[ignore = "needs Apache Kafka and MLflow; tests/run starts them"]
-fn each_bad_request_gets_one_clear_fault_and_the_good_ones_go_on() {
+fn bad_requests_get_one_clear_fault_while_good_ones_succeed() {
     let (kafka, mlflow) = (Kafka::shared(), Mlflow::shared());
     let setup = Setup::new(kafka);
     let _signalbox = Signalbox::start(&setup.config(&endpoints(), "", &mlflow.tracking_uri()));
@@ -106,7 +106,7 @@ fn each_bad_request_gets_one_clear_fault_and_the_good_ones_go_on() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_registry_that_is_down_is_named_and_stops_no_other_endpoint() {
+fn fault_names_registry_when_down_and_other_endpoints_go_on() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let endpoints = "
@@ -128,7 +128,7 @@ fn a_registry_that_is_down_is_named_and_stops_no_other_endpoint() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn an_answer_larger_than_the_broker_takes_becomes_a_small_fault() {
+fn answer_becomes_small_fault_when_too_large_for_broker() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     // The client's own limit stands in for the broker's, which is the same check a hop earlier.
@@ -144,7 +144,7 @@ fn an_answer_larger_than_the_broker_takes_becomes_a_small_fault() {
 /// The broker refuses a batch as a whole, so what goes together has to fit.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn small_answers_do_not_suffer_from_a_topic_that_takes_little_at_once() {
+fn small_answers_are_published_when_topic_limits_batch_size() {
     let kafka = Kafka::shared();
     let (_model, url) = crate::support::http_model_of_size(1_000);
     for delivery in ["at_least_once", "exactly_once"] {
@@ -158,7 +158,7 @@ fn small_answers_do_not_suffer_from_a_topic_that_takes_little_at_once() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_body_of_five_megabytes_is_refused_at_the_door() {
+fn shim_refuses_body_of_five_megabytes() {
     let setup = Setup::new(Kafka::shared());
     let signalbox = Signalbox::start(&setup.single_config("builtin:noop", ""));
     let call = |size: usize| {

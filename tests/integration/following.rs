@@ -40,7 +40,7 @@ async fn follow(mlflow: &Mlflow) -> (Hosting, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn an_alias_that_moves_a_hundred_times_under_load_fails_no_request() {
+async fn requests_succeed_when_alias_moves_a_hundred_times_under_load() {
     let mlflow = Mlflow::shared();
     let (hosting, alias) = follow(mlflow).await;
     let signalbox = hosting.start();
@@ -117,7 +117,7 @@ fn assert_in_turn(turns: &[Turn], asked: Instant, answered: Instant, number: &st
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_version_that_does_not_load_or_fails_its_own_example_is_not_switched_to() {
+async fn alias_keeps_old_version_when_new_one_fails_load_or_example() {
     let mlflow = Mlflow::shared();
     let (hosting, alias) = follow(mlflow).await;
     let signalbox = hosting.start();
@@ -155,7 +155,7 @@ async fn a_version_that_does_not_load_or_fails_its_own_example_is_not_switched_t
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_registry_that_is_stopped_changes_nothing_for_what_is_resolved() {
+async fn resolved_models_keep_answering_when_registry_is_stopped() {
     let mut mlflow = Mlflow::start();
     let (hosting, alias) = follow(&mlflow).await;
     let hosting = hosting.endpoint("staged", "models:/slow-model/Production").endpoint_with(

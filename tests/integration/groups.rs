@@ -43,7 +43,7 @@ fn assert_each_once(setup: &Setup<'_>, signalbox: &Signalbox, then: Duration) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn two_groups_do_not_run_what_the_other_has_parked() {
+fn groups_do_not_run_parked_requests_of_each_other() {
     let kafka = Kafka::shared();
     let one = Setup::new(kafka);
     let mut other = Setup::new(kafka);
@@ -62,7 +62,7 @@ fn two_groups_do_not_run_what_the_other_has_parked() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_group_of_another_name_answers_what_the_one_before_has_parked_once() {
+fn renamed_group_answers_requests_parked_by_old_group_once() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let (model, is_up) = model_that_is_down();
@@ -84,7 +84,7 @@ fn a_group_of_another_name_answers_what_the_one_before_has_parked_once() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_is_parked_is_run_although_nothing_is_parked_any_more() {
+fn parked_requests_run_when_parking_is_switched_off() {
     let kafka = Kafka::shared();
     for then in ["  ordering: key", "  ordering: partition", "  retry_delays: []", "  retry_delays: [100ms]"] {
         let setup = Setup::new(kafka);
@@ -105,7 +105,7 @@ fn what_is_parked_is_run_although_nothing_is_parked_any_more() {
 /// As versions before named the retry topics, and wrote to them.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_an_earlier_version_has_parked_is_run_by_the_group_that_was_there_and_by_no_other() {
+fn requests_parked_by_older_version_run_only_in_their_group() {
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, 1);
     let model = StubModel::start(|_, _| Reaction::Answer);

@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(90);
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn added_partitions_are_read_within_seconds_and_what_is_parked_of_them_as_well() {
+fn added_partitions_and_their_retries_are_read_within_seconds() {
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, 2);
     let seen = Mutex::new(HashSet::new());

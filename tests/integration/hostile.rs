@@ -52,7 +52,7 @@ async fn until_answered(caller: &Caller, endpoint: &str, payload: &Value) -> Ans
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_a_model_does_in_a_call_hurts_nobody_else() {
+async fn hostile_call_fails_only_its_own_requests() {
     let mark = Mark::new();
     let hosting = hosting(Mlflow::shared())
         .endpoint_with("hostile", "models:/hostile-model/1", "3s", "")
@@ -127,7 +127,7 @@ async fn what_a_model_does_in_a_call_hurts_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_host_that_is_killed_in_a_call_is_replaced() {
+async fn host_is_replaced_when_killed_in_call() {
     let hosting = hosting(Mlflow::shared()).endpoint("slow", "models:/slow-model/1");
     let (_signalbox, caller) = start(&hosting).await;
     caller.ask("slow", &seconds(0.0)).await.predictions();
@@ -165,7 +165,7 @@ async fn a_host_that_is_killed_in_a_call_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_a_model_does_when_it_is_loaded_hurts_nobody_else() {
+async fn hostile_load_fails_only_its_own_model() {
     let endpoint = |hosting: Hosting, name: &str| hosting.endpoint(name, &format!("models:/{name}/1"));
     let names =
         ["raises-at-load-model", "exits-at-load-model", "hangs-at-load-model", "slow-at-load-model", "unmet-model"];
@@ -221,7 +221,7 @@ async fn what_a_model_does_when_it_is_loaded_hurts_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_that_leaks_leaves_room_for_the_others() {
+async fn leaking_model_leaves_memory_for_others() {
     let limit = 512 * MEBIBYTE;
     let hosting = hosting(Mlflow::shared())
         .endpoint("leaking", "models:/leaking-model/1")

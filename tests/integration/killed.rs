@@ -29,7 +29,7 @@ async fn ask_all(caller: &Caller) -> [reqwest::Result<Answer>; 3] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
+async fn signalbox_restarts_without_leftovers_when_killed_at_any_moment() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}, {} kills", kills());
     let mut dice = Dice::new(seed);
@@ -86,7 +86,7 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn killed_with_news_unread_it_leaves_nothing_behind() {
+async fn signalbox_leaves_nothing_behind_when_killed_with_unread_events() {
     let (mark, temporary) = (Mark::new(), fresh_directory("temporary"));
     let mut signalbox = hosting(&mark, &temporary).start();
     let caller = Caller::of(&signalbox);

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What ends a transaction has an offset, and so have the records of one that was aborted.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_lag_of_what_was_written_in_transactions_comes_to_nothing() {
+fn lag_reaches_zero_when_requests_are_transactional() {
     let kafka = Kafka::shared();
     for delivery in ["at_least_once", "exactly_once"] {
         let setup = Setup::new(kafka);

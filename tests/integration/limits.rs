@@ -131,19 +131,19 @@ fn assert_each_is_refused_and_the_others_are_answered(delivery: &str) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn each_part_that_is_too_large_gets_a_small_fault_at_least_once() {
+fn oversized_parts_get_small_faults_at_least_once() {
     assert_each_is_refused_and_the_others_are_answered("at_least_once");
 }
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn each_part_that_is_too_large_gets_a_small_fault_exactly_once() {
+fn oversized_parts_get_small_faults_exactly_once() {
     assert_each_is_refused_and_the_others_are_answered("exactly_once");
 }
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_unpacks_to_more_than_there_should_be_is_not_copied() {
+fn oversized_value_is_not_copied_when_decompressed() {
     const UNPACKED: u64 = 160 * MEBIBYTE;
     let kafka = Kafka::shared();
     for compression in ["gzip", "zstd", "lz4"] {
@@ -176,7 +176,7 @@ static GO_ON: Notify = Notify::const_new();
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
+fn waiting_answers_stay_within_memory_limit() {
     const REQUESTS: usize = 1500;
     const ANSWER: usize = 600_000;
     let kafka = Kafka::shared();
@@ -217,7 +217,7 @@ fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn an_answer_that_no_record_can_hold_is_refused_at_once() {
+fn answer_is_refused_when_no_record_can_hold_it() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let model = StubModel::start(|calls, _| match calls % 2 {
@@ -242,7 +242,7 @@ fn an_answer_that_no_record_can_hold_is_refused_at_once() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn large_requests_are_answered_once_wherever_they_stand_and_whoever_ends() {
+fn large_requests_are_answered_once_when_instances_end() {
     const LARGE: usize = 12;
     const SMALL: usize = 120;
     let kafka = Kafka::shared();

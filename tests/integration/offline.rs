@@ -117,7 +117,7 @@ impl Watch {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn only_what_goes_to_a_partition_that_is_away_waits() {
+fn replies_wait_only_when_their_partition_is_offline() {
     let mut cluster = Cluster::start();
     for delivery in ["exactly_once", "at_least_once"] {
         let topics = Topics {

@@ -162,21 +162,21 @@ fn run(delivery: &str, ordering: &str, by: By, event: Event) -> Watch {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn replies_of_a_key_leave_in_the_order_of_their_requests() {
+fn replies_of_key_keep_order_of_requests() {
     assert_eq!(run("at_least_once", "key", By::Key, Event::Nothing).repeats, 0);
     assert_eq!(run("exactly_once", "key", By::Key, Event::Nothing).repeats, 0);
 }
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn replies_of_a_partition_leave_in_the_order_of_their_requests() {
+fn replies_of_partition_keep_order_of_requests() {
     assert_eq!(run("at_least_once", "partition", By::Partition, Event::Nothing).repeats, 0);
     assert_eq!(run("exactly_once", "partition", By::Partition, Event::Nothing).repeats, 0);
 }
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn killed_half_way_the_order_holds() {
+fn replies_keep_order_when_instance_is_killed() {
     // At once, since most of the time is spent waiting for the group to miss who was killed.
     thread::scope(|scope| {
         scope.spawn(|| run("at_least_once", "key", By::Key, Event::Kill));
@@ -187,7 +187,7 @@ fn killed_half_way_the_order_holds() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn an_instance_joins_and_another_leaves_and_the_order_holds() {
+fn replies_keep_order_when_one_instance_joins_and_another_leaves() {
     thread::scope(|scope| {
         scope.spawn(|| run("at_least_once", "key", By::Key, Event::Relay));
         scope.spawn(|| assert_eq!(run("exactly_once", "key", By::Key, Event::Relay).repeats, 0));
@@ -196,7 +196,7 @@ fn an_instance_joins_and_another_leaves_and_the_order_holds() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn what_the_broker_refuses_is_replaced_in_its_turn() {
+fn replies_keep_order_when_broker_refuses_one() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     // A batch of small ones has to fit all the same.
@@ -219,7 +219,7 @@ fn what_the_broker_refuses_is_replaced_in_its_turn() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_slow_request_holds_up_its_own_key_and_nothing_else() {
+fn slow_request_delays_only_its_own_key() {
     static TOLD: Notify = Notify::const_new();
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

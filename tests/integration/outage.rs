@@ -9,7 +9,7 @@ const REQUESTS: usize = 4_000;
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn requests_outlive_the_broker_and_the_log_stays_short() {
+fn requests_survive_broker_outage_and_log_stays_short() {
     let mut kafka = Kafka::start();
     let (_model, url) = http_model(40);
     // Not kept: the broker is going to be stopped.

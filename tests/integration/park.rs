@@ -58,7 +58,7 @@ pub(crate) fn redrive(config: &str, arguments: &[&str]) -> Child {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn what_has_no_deadline_waits_for_a_model_that_is_down_and_what_has_one_does_not() {
+fn requests_wait_for_unavailable_model_unless_they_have_deadline() {
     const REQUESTS: usize = 300;
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
@@ -113,7 +113,7 @@ fn what_has_no_deadline_waits_for_a_model_that_is_down_and_what_has_one_does_not
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
+fn request_becomes_dead_letter_with_fault_when_last_retry_fails() {
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
         let setup = Setup::new(kafka);
@@ -168,7 +168,7 @@ fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() {
+fn foreign_retry_record_runs_within_delay_of_its_topic() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let model = StubModel::start(|_, _| Reaction::Answer);
@@ -194,7 +194,7 @@ fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() 
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_model_that_is_far_behind_holds_up_nobody_else() {
+fn backlogged_model_does_not_delay_other_models() {
     const FLOOD: usize = 300;
     // Fewer at once than half of what the slow model leaves free: more would be put aside as well.
     const PROBES: usize = 10;
@@ -258,7 +258,7 @@ fn a_model_that_is_far_behind_holds_up_nobody_else() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_request_that_ends_each_process_that_runs_it_is_found_out() {
+fn poison_pill_is_isolated_when_it_ends_every_process() {
     const INNOCENT: usize = 40;
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
@@ -320,7 +320,7 @@ fn a_request_that_ends_each_process_that_runs_it_is_found_out() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn dead_letters_are_sent_back_by_filter_and_each_once_although_it_is_killed() {
+fn redrive_sends_matching_dead_letters_once_when_killed() {
     const LETTERS: usize = 8_000;
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

@@ -6,7 +6,7 @@ use crate::support::{Caller, Signalbox, python};
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run installs it"]
-async fn quickstart_answers_over_http_and_over_its_broker() {
+async fn quickstart_answers_over_http_and_kafka() {
     let mut signalbox = Signalbox::quickstart();
     let log = signalbox.log();
     assert!(log.contains(&format!("curl {}/invocations", signalbox.url())), "{log}");

@@ -32,7 +32,7 @@ fn wait_until_ready(signalbox: &Signalbox, expected: u16, parts: &[&str]) -> Val
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_broker_that_stands_still_is_said_and_that_it_goes_on() {
+fn readiness_reports_broker_when_it_hangs_and_when_it_resumes() {
     for delivery in ["at_least_once", "exactly_once"] {
         let kafka = Kafka::start();
         let setup = Setup::new(&kafka);
@@ -65,7 +65,7 @@ fn a_broker_that_stands_still_is_said_and_that_it_goes_on() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn replies_that_cannot_be_published_are_said_while_requests_are_read() {
+fn readiness_reports_replies_when_they_cannot_be_published() {
     for delivery in ["at_least_once", "exactly_once"] {
         let kafka = Kafka::shared();
         let setup = Setup::new(kafka);
@@ -92,7 +92,7 @@ fn replies_that_cannot_be_published_are_said_while_requests_are_read() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_shim_that_cannot_publish_requests_says_so() {
+fn readiness_reports_shim_when_it_cannot_publish_requests() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let endpoint = "\n  - {name: only, timeout: 2s, routes: [{model_uri: builtin:noop, alias: only}]}\n";

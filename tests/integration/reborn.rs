@@ -111,14 +111,14 @@ async fn the_new_one_answers(store: Store<'_>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_registered_again_answers_anew_over_rest() {
+async fn reregistered_model_answers_anew_over_rest() {
     let mlflow = Mlflow::empty();
     the_new_one_answers(Store { tracking_uri: mlflow.tracking_uri(), directory: mlflow.directory() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_registered_again_answers_anew_by_mlflows_own_client() {
+async fn reregistered_model_answers_anew_over_mlflow_client() {
     let directory = fresh_directory("store");
     let tracking_uri = format!("sqlite:///{}/mlflow.db", directory.display());
     the_new_one_answers(Store { tracking_uri, directory: &directory }).await;

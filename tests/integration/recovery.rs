@@ -34,7 +34,7 @@ fn by_key(replies: &[Reply]) -> HashMap<&str, &Reply> {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_route_that_fails_half_way_is_left_alone_until_it_recovers_and_no_request_is_lost() {
+fn breaker_opens_until_failing_route_recovers() {
     const GOOD_CALLS: usize = 150;
     const REQUESTS: usize = 500;
     let kafka = Kafka::shared();
@@ -110,7 +110,7 @@ fn a_route_that_fails_half_way_is_left_alone_until_it_recovers_and_no_request_is
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_falls_back_and_what_does_not() {
+fn fallback_takes_only_faults_that_permit_it() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let refuses = StubModel::start(|_, _| Reaction::Status(400));
@@ -235,7 +235,7 @@ fn over_http(signalbox: &Signalbox) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_passes_is_tried_again_and_what_does_not_gets_no_storm() {
+fn transient_faults_are_retried_and_lasting_ones_cause_no_storm() {
     const CALM: usize = 100;
     const FLAKY: usize = 20;
     const BROKEN: usize = 200;
@@ -283,7 +283,7 @@ fn what_passes_is_tried_again_and_what_does_not_gets_no_storm() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_canary_is_taken_back_although_its_fallback_makes_good_what_it_fails() {
+fn canary_is_rolled_back_when_its_fallback_hides_failures() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let (stable, candidate) =

@@ -61,7 +61,7 @@ fn run(config: &str, arguments: &[&str]) -> (i32, String) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn however_many_letters_a_filter_leaves_those_behind_them_are_sent_each_once() {
+fn redrive_sends_letters_once_when_filter_skips_many_before_them() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let config = setup.single_config("builtin:noop", "");

@@ -47,7 +47,7 @@ fn version(n: usize) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-async fn fifty_reloads_under_load_lose_and_fail_no_request() {
+async fn requests_succeed_when_config_reloads_fifty_times_under_load() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let config = |endpoints: &str| setup.config(endpoints, "", "http://127.0.0.1:9");
@@ -116,7 +116,7 @@ async fn fifty_reloads_under_load_lose_and_fail_no_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn an_invalid_file_changes_nothing_and_says_why() {
+async fn reload_changes_nothing_when_file_is_invalid() {
     let config = |route: &str, server: &str| {
         format!(
             "model_endpoints:\n  - name: only\n    routes:\n      - {route}\nkafka: {{bootstrap_servers: embedded}}\nserver: {{port: 0{server}}}\n"
@@ -157,7 +157,7 @@ async fn an_invalid_file_changes_nothing_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_stays_loaded_and_leaves_when_no_route_has_it_any_more() {
+async fn model_unloads_when_last_route_drops_it() {
     let mlflow = Mlflow::shared();
     let cache = fresh_directory("cache");
     let config = |moving: &str, other: &str| {
@@ -204,7 +204,7 @@ async fn a_model_stays_loaded_and_leaves_when_no_route_has_it_any_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-async fn a_shim_of_its_own_follows_too() {
+async fn separate_shim_follows_reloads() {
     let setup = Setup::new(Kafka::shared());
     let base = setup.config("ENDPOINTS", "", "http://127.0.0.1:9");
     let config = |names: &[&str]| {

@@ -33,7 +33,7 @@ fn check_prediction(n: usize, body: &Value) {
 
 #[test]
 #[ignore = "needs Apache Kafka and MLflow; tests/run starts them"]
-fn ten_thousand_requests_over_kafka_are_each_answered_once_by_the_right_model() {
+fn kafka_requests_are_answered_once_by_right_model() {
     let (kafka, mlflow) = (Kafka::shared(), Mlflow::shared());
     let setup = Setup::new(kafka);
     let signalbox = Signalbox::start(&setup.sentiment_config(mlflow));
@@ -55,7 +55,7 @@ fn ten_thousand_requests_over_kafka_are_each_answered_once_by_the_right_model() 
 
 #[test]
 #[ignore = "needs Apache Kafka and MLflow; tests/run starts them"]
-fn the_same_over_http_with_thirty_two_callers_at_once() {
+fn http_requests_are_answered_by_right_model_with_many_callers() {
     let setup = Setup::new(Kafka::shared());
     let signalbox = Signalbox::start(&setup.sentiment_config(Mlflow::shared()));
     let runtime = tokio::runtime::Runtime::new().unwrap();

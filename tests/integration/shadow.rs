@@ -34,7 +34,7 @@ fn records(kafka: &Kafka, topic: &str, count: usize) -> Vec<Reply> {
 
 #[tokio::test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-async fn a_slow_shadow_holds_up_nothing_and_is_compared() {
+async fn slow_shadow_delays_no_answer_and_is_compared() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let ((_quick, quick), (_slow, slow)) = (http_model(0), http_model(5_000));
@@ -75,7 +75,7 @@ async fn a_slow_shadow_holds_up_nothing_and_is_compared() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_shadow_that_fails_is_told_of_and_changes_no_answer() {
+fn failing_shadow_is_logged_and_changes_no_answer() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let (keys, topic) = shadow_topic();
@@ -95,7 +95,7 @@ fn a_shadow_that_fails_is_told_of_and_changes_no_answer() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_flood_is_answered_and_what_is_too_much_for_the_shadow_is_dropped() {
+fn shadow_drops_excess_requests_when_flooded() {
     const REQUESTS: usize = 5_000;
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

@@ -47,7 +47,7 @@ fn assert_fits(counts: &BTreeMap<&str, usize>) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn shares_are_kept_and_so_are_callers_over_a_restart() {
+fn shares_and_sticky_callers_persist_over_restart() {
     const REQUESTS: usize = 4_000;
     const CALLERS: usize = 1_000;
     let kafka = Kafka::shared();
@@ -106,7 +106,7 @@ fn explain(config: &str, arguments: &[&str]) -> Value {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_request_names_its_route_where_its_endpoint_allows_that() {
+fn request_names_its_route_when_endpoint_allows_it() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let signalbox = Signalbox::start(&setup.config(ENDPOINTS, "", NOWHERE));
@@ -162,7 +162,7 @@ fn a_request_names_its_route_where_its_endpoint_allows_that() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn the_fastest_model_gets_the_most_and_one_that_is_gone_hardly_anything() {
+fn fastest_model_gets_most_requests_and_unreachable_one_hardly_any() {
     const REQUESTS: usize = 400;
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

@@ -37,7 +37,7 @@ async fn memory_of_one(mlflow: &Mlflow) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn twenty_models_share_room_for_ten_and_no_request_fails() {
+async fn requests_succeed_when_twenty_models_share_room_for_ten() {
     let mlflow = Mlflow::shared();
     let one = memory_of_one(mlflow).await;
     let limit = one * ROOM + one / 3;

@@ -30,7 +30,7 @@ fn each_is_answered_once(setup: &Setup<'_>, signalbox: &mut Signalbox, within: D
 /// 18 MB over 600 kB/s: half a minute, if nothing is written in vain.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn more_than_the_link_takes_in_a_transactions_time_drains() {
+fn backlog_drains_when_it_exceeds_link_capacity_of_one_transaction() {
     let proxy = Proxy::start();
     let kafka = Kafka::start_behind(&proxy);
     let setup = Setup::new(&kafka);
@@ -47,7 +47,7 @@ fn more_than_the_link_takes_in_a_transactions_time_drains() {
 /// Longer than a transaction may last, and than anybody waits for a record's acknowledgement.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_broker_that_stands_still_for_a_while_gets_all_when_it_goes_on() {
+fn broker_gets_every_reply_when_it_resumes_after_hang() {
     let kafka = Kafka::start();
     let setup = Setup::new(&kafka);
     let (_model, url) = http_model_of_size(100);

@@ -48,7 +48,7 @@ fn statuses(answers: &[Answer]) -> Vec<u16> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn calls_that_wait_for_others_go_on_at_the_same_time() {
+async fn calls_run_concurrently_when_they_wait_for_each_other() {
     let model = model();
     let route = |keys: &str| [handmade::route("only", &model, &format!(", batch: off{keys}"))];
     let (one, six, twelve) = (route(""), route(", threads: 6"), route(", threads: 12"));
@@ -72,7 +72,7 @@ async fn calls_that_wait_for_others_go_on_at_the_same_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_call_that_kills_its_process_costs_those_beside_it_no_answer() {
+async fn concurrent_calls_are_answered_when_one_kills_the_process() {
     const BESIDE: usize = 7;
     let routes = [handmade::route("only", &model(), ", threads: 8, batch: off, breaker: {minimum_calls: 4}")];
     let signalbox = handmade::start(&[("threads", "60s", &routes)]);
@@ -93,7 +93,7 @@ async fn a_call_that_kills_its_process_costs_those_beside_it_no_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_call_that_runs_out_of_time_costs_those_beside_it_nothing() {
+async fn concurrent_calls_are_unaffected_when_one_times_out() {
     let routes = [handmade::route("only", &model(), ", threads: 3, batch: off")];
     let signalbox = handmade::start(&[("threads", "2s", &routes)]);
     let caller = Caller::of(&signalbox);
@@ -139,7 +139,7 @@ async fn calls_until(caller: &Caller, begun: Instant, seconds: f64) -> Vec<Answe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_process_that_runs_nothing_any_more_is_killed_and_the_others_are_answered_by_the_next() {
+async fn stuck_process_is_killed_and_next_one_answers_its_calls() {
     let routes = [handmade::route("only", &model(), ", threads: 4, batch: off")];
     let signalbox = handmade::start(&[("threads", "4s", &routes)]);
     let caller = Caller::of(&signalbox);

@@ -54,7 +54,7 @@ fn serve(mlflow: &Mlflow, animals: &[Animal], directory: &std::path::Path) -> (P
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn every_model_answers_as_mlflow_models_serve_does() {
+async fn models_answer_like_mlflow_models_serve() {
     let mlflow = Mlflow::shared();
     let directory = fresh_directory("zoo");
     let animals = animals();
@@ -169,7 +169,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn numbers_without_a_word_are_told_apart_outside_of_strings() {
+fn comparison_distinguishes_bare_numbers_outside_strings() {
     let text = r#"{"NaN": [NaN, -Infinity, "Infinity \" NaN", Infinity, "\\"], "x": NaN}"#;
     let expected = r#"{"NaN": ["<not a number>", "<minus infinity>", "Infinity \" NaN", "<infinity>", "\\"], "x": "<not a number>"}"#;
     assert_eq!(with_words_for_numbers(text), expected);

@@ -91,7 +91,7 @@ async fn differences(caller: &Caller, model: &Kind, requests: &[String]) -> Vec<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run installs it"]
-async fn no_answer_depends_on_who_else_is_calling() {
+async fn answers_do_not_depend_on_other_callers() {
     let directory = fresh_directory("company");
     let models = save(&directory);
     assert!(models.iter().filter(|model| model.kind != "independent").count() >= 40);
@@ -137,7 +137,7 @@ async fn no_answer_depends_on_who_else_is_calling() {
 /// The owner's word is looked at: with rows of a new kind before they are answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run installs it"]
-async fn a_word_that_does_not_hold_is_found_out() {
+async fn false_promise_of_row_independence_is_detected() {
     let directory = fresh_directory("company");
     let models = save(&directory);
     let dependent: Vec<_> = models.iter().filter(|model| model.kind == "dependent").collect();

@@ -60,7 +60,7 @@ async fn double(State(counts): State<Arc<Doubler>>, Json(payload): Json<Value>) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn requests_for_an_address_go_together_over_few_connections() {
+async fn http_requests_are_batched_over_few_connections() {
     let (model, url) = Doubler::start().await;
     let keys = format!(", max_concurrency: {PLACES}, batch: {{max_rows: 32}}");
     let signalbox = Hosting::of(Mlflow::shared()).endpoint_with("doubler", &url, "60s", &keys).start();
@@ -91,7 +91,7 @@ async fn requests_for_an_address_go_together_over_few_connections() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn requests_for_a_server_of_mlflow_get_together_what_they_get_alone() {
+async fn mlflow_server_answers_batched_requests_like_single_ones() {
     let keys = ", runtime: mlflow_serve, env_manager: local, max_concurrency: 2, batch: {max_rows: 32}";
     let mut hosting = Hosting::of(Mlflow::shared()).endpoint_with("picky", "models:/picky-model/1", "120s", keys);
     for (name, value) in mlflow_environment() {

@@ -101,7 +101,7 @@ impl Writer {
 
 #[test]
 #[ignore = "needs MLflow; tests/run installs it"]
-fn joined_payloads_are_read_as_their_parts_are() {
+fn joined_payloads_parse_like_their_parts() {
     let mut writer = Writer(Dice::new(5));
     let mut cases = Vec::new();
     let mut pairs = 0;

@@ -22,7 +22,7 @@ async fn sum(caller: &Caller, name: &str, endpoint: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn one_bad_request_harms_nobody_else() {
+async fn bad_request_fails_alone_in_batch() {
     let signalbox = picky();
     let caller = Caller::of(&signalbox);
     caller.ask("alone", &says("warm", 0.5)).await;
@@ -59,7 +59,7 @@ async fn one_bad_request_harms_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn who_has_no_chance_is_told_at_once_and_nobody_else_is() {
+async fn hopeless_requests_alone_are_shed_when_overloaded() {
     let signalbox = picky();
     let caller = Caller::of(&signalbox);
     caller.ask("alone", &says("warm", 0.5)).await;

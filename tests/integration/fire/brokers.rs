@@ -8,7 +8,7 @@ use crate::support::{Cluster, Disk, Kafka, signal, wait_until};
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_broker_is_killed_and_started_again() {
+fn delivery_holds_when_broker_is_killed_and_restarted() {
     at_each_delivery(|delivery| {
         let mut kafka = Kafka::start();
         let (ground, length) = (Ground::on(&kafka), Length::of(12, 1, 20));
@@ -23,7 +23,7 @@ fn the_broker_is_killed_and_started_again() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn one_of_three_brokers_is_away() {
+fn delivery_holds_when_one_of_three_brokers_is_down() {
     at_each_delivery(|delivery| {
         let mut cluster = Cluster::start();
         let (ground, length) = (Ground::on_cluster(&cluster), Length::of(12, 2, 20));
@@ -44,7 +44,7 @@ fn one_of_three_brokers_is_away() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_brokers_disk_is_full() {
+fn delivery_holds_when_broker_disk_is_full() {
     at_each_delivery(|delivery| {
         let disk = Disk::mount(400);
         let mut kafka = Kafka::start_on(&disk);
@@ -65,7 +65,7 @@ fn the_brokers_disk_is_full() {
 /// It goes on after longer than a transaction may take.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_broker_stands_still() {
+fn delivery_holds_when_broker_hangs() {
     // It never takes itself for away, which would be the end of the checker's own clients: nobody looks after them.
     let kafka = Kafka::start_with("broker.session.timeout.ms=120000");
     at_each_delivery(|delivery| {
@@ -87,7 +87,7 @@ fn the_broker_stands_still() {
 /// Some partitions of the replies topic, and a topic that requests name, are on one broker alone.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn some_replies_have_no_broker_to_go_to() {
+fn delivery_holds_when_some_reply_partitions_have_no_leader() {
     let mut cluster = Cluster::start();
     at_each_delivery(|delivery| {
         let [requests, _, dead_letters] = Ground::on_cluster(&cluster).topics;

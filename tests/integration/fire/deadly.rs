@@ -15,7 +15,7 @@ const DEADLY: [&str; 2] = ["one", "two"];
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn two_requests_are_deadly_at_once() {
+fn delivery_holds_when_two_poison_pills_are_in_flight() {
     at_each_delivery(|delivery| {
         let kafka = Kafka::shared();
         // Those that are under way in this life.

@@ -8,7 +8,7 @@ use crate::support::fire::{Conduct, Kind};
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn two_groups_have_the_same_requests_and_some_wait_in_retry_topics() {
+fn delivery_holds_when_two_groups_share_requests_and_park_some() {
     at_each_delivery(|delivery| {
         let kafka = Kafka::shared();
         let ground = Ground::on(kafka).key("retry_delays: [500ms, 1s]").plan(|plan| plan.names_partition = false);

@@ -9,7 +9,7 @@ use crate::support::{Kafka, signal, wait_until};
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn killed_every_few_seconds() {
+fn delivery_holds_when_instance_is_killed_every_few_seconds() {
     at_each_delivery(|delivery| {
         // Alone and known by name, it need not wait after each kill until the group has given up its former self.
         let ground = Ground::on(Kafka::shared()).property("group.instance.id: alone");
@@ -25,7 +25,7 @@ fn killed_every_few_seconds() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn one_of_three_is_killed() {
+fn delivery_holds_when_one_of_three_instances_is_killed() {
     at_each_delivery(|delivery| {
         let (ground, length) = (Ground::on(Kafka::shared()), Length::of(12, 3, 5));
         let mut run = Run::start("kill -9, one of three", delivery, length, ground, 3, Conduct::Steady);
@@ -40,7 +40,7 @@ fn one_of_three_is_killed() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn one_stands_still_for_longer_than_its_session_and_goes_on() {
+fn delivery_holds_when_instance_hangs_past_its_session() {
     at_each_delivery(|delivery| {
         let (ground, length) = (Ground::on(Kafka::shared()), Length::of(12, 1, 15));
         let mut run = Run::start("SIGSTOP, SIGCONT", delivery, length, ground, 2, Conduct::Steady);
@@ -62,7 +62,7 @@ fn one_stands_still_for_longer_than_its_session_and_goes_on() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn instances_join_and_leave_all_the_time() {
+fn delivery_holds_when_instances_keep_joining_and_leaving() {
     at_each_delivery(|delivery| {
         let (ground, length) = (Ground::on(Kafka::shared()), Length::of(12, 6, 2));
         let mut run = Run::start("rebalance storm", delivery, length, ground, 2, Conduct::Steady);

@@ -14,7 +14,7 @@ const ANSWER: usize = 300 << 10;
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn answers_larger_than_the_memory_limit_wait_behind_a_slow_request() {
+fn memory_stays_bounded_when_large_answers_wait_behind_slow_request() {
     let kafka = Kafka::shared();
     at_each_delivery(|delivery| {
         let go: &'static Notify = Box::leak(Box::default());

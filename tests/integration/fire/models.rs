@@ -6,7 +6,7 @@ use crate::support::fire::Conduct;
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_model_fails_one_request_in_ten_and_hangs_on_one_in_a_hundred() {
+fn delivery_holds_when_model_fails_and_hangs() {
     at_each_delivery(|delivery| {
         let (ground, length) = (Ground::on(Kafka::shared()), Length::of(10, 1, 20));
         let mut run = Run::start("model in trouble, kill -9", delivery, length, ground, 2, Conduct::Troubled);

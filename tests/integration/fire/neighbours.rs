@@ -45,7 +45,7 @@ struct Turn {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn nobody_notices_bad_neighbours() {
+fn latency_of_good_requests_holds_beside_bad_ones() {
     let courses: Vec<_> = match Length::is_long() {
         true => KINDS.chunks(1).map(|kind| Course::of(kind[0].name, kind, 50)).collect(),
         false => vec![Course::of("all kinds", KINDS, KINDS.len())],
@@ -55,7 +55,7 @@ fn nobody_notices_bad_neighbours() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn nobody_notices_reply_topics_that_the_broker_would_make() {
+fn latency_holds_when_broker_would_create_reply_topics() {
     let kafka = Kafka::start_with("auto.create.topics.enable=true");
     let kinds: Vec<_> = KINDS.iter().filter(|kind| kind.name.contains("there")).copied().collect();
     at_each_delivery(|delivery| {

@@ -13,7 +13,7 @@ const OUTAGES: [Duration; 2] = [Duration::from_millis(8_000), Duration::from_mil
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_network_is_cut_both_ways() {
+fn delivery_holds_when_network_is_cut_both_ways() {
     cut("network cut", |proxy, blow| match blow.is_multiple_of(2) {
         true => proxy.cut(),
         false => proxy.stall(&[Way::Requests, Way::Responses]),
@@ -22,20 +22,20 @@ fn the_network_is_cut_both_ways() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_network_loses_requests_only() {
+fn delivery_holds_when_network_loses_requests() {
     cut("network cut, requests only", |proxy, _| proxy.stall(&[Way::Requests]));
 }
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_network_loses_responses_only() {
+fn delivery_holds_when_network_loses_responses() {
     cut("network cut, responses only", |proxy, _| proxy.stall(&[Way::Responses]));
 }
 
 /// A drain that runs out gives back what is under way, while its last commit has not arrived yet.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn commits_are_late_or_lost_while_instances_come_and_go() {
+fn delivery_holds_when_commits_are_late_or_lost_in_rebalances() {
     at_each_delivery(|delivery| {
         let proxy = Proxy::start();
         let kafka = Kafka::start_behind(&proxy);
@@ -58,7 +58,7 @@ fn commits_are_late_or_lost_while_instances_come_and_go() {
 /// The answers under way take longer to write than a transaction may.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn answers_are_more_than_the_wire_takes() {
+fn delivery_holds_when_answers_exceed_bandwidth() {
     const ANSWER: usize = 100 << 10;
     // Twice as much as it takes comes, for so long that the rest takes a quarter of a minute.
     const RATE: u32 = 20;

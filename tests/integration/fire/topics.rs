@@ -13,7 +13,7 @@ const SHARES: [u64; 5] = [2, 2, 1, 4, 3];
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_requests_topic_is_deleted_and_made_anew() {
+fn delivery_holds_when_requests_topic_is_recreated() {
     at_each_delivery(|delivery| {
         let kafka = Kafka::shared();
         let length = Length::without_blows(300, 8);
