@@ -1,4 +1,4 @@
-//! Topics that are deleted and made again: an offset alone does not name a record.
+//! Covers topics that are deleted and created again: an offset alone does not name a record.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -45,7 +45,8 @@ fn requests_are_answered_once_when_topic_is_recreated() {
         let setup = Setup::with_partitions(kafka, 1);
         let mut signalbox = Signalbox::start(&setup.single_config("builtin:noop", &format!("  delivery: {delivery}")));
         ask(&setup, kafka, "old", 100, &signalbox);
-        // Fewer than before, as many, and more; at once, and when the group has formed anew without it.
+        // The topic gets fewer requests than before, as many, and more; at once, and when the group has formed anew
+        // without it.
         for (count, gap) in [(40, 0), (40, 0), (250, 0), (300, 8)] {
             kafka.make_anew(&setup.requests, 1, Duration::from_secs(gap));
             ask(&setup, kafka, &format!("{count}-at-{}", signalbox.log().len()), count, &signalbox);
@@ -59,7 +60,7 @@ fn requests_are_answered_once_when_topic_is_recreated() {
     }
 }
 
-/// A commit that comes late may leave the old topic's position beside the new topic.
+/// Starts with an old position: a commit that comes late may leave the deleted topic's position beside the new topic.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn startup_ignores_committed_position_of_deleted_topic() {
@@ -132,7 +133,7 @@ fn requests_in_flight_are_answered_when_topic_is_deleted() {
     }
 }
 
-/// What the group has committed of the topic's only partition.
+/// Reads the offset that the group has committed for the topic's only partition.
 fn committed(kafka: &Kafka, group: &str, topic: &str) -> i64 {
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).set("group.id", group).create().unwrap();
@@ -142,14 +143,14 @@ fn committed(kafka: &Kafka, group: &str, topic: &str) -> i64 {
     committed.elements()[0].offset().to_raw().unwrap_or_default()
 }
 
-/// These topics, for as long as the broker is not to be stopped.
+/// Names these topics in a setup, for as long as the broker is not to be stopped.
 fn of<'a>(kafka: &'a Kafka, requests: &str, replies: &str) -> Setup<'a> {
     let mut setup = Setup::new(kafka);
     (setup.requests, setup.replies) = (requests.to_owned(), replies.to_owned());
     setup
 }
 
-/// The topic is the same, and what it has at an offset is not.
+/// Reuses offsets: the topic's name is the same, and the record at an offset is not.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn reused_offsets_count_as_new_requests_when_topic_is_recreated() {
@@ -169,7 +170,7 @@ fn reused_offsets_count_as_new_requests_when_topic_is_recreated() {
             let setup = of(&kafka, &requests, &replies);
             if config.is_empty() {
                 setup.group().clone_into(&mut group);
-                // It is a member of the group all along, whatever time the broker takes to be there again.
+                // Signalbox is a member of the group all along, whatever time the broker takes to be there again.
                 let keys = format!("  delivery: {delivery}\n  properties: {{session.timeout.ms: 120000}}");
                 config = setup.single_config("builtin:noop", &keys);
             }
@@ -202,7 +203,7 @@ fn http_callers_are_answered_when_replies_topic_is_recreated() {
     };
     ask(50);
     kafka.make_anew(&setup.replies, 1, Duration::ZERO);
-    // The shim has to have seen it: what was written before may be read by nobody.
+    // The shim has to have seen the topic's end: nobody may read a record that was written before.
     wait_until("the new topic to be read", LIMIT, || shim.log().contains("was deleted and made again").then_some(()));
     ask(20);
     drop(router);

@@ -1,4 +1,5 @@
-//! A caller has the answer as soon as this process has it, or another instance's as soon as its record is there.
+//! Covers the answers over HTTP: a caller has the answer as soon as this process has it, or another instance's as soon
+//! as its record is there.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +23,7 @@ fn endpoint(name: &str, model: &StubModel) -> String {
     format!("\n  - {{name: {name}, timeout: 60s, routes: [{route}]}}")
 }
 
-/// A config whose door reads this partition of the replies.
+/// Builds a config whose intake reads this partition of the replies.
 fn config(setup: &Setup<'_>, endpoints: &[String], kafka_keys: &str, partition: i32) -> String {
     let config = setup.config(&format!("{}\n", endpoints.concat()), kafka_keys, "http://127.0.0.1:9");
     config.replace("server: {port: 0}", &format!("server: {{port: 0, reply_partition: {partition}}}"))
@@ -32,7 +33,7 @@ fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Runtime::new().unwrap().block_on(test);
 }
 
-/// A record of the replies that is nobody's. Once it is counted, all before it have been looked at.
+/// Sends a record of the replies that is nobody's. Once this record is counted, all before it have been looked at.
 fn send_nobodys(kafka: &Kafka, setup: &Setup<'_>, partition: i32) {
     send(kafka, &setup.replies, partition, OwnedHeaders::new(), b"{}");
 }
@@ -49,7 +50,7 @@ async fn until_metric(caller: &Caller, series: &str, value: f64) {
     eventually(&format!("{series} {value}"), LIMIT, is_there).await;
 }
 
-/// All replies that are committed, by how often each is there.
+/// Counts all committed replies, by correlation id.
 fn committed(setup: &Setup<'_>) -> HashMap<String, usize> {
     let mut answered = HashMap::new();
     setup.reply_reader().count_rest_into(&mut answered);
@@ -70,7 +71,7 @@ fn caller_is_answered_before_commit_and_record_appears_once_after_it() {
     let signalbox = Signalbox::start(&config(&setup, &endpoints, keys, 2));
     let caller = Caller::of(&signalbox);
     block_on(async {
-        // While something is under way, a transaction takes its time.
+        // A transaction takes its time while a request is under way.
         let waits = tokio::spawn({
             let caller = caller.clone();
             async move { caller.ask("slow", &json!({"inputs": [1]})).await }
@@ -170,7 +171,7 @@ fn instances_answer_callers_of_each_other() {
     }
 }
 
-/// Whoever writes to the requests topic can know a caller's correlation id.
+/// Covers a forged request: anybody who writes to the requests topic can know a caller's correlation id.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
 fn copied_request_does_not_answer_caller_when_reply_topic_differs() {

@@ -1,4 +1,4 @@
-//! The binary as a process: it starts, is killed, starts again, and ends when it is told to.
+//! Runs the binary as a process that starts, is killed, starts again, and ends when it is told to.
 
 use crate::support::{Kafka, Signalbox};
 

@@ -1,4 +1,4 @@
-//! Whose fault it is that there is no prediction: what the caller sends, what the model raises, and what it answers.
+//! Covers the blame for a missing prediction: the caller's request, the model's exception, or the model's answer.
 
 use std::path::PathBuf;
 
@@ -59,7 +59,7 @@ async fn calls(caller: &Caller) -> u64 {
     caller.ask("blame", &request("calls")).await.predictions()[0].as_u64().unwrap()
 }
 
-/// What no model gets to see.
+/// Lists payloads that no model gets to see.
 fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
     let text = |text: &str| text.as_bytes().to_vec();
     vec![
@@ -93,11 +93,11 @@ async fn unreadable_request_is_blamed_on_its_caller_alone() {
         assert_eq!(told, (400, "BAD_REQUEST", Some(false)), "{content_type} {body:?} {}", answer.text());
         assert_eq!((answer.header("x-route"), answer.header("x-attempts")), ("only", "1"));
     }
-    // It was not called for them, and none of them has opened its breaker, or was asked elsewhere.
+    // The model was not called for these payloads, and none of them has opened its breaker, or was asked elsewhere.
     let answer = caller.ask("blame", &request("calls")).await;
     assert_eq!((answer.predictions(), answer.header("x-route")), (json!([2]), "only"));
 
-    // What the model raises is its own doing, and does.
+    // An exception that the model raises is the model's own doing, and opens the breaker.
     for _ in 0..20 {
         caller.ask("blame", &request("raise")).await;
     }
@@ -110,7 +110,7 @@ async fn answer_is_not_retried_when_json_cannot_hold_it() {
     let routes = [handmade::route("only", &model(), ", retries: {max_attempts: 3}")];
     let signalbox = handmade::start(&[("blame", "60s", &routes)]);
     let caller = Caller::of(&signalbox);
-    // Enough of them that retries could be had.
+    // Enough requests succeed that retries could be had.
     for _ in 0..30 {
         calls(&caller).await;
     }

@@ -1,4 +1,4 @@
-//! Bad requests: one clear fault each, and the others go on.
+//! Covers bad requests: each gets one clear fault, and the others go on.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -95,7 +95,7 @@ fn bad_requests_get_one_clear_fault_while_good_ones_succeed() {
             assert_eq!(fault["correlation_id"], *name);
         }
     }
-    // The one that may not be answered where it asked to be is a dead letter as well, as it came.
+    // The request that may not be answered at the place it asked for is a dead letter as well, as it came.
     let dead = kafka.consume(&setup.dead_letters, 1, LIMIT);
     let letter = Reply::of(&dead[0]);
     assert_eq!(letter.body, GOOD);
@@ -141,7 +141,7 @@ fn answer_becomes_small_fault_when_too_large_for_broker() {
     assert_eq!(replies[0].json()["error_code"], "PAYLOAD_TOO_LARGE");
 }
 
-/// The broker refuses a batch as a whole, so what goes together has to fit.
+/// Covers small answers beside a small limit: the broker refuses a batch as a whole, so the batch has to fit.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
 fn small_answers_are_published_when_topic_limits_batch_size() {

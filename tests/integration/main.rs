@@ -1,5 +1,5 @@
-//! The tests that run against a real Apache Kafka, a real MLflow and the real binary; `tests/run` installs the first
-//! two. One line a module.
+//! Runs tests against a real Apache Kafka, a real MLflow and the real binary; `tests/run` installs the first two. One
+//! line is one module.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 

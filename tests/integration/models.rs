@@ -1,4 +1,4 @@
-//! Models of a real MLflow: found in its registry, loaded, called.
+//! Covers models of a real MLflow, which are found in its registry, loaded, and called.
 
 use std::time::Duration;
 

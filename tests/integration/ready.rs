@@ -1,4 +1,4 @@
-//! `GET /ready` says whether requests are read and replies published, and why not.
+//! Covers `GET /ready`, which says whether requests are read and replies published, and why not.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{Caller, Kafka, Scrape, Setup, Signalbox, signal, wait_until
 const LIMIT: Duration = Duration::from_secs(90);
 const PAYLOAD: &[u8] = br#"{"inputs": [1]}"#;
 
-/// The status of `GET /ready`, and what it says of each part.
+/// Returns the status of `GET /ready`, and what it says of each part.
 fn ready(signalbox: &Signalbox) -> (u16, Value) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -44,7 +44,7 @@ fn readiness_reports_broker_when_it_hangs_and_when_it_resumes() {
         wait_until("requests under way", LIMIT, || {
             (signalbox.metric("signalbox_in_flight_requests") == Some(5.0)).then_some(())
         });
-        // Their answers come when nobody takes them.
+        // The answers of these requests come when nobody takes them.
         signal("STOP", kafka.pid());
         let said = wait_until_ready(&signalbox, 503, &["replies", "requests"]);
         println!("{delivery}: {said}");

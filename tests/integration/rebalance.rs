@@ -1,4 +1,4 @@
-//! Instances come and go while requests run.
+//! Covers instances that come and go while requests run.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ fn requests_are_answered_once_under_consumer_group_protocol() {
     assert_eq!(repeats, 0);
 }
 
-/// What is given back is committed while its last transaction may be under way: each must know of the other.
+/// Covers partitions that are given back: they are committed while their last transaction may be under way, and each
+/// must know of the other.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn revoked_partitions_repeat_nothing_when_commits_are_late_or_lost() {
@@ -71,7 +72,7 @@ fn revoked_partitions_repeat_nothing_when_commits_are_late_or_lost() {
     assert_eq!(repeated, 0, "of {sent} requests so many were answered twice");
 }
 
-/// How many replies are repeats.
+/// Lets instances come and go, and counts the replies that are repeats.
 fn come_and_go(keys: &str) -> usize {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

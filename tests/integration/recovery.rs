@@ -1,4 +1,5 @@
-//! Routes that cannot answer: another takes their place, they are left alone for a while, or they are called again.
+//! Covers routes that cannot answer: another takes their place, they are left alone for a while, or they are called
+//! again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +14,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
 
 fn config(setup: &Setup<'_>, endpoints: &str) -> String {
-    // It is the faults themselves that are looked at here.
+    // Retry delays are off, as the tests look at the faults themselves.
     setup.config(endpoints, "  retry_delays: []", "http://127.0.0.1:9")
 }
 
-/// One route with these keys, for a flow mapping.
+/// Writes one route with these keys, for a flow mapping.
 fn route(alias: &str, model_uri: &str, keys: &str) -> String {
     format!("{{alias: {alias}, model_uri: \"{model_uri}\", max_concurrency: 64{keys}}}")
 }
@@ -164,7 +165,7 @@ fn fallback_takes_only_faults_that_permit_it() {
     let replies = by_key(&replies);
     assert_eq!(replies.len(), expected);
 
-    // The caller's own fault: once, here, and nothing is concluded from it.
+    // The fault is the caller's own: the model is called once, here, and nothing is concluded from it.
     for n in 0..30 {
         let reply = replies[format!("refused-{n}").as_str()];
         let told = (reply.status(), reply.header("attempts"), reply.header("route"), reply.header("fallback-from"));
@@ -175,7 +176,7 @@ fn fallback_takes_only_faults_that_permit_it() {
         assert_eq!(scrape.sum(metric, &["endpoint=\"refuses\""]), 0.0, "{metric}");
     }
 
-    // A route that takes longer than it may, while there is time for another.
+    // The patient route takes longer than it may, while there is time for another.
     let patient = replies["patient"];
     assert_eq!((patient.status(), patient.header("route"), patient.header("fallback-from")), (200, "spare", "main"));
     assert_eq!(scrape.sum("fallbacks_total", &["endpoint=\"sleeps\"", "reason=\"timeout\""]), 1.0);

@@ -1,4 +1,4 @@
-//! The services of the tests do what the other tests stand on.
+//! Covers the services of the tests, which do what the other tests stand on.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Routes that get a copy of each request, and that nobody waits for.
+//! Covers routes that get a copy of each request, and that nobody waits for.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ const BODY: &[u8] = br#"{"inputs": [1]}"#;
 const LIMIT: Duration = Duration::from_secs(120);
 const NO_REGISTRY: &str = "http://127.0.0.1:9";
 
-/// An endpoint whose primary is `primary` and whose shadow is `shadow`.
+/// Writes an endpoint whose primary is `primary` and whose shadow is `shadow`.
 fn endpoints(primary: &str, shadow: &str) -> String {
     format!(
         "
@@ -79,7 +79,7 @@ fn failing_shadow_is_logged_and_changes_no_answer() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let (keys, topic) = shadow_topic();
-    // Nothing listens there.
+    // No process listens at the shadow's address.
     let config = setup.config(&endpoints("builtin:noop", "http://127.0.0.1:9"), &keys, NO_REGISTRY);
     let signalbox = Signalbox::start(&config);
     kafka.send_orders(&setup.requests, 5, |_| BODY.to_vec());
@@ -111,7 +111,7 @@ fn shadow_drops_excess_requests_when_flooded() {
         let (answered, failed, dropped) = (of("answered"), of("failed"), of("dropped"));
         (answered + failed + dropped == REQUESTS as f64).then_some((answered, failed, dropped))
     });
-    // At least as many as may be under way at once were answered.
+    // The shadow answered at least as many copies as may be under way at once.
     assert!(ended.0 >= 64.0 && ended.1 == 0.0 && ended.2 > 0.0, "{ended:?}");
     assert_eq!(records(kafka, &topic, ended.0 as usize).len(), ended.0 as usize);
 }

@@ -1,5 +1,5 @@
-//! Hosts that answer several calls at once: they are faster with models that wait, and what one call does to its process
-//! costs those beside it nothing.
+//! Covers hosts that answer several calls at once: they are faster with models that wait, and a call's damage to its
+//! process costs those beside it nothing.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ async fn calls_run_concurrently_when_they_wait_for_each_other() {
     let caller = Caller::of(&signalbox);
     let mut took = Vec::new();
     for endpoint in ["one", "six", "twelve"] {
-        // Loaded, and called once by each thread.
+        // The model is loaded, and called once by each thread.
         assert_eq!(statuses(&waits(&caller, endpoint, 12, 0.0).await), [200; 12]);
         let begun = Instant::now();
         assert_eq!(statuses(&waits(&caller, endpoint, 12, 1.0).await), [200; 12]);
@@ -102,7 +102,7 @@ async fn concurrent_calls_are_unaffected_when_one_times_out() {
         let caller = caller.clone();
         async move { caller.ask("threads", &request("wait", 600.0)).await }
     });
-    // Whoever comes while it waits, and after it has been given up, is answered at once, and by one call.
+    // A call that comes while the first waits, and after it has been given up, is answered at once, and by one call.
     let begun = Instant::now();
     let (some, others) = tokio::join!(calls_until(&caller, begun, 0.1), calls_until(&caller, begun, 0.15));
     assert_eq!(stuck.await.unwrap().status, 504);
@@ -110,7 +110,7 @@ async fn concurrent_calls_are_unaffected_when_one_times_out() {
     for answer in some.iter().chain(&others) {
         assert_eq!((answer.status, answer.header("x-attempts")), (200, "1"), "{}", answer.text());
     }
-    // As soon as nobody else was in it, it was replaced.
+    // The process was replaced as soon as no other call was in it.
     eventually("another process", Duration::from_secs(30), async || {
         let answer = caller.ask("threads", &request("pid", 0.0)).await;
         (answer.status == 200 && answer.predictions() != pid).then_some(())
@@ -119,7 +119,7 @@ async fn concurrent_calls_are_unaffected_when_one_times_out() {
     assert_eq!(caller.metric(r#"signalbox_model_hosts_lost_total{reason="timed_out"}"#).await, 1.0);
 }
 
-/// Once it is loaded, which may take longer than a call may; the number of its process.
+/// Waits until the model is loaded, which may take longer than a call may, and returns the number of its process.
 async fn loaded(caller: &Caller) -> Value {
     eventually("the model", Duration::from_secs(60), async || {
         let answer = caller.ask("threads", &request("pid", 0.0)).await;
@@ -144,7 +144,7 @@ async fn stuck_process_is_killed_and_next_one_answers_its_calls() {
     let signalbox = handmade::start(&[("threads", "4s", &routes)]);
     let caller = Caller::of(&signalbox);
     let pid = loaded(&caller).await;
-    // In C, where it lets nothing else run. It begins before the others.
+    // The stuck call is in C, where it lets nothing else run. It begins before the others.
     let stuck = tokio::spawn({
         let caller = caller.clone();
         async move { caller.ask("threads", &request("compute", 0.0)).await }
@@ -152,7 +152,7 @@ async fn stuck_process_is_killed_and_next_one_answers_its_calls() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let others = waits(&caller, "threads", 3, 0.0).await;
     assert_eq!(stuck.await.unwrap().status, 504);
-    // Those have waited as long as it; whoever comes now is answered.
+    // The other calls have waited as long as the stuck one; a call that comes now is answered.
     assert!(others.iter().all(|answer| [200, 504].contains(&answer.status)), "{:?}", statuses(&others));
     assert_ne!(loaded(&caller).await, pid);
     assert!(caller.metric(r#"signalbox_model_hosts_lost_total{reason="timed_out"}"#).await >= 1.0);

@@ -1,4 +1,4 @@
-//! Topics that are missing are created, or refused with what to do.
+//! Covers topics that are missing, which are created, or refused with what to do.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Brokers that are killed, are away, stand still, or have no space left.
+//! Strikes at brokers, which are killed, are away, stand still, or have no space left.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn delivery_holds_when_one_of_three_brokers_is_down() {
                 true => cluster.kill(broker),
                 false => cluster.stop(broker),
             }
-            // The other two go on alone.
+            // The other two brokers go on alone.
             run.flows();
             cluster.start_again(broker);
         });
@@ -52,7 +52,7 @@ fn delivery_holds_when_broker_disk_is_full() {
         let mut run = Run::start("broker's disk full", delivery, length, ground, 1, Conduct::Steady);
         run.strike(|_, _| {
             disk.fill(kafka.pid());
-            // It gives up its only directory of records, and with it itself.
+            // The broker gives up its only directory of records, and with that itself.
             wait_until("the broker to give up", Duration::from_secs(60), || kafka.ended());
             disk.empty();
             kafka.kill();
@@ -62,11 +62,12 @@ fn delivery_holds_when_broker_disk_is_full() {
     });
 }
 
-/// It goes on after longer than a transaction may take.
+/// Suspends the broker, which goes on after longer than a transaction may take.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn delivery_holds_when_broker_hangs() {
-    // It never takes itself for away, which would be the end of the checker's own clients: nobody looks after them.
+    // The broker never takes itself for away, which would be the end of the checker's own clients: nobody looks after
+    // them.
     let kafka = Kafka::start_with("broker.session.timeout.ms=120000");
     at_each_delivery(|delivery| {
         let ground = Ground::on(&kafka).plan(|plan| {
@@ -84,7 +85,7 @@ fn delivery_holds_when_broker_hangs() {
     });
 }
 
-/// Some partitions of the replies topic, and a topic that requests name, are on one broker alone.
+/// Takes a broker away that alone has some partitions of the replies topic, and a topic that requests name.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn delivery_holds_when_some_reply_partitions_have_no_leader() {
@@ -110,7 +111,8 @@ fn delivery_holds_when_some_reply_partitions_have_no_leader() {
         run.judge(Wrong::Foreign, false); // those to the other topic, if they end here
         run.strike(|run, _| {
             cluster.stop(victim);
-            // Until the others have what was on all of them, and what was begun with the one that is away is given up.
+            // The requests go on until the other brokers have the records that were on all of them, and transactions
+            // begun with the absent broker are given up.
             extras.send_for(Duration::from_secs(10), 5);
             let (sent, answered) = (run.sent(), run.reader.answered());
             extras.send_for(Duration::from_secs(if Length::is_long() { 30 } else { 6 }), 5);

@@ -1,4 +1,4 @@
-//! Requests that end each process which runs them, several at once: each is found out, and no innocent one with it.
+//! Covers poison pills, several at once: each is isolated, and no innocent request with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use super::{Ground, Length, Run, at_each_delivery};
 use crate::support::fire::{Conduct, Endings, Extra, Extras, Kind as Wrong, Recipe};
 use crate::support::{Kafka, Reaction, StubModel};
 
-/// As the README has it.
+/// Number of deaths after which a request is given up, as the README has it.
 const DEATHS: u32 = 5;
 const FOUND_OUT_WITHIN: Duration = Duration::from_secs(150);
 const DEADLY: [&str; 2] = ["one", "two"];
@@ -18,7 +18,7 @@ const DEADLY: [&str; 2] = ["one", "two"];
 fn delivery_holds_when_two_poison_pills_are_in_flight() {
     at_each_delivery(|delivery| {
         let kafka = Kafka::shared();
-        // Those that are under way in this life.
+        // The set holds the requests that are under way in this life of the process.
         let under_way = Arc::new(Mutex::new(BTreeSet::new()));
         let model = {
             let under_way = Arc::clone(&under_way);

@@ -1,4 +1,5 @@
-//! Under fire: processes are killed, brokers die, wires are cut, and the checker counts what that has cost.
+//! Puts Signalbox under fire: processes are killed, brokers die, wires are cut, and the checker counts what that has
+//! cost.
 //!
 //! Each scenario has a short version for `tests/run`, and a long one for `tests/fire`, which sets
 //! `SIGNALBOX_TEST_FIRE_MINUTES`.
@@ -18,7 +19,7 @@ mod topics; // deleted and made anew
 use ground::Ground;
 use run::{Length, Run};
 
-/// What is promised, as `kafka.delivery` names it. Each scenario runs at all of them.
+/// Promises about delivery, as `kafka.delivery` names them. Each scenario runs at all of them.
 const DELIVERIES: &[&str] = &["at_least_once", "exactly_once"];
 
 /// Runs a scenario at each delivery. All of them are judged, whatever the first says.
