@@ -13,7 +13,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Address at which no process listens.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
-/// Three endpoints: the first two share 80/15/5, the second by who calls; the third lets a request name its route.
+/// Defines three endpoints: the first two share 80/15/5, the second by who calls; the third lets a request name its
+/// route.
 const ENDPOINTS: &str = r#"
   - name: by-chance
     strategy: weighted

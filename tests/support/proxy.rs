@@ -37,7 +37,7 @@ struct Wire {
 struct State {
     refusing: bool,
     stalled: Vec<Way>,
-    /// Both ends of each connection, and when it is severed they are shut.
+    /// The two ends of each connection, which are shut when the connection is severed.
     connections: Vec<[TcpStream; 2]>,
     /// The number of times that connections have been severed: a pump that began before has nothing more to forward.
     severed: u64,

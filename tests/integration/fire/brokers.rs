@@ -108,7 +108,7 @@ fn delivery_holds_when_some_reply_partitions_have_no_leader() {
         let mut extras = Extras::start(&ground.checkers, requests, vec![("to a topic that is away", recipe)]);
         let length = Length::of(35, 1, 60).per_second(60);
         let mut run = Run::start("replies' broker away", delivery, length, ground, 1, Conduct::Steady);
-        run.judge(Wrong::Foreign, false); // those to the other topic, if they end here
+        run.judge(Wrong::Foreign, false); // replies to the other topic, if they end here
         run.strike(|run, _| {
             cluster.stop(victim);
             // The requests go on until the other brokers have the records that were on all of them, and transactions

@@ -42,7 +42,7 @@ fn delivery_holds_when_two_poison_pills_are_in_flight() {
 
         let length = Length::of(10, 1, 60).per_second(100);
         let mut run = Run::start("two deadly requests", delivery, length, ground, 1, Conduct::Steady);
-        run.judge(Wrong::Foreign, false); // those of the deadly ones
+        run.judge(Wrong::Foreign, false); // replies to the poison pills
         let (mut deaths, mut lives) = (BTreeMap::new(), 0);
         run.strike(|run, _| {
             extras.send_each();

@@ -22,7 +22,8 @@ pub(crate) type Source = (i32, i64);
 pub(crate) struct Ending {
     /// The time at which the end was first seen.
     pub(crate) at: Instant,
-    /// Such as `413` for a fault with that status, and `letter` for a dead letter, each as often as it came.
+    /// The records of the end, such as `413` for a fault with that status, and `letter` for a dead letter, each as
+    /// often as it came.
     pub(crate) records: Vec<String>,
 }
 

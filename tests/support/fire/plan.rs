@@ -1,4 +1,4 @@
-//! The plan of a run: the content of each request and the reply that it must get, all from its number.
+//! Plans a run: the content of each request and the reply that it must get, all from its number.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
