@@ -144,7 +144,7 @@ async fn stuck_process_is_killed_and_next_one_answers_its_calls() {
     let signalbox = handmade::start(&[("threads", "4s", &routes)]);
     let caller = Caller::of(&signalbox);
     let pid = loaded(&caller).await;
-    // The stuck call is in C, where it lets nothing else run. It begins before the others.
+    // The stuck call is in C, where it lets nothing else run. The stuck call begins before the others.
     let stuck = tokio::spawn({
         let caller = caller.clone();
         async move { caller.ask("threads", &request("compute", 0.0)).await }

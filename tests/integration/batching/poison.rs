@@ -67,8 +67,8 @@ async fn hopeless_requests_alone_are_shed_when_overloaded() {
     for number in 0..30 {
         assert_eq!(caller.ask("short", &says(&format!("{number}"), 50.0)).await.status, 200);
     }
-    // Each request has 300 ms, of half a second of work, however full the calls are; and still some of the work is
-    // done.
+    // The requests are half a second of work, and each has 300 ms of time, however full the calls are; and still some
+    // of the work is done.
     let answers = join_all((0..1_000).map(|number| {
         let payload = says(&format!("{number}"), 150.0);
         let caller = caller.clone();
