@@ -1,6 +1,6 @@
-//! Micro-benchmarks of the hot path. Routing decisions: without conditions, with one over the body, which is searched
-//! for repeated keys, and among routes with shares. Batches: payloads that are joined, and answers that are cut. A
-//! partition's window, and the metadata of its commit.
+//! Measures the hot path in micro-benchmarks. Routing decisions: without conditions, with one over the body, which is
+//! searched for repeated keys, and among routes with shares. Batches: payloads that are joined, and answers that are
+//! cut. A partition's window, and the metadata of its commit.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 

@@ -1,4 +1,4 @@
-//! Routing tables and requests, made without a config file or a broker, and one decision over them.
+//! Makes routing tables and requests without a config file or a broker, and one decision over them.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! A backlog: requests that wait in a topic before a contender starts. The contender is measured from the first tenth
-//! of the replies to the last, by the ends of the replies topic, so that neither its start nor a reader counts. Then
-//! the replies are checked.
+//! Measures a backlog: requests that wait in a topic before a contender starts. The contender is measured from the
+//! first tenth of the replies to the last, by the ends of the replies topic, so that neither its start nor a reader
+//! counts. Then the replies are checked.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

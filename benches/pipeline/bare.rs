@@ -1,4 +1,4 @@
-//! The bare loop: the cost of librdkafka with the settings that Signalbox uses, and nothing else.
+//! Runs the bare loop, which has the cost of librdkafka with the settings that Signalbox uses, and nothing else.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! HTTP callers, each with a connection of its own, who call again when they have their answer.
+//! Runs HTTP callers, each with a connection of its own, who call again when they have their answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

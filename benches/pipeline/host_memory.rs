@@ -1,4 +1,4 @@
-//! Memory of processes.
+//! Measures the memory of processes.
 
 /// Holds the memory of processes, in MiB.
 #[derive(Debug, Clone, Copy, Default)]

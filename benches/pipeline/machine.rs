@@ -1,4 +1,4 @@
-//! The machine that the benchmark runs on, and the part of it that others took meanwhile.
+//! Describes the machine that the benchmark runs on, and the part of it that others took meanwhile.
 
 use std::fmt;
 
@@ -59,7 +59,7 @@ impl Ticks {
     }
 }
 
-/// Version of the Kafka that `tests/run` installs.
+/// Returns the version of the Kafka that `tests/run` installs.
 fn kafka_version() -> &'static str {
     let pom = include_str!("../../tests/services/pom.xml");
     let after = pom.split_once("<artifactId>kafka_2.13</artifactId>").map_or("", |(_, after)| after);

@@ -1,5 +1,5 @@
-//! The benchmark of Signalbox beside programs that do the same without it, on a real Apache Kafka and a real MLflow, as
-//! one table.
+//! Compares Signalbox with programs that do the same without it, on a real Apache Kafka and a real MLflow, in one
+//! table.
 //!
 //! ```sh
 //! benches/run                                  # everything, from a fresh checkout on: installs, builds, measures
@@ -45,14 +45,14 @@ mod throughput;
 mod waiting;
 mod worker;
 
-// The tools that they are measured with.
-mod backlog; // requests that wait in a topic, and what it costs to answer them
+// The tools of the measurements.
+mod backlog; // requests that wait in a topic, and the cost of answering them
 mod bare; // the floor: consume and produce, and nothing else
-mod callers; // those who call over HTTP
-mod host_memory; // what processes hold for themselves
-mod model; // one over HTTP that costs next to nothing
-mod models; // copies of a real one in a real registry
-mod phases; // where the time of loads goes
+mod callers; // the callers over HTTP
+mod host_memory; // the memory of processes
+mod model; // an HTTP model that costs next to nothing
+mod models; // copies of a real model in a real registry
+mod phases; // the time of loads by phase
 mod processor; // processor time
 mod served; // mlflow models serve
 mod steady; // requests at a steady rate, and their latency

@@ -1,4 +1,4 @@
-//! An HTTP model that costs as little as a model can, or a given time: a process of its own, on one thread.
+//! Serves an HTTP model that costs as little as a model can, or a given time: a process of its own, on one thread.
 
 use std::time::{Duration, Instant};
 

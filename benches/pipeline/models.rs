@@ -1,4 +1,4 @@
-//! Copies of a small scikit-learn text model, each registered of its own in a real MLflow, and the requests to them.
+//! Registers copies of a small scikit-learn text model, each of its own in a real MLflow, and sends requests to them.
 
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -66,7 +66,7 @@ pub(crate) fn hosting(mlflow: &Mlflow, count: usize) -> Hosting {
     })
 }
 
-/// Sends a request, and returns the time until its reply. Panics when that is no prediction.
+/// Sends a request, and returns the time until its reply. Panics when the reply is no prediction.
 pub(crate) async fn ask(caller: &Caller, number: usize) -> Duration {
     let answer = caller.ask(&format!("model-{number}"), &payload()).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -1,4 +1,4 @@
-//! The time of loads by phase.
+//! Reads the time of loads by phase.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Plots of curves, as SVG in `benches/results/`.
+//! Draws plots of curves, as SVG in `benches/results/`.
 
 use plotters::coord::combinators::{BindKeyPoints, WithKeyPoints};
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};

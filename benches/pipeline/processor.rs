@@ -1,4 +1,4 @@
-//! Processor time of processes, and this program run in another part.
+//! Reads the processor time of processes, and starts this program in another part.
 
 use crate::support::{Process, fresh_directory};
 

@@ -1,4 +1,4 @@
-//! The contender `mlflow models serve`, started as its users start it.
+//! Runs the contender `mlflow models serve`, started as its users start it.
 
 use std::time::{Duration, Instant};
 

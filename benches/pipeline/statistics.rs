@@ -1,4 +1,4 @@
-//! Statistics of many measurements.
+//! Computes statistics of many measurements.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A steady rate of requests, each timed until a reader of committed replies has its reply.
+//! Sends requests at a steady rate, each timed until a reader of committed replies has its reply.
 
 use std::collections::HashMap;
 use std::thread;

@@ -1,4 +1,4 @@
-//! The table of results: two sides that were measured, the ratio to reach, and whether it was reached.
+//! Formats the table of results: two sides that were measured, the ratio to reach, and whether it was reached.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) struct Row {
 pub(crate) enum Reach {
     AtLeast(f64),
     AtMost(f64),
-    /// There is nothing to reach.
+    /// The ratio has nothing to reach.
     Open,
 }
 

@@ -1,5 +1,5 @@
-//! Checks the documentation against the tree: links, folders, metrics, alerts, config keys and YAML blocks. It needs no
-//! service.
+//! Checks the documentation against the tree: links, folders, metrics, alerts, config keys and YAML blocks. The checks
+//! need no service.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
 

@@ -1,4 +1,4 @@
-//! Topics that are deleted and made again: an offset alone does not name a record.
+//! Covers topics that are deleted and created again: an offset alone does not name a record.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -39,13 +39,14 @@ fn assert_each_once(setup: &Setup<'_>, signalbox: &Signalbox) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn every_request_of_a_topic_that_is_made_anew_is_answered_once() {
+fn requests_are_answered_once_when_topic_is_recreated() {
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
         let setup = Setup::with_partitions(kafka, 1);
         let mut signalbox = Signalbox::start(&setup.single_config("builtin:noop", &format!("  delivery: {delivery}")));
         ask(&setup, kafka, "old", 100, &signalbox);
-        // Fewer than before, as many, and more; at once, and when the group has formed anew without it.
+        // The topic gets fewer requests than before, as many, and more; at once, and when the group has formed anew
+        // without it.
         for (count, gap) in [(40, 0), (40, 0), (250, 0), (300, 8)] {
             kafka.make_anew(&setup.requests, 1, Duration::from_secs(gap));
             ask(&setup, kafka, &format!("{count}-at-{}", signalbox.log().len()), count, &signalbox);
@@ -59,10 +60,10 @@ fn every_request_of_a_topic_that_is_made_anew_is_answered_once() {
     }
 }
 
-/// A commit that comes late may leave the old topic's position beside the new topic.
+/// Starts with an old position: a commit that comes late may leave the deleted topic's position beside the new topic.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_position_of_the_topic_before_is_not_believed_at_the_start() {
+fn startup_ignores_committed_position_of_deleted_topic() {
     for delivery in DELIVERIES {
         for count in [100, 160] {
             let kafka = Kafka::shared();
@@ -105,7 +106,7 @@ fn a_position_of_the_topic_before_is_not_believed_at_the_start() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_was_under_way_when_its_topic_was_deleted_is_answered_and_ends_no_other() {
+fn requests_in_flight_are_answered_when_topic_is_deleted() {
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
         let setup = Setup::with_partitions(kafka, 1);
@@ -132,7 +133,7 @@ fn what_was_under_way_when_its_topic_was_deleted_is_answered_and_ends_no_other()
     }
 }
 
-/// What the group has committed of the topic's only partition.
+/// Reads the offset that the group has committed for the topic's only partition.
 fn committed(kafka: &Kafka, group: &str, topic: &str) -> i64 {
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).set("group.id", group).create().unwrap();
@@ -142,17 +143,17 @@ fn committed(kafka: &Kafka, group: &str, topic: &str) -> i64 {
     committed.elements()[0].offset().to_raw().unwrap_or_default()
 }
 
-/// These topics, for as long as the broker is not to be stopped.
+/// Names these topics in a setup, for as long as the broker is not to be stopped.
 fn of<'a>(kafka: &'a Kafka, requests: &str, replies: &str) -> Setup<'a> {
     let mut setup = Setup::new(kafka);
     (setup.requests, setup.replies) = (requests.to_owned(), replies.to_owned());
     setup
 }
 
-/// The topic is the same, and what it has at an offset is not.
+/// Reuses offsets: the topic's name is the same, and the record at an offset is not.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn offsets_that_come_back_are_of_other_requests() {
+fn reused_offsets_count_as_new_requests_when_topic_is_recreated() {
     for delivery in DELIVERIES {
         let mut kafka = Kafka::start();
         let requests = kafka.create_topic("requests", 1);
@@ -169,7 +170,7 @@ fn offsets_that_come_back_are_of_other_requests() {
             let setup = of(&kafka, &requests, &replies);
             if config.is_empty() {
                 setup.group().clone_into(&mut group);
-                // It is a member of the group all along, whatever time the broker takes to be there again.
+                // Signalbox is a member of the group all along, whatever time the broker takes to be there again.
                 let keys = format!("  delivery: {delivery}\n  properties: {{session.timeout.ms: 120000}}");
                 config = setup.single_config("builtin:noop", &keys);
             }
@@ -184,7 +185,7 @@ fn offsets_that_come_back_are_of_other_requests() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn callers_over_http_are_answered_when_the_replies_topic_is_made_anew() {
+fn http_callers_are_answered_when_replies_topic_is_recreated() {
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, 1);
     let config = setup.single_config("builtin:noop", "");
@@ -202,7 +203,7 @@ fn callers_over_http_are_answered_when_the_replies_topic_is_made_anew() {
     };
     ask(50);
     kafka.make_anew(&setup.replies, 1, Duration::ZERO);
-    // The shim has to have seen it: what was written before may be read by nobody.
+    // The shim has to have seen the topic's end: nobody may read a record that was written before.
     wait_until("the new topic to be read", LIMIT, || shim.log().contains("was deleted and made again").then_some(()));
     ask(20);
     drop(router);

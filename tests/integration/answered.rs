@@ -1,4 +1,5 @@
-//! A caller has the answer as soon as this process has it, or another instance's as soon as its record is there.
+//! Covers the answers over HTTP: a caller has the answer as soon as this process has it, or another instance's as soon
+//! as its record is there.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +23,7 @@ fn endpoint(name: &str, model: &StubModel) -> String {
     format!("\n  - {{name: {name}, timeout: 60s, routes: [{route}]}}")
 }
 
-/// A config whose door reads this partition of the replies.
+/// Builds a config whose intake reads this partition of the replies.
 fn config(setup: &Setup<'_>, endpoints: &[String], kafka_keys: &str, partition: i32) -> String {
     let config = setup.config(&format!("{}\n", endpoints.concat()), kafka_keys, "http://127.0.0.1:9");
     config.replace("server: {port: 0}", &format!("server: {{port: 0, reply_partition: {partition}}}"))
@@ -32,7 +33,7 @@ fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Runtime::new().unwrap().block_on(test);
 }
 
-/// A record of the replies that is nobody's. Once it is counted, all before it have been looked at.
+/// Sends a record of the replies that is nobody's. Once this record is counted, all before it have been looked at.
 fn send_nobodys(kafka: &Kafka, setup: &Setup<'_>, partition: i32) {
     send(kafka, &setup.replies, partition, OwnedHeaders::new(), b"{}");
 }
@@ -49,7 +50,7 @@ async fn until_metric(caller: &Caller, series: &str, value: f64) {
     eventually(&format!("{series} {value}"), LIMIT, is_there).await;
 }
 
-/// All replies that are committed, by how often each is there.
+/// Counts all committed replies, by correlation id.
 fn committed(setup: &Setup<'_>) -> HashMap<String, usize> {
     let mut answered = HashMap::new();
     setup.reply_reader().count_rest_into(&mut answered);
@@ -58,7 +59,7 @@ fn committed(setup: &Setup<'_>) -> HashMap<String, usize> {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn the_answer_is_there_long_before_the_commit_and_the_record_is_once_after_it() {
+fn caller_is_answered_before_commit_and_record_appears_once_after_it() {
     static GO_ON: Notify = Notify::const_new();
     const CALLS: usize = 20;
     let kafka = Kafka::shared();
@@ -70,7 +71,7 @@ fn the_answer_is_there_long_before_the_commit_and_the_record_is_once_after_it() 
     let signalbox = Signalbox::start(&config(&setup, &endpoints, keys, 2));
     let caller = Caller::of(&signalbox);
     block_on(async {
-        // While something is under way, a transaction takes its time.
+        // A transaction takes its time while a request is under way.
         let waits = tokio::spawn({
             let caller = caller.clone();
             async move { caller.ask("slow", &json!({"inputs": [1]})).await }
@@ -109,7 +110,7 @@ fn the_answer_is_there_long_before_the_commit_and_the_record_is_once_after_it() 
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn the_answer_is_there_while_the_broker_takes_nothing_and_the_record_comes_after() {
+fn caller_is_answered_while_broker_hangs_and_record_follows() {
     static GO_ON: Notify = Notify::const_new();
     let proxy = Proxy::start();
     let kafka = Kafka::start_behind(&proxy);
@@ -141,7 +142,7 @@ fn the_answer_is_there_while_the_broker_takes_nothing_and_the_record_comes_after
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn instances_answer_each_others_callers() {
+fn instances_answer_callers_of_each_other() {
     const CALLS: usize = 60;
     let kafka = Kafka::shared();
     for delivery in ["at_least_once", "exactly_once"] {
@@ -170,10 +171,10 @@ fn instances_answer_each_others_callers() {
     }
 }
 
-/// Whoever writes to the requests topic can know a caller's correlation id.
+/// Covers a forged request: anybody who writes to the requests topic can know a caller's correlation id.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_copy_of_a_request_that_is_to_be_answered_elsewhere_does_not_answer_its_caller() {
+fn copied_request_does_not_answer_caller_when_reply_topic_differs() {
     static GO_ON: Notify = Notify::const_new();
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

@@ -1,4 +1,4 @@
-//! Endings that no topic takes as they are: each ends all the same, soon, and nobody beside it notices.
+//! Covers endings that no topic takes as they are: each ends all the same, soon, and no caller beside it notices.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,19 +11,19 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::support::{Kafka, Reaction, Reply, Scrape, Setup, Signalbox, StubModel, unique, wait_until};
 
-/// Each of the bad ones has its end within this time; the rest is for a machine that does other things as well.
+/// Limit within which each of the bad requests has its end; the rest is for a machine that does other things as well.
 const ENDED_WITHIN: Duration = Duration::from_secs(15);
-/// Nobody beside them waits for so long; it was half a minute, or for ever.
+/// Limit that no request beside the bad ones waits for; the wait was half a minute, or for ever.
 const INNOCENT_WITHIN: Duration = Duration::from_secs(4);
 const BETWEEN: Duration = Duration::from_millis(25);
 
-/// A request whose reply or fault cannot be published as it is.
+/// Describes a request whose reply or fault cannot be published as it is.
 struct Bad {
     name: &'static str,
     endpoint: &'static str,
     key: Option<String>,
     headers: Vec<(&'static str, String)>,
-    /// Whether there is a dead letter as well.
+    /// Tells whether there is a dead letter as well.
     dead: bool,
 }
 
@@ -32,7 +32,7 @@ fn bad(name: &'static str, headers: &[(&'static str, &str)], dead: bool) -> Bad 
     Bad { name, endpoint: "good", key: None, headers, dead }
 }
 
-/// `there`: an allowed topic with four partitions; `tiny`: one that takes next to nothing.
+/// Lists the bad requests. `there` is an allowed topic with four partitions; `tiny` is one that takes next to nothing.
 fn kinds(there: &str, tiny: &str) -> Vec<Bad> {
     let (large, quotes) = ("k".repeat(600_000), "\"".repeat(255_000));
     let missing = |name: &str| format!("team-{}", unique(name));
@@ -73,7 +73,7 @@ fn config(setup: &Setup<'_>, large: &StubModel, delivery: &str) -> String {
     setup.config(&endpoints, &keys, "http://127.0.0.1:9")
 }
 
-/// All that has come so far, by key, and when.
+/// Holds all endings that have come so far, by key, and when they came.
 #[derive(Default)]
 struct Seen {
     innocent: HashMap<String, Instant>,
@@ -82,17 +82,17 @@ struct Seen {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn exactly_once_each_ends_and_nobody_beside_it_notices() {
+fn exactly_once_ends_unpublishable_requests_without_delaying_others() {
     println!("{}", each_ends_and_nobody_notices("exactly_once"));
 }
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn at_least_once_each_ends_and_nobody_beside_it_notices() {
+fn at_least_once_ends_unpublishable_requests_without_delaying_others() {
     println!("{}", each_ends_and_nobody_notices("at_least_once"));
 }
 
-/// How long it took, for a person.
+/// Runs the bad requests beside innocent ones, and returns for a person how long the bad ones took.
 fn each_ends_and_nobody_notices(delivery: &str) -> String {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
@@ -109,7 +109,7 @@ fn each_ends_and_nobody_notices(delivery: &str) -> String {
             scope.spawn(move || watch(reader, seen, over));
         }
         scope.spawn(move || call(kafka, requests, sent, over));
-        // Even when a bad one never ends, the others stop.
+        // The innocent callers stop even when a bad request never ends.
         let _end = OnDrop(|| over.store(true, Ordering::Release));
         let answered = || seen.lock().unwrap().innocent.len();
         wait_until("the first replies", Duration::from_secs(60), || (answered() > 10).then_some(()));
@@ -190,11 +190,11 @@ impl<F: Fn()> Drop for OnDrop<F> {
     }
 }
 
-/// When neither the replies topic nor the dead letters take anything, each request is dropped, counted and told of, and
-/// those whose replies go elsewhere are answered.
+/// Covers a replies topic and dead letters that take nothing: each request is dropped, counted and logged, and requests
+/// whose replies go elsewhere are answered.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_nobody_takes_in_any_form_is_counted_and_told_of() {
+fn dropped_requests_are_counted_and_logged_when_no_topic_takes_them() {
     for delivery in ["exactly_once", "at_least_once"] {
         let kafka = Kafka::shared();
         let there = kafka.create_topic("team-there", 1);
@@ -216,16 +216,16 @@ fn what_nobody_takes_in_any_form_is_counted_and_told_of() {
         let log = signalbox.log();
         let told = log.lines().filter(|line| line.contains("it is dropped") && line.contains(&setup.requests));
         assert_eq!(told.count(), 10, "{log}");
-        // They count as done.
+        // Dropped requests count as done.
         assert!(signalbox.terminate().success());
         assert!(kafka.consume(&setup.replies, 1, Duration::from_secs(1)).is_empty());
     }
 }
 
-/// A broker that makes topics by itself is never asked for one that a request has named.
+/// Covers a broker that creates topics by itself: it is never asked for one that a request has named.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn no_topic_is_made_because_a_request_names_it() {
+fn broker_creates_no_topic_when_request_names_it() {
     let kafka = Kafka::start_with("auto.create.topics.enable=true");
     for delivery in ["exactly_once", "at_least_once"] {
         let setup = Setup::new(&kafka);

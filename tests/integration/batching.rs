@@ -1,4 +1,4 @@
-//! Requests that go together are answered as if each had gone alone.
+//! Covers requests that go together: each is answered as if it had gone alone.
 
 mod company;
 mod http;
@@ -15,12 +15,13 @@ use signalbox::invocation::body::is_same_but_for_rounding;
 
 use crate::support::{Answer, Caller, Dice, Hosting, Mlflow, Signalbox, mlflow_environment, zoo};
 
-/// How many requests a model is asked at once, and how many more that are its rows in other combinations. With
-/// `SIGNALBOX_TEST_LONG` ten times as many.
+/// Number of requests that a model is asked at once; with `SIGNALBOX_TEST_LONG` ten times as many.
 const REQUESTS: usize = 60;
+/// Number of further requests, which are a payload's rows in other combinations; ten times as many in the long version.
 const COMBINED: usize = 300;
 
-/// Those whose answers are not one for each row, or number the rows: nobody could say that they may go together.
+/// Models whose answers are not one for each row, or number the rows: nobody could say that their requests may go
+/// together.
 const NOT_BY_ROW: [&str; 6] = [
     "returns-a-dict",
     "returns-a-frame",
@@ -30,7 +31,7 @@ const NOT_BY_ROW: [&str; 6] = [
     "takes-a-chat",
 ];
 
-/// One model of the zoo, and what it is asked; see `payloads.py`.
+/// Describes one model of the zoo, and its payloads; see `payloads.py`.
 #[derive(Debug, Deserialize)]
 struct Animal {
     name: String,
@@ -47,7 +48,7 @@ struct Payload {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn together_each_gets_the_answer_that_it_gets_alone() {
+async fn batched_requests_get_same_answers_as_single_ones() {
     let animals: Vec<Animal> = serde_json::from_slice(&std::fs::read(zoo()).unwrap()).unwrap();
     let mut hosting = Hosting::of(Mlflow::shared());
     for Animal { name, .. } in &animals {
@@ -101,7 +102,7 @@ async fn metric(caller: &Caller, name: &str, labels: &str) -> f64 {
     caller.metric(&format!("signalbox_batch_{name}{labels}")).await
 }
 
-/// What matters of an answer: the bytes of the predictions, or the fault without its correlation id.
+/// Returns the part of an answer that matters: the bytes of the predictions, or the fault without its correlation id.
 fn said(answer: &Answer) -> (u16, String) {
     match answer.status {
         200 => (200, answer.text()),
@@ -110,7 +111,8 @@ fn said(answer: &Answer) -> (u16, String) {
 }
 
 impl Animal {
-    /// Some of its payloads, as far as they are text, and of their parts; and many that are combined of the rows of one.
+    /// Collects some of the model's payloads, as far as they are text, and of their parts; and many that combine the
+    /// rows of one.
     fn requests(&self, dice: &mut Dice) -> Vec<Payload> {
         let mut requests: Vec<_> = self.payloads.iter().filter(|payload| payload.text.is_some()).cloned().collect();
         let whole: Vec<_> =
@@ -143,7 +145,8 @@ impl Payload {
         caller.send(endpoint, &self.content_type, self.text.clone().unwrap().into_bytes()).await.unwrap()
     }
 
-    /// Its rows, each as a payload with that alone has it; none when it is not one of rows.
+    /// Splits the payload into its rows, each as a payload with that row alone; returns none when the payload is not
+    /// one of rows.
     fn rows(&self) -> Vec<Row> {
         let text = self.text.as_deref().unwrap();
         if self.content_type == "text/csv" {
@@ -163,7 +166,7 @@ impl Payload {
         }
     }
 
-    /// The same with other rows.
+    /// Builds the same payload with other rows.
     fn with(&self, rows: &[Row]) -> Self {
         let text = self.text.as_deref().unwrap();
         let values: Vec<&Value> =
@@ -200,7 +203,7 @@ enum Row {
     Line(String),
 }
 
-/// Where rows are in the formats of MLflow.
+/// Places of the rows in MLflow's formats.
 const PLACES: [&str; 4] = ["/dataframe_split/data", "/dataframe_records", "/inputs", "/instances"];
 
 fn length() -> usize {

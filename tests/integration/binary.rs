@@ -1,10 +1,10 @@
-//! The binary as a process: it starts, is killed, starts again, and ends when it is told to.
+//! Runs the binary as a process that starts, is killed, starts again, and ends when it is told to.
 
 use crate::support::{Kafka, Signalbox};
 
 #[tokio::test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-async fn it_starts_again_after_it_was_killed_and_ends_when_it_is_told_to() {
+async fn binary_restarts_when_killed_and_exits_when_terminated() {
     let kafka = Kafka::shared();
     let (requests, replies) = (kafka.create_topic("requests", 2), kafka.create_topic("replies", 2));
     let dead_letters = kafka.create_topic("dead-letters", 2);

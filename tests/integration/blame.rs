@@ -1,4 +1,4 @@
-//! Whose fault it is that there is no prediction: what the caller sends, what the model raises, and what it answers.
+//! Covers the blame for a missing prediction: the caller's request, the model's exception, or the model's answer.
 
 use std::path::PathBuf;
 
@@ -59,7 +59,7 @@ async fn calls(caller: &Caller) -> u64 {
     caller.ask("blame", &request("calls")).await.predictions()[0].as_u64().unwrap()
 }
 
-/// What no model gets to see.
+/// Lists payloads that no model gets to see.
 fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
     let text = |text: &str| text.as_bytes().to_vec();
     vec![
@@ -77,7 +77,7 @@ fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_nobody_can_read_is_the_callers_fault_and_no_others_trouble() {
+async fn unreadable_request_is_blamed_on_its_caller_alone() {
     let model = model();
     let routes = [
         handmade::route("only", &model, ", breaker: {minimum_calls: 3}, fallback: other"),
@@ -93,11 +93,11 @@ async fn what_nobody_can_read_is_the_callers_fault_and_no_others_trouble() {
         assert_eq!(told, (400, "BAD_REQUEST", Some(false)), "{content_type} {body:?} {}", answer.text());
         assert_eq!((answer.header("x-route"), answer.header("x-attempts")), ("only", "1"));
     }
-    // It was not called for them, and none of them has opened its breaker, or was asked elsewhere.
+    // The model was not called for these payloads, and none of them has opened its breaker, or was asked elsewhere.
     let answer = caller.ask("blame", &request("calls")).await;
     assert_eq!((answer.predictions(), answer.header("x-route")), (json!([2]), "only"));
 
-    // What the model raises is its own doing, and does.
+    // An exception that the model raises is the model's own doing, and opens the breaker.
     for _ in 0..20 {
         caller.ask("blame", &request("raise")).await;
     }
@@ -106,11 +106,11 @@ async fn what_nobody_can_read_is_the_callers_fault_and_no_others_trouble() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn an_answer_that_json_cannot_hold_is_not_asked_for_again_and_the_log_says_why() {
+async fn answer_is_not_retried_when_json_cannot_hold_it() {
     let routes = [handmade::route("only", &model(), ", retries: {max_attempts: 3}")];
     let signalbox = handmade::start(&[("blame", "60s", &routes)]);
     let caller = Caller::of(&signalbox);
-    // Enough of them that retries could be had.
+    // Enough requests succeed that retries could be had.
     for _ in 0..30 {
         calls(&caller).await;
     }
@@ -138,7 +138,7 @@ async fn an_answer_that_json_cannot_hold_is_not_asked_for_again_and_the_log_says
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_a_model_prints_is_in_the_log_line_by_line_and_no_more_than_it_can_take() {
+async fn log_holds_model_output_by_line_within_limit() {
     let routes = [handmade::route("only", &model(), "")];
     let signalbox = handmade::start(&[("blame", "60s", &routes)]);
     let caller = Caller::of(&signalbox);

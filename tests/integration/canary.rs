@@ -1,4 +1,4 @@
-//! A canary that does well moves up, one that becomes slow goes back by itself, and instances agree on it.
+//! Covers canaries: one that does well moves up, one that becomes slow goes back by itself, and instances agree on it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::support::{Kafka, Reply, Setup, Signalbox, eventually, unique};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// An HTTP model whose answers take as long as is said meanwhile.
+/// Starts an HTTP model whose answers take as long as the number says at the time.
 async fn model(milliseconds: &Arc<AtomicU64>) -> String {
     let milliseconds = Arc::clone(milliseconds);
     let answer = async move || {
@@ -25,7 +25,7 @@ async fn model(milliseconds: &Arc<AtomicU64>) -> String {
     url
 }
 
-/// Where the canary stands, as this instance tells it.
+/// Reads the canary's state, as this instance tells it.
 async fn canary(signalbox: &Signalbox) -> Option<Value> {
     let page = reqwest::get(format!("{}/canaries", signalbox.url())).await.ok()?;
     let page: Value = page.json().await.ok()?;
@@ -38,7 +38,7 @@ async fn until_canary(signalbox: &Signalbox, what: &str, holds: impl Fn(&Value) 
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-async fn a_canary_that_becomes_slow_is_taken_back_by_whoever_is_left() {
+async fn canary_is_rolled_back_by_remaining_instances_when_slow() {
     let kafka = tokio::task::spawn_blocking(Kafka::shared).await.unwrap();
     let setup = Setup::new(kafka);
     let (usual, its_own) = (Arc::new(AtomicU64::new(5)), Arc::new(AtomicU64::new(5)));
@@ -75,14 +75,14 @@ async fn a_canary_that_becomes_slow_is_taken_back_by_whoever_is_left() {
         kafka.flush();
     };
     let story = async {
-        // Both see the same step, and the requests it takes.
+        // Both instances see the same step, and the requests that the step takes.
         for instance in [&first, &second] {
             let moved = |canary: &Value| canary["standing"]["step"].as_u64() >= Some(1);
             until_canary(instance, "the second step", moved).await;
         }
         let before = canary(&second).await.unwrap();
         first.kill();
-        // It becomes slow, and answers well all the same.
+        // The canary becomes slow, and answers well all the same.
         its_own.store(250, Ordering::Relaxed);
         let after = canary(&second).await.unwrap();
         assert!(after["standing"]["step"].as_u64() >= before["standing"]["step"].as_u64(), "{before} {after}");
@@ -91,7 +91,7 @@ async fn a_canary_that_becomes_slow_is_taken_back_by_whoever_is_left() {
         assert!(back["standing"]["reason"].as_str().unwrap().contains("95th percentile"), "{back}");
         assert!(second.log().contains("canary is taken back"), "{}", second.log());
 
-        // Whoever comes back knows of it, and an operator has the last word.
+        // An instance that comes back knows of the rollback, and an operator has the last word.
         let again = tokio::task::spawn_blocking(move || {
             first.start_again();
             first
@@ -117,7 +117,7 @@ async fn a_canary_that_becomes_slow_is_taken_back_by_whoever_is_left() {
     };
     let ((), _first) = tokio::join!(load, story);
 
-    // Nothing was lost: each request has been answered, and well.
+    // No request was lost: each has been answered, and well.
     let sent = usize::try_from(sent.load(Ordering::Relaxed)).unwrap();
     let (replies, mut answered) = (setup.reply_reader(), HashMap::new());
     eventually("a reply to every request", LIMIT, async || {

@@ -1,4 +1,4 @@
-//! What a crash costs: nothing is lost, and no more is repeated than was under way.
+//! Measures the cost of a crash: nothing is lost, and no more is repeated than was under way.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,10 +11,10 @@ const KILLS: usize = 2;
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn killed_half_way_and_started_again_no_request_is_without_a_reply() {
+fn requests_all_get_replies_when_instance_is_killed_and_restarted() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
-    // It takes its time, so that requests are in flight whenever the kill comes.
+    // The model takes its time, so that requests are in flight whenever the kill comes.
     let (_model, url) = http_model(20);
     let keys = format!("  max_in_flight: {MAX_IN_FLIGHT}\n  commit_interval: 50ms");
     let mut signalbox = Signalbox::start(&setup.single_config(&url, &keys));
@@ -41,7 +41,7 @@ fn killed_half_way_and_started_again_no_request_is_without_a_reply() {
 
     let repeats: usize = answered.values().map(|times| times - 1).sum();
     println!("{REQUESTS} requests, {KILLS} kills, {repeats} answered twice");
-    // Repeated is what was in flight, and what had finished since the last commit: the calls of 20 ms that 50 ms have
-    // room for, and as many again for the commit's own way and a busy machine.
+    // Repeated requests are those in flight, and those finished since the last commit: the calls of 20 ms that 50 ms
+    // have room for, and as many again for the commit's own way and a busy machine.
     assert!(repeats <= KILLS * MAX_IN_FLIGHT * 6, "{repeats}");
 }

@@ -1,4 +1,5 @@
-//! Requests that end each process that runs them: each is found out after five ends of its own, however many they are.
+//! Covers poison pills, requests that end each process that runs them: each is isolated after five ends of its own,
+//! however many there are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::support::{Kafka, Reaction, Setup, Signalbox, StubModel, wait_until};
 const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
 const INNOCENT: usize = 60;
 
-/// How often the process was started until so many deadly requests, sent among and after the innocent, are buried.
+/// Counts the starts of the process until so many poison pills, sent among and after the innocent requests, are buried.
 fn lives(delivery: &str, deadly: usize, partitions: i32) -> usize {
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, partitions);
@@ -32,7 +33,7 @@ fn lives(delivery: &str, deadly: usize, partitions: i32) -> usize {
     let mut signalbox = Signalbox::start(&setup.single_config(model.url(), &keys));
     for n in 0..INNOCENT {
         kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{n}"))], PAYLOAD);
-        // Forty are before the first of them.
+        // Forty innocent requests come before the first of them.
         if (INNOCENT - 20..INNOCENT - 20 + deadly).contains(&n) {
             let id = format!("deadly-{n}");
             let headers = [("kafka_correlationId", &*id), ("x-deadly", "yes")];
@@ -64,7 +65,7 @@ fn lives(delivery: &str, deadly: usize, partitions: i32) -> usize {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_deadly_request_behind_forty_others_is_buried_after_five_ends() {
+fn poison_pill_behind_forty_requests_is_buried_after_five_crashes() {
     for delivery in ["at_least_once", "exactly_once"] {
         let lives = lives(delivery, 1, 1);
         println!("{delivery}: {lives} lives");
@@ -74,7 +75,7 @@ fn a_deadly_request_behind_forty_others_is_buried_after_five_ends() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn several_deadly_requests_take_no_more_than_two_ends_each_once_they_are_suspected() {
+fn poison_pills_cost_two_crashes_each_when_suspected() {
     for (delivery, deadly, partitions) in [("at_least_once", 2, 4), ("exactly_once", 2, 1), ("exactly_once", 3, 4)] {
         let lives = lives(delivery, deadly, partitions);
         println!("{delivery}, {deadly} deadly, {partitions} partitions: {lives} lives");

@@ -1,4 +1,4 @@
-//! A service outside decides which route a request takes: Open Policy Agent itself, over a real Kafka.
+//! Covers routing by a policy service: Open Policy Agent itself decides which route a request takes, over a real Kafka.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ route := "fast" if {
 route := "nowhere" if input.headers["x-tier"] == "odd"
 "#;
 
-/// `lenient` goes on without a decision, to `basic`; `strict` does not; `cached` remembers decisions. All ask one OPA.
+/// Configures three endpoints that ask one OPA: `lenient` goes on without a decision, to `basic`; `strict` does not;
+/// `cached` remembers decisions.
 fn endpoints(opa: &Opa) -> String {
     let endpoint = |name: &str, url: &str, more: &str| {
         format!(
@@ -45,7 +46,7 @@ fn endpoints(opa: &Opa) -> String {
     };
     [
         endpoint("lenient", &opa.url("routing/route"), ""),
-        // The whole package: {"result": {"route": …}}.
+        // The answer is the whole package: {"result": {"route": …}}.
         endpoint("strict", &opa.url("routing"), "on_error: fail"),
         endpoint("cached", &opa.url("routing/route"), "cache: 1h"),
     ]
@@ -56,7 +57,7 @@ fn config(setup: &Setup<'_>, opa: &Opa) -> String {
     setup.config(&endpoints(opa), "  retry_delays: []", "http://127.0.0.1:9")
 }
 
-/// A producer that has sent so many requests.
+/// Holds a producer, and the number of requests that it has sent.
 struct Producer<'a> {
     kafka: &'a Kafka,
     setup: &'a Setup<'a>,
@@ -64,8 +65,8 @@ struct Producer<'a> {
 }
 
 impl Producer<'_> {
-    /// Sends a request for each pair of endpoint and tier; the replies, in that order. Each request is another question,
-    /// the same ones in the next round.
+    /// Sends a request for each pair of endpoint and tier, and returns the replies in that order. Each request is
+    /// another question, and the next round repeats the questions.
     fn ask(&mut self, asked: &[(&str, &str)]) -> Vec<Reply> {
         let ids: Vec<String> = (self.sent..self.sent + asked.len()).map(|id| id.to_string()).collect();
         for (number, ((endpoint, tier), id)) in asked.iter().zip(&ids).enumerate() {
@@ -87,7 +88,7 @@ fn decisions(signalbox: &Signalbox, endpoint: &str, result: &str) -> f64 {
     signalbox.metric(&series).unwrap_or_default()
 }
 
-/// What `signalbox route` says.
+/// Runs `signalbox route`, and returns its output.
 fn explain(config: &str, arguments: &[&str]) -> Value {
     let file = fresh_directory("route").join("signalbox.yaml");
     std::fs::write(&file, config).unwrap();
@@ -102,7 +103,7 @@ fn explain(config: &str, arguments: &[&str]) -> Value {
 
 #[test]
 #[ignore = "needs Apache Kafka and Open Policy Agent; tests/run starts them"]
-fn a_policy_decides_and_conditions_take_what_it_leaves() {
+fn policy_decides_and_conditions_route_what_it_leaves_open() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let opa = Opa::start(POLICY);
@@ -113,9 +114,9 @@ fn a_policy_decides_and_conditions_take_what_it_leaves() {
         ("lenient", "gold", "accurate"),
         ("lenient", "silver", "fast"),
         ("lenient", "bronze", "basic"),
-        // By the condition.
+        // The condition decides.
         ("lenient", "none", "accurate"),
-        // There is no such route, so it counts as an error, which is ignored here.
+        // The policy names a route that does not exist, which counts as an error, and errors are ignored here.
         ("lenient", "odd", "basic"),
         ("strict", "gold", "accurate"),
         ("strict", "bronze", "basic"),
@@ -148,7 +149,7 @@ fn a_policy_decides_and_conditions_take_what_it_leaves() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Open Policy Agent; tests/run starts them"]
-fn an_opa_that_stands_still_or_is_gone_holds_up_nobody_for_long() {
+fn requests_wait_only_briefly_when_opa_hangs_or_is_gone() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let mut producer = Producer { kafka, setup: &setup, sent: 0 };
@@ -158,7 +159,7 @@ fn an_opa_that_stands_still_or_is_gone_holds_up_nobody_for_long() {
     let replies = producer.ask(&gold);
     assert!(replies.iter().all(|reply| reply.header("route") == "accurate"), "{replies:?}");
 
-    // All wait for the same two seconds, and then it is left alone.
+    // All requests wait for the same two seconds, and then OPA is left alone.
     opa.stand_still();
     let slow: Vec<_> = gold.iter().take(2).cycle().take(40).copied().collect();
     let begun = Instant::now();
@@ -178,7 +179,7 @@ fn an_opa_that_stands_still_or_is_gone_holds_up_nobody_for_long() {
     wait_until("OPA to be asked again", LIMIT, || {
         producer.ask(&gold[..2]).iter().all(|reply| reply.header("route") == "accurate").then_some(())
     });
-    // What it has said before is still known when it is gone, and only that.
+    // Decisions from before OPA went are still known, and no others.
     opa.kill();
     let replies = producer.ask(&[gold[0], gold[1], gold[2], ("cached", "gold")]);
     let routes: Vec<_> = replies.iter().map(|reply| reply.header("route")).collect();

@@ -1,4 +1,4 @@
-//! `delivery: exactly_once`: replies and offsets in one transaction.
+//! Covers `delivery: exactly_once`, which puts replies and offsets into one transaction.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,10 +16,10 @@ const KEYS: &str = "  max_in_flight: 64\n  delivery: exactly_once";
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn killed_again_and_again_each_request_has_one_reply() {
+fn requests_get_one_reply_each_when_instance_is_killed_repeatedly() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
-    // It takes its time, so that requests are in flight whenever the kill comes.
+    // The model takes its time, so that requests are in flight whenever the kill comes.
     let (_model, url) = http_model(20);
     let mut signalbox = Signalbox::start(&setup.single_config(&url, KEYS));
     kafka.send_orders(&setup.requests, REQUESTS, |_| b"{\"inputs\": [1]}".to_vec());
@@ -47,18 +47,18 @@ fn killed_again_and_again_each_request_has_one_reply() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn instances_that_start_at_once_do_not_mistake_each_other_for_a_false_broker() {
+fn instances_accept_broker_when_they_start_at_once() {
     const INSTANCES: usize = 8;
     let setup = Setup::new(Kafka::shared());
     let config = setup.single_config("builtin:noop", KEYS);
-    // Each is looked at by its start: one that ends in place of being ready is told of with its log.
+    // Each instance is awaited by its start: one that ends in place of being ready is reported with its log.
     std::thread::scope(|scope| (0..INSTANCES).for_each(|_| drop(scope.spawn(|| Signalbox::start(&config)))));
 }
 
-/// Two that share a name would take each other's transactions for ever.
+/// Starts two instances with one name, which would take each other's transactions for ever.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn of_two_instances_with_one_name_one_ends_and_says_why() {
+fn instance_exits_with_reason_when_another_has_its_name() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let (_model, url) = http_model(5);
@@ -88,10 +88,10 @@ fn send(kafka: &Kafka, setup: &Setup<'_>, n: usize) {
     kafka.send(&setup.requests, None, &[("kafka_correlationId", &format!("order-{n}"))], b"{\"inputs\": [1]}");
 }
 
-/// Each transaction leaves an offset without a record, and an aborted one many.
+/// Covers requests in transactions: each transaction leaves an offset without a record, and an aborted one many.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn requests_that_were_written_in_transactions_are_answered_once_they_are_committed() {
+fn transactional_requests_are_answered_when_committed() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let producer: BaseProducer = ClientConfig::new()
@@ -124,10 +124,11 @@ fn requests_that_were_written_in_transactions_are_answered_once_they_are_committ
     assert!(answered.iter().all(|(id, times)| id.starts_with("kept-") && *times == 1), "{answered:?}");
 }
 
-/// Whatever else a commit says, a request after its offset is answered unless it is known to be.
+/// Covers foreign commit metadata: whatever it says, a request after the commit's offset is answered unless it is known
+/// to be.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn metadata_that_is_not_ours_is_not_believed() {
+fn foreign_commit_metadata_is_ignored() {
     let kafka = Kafka::shared();
     for metadata in ["somebody's note", "sb1.AAAAAAAA/w", "sb9.AAAAAAAA/w"] {
         let setup = Setup::new(kafka);

@@ -1,4 +1,5 @@
-//! Who waits gets a turn. Nobody takes one who has gone, who cannot be in time, or who has had enough of the room.
+//! Covers fair turns for waiting callers. No turn goes to a caller who has gone, who cannot be in time, or who has had
+//! enough of the room.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ fn block_on(test: impl Future<Output = ()>) {
 /// Calls an endpoint so many times at once; a call that is aborted hangs up.
 fn call(caller: &Caller, endpoint: &'static str, times: usize) -> Vec<tokio::task::JoinHandle<u16>> {
     let call = |_| {
-        // Each has a connection of its own.
+        // Each call has a connection of its own.
         let caller = caller.clone();
         tokio::spawn(async move { caller.ask(endpoint, &json!({"inputs": [1]})).await.status })
     };
@@ -41,7 +42,7 @@ async fn until_metric(caller: &Caller, series: &str, value: f64) {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn for_callers_who_have_gone_no_model_is_called() {
+fn model_is_not_called_when_caller_has_hung_up() {
     static GO_ON: Notify = Notify::const_new();
     const GONE: usize = 30;
     const STAY: usize = 10;
@@ -60,7 +61,7 @@ fn for_callers_who_have_gone_no_model_is_called() {
         until_metric(&caller, "signalbox_in_flight_requests", (GONE + STAY) as f64).await;
 
         gone.iter().for_each(tokio::task::JoinHandle::abort);
-        // While the only place is taken: none of them waits for a turn to find out.
+        // The only place is taken meanwhile: none of the callers waits for a turn to find out.
         until_metric(&caller, "signalbox_in_flight_requests", STAY as f64).await;
         assert_eq!((caller.metric("signalbox_abandoned_total").await, model.calls()), (GONE as f64, 1));
         GO_ON.notify_one();
@@ -68,7 +69,7 @@ fn for_callers_who_have_gone_no_model_is_called() {
             assert_eq!(answered.unwrap(), 200);
         }
         assert_eq!(model.calls(), STAY);
-        // Each has its record all the same.
+        // Each request has its record all the same.
         let replies = setup.replies(GONE + STAY, LIMIT);
         let of = |status: u16| replies.iter().filter(|reply| reply.status() == status).count();
         assert_eq!((of(200), of(499)), (STAY, GONE));
@@ -79,7 +80,7 @@ fn for_callers_who_have_gone_no_model_is_called() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn callers_who_flood_one_endpoint_hold_up_nobody_elses() {
+fn flooded_endpoint_does_not_delay_other_endpoints() {
     const FLOOD: usize = 400;
     const PROBES: usize = 40;
     let setup = Setup::new(Kafka::shared());
@@ -92,7 +93,7 @@ fn callers_who_flood_one_endpoint_hold_up_nobody_elses() {
         let flood = call(&caller, "slow", FLOOD);
         let is_there = async || (caller.metric("signalbox_shim_pending").await > 0.8 * FLOOD as f64).then_some(());
         eventually("the flood", LIMIT, is_there).await;
-        // One after the other they would wait once, for all that is before the first.
+        // Calls that came one after the other would wait once, for all that is before the first.
         let mut asking = Vec::new();
         let mut pace = tokio::time::interval(Duration::from_millis(50));
         for _ in 0..PROBES {
@@ -113,11 +114,11 @@ fn callers_who_flood_one_endpoint_hold_up_nobody_elses() {
             "median {median:?}, p95 {p95:?}, with {} calls of the slow model; {aside} were put aside",
             slow.calls()
         );
-        // With all the room taken by the flood, they would wait until most of it was done with.
+        // The flood takes all the room, so that these calls would wait until most of the flood was done with.
         assert!(p95 < Duration::from_secs(2), "{took:?}");
         assert!(aside >= 1.0);
 
-        // Those that were put aside are known there as well.
+        // Requests that were put aside are known to have lost their callers as well.
         let answered = slow.calls();
         flood.iter().for_each(tokio::task::JoinHandle::abort);
         let replies = setup.replies(FLOOD + PROBES, LIMIT);
@@ -130,14 +131,14 @@ fn callers_who_flood_one_endpoint_hold_up_nobody_elses() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn who_cannot_be_in_time_is_told_at_once_and_costs_no_call() {
+fn request_is_shed_without_call_when_deadline_is_out_of_reach() {
     const CALLERS: usize = 100;
     let setup = Setup::new(Kafka::shared());
     let model = StubModel::start(|_, _| Reaction::Late(Duration::from_millis(100)));
     let signalbox = start(&setup, &[endpoint("slow", &model, "2s", 1)], "");
     let caller = Caller::of(&signalbox);
     block_on(async {
-        // One at a time there is nothing before anybody.
+        // Calls that come one at a time wait for nobody.
         for _ in 0..10 {
             assert_eq!(caller.ask("slow", &json!({"inputs": [1]})).await.status, 200);
         }
@@ -164,7 +165,7 @@ fn who_cannot_be_in_time_is_told_at_once_and_costs_no_call() {
         assert!(answered.len() >= 5 && calls <= CALLERS - refused.len());
         let counted = caller.metric(r#"signalbox_requests_shed_total{endpoint="slow",route="only"}"#).await;
         assert_eq!(counted, refused.len() as f64);
-        // Nobody is told to go away when there is nothing to do.
+        // No call is refused when there is nothing to do.
         assert_eq!(caller.ask("slow", &payload).await.status, 200);
     });
 }

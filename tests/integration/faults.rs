@@ -1,4 +1,4 @@
-//! Bad requests: one clear fault each, and the others go on.
+//! Covers bad requests: each gets one clear fault, and the others go on.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,7 +25,7 @@ fn endpoints() -> String {
 
 #[test]
 #[ignore = "needs Apache Kafka and MLflow; tests/run starts them"]
-fn each_bad_request_gets_one_clear_fault_and_the_good_ones_go_on() {
+fn bad_requests_get_one_clear_fault_while_good_ones_succeed() {
     let (kafka, mlflow) = (Kafka::shared(), Mlflow::shared());
     let setup = Setup::new(kafka);
     let _signalbox = Signalbox::start(&setup.config(&endpoints(), "", &mlflow.tracking_uri()));
@@ -95,7 +95,7 @@ fn each_bad_request_gets_one_clear_fault_and_the_good_ones_go_on() {
             assert_eq!(fault["correlation_id"], *name);
         }
     }
-    // The one that may not be answered where it asked to be is a dead letter as well, as it came.
+    // The request that may not be answered at the place it asked for is a dead letter as well, as it came.
     let dead = kafka.consume(&setup.dead_letters, 1, LIMIT);
     let letter = Reply::of(&dead[0]);
     assert_eq!(letter.body, GOOD);
@@ -106,7 +106,7 @@ fn each_bad_request_gets_one_clear_fault_and_the_good_ones_go_on() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_registry_that_is_down_is_named_and_stops_no_other_endpoint() {
+fn fault_names_registry_when_down_and_other_endpoints_go_on() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let endpoints = "
@@ -128,7 +128,7 @@ fn a_registry_that_is_down_is_named_and_stops_no_other_endpoint() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn an_answer_larger_than_the_broker_takes_becomes_a_small_fault() {
+fn answer_becomes_small_fault_when_too_large_for_broker() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     // The client's own limit stands in for the broker's, which is the same check a hop earlier.
@@ -141,10 +141,10 @@ fn an_answer_larger_than_the_broker_takes_becomes_a_small_fault() {
     assert_eq!(replies[0].json()["error_code"], "PAYLOAD_TOO_LARGE");
 }
 
-/// The broker refuses a batch as a whole, so what goes together has to fit.
+/// Covers small answers beside a small limit: the broker refuses a batch as a whole, so the batch has to fit.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn small_answers_do_not_suffer_from_a_topic_that_takes_little_at_once() {
+fn small_answers_are_published_when_topic_limits_batch_size() {
     let kafka = Kafka::shared();
     let (_model, url) = crate::support::http_model_of_size(1_000);
     for delivery in ["at_least_once", "exactly_once"] {
@@ -158,7 +158,7 @@ fn small_answers_do_not_suffer_from_a_topic_that_takes_little_at_once() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_body_of_five_megabytes_is_refused_at_the_door() {
+fn shim_refuses_body_of_five_megabytes() {
     let setup = Setup::new(Kafka::shared());
     let signalbox = Signalbox::start(&setup.single_config("builtin:noop", ""));
     let call = |size: usize| {

@@ -1,4 +1,4 @@
-//! Stages and aliases that move: no request fails, and what does not work is not switched to.
+//! Covers stages and aliases that move: no request fails, and no version that does not work is switched to.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,18 +12,18 @@ const REFRESH: Duration = Duration::from_millis(200);
 const MOVES: usize = 100;
 const CALLERS: usize = 3;
 
-/// One version's turn to answer.
+/// Describes one version's turn to answer.
 #[derive(Debug)]
 struct Turn {
     /// A version that the alias led to for a moment only.
     passed: Option<&'static str>,
     version: &'static str,
     moved: Instant,
-    /// When it had answered.
+    /// The time at which the version had answered.
     seen: Instant,
 }
 
-/// What one caller saw: when it asked, when the answer came, and of which version it was.
+/// Records one caller's observation: the time of the question, the time of the answer, and the version that answered.
 type Seen = (Instant, Instant, String);
 
 fn nothing() -> Value {
@@ -40,7 +40,7 @@ async fn follow(mlflow: &Mlflow) -> (Hosting, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn an_alias_that_moves_a_hundred_times_under_load_fails_no_request() {
+async fn requests_succeed_when_alias_moves_a_hundred_times_under_load() {
     let mlflow = Mlflow::shared();
     let (hosting, alias) = follow(mlflow).await;
     let signalbox = hosting.start();
@@ -69,7 +69,7 @@ async fn an_alias_that_moves_a_hundred_times_under_load_fails_no_request() {
         let at = turns[turns.len() - 1].version;
         let others: Vec<_> = ["1", "2", "5"].into_iter().filter(|it| *it != at).collect();
         let [passed, version] = if turns.len() % 2 == 0 { [others[0], others[1]] } else { [others[1], others[0]] };
-        // Now and then it moves on before anyone can have followed it.
+        // Now and then the alias moves on before anyone can have followed it.
         let passed = (turns.len() % 10 == 0).then_some(passed);
         let moved = Instant::now();
         for version in passed.into_iter().chain([version]) {
@@ -103,8 +103,8 @@ async fn an_alias_that_moves_a_hundred_times_under_load_fails_no_request() {
     assert!(loaded <= 3, "{loaded} versions are loaded");
 }
 
-/// From the move until the switch was seen, the old version may answer or the new one, or one that the alias only passed
-/// by; afterwards only the new one.
+/// Checks a version's turn: from the move until the switch was seen, the old version may answer or the new one, or one
+/// that the alias only passed by; afterwards only the new one.
 fn assert_in_turn(turns: &[Turn], asked: Instant, answered: Instant, number: &str) {
     let is_in = |turn: &Turn| turn.version == number || turn.passed == Some(number);
     let now = turns.iter().rposition(|turn| turn.moved <= asked).unwrap_or(0);
@@ -117,7 +117,7 @@ fn assert_in_turn(turns: &[Turn], asked: Instant, answered: Instant, number: &st
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_version_that_does_not_load_or_fails_its_own_example_is_not_switched_to() {
+async fn alias_keeps_old_version_when_new_one_fails_load_or_example() {
     let mlflow = Mlflow::shared();
     let (hosting, alias) = follow(mlflow).await;
     let signalbox = hosting.start();
@@ -155,7 +155,7 @@ async fn a_version_that_does_not_load_or_fails_its_own_example_is_not_switched_t
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_registry_that_is_stopped_changes_nothing_for_what_is_resolved() {
+async fn resolved_models_keep_answering_when_registry_is_stopped() {
     let mut mlflow = Mlflow::start();
     let (hosting, alias) = follow(&mlflow).await;
     let hosting = hosting.endpoint("staged", "models:/slow-model/Production").endpoint_with(
@@ -176,7 +176,7 @@ async fn a_registry_that_is_stopped_changes_nothing_for_what_is_resolved() {
             assert_eq!(caller.ask(endpoint, &nothing()).await.predictions(), json!([1]));
         }
     }
-    // Neither does a host that has to be started again, nor a model that has to be loaded again.
+    // A host that has to be started again fails no request either, nor does a model that has to be loaded again.
     for pid in caller.model("moving-model/1").await.unwrap().pids {
         kill(pid);
     }

@@ -1,4 +1,4 @@
-//! Whose parked requests are whose: groups, a group that is changed, an order that is changed.
+//! Covers the owners of parked requests: groups, a group that is changed, an order that is changed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn config(setup: &Setup<'_>, url: &str, keys: &str) -> String {
     setup.config(&route, keys, "http://127.0.0.1:9")
 }
 
-/// A model that does not answer before it is told to.
+/// Starts a model that does not answer before it is told to.
 fn model_that_is_down() -> (StubModel, Arc<AtomicBool>) {
     let is_up = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_up);
@@ -43,7 +43,7 @@ fn assert_each_once(setup: &Setup<'_>, signalbox: &Signalbox, then: Duration) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn two_groups_do_not_run_what_the_other_has_parked() {
+fn groups_do_not_run_parked_requests_of_each_other() {
     let kafka = Kafka::shared();
     let one = Setup::new(kafka);
     let mut other = Setup::new(kafka);
@@ -62,7 +62,7 @@ fn two_groups_do_not_run_what_the_other_has_parked() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_group_of_another_name_answers_what_the_one_before_has_parked_once() {
+fn renamed_group_answers_requests_parked_by_old_group_once() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let (model, is_up) = model_that_is_down();
@@ -76,7 +76,7 @@ fn a_group_of_another_name_answers_what_the_one_before_has_parked_once() {
     is_up.store(true, Ordering::SeqCst);
     let mut after = Signalbox::start(&config.replace(setup.group(), &unique("another")));
     assert_each_once(&setup, &after, Duration::from_secs(8));
-    // What it has left alone, it leaves alone for good.
+    // Requests that the group has left alone are left alone for good.
     assert!(after.terminate().success(), "{}", after.log());
     after.start_again();
     assert_each_once(&setup, &after, Duration::from_secs(3));
@@ -84,7 +84,7 @@ fn a_group_of_another_name_answers_what_the_one_before_has_parked_once() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_is_parked_is_run_although_nothing_is_parked_any_more() {
+fn parked_requests_run_when_parking_is_switched_off() {
     let kafka = Kafka::shared();
     for then in ["  ordering: key", "  ordering: partition", "  retry_delays: []", "  retry_delays: [100ms]"] {
         let setup = Setup::new(kafka);
@@ -102,10 +102,10 @@ fn what_is_parked_is_run_although_nothing_is_parked_any_more() {
     }
 }
 
-/// As versions before named the retry topics, and wrote to them.
+/// Parks requests as earlier versions named the retry topics, and wrote to them.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_an_earlier_version_has_parked_is_run_by_the_group_that_was_there_and_by_no_other() {
+fn requests_parked_by_older_version_run_only_in_their_group() {
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, 1);
     let model = StubModel::start(|_, _| Reaction::Answer);
@@ -129,7 +129,7 @@ fn what_an_earlier_version_has_parked_is_run_by_the_group_that_was_there_and_by_
         kafka.send(&before, None, &headers, PAYLOAD);
     }
     kafka.flush();
-    // It reads the requests from their beginning, and nothing of what others have parked.
+    // The other group reads the requests from their beginning, and nothing of what others have parked.
     let mut other = Setup::with_partitions(kafka, 1);
     other.requests.clone_from(&setup.requests);
     let another = Signalbox::start(&self::config(&other, model.url(), "  retry_delays: [500ms]"));

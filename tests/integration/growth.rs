@@ -1,4 +1,4 @@
-//! Partitions that are added while requests run.
+//! Covers partitions that are added while requests run.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -11,12 +11,12 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use crate::support::{Kafka, Reaction, Setup, Signalbox, StubModel};
 
 const REQUESTS: usize = 200;
-/// A small part of the five minutes after which librdkafka looks by itself.
+/// Limit that is a small part of the five minutes after which librdkafka looks by itself.
 const SOON: Duration = Duration::from_secs(90);
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn added_partitions_are_read_within_seconds_and_what_is_parked_of_them_as_well() {
+fn added_partitions_and_their_retries_are_read_within_seconds() {
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, 2);
     let seen = Mutex::new(HashSet::new());
@@ -33,14 +33,14 @@ fn added_partitions_are_read_within_seconds_and_what_is_parked_of_them_as_well()
     kafka.produce(&setup.requests, None, &[("kafka_correlationId", "first"), ("x-id", "first")], b"{\"inputs\": [1]}");
     assert_eq!(setup.replies(1, SOON).len(), 1, "{}", signalbox.log());
 
-    // Of the requests topic and of those for retries, in that order and in the other.
+    // Partitions are added to the requests topic and to those for retries, in that order and in the other.
     let mut topics = kafka.topics(&setup.requests);
     topics.sort();
     topics.iter().for_each(|topic| kafka.grow(topic, 4));
     let began = Instant::now();
     let reader = setup.reply_reader();
     let mut answered = HashMap::<String, usize>::new();
-    // One that knows of them, and writes to nothing else.
+    // The producer knows of the new partitions, and writes to nothing else.
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
     for n in 0..REQUESTS {
         let id = format!("order-{n}");

@@ -1,4 +1,4 @@
-//! Models that misbehave: only their own requests suffer, and each of those gets a clear fault.
+//! Covers models that misbehave: only their own requests suffer, and each of those gets a clear fault.
 
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,12 @@ fn seconds(seconds: f64) -> Value {
     json!({"dataframe_records": [{"seconds": seconds}]})
 }
 
-/// With a well-behaved model beside them.
+/// Hosts the misbehaving models with a well-behaved one beside them.
 fn hosting(mlflow: &Mlflow) -> Hosting {
     Hosting::of(mlflow).endpoint("good", "models:/sentiment-model-fast/1")
 }
 
-/// Once the well-behaved model is loaded.
+/// Starts Signalbox, and waits until the well-behaved model is loaded.
 async fn start(hosting: &Hosting) -> (Signalbox, Caller) {
     let signalbox = hosting.start();
     let caller = Caller::of(&signalbox);
@@ -36,7 +36,7 @@ async fn start(hosting: &Hosting) -> (Signalbox, Caller) {
     (signalbox, caller)
 }
 
-/// Asks until there is an answer. What comes before must be clear faults that tell to try again.
+/// Asks until there is an answer. Replies before that must be clear faults that tell to try again.
 async fn until_answered(caller: &Caller, endpoint: &str, payload: &Value) -> Answer {
     eventually(&format!("an answer of {endpoint}"), LIMIT, async || {
         let answer = caller.ask(endpoint, payload).await;
@@ -52,7 +52,7 @@ async fn until_answered(caller: &Caller, endpoint: &str, payload: &Value) -> Ans
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_a_model_does_in_a_call_hurts_nobody_else() {
+async fn hostile_call_fails_only_its_own_requests() {
     let mark = Mark::new();
     let hosting = hosting(Mlflow::shared())
         .endpoint_with("hostile", "models:/hostile-model/1", "3s", "")
@@ -63,7 +63,8 @@ async fn what_a_model_does_in_a_call_hurts_nobody_else() {
     let usual = Bystander::alone(&caller, "good", &text()).await;
     let bystander = Bystander::calling(&caller, "good", text());
 
-    // What it does, with what amount; the status, the code, a word of the message, and whether the process has to go.
+    // Each deed has its name and amount; the status, the code, a word of the message, and whether the process has to
+    // go.
     let deeds = [
         (
             "exit at once",
@@ -88,7 +89,7 @@ async fn what_a_model_does_in_a_call_hurts_nobody_else() {
     ];
     for (what, amount, status, code, word, ends) in deeds {
         let before = until_answered(&caller, "hostile", &deed("nothing", 0.0)).await.predictions();
-        // What ends by itself has time.
+        // A deed that ends by itself has time.
         let endpoint = if status == 200 { "hostile-and-patient" } else { "hostile" };
         let answer = caller.ask(endpoint, &deed(what, amount)).await;
         assert_eq!(answer.status, status, "{what}: {}", answer.text());
@@ -127,7 +128,7 @@ async fn what_a_model_does_in_a_call_hurts_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_host_that_is_killed_in_a_call_is_replaced() {
+async fn host_is_replaced_when_killed_in_call() {
     let hosting = hosting(Mlflow::shared()).endpoint("slow", "models:/slow-model/1");
     let (_signalbox, caller) = start(&hosting).await;
     caller.ask("slow", &seconds(0.0)).await.predictions();
@@ -165,7 +166,7 @@ async fn a_host_that_is_killed_in_a_call_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_a_model_does_when_it_is_loaded_hurts_nobody_else() {
+async fn hostile_load_fails_only_its_own_model() {
     let endpoint = |hosting: Hosting, name: &str| hosting.endpoint(name, &format!("models:/{name}/1"));
     let names =
         ["raises-at-load-model", "exits-at-load-model", "hangs-at-load-model", "slow-at-load-model", "unmet-model"];
@@ -181,7 +182,8 @@ async fn what_a_model_does_when_it_is_loaded_hurts_nobody_else() {
     }
     while let Some(load) = loads.join_next().await {
         let (name, answer) = load.unwrap();
-        // The status, the code, words of the message, and after how many seconds at the earliest and the latest.
+        // Each case has the status, the code, words of the message, and after how many seconds at the earliest and the
+        // latest.
         let (status, code, word, earliest, latest) = match name {
             "raises-at-load-model" => (503, "TEMPORARILY_UNAVAILABLE", "these weights are of no use", 0, 20),
             "exits-at-load-model" => (503, "TEMPORARILY_UNAVAILABLE", "exit status: 7", 0, 20),
@@ -199,7 +201,7 @@ async fn what_a_model_does_when_it_is_loaded_hurts_nobody_else() {
         let (said, message) = answer.fault();
         assert_eq!(said, code, "{name}: {message}");
         assert!(message.contains(word) && message.contains(name), "{name}: {message}");
-        // It is remembered: the next one is not kept waiting for the same.
+        // The failure is remembered: the next request is not kept waiting for the same.
         let begun = Instant::now();
         let again = caller.ask(name, &text()).await;
         assert_eq!(again.fault().0, code, "{name}");
@@ -221,7 +223,7 @@ async fn what_a_model_does_when_it_is_loaded_hurts_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_that_leaks_leaves_room_for_the_others() {
+async fn leaking_model_leaves_memory_for_others() {
     let limit = 512 * MEBIBYTE;
     let hosting = hosting(Mlflow::shared())
         .endpoint("leaking", "models:/leaking-model/1")
@@ -238,13 +240,13 @@ async fn a_model_that_leaks_leaves_room_for_the_others() {
             assert!(message.contains("leaking-model") || message.contains("MemoryError"), "{message}");
         }
         if n % 4 == 0 {
-            // Others are loaded beside it.
+            // Other models are loaded beside the leaking one.
             caller.ask("slow", &seconds(0.0)).await.predictions();
         }
         largest = largest.max(caller.models().await.memory.used);
     }
     println!("beside a model that leaked 1536 MiB, {} MiB were used at most", largest / MEBIBYTE);
-    // It is seen after the call that did it.
+    // The leak is seen after the call that did it.
     assert!(largest < limit + 128 * MEBIBYTE, "{largest}");
     eventually("memory under its limit", LIMIT, async || (caller.models().await.memory.used <= limit).then_some(()))
         .await;

@@ -1,4 +1,4 @@
-//! Signalbox killed with -9 at any moment: nothing it has started is left, and nothing half-done is taken for whole.
+//! Kills Signalbox with -9 at any moment: nothing it has started is left, and nothing half-done is taken for whole.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -8,14 +8,14 @@ use serde_json::json;
 
 use crate::support::{Answer, Caller, Dice, Hosting, MARK, Mark, Mlflow, fresh_directory, signal, wait_for_end};
 
-/// Of the model's weights; see `models.py`.
+/// Size of the model's weights in bytes; see `models.py`.
 const WEIGHTS: usize = 24 << 20;
 
 fn kills() -> usize {
     std::env::var("SIGNALBOX_TEST_KILLS").map_or(15, |kills| kills.parse().unwrap())
 }
 
-/// Asks three models at once; their answers, or what went wrong.
+/// Asks three models at once, and returns their answers, or what went wrong.
 async fn ask_all(caller: &Caller) -> [reqwest::Result<Answer>; 3] {
     let text = json!({"dataframe_records": [{"text": "a great day"}]});
     let seconds = json!({"dataframe_records": [{"seconds": 0.3}]});
@@ -29,7 +29,7 @@ async fn ask_all(caller: &Caller) -> [reqwest::Result<Answer>; 3] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
+async fn signalbox_restarts_without_leftovers_when_killed_at_any_moment() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}, {} kills", kills());
     let mut dice = Dice::new(seed);
@@ -39,10 +39,10 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
     let mut expected: Option<Vec<serde_json::Value>> = None;
     let mut moments = Vec::new();
     let mut kill = 0;
-    // From the start to the last of the first answers.
+    // The usual time is from the start to the last of the first answers.
     let mut usual = Duration::from_secs(3);
     while kill < kills() {
-        // First in the middle of the start, the downloads and the loads, with nothing in the cache …
+        // The first kills come in the middle of the start, the downloads and the loads, with nothing in the cache …
         let mut signalbox = hosting.spawn();
         let moment = dice.moment(usual * 5 / 4);
         let interrupted = tokio::spawn(ask_when_ready(signalbox.log_path(), Instant::now() + moment));
@@ -51,7 +51,7 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
         kill += 1;
         mark.assert_nothing_is_left(&format!("seed {seed}, kill {kill}, {moment:?} after the start"));
 
-        // … then, when what is there now has given right answers, in the middle of calls.
+        // … and the later ones, when what is there now has given right answers, in the middle of calls.
         let begun = Instant::now();
         let mut signalbox = hosting.start();
         let caller = Caller::of(&signalbox);
@@ -86,7 +86,7 @@ async fn killed_at_any_moment_it_leaves_nothing_behind_and_starts_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn killed_with_news_unread_it_leaves_nothing_behind() {
+async fn signalbox_leaves_nothing_behind_when_killed_with_unread_events() {
     let (mark, temporary) = (Mark::new(), fresh_directory("temporary"));
     let mut signalbox = hosting(&mark, &temporary).start();
     let caller = Caller::of(&signalbox);
@@ -95,7 +95,7 @@ async fn killed_with_news_unread_it_leaves_nothing_behind() {
     }
     assert!(ask_all(&caller).await.iter().all(Result::is_ok));
     let fast = caller.model("sentiment-model-fast/1").await.unwrap().pids;
-    // It is stopped, a host ends, and what it is told of that is never read.
+    // Signalbox is stopped, a host ends, and the news of that is never read.
     signal("STOP", signalbox.pid());
     for pid in fast {
         signal("KILL", pid);
@@ -115,7 +115,7 @@ fn hosting(mark: &Mark, temporary: &Path) -> Hosting {
         .variable("TMPDIR", temporary)
 }
 
-/// Calls the models as soon as Signalbox is there, until the moment comes; how far things were.
+/// Calls the models as soon as Signalbox is there, until the moment comes, and returns how far things were.
 async fn ask_when_ready(log: std::path::PathBuf, moment: Instant) -> String {
     let until = tokio::time::Instant::from_std(moment);
     let asking = async {
@@ -140,7 +140,7 @@ async fn ask_when_ready(log: std::path::PathBuf, moment: Instant) -> String {
     }
 }
 
-/// No socket, no more of the models than there is of them, and hardly anything temporary.
+/// Checks that there is no socket, no more of the models than there is of them, and hardly anything temporary.
 fn assert_tidy(cache: &Path, temporary: &Path, seed: u64) {
     let (in_cache, in_temporary) = (files_in(cache), files_in(temporary));
     for (path, kind, _) in in_cache.iter().chain(&in_temporary) {
@@ -151,7 +151,7 @@ fn assert_tidy(cache: &Path, temporary: &Path, seed: u64) {
     assert!(in_temporary.len() < 10, "seed {seed}: temporary files are left: {in_temporary:#?}");
 }
 
-/// All files below, with what they are and how large.
+/// Lists all files below, with their types and sizes.
 fn files_in(directory: &Path) -> Vec<(std::path::PathBuf, std::fs::FileType, u64)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap().flatten() {

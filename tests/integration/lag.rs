@@ -1,4 +1,4 @@
-//! Where nothing is left to do, the lag is nothing.
+//! Covers the consumer lag, which is nothing when nothing is left to do.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use crate::support::{Kafka, Scrape, Setup, Signalbox, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What ends a transaction has an offset, and so have the records of one that was aborted.
+/// Covers requests in transactions: the marker that ends a transaction has an offset, and so have the records of one
+/// that was aborted.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_lag_of_what_was_written_in_transactions_comes_to_nothing() {
+fn lag_reaches_zero_when_requests_are_transactional() {
     let kafka = Kafka::shared();
     for delivery in ["at_least_once", "exactly_once"] {
         let setup = Setup::new(kafka);
@@ -30,7 +31,7 @@ fn the_lag_of_what_was_written_in_transactions_comes_to_nothing() {
                 producer.send(BaseRecord::to(&setup.requests).key(&id).payload("{\"inputs\": [1]}")).unwrap();
             }
             producer.flush(PATIENCE).unwrap();
-            // Its last are aborted.
+            // The last transactions are aborted.
             let commits = transaction % 3 == 0;
             if commits { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) }.unwrap();
         }
@@ -51,7 +52,7 @@ fn the_lag_of_what_was_written_in_transactions_comes_to_nothing() {
         }
         assert!(signalbox.terminate().success());
         signalbox.start_again();
-        // What comes now waits, and is counted until it is answered.
+        // A request that comes now waits, and is counted until it is answered.
         kafka.send_orders(&setup.requests, 10, |_| b"{\"inputs\": [1]}".to_vec());
         wait_until("the lag to be nothing again", PATIENCE, || {
             (setup.replies(50, Duration::from_secs(1)).len() == 50

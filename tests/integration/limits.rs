@@ -1,4 +1,4 @@
-//! Requests and answers that are too large: a small fault each, memory within its limit, and the others go on.
+//! Covers requests and answers that are too large: a small fault each, memory within its limit, and the others go on.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const MEBIBYTE: u64 = 1 << 20;
 const PAYLOAD: &[u8] = br#"{"inputs": [1]}"#;
 
-/// A producer that takes whatever the broker takes, however much that is unpacked.
+/// Produces whatever the broker takes, however much that is unpacked.
 struct Sender {
     producer: BaseProducer,
     topic: String,
@@ -61,8 +61,8 @@ impl Record {
     }
 }
 
-/// What is too large, the record, and how its caller finds the fault: by its id, or by its place, as it has no id that
-/// could be repeated.
+/// Lists oversized records: the part that is too large, the record, and how its caller finds the fault: by its id, or
+/// by its place, as it has no id that could be repeated.
 fn oversized() -> Vec<(&'static str, Record, Option<&'static str>)> {
     let plain = || Record { value: PAYLOAD.to_vec(), ..Record::default() };
     let many = (0..5_000).fold(Record::with_id("many headers"), |record, n| record.header(&format!("h{n}"), "v"));
@@ -131,19 +131,19 @@ fn assert_each_is_refused_and_the_others_are_answered(delivery: &str) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn each_part_that_is_too_large_gets_a_small_fault_at_least_once() {
+fn oversized_parts_get_small_faults_at_least_once() {
     assert_each_is_refused_and_the_others_are_answered("at_least_once");
 }
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn each_part_that_is_too_large_gets_a_small_fault_exactly_once() {
+fn oversized_parts_get_small_faults_exactly_once() {
     assert_each_is_refused_and_the_others_are_answered("exactly_once");
 }
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_unpacks_to_more_than_there_should_be_is_not_copied() {
+fn oversized_value_is_not_copied_when_decompressed() {
     const UNPACKED: u64 = 160 * MEBIBYTE;
     let kafka = Kafka::shared();
     for compression in ["gzip", "zstd", "lz4"] {
@@ -166,17 +166,17 @@ fn what_unpacks_to_more_than_there_should_be_is_not_copied() {
         assert_eq!(status, HashMap::from(expected), "{compression}: {}", signalbox.log());
         let grown = resident_peak(signalbox.pid()) - before;
         println!("{compression}: {} MiB more for a record of {} MiB", grown / MEBIBYTE, UNPACKED / MEBIBYTE);
-        // The client library unpacks it, with lz4 several times over; but nobody copies that.
+        // The client library unpacks the value, with lz4 several times over; but nobody copies that.
         assert!(compression == "lz4" || grown < UNPACKED * 7 / 4, "{compression}: {} MiB more", grown / MEBIBYTE);
     }
 }
 
-/// The slow head of a partition, whose answer the others wait for.
+/// Releases the slow head of a partition, whose answer the others wait for.
 static GO_ON: Notify = Notify::const_new();
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
+fn waiting_answers_stay_within_memory_limit() {
     const REQUESTS: usize = 1500;
     const ANSWER: usize = 600_000;
     let kafka = Kafka::shared();
@@ -190,7 +190,7 @@ fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
     let before = resident_peak(signalbox.pid());
     kafka.send_orders(&setup.requests, REQUESTS, |_| PAYLOAD.to_vec());
     wait_until("calls", LIMIT, || (model.calls() > 20).then_some(()));
-    // No more are made, since there is no memory for what they would be answered.
+    // No more calls are made, since there is no memory for their answers.
     let mut quiet = (model.calls(), Instant::now());
     wait_until("an end of calls", LIMIT, || {
         if model.calls() != quiet.0 {
@@ -217,7 +217,7 @@ fn answers_that_wait_for_their_turn_take_no_more_than_their_memory() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn an_answer_that_no_record_can_hold_is_refused_at_once() {
+fn answer_is_refused_when_no_record_can_hold_it() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let model = StubModel::start(|calls, _| match calls % 2 {
@@ -236,13 +236,13 @@ fn an_answer_that_no_record_can_hold_is_refused_at_once() {
     let grown = resident_peak(signalbox.pid()) - before;
     println!("{} MiB more for 50 answers of 30 MiB", grown / MEBIBYTE);
     assert!(grown < 200 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
-    // None of them went into a transaction.
+    // None of these answers went into a transaction.
     assert_eq!(signalbox.metric("signalbox_transactions_total{result=\"aborted\"}").unwrap_or_default(), 0.0);
 }
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn large_requests_are_answered_once_wherever_they_stand_and_whoever_ends() {
+fn large_requests_are_answered_once_when_instances_end() {
     const LARGE: usize = 12;
     const SMALL: usize = 120;
     let kafka = Kafka::shared();
@@ -250,7 +250,7 @@ fn large_requests_are_answered_once_wherever_they_stand_and_whoever_ends() {
     let (_model, url) = http_model(30);
     let keys = "  max_in_flight: 16\n  properties: {group.instance.id: one}";
     let sender = Sender::new(kafka, &setup.requests, "gzip");
-    // Some are the first that an owner of their partition reads.
+    // Some large requests are the first that an owner of their partition reads.
     for n in 0..LARGE {
         sender.send(&Record { value: vec![b' '; 3 << 20], ..Record::with_id(&format!("large-{n}")) });
         for m in 0..SMALL / LARGE {

@@ -1,4 +1,4 @@
-//! Models of a real MLflow: found in its registry, loaded, called.
+//! Covers models of a real MLflow, which are found in its registry, loaded, and called.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn handle(models: &Models, uri: &str) -> ModelHandle {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_stage_and_an_alias_lead_to_models_that_answer() {
+async fn stage_and_alias_resolve_to_models_that_answer() {
     let models = real_models();
     let by_stage = handle(&models, "models:/sentiment-model-fast/production");
     let by_alias = handle(&models, "models:/sentiment-model-accurate@champion");
@@ -61,7 +61,7 @@ async fn a_stage_and_an_alias_lead_to_models_that_answer() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_that_raises_is_told_from_a_payload_it_refuses() {
+async fn fault_distinguishes_model_error_from_refused_payload() {
     let models = real_models();
     let mut lease = handle(&models, "models:/raises-model/1").lease(None).await.unwrap();
     let fault = invoke(&mut lease, ROWS).await.unwrap_err();
@@ -72,7 +72,7 @@ async fn a_model_that_raises_is_told_from_a_payload_it_refuses() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn what_the_registry_does_not_have_is_a_404() {
+async fn missing_model_is_a_404() {
     let models = real_models();
     for (uri, says) in [
         ("models:/nope/Production", "Registered Model with name=nope not found"),

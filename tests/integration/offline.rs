@@ -1,4 +1,4 @@
-//! A partition of the replies has lost its only broker: what goes there waits, and all else goes on.
+//! Covers a partition of the replies that has lost its only broker: replies that go there wait, and all else goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use crate::support::{Cluster, Reply, Signalbox, unique, wait_until};
 
 const KEYS: usize = 60;
-/// The brokers find out within nine seconds that one of them is gone; what is under way then has to be tried again.
+/// Limit within which brokers find out that one of them is gone, which takes nine seconds; requests under way then have
+/// to be tried again.
 const FOUND_OUT_WITHIN: Duration = Duration::from_secs(60);
 
 struct Topics {
@@ -64,7 +65,7 @@ fn send(producer: &BaseProducer, requests: &str, round: usize, reply_topic: Opti
     producer.flush(Duration::from_secs(60)).unwrap();
 }
 
-/// All replies that have come: which round and key, to which partition, and how often.
+/// Holds all replies that have come: which round and key, to which partition, and how often.
 struct Watch {
     consumer: BaseConsumer,
     seen: HashMap<(usize, String), (i32, usize)>,
@@ -117,7 +118,7 @@ impl Watch {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn only_what_goes_to_a_partition_that_is_away_waits() {
+fn replies_wait_only_when_their_partition_is_offline() {
     let mut cluster = Cluster::start();
     for delivery in ["exactly_once", "at_least_once"] {
         let topics = Topics {
@@ -126,7 +127,7 @@ fn only_what_goes_to_a_partition_that_is_away_waits() {
             named: cluster.create_topic_without_copies("named", 3),
             dead_letters: cluster.create_topic("dead-letters", 3),
         };
-        // By which broker each partition is led.
+        // The metadata tell by which broker each partition is led.
         let metadata: BaseConsumer = client(&cluster).create().unwrap();
         let led = |topic: &str| -> HashMap<i32, i32> {
             let metadata = metadata.fetch_metadata(Some(topic), Duration::from_secs(30)).unwrap();
@@ -140,7 +141,7 @@ fn only_what_goes_to_a_partition_that_is_away_waits() {
         let all: HashSet<_> = (0..KEYS).map(|key| format!("key-{key}")).collect();
         send(&producer, &topics.requests, 0, None);
         watch.wait("before", 0, &all, Duration::from_secs(60), || signalbox.log());
-        // Where nothing was written yet, too.
+        // Replies wait also for a partition to which nothing was written yet.
         let (waiting, others): (HashSet<_>, HashSet<_>) =
             all.iter().cloned().partition(|key| watch.seen[&(0, key.clone())].0 == away);
         assert!(waiting.len() > 5 && others.len() > 20, "{} {}", waiting.len(), others.len());
@@ -148,7 +149,7 @@ fn only_what_goes_to_a_partition_that_is_away_waits() {
         cluster.kill(1);
         send(&producer, &topics.requests, 1, None);
         watch.wait("while it is away", 1, &others, FOUND_OUT_WITHIN, || signalbox.log());
-        // From then on at once.
+        // Replies wait from then on at once.
         send(&producer, &topics.requests, 2, None);
         watch.wait("once that is known", 2, &others, Duration::from_secs(10), || signalbox.log());
         // A caller who has named such a place has a dead letter after a while, and his fault elsewhere.

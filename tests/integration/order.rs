@@ -1,4 +1,4 @@
-//! `kafka.ordering`: replies leave in the order of their requests, while models are called in parallel.
+//! Covers `kafka.ordering`: replies leave in the order of their requests, while models are called in parallel.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -16,10 +16,10 @@ const REQUESTS: usize = 3_000;
 const KEYS: usize = 50;
 const LATEST: Duration = Duration::from_millis(200);
 const IN_TIME: Duration = Duration::from_secs(120);
-/// No topic that replies may go to, so that the request becomes a dead letter and its fault takes another way.
+/// Topic that replies may not go to, so that the request becomes a dead letter and its fault takes another way.
 const FORBIDDEN: &str = "somewhere-else";
 
-/// Answers after up to [`LATEST`], by chance.
+/// Starts a model that answers after up to [`LATEST`], by chance.
 fn model() -> StubModel {
     StubModel::start(|call, _| Reaction::Late(Dice::new(call as u64).moment(LATEST)))
 }
@@ -29,7 +29,7 @@ fn key_of(request: usize) -> String {
 }
 
 fn config(setup: &Setup<'_>, model: &StubModel, delivery: &str, ordering: &str) -> String {
-    // Many transactions, one after the other.
+    // Many transactions follow each other at these intervals.
     let intervals = "  commit_interval: 50ms\n  transaction_interval: 5ms";
     let keys = format!("  max_in_flight: 256\n{intervals}\n  delivery: {delivery}\n  ordering: {ordering}");
     setup.single_config(model.url(), &keys)
@@ -48,7 +48,7 @@ fn send(kafka: &Kafka, setup: &Setup<'_>, requests: Range<usize>) {
     kafka.flush();
 }
 
-/// What has an order of its own.
+/// Names the thing that has an order of its own.
 #[derive(Clone, Copy)]
 enum By {
     Key,
@@ -59,7 +59,7 @@ enum By {
 struct Watch {
     by: By,
     replies: BaseConsumer,
-    /// Of each key or partition: in which partition its replies are, and the offsets of their requests.
+    /// Holds for each key or partition in which partition its replies are, and the offsets of their requests.
     seen: HashMap<String, (i32, Vec<i64>)>,
     ids: HashSet<String>,
     repeats: usize,
@@ -107,11 +107,11 @@ impl Watch {
     }
 }
 
-/// What happens while requests are under way.
+/// Names the events that happen while requests are under way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Event {
     Nothing,
-    /// `kill -9`, and a new start.
+    /// The instance is ended by `kill -9`, and started anew.
     Kill,
     /// A second instance joins, and then the first one leaves.
     Relay,
@@ -124,7 +124,7 @@ fn run(delivery: &str, ordering: &str, by: By, event: Event) -> Watch {
     send(kafka, &setup, 0..REQUESTS);
     let config = config(&setup, &model, delivery, ordering);
     let mut signalbox = Signalbox::start(&config);
-    // Only now is it certain that the broker knows its new topics.
+    // The broker knows its new topics for certain only now.
     let mut watch = Watch::new(kafka, &setup, by);
     let mut count = REQUESTS;
     match event {
@@ -162,22 +162,22 @@ fn run(delivery: &str, ordering: &str, by: By, event: Event) -> Watch {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn replies_of_a_key_leave_in_the_order_of_their_requests() {
+fn replies_of_key_keep_order_of_requests() {
     assert_eq!(run("at_least_once", "key", By::Key, Event::Nothing).repeats, 0);
     assert_eq!(run("exactly_once", "key", By::Key, Event::Nothing).repeats, 0);
 }
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn replies_of_a_partition_leave_in_the_order_of_their_requests() {
+fn replies_of_partition_keep_order_of_requests() {
     assert_eq!(run("at_least_once", "partition", By::Partition, Event::Nothing).repeats, 0);
     assert_eq!(run("exactly_once", "partition", By::Partition, Event::Nothing).repeats, 0);
 }
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn killed_half_way_the_order_holds() {
-    // At once, since most of the time is spent waiting for the group to miss who was killed.
+fn replies_keep_order_when_instance_is_killed() {
+    // All runs start at once, since most of the time is spent waiting for the group to miss who was killed.
     thread::scope(|scope| {
         scope.spawn(|| run("at_least_once", "key", By::Key, Event::Kill));
         scope.spawn(|| assert_eq!(run("exactly_once", "key", By::Key, Event::Kill).repeats, 0));
@@ -187,7 +187,7 @@ fn killed_half_way_the_order_holds() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn an_instance_joins_and_another_leaves_and_the_order_holds() {
+fn replies_keep_order_when_one_instance_joins_and_another_leaves() {
     thread::scope(|scope| {
         scope.spawn(|| run("at_least_once", "key", By::Key, Event::Relay));
         scope.spawn(|| assert_eq!(run("exactly_once", "key", By::Key, Event::Relay).repeats, 0));
@@ -196,17 +196,17 @@ fn an_instance_joins_and_another_leaves_and_the_order_holds() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn what_the_broker_refuses_is_replaced_in_its_turn() {
+fn replies_keep_order_when_broker_refuses_one() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
-    // A batch of small ones has to fit all the same.
+    // A batch of small answers has to fit all the same.
     let keys = "  delivery: exactly_once\n  ordering: key\n  properties: {batch.size: 15000}";
     let model = StubModel::start(|call, _| match call % 60 {
         30 => Reaction::Large(50_000),
         _ => Reaction::Late(Dice::new(call as u64).moment(LATEST)),
     });
     let mut signalbox = Signalbox::start(&setup.single_config(model.url(), keys));
-    // It has asked for the topic's limit, and does so again only after a while, so the broker has to say it.
+    // Signalbox has asked for the topic's limit, and does so again only after a while, so the broker has to say it.
     kafka.set(&setup.replies, "max.message.bytes", "20000");
     send(kafka, &setup, 0..300);
     let mut watch = Watch::new(kafka, &setup, By::Key);
@@ -219,7 +219,7 @@ fn what_the_broker_refuses_is_replaced_in_its_turn() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_slow_request_holds_up_its_own_key_and_nothing_else() {
+fn slow_request_delays_only_its_own_key() {
     static TOLD: Notify = Notify::const_new();
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

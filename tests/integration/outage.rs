@@ -1,4 +1,4 @@
-//! The broker stops and comes back while requests run.
+//! Stops the broker and starts it again while requests run.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ const REQUESTS: usize = 4_000;
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn requests_outlive_the_broker_and_the_log_stays_short() {
+fn requests_survive_broker_outage_and_log_stays_short() {
     let mut kafka = Kafka::start();
     let (_model, url) = http_model(40);
-    // Not kept: the broker is going to be stopped.
+    // The clients are not kept: the broker is going to be stopped.
     let (requests, replies, config) = {
         let setup = Setup::new(&kafka);
         let config = setup.single_config(&url, "  max_in_flight: 16");
@@ -29,7 +29,7 @@ fn requests_outlive_the_broker_and_the_log_stays_short() {
     let answered_before = kafka.consume(&replies, REQUESTS, Duration::from_millis(500)).len();
     assert!(answered_before < REQUESTS, "all was answered before the broker stopped, which proves nothing");
 
-    // Some are answered twice when the outage costs the group membership.
+    // Some requests are answered twice when the outage costs the group membership.
     let (reader, mut answered) = (kafka.reader(&replies), HashSet::new());
     let give_up = Instant::now() + Duration::from_secs(180);
     while answered.len() < REQUESTS && Instant::now() < give_up {

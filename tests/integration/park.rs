@@ -1,4 +1,5 @@
-//! Requests that are put aside, to be run later: nothing is lost, nothing is repeated, and nobody else waits.
+//! Covers requests that are put aside, to be run later: nothing is lost, nothing is repeated, and no other request
+//! waits.
 
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
@@ -20,7 +21,7 @@ fn keys(delivery: &str, delays: &str) -> String {
     format!("  delivery: {delivery}\n  retry_delays: {delays}\n  properties: {{group.instance.id: one}}")
 }
 
-/// A model that does not answer before it is told to.
+/// Starts a model that does not answer before it is told to.
 fn model_that_is_down() -> (StubModel, Arc<AtomicBool>) {
     let is_up = Arc::new(AtomicBool::new(false));
     let model = {
@@ -47,7 +48,7 @@ pub(crate) fn text(record: &OwnedMessage, name: &str) -> String {
     String::from_utf8(header(record, name).to_vec()).unwrap()
 }
 
-/// `signalbox redrive`, on its way.
+/// Starts `signalbox redrive`, and does not wait for its end.
 pub(crate) fn redrive(config: &str, arguments: &[&str]) -> Child {
     let file = fresh_directory("redrive").join("signalbox.yaml");
     std::fs::write(&file, config).unwrap();
@@ -58,7 +59,7 @@ pub(crate) fn redrive(config: &str, arguments: &[&str]) -> Child {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn what_has_no_deadline_waits_for_a_model_that_is_down_and_what_has_one_does_not() {
+fn requests_wait_for_unavailable_model_unless_they_have_deadline() {
     const REQUESTS: usize = 300;
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
@@ -75,7 +76,7 @@ fn what_has_no_deadline_waits_for_a_model_that_is_down_and_what_has_one_does_not
         assert!(told.len() == 2 && told.iter().all(|reply| reply.status() == 503), "{told:?}");
 
         kafka.send_orders(&setup.requests, REQUESTS, |_| PAYLOAD.to_vec());
-        // One that has neither an id nor a key is known by its place, whatever has become of it meanwhile.
+        // A request that has neither an id nor a key is known by its place, whatever has become of it meanwhile.
         kafka.produce(&setup.requests, None, &[], PAYLOAD);
         wait_until("a second wait", LIMIT, || (model.calls() > 2 * REQUESTS).then_some(()));
         assert_eq!(setup.replies(3, Duration::from_secs(1)).len(), 2, "nobody else is answered yet");
@@ -97,7 +98,7 @@ fn what_has_no_deadline_waits_for_a_model_that_is_down_and_what_has_one_does_not
         for reply in replies.iter().filter(|reply| !["deadline", "waits"].contains(&&*reply.key)) {
             assert_eq!(reply.status(), 200, "{reply:?}");
             let attempts: u32 = reply.header("attempts").parse().unwrap();
-            // One for each delay at most, and the last.
+            // There is one attempt for each delay at most, and the last.
             assert!((2..=5).contains(&attempts), "{reply:?}");
             let source = reply.header("source");
             assert!(source.starts_with(&format!("{}/", setup.requests)), "{reply:?}");
@@ -113,7 +114,7 @@ fn what_has_no_deadline_waits_for_a_model_that_is_down_and_what_has_one_does_not
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
+fn request_becomes_dead_letter_with_fault_when_last_retry_fails() {
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
         let setup = Setup::new(kafka);
@@ -124,7 +125,7 @@ fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
         let began = Instant::now();
         kafka.produce(&setup.requests, Some("key"), &sent, PAYLOAD);
 
-        // They can be read as Spring writes them.
+        // The parked records can be read as Spring writes them.
         let parked = kafka.consume(&format!("{}-retry-{}-500", setup.requests, setup.group()), 1, LIMIT).pop().unwrap();
         assert_eq!((parked.key(), parked.payload()), (Some(&b"key"[..]), Some(PAYLOAD)));
         assert_eq!(text(&parked, "kafka_original-topic"), setup.requests);
@@ -153,7 +154,7 @@ fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
         assert_eq!(metric("signalbox_parked_total{reason=\"failed\"}"), 2.0);
         assert_eq!(metric("signalbox_dead_letters_total{reason=\"TEMPORARILY_UNAVAILABLE\"}"), 1.0);
 
-        // It is sent back when the model is there again, and answered like any other.
+        // The dead letter is sent back when the model is there again, and answered like any other.
         is_up.store(true, Ordering::SeqCst);
         let redrive = redrive(&config, &[]).wait_with_output().unwrap();
         assert!(redrive.status.success(), "{redrive:?}");
@@ -168,7 +169,7 @@ fn what_fails_after_the_last_delay_is_a_dead_letter_and_its_caller_knows() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() {
+fn foreign_retry_record_runs_within_delay_of_its_topic() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let model = StubModel::start(|_, _| Reaction::Answer);
@@ -176,7 +177,7 @@ fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() 
     let topic = format!("{}-retry-{}-500", setup.requests, setup.group());
     let forged = [
         ("kafka_correlationId", "forged"),
-        // The year 584,554,019, a topic of somebody else's, and more calls than a number holds.
+        // The headers name the year 584,554,019, a topic of somebody else's, and more calls than a number holds.
         ("retry_topic-backoff-timestamp", "\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}"),
         ("kafka_original-topic", "elsewhere"),
         ("attempts", "99999999999999999999"),
@@ -194,9 +195,9 @@ fn a_record_that_nobody_parked_is_run_and_waits_no_longer_than_its_topic_says() 
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_model_that_is_far_behind_holds_up_nobody_else() {
+fn backlogged_model_does_not_delay_other_models() {
     const FLOOD: usize = 300;
-    // Fewer at once than half of what the slow model leaves free: more would be put aside as well.
+    // Fewer probes run at once than half of what the slow model leaves free: more would be put aside as well.
     const PROBES: usize = 10;
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
@@ -258,7 +259,7 @@ fn a_model_that_is_far_behind_holds_up_nobody_else() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_request_that_ends_each_process_that_runs_it_is_found_out() {
+fn poison_pill_is_isolated_when_it_ends_every_process() {
     const INNOCENT: usize = 40;
     for delivery in DELIVERIES {
         let kafka = Kafka::shared();
@@ -305,7 +306,7 @@ fn a_request_that_ends_each_process_that_runs_it_is_found_out() {
         for reply in &replies {
             assert_eq!(reply.status(), if reply.key == "poison" { 500 } else { 200 }, "{reply:?}");
         }
-        // It lives, and goes on.
+        // Signalbox lives, and goes on.
         kafka.produce(&setup.requests, None, &[("kafka_correlationId", "after")], PAYLOAD);
         wait_until("one more", LIMIT, || {
             reader.count_into(&mut answered);
@@ -320,7 +321,7 @@ fn a_request_that_ends_each_process_that_runs_it_is_found_out() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn dead_letters_are_sent_back_by_filter_and_each_once_although_it_is_killed() {
+fn redrive_sends_matching_dead_letters_once_when_killed() {
     const LETTERS: usize = 8_000;
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
@@ -393,7 +394,7 @@ fn dead_letters_are_sent_back_by_filter_and_each_once_although_it_is_killed() {
     assert_eq!(sent.len(), LETTERS * 3 / 4, "after {kills} kills");
     assert!(sent.values().all(|times| *times == 1), "after {kills} kills");
     assert_eq!(run(&["--code", "MODEL_ERROR"]).0, 1);
-    // What the filter has left is there for another run.
+    // Letters that the filter has left are there for another run.
     let (code, said) = run(&["--since", "1h"]);
     assert!(code == 0 && said.starts_with("2000 dead letters sent back"), "{said}");
     assert!(said.contains("1 dead letter left, which did not come from that topic"), "{said}");

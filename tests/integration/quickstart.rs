@@ -1,4 +1,4 @@
-//! What a newcomer sees: `signalbox quickstart`, and the requests that it prints.
+//! Follows a newcomer: `signalbox quickstart`, and the requests that it prints.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::support::{Caller, Signalbox, python};
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run installs it"]
-async fn quickstart_answers_over_http_and_over_its_broker() {
+async fn quickstart_answers_over_http_and_kafka() {
     let mut signalbox = Signalbox::quickstart();
     let log = signalbox.log();
     assert!(log.contains(&format!("curl {}/invocations", signalbox.url())), "{log}");
@@ -30,7 +30,7 @@ async fn quickstart_answers_over_http_and_over_its_broker() {
     assert!(signalbox.terminate().success(), "{}", signalbox.log());
 }
 
-/// A Kafka client that shares no code with ours.
+/// Script of a Kafka client that shares no code with ours.
 const OVER_KAFKA: &str = r#"
 import asyncio, sys
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition

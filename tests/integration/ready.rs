@@ -1,4 +1,4 @@
-//! `GET /ready` says whether requests are read and replies published, and why not.
+//! Covers `GET /ready`, which says whether requests are read and replies published, and why not.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{Caller, Kafka, Scrape, Setup, Signalbox, signal, wait_until
 const LIMIT: Duration = Duration::from_secs(90);
 const PAYLOAD: &[u8] = br#"{"inputs": [1]}"#;
 
-/// The status of `GET /ready`, and what it says of each part.
+/// Returns the status of `GET /ready`, and what it says of each part.
 fn ready(signalbox: &Signalbox) -> (u16, Value) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -32,7 +32,7 @@ fn wait_until_ready(signalbox: &Signalbox, expected: u16, parts: &[&str]) -> Val
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_broker_that_stands_still_is_said_and_that_it_goes_on() {
+fn readiness_reports_broker_when_it_hangs_and_when_it_resumes() {
     for delivery in ["at_least_once", "exactly_once"] {
         let kafka = Kafka::start();
         let setup = Setup::new(&kafka);
@@ -44,7 +44,7 @@ fn a_broker_that_stands_still_is_said_and_that_it_goes_on() {
         wait_until("requests under way", LIMIT, || {
             (signalbox.metric("signalbox_in_flight_requests") == Some(5.0)).then_some(())
         });
-        // Their answers come when nobody takes them.
+        // The answers of these requests come when nobody takes them.
         signal("STOP", kafka.pid());
         let said = wait_until_ready(&signalbox, 503, &["replies", "requests"]);
         println!("{delivery}: {said}");
@@ -65,7 +65,7 @@ fn a_broker_that_stands_still_is_said_and_that_it_goes_on() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn replies_that_cannot_be_published_are_said_while_requests_are_read() {
+fn readiness_reports_replies_when_they_cannot_be_published() {
     for delivery in ["at_least_once", "exactly_once"] {
         let kafka = Kafka::shared();
         let setup = Setup::new(kafka);
@@ -92,7 +92,7 @@ fn replies_that_cannot_be_published_are_said_while_requests_are_read() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_shim_that_cannot_publish_requests_says_so() {
+fn readiness_reports_shim_when_it_cannot_publish_requests() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let endpoint = "\n  - {name: only, timeout: 2s, routes: [{model_uri: builtin:noop, alias: only}]}\n";

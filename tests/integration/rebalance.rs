@@ -1,4 +1,4 @@
-//! Instances come and go while requests run.
+//! Covers instances that come and go while requests run.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,22 +11,23 @@ const MAX_IN_FLIGHT: usize = 16;
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn an_instance_joins_and_another_leaves_and_nothing_is_lost() {
+fn requests_are_kept_when_one_instance_joins_and_another_leaves() {
     let repeats = come_and_go("");
     assert!(repeats <= 2 * MAX_IN_FLIGHT, "{repeats} repeats");
 }
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn by_the_brokers_own_group_protocol_each_request_is_answered_once() {
+fn requests_are_answered_once_under_consumer_group_protocol() {
     let repeats = come_and_go("\n  delivery: exactly_once\n  properties: {group.protocol: consumer}");
     assert_eq!(repeats, 0);
 }
 
-/// What is given back is committed while its last transaction may be under way: each must know of the other.
+/// Covers partitions that are given back: they are committed while their last transaction may be under way, and each
+/// must know of the other.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn partitions_that_are_given_back_while_commits_are_late_or_lost_repeat_nothing() {
+fn revoked_partitions_repeat_nothing_when_commits_are_late_or_lost() {
     const COMINGS: usize = 8;
     let proxy = Proxy::start();
     let kafka = Kafka::start_behind(&proxy);
@@ -71,7 +72,7 @@ fn partitions_that_are_given_back_while_commits_are_late_or_lost_repeat_nothing(
     assert_eq!(repeated, 0, "of {sent} requests so many were answered twice");
 }
 
-/// How many replies are repeats.
+/// Lets instances come and go, and counts the replies that are repeats.
 fn come_and_go(keys: &str) -> usize {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);

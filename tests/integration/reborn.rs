@@ -1,5 +1,5 @@
-//! A model that is deleted and registered again under the same number: the new one answers, and never the old one's
-//! files.
+//! Covers a model that is deleted and registered again under the same number: the new one answers, and never the old
+//! one's files.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ const ENDPOINTS: [(&str, &str); 3] = [
     ("latest", "models:/reborn-model/latest"),
 ];
 
-/// A registry, and where its files are.
+/// Holds a registry, and the place of its files.
 struct Store<'a> {
     tracking_uri: String,
     directory: &'a Path,
@@ -68,7 +68,7 @@ async fn the_new_one_answers(store: Store<'_>) {
     all_answer(&caller, 1, 1).await;
     let first = caller.model("reborn-model/1").await.unwrap();
 
-    // From another source; and then with other files in the same place.
+    // The new model comes from another source; and then with other files in the same place.
     store.reborn(&["--answers", "2"]).await;
     all_answer(&caller, 1, 2).await;
     store.reborn(&["--answers", "3", "--in-place"]).await;
@@ -77,7 +77,7 @@ async fn the_new_one_answers(store: Store<'_>) {
     assert!(third.created > first.created && third.source != first.source, "{first:?} {third:?}");
     drop(signalbox);
 
-    // Its cache keeps files of all of them.
+    // The instance's cache keeps files of all of them.
     let signalbox = hosting.start();
     all_answer(&Caller::of(&signalbox), 3, 3).await;
     drop(signalbox);
@@ -86,7 +86,8 @@ async fn the_new_one_answers(store: Store<'_>) {
     let caller = Caller::of(&signalbox);
     all_answer(&caller, 4, 4).await;
 
-    // Deleted only: what has answered goes on, and it is told. It is not found by whoever has never seen it.
+    // The model is deleted only: an instance that has answered goes on, and its log says so. An instance that has never
+    // seen the model does not find it.
     store.reborn(&[]).await;
     eventually("word of the deletion", LIMIT, async || {
         for (endpoint, _) in ENDPOINTS {
@@ -111,14 +112,14 @@ async fn the_new_one_answers(store: Store<'_>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_registered_again_answers_anew_over_rest() {
+async fn reregistered_model_answers_anew_over_rest() {
     let mlflow = Mlflow::empty();
     the_new_one_answers(Store { tracking_uri: mlflow.tracking_uri(), directory: mlflow.directory() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_registered_again_answers_anew_by_mlflows_own_client() {
+async fn reregistered_model_answers_anew_over_mlflow_client() {
     let directory = fresh_directory("store");
     let tracking_uri = format!("sqlite:///{}/mlflow.db", directory.display());
     the_new_one_answers(Store { tracking_uri, directory: &directory }).await;

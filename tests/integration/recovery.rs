@@ -1,4 +1,5 @@
-//! Routes that cannot answer: another takes their place, they are left alone for a while, or they are called again.
+//! Covers routes that cannot answer: another takes their place, they are left alone for a while, or they are called
+//! again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +14,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PAYLOAD: &[u8] = b"{\"inputs\": [1]}";
 
 fn config(setup: &Setup<'_>, endpoints: &str) -> String {
-    // It is the faults themselves that are looked at here.
+    // Retry delays are off, as the tests look at the faults themselves.
     setup.config(endpoints, "  retry_delays: []", "http://127.0.0.1:9")
 }
 
-/// One route with these keys, for a flow mapping.
+/// Writes one route with these keys, for a flow mapping.
 fn route(alias: &str, model_uri: &str, keys: &str) -> String {
     format!("{{alias: {alias}, model_uri: \"{model_uri}\", max_concurrency: 64{keys}}}")
 }
@@ -34,7 +35,7 @@ fn by_key(replies: &[Reply]) -> HashMap<&str, &Reply> {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_route_that_fails_half_way_is_left_alone_until_it_recovers_and_no_request_is_lost() {
+fn breaker_opens_until_failing_route_recovers() {
     const GOOD_CALLS: usize = 150;
     const REQUESTS: usize = 500;
     let kafka = Kafka::shared();
@@ -110,7 +111,7 @@ fn a_route_that_fails_half_way_is_left_alone_until_it_recovers_and_no_request_is
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_falls_back_and_what_does_not() {
+fn fallback_takes_only_faults_that_permit_it() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let refuses = StubModel::start(|_, _| Reaction::Status(400));
@@ -164,7 +165,7 @@ fn what_falls_back_and_what_does_not() {
     let replies = by_key(&replies);
     assert_eq!(replies.len(), expected);
 
-    // The caller's own fault: once, here, and nothing is concluded from it.
+    // The fault is the caller's own: the model is called once, here, and nothing is concluded from it.
     for n in 0..30 {
         let reply = replies[format!("refused-{n}").as_str()];
         let told = (reply.status(), reply.header("attempts"), reply.header("route"), reply.header("fallback-from"));
@@ -175,7 +176,7 @@ fn what_falls_back_and_what_does_not() {
         assert_eq!(scrape.sum(metric, &["endpoint=\"refuses\""]), 0.0, "{metric}");
     }
 
-    // A route that takes longer than it may, while there is time for another.
+    // The patient route takes longer than it may, while there is time for another.
     let patient = replies["patient"];
     assert_eq!((patient.status(), patient.header("route"), patient.header("fallback-from")), (200, "spare", "main"));
     assert_eq!(scrape.sum("fallbacks_total", &["endpoint=\"sleeps\"", "reason=\"timeout\""]), 1.0);
@@ -235,7 +236,7 @@ fn over_http(signalbox: &Signalbox) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn what_passes_is_tried_again_and_what_does_not_gets_no_storm() {
+fn transient_faults_are_retried_and_lasting_ones_cause_no_storm() {
     const CALM: usize = 100;
     const FLAKY: usize = 20;
     const BROKEN: usize = 200;
@@ -283,7 +284,7 @@ fn what_passes_is_tried_again_and_what_does_not_gets_no_storm() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_canary_is_taken_back_although_its_fallback_makes_good_what_it_fails() {
+fn canary_is_rolled_back_when_its_fallback_hides_failures() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let (stable, candidate) =

@@ -1,4 +1,4 @@
-//! Dead letters that a filter leaves: however many there are, those behind them are sent back, each once.
+//! Covers dead letters that a filter leaves: however many there are, those behind them are sent back, each once.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -9,12 +9,12 @@ use crate::park::{redrive, text};
 use crate::support::{Kafka, Setup, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(120);
-/// More than a commit could tell one by one.
+/// Number of letters that is more than a commit could tell one by one.
 const OLD: usize = 17_000;
 const NEW: usize = 10;
 const MIXED: usize = 30_000;
 
-/// What was sent back, by correlation id.
+/// Counts the records that were sent back, by correlation id.
 struct Sent {
     reader: BaseConsumer,
     times: HashMap<String, usize>,
@@ -28,7 +28,7 @@ impl Sent {
         }
     }
 
-    /// Waits for so many in all; each was sent once.
+    /// Waits for so many in all, and checks that each was sent once.
     fn are(&mut self, count: usize) {
         wait_until(&format!("{count} letters"), LIMIT, || {
             self.take(Duration::from_millis(100));
@@ -40,7 +40,7 @@ impl Sent {
     }
 }
 
-/// All in one partition of the dead letters.
+/// Writes letters, all in one partition of the dead letters.
 fn write(kafka: &Kafka, setup: &Setup<'_>, ids: std::ops::Range<usize>, code: impl Fn(usize) -> &'static str) {
     for n in ids {
         let headers = [
@@ -61,13 +61,13 @@ fn run(config: &str, arguments: &[&str]) -> (i32, String) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn however_many_letters_a_filter_leaves_those_behind_them_are_sent_each_once() {
+fn redrive_sends_letters_once_when_filter_skips_many_before_them() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let config = setup.single_config("builtin:noop", "");
     let mut sent = Sent { reader: kafka.reader(&setup.requests), times: HashMap::new() };
 
-    // Many that nobody wants, and a few behind them.
+    // Many letters match no filter, and a few behind them do.
     write(kafka, &setup, 0..OLD, |_| "INTERNAL_ERROR");
     let new = SystemTime::now() + Duration::from_millis(2);
     wait_until("the next moment", LIMIT, || (SystemTime::now() >= new).then_some(()));
@@ -81,7 +81,7 @@ fn however_many_letters_a_filter_leaves_those_behind_them_are_sent_each_once() {
     assert_eq!(run(&config, &["--since", &since]).0, 1);
     sent.are(NEW);
 
-    // One left for each one sent, and kills in between.
+    // One letter is left for each one sent, with kills in between.
     write(kafka, &setup, OLD + NEW..OLD + NEW + MIXED, |n| if n % 2 == 0 { "INTERNAL_ERROR" } else { "MODEL_ERROR" });
     let mut kills = 0;
     loop {
@@ -105,7 +105,7 @@ fn however_many_letters_a_filter_leaves_those_behind_them_are_sent_each_once() {
     sent.are(NEW + MIXED / 2);
     assert_eq!(run(&config, &["--code", "MODEL_ERROR"]).0, 1);
 
-    // What was left is all there.
+    // All letters that were left are there.
     let (code, said) = run(&config, &[]);
     assert!(code == 0 && said.starts_with(&format!("{} dead letters sent back", OLD + MIXED / 2)), "{said}");
     sent.are(OLD + NEW + MIXED);

@@ -1,4 +1,4 @@
-//! A config file that changes while requests are under way.
+//! Covers a config file that changes while requests are under way.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,14 +20,15 @@ fn payload() -> Value {
     json!({"dataframe_records": [{"text": "a"}]})
 }
 
-/// An endpoint with these routes, each with an alias and more keys.
+/// Writes an endpoint with these routes, each with an alias and more keys.
 fn endpoint(name: &str, strategy: &str, routes: &[(String, &str)]) -> String {
     let route = |(alias, keys): &(String, &str)| format!("{{model_uri: builtin:noop, alias: {alias}{keys}}}");
     let routes: Vec<_> = routes.iter().map(route).collect();
     format!("\n  - {{name: {name}, strategy: {strategy}, timeout: 20s, routes: [{}]}}\n", routes.join(", "))
 }
 
-/// The endpoint after so many changes: other routes, conditions or weights, and requests take `taken` in each case.
+/// Writes the endpoint after so many changes: other routes, conditions or weights, and requests take `taken` in each
+/// case.
 fn version(n: usize) -> (String, String) {
     let (taken, other) = (format!("route-{n}"), format!("other-{n}"));
     const HOLDS: &str = ", model_request_condition: \"'dataframe_records' in request.json()\"";
@@ -47,11 +48,11 @@ fn version(n: usize) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-async fn fifty_reloads_under_load_lose_and_fail_no_request() {
+async fn requests_succeed_when_config_reloads_fifty_times_under_load() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let config = |endpoints: &str| setup.config(endpoints, "", "http://127.0.0.1:9");
-    // What differs by itself from one text to the next is made once.
+    // Parts of the text that differ by themselves from one time to the next are made once.
     let base = config("ENDPOINTS");
     let config = |n| base.replace("ENDPOINTS", &version(n).0);
     let signalbox = Signalbox::start(&config(0));
@@ -78,7 +79,7 @@ async fn fifty_reloads_under_load_lose_and_fail_no_request() {
             sent += 1;
         }
         signalbox.rewrite_config(&config(n));
-        // Every tenth change is found without a word.
+        // Every tenth change is found without a signal.
         if n % 10 != 0 {
             signal("HUP", signalbox.pid());
         }
@@ -94,7 +95,7 @@ async fn fifty_reloads_under_load_lose_and_fail_no_request() {
         caller.await.unwrap();
     }
     kafka.flush();
-    // Those of HTTP go to the same topic; the callers have had theirs.
+    // Requests over HTTP go to the same topic; their callers have had their answers.
     let over_http = asked.load(Ordering::Relaxed);
     let replies = tokio::task::block_in_place(|| {
         let reader = setup.reply_reader();
@@ -116,7 +117,7 @@ async fn fifty_reloads_under_load_lose_and_fail_no_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn an_invalid_file_changes_nothing_and_says_why() {
+async fn reload_changes_nothing_when_file_is_invalid() {
     let config = |route: &str, server: &str| {
         format!(
             "model_endpoints:\n  - name: only\n    routes:\n      - {route}\nkafka: {{bootstrap_servers: embedded}}\nserver: {{port: 0{server}}}\n"
@@ -141,7 +142,7 @@ async fn an_invalid_file_changes_nothing_and_says_why() {
     .await;
     eventually("the count", LIMIT, async || (caller.metric(INVALID).await == 1.0).then_some(())).await;
     assert_eq!((route().await.as_str(), caller.metric(SUCCESS).await), ("before", 0.0));
-    // It is not told again and again.
+    // An error that was reported is not reported again and again.
     signalbox.rewrite_config("nonsense: [");
     eventually("the second count", LIMIT, async || (caller.metric(INVALID).await == 2.0).then_some(())).await;
     assert_eq!(signalbox.log().matches("request.nope").count(), 1, "{}", signalbox.log());
@@ -157,7 +158,7 @@ async fn an_invalid_file_changes_nothing_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_model_stays_loaded_and_leaves_when_no_route_has_it_any_more() {
+async fn model_unloads_when_last_route_drops_it() {
     let mlflow = Mlflow::shared();
     let cache = fresh_directory("cache");
     let config = |moving: &str, other: &str| {
@@ -204,7 +205,7 @@ async fn a_model_stays_loaded_and_leaves_when_no_route_has_it_any_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-async fn a_shim_of_its_own_follows_too() {
+async fn separate_shim_follows_reloads() {
     let setup = Setup::new(Kafka::shared());
     let base = setup.config("ENDPOINTS", "", "http://127.0.0.1:9");
     let config = |names: &[&str]| {

@@ -1,4 +1,4 @@
-//! The main job: many mixed requests, each answered once by the model that its condition chooses.
+//! Covers the main job: many mixed requests, each answered once by the model that its condition chooses.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{Kafka, Mlflow, Setup, Signalbox};
 const REQUESTS: usize = 10_000;
 const CALLERS: usize = 32;
 
-/// Every third text is the accurate model's.
+/// Makes a payload, of which every third text is the accurate model's.
 fn payload(n: usize) -> Vec<u8> {
     let text = match n % 3 {
         0 => format!("Domain specific text: result {n} shows significant improvements."),
@@ -24,7 +24,7 @@ fn expected_route(n: usize) -> &'static str {
     if n.is_multiple_of(3) { "accurate" } else { "fast" }
 }
 
-/// The accurate model says more than the fast one, and its answer is passed on as it is.
+/// Checks a prediction: the accurate model says more than the fast one, and its answer is passed on as it is.
 fn check_prediction(n: usize, body: &Value) {
     let prediction = &body["predictions"][0];
     assert!(prediction["label"].is_string() && prediction["score"].is_number(), "{n}: {body}");
@@ -33,7 +33,7 @@ fn check_prediction(n: usize, body: &Value) {
 
 #[test]
 #[ignore = "needs Apache Kafka and MLflow; tests/run starts them"]
-fn ten_thousand_requests_over_kafka_are_each_answered_once_by_the_right_model() {
+fn kafka_requests_are_answered_once_by_right_model() {
     let (kafka, mlflow) = (Kafka::shared(), Mlflow::shared());
     let setup = Setup::new(kafka);
     let signalbox = Signalbox::start(&setup.sentiment_config(mlflow));
@@ -55,7 +55,7 @@ fn ten_thousand_requests_over_kafka_are_each_answered_once_by_the_right_model() 
 
 #[test]
 #[ignore = "needs Apache Kafka and MLflow; tests/run starts them"]
-fn the_same_over_http_with_thirty_two_callers_at_once() {
+fn http_requests_are_answered_by_right_model_with_many_callers() {
     let setup = Setup::new(Kafka::shared());
     let signalbox = Signalbox::start(&setup.sentiment_config(Mlflow::shared()));
     let runtime = tokio::runtime::Runtime::new().unwrap();

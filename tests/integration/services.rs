@@ -1,4 +1,4 @@
-//! The services of the tests do what the other tests stand on.
+//! Covers the services of the tests, which do what the other tests stand on.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn kafka_keeps_what_is_produced() {
+fn kafka_keeps_produced_records() {
     let kafka = Kafka::shared();
     let topic = kafka.create_topic("smoke", 3);
     for n in 0..100 {
@@ -23,7 +23,7 @@ fn kafka_keeps_what_is_produced() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn kafka_keeps_its_port_and_its_records_when_it_is_killed_and_started_again() {
+fn kafka_keeps_port_and_records_when_killed_and_restarted() {
     let mut kafka = Kafka::start();
     let topic = kafka.create_topic("smoke", 1);
     kafka.produce(&topic, None, &[], b"before");
@@ -42,7 +42,7 @@ fn kafka_keeps_its_port_and_its_records_when_it_is_killed_and_started_again() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_client_that_is_not_ours_produces_and_consumes() {
+fn foreign_client_produces_and_consumes() {
     let kafka = Kafka::shared();
     let topic = kafka.create_topic("foreign", 1);
     let script = r#"
@@ -65,7 +65,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn mlflow_resolves_the_registered_models() {
+async fn mlflow_resolves_registered_models() {
     let mlflow = Mlflow::shared();
     for model in ["sentiment-model-fast", "sentiment-model-accurate", "raises-model", "slow-model"] {
         let answer = registry(mlflow, "get-latest-versions", &[("name", model), ("stages", "production")]).await;
@@ -78,7 +78,7 @@ async fn mlflow_resolves_the_registered_models() {
 
 #[tokio::test]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn mlflow_keeps_its_port_and_its_models_when_it_is_stopped() {
+async fn mlflow_keeps_port_and_models_when_stopped() {
     let mut mlflow = Mlflow::start();
     let tracking_uri = mlflow.tracking_uri();
     mlflow.stop();

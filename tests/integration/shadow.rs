@@ -1,4 +1,4 @@
-//! Routes that get a copy of each request, and that nobody waits for.
+//! Covers routes that get a copy of each request, and that nobody waits for.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ const BODY: &[u8] = br#"{"inputs": [1]}"#;
 const LIMIT: Duration = Duration::from_secs(120);
 const NO_REGISTRY: &str = "http://127.0.0.1:9";
 
-/// An endpoint whose primary is `primary` and whose shadow is `shadow`.
+/// Writes an endpoint whose primary is `primary` and whose shadow is `shadow`.
 fn endpoints(primary: &str, shadow: &str) -> String {
     format!(
         "
@@ -34,7 +34,7 @@ fn records(kafka: &Kafka, topic: &str, count: usize) -> Vec<Reply> {
 
 #[tokio::test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-async fn a_slow_shadow_holds_up_nothing_and_is_compared() {
+async fn slow_shadow_delays_no_answer_and_is_compared() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let ((_quick, quick), (_slow, slow)) = (http_model(0), http_model(5_000));
@@ -75,11 +75,11 @@ async fn a_slow_shadow_holds_up_nothing_and_is_compared() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_shadow_that_fails_is_told_of_and_changes_no_answer() {
+fn failing_shadow_is_logged_and_changes_no_answer() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let (keys, topic) = shadow_topic();
-    // Nothing listens there.
+    // No process listens at the shadow's address.
     let config = setup.config(&endpoints("builtin:noop", "http://127.0.0.1:9"), &keys, NO_REGISTRY);
     let signalbox = Signalbox::start(&config);
     kafka.send_orders(&setup.requests, 5, |_| BODY.to_vec());
@@ -95,7 +95,7 @@ fn a_shadow_that_fails_is_told_of_and_changes_no_answer() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_flood_is_answered_and_what_is_too_much_for_the_shadow_is_dropped() {
+fn shadow_drops_excess_requests_when_flooded() {
     const REQUESTS: usize = 5_000;
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
@@ -111,7 +111,7 @@ fn a_flood_is_answered_and_what_is_too_much_for_the_shadow_is_dropped() {
         let (answered, failed, dropped) = (of("answered"), of("failed"), of("dropped"));
         (answered + failed + dropped == REQUESTS as f64).then_some((answered, failed, dropped))
     });
-    // At least as many as may be under way at once were answered.
+    // The shadow answered at least as many copies as may be under way at once.
     assert!(ended.0 >= 64.0 && ended.1 == 0.0 && ended.2 > 0.0, "{ended:?}");
     assert_eq!(records(kafka, &topic, ended.0 as usize).len(), ended.0 as usize);
 }

@@ -1,4 +1,4 @@
-//! Routes that share: by weight, by who calls and by load; and a route that a request names itself.
+//! Covers routes that share: by weight, by who calls and by load; and a route that a request names itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
@@ -10,10 +10,11 @@ use crate::support::{Kafka, Reply, Setup, Signalbox, fresh_directory, http_model
 
 const BODY: &[u8] = br#"{"inputs": [1]}"#;
 const LIMIT: Duration = Duration::from_secs(120);
-/// Nobody listens there.
+/// Address at which no process listens.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
-/// The first two endpoints share 80/15/5, the second by who calls; the third lets a request name its route.
+/// Defines three endpoints: the first two share 80/15/5, the second by who calls; the third lets a request name its
+/// route.
 const ENDPOINTS: &str = r#"
   - name: by-chance
     strategy: weighted
@@ -29,7 +30,7 @@ const ENDPOINTS: &str = r#"
     routes: *shares
 "#;
 
-/// How often each route answered.
+/// Counts the answers of each route.
 fn counts<'a>(replies: impl Iterator<Item = &'a Reply>) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
     replies.for_each(|reply| *counts.entry(reply.header("route")).or_default() += 1);
@@ -47,7 +48,7 @@ fn assert_fits(counts: &BTreeMap<&str, usize>) {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn shares_are_kept_and_so_are_callers_over_a_restart() {
+fn shares_and_sticky_callers_persist_over_restart() {
     const REQUESTS: usize = 4_000;
     const CALLERS: usize = 1_000;
     let kafka = Kafka::shared();
@@ -94,7 +95,7 @@ fn shares_are_kept_and_so_are_callers_over_a_restart() {
     assert_eq!(explained["shares"]["routes"][1]["share"], 0.15, "{explained}");
 }
 
-/// What `signalbox route` says.
+/// Runs `signalbox route`, and returns its output.
 fn explain(config: &str, arguments: &[&str]) -> Value {
     let file = fresh_directory("route").join("signalbox.yaml");
     std::fs::write(&file, config).unwrap();
@@ -106,11 +107,12 @@ fn explain(config: &str, arguments: &[&str]) -> Value {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn a_request_names_its_route_where_its_endpoint_allows_that() {
+fn request_names_its_route_when_endpoint_allows_it() {
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
     let signalbox = Signalbox::start(&setup.config(ENDPOINTS, "", NOWHERE));
-    // Correlation id, endpoint, the route that is asked for; the route that answers, if one does.
+    // Each case has a correlation id, an endpoint, the route that is asked for, and the route that answers, if one
+    // does.
     let cases = [
         ("open", "by-caller", "never", Some("never")),
         ("unknown", "by-caller", "nope", None),
@@ -162,7 +164,7 @@ fn a_request_names_its_route_where_its_endpoint_allows_that() {
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn the_fastest_model_gets_the_most_and_one_that_is_gone_hardly_anything() {
+fn fastest_model_gets_most_requests_and_unreachable_one_hardly_any() {
     const REQUESTS: usize = 400;
     let kafka = Kafka::shared();
     let setup = Setup::new(kafka);
@@ -185,6 +187,6 @@ fn the_fastest_model_gets_the_most_and_one_that_is_gone_hardly_anything() {
     assert_eq!(replies.len(), REQUESTS, "{}", signalbox.log());
     let counts = counts(replies.iter());
     assert!(counts["fast"] > REQUESTS * 8 / 10 && counts["slow"] > 0, "{counts:?}");
-    // It fails at once, and so has the fewest requests under way.
+    // The route that is gone fails at once, and so has the fewest requests under way.
     assert!((1..REQUESTS / 10).contains(&counts["gone"]), "{counts:?}");
 }

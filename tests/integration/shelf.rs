@@ -1,5 +1,5 @@
-//! Twenty models and room for ten: none of the requests fails, the memory stays under its limit, and nothing that is in
-//! use is unloaded.
+//! Runs twenty models with room for ten: none of the requests fails, the memory stays under its limit, and nothing that
+//! is in use is unloaded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ fn shelf(mlflow: &Mlflow) -> Hosting {
     })
 }
 
-/// What one of them takes, with the others beside it.
+/// Measures the memory of one of the models, with the others beside it.
 async fn memory_of_one(mlflow: &Mlflow) -> u64 {
     let signalbox = shelf(mlflow).start();
     let caller = Caller::of(&signalbox);
@@ -37,7 +37,7 @@ async fn memory_of_one(mlflow: &Mlflow) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn twenty_models_share_room_for_ten_and_no_request_fails() {
+async fn requests_succeed_when_twenty_models_share_room_for_ten() {
     let mlflow = Mlflow::shared();
     let one = memory_of_one(mlflow).await;
     let limit = one * ROOM + one / 3;
@@ -45,8 +45,8 @@ async fn twenty_models_share_room_for_ten_and_no_request_fails() {
     let signalbox = shelf(mlflow).models(&format!("memory_limit: {limit}B")).start();
     let caller = Caller::of(&signalbox);
 
-    // What a model takes is known once it was loaded. Until then there may be too much for a moment, by as many models as
-    // are loaded at once.
+    // A model's memory is known once the model was loaded. Until then there may be too much for a moment, by as many
+    // models as are loaded at once.
     let learning = tokio::spawn(watch(caller.clone(), limit, CALLERS as u64 * one));
     for n in 1..=MODELS {
         assert_eq!(caller.ask(&format!("shelf-{n}"), &seconds(0.0)).await.predictions(), json!([n]));
@@ -77,7 +77,7 @@ async fn twenty_models_share_room_for_ten_and_no_request_fails() {
     .await;
 }
 
-/// Some callers ask short questions; meanwhile one has a model busy for longer than it takes to load all others.
+/// Lets some callers ask short questions; meanwhile one has a model busy for longer than it takes to load all others.
 async fn ask(caller: &Caller, pattern: Pattern) -> Vec<Duration> {
     let next = Arc::new(AtomicUsize::new(0));
     let slow = async {

@@ -1,4 +1,4 @@
-//! Brokers that take little, or nothing for a while: what waits is published in the end, and exactly once.
+//! Covers brokers that take little, or nothing for a while: what waits is published in the end, and exactly once.
 
 use std::collections::HashMap;
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Kafka, Proxy, Setup, Signalbox, http_model_of_size, signal, wait_until};
 
-/// In a transaction that has to be over in ten seconds, all that waits cannot be written at this rate by far.
+/// Rate of the link, by far too low to write all that waits in a transaction that has to be over in ten seconds.
 const BYTES_PER_SECOND: u32 = 600_000;
 const REQUESTS: usize = 600;
 const CHARACTERS: usize = 30_000;
@@ -19,7 +19,7 @@ fn each_is_answered_once(setup: &Setup<'_>, signalbox: &mut Signalbox, within: D
     });
     let took = began.elapsed();
     assert!(signalbox.terminate().success(), "{}", signalbox.log());
-    // A reader from before may have lost its broker for good: it has nobody who looks after it.
+    // A reader from before may have lost its broker for good: nobody looks after it.
     let (reader, mut answered) = (setup.reply_reader(), HashMap::<String, usize>::new());
     reader.count_rest_into(&mut answered);
     assert_eq!(answered.len(), REQUESTS, "{}", signalbox.log());
@@ -27,10 +27,10 @@ fn each_is_answered_once(setup: &Setup<'_>, signalbox: &mut Signalbox, within: D
     took
 }
 
-/// 18 MB over 600 kB/s: half a minute, if nothing is written in vain.
+/// Drains 18 MB over 600 kB/s, which takes half a minute if nothing is written in vain.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn more_than_the_link_takes_in_a_transactions_time_drains() {
+fn backlog_drains_when_it_exceeds_link_capacity_of_one_transaction() {
     let proxy = Proxy::start();
     let kafka = Kafka::start_behind(&proxy);
     let setup = Setup::new(&kafka);
@@ -44,10 +44,10 @@ fn more_than_the_link_takes_in_a_transactions_time_drains() {
     println!("{REQUESTS} were answered after {took:?}");
 }
 
-/// Longer than a transaction may last, and than anybody waits for a record's acknowledgement.
+/// Suspends the broker for longer than a transaction may last, and than anybody waits for a record's acknowledgement.
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn a_broker_that_stands_still_for_a_while_gets_all_when_it_goes_on() {
+fn broker_gets_every_reply_when_it_resumes_after_hang() {
     let kafka = Kafka::start();
     let setup = Setup::new(&kafka);
     let (_model, url) = http_model_of_size(100);

@@ -1,5 +1,5 @@
-//! Hosts that answer several calls at once: they are faster with models that wait, and what one call does to its process
-//! costs those beside it nothing.
+//! Covers hosts that answer several calls at once: they are faster with models that wait, and a call's damage to its
+//! process costs those beside it nothing.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ fn statuses(answers: &[Answer]) -> Vec<u16> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn calls_that_wait_for_others_go_on_at_the_same_time() {
+async fn calls_run_concurrently_when_they_wait_for_each_other() {
     let model = model();
     let route = |keys: &str| [handmade::route("only", &model, &format!(", batch: off{keys}"))];
     let (one, six, twelve) = (route(""), route(", threads: 6"), route(", threads: 12"));
@@ -56,7 +56,7 @@ async fn calls_that_wait_for_others_go_on_at_the_same_time() {
     let caller = Caller::of(&signalbox);
     let mut took = Vec::new();
     for endpoint in ["one", "six", "twelve"] {
-        // Loaded, and called once by each thread.
+        // The model is loaded, and called once by each thread.
         assert_eq!(statuses(&waits(&caller, endpoint, 12, 0.0).await), [200; 12]);
         let begun = Instant::now();
         assert_eq!(statuses(&waits(&caller, endpoint, 12, 1.0).await), [200; 12]);
@@ -72,7 +72,7 @@ async fn calls_that_wait_for_others_go_on_at_the_same_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_call_that_kills_its_process_costs_those_beside_it_no_answer() {
+async fn concurrent_calls_are_answered_when_one_kills_the_process() {
     const BESIDE: usize = 7;
     let routes = [handmade::route("only", &model(), ", threads: 8, batch: off, breaker: {minimum_calls: 4}")];
     let signalbox = handmade::start(&[("threads", "60s", &routes)]);
@@ -93,7 +93,7 @@ async fn a_call_that_kills_its_process_costs_those_beside_it_no_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_call_that_runs_out_of_time_costs_those_beside_it_nothing() {
+async fn concurrent_calls_are_unaffected_when_one_times_out() {
     let routes = [handmade::route("only", &model(), ", threads: 3, batch: off")];
     let signalbox = handmade::start(&[("threads", "2s", &routes)]);
     let caller = Caller::of(&signalbox);
@@ -102,7 +102,7 @@ async fn a_call_that_runs_out_of_time_costs_those_beside_it_nothing() {
         let caller = caller.clone();
         async move { caller.ask("threads", &request("wait", 600.0)).await }
     });
-    // Whoever comes while it waits, and after it has been given up, is answered at once, and by one call.
+    // A call that comes while the first waits, and after it has been given up, is answered at once, and by one call.
     let begun = Instant::now();
     let (some, others) = tokio::join!(calls_until(&caller, begun, 0.1), calls_until(&caller, begun, 0.15));
     assert_eq!(stuck.await.unwrap().status, 504);
@@ -110,7 +110,7 @@ async fn a_call_that_runs_out_of_time_costs_those_beside_it_nothing() {
     for answer in some.iter().chain(&others) {
         assert_eq!((answer.status, answer.header("x-attempts")), (200, "1"), "{}", answer.text());
     }
-    // As soon as nobody else was in it, it was replaced.
+    // The process was replaced as soon as no other call was in it.
     eventually("another process", Duration::from_secs(30), async || {
         let answer = caller.ask("threads", &request("pid", 0.0)).await;
         (answer.status == 200 && answer.predictions() != pid).then_some(())
@@ -119,7 +119,7 @@ async fn a_call_that_runs_out_of_time_costs_those_beside_it_nothing() {
     assert_eq!(caller.metric(r#"signalbox_model_hosts_lost_total{reason="timed_out"}"#).await, 1.0);
 }
 
-/// Once it is loaded, which may take longer than a call may; the number of its process.
+/// Waits until the model is loaded, which may take longer than a call may, and returns the number of its process.
 async fn loaded(caller: &Caller) -> Value {
     eventually("the model", Duration::from_secs(60), async || {
         let answer = caller.ask("threads", &request("pid", 0.0)).await;
@@ -139,12 +139,12 @@ async fn calls_until(caller: &Caller, begun: Instant, seconds: f64) -> Vec<Answe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn a_process_that_runs_nothing_any_more_is_killed_and_the_others_are_answered_by_the_next() {
+async fn stuck_process_is_killed_and_next_one_answers_its_calls() {
     let routes = [handmade::route("only", &model(), ", threads: 4, batch: off")];
     let signalbox = handmade::start(&[("threads", "4s", &routes)]);
     let caller = Caller::of(&signalbox);
     let pid = loaded(&caller).await;
-    // In C, where it lets nothing else run. It begins before the others.
+    // The stuck call is in C, where it lets nothing else run. The stuck call begins before the others.
     let stuck = tokio::spawn({
         let caller = caller.clone();
         async move { caller.ask("threads", &request("compute", 0.0)).await }
@@ -152,7 +152,7 @@ async fn a_process_that_runs_nothing_any_more_is_killed_and_the_others_are_answe
     tokio::time::sleep(Duration::from_millis(500)).await;
     let others = waits(&caller, "threads", 3, 0.0).await;
     assert_eq!(stuck.await.unwrap().status, 504);
-    // Those have waited as long as it; whoever comes now is answered.
+    // The other calls have waited as long as the stuck one; a call that comes now is answered.
     assert!(others.iter().all(|answer| [200, 504].contains(&answer.status)), "{:?}", statuses(&others));
     assert_ne!(loaded(&caller).await, pid);
     assert!(caller.metric(r#"signalbox_model_hosts_lost_total{reason="timed_out"}"#).await >= 1.0);

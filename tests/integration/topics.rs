@@ -1,4 +1,4 @@
-//! Topics that are missing are created, or refused with what to do.
+//! Covers topics that are missing, which are created, or refused with what to do.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::{Kafka, Process, Setup, Signalbox, fresh_directory, unique};
 
 #[test]
 #[ignore = "needs Apache Kafka and Python; tests/run starts them"]
-fn missing_topics_are_created_or_refused_with_what_to_do() {
+fn missing_topics_are_created_or_refused_with_advice() {
     let kafka = Kafka::shared();
     let mut setup = Setup::new(kafka);
     setup.requests = unique("missing-requests");

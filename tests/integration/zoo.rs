@@ -1,4 +1,5 @@
-//! Models of many kinds: each payload gets the answer that `mlflow models serve` gives, value by value, errors included.
+//! Compares models of many kinds with MLflow: each payload gets the answer that `mlflow models serve` gives, value by
+//! value, errors included.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::support::{
 
 const SERVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/served.py");
 
-/// One model, what it is asked, and where MLflow's own server of it listens.
+/// Describes one model, its payloads, and the port at which MLflow's own server of it listens.
 #[derive(Debug, Deserialize)]
 struct Animal {
     name: String,
@@ -21,7 +22,7 @@ struct Animal {
     port: u16,
 }
 
-/// See `payloads.py`.
+/// Describes one payload; see `payloads.py`.
 #[derive(Debug, Deserialize)]
 struct Payload {
     what: String,
@@ -31,14 +32,15 @@ struct Payload {
     answered: Option<bool>,
 }
 
-/// The models, each with a port for MLflow's own server of it.
+/// Lists the models, each with a port for MLflow's own server of it.
 fn animals() -> Vec<Animal> {
     let mut animals: Vec<Animal> = serde_json::from_slice(&std::fs::read(zoo()).unwrap()).unwrap();
     animals.iter_mut().for_each(|animal| animal.port = free_port());
     animals
 }
 
-/// MLflow's own servers of them, a few at a time; each until a file of its name lies in the second directory.
+/// Starts MLflow's own servers of the models, a few at a time; each until a file of its name lies in the second
+/// directory.
 fn serve(mlflow: &Mlflow, animals: &[Animal], directory: &std::path::Path) -> (Process, PathBuf) {
     let done = directory.join("done");
     std::fs::create_dir(&done).unwrap();
@@ -54,7 +56,7 @@ fn serve(mlflow: &Mlflow, animals: &[Animal], directory: &std::path::Path) -> (P
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn every_model_answers_as_mlflow_models_serve_does() {
+async fn models_answer_like_mlflow_models_serve() {
     let mlflow = Mlflow::shared();
     let directory = fresh_directory("zoo");
     let animals = animals();
@@ -104,7 +106,7 @@ impl Payload {
         caller.send(endpoint, &self.content_type, body).await.unwrap()
     }
 
-    /// Whether the payload is not what it was written to be, which would make the comparison mean little.
+    /// Tells whether the payload is not what it was written to be, which would make the comparison mean little.
     fn mistaken(&self, answer: &Answer) -> Option<String> {
         let answered = answer.status == 200;
         let expected = self.answered?;
@@ -113,7 +115,8 @@ impl Payload {
     }
 }
 
-/// In what two answers differ, apart from what belongs to the request: its correlation id and its endpoint.
+/// Describes the difference of two answers, apart from what belongs to the request: its correlation id and its
+/// endpoint.
 fn difference(own: &Answer, served: &Answer) -> Option<String> {
     let facts = |answer: &Answer| {
         let headers = ["content-type", "retry-after"].map(|name| answer.header(name).to_owned());
@@ -125,13 +128,14 @@ fn difference(own: &Answer, served: &Answer) -> Option<String> {
     (!is_same).then(|| format!("\n     own: {own:?}\n  MLflow: {served:?}"))
 }
 
-/// Whether MLflow's server has failed over the request itself, where a host says whose fault that is.
+/// Tells whether MLflow's server has failed over the request itself, where a host says whose fault that is.
 fn blames_better(own: &str, served: &str) -> bool {
     let is_told = own.contains("BAD_REQUEST") || own.contains("the model's answer cannot be written as JSON");
     is_told && served.contains("(it answered 500): Internal Server Error")
 }
 
-/// The body's values, or its text where they cannot be read. Python writes three numbers that JSON has no words for.
+/// Parses the body's values, or returns its text where they cannot be read. Python writes three numbers that JSON has
+/// no words for.
 fn comparable(answer: &Answer) -> Result<Value, String> {
     let text = answer.text();
     let mut value: Value = serde_json::from_str(&with_words_for_numbers(&text)).map_err(|_| text)?;
@@ -143,7 +147,7 @@ fn comparable(answer: &Answer) -> Result<Value, String> {
     Ok(value)
 }
 
-/// `NaN`, `Infinity` and `-Infinity` outside of strings, put into strings that no model of ours answers with.
+/// Puts `NaN`, `Infinity` and `-Infinity` outside of strings into strings that no model of ours answers with.
 fn with_words_for_numbers(text: &str) -> String {
     let mut pieces = Vec::new();
     let mut in_string = false;
@@ -169,7 +173,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn numbers_without_a_word_are_told_apart_outside_of_strings() {
+fn comparison_distinguishes_bare_numbers_outside_strings() {
     let text = r#"{"NaN": [NaN, -Infinity, "Infinity \" NaN", Infinity, "\\"], "x": NaN}"#;
     let expected = r#"{"NaN": ["<not a number>", "<minus infinity>", "Infinity \" NaN", "<infinity>", "\\"], "x": "<not a number>"}"#;
     assert_eq!(with_words_for_numbers(text), expected);

@@ -1,4 +1,4 @@
-//! An Apache Kafka process: its directory, its settings, its life.
+//! Runs an Apache Kafka process: its directory, its settings, its life.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -19,7 +19,7 @@ num.io.threads=4
 log.cleaner.enable=false
 ";
 
-/// A broker that can be stopped, killed and started again on its records.
+/// Owns a broker that can be stopped, killed and started again on its records.
 pub(crate) struct Broker {
     directory: PathBuf,
     /// The words of the command before `java`, such as a program that shows it another disk.
@@ -48,12 +48,12 @@ impl Broker {
         self.process = Some(Process::start("kafka", &self.directory, &[], command));
     }
 
-    /// Stops it as an operator would.
+    /// Stops the broker as an operator would.
     pub(crate) fn stop(&mut self) {
         self.process.take().expect("the broker runs").terminate();
     }
 
-    /// Stops it as a power cut would.
+    /// Stops the broker as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("the broker runs").kill();
     }

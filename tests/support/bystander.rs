@@ -1,4 +1,5 @@
-//! Someone who minds their own business: calls a well-behaved model all the time, and notices when others disturb it.
+//! Calls a well-behaved model all the time, as a caller who minds their own business, and notices when others disturb
+//! the calls.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Caller;
 
-/// Calls one endpoint, one call after the other, until it is asked for its report.
+/// Calls one endpoint, one call after the other, until the test asks for its report.
 pub(crate) struct Bystander {
     stop: CancellationToken,
     calling: JoinHandle<Vec<Duration>>,
@@ -66,7 +67,8 @@ impl Latencies {
         Self { calls: took.len(), median: took[took.len() / 2], worst: took[took.len() - 1] }
     }
 
-    /// Panics when these are much longer than `usual`: a neighbour may take processor time, but nobody waits for it.
+    /// Panics when the latencies are much longer than `usual`: a neighbour may take processor time, but nobody waits
+    /// for it.
     pub(crate) fn assert_undisturbed(&self, usual: &Self) {
         assert!(self.calls >= 10, "{self:?} are too few to tell");
         let bearable = usual.median * 5 + Duration::from_millis(30);

@@ -1,4 +1,4 @@
-//! Someone who calls Signalbox over HTTP: its models, and its pages about them.
+//! Calls Signalbox over HTTP: its models, and its pages about them.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::signalbox::{self, Signalbox};
 
-/// A client with connections of its own. Cheap to clone.
+/// Holds a client with connections of its own. A clone is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     client: reqwest::Client,
@@ -25,7 +25,7 @@ pub(crate) struct Answer {
     pub(crate) took: Duration,
 }
 
-/// `GET /models`.
+/// Mirrors `GET /models`.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ModelsPage {
     pub(crate) memory: MemoryStatus,
@@ -60,7 +60,7 @@ pub(crate) struct ModelStatus {
     pub(crate) singly: Option<String>,
 }
 
-/// A URI that may come to stand for another version.
+/// Describes a URI that may come to stand for another version.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Following {
     pub(crate) model_uri: String,
@@ -68,7 +68,7 @@ pub(crate) struct Following {
     pub(crate) pending: Option<Pending>,
 }
 
-/// The version it stands for in the registry, but not here, and why not.
+/// Names the version that the URI stands for in the registry, but not here, and why not.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Pending {
     pub(crate) version: Option<String>,
@@ -76,12 +76,12 @@ pub(crate) struct Pending {
 }
 
 impl Caller {
-    /// A caller of this one, as it runs now.
+    /// Makes a caller of this Signalbox, as it runs now.
     pub(crate) fn of(signalbox: &Signalbox) -> Self {
         Self { client: reqwest::Client::new(), url: signalbox.url().to_owned() }
     }
 
-    /// A caller of the one whose log this is, if that says by now where it listens.
+    /// Makes a caller of the Signalbox whose log this is, if the log says by now where it listens.
     pub(crate) fn in_log(log: &str) -> Option<Self> {
         let (url, _) = signalbox::addresses(log)?;
         Some(Self { client: reqwest::Client::new(), url })
@@ -107,7 +107,7 @@ impl Caller {
         Ok(Answer { status, headers, body, took: begun.elapsed() })
     }
 
-    /// The state of all models.
+    /// Reads the state of all models.
     pub(crate) async fn models(&self) -> ModelsPage {
         let answer = self.client.get(format!("{}/models", self.url)).send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());
@@ -122,12 +122,12 @@ impl Caller {
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// The state of one version, such as `name/3`, if there is any word of it.
+    /// Reads the state of one version, such as `name/3`, if the page lists it.
     pub(crate) async fn model(&self, id: &str) -> Option<ModelStatus> {
         self.models().await.models.into_iter().find(|model| model.id == id)
     }
 
-    /// `POST /models/{id}/{verb}`; the status and the body.
+    /// Sends `POST /models/{id}/{verb}`, and returns the status and the body.
     pub(crate) async fn tell(&self, id: &str, verb: &str) -> (u16, String) {
         let answer = self.client.post(format!("{}/models/{id}/{verb}", self.url)).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
@@ -135,17 +135,17 @@ impl Caller {
 }
 
 impl Answer {
-    /// A header, or nothing.
+    /// Returns a header, or nothing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -156,7 +156,7 @@ impl Answer {
         self.json()["predictions"].take()
     }
 
-    /// The number of the version that answered.
+    /// Returns the number of the version that answered.
     pub(crate) fn version(&self) -> &str {
         self.header("x-model-version").rsplit('/').next().unwrap_or_default()
     }

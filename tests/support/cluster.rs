@@ -1,4 +1,4 @@
-//! Three brokers, each record on all of them.
+//! Runs three brokers, each record on all of them.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::{Broker, free_port, fresh_directory};
 const BROKERS: usize = 3;
 const READY_WITHIN: Duration = Duration::from_secs(150);
 
-/// Three brokers of which one may be away: each record is on all three and is acknowledged by two.
+/// Owns three brokers of which one may be away: each record is on all three and is acknowledged by two.
 pub(crate) struct Cluster {
     brokers: Vec<Broker>,
     ports: [u16; BROKERS],
@@ -58,12 +58,12 @@ share.coordinator.state.topic.min.isr=2",
         self.ports.map(|port| format!("127.0.0.1:{port}")).join(",")
     }
 
-    /// Creates a topic on all three; returns its name, which no other test has.
+    /// Creates a topic on all three brokers, and returns its name, which no other test has.
     pub(crate) fn create_topic(&self, name: &str, partitions: i32) -> String {
         create_topic(&self.bootstrap(), name, partitions, 3, &[("min.insync.replicas", "2")])
     }
 
-    /// Creates a topic whose partitions are on one of them each.
+    /// Creates a topic whose partitions are on one broker each.
     pub(crate) fn create_topic_without_copies(&self, name: &str, partitions: i32) -> String {
         create_topic(&self.bootstrap(), name, partitions, 1, &[("min.insync.replicas", "1")])
     }
@@ -78,17 +78,17 @@ share.coordinator.state.topic.min.isr=2",
         })
     }
 
-    /// Stops one of them, counted from 0, as a power cut would.
+    /// Stops one broker, counted from 0, as a power cut would.
     pub(crate) fn kill(&mut self, broker: usize) {
         self.brokers[broker].kill();
     }
 
-    /// Stops one of them as an operator would.
+    /// Stops one broker as an operator would.
     pub(crate) fn stop(&mut self, broker: usize) {
         self.brokers[broker].stop();
     }
 
-    /// Starts one of them again, and waits until all three have every record that was on all of them.
+    /// Starts one broker again, and waits until all three have every record that was on all of them.
     pub(crate) fn start_again(&mut self, broker: usize) {
         self.brokers[broker].start();
         self.wait_until_whole();

@@ -1,8 +1,8 @@
-//! Chance that can be had again: what a test does at random it does the same way each time.
+//! Draws chance that can be had again: a test's random acts are the same each time.
 
 use std::time::Duration;
 
-/// A generator of numbers (splitmix64).
+/// Generates numbers (splitmix64).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dice(u64);
 
@@ -33,7 +33,7 @@ impl Dice {
         (self.fraction() * below as f64) as usize
     }
 
-    /// A moment before `limit` is over.
+    /// Draws a moment before `limit` is over.
     pub(crate) fn moment(&mut self, limit: Duration) -> Duration {
         limit.mul_f64(self.fraction())
     }

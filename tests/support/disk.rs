@@ -1,4 +1,4 @@
-//! A small disk of one's own, which can be full.
+//! Makes a small disk of one's own, which can be full.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Process, fresh_directory};
 
-/// A file system of so many MiB in memory, over `<directory>/data`. It is seen by those programs alone that are started
-/// with [`Self::prefix`], and is gone with the test, however that ends.
+/// Owns a file system of so many MiB in memory, over `<directory>/data`. Only programs that are started with
+/// [`Self::prefix`] see it, and it is gone with the test, however that ends.
 ///
 /// Where the kernel allows no such thing it is any directory, and a limit on the length of the program's files stands
 /// in for the end of the disk: what the program writes fails as well, with another number.
@@ -42,7 +42,7 @@ impl Disk {
         Self { directory, mebibytes, holder: mounted.then_some(holder) }
     }
 
-    /// The directory whose `data` is on it, for those who see it.
+    /// Returns the directory whose `data` is on the disk, for those who see it.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -58,7 +58,7 @@ impl Disk {
         words
     }
 
-    /// Fills it to the last byte, for the program that writes to it.
+    /// Fills the disk to the last byte, for the program that writes to it.
     pub(crate) fn fill(&self, writer: u32) {
         let Some(holder) = &self.holder else {
             let limit = [format!("--pid={writer}"), "--fsize=0:unlimited".to_owned()];

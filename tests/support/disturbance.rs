@@ -1,11 +1,11 @@
-//! Trouble for requests of Kafka's protocol: they are delayed, or their connection is cut.
+//! Disturbs requests of Kafka's protocol: they are delayed, or their connection is cut.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use super::Dice;
 
-/// Requests of Kafka's protocol that a disturbance is for.
+/// Selects the requests of Kafka's protocol that a disturbance is for.
 #[derive(Debug, Clone)]
 pub(crate) struct Matching {
     /// The API key, such as [`OFFSET_COMMIT`].

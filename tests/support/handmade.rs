@@ -1,10 +1,10 @@
-//! Models written by hand, which need no registry.
+//! Makes models written by hand, which need no registry.
 
 use std::path::{Path, PathBuf};
 
 use super::{Mlflow, Signalbox, fresh_directory};
 
-/// A directory with a model, whose class `Model` this text defines.
+/// Makes a directory with a model, whose class `Model` this text defines.
 pub(crate) fn handmade(text: &str) -> PathBuf {
     let directory = fresh_directory("handmade");
     std::fs::create_dir(directory.join("code")).unwrap();
@@ -17,7 +17,7 @@ pub(crate) fn handmade(text: &str) -> PathBuf {
     directory
 }
 
-/// A route to it, with more keys (`, threads: 2`).
+/// Writes a route to the model, with more keys (`, threads: 2`).
 pub(crate) fn route(alias: &str, model: &Path, keys: &str) -> String {
     format!("{{alias: {alias}, model_uri: \"{}\"{keys}}}", model.display())
 }

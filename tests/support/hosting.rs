@@ -1,4 +1,4 @@
-//! A Signalbox that hosts models of a registry, as a rule without a Kafka.
+//! Configures a Signalbox that hosts models of a registry, as a rule without a Kafka.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -19,17 +19,17 @@ pub(crate) struct Hosting {
 }
 
 impl Hosting {
-    /// Models of this registry; none yet.
+    /// Hosts models of this registry; none yet.
     pub(crate) fn of(mlflow: &Mlflow) -> Self {
         Self::of_registry(&mlflow.tracking_uri())
     }
 
-    /// Models in directories of this machine, without a registry; none yet.
+    /// Hosts models in directories of this machine, without a registry; none yet.
     pub(crate) fn of_directories() -> Self {
         Self::of_registry("http://127.0.0.1:9")
     }
 
-    /// Models of the registry at this address; none yet.
+    /// Hosts models of the registry at this address; none yet.
     pub(crate) fn of_registry(tracking_uri: &str) -> Self {
         Self {
             endpoints: String::new(),
@@ -41,7 +41,7 @@ impl Hosting {
         }
     }
 
-    /// An endpoint whose only route leads to this model.
+    /// Adds an endpoint whose only route leads to this model.
     pub(crate) fn endpoint(self, name: &str, model_uri: &str) -> Self {
         self.endpoint_with(name, model_uri, "60s", "")
     }
@@ -53,30 +53,30 @@ impl Hosting {
         self
     }
 
-    /// A key of `models`, such as `memory_limit: 1GiB`.
+    /// Adds a key of `models`, such as `memory_limit: 1GiB`.
     pub(crate) fn models(mut self, key: &str) -> Self {
         writeln!(self.models, "  {key}").unwrap();
         self
     }
 
-    /// A key of `registry`, such as `refresh: 200ms`.
+    /// Adds a key of `registry`, such as `refresh: 200ms`.
     pub(crate) fn registry(mut self, key: &str) -> Self {
         write!(self.registry, ", {key}").unwrap();
         self
     }
 
-    /// A variable of its environment.
+    /// Adds a variable of the process's environment.
     pub(crate) fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.environment.push((name, value.into()));
         self
     }
 
-    /// Starts it.
+    /// Starts the Signalbox.
     pub(crate) fn start(&self) -> Signalbox {
         Signalbox::start_with(&self.config(), self.environment.clone())
     }
 
-    /// Starts it, and does not wait until it is ready.
+    /// Starts the Signalbox, and does not wait until it is ready.
     pub(crate) fn spawn(&self) -> Signalbox {
         Signalbox::spawn_with(&self.config(), self.environment.clone())
     }

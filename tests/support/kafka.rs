@@ -1,4 +1,4 @@
-//! Apache Kafka itself: one broker in KRaft mode, on the jars that `tests/run` installs.
+//! Runs Apache Kafka itself: one broker in KRaft mode, on the jars that `tests/run` installs.
 
 use std::process::ExitStatus;
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ use super::{Broker, Disk, Proxy, free_port, fresh_directory, unique, wait_until}
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
-/// A broker, and the plain clients that tests look at it with.
+/// Owns a broker, and the plain clients that tests look at it with.
 pub(crate) struct Kafka {
     port: u16,
     broker: Broker,
@@ -26,31 +26,31 @@ pub(crate) struct Kafka {
 }
 
 impl Kafka {
-    /// The broker that all tests share which do not stop it. It is started by the first.
+    /// Returns the broker that all tests share which do not stop it. The first test starts it.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Kafka> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A broker of one's own.
+    /// Starts a broker of one's own.
     pub(crate) fn start() -> Self {
         Self::start_with("")
     }
 
-    /// A broker of one's own, with more lines of `server.properties`.
+    /// Starts a broker of one's own, with more lines of `server.properties`.
     pub(crate) fn start_with(properties: &str) -> Self {
         Self::launch(properties, None, None)
     }
 
-    /// A broker of one's own that can also be reached through a proxy, and which those that come that way reach in no
-    /// other.
+    /// Starts a broker of one's own that can also be reached through a proxy, and which clients that come through the
+    /// proxy reach in no other way.
     pub(crate) fn start_behind(proxy: &Proxy) -> Self {
         Self::launch("", Some(proxy), None)
     }
 
-    /// A broker of one's own whose records are on that disk.
+    /// Starts a broker of one's own whose records are on that disk.
     pub(crate) fn start_on(disk: &Disk) -> Self {
-        // Small segments, which are made in full at the start.
+        // The segments are small, as they are made in full at the start.
         Self::launch("log.index.size.max.bytes=65536", None, Some(disk))
     }
 
@@ -99,17 +99,17 @@ share.coordinator.state.topic.min.isr=1
         self.broker.log()
     }
 
-    /// Stops it as an operator would.
+    /// Stops the broker as an operator would.
     pub(crate) fn stop(&mut self) {
         self.broker.stop();
     }
 
-    /// Stops it as a power cut would.
+    /// Stops the broker as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.broker.kill();
     }
 
-    /// Starts it again after [`Self::stop`] or [`Self::kill`], on its port and with its records.
+    /// Starts the broker again after [`Self::stop`] or [`Self::kill`], on its port and with its records.
     pub(crate) fn start_again(&mut self) {
         self.broker.start();
         let began = Instant::now();
@@ -155,7 +155,7 @@ share.coordinator.state.topic.min.isr=1
         });
     }
 
-    /// Has it lose all records of a topic while it is stopped, as a disk might that nobody has told to write.
+    /// Makes the broker lose all records of a topic while it is stopped, as a disk might that nobody has told to write.
     pub(crate) fn lose_records(&mut self, topic: &str) {
         assert!(!self.broker.is_started());
         for entry in std::fs::read_dir(self.broker.directory().join("data")).unwrap().flatten() {
@@ -179,7 +179,7 @@ share.coordinator.state.topic.min.isr=1
         grown.unwrap()[0].as_ref().unwrap();
     }
 
-    /// The topics whose names begin so.
+    /// Lists the topics whose names begin so.
     pub(crate) fn topics(&self, prefix: &str) -> Vec<String> {
         let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(30)).unwrap();
         let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
@@ -239,8 +239,8 @@ share.coordinator.state.topic.min.isr=1
         records
     }
 
-    /// A consumer without a group that stands at the beginning of all partitions of a topic and sees committed records
-    /// only.
+    /// Makes a consumer without a group that stands at the beginning of all partitions of a topic and sees committed
+    /// records only.
     pub(crate) fn reader(&self, topic: &str) -> BaseConsumer {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.bootstrap())

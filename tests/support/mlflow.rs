@@ -1,4 +1,4 @@
-//! MLflow itself: a tracking server with a model registry, and the models that tests call.
+//! Runs MLflow itself: a tracking server with a model registry, and the models that tests call.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ const REGISTER: [&str; 2] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/models.py"),
 ];
 
-/// A tracking server whose registry has, each with a version 1 in stage Production: `sentiment-model-fast` and
+/// Owns a tracking server whose registry has, each with a version 1 in stage Production: `sentiment-model-fast` and
 /// `sentiment-model-accurate` (both with the alias `champion`), `raises-model`, and `slow-model`, which sleeps for the
 /// sum of its column `seconds`.
 pub(crate) struct Mlflow {
@@ -27,13 +27,13 @@ pub(crate) struct Mlflow {
 }
 
 impl Mlflow {
-    /// The server that all tests share which neither stop it nor move its stages and aliases.
+    /// Returns the server that all tests share which neither stop it nor move its stages and aliases.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Mlflow> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A server of one's own, which takes some twenty seconds.
+    /// Starts a server of one's own, which takes some twenty seconds.
     pub(crate) fn start() -> Self {
         let mlflow = Self::empty();
         for script in REGISTER {
@@ -42,7 +42,7 @@ impl Mlflow {
         mlflow
     }
 
-    /// A server of one's own with an empty registry.
+    /// Starts a server of one's own with an empty registry.
     pub(crate) fn empty() -> Self {
         let mut mlflow = Self { directory: fresh_directory("mlflow"), port: free_port(), process: None };
         mlflow.start_again();
@@ -60,7 +60,8 @@ impl Mlflow {
         assert!(registering.status.success(), "{script}: {}", String::from_utf8_lossy(&registering.stderr));
     }
 
-    /// Calls the registry's REST interface, such as `registered-models/alias`; the answer, which must be a success.
+    /// Calls the registry's REST interface, such as `registered-models/alias`, and returns the answer, which must be a
+    /// success.
     pub(crate) async fn call_registry(&self, method: reqwest::Method, path: &str, body: Value) -> Value {
         let url = format!("{}/api/2.0/mlflow/{path}", self.tracking_uri());
         let answer = reqwest::Client::new().request(method, url).json(&body).send().await.unwrap();
@@ -81,12 +82,12 @@ impl Mlflow {
         &self.directory
     }
 
-    /// The interpreter that has MLflow and scikit-learn.
+    /// Returns the interpreter that has MLflow and scikit-learn.
     pub(crate) fn python() -> PathBuf {
         installed("SIGNALBOX_TEST_PYTHON", "mlflow/venv/bin/python")
     }
 
-    /// The value of `registry.tracking_uri`.
+    /// Returns the value of `registry.tracking_uri`.
     pub(crate) fn tracking_uri(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -96,7 +97,7 @@ impl Mlflow {
         self.process.take().expect("the tracking server runs").terminate();
     }
 
-    /// Starts it again after [`Self::stop`], on its port and with its models.
+    /// Starts the server again after [`Self::stop`], on its port and with its models.
     pub(crate) fn start_again(&mut self) {
         assert!(self.process.is_none(), "the tracking server runs already");
         let python = Self::python();
@@ -132,7 +133,8 @@ pub(crate) fn python(script: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// MLflow's command looks uvicorn up on the path; its job runners and its telemetry are of no use here.
+/// Sets the variables for MLflow: its command looks uvicorn up on the path; its job runners and its telemetry are of no
+/// use here.
 pub(crate) fn mlflow_environment() -> Vec<(&'static str, OsString)> {
     let python = Mlflow::python();
     let mut path = OsString::from(python.parent().unwrap());

@@ -1,5 +1,5 @@
-//! The support of the integration tests: the real services and the real binary, each ended with the test that started
-//! it, or with the test process however that ends.
+//! Supports the integration tests with the real services and the real binary, each ended with the test that started it,
+//! or with the test process however that ends.
 //!
 //! ```ignore
 //! let kafka = Kafka::shared();                         // one broker for the whole binary
@@ -57,12 +57,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A name that nothing else in this run has.
+/// Makes a name that nothing else in this run has.
 pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{}-{}", std::process::id(), next())
 }
 
-/// A fresh directory of that name. `tests/run` removes them all when the tests have passed.
+/// Makes a fresh directory of that name. `tests/run` removes all of them when the tests have passed.
 pub(crate) fn fresh_directory(name: &str) -> PathBuf {
     let parent =
         std::env::var_os("SIGNALBOX_TEST_TMP").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
@@ -95,8 +95,8 @@ pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut found: impl A
     }
 }
 
-/// A loopback port that nobody listens on. It lies below the ports that the kernel gives to outgoing connections, so
-/// that it stays free while the service on it is down.
+/// Finds a loopback port that nobody listens on. The port lies below those that the kernel gives to outgoing
+/// connections, so that it stays free while the service on it is down.
 pub(crate) fn free_port() -> u16 {
     let first = u16::try_from(std::process::id() % 10_000).unwrap();
     std::iter::repeat_with(|| 20_000 + (first + u16::try_from(next()).unwrap()) % 12_000)

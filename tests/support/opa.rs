@@ -1,4 +1,4 @@
-//! Open Policy Agent itself, on the binary that `tests/run` builds.
+//! Runs Open Policy Agent itself, on the binary that `tests/run` builds.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::{Process, free_port, fresh_directory, installed, signal, wait_until};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// An OPA server with one policy.
+/// Owns an OPA server with one policy.
 pub(crate) struct Opa {
     directory: PathBuf,
     port: u16,
@@ -15,7 +15,7 @@ pub(crate) struct Opa {
 }
 
 impl Opa {
-    /// Starts one whose policy is this Rego.
+    /// Starts a server whose policy is this Rego.
     pub(crate) fn start(policy: &str) -> Self {
         let directory = fresh_directory("opa");
         std::fs::write(directory.join("policy.rego"), policy).unwrap();
@@ -24,12 +24,12 @@ impl Opa {
         opa
     }
 
-    /// The address of a document of its data API, such as `routing/route`.
+    /// Returns the address of a document of OPA's data API, such as `routing/route`.
     pub(crate) fn url(&self, document: &str) -> String {
         format!("http://127.0.0.1:{}/v1/data/{document}", self.port)
     }
 
-    /// Starts it again after [`Self::kill`], on its port.
+    /// Starts the server again after [`Self::kill`], on its port.
     pub(crate) fn start_again(&mut self) {
         let binary = installed("SIGNALBOX_TEST_OPA", "opa/bin/opa");
         let address = format!("127.0.0.1:{}", self.port);
@@ -45,17 +45,17 @@ impl Opa {
         });
     }
 
-    /// Ends it on the spot.
+    /// Ends the server on the spot.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
     }
 
-    /// Has it stand still: its connections stay open, and nothing is answered.
+    /// Suspends the server: its connections stay open, and nothing is answered.
     pub(crate) fn stand_still(&self) {
         signal("STOP", self.process.as_ref().expect("it runs").pid());
     }
 
-    /// Has it go on after [`Self::stand_still`].
+    /// Resumes the server after [`Self::stand_still`].
     pub(crate) fn go_on(&self) {
         signal("CONT", self.process.as_ref().expect("it runs").pid());
     }

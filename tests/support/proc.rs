@@ -1,4 +1,4 @@
-//! The kernel's knowledge of processes, from `/proc`.
+//! Reads the kernel's knowledge of processes, from `/proc`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::{unique, wait_until};
 
-/// The variable whose value marks a program and all that it starts.
+/// Variable whose value marks a program and all that it starts.
 pub(crate) const MARK: &str = "SIGNALBOX_TEST_MARK";
 
-/// A value of [`MARK`] that no other program has.
+/// Holds a value of [`MARK`] that no other program has.
 #[derive(Debug, Clone)]
 pub(crate) struct Mark(String);
 
-/// A process that runs.
+/// Describes a process that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Running {
     pub(crate) pid: u32,
@@ -25,7 +25,7 @@ impl Mark {
         Self(unique("mark"))
     }
 
-    /// The variable's value.
+    /// Returns the variable's value.
     pub(crate) fn value(&self) -> &str {
         &self.0
     }
@@ -42,7 +42,8 @@ impl Mark {
         pids.filter(bears).filter(|pid| is_alive(*pid)).map(Running::of).collect()
     }
 
-    /// Waits until so many of them run this. A process that has only just become a program has no environment yet.
+    /// Waits until so many of the marked processes run this. A process that has only just become a program has no
+    /// environment yet.
     pub(crate) fn wait_for_bearers(&self, what: &str, count: usize) -> Vec<Running> {
         wait_until(&format!("{count} processes of {what}"), Duration::from_secs(15), || {
             let mut bearers = self.bearers();
@@ -51,7 +52,7 @@ impl Mark {
         })
     }
 
-    /// Waits until nothing has it any longer, at two looks one after the other.
+    /// Waits until no process has the mark any longer, at two looks one after the other.
     pub(crate) fn assert_nothing_is_left(&self, when: &str) {
         let (mut left, mut empty) = (Vec::new(), 0);
         let begun = std::time::Instant::now();
@@ -89,7 +90,7 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// The most memory that a process has had in the machine, in bytes.
+/// Returns the most memory that a process has had in the machine, in bytes.
 pub(crate) fn resident_peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(of(pid).join("status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();

@@ -1,4 +1,4 @@
-//! A program that runs beside the tests and cannot outlive them.
+//! Runs a program beside the tests, which cannot outlive them.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,7 +14,7 @@ const GUARD: &str = include_str!("../../src/cli/quickstart/guard.py");
 /// Notes the program's own process id before it becomes the program.
 const NOTE_PID: &str = r#"echo $$ >"$0.new" && mv "$0.new" "$0" && exec "$@""#;
 
-/// A running program: its id, and what it writes.
+/// Owns a running program: its id, and its output.
 pub(crate) struct Process {
     guard: Child,
     pid: u32,
@@ -52,7 +52,7 @@ impl Process {
         Self { guard, pid, log, log_before }
     }
 
-    /// The program's own process id.
+    /// Returns the program's own process id.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
@@ -72,13 +72,13 @@ impl Process {
         self.guard.try_wait().unwrap()
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks the program to end, and waits until it has.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.tell("terminate\n");
         wait_until("a program to end that was told to", Duration::from_secs(60), || self.ended())
     }
 
-    /// Ends it on the spot. What it started is left to it.
+    /// Ends the program on the spot. Processes that it started are left to it.
     pub(crate) fn kill(&mut self) {
         self.tell("kill\n");
         self.guard.wait().unwrap();

@@ -1,4 +1,4 @@
-//! A wire between a client and a broker that can be cut, throttled, and disturbed at requests of one kind.
+//! Puts a wire between a client and a broker that can be cut, throttled, and disturbed at requests of one kind.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub(crate) enum Way {
     Responses,
 }
 
-/// A TCP proxy on loopback, for clients that speak Kafka's protocol in the clear.
+/// Forwards TCP on loopback, for clients that speak Kafka's protocol in the clear.
 pub(crate) struct Proxy {
     wire: Arc<Wire>,
     port: u16,
@@ -37,7 +37,7 @@ struct Wire {
 struct State {
     refusing: bool,
     stalled: Vec<Way>,
-    /// Both ends of each connection, and when it is severed they are shut.
+    /// The two ends of each connection, which are shut when the connection is severed.
     connections: Vec<[TcpStream; 2]>,
     /// The number of times that connections have been severed: a pump that began before has nothing more to forward.
     severed: u64,
@@ -131,7 +131,8 @@ impl Wire {
         self.changed.notify_all();
     }
 
-    /// Waits until this way is open and has room for so many bytes. False when what is held must not arrive any more.
+    /// Waits until this way is open and has room for so many bytes, and returns false when the held bytes must not
+    /// arrive any more.
     fn passes(&self, way: Way, severed: u64, bytes: usize) -> bool {
         let mut state = self.state();
         loop {
@@ -274,7 +275,7 @@ mod tests {
     use super::super::disturbance::OFFSET_COMMIT;
     use super::*;
 
-    /// Answers each byte with the same.
+    /// Answers each byte with the same byte.
     fn echo(port: u16) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         thread::spawn(move || {
@@ -295,7 +296,7 @@ mod tests {
         stream
     }
 
-    /// A request without a body.
+    /// Builds a request without a body.
     fn frame(api: i16, client: &str) -> Vec<u8> {
         let mut frame = Vec::from(u32::try_from(10 + client.len()).unwrap().to_be_bytes());
         frame.extend(api.to_be_bytes());
@@ -371,7 +372,7 @@ mod tests {
             begun.elapsed()
         };
         took(&mut streams);
-        // 100 kB, of which the last pieces need not wait for themselves.
+        // The two requests have 100 kB, of which the last pieces need not wait for themselves.
         proxy.throttle(Some(100_000));
         let throttled = took(&mut streams);
         assert!(throttled > Duration::from_millis(600) && throttled < Duration::from_secs(8), "{throttled:?}");

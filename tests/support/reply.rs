@@ -1,4 +1,4 @@
-//! A reply record, read as a batch pipeline would read it.
+//! Reads a reply record as a batch pipeline would read it.
 
 use std::collections::HashMap;
 
@@ -27,17 +27,17 @@ impl Reply {
         }
     }
 
-    /// The HTTP status it carries.
+    /// Returns the HTTP status that the reply carries.
     pub(crate) fn status(&self) -> u16 {
         self.header("status").parse().unwrap()
     }
 
-    /// A header, or nothing.
+    /// Returns a header, or nothing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }

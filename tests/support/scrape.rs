@@ -1,4 +1,4 @@
-//! `GET /metrics`, read as Prometheus reads it.
+//! Reads `GET /metrics` as Prometheus reads it.
 
 use super::Signalbox;
 
@@ -6,7 +6,7 @@ use super::Signalbox;
 pub(crate) struct Scrape(String);
 
 impl Scrape {
-    /// Reads the metrics of a running Signalbox. Not for tests that run inside of a runtime.
+    /// Reads the metrics of a running Signalbox. A test that runs inside of a runtime cannot call this.
     pub(crate) fn of(signalbox: &Signalbox) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self(runtime.block_on(async {
@@ -15,7 +15,7 @@ impl Scrape {
         }))
     }
 
-    /// The sum of all series of this name (without `signalbox_`) that have these labels, such as `route="main"`.
+    /// Sums up all series of this name (without `signalbox_`) that have these labels, such as `route="main"`.
     pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         let series = self.0.lines().filter_map(|line| line.strip_prefix("signalbox_")?.strip_prefix(name));
         let of_that_name = series.filter(|rest| rest.starts_with(['{', ' ']));

@@ -1,4 +1,4 @@
-//! Topics of one's own on a broker, and the config that routes over them.
+//! Makes topics of one's own on a broker, and the config that routes over them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use rdkafka::consumer::BaseConsumer;
 
 use super::{Kafka, Mlflow, Process, Reply, fresh_directory, unique};
 
-/// An HTTP model that answers after `sys.argv[1]` milliseconds with `sys.argv[2]` characters.
+/// Script of an HTTP model that answers after `sys.argv[1]` milliseconds with `sys.argv[2]` characters.
 const HTTP_MODEL: &str = r#"
 import sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,7 +31,7 @@ print(f"listening on {server.server_address[1]}", flush=True)
 server.serve_forever()
 "#;
 
-/// Topics that no other test has.
+/// Names topics that no other test has.
 pub(crate) struct Setup<'a> {
     kafka: &'a Kafka,
     pub(crate) requests: String,
@@ -70,7 +70,7 @@ impl<'a> Setup<'a> {
         &self.group
     }
 
-    /// The two sentiment models by the condition of the example.
+    /// Routes to the two sentiment models by the condition of the example.
     pub(crate) fn sentiment_config(&self, mlflow: &Mlflow) -> String {
         let routes = r#"
   - name: sentiment-router
@@ -127,7 +127,7 @@ models: {{python: \"{}\", cache: {{directory: \"{}\"}}}}
         self.kafka.consume(&self.replies, count, limit).iter().map(Reply::of).collect()
     }
 
-    /// A reader that starts at the first reply.
+    /// Makes a reader that starts at the first reply.
     pub(crate) fn reply_reader(&self) -> ReplyReader {
         ReplyReader(self.kafka.reader(&self.replies))
     }
@@ -155,7 +155,7 @@ impl ReplyReader {
     }
 }
 
-/// Starts an HTTP model that answers after so many milliseconds; the process, and its address.
+/// Starts an HTTP model that answers after so many milliseconds, and returns the process and its address.
 pub(crate) fn http_model(milliseconds: u32) -> (Process, String) {
     start_http_model(milliseconds, 1)
 }

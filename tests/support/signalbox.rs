@@ -1,4 +1,4 @@
-//! Signalbox itself: the binary, run as a user runs it.
+//! Runs Signalbox itself: the binary, as a user runs it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::{Mlflow, Process, fresh_directory};
 const BINARY: &str = env!("CARGO_BIN_EXE_signalbox");
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// A running Signalbox.
+/// Owns a running Signalbox.
 pub(crate) struct Signalbox {
     directory: PathBuf,
     arguments: Vec<String>,
@@ -39,14 +39,14 @@ impl Signalbox {
         Self::spawn(directory, &["start", "--config", "signalbox.yaml"], environment)
     }
 
-    /// Runs one half of it, `router` or `shim`.
+    /// Runs one half of Signalbox, `router` or `shim`.
     pub(crate) fn start_role(role: &str, config: &str) -> Self {
         let directory = fresh_directory("signalbox");
         std::fs::write(directory.join("signalbox.yaml"), config).unwrap();
         Self::spawn(directory, &["start", "--config", "signalbox.yaml", "--role", role], Vec::new()).ready()
     }
 
-    /// Puts another config file in the place of the one that it was started with.
+    /// Puts another config file in the place of the one that Signalbox was started with.
     pub(crate) fn rewrite_config(&self, config: &str) {
         let (new, file) = (self.directory.join("signalbox.yaml.new"), self.directory.join("signalbox.yaml"));
         std::fs::write(&new, config).unwrap();
@@ -76,7 +76,7 @@ impl Signalbox {
         (self.url, self.broker) = ready;
     }
 
-    /// Starts it once more as it was started, after [`Self::kill`] or [`Self::terminate`]. The ports may differ.
+    /// Starts Signalbox once more as it was started, after [`Self::kill`] or [`Self::terminate`]. The ports may differ.
     pub(crate) fn start_again(&mut self) {
         self.process = spawn(&self.directory, &self.arguments, &self.environment);
         self.wait_until_ready();
@@ -87,12 +87,12 @@ impl Signalbox {
         self.process.log_path().to_owned()
     }
 
-    /// The shim's address, `http://127.0.0.1:<port>`.
+    /// Returns the shim's address, `http://127.0.0.1:<port>`.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// A series of its metrics, such as `signalbox_expired_total`; labels are in the order of the alphabet.
+    /// Reads a series of the metrics, such as `signalbox_expired_total`; labels are in the order of the alphabet.
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let url = format!("{}/metrics", self.url);
         // The request runs on a thread of its own, so that it can be called from inside and outside of a runtime.
@@ -107,7 +107,7 @@ impl Signalbox {
         value.map(|value| value.parse().unwrap())
     }
 
-    /// The broker's address, as Signalbox printed it.
+    /// Returns the broker's address, as Signalbox printed it.
     pub(crate) fn broker(&self) -> &str {
         &self.broker
     }
@@ -127,12 +127,12 @@ impl Signalbox {
         self.process.ended()
     }
 
-    /// Ends it on the spot, as `kill -9` does.
+    /// Ends Signalbox on the spot, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Ends it as `kill` does, and waits for the end.
+    /// Ends Signalbox as `kill` does, and waits for the end.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.process.terminate()
     }
@@ -143,7 +143,7 @@ fn spawn(directory: &Path, arguments: &[String], environment: &[(&'static str, O
     Process::start("signalbox", directory, environment, command)
 }
 
-/// The addresses in the line `signalbox is ready: http://127.0.0.1:5000 (broker 127.0.0.1:9092)`.
+/// Finds the addresses in the line `signalbox is ready: http://127.0.0.1:5000 (broker 127.0.0.1:9092)`.
 pub(super) fn addresses(log: &str) -> Option<(String, String)> {
     let (_, after) = log.split_once("signalbox is ready: ")?;
     let (url, rest) = after.split_once(" (broker ")?;

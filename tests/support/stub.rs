@@ -1,4 +1,4 @@
-//! A model at an address whose behaviour a test decides call by call.
+//! Serves a model at an address whose behaviour a test decides call by call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,11 +22,11 @@ pub(crate) enum Reaction {
     Large(usize),
     /// Answers only after so long.
     Late(Duration),
-    /// Answers only once it is told to.
+    /// Answers only once the test tells it to.
     When(&'static Notify),
 }
 
-/// A model that reacts as it is told. It ends with the test.
+/// Serves a model that reacts as the test says. The model ends with the test.
 pub(crate) struct StubModel {
     calls: Arc<AtomicUsize>,
     url: String,
@@ -34,7 +34,7 @@ pub(crate) struct StubModel {
 }
 
 impl StubModel {
-    /// A model whose reaction depends on how many calls came before, and on the headers.
+    /// Starts a model whose reaction depends on how many calls came before, and on the headers.
     pub(crate) fn start(react: impl Fn(usize, &HeaderMap) -> Reaction + Send + Sync + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let calls = Arc::new(AtomicUsize::new(0));

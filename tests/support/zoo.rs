@@ -1,4 +1,4 @@
-//! Models of many kinds, and what they are asked.
+//! Provides models of many kinds, and their payloads.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,8 +7,8 @@ use super::{Mlflow, fresh_directory};
 
 const REGISTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/zoo.py");
 
-/// Registers them in the shared registry, all of them or those that `SIGNALBOX_TEST_ZOO` names, the first time it is
-/// asked; the file that says what they are asked (see `payloads.py`).
+/// Registers the models in the shared registry, all of them or those that `SIGNALBOX_TEST_ZOO` names, at the first
+/// call, and returns the file that says what they are asked (see `payloads.py`).
 pub(crate) fn zoo() -> &'static Path {
     static PAYLOADS: OnceLock<PathBuf> = OnceLock::new();
     PAYLOADS.get_or_init(|| {

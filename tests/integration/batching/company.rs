@@ -1,4 +1,5 @@
-//! Models whose answers depend on the other rows of a call: unless their owner says otherwise, nobody gets to see that.
+//! Covers models whose answers depend on the other rows of a call: unless the model's owner says otherwise, no caller
+//! gets to see that.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -11,11 +12,12 @@ use crate::support::fresh_directory;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/company.py");
 
-/// How many requests each model is asked, by so many callers at once; with `SIGNALBOX_TEST_LONG` five times as many.
+/// Number of requests that each model is asked, by as many callers at once; with `SIGNALBOX_TEST_LONG` five times as
+/// many.
 const REQUESTS: usize = 100;
 const CALLERS: usize = 12;
 
-/// How many requests come first that nothing could be seen of: each has a row of its own, and lacks nothing.
+/// Number of requests that come first and show nothing: each has a row of its own, and lacks nothing.
 const CALM: usize = 120;
 
 const AMOUNTS: &[&str] = &["null", "null", "0.5", "46.84", "20.0", "-3.25", "1e6"];
@@ -44,7 +46,7 @@ fn calm_request(number: usize) -> String {
     )
 }
 
-/// A request with one row, or now and then with more; many are the same.
+/// Makes a request with one row, or now and then with more; many requests are equal.
 fn request(dice: &mut Dice) -> String {
     let rows: Vec<_> = (0..1 + dice.below(8) / 6)
         .map(|_| {
@@ -59,7 +61,8 @@ async fn ask(caller: &Caller, endpoint: &str, request: &str) -> (u16, String) {
     said(&caller.send(endpoint, "application/json", request.as_bytes().to_vec()).await.unwrap())
 }
 
-/// What is wrong with the answers of one model to these requests, which callers ask at once.
+/// Compares one model's answers to these requests, which callers ask at once, with the right ones, and lists what is
+/// wrong.
 async fn differences(caller: &Caller, model: &Kind, requests: &[String]) -> Vec<String> {
     let name = &model.name;
     let answers: Vec<_> = stream::iter(requests)
@@ -91,7 +94,7 @@ async fn differences(caller: &Caller, model: &Kind, requests: &[String]) -> Vec<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run installs it"]
-async fn no_answer_depends_on_who_else_is_calling() {
+async fn answers_do_not_depend_on_other_callers() {
     let directory = fresh_directory("company");
     let models = save(&directory);
     assert!(models.iter().filter(|model| model.kind != "independent").count() >= 40);
@@ -109,7 +112,7 @@ async fn no_answer_depends_on_who_else_is_calling() {
     let (mut asked, mut all_wrong, mut worst, mut misjudged) = (0, Vec::new(), Vec::new(), Vec::new());
     for model in &models {
         let requests: Vec<_> = (0..count).map(|_| request(&mut dice)).collect();
-        // Loaded before so many call at once.
+        // The model is loaded before so many callers come at once.
         ask(&caller, &format!("alone-{}", model.name), &requests[0]).await;
         let mut wrong = differences(&caller, model, &calm).await;
         wrong.extend(differences(&caller, model, &requests).await);
@@ -134,10 +137,10 @@ async fn no_answer_depends_on_who_else_is_calling() {
     assert!(misjudged.is_empty(), "{}", misjudged.join("\n"));
 }
 
-/// The owner's word is looked at: with rows of a new kind before they are answered.
+/// Covers an owner's false promise: Signalbox tests it with rows of a new kind before they are answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run installs it"]
-async fn a_word_that_does_not_hold_is_found_out() {
+async fn false_promise_of_row_independence_is_detected() {
     let directory = fresh_directory("company");
     let models = save(&directory);
     let dependent: Vec<_> = models.iter().filter(|model| model.kind == "dependent").collect();
@@ -161,7 +164,7 @@ async fn a_word_that_does_not_hold_is_found_out() {
         summary.push(format!("{}: {wrong} wrong, {:?}, {:?}", model.name, status.batched_by, status.singly));
     }
     println!("{found} of {} found out, {all} wrong\n{}", dependent.len(), summary.join("\n"));
-    // Some depend on their company only where nobody would look.
+    // Some models depend on a call's other rows only where nobody would look.
     assert!(found * 10 >= dependent.len() * 9, "{found} of {}", dependent.len());
     assert!(all <= dependent.len() * 4, "{all} wrong");
 }

@@ -1,4 +1,5 @@
-//! Models that are called over HTTP: joined where the route says so, over no more connections than it allows.
+//! Covers models that are called over HTTP: joined where the route says so, over no more connections than the route
+//! allows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use super::*;
 const REQUESTS: i64 = 300;
 const PLACES: usize = 3;
 
-/// Something that serves MLflow's protocol: doubles the column `n`, and refuses a payload with a negative number.
+/// Serves MLflow's protocol: doubles the column `n`, and refuses a payload with a negative number.
 #[derive(Debug, Default)]
 struct Doubler {
     connections: AtomicUsize,
@@ -49,7 +50,7 @@ async fn double(State(counts): State<Arc<Doubler>>, Json(payload): Json<Value>) 
         payload["dataframe_records"].as_array().unwrap().iter().map(|row| row["n"].as_i64().unwrap()).collect();
     counts.calls.fetch_add(1, Ordering::SeqCst);
     counts.rows.fetch_add(rows.len(), Ordering::SeqCst);
-    // What a call costs, it costs for one row as for many.
+    // A call costs the same for one row as for many.
     tokio::time::sleep(Duration::from_millis(20)).await;
     if rows.iter().any(|n| *n < 0) {
         let fault = json!({"error_code": "BAD_REQUEST", "message": "there is a negative number"});
@@ -60,7 +61,7 @@ async fn double(State(counts): State<Arc<Doubler>>, Json(payload): Json<Value>) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn requests_for_an_address_go_together_over_few_connections() {
+async fn http_requests_are_batched_over_few_connections() {
     let (model, url) = Doubler::start().await;
     let keys = format!(", max_concurrency: {PLACES}, batch: {{max_rows: 32}}");
     let signalbox = Hosting::of(Mlflow::shared()).endpoint_with("doubler", &url, "60s", &keys).start();
@@ -76,7 +77,7 @@ async fn requests_for_an_address_go_together_over_few_connections() {
             }
         }
     };
-    // The first of them are looked at.
+    // Signalbox tests the first of the requests by themselves.
     ask_all(|_| false).await;
     for is_bad in [|_| false, |n| n % 60 == 7] {
         let (_, calls, rows) = model.counted();
@@ -91,7 +92,7 @@ async fn requests_for_an_address_go_together_over_few_connections() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn requests_for_a_server_of_mlflow_get_together_what_they_get_alone() {
+async fn mlflow_server_answers_batched_requests_like_single_ones() {
     let keys = ", runtime: mlflow_serve, env_manager: local, max_concurrency: 2, batch: {max_rows: 32}";
     let mut hosting = Hosting::of(Mlflow::shared()).endpoint_with("picky", "models:/picky-model/1", "120s", keys);
     for (name, value) in mlflow_environment() {
@@ -103,7 +104,7 @@ async fn requests_for_a_server_of_mlflow_get_together_what_they_get_alone() {
         let says = if n % 50 == 17 { format!("poison {n}") } else { format!("fine {n}") };
         json!({"dataframe_records": [{"says": says, "ms": 20.5}]})
     };
-    // One after the other there is nobody to join.
+    // A request that is sent after the one before has nobody to join.
     let mut alone = Vec::new();
     for n in 0..60 {
         alone.push(said(&caller.ask("picky", &payload(n)).await));

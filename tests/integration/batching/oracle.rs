@@ -1,4 +1,4 @@
-//! What Signalbox joins, MLflow's own parsing reads as it reads the parts.
+//! Compares payloads that Signalbox joins with their parts: MLflow's own parsing reads both alike.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -8,10 +8,10 @@ use crate::support::{Dice, Mlflow, fresh_directory};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/joined.py");
 
-/// Payloads that are written.
+/// Number of payloads that are written.
 const CASES: usize = 6_000;
 
-/// Values that readers are known to have their own thoughts about.
+/// Values that readers are known to disagree about.
 const VALUES: &[&str] = &[
     "1",
     "-7",
@@ -59,7 +59,7 @@ impl Writer {
         among[self.0.below(among.len())]
     }
 
-    /// A payload with one or two columns, of mostly one or two of these values.
+    /// Writes a payload with one or two columns, of mostly one or two of these values.
     fn json(&mut self) -> String {
         let palette: Vec<&str> = (0..1 + self.0.below(3)).map(|_| self.pick(VALUES)).collect();
         let width = 1 + self.0.below(2);
@@ -101,7 +101,7 @@ impl Writer {
 
 #[test]
 #[ignore = "needs MLflow; tests/run installs it"]
-fn joined_payloads_are_read_as_their_parts_are() {
+fn joined_payloads_parse_like_their_parts() {
     let mut writer = Writer(Dice::new(5));
     let mut cases = Vec::new();
     let mut pairs = 0;

@@ -1,4 +1,4 @@
-//! Requests that their company has to suffer for: not longer than it takes to find them.
+//! Covers requests that the others of their batch suffer for: not longer than it takes to find them.
 
 use super::*;
 
@@ -22,7 +22,7 @@ async fn sum(caller: &Caller, name: &str, endpoint: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn one_bad_request_harms_nobody_else() {
+async fn bad_request_fails_alone_in_batch() {
     let signalbox = picky();
     let caller = Caller::of(&signalbox);
     caller.ask("alone", &says("warm", 0.5)).await;
@@ -59,15 +59,16 @@ async fn one_bad_request_harms_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run starts it"]
-async fn who_has_no_chance_is_told_at_once_and_nobody_else_is() {
+async fn hopeless_requests_alone_are_shed_when_overloaded() {
     let signalbox = picky();
     let caller = Caller::of(&signalbox);
     caller.ask("alone", &says("warm", 0.5)).await;
-    // One at a time there is nothing before anybody.
+    // Requests that come one at a time wait for nobody.
     for number in 0..30 {
         assert_eq!(caller.ask("short", &says(&format!("{number}"), 50.0)).await.status, 200);
     }
-    // Half a second of work for 300 ms of time each, however full the calls are; and still some of it is done.
+    // The requests are half a second of work, and each has 300 ms of time, however full the calls are; and still some
+    // of the work is done.
     let answers = join_all((0..1_000).map(|number| {
         let payload = says(&format!("{number}"), 150.0);
         let caller = caller.clone();

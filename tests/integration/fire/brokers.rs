@@ -1,4 +1,4 @@
-//! Brokers that are killed, are away, stand still, or have no space left.
+//! Strikes at brokers, which are killed, are away, stand still, or have no space left.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::{Cluster, Disk, Kafka, signal, wait_until};
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_broker_is_killed_and_started_again() {
+fn delivery_holds_when_broker_is_killed_and_restarted() {
     at_each_delivery(|delivery| {
         let mut kafka = Kafka::start();
         let (ground, length) = (Ground::on(&kafka), Length::of(12, 1, 20));
@@ -23,7 +23,7 @@ fn the_broker_is_killed_and_started_again() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn one_of_three_brokers_is_away() {
+fn delivery_holds_when_one_of_three_brokers_is_down() {
     at_each_delivery(|delivery| {
         let mut cluster = Cluster::start();
         let (ground, length) = (Ground::on_cluster(&cluster), Length::of(12, 2, 20));
@@ -34,7 +34,7 @@ fn one_of_three_brokers_is_away() {
                 true => cluster.kill(broker),
                 false => cluster.stop(broker),
             }
-            // The other two go on alone.
+            // The other two brokers go on alone.
             run.flows();
             cluster.start_again(broker);
         });
@@ -44,7 +44,7 @@ fn one_of_three_brokers_is_away() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_brokers_disk_is_full() {
+fn delivery_holds_when_broker_disk_is_full() {
     at_each_delivery(|delivery| {
         let disk = Disk::mount(400);
         let mut kafka = Kafka::start_on(&disk);
@@ -52,7 +52,7 @@ fn the_brokers_disk_is_full() {
         let mut run = Run::start("broker's disk full", delivery, length, ground, 1, Conduct::Steady);
         run.strike(|_, _| {
             disk.fill(kafka.pid());
-            // It gives up its only directory of records, and with it itself.
+            // The broker gives up its only directory of records, and with that itself.
             wait_until("the broker to give up", Duration::from_secs(60), || kafka.ended());
             disk.empty();
             kafka.kill();
@@ -62,11 +62,12 @@ fn the_brokers_disk_is_full() {
     });
 }
 
-/// It goes on after longer than a transaction may take.
+/// Suspends the broker, which goes on after longer than a transaction may take.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_broker_stands_still() {
-    // It never takes itself for away, which would be the end of the checker's own clients: nobody looks after them.
+fn delivery_holds_when_broker_hangs() {
+    // The broker never takes itself for away, which would be the end of the checker's own clients: nobody looks after
+    // them.
     let kafka = Kafka::start_with("broker.session.timeout.ms=120000");
     at_each_delivery(|delivery| {
         let ground = Ground::on(&kafka).plan(|plan| {
@@ -84,10 +85,10 @@ fn the_broker_stands_still() {
     });
 }
 
-/// Some partitions of the replies topic, and a topic that requests name, are on one broker alone.
+/// Takes a broker away that alone has some partitions of the replies topic, and a topic that requests name.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn some_replies_have_no_broker_to_go_to() {
+fn delivery_holds_when_some_reply_partitions_have_no_leader() {
     let mut cluster = Cluster::start();
     at_each_delivery(|delivery| {
         let [requests, _, dead_letters] = Ground::on_cluster(&cluster).topics;
@@ -107,10 +108,11 @@ fn some_replies_have_no_broker_to_go_to() {
         let mut extras = Extras::start(&ground.checkers, requests, vec![("to a topic that is away", recipe)]);
         let length = Length::of(35, 1, 60).per_second(60);
         let mut run = Run::start("replies' broker away", delivery, length, ground, 1, Conduct::Steady);
-        run.judge(Wrong::Foreign, false); // those to the other topic, if they end here
+        run.judge(Wrong::Foreign, false); // replies to the other topic, if they end here
         run.strike(|run, _| {
             cluster.stop(victim);
-            // Until the others have what was on all of them, and what was begun with the one that is away is given up.
+            // The requests go on until the other brokers have the records that were on all of them, and transactions
+            // begun with the absent broker are given up.
             extras.send_for(Duration::from_secs(10), 5);
             let (sent, answered) = (run.sent(), run.reader.answered());
             extras.send_for(Duration::from_secs(if Length::is_long() { 30 } else { 6 }), 5);

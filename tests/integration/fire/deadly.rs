@@ -1,4 +1,4 @@
-//! Requests that end each process which runs them, several at once: each is found out, and no innocent one with it.
+//! Covers poison pills, several at once: each is isolated, and no innocent request with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -8,17 +8,17 @@ use super::{Ground, Length, Run, at_each_delivery};
 use crate::support::fire::{Conduct, Endings, Extra, Extras, Kind as Wrong, Recipe};
 use crate::support::{Kafka, Reaction, StubModel};
 
-/// As the README has it.
+/// Number of deaths after which a request is given up, as the README has it.
 const DEATHS: u32 = 5;
 const FOUND_OUT_WITHIN: Duration = Duration::from_secs(150);
 const DEADLY: [&str; 2] = ["one", "two"];
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn two_requests_are_deadly_at_once() {
+fn delivery_holds_when_two_poison_pills_are_in_flight() {
     at_each_delivery(|delivery| {
         let kafka = Kafka::shared();
-        // Those that are under way in this life.
+        // The set holds the requests that are under way in this life of the process.
         let under_way = Arc::new(Mutex::new(BTreeSet::new()));
         let model = {
             let under_way = Arc::clone(&under_way);
@@ -42,7 +42,7 @@ fn two_requests_are_deadly_at_once() {
 
         let length = Length::of(10, 1, 60).per_second(100);
         let mut run = Run::start("two deadly requests", delivery, length, ground, 1, Conduct::Steady);
-        run.judge(Wrong::Foreign, false); // those of the deadly ones
+        run.judge(Wrong::Foreign, false); // replies to the poison pills
         let (mut deaths, mut lives) = (BTreeMap::new(), 0);
         run.strike(|run, _| {
             extras.send_each();

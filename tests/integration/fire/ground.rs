@@ -1,4 +1,4 @@
-//! Where a scenario takes place, and how Signalbox is configured there.
+//! Describes the place of a scenario, and the config of Signalbox there.
 
 use crate::support::fire::{ComputedModel, Conduct, Plan};
 use crate::support::{Cluster, Kafka, Proxy, fresh_directory};
@@ -7,7 +7,7 @@ use super::run::SESSION;
 
 pub(super) const PARTITIONS: i32 = 6;
 
-/// Addresses, topics that no other run has, and what is particular about the config.
+/// Holds the addresses, topics that no other run has, and the particulars of the config.
 #[derive(Clone)]
 pub(super) struct Ground {
     pub(super) checkers: String,
@@ -34,7 +34,7 @@ impl Ground {
         Self { signalboxes: format!("127.0.0.1:{}", proxy.port()), ..Self::on(kafka) }
     }
 
-    /// Over topics that are there.
+    /// Uses topics that exist already.
     pub(super) fn over(bootstrap: String, topics: [String; 3]) -> Self {
         Self {
             checkers: bootstrap.clone(),
@@ -47,29 +47,29 @@ impl Ground {
         }
     }
 
-    /// With requests that are not as usual.
+    /// Changes the plan of the requests.
     pub(super) fn plan(self, plan: fn(&mut Plan)) -> Self {
         Self { plan, ..self }
     }
 
-    /// With other topics.
+    /// Takes other topics.
     pub(super) fn topics(self, topics: [String; 3]) -> Self {
         Self { topics, ..self }
     }
 
-    /// With one more key of `kafka`.
+    /// Adds one more key of `kafka`.
     pub(super) fn key(mut self, key: &str) -> Self {
         self.keys.push_str(&format!("  {key}\n"));
         self
     }
 
-    /// With one more of `kafka.properties`.
+    /// Adds one more of `kafka.properties`.
     pub(super) fn property(mut self, property: &str) -> Self {
         self.properties.push_str(&format!(", {property}"));
         self
     }
 
-    /// With one more endpoint, whose only route is to this model and has these keys.
+    /// Adds one more endpoint, whose only route is to this model and has these keys.
     pub(super) fn endpoint(mut self, name: &str, url: &str, route: &str) -> Self {
         self.endpoints.push_str(&format!(
             "  - {{name: {name}, timeout: 60s, routes: [{{model_uri: \"{url}\", alias: {name}, {route}}}]}}\n"
@@ -77,12 +77,12 @@ impl Ground {
         self
     }
 
-    /// The requests topic.
+    /// Returns the requests topic.
     pub(super) fn requests(&self) -> &str {
         &self.topics[0]
     }
 
-    /// The config of an instance.
+    /// Writes the config of an instance.
     pub(super) fn config(&self, delivery: &str, group: &str, conduct: Conduct, model: &ComputedModel) -> String {
         let gold = "model_request_condition: \"request.headers.get('x-tier') == 'gold'\"";
         let (timeout, retries) = match conduct {

@@ -1,4 +1,4 @@
-//! Two groups that have the same requests: each answers each of them once, and nothing of the other's.
+//! Runs two groups on the same requests: each answers each of them once, and nothing of the other's.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::fire::{Conduct, Kind};
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn two_groups_have_the_same_requests_and_some_wait_in_retry_topics() {
+fn delivery_holds_when_two_groups_share_requests_and_park_some() {
     at_each_delivery(|delivery| {
         let kafka = Kafka::shared();
         let ground = Ground::on(kafka).key("retry_delays: [500ms, 1s]").plan(|plan| plan.names_partition = false);
@@ -17,7 +17,7 @@ fn two_groups_have_the_same_requests_and_some_wait_in_retry_topics() {
         let [replies, dead_letters] = ["replies", "dead-letters"].map(|name| kafka.create_topic(name, 6));
         let mut second = first.beside("two groups: the second", replies, dead_letters, Conduct::Failing);
         for run in [&mut first, &mut second] {
-            // Nobody is killed.
+            // No instance is killed.
             run.judge(Kind::Repeated, true);
             run.expect_dead_letters();
         }
@@ -26,7 +26,7 @@ fn two_groups_have_the_same_requests_and_some_wait_in_retry_topics() {
         [&first, &second].iter().for_each(|run| {
             run.await_answers(length.requests());
         });
-        // What is answered too often is so within both delays, and as long again.
+        // A second answer would come within both delays; the test waits that long again.
         std::thread::sleep(Duration::from_secs(3));
         first.finish_with(second)
     });

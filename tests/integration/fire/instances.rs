@@ -1,4 +1,4 @@
-//! Instances of Signalbox that are killed, stand still, come and go.
+//! Strikes at instances of Signalbox, which are killed, stand still, come and go.
 
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use crate::support::{Kafka, signal, wait_until};
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn killed_every_few_seconds() {
+fn delivery_holds_when_instance_is_killed_every_few_seconds() {
     at_each_delivery(|delivery| {
-        // Alone and known by name, it need not wait after each kill until the group has given up its former self.
+        // The instance is alone and known by name, so that it need not wait after each kill until the group has given
+        // up its former self.
         let ground = Ground::on(Kafka::shared()).property("group.instance.id: alone");
         let length = Length::of_the_main_one(12, 3, 5);
         let mut run = Run::start("kill -9", delivery, length, ground, 1, Conduct::Steady);
@@ -25,7 +26,7 @@ fn killed_every_few_seconds() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn one_of_three_is_killed() {
+fn delivery_holds_when_one_of_three_instances_is_killed() {
     at_each_delivery(|delivery| {
         let (ground, length) = (Ground::on(Kafka::shared()), Length::of(12, 3, 5));
         let mut run = Run::start("kill -9, one of three", delivery, length, ground, 3, Conduct::Steady);
@@ -40,7 +41,7 @@ fn one_of_three_is_killed() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn one_stands_still_for_longer_than_its_session_and_goes_on() {
+fn delivery_holds_when_instance_hangs_past_its_session() {
     at_each_delivery(|delivery| {
         let (ground, length) = (Ground::on(Kafka::shared()), Length::of(12, 1, 15));
         let mut run = Run::start("SIGSTOP, SIGCONT", delivery, length, ground, 2, Conduct::Steady);
@@ -49,7 +50,7 @@ fn one_stands_still_for_longer_than_its_session_and_goes_on() {
             let (sleeper, heir) = (&run.instances[at], &run.instances[1 - at]);
             let (pid, inherited) = (sleeper.pid(), assignments_of_all(&heir.log()));
             signal("STOP", pid);
-            // Its partitions have another owner when it wakes up.
+            // The suspended instance's partitions have another owner when it wakes up.
             wait_until("the heir to have all partitions", SESSION + Duration::from_secs(60), || {
                 (assignments_of_all(&heir.log()) > inherited).then_some(())
             });
@@ -62,12 +63,12 @@ fn one_stands_still_for_longer_than_its_session_and_goes_on() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn instances_join_and_leave_all_the_time() {
+fn delivery_holds_when_instances_keep_joining_and_leaving() {
     at_each_delivery(|delivery| {
         let (ground, length) = (Ground::on(Kafka::shared()), Length::of(12, 6, 2));
         let mut run = Run::start("rebalance storm", delivery, length, ground, 2, Conduct::Steady);
         run.strike(|run, blow| match blow % 6 {
-            // The youngest may not even have joined when the next leaves.
+            // The youngest instance may not even have joined when the next leaves.
             0 | 1 | 3 => run.join(),
             5 => run.instances.remove(0).kill(),
             _ => assert!(run.instances.remove(0).terminate().success()),
@@ -76,7 +77,7 @@ fn instances_join_and_leave_all_the_time() {
     });
 }
 
-/// How often an instance was given its last missing partition.
+/// Counts how often an instance was given its last missing partition.
 fn assignments_of_all(log: &str) -> usize {
     log.lines().filter(|line| line.contains("partitions assigned") && line.contains("owned=6")).count()
 }

@@ -1,4 +1,4 @@
-//! More and larger answers than there is memory for, which wait for their turn.
+//! Sends more and larger answers than there is memory for, which wait for their turn.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use super::{Ground, Length, Run, at_each_delivery};
 use crate::support::fire::{Conduct, Kind};
 use crate::support::{Kafka, Reaction, StubModel, resident_peak};
 
-/// With 16 MiB of requests and answers: the program itself, the calls under way, and what the client library holds.
+/// Limit of resident memory in bytes with 16 MiB of requests and answers: the program itself, the calls under way, and
+/// what the client library holds.
 const BEARABLE: u64 = 160 << 20;
 const ANSWER: usize = 300 << 10;
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn answers_larger_than_the_memory_limit_wait_behind_a_slow_request() {
+fn memory_stays_bounded_when_large_answers_wait_behind_slow_request() {
     let kafka = Kafka::shared();
     at_each_delivery(|delivery| {
         let go: &'static Notify = Box::leak(Box::default());
@@ -35,7 +36,7 @@ fn answers_larger_than_the_memory_limit_wait_behind_a_slow_request() {
         kafka.produce(run.ground.requests(), None, &head, b"{\"inputs\": [1]}");
         run.send(0..length.requests());
         run.all_are_sent();
-        // Until all are answered that are taken from the broker.
+        // The test waits until all requests are answered that are taken from the broker.
         std::thread::sleep(Duration::from_secs(3));
         go.notify_one();
         run.await_answers(length.requests());

@@ -1,24 +1,25 @@
-//! Under fire: processes are killed, brokers die, wires are cut, and the checker counts what that has cost.
+//! Puts Signalbox under fire: processes are killed, brokers die, wires are cut, and the checker counts what that has
+//! cost.
 //!
 //! Each scenario has a short version for `tests/run`, and a long one for `tests/fire`, which sets
 //! `SIGNALBOX_TEST_FIRE_MINUTES`.
 
-mod brokers; // killed, away, standing still, out of space
-mod deadly; // requests that nobody survives
-mod ground; // where a scenario takes place
-mod groups; // two that have the same requests
-mod instances; // killed, paused, come and gone
-mod memory; // less than answers take
-mod models; // in trouble
+mod brokers; // brokers that are killed, away, standing still, out of space
+mod deadly; // poison pills, which no process survives
+mod ground; // the place of a scenario
+mod groups; // two groups that have the same requests
+mod instances; // instances that are killed, paused, come and gone
+mod memory; // less memory than answers take
+mod models; // models in trouble
 mod neighbours; // bad requests beside innocent ones
-mod network; // cut, both ways and one way, and narrow
+mod network; // a wire that is cut, both ways and one way, and narrow
 mod run; // one scenario at one delivery
-mod topics; // deleted and made anew
+mod topics; // topics that are deleted and made anew
 
 use ground::Ground;
 use run::{Length, Run};
 
-/// What is promised, as `kafka.delivery` names it. Each scenario runs at all of them.
+/// Promises about delivery, as `kafka.delivery` names them. Each scenario runs at all of them.
 const DELIVERIES: &[&str] = &["at_least_once", "exactly_once"];
 
 /// Runs a scenario at each delivery. All of them are judged, whatever the first says.

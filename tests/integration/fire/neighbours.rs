@@ -1,4 +1,4 @@
-//! Bad requests, answers and reply topics beside innocent callers, who must not notice.
+//! Sends bad requests, answers and reply topics beside innocent callers, who must not notice.
 
 mod kinds; // every kind of bad request
 
@@ -15,29 +15,30 @@ use crate::support::{Kafka, Reaction, StubModel};
 const INNOCENTS: u64 = 100;
 /// Bad requests a second.
 const BAD: u32 = 10;
-/// How many times the innocents' 99th percentile may be what it is without bad ones.
+/// Factor by which the innocents' 99th percentile may exceed what it is without bad requests.
 const BEARABLE: u32 = 2;
-/// What is less than this is not noticed, however much longer than usual it is.
+/// Latency below which nothing is noticed, however much longer than usual it is.
 const UNNOTICED: Duration = Duration::from_millis(200);
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Before each noisy turn.
+/// Quiet time before each noisy turn.
 const QUIET: Duration = Duration::from_secs(3);
-/// How often the same is tried while it is noticed: what else the machine does makes a turn worse and never better, so
-/// that in one of them at least nothing is noticed of a neighbour who does no harm.
+/// Number of turns, as a course is tried again while it is noticed: the machine's other work makes a turn worse and
+/// never better, so that in one of them at least nothing is noticed of a neighbour who does no harm.
 const TURNS: usize = 3;
-/// For so long it is looked whether those end that have not in time, and for answers that do not come.
+/// Time for which the test looks for late ends of requests that have not ended in time, and for answers that do not
+/// come.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
-/// Then all the others need not be tried any more.
+/// Number of wrong courses after which the others need not be tried any more.
 const ENOUGH_IS_WRONG: usize = 5;
 
-/// Bad requests that come together.
+/// Groups bad requests that come together.
 struct Course<'a> {
     name: &'a str,
     kinds: &'a [Kind],
     noisy: Duration,
 }
 
-/// What the innocents noticed of them.
+/// Holds the latency of the innocents in quiet, and beside the bad requests.
 struct Turn {
     quiet: Duration,
     noisy: Duration,
@@ -45,7 +46,7 @@ struct Turn {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn nobody_notices_bad_neighbours() {
+fn latency_of_good_requests_holds_beside_bad_ones() {
     let courses: Vec<_> = match Length::is_long() {
         true => KINDS.chunks(1).map(|kind| Course::of(kind[0].name, kind, 50)).collect(),
         false => vec![Course::of("all kinds", KINDS, KINDS.len())],
@@ -55,7 +56,7 @@ fn nobody_notices_bad_neighbours() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn nobody_notices_reply_topics_that_the_broker_would_make() {
+fn latency_holds_when_broker_would_create_reply_topics() {
     let kafka = Kafka::start_with("auto.create.topics.enable=true");
     let kinds: Vec<_> = KINDS.iter().filter(|kind| kind.name.contains("there")).copied().collect();
     at_each_delivery(|delivery| {
@@ -67,7 +68,7 @@ fn nobody_notices_reply_topics_that_the_broker_would_make() {
     });
 }
 
-/// Innocent callers all the time, and the courses one after the other.
+/// Runs innocent callers all the time, and the courses one after the other.
 fn beside(name: &str, delivery: &'static str, kafka: &Kafka, courses: &[Course<'_>]) -> Result<(), String> {
     let longest = courses.iter().map(|course| (QUIET + course.noisy + 2 * GIVEN_UP_AFTER) * TURNS as u32).sum();
     let length = Length { per_second: INNOCENTS, seconds: (WARM_UP + longest).as_secs(), blows: 0 };
@@ -132,7 +133,7 @@ fn beside(name: &str, delivery: &'static str, kafka: &Kafka, courses: &[Course<'
     run.finish()
 }
 
-/// Innocents alone, and then beside what `noise` does.
+/// Runs innocents alone, and then beside what `noise` does.
 fn turn(run: &Run, noise: impl FnOnce()) -> Turn {
     let begun = run.sent();
     std::thread::sleep(QUIET);
@@ -149,7 +150,7 @@ fn turn(run: &Run, noise: impl FnOnce()) -> Turn {
 }
 
 impl<'a> Course<'a> {
-    /// So many requests, of all these kinds in turn.
+    /// Makes a course of so many requests, of all these kinds in turn.
     fn of(name: &'a str, kinds: &'a [Kind], requests: usize) -> Self {
         Self { name, kinds, noisy: Duration::from_secs(1) * requests as u32 / BAD }
     }

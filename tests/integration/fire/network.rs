@@ -1,4 +1,5 @@
-//! The wire between Signalbox and the broker is cut, narrow, or loses commits. The checker has another.
+//! Strikes at the wire between Signalbox and the broker, which is cut, narrow, or loses commits. The checker has
+//! another wire.
 
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use crate::support::disturbance::{Disturbance, Matching, OFFSET_COMMIT};
 use crate::support::fire::Conduct;
 use crate::support::{Kafka, Proxy, Way};
 
-/// Long enough to cost the membership of the group, and short enough not to.
+/// Outages of which one is long enough to cost the membership of the group, and one short enough not to.
 const OUTAGES: [Duration; 2] = [Duration::from_millis(8_000), Duration::from_millis(1_500)];
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_network_is_cut_both_ways() {
+fn delivery_holds_when_network_is_cut_both_ways() {
     cut("network cut", |proxy, blow| match blow.is_multiple_of(2) {
         true => proxy.cut(),
         false => proxy.stall(&[Way::Requests, Way::Responses]),
@@ -22,20 +23,21 @@ fn the_network_is_cut_both_ways() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_network_loses_requests_only() {
+fn delivery_holds_when_network_loses_requests() {
     cut("network cut, requests only", |proxy, _| proxy.stall(&[Way::Requests]));
 }
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_network_loses_responses_only() {
+fn delivery_holds_when_network_loses_responses() {
     cut("network cut, responses only", |proxy, _| proxy.stall(&[Way::Responses]));
 }
 
-/// A drain that runs out gives back what is under way, while its last commit has not arrived yet.
+/// Delays or loses commits: a drain that runs out gives back what is under way, while its last commit has not arrived
+/// yet.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn commits_are_late_or_lost_while_instances_come_and_go() {
+fn delivery_holds_when_commits_are_late_or_lost_in_rebalances() {
     at_each_delivery(|delivery| {
         let proxy = Proxy::start();
         let kafka = Kafka::start_behind(&proxy);
@@ -55,12 +57,12 @@ fn commits_are_late_or_lost_while_instances_come_and_go() {
     });
 }
 
-/// The answers under way take longer to write than a transaction may.
+/// Narrows the wire: the answers under way take longer to write than a transaction may.
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn answers_are_more_than_the_wire_takes() {
+fn delivery_holds_when_answers_exceed_bandwidth() {
     const ANSWER: usize = 100 << 10;
-    // Twice as much as it takes comes, for so long that the rest takes a quarter of a minute.
+    // Answers come at twice the rate that the wire takes, for so long that the rest takes a quarter of a minute.
     const RATE: u32 = 20;
     at_each_delivery(|delivery| {
         let proxy = Proxy::start();
@@ -78,7 +80,7 @@ fn answers_are_more_than_the_wire_takes() {
     });
 }
 
-/// Of two instances both are cut off, and find out when their connections end, with what was on its way in them.
+/// Cuts off both of two instances, which find out when their connections end, with what was on its way in them.
 fn cut(name: &'static str, blow: impl Fn(&Proxy, u64)) {
     at_each_delivery(|delivery| {
         assert!(OUTAGES[0] > SESSION && OUTAGES[1] < SESSION);

@@ -1,4 +1,4 @@
-//! One scenario at one delivery: the load, the blows, the verdict.
+//! Runs one scenario at one delivery: the load, the blows, the verdict.
 
 use std::io::Write;
 use std::ops::Range;
@@ -9,14 +9,14 @@ use super::ground::PARTITIONS;
 use crate::support::fire::{ComputedModel, Conduct, Kind, Load, Plan, Reader, Report, lag_vanishes};
 use crate::support::{Signalbox, unique, wait_until};
 
-/// Without one more answer in this time, the rest is given up as lost.
+/// Time without one more answer after which the rest is given up as lost.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// From the last answer to the last commit.
+/// Limit from the last answer to the last commit.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(60);
-/// As short as brokers allow, so that an instance that is silent is soon replaced.
+/// Session timeout, as short as brokers allow, so that an instance that is silent is soon replaced.
 pub(super) const SESSION: Duration = Duration::from_secs(6);
 
-/// How much of everything.
+/// Describes the length of a run and the number of its blows and requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Length {
     pub(super) per_second: u64,
@@ -24,7 +24,7 @@ pub(super) struct Length {
     pub(super) blows: u64,
 }
 
-/// A scenario under way.
+/// Holds a scenario under way.
 pub(super) struct Run {
     name: String,
     delivery: &'static str,
@@ -35,9 +35,9 @@ pub(super) struct Run {
     plan: Plan,
     pub(super) instances: Vec<Signalbox>,
     load: Option<Load>,
-    /// How many requests of earlier loads the broker has.
+    /// The number of requests of earlier loads that the broker has.
     acknowledged: u64,
-    /// How many records the requests topic holds, where it is not those of the plan.
+    /// The number of records that the requests topic holds, where it is not that of the plan.
     in_topic: Option<u64>,
     pub(super) reader: Reader,
     judged: Vec<Kind>,
@@ -51,34 +51,35 @@ pub(super) struct Run {
 }
 
 impl Length {
-    /// So many seconds and blows in the short version; in the long one a blow every so many seconds, and as many minutes
-    /// as were asked for, or a tenth of them for a scenario that is not the main one.
+    /// Lasts so many seconds with so many blows in the short version; in the long one a blow comes every so many
+    /// seconds, and the run takes as many minutes as were asked for, or a tenth of them for a scenario that is not the
+    /// main one.
     pub(super) fn of(seconds: u64, blows: u64, every: u64) -> Self {
         Self::scaled(seconds, blows, every, 6)
     }
 
-    /// The same for the scenario that takes all the minutes.
+    /// Lasts as [`Self::of`] says, for the scenario that takes all the minutes.
     pub(super) fn of_the_main_one(seconds: u64, blows: u64, every: u64) -> Self {
         Self::scaled(seconds, blows, every, 60)
     }
 
-    /// As long as the other short one, at a rate of its own. Where one thing is done or goes on all the time there are no
-    /// blows to count.
+    /// Lasts as long as the other short one, at a rate of its own. A scenario in which one thing is done or goes on all
+    /// the time has no blows to count.
     pub(super) fn without_blows(per_second: u64, seconds: u64) -> Self {
         Self { per_second, ..Self::of(seconds, 0, u64::MAX) }
     }
 
-    /// At a rate of its own.
+    /// Sets a rate of its own.
     pub(super) fn per_second(self, per_second: u64) -> Self {
         Self { per_second, ..self }
     }
 
-    /// Whether it is the long version.
+    /// Tells whether the run is the long version.
     pub(super) fn is_long() -> bool {
         std::env::var_os("SIGNALBOX_TEST_FIRE_MINUTES").is_some()
     }
 
-    /// How many requests that are.
+    /// Returns the number of requests.
     pub(super) fn requests(self) -> u64 {
         self.per_second * self.seconds
     }
@@ -119,7 +120,7 @@ impl Run {
         conduct: Conduct,
     ) -> Self {
         let group = unique("signalbox");
-        // Of no other run, so that what strays from there is foreign here.
+        // The seed is of no other run, so that a record that strays from there is foreign here.
         let seed = xxhash_rust::xxh3::xxh3_64(group.as_bytes());
         let mut plan = Plan::new(seed, length.requests(), PARTITIONS);
         plan.computed_per_mille = match conduct {
@@ -131,7 +132,7 @@ impl Run {
     }
 
     /// Starts so many instances of another group, which has the same requests, and topics of its own for what comes of
-    /// them. The load is the first one's.
+    /// them. The load is the first group's.
     pub(super) fn beside(&self, name: &str, replies: String, dead_letters: String, conduct: Conduct) -> Self {
         let topics = [self.ground.requests().to_owned(), replies, dead_letters];
         let (ground, instances) = (self.ground.clone().topics(topics), self.instances.len());
@@ -187,24 +188,24 @@ impl Run {
         self.load = Some(load);
     }
 
-    /// Waits until the broker has all that is to be sent so far. How many that are, from the first on.
+    /// Waits until the broker has all that is to be sent so far, and returns the number of requests, from the first on.
     pub(super) fn all_are_sent(&mut self) -> u64 {
         self.acknowledged += self.load.take().map_or(0, Load::finish);
         self.acknowledged
     }
 
-    /// Sends no more.
+    /// Stops the load, and returns the number of requests.
     pub(super) fn stop_sending(&mut self) -> u64 {
         self.load.iter().for_each(Load::stop);
         self.all_are_sent()
     }
 
-    /// The number of the request that is sent next.
+    /// Returns the number of the request that is sent next.
     pub(super) fn sent(&self) -> u64 {
         self.load.as_ref().map_or(self.acknowledged, Load::sent)
     }
 
-    /// Judges this as well, or no longer.
+    /// Judges findings of this kind as well, or no longer.
     pub(super) fn judge(&mut self, kind: Kind, is_judged: bool) {
         self.judged.retain(|judged| *judged != kind);
         self.judged.extend(is_judged.then_some(kind));
@@ -215,22 +216,22 @@ impl Run {
         self.patience = patience;
     }
 
-    /// The requests topic holds so many records in the end.
+    /// Sets the number of records that the requests topic holds in the end.
     pub(super) fn topic_holds(&mut self, records: u64) {
         self.in_topic = Some(records);
     }
 
-    /// Something that the table tells beside the counts.
+    /// Adds a figure that the table tells beside the counts.
     pub(super) fn figure(&mut self, figure: String) {
         self.figures.push(figure);
     }
 
-    /// Something that is wrong unless it holds.
+    /// Notes something that is wrong unless it holds.
     pub(super) fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         self.wrong.extend((!holds).then(otherwise));
     }
 
-    /// Every request that fails for good must be a dead letter in the end.
+    /// Requires a dead letter in the end of every request that fails for good.
     pub(super) fn expect_dead_letters(&mut self) {
         self.dead_letters_due = Some((0..self.plan.requests).filter(|number| self.plan.fails(*number)).count() as u64);
     }
@@ -255,7 +256,7 @@ impl Run {
         wait_until("the load to go on", limit, || (self.sent() >= due).then_some(()));
     }
 
-    /// Waits for one more answer. False when there is none to come.
+    /// Waits for one more answer, and returns false when there is none to come.
     pub(super) fn flows(&self) -> bool {
         let before = self.reader.answered();
         let all = self.length.requests();
@@ -264,17 +265,17 @@ impl Run {
         })
     }
 
-    /// One more instance. It is not waited for.
+    /// Starts one more instance, and does not wait for it.
     pub(super) fn join(&mut self) {
         self.instances.push(Signalbox::spawn_with(&self.config, Vec::new()));
     }
 
-    /// Waits until so many are answered. False when patience is at its end before.
+    /// Waits until so many requests are answered, and returns false when patience is at its end before.
     pub(super) fn await_answers(&self, sent: u64) -> bool {
         self.await_answers_for(sent, self.patience)
     }
 
-    /// The same with another patience.
+    /// Waits as [`Self::await_answers`] does, with another patience.
     pub(super) fn await_answers_for(&self, sent: u64, patience: Duration) -> bool {
         let (mut answered, mut since) = (self.reader.answered(), Instant::now());
         while answered < sent && since.elapsed() < patience {
@@ -293,7 +294,7 @@ impl Run {
         self.verdict(sent)
     }
 
-    /// The same for this one and another that had the same requests.
+    /// Finishes this run and another that had the same requests.
     pub(super) fn finish_with(mut self, other: Self) -> Result<(), String> {
         let sent = self.all_are_sent();
         let wrong: Vec<_> = [self, other].into_iter().filter_map(|run| run.verdict(sent).err()).collect();
@@ -335,12 +336,12 @@ impl Run {
     }
 }
 
-/// A line of the table that `tests/fire` prints, for a part of a scenario whose counts are those of the whole.
+/// Writes a line of the table that `tests/fire` prints, for a part of a scenario whose counts are those of the whole.
 pub(super) fn write_part(name: &str, delivery: &str, blows: usize, figures: &str) {
     write_line(&format!("{name}\t{delivery}\t-\t{blows}{}\t{figures}\n", "\t-".repeat(9)));
 }
 
-/// The line of a scenario.
+/// Writes the line of a scenario.
 fn write_row(name: &str, delivery: &str, blows: u64, seconds: f64, report: &Report, figures: &str) {
     let counts = [Kind::Lost, Kind::Repeated, Kind::Foreign, Kind::Misrouted, Kind::Reordered];
     let counts = counts.map(|kind| report.count(kind).to_string()).join("\t");

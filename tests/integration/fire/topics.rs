@@ -1,4 +1,4 @@
-//! The requests topic is deleted and made anew while Signalbox runs.
+//! Deletes the requests topic and creates it anew while Signalbox runs.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use super::{Ground, Length, Run, at_each_delivery};
 use crate::support::Kafka;
 use crate::support::fire::Conduct;
 
-/// How many records each topic of that name has had when it is deleted, relative to each other: the next has as many,
-/// fewer, more.
+/// Numbers of records that each topic of that name has had when it is deleted, relative to each other: the next has as
+/// many, fewer, more.
 const SHARES: [u64; 5] = [2, 2, 1, 4, 3];
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn the_requests_topic_is_deleted_and_made_anew() {
+fn delivery_holds_when_requests_topic_is_recreated() {
     at_each_delivery(|delivery| {
         let kafka = Kafka::shared();
         let length = Length::without_blows(300, 8);
@@ -22,7 +22,7 @@ fn the_requests_topic_is_deleted_and_made_anew() {
         let mut end = 0;
         for (round, share) in SHARES.into_iter().enumerate() {
             if round > 0 {
-                // What it held and is not answered yet is nobody's any more.
+                // Requests of the deleted topic that are not answered yet are nobody's any more.
                 run.all_are_sent();
                 run.reader.excuse(0..end);
                 let gap = Duration::from_secs(if round.is_multiple_of(2) { 3 } else { 0 });

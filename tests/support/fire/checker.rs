@@ -26,7 +26,7 @@ pub(crate) struct Position {
     pub(crate) offset: i64,
 }
 
-/// A reply, a fault or a dead letter, as it was read.
+/// Holds a reply, a fault or a dead letter, as it was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Terminal<'a> {
     pub(crate) at: Position,
@@ -138,7 +138,7 @@ impl Checker {
         self.report.dead_letters += 1;
     }
 
-    /// The verdict when no more comes, and this many requests have been sent: the first of the plan.
+    /// Returns the verdict when no more comes, and this many requests have been sent: the first of the plan.
     pub(crate) fn report(&self, sent: u64) -> Report {
         let mut report = self.report.clone();
         report.sent = sent;
@@ -231,7 +231,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Bytes that are mostly text, for a person; not all of a long one.
+/// Formats bytes that are mostly text, for a person; not all of a long one.
 struct Text<'a>(&'a [u8]);
 
 impl fmt::Display for Text<'_> {
@@ -250,7 +250,7 @@ mod tests {
 
     const REQUESTS: u64 = 1_000;
 
-    /// A reply whose every part can be forged.
+    /// Describes a reply whose every part can be forged.
     #[derive(Clone)]
     struct Forged {
         at: Position,
@@ -262,7 +262,7 @@ mod tests {
         body: Vec<u8>,
     }
 
-    /// The replies that are due, in the order of the requests.
+    /// Makes the replies that are due, in the order of the requests.
     fn history(plan: &Plan) -> Vec<Forged> {
         let mut ends = vec![0; plan.reply_partitions.unsigned_abs() as usize];
         let replies = (0..plan.requests).map(|number| {
@@ -287,7 +287,7 @@ mod tests {
         Plan { keys: 7, ..Plan::new(11, REQUESTS, 4) }
     }
 
-    /// The report on a history that is right but for what `forge` does to it.
+    /// Reports on a history that is right but for what `forge` does to it.
     fn report_on(forge: impl FnOnce(&mut Vec<Forged>)) -> Report {
         let plan = plan();
         let mut history = history(&plan);

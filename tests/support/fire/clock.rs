@@ -1,8 +1,9 @@
-//! The time at which a request was sent, as the request says itself, on the machine's clock, which all tests share.
+//! Tells the time at which a request was sent, as the request says itself, on the machine's clock, which all tests
+//! share.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Microseconds since 1970.
+/// Returns microseconds since 1970.
 pub(super) fn micros() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }

@@ -14,7 +14,7 @@ use super::reader::{client, partitions};
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// A partition and an offset of the requests topic.
+/// Names a partition and an offset of the requests topic.
 pub(crate) type Source = (i32, i64);
 
 /// Describes the end of a request.
@@ -22,7 +22,8 @@ pub(crate) type Source = (i32, i64);
 pub(crate) struct Ending {
     /// The time at which the end was first seen.
     pub(crate) at: Instant,
-    /// Such as `413` for a fault with that status, and `letter` for a dead letter, each as often as it came.
+    /// The records of the end, such as `413` for a fault with that status, and `letter` for a dead letter, each as
+    /// often as it came.
     pub(crate) records: Vec<String>,
 }
 
@@ -76,7 +77,7 @@ fn note(found: &Mutex<HashMap<Source, Ending>>, requests: &str, record: &Borrowe
     ending.records.push(what);
 }
 
-/// A reply or a fault: its header `source` says `topic/partition/offset`.
+/// Reads a reply or a fault, whose header `source` says `topic/partition/offset`.
 fn replied(record: &BorrowedMessage<'_>, requests: &str) -> Option<(Source, String)> {
     let source = std::str::from_utf8(header(record, "source")?).ok()?;
     let (partition, offset) = source.strip_prefix(requests)?.strip_prefix('/')?.split_once('/')?;
@@ -84,7 +85,7 @@ fn replied(record: &BorrowedMessage<'_>, requests: &str) -> Option<(Source, Stri
     Some(((partition.parse().ok()?, offset.parse().ok()?), status))
 }
 
-/// A dead letter: Spring's headers say where it came from.
+/// Reads a dead letter, whose Spring headers say where it came from.
 fn buried(record: &BorrowedMessage<'_>, requests: &str) -> Option<(Source, String)> {
     let partition = header(record, "kafka_dlt-original-partition")?.try_into().ok()?;
     let offset = header(record, "kafka_dlt-original-offset")?.try_into().ok()?;
@@ -92,7 +93,7 @@ fn buried(record: &BorrowedMessage<'_>, requests: &str) -> Option<(Source, Strin
     ours.then(|| ((i32::from_be_bytes(partition), i64::from_be_bytes(offset)), "letter".to_owned()))
 }
 
-/// The last header of that name: a dead letter begins with the request's own.
+/// Returns the last header of that name: a dead letter begins with the request's own.
 fn header<'a>(record: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a [u8]> {
     let headers = record.headers()?;
     (0..headers.count()).rev().map(|at| headers.get(at)).find(|header| header.key == name)?.value

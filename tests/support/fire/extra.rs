@@ -1,6 +1,6 @@
-//! A request that is in no plan.
+//! Builds a request that is in no plan.
 
-/// A request as it goes to the broker, header by header.
+/// Holds a request as it goes to the broker, header by header.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(super) key: Option<Vec<u8>>,

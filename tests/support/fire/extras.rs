@@ -72,7 +72,7 @@ impl<'a> Extras<'a> {
         Self { bootstrap: bootstrap.to_owned(), topic, kinds, plain, gzip, receipts, sent: 0 }
     }
 
-    /// Sends so many a second, for so long.
+    /// Sends so many requests a second, for so long.
     pub(crate) fn send_for(&mut self, time: Duration, per_second: u32) {
         let begun = Instant::now();
         for n in 0..(time.as_secs_f64() * f64::from(per_second)) as u32 {
@@ -82,7 +82,7 @@ impl<'a> Extras<'a> {
         std::thread::sleep(time.saturating_sub(begun.elapsed()));
     }
 
-    /// Sends one of each kind.
+    /// Sends one request of each kind.
     pub(crate) fn send_each(&mut self) {
         (0..self.kinds.len()).for_each(|_| self.send());
     }
@@ -164,7 +164,7 @@ impl Fates {
         self.0.values().map(|fate| fate.ended[2]).sum()
     }
 
-    /// The longest that one took which ended.
+    /// Returns the longest time of a request that ended.
     pub(crate) fn slowest(&self) -> Duration {
         self.0.values().map(|fate| fate.slowest).max().unwrap_or_default()
     }

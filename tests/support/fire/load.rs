@@ -19,7 +19,7 @@ use super::plan::Plan;
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Requests on their way to the broker.
+/// Holds the requests on their way to the broker.
 pub(crate) struct Load {
     sent: Arc<AtomicU64>,
     enough: Arc<AtomicBool>,
@@ -32,13 +32,14 @@ struct Receipts {
 }
 
 impl Load {
-    /// Starts to send these. The pace is kept on average: what a slow broker holds up is caught up with.
+    /// Starts to send these requests. The pace is kept on average: requests that a slow broker holds up are caught up
+    /// with.
     pub(crate) fn start(plan: Plan, numbers: Range<u64>, bootstrap: &str, topic: &str, per_second: u64) -> Self {
         let acknowledged = Arc::new(AtomicU64::new(0));
         let producer: ThreadedProducer<Receipts> = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("client.id", "checker-load")
-            // Twice in the topic would be twice answered, and rightly so.
+            // A request that is twice in the topic would be answered twice, and rightly so.
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", "0")
             .set("queue.buffering.max.messages", "2000000")
@@ -67,17 +68,17 @@ impl Load {
         Self { sent, enough, thread }
     }
 
-    /// The number of the request that is handed to the producer next.
+    /// Returns the number of the request that is handed to the producer next.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Sends no more.
+    /// Stops the load.
     pub(crate) fn stop(&self) {
         self.enough.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until the broker has all of them. How many that are.
+    /// Waits until the broker has all requests, and returns their number.
     pub(crate) fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }

@@ -1,4 +1,4 @@
-//! The checker: it produces numbered requests, reads what comes of them, and says what went wrong. It knows the wire
+//! Produces numbered requests, reads the replies and dead letters, and says what went wrong. The checker knows the wire
 //! contract and nothing else of Signalbox.
 
 mod checker;

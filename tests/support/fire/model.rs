@@ -1,4 +1,4 @@
-//! A model that takes its time, and whose trouble depends on nothing but the request's number.
+//! Serves a model that takes its time, and whose trouble depends on nothing but the request's number.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -46,7 +46,7 @@ struct Behaviour {
 }
 
 impl ComputedModel {
-    /// Answers have so many bytes at least.
+    /// Starts the model, whose answers have so many bytes at least.
     pub(crate) fn start(conduct: Conduct, answer_bytes: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let serve = |route: &'static str| {
@@ -68,7 +68,7 @@ impl Behaviour {
     async fn answer(&self, body: &[u8]) -> Response {
         let body: serde_json::Value = serde_json::from_slice(body).unwrap();
         let number = body["inputs"][0].as_u64().unwrap();
-        // Scattered, so that slow requests do not come in turn.
+        // The chance is scattered, so that slow requests do not come in turn.
         let chance = Plan::scattered(number);
         let slowest = if self.conduct == Conduct::Slow { SLOWEST_OF_THE_SLOW } else { SLOWEST };
         tokio::time::sleep(Duration::from_millis(chance % slowest)).await;

@@ -1,4 +1,4 @@
-//! The plan of a run: the content of each request and the reply that it must get, all from its number.
+//! Plans a run: the content of each request and the reply that it must get, all from its number.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -38,7 +38,7 @@ pub(crate) struct Due {
 }
 
 impl Plan {
-    /// A thousand keys; one request in ten is computed.
+    /// Plans a thousand keys; one request in ten is computed.
     pub(crate) fn new(seed: u64, requests: u64, reply_partitions: i32) -> Self {
         Self {
             seed,
@@ -51,12 +51,12 @@ impl Plan {
         }
     }
 
-    /// The correlation id.
+    /// Returns the correlation id.
     pub(crate) fn id(&self, number: u64) -> String {
         format!("{:016x}-{number}", self.seed)
     }
 
-    /// The number that an id was made from. `None` for an id of somebody else.
+    /// Returns the number that an id was made from, and `None` for an id of somebody else.
     pub(crate) fn number(&self, id: &[u8]) -> Option<u64> {
         let (seed, number) = std::str::from_utf8(id).ok()?.split_once('-')?;
         let number = number.parse().ok()?;
@@ -68,7 +68,7 @@ impl Plan {
         self.chance(number, "key") % self.keys
     }
 
-    /// The header `endpoint`.
+    /// Returns the header `endpoint`.
     pub(crate) fn endpoint(&self, number: u64) -> &'static str {
         let chance = self.chance(number, "endpoint");
         match chance % 1_000 < self.computed_per_mille {
@@ -77,17 +77,17 @@ impl Plan {
         }
     }
 
-    /// The header `x-tier`, which the routes have conditions on; it is the alias of the route as well.
+    /// Returns the header `x-tier`, which the routes have conditions on; it is the alias of the route as well.
     pub(crate) fn tier(&self, number: u64) -> &'static str {
         ROUTES[usize::from(self.chance(number, "tier").is_multiple_of(2))]
     }
 
-    /// The value.
+    /// Returns the value.
     pub(crate) fn payload(&self, number: u64) -> Vec<u8> {
         format!("{{\"inputs\": [{number}]}}").into_bytes()
     }
 
-    /// The partition of the replies topic that it asks for.
+    /// Returns the partition of the replies topic that the request asks for.
     pub(crate) fn reply_partition(&self, number: u64) -> Option<i32> {
         let partitions = u64::from(self.reply_partitions.unsigned_abs());
         self.names_partition.then(|| i32::try_from(self.key(number) % partitions).unwrap())
@@ -115,7 +115,7 @@ impl Plan {
         self.endpoint(number) == "computed" && Self::scattered(number) / SLOWEST % 100 < 10
     }
 
-    /// A number that has nothing to do with those before and after.
+    /// Returns a number that has nothing to do with those before and after.
     pub(super) fn scattered(number: u64) -> u64 {
         number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
     }

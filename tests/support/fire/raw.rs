@@ -6,11 +6,11 @@ use std::net::TcpStream;
 use super::clock;
 use super::extra::Extra;
 
-/// Produce, in its last version whose fields all have a fixed width.
+/// Key and version of the API Produce, in its last version whose fields all have a fixed width.
 const API: [i16; 2] = [0, 7];
 const ACKNOWLEDGED_WITHIN_MS: i32 = 10_000;
 
-/// Writes it to this partition of a broker that leads it; its offset.
+/// Writes the record to this partition of a broker that leads it, and returns its offset.
 pub(super) fn produce(broker: &str, topic: &str, partition: i32, extra: &Extra) -> Result<i64, String> {
     let batch = batch(extra);
     let mut request = Vec::new();
@@ -47,7 +47,7 @@ fn call(broker: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(response)
 }
 
-/// A batch of this one record.
+/// Builds a batch of this one record.
 fn batch(extra: &Extra) -> Vec<u8> {
     let now = i64::try_from(clock::micros() / 1_000).unwrap().to_be_bytes();
     let mut checked = Vec::new();
@@ -99,7 +99,7 @@ fn length(bytes: &[u8]) -> [u8; 4] {
     u32::try_from(bytes.len()).unwrap().to_be_bytes()
 }
 
-/// Zigzag, seven bits at a time.
+/// Writes a number as a zigzag varint, seven bits at a time.
 fn varint(out: &mut Vec<u8>, number: i64) {
     let mut left = ((number << 1) ^ (number >> 63)).cast_unsigned();
     while left >= 0x80 {
@@ -109,7 +109,7 @@ fn varint(out: &mut Vec<u8>, number: i64) {
     out.push(left as u8);
 }
 
-/// CRC-32C, bit by bit.
+/// Computes CRC-32C, bit by bit.
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))

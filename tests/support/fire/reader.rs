@@ -32,7 +32,7 @@ struct Topics {
     dead_letters: String,
 }
 
-/// Says nothing of connections that come and go: that is what the tests are about.
+/// Ignores news of connections that come and go: the tests are about just that.
 pub(super) struct Silent;
 impl ClientContext for Silent {
     fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, _facility: &str, _message: &str) {}
@@ -113,8 +113,8 @@ fn judge_record<M: Message>(checker: &Mutex<Checker>, topics: &Topics, record: &
     positions.set_partition_offset(record.topic(), at.partition, Offset::Offset(at.offset + 1)).unwrap();
 }
 
-/// Waits until the group has committed the end of the requests topic, without anybody's help. Says how far it is when
-/// `limit` is over.
+/// Waits until the group has committed the end of the requests topic, without anybody's help. Says how far the group is
+/// when `limit` is over.
 pub(crate) fn lag_vanishes(
     bootstrap: &str,
     group: &str,
@@ -141,7 +141,7 @@ pub(crate) fn lag_vanishes(
     }
 }
 
-/// The requests that are not committed, and all there are.
+/// Counts the requests that are not committed, and all there are.
 fn lag(consumer: &BaseConsumer<Silent>, topic: &str, partitions: &[i32]) -> Result<(u64, u64), KafkaError> {
     let mut list = TopicPartitionList::new();
     for partition in partitions {

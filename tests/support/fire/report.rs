@@ -1,4 +1,4 @@
-//! The findings of a checker.
+//! Lists the findings of a checker.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Misrouted,
 }
 
-/// The verdict on a run.
+/// Holds the verdict on a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
     pub(crate) sent: u64,
@@ -49,7 +49,7 @@ impl Report {
         self.found[kind as usize].count
     }
 
-    /// The faults by status, such as `502:17 504:2`.
+    /// Formats the faults by status, such as `502:17 504:2`.
     pub(crate) fn faults_by_status(&self) -> String {
         let faults: Vec<_> = self.faults.iter().map(|(status, count)| format!("{status}:{count}")).collect();
         if faults.is_empty() { "0".to_owned() } else { faults.join(" ") }

@@ -1,19 +1,19 @@
-//! Every kind of request that could harm those beside it. One more is one line.
+//! Lists every kind of request that could harm those beside it. One more kind is one line.
 
 use crate::support::Kafka;
 use crate::support::fire::Extra;
 
-/// A kind of bad request.
+/// Describes a kind of bad request.
 #[derive(Clone, Copy)]
 pub(super) struct Kind {
     pub(super) name: &'static str,
-    /// One of them, from its number.
+    /// Makes one request of the kind, from its number.
     pub(super) request: fn(usize, &Places) -> Extra,
 }
 
-/// Reply topics that requests may name, beside those that there are not.
+/// Names the reply topics that requests may name, beside those that do not exist.
 pub(super) struct Places {
-    /// As any other, with one partition.
+    /// A topic like any other, with one partition.
     pub(super) fine: String,
     /// Takes 300 bytes at most, which is no reply.
     pub(super) tight: String,
@@ -23,12 +23,12 @@ pub(super) struct Places {
     pub(super) bereft: String,
 }
 
-/// What `kafka.allowed_reply_topics` allows.
+/// Pattern of the reply topics that `kafka.allowed_reply_topics` allows.
 pub(super) const ALLOWED: &str = "team-.*";
-/// An allowed reply topic that there is not begins with this.
+/// Prefix of allowed reply topics that do not exist.
 pub(super) const ABSENT: &str = "team-absent";
 
-/// All of them. A broker takes each as it is: no more than 1,048,588 bytes.
+/// All kinds of bad requests. A broker takes each as it is: no more than 1,048,588 bytes.
 pub(super) const KINDS: &[Kind] = &[
     // Keys, which are the correlation id where there is no other.
     kind("a key of 600 kB", |_, _| good().key(filled(b'k', 600_000))),
@@ -84,7 +84,7 @@ pub(super) const KINDS: &[Kind] = &[
     kind("a value of 1 MB", |_, _| good().value(&filled(b' ', 1_040_000))),
     kind("deep JSON", |_, _| good().header("endpoint", b"picky").value(&filled(b'[', 900_000))),
     kind("no JSON", |_, _| good().header("endpoint", b"picky").value(&filled(0xff, 100_000))),
-    // More than the broker takes, in what it takes.
+    // These values unpack to more than the broker takes.
     kind("a value that unpacks to 8 MB", |_, _| good().value(&filled(b' ', 8_000_000)).gzip()),
     kind("a key that unpacks to 4 MB", |_, _| good().key(filled(b'k', 4_000_000)).gzip()),
     kind("an x-header that unpacks to 4 MB", |_, _| good().header("x-big", &filled(b'x', 4_000_000)).gzip()),
@@ -127,17 +127,17 @@ const fn kind(name: &'static str, request: fn(usize, &Places) -> Extra) -> Kind 
     Kind { name, request }
 }
 
-/// Nothing is wrong with it yet.
+/// Makes a request with nothing wrong yet.
 fn good() -> Extra {
     Extra::at("north")
 }
 
-/// As NestJS's `ClientKafka` sends it.
+/// Makes a request as NestJS's `ClientKafka` sends it.
 fn nest() -> Extra {
     good().header("kafka_replyTopic", b"predict.reply").header("kafka_replyPartition", b"0")
 }
 
-/// Wants its reply in this topic.
+/// Makes a request that wants its reply in this topic.
 fn to(topic: &str) -> Extra {
     good().reply_to(topic)
 }
