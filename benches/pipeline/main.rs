@@ -14,6 +14,7 @@
 //!
 //! The benchmark needs the services that `tests/run` installs.
 
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the bans are for what runs in production")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use self::recent_ids::RecentIds;
-use crate::message::{Code, Fault, Headers, Request, Stage, header};
+use crate::message::{Code, Fault, Headers, Request, Stage, header, wall_clock};
 
 /// Number of shards, each with a lock of its own; more of them are less contention, and more memory for remembered ids.
 const SHARDS: usize = 64;
@@ -233,7 +233,7 @@ impl Caller<'_> {
     pub fn answer(&self, reply: ReplyRecord) -> bool {
         let mut state = lock(self.callers.shard(self.id));
         let Some(caller) = state.waiting.remove(&self.id) else { return false };
-        state.answered.insert(self.id, SystemTime::now());
+        state.answered.insert(self.id, wall_clock());
         drop(state);
         caller.send(Ok(reply)).is_ok()
     }
@@ -266,7 +266,7 @@ impl WaitingCaller {
 
 impl Drop for WaitingCaller {
     fn drop(&mut self) {
-        self.callers.hang_up_at(self.id, SystemTime::now());
+        self.callers.hang_up_at(self.id, wall_clock());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -15,6 +15,7 @@ use super::statistics::{Baseline, ObservationWindow, RouteStatistics};
 use super::subject::CanarySubject;
 use crate::broker::Cluster;
 use crate::config::Kafka;
+use crate::message::unix_milliseconds;
 use crate::telemetry::Metrics;
 
 /// Checks of a canary during one of its steps; more of them abort a bad canary earlier.
@@ -150,7 +151,7 @@ impl CanaryWatcher {
         for key in keys {
             match self.states.get(&key) {
                 Some(_) => self.apply(&key),
-                None => self.write(&key, CanaryState::first(0, now())),
+                None => self.write(&key, CanaryState::first(0, unix_milliseconds())),
             }
         }
     }
@@ -218,7 +219,7 @@ impl CanaryWatcher {
             }
             let verdict = judge(&canary.abort_if, &own, &watched.reference.unwrap_or(others));
             let is_good = verdict == CanaryVerdict::Good;
-            if let Some(next) = state.next(canary, verdict, now()) {
+            if let Some(next) = state.next(canary, verdict, unix_milliseconds()) {
                 self.write(&key, next);
             } else if state.phase == CanaryPhase::Done && is_good && watched.baseline_at.elapsed() >= canary.every {
                 // A finished canary is still judged, from a new baseline each time: good requests of long ago must not
@@ -249,8 +250,8 @@ impl CanaryWatcher {
         };
         let Some(state) = self.states.get(&key) else { return false };
         let next = match action {
-            OperatorAction::Restart => CanaryState::first(state.generation.saturating_add(1), now()),
-            OperatorAction::Abort => state.aborted("an operator asked for it".to_owned(), now()),
+            OperatorAction::Restart => CanaryState::first(state.generation.saturating_add(1), unix_milliseconds()),
+            OperatorAction::Abort => state.aborted("an operator asked for it".to_owned(), unix_milliseconds()),
         };
         self.write(&key, next);
         true
@@ -299,10 +300,4 @@ fn key(subject: &CanarySubject) -> String {
     let CanarySubject { endpoint, route, model_uri, canary, .. } = subject;
     let definition = xxh3_64(format!("{model_uri} {:?}", canary.steps).as_bytes());
     format!("canary/{endpoint}/{route}/{definition:016x}")
-}
-
-/// Reads the Unix time in milliseconds.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,7 +6,7 @@ use super::file::ConfigFile;
 use super::outline::EndpointOutline;
 use super::validator::{self, ExternalChecks};
 use crate::config::document::Document;
-use crate::config::{Config, Position, Problem, Report, Severity, fit, unsupported};
+use crate::config::{Config, Position, Problem, Report, Severity, environment, fit, unsupported};
 
 /// A configuration that passed every check.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Che
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         refused(Problem::error(Position { line, column }, "", "not UTF-8 from here on").with_help("save it as UTF-8"))
     })?;
-    parse(text, name, &|variable| std::env::var(variable).ok())
+    parse(text, name, &environment)
 }
 
 /// Reads and checks the text of a file. `env` gives the values of variables.

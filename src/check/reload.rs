@@ -2,7 +2,7 @@
 //!
 //! An invalid file changes nothing. Keys that need a restart are named in the log, and the rest is applied.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::file::ConfigFile;
 use crate::config::{Config, Report, Severity};
+use crate::message::since_1970;
 use crate::telemetry::Metrics;
 
 /// Time between two looks at the file. Reading a few kilobytes costs microseconds, and finds a change on every file
@@ -64,7 +65,7 @@ impl Reloader {
             metrics.config_reloads.with_label_values(&[result.err().unwrap_or("ok")]).inc();
             metrics.config_last_reload_success.set(i64::from(result.is_ok()));
             if result.is_ok() {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let now = since_1970();
                 metrics.config_last_reload_success_timestamp.set(now.as_secs_f64());
             }
         }

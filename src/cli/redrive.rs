@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit;
 use crate::check;
-use crate::message::Code;
+use crate::message::{Code, wall_clock};
 use crate::redrive::{Filter, Redrive, RedriveError, RedriveProgress, RedriveSummary};
 
 /// Holds the arguments of `signalbox redrive`.
@@ -126,7 +126,7 @@ fn describe(summary: &RedriveSummary, dead_letters: &str, requests: &str, dry_ru
 /// Parses a point in time, or a duration before now, to Unix time in milliseconds.
 fn parse_time(text: &str) -> Result<i64, String> {
     let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let ago = |duration: Duration| SystemTime::now().checked_sub(duration).map(since_1970).unwrap_or_default();
+    let ago = |duration: Duration| wall_clock().checked_sub(duration).map(since_1970).unwrap_or_default();
     let time =
         humantime::parse_rfc3339_weak(text).map(since_1970).or_else(|_| humantime::parse_duration(text).map(ago));
     let time = time.map_err(|_| "neither a time such as 2026-11-23T08:00:00Z nor a duration such as 2h".to_owned())?;

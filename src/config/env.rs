@@ -6,6 +6,12 @@
 
 use super::report::Position;
 
+/// Reads a variable of the process's environment; none when it is not set, or no Unicode.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// A reference `${…}` of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reference {

@@ -30,6 +30,7 @@ pub use canary::{AbortIf, Canary};
 pub use endpoint::{
     Decision, Endpoint, EnvManager, MOST_THREADS, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
 };
+pub use env::environment;
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use limits::Limits;
 pub use models::{Cache, Models, Template};

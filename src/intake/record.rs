@@ -2,7 +2,7 @@
 //! record that is too large is not copied.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
@@ -14,7 +14,7 @@ use super::ticket::LaneId;
 use super::topics::Topics;
 use crate::broker::read_foreign;
 use crate::config::Limits;
-use crate::message::{Correlation, HeadersBuilder, Request, Source};
+use crate::message::{Correlation, HeadersBuilder, Request, Source, unix_milliseconds};
 
 /// Part of its topic's delay for which a partition rests, so that its records run a little later, but many at a time.
 const REST_PART: u32 = 4;
@@ -49,7 +49,7 @@ pub(super) fn read(
         parked.overflowed = lane.is_overflow();
     }
     let delay = topics.delay(lane);
-    let wait = wait(said, written, unix_milliseconds(), delay);
+    let wait = wait(said, written, i64::try_from(unix_milliseconds()).unwrap_or(i64::MAX), delay);
     let rest = (delay / REST_PART).min(LONGEST_REST);
     let due = (!wait.is_zero()).then(|| Due { at: now + wait, rest });
     HeldRecord { request, offset, due, refusal, is_whole }
@@ -63,11 +63,6 @@ fn wait(said: Option<i64>, written: Option<i64>, now: i64, delay: Duration) -> D
     let due = said.into_iter().chain(latest).min().unwrap_or(now);
     let wait = due.saturating_sub(now).clamp(0, delay);
     Duration::from_millis(wait.unsigned_abs())
-}
-
-fn unix_milliseconds() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Returns whether a record is so large that its copy alone could end the process. Such a record is copied when it may

@@ -7,6 +7,7 @@ mod headers;
 mod parked;
 mod reply;
 mod request;
+mod wall_clock;
 
 pub use correlation::{Correlation, Dialect};
 pub use fault::{Code, Fault, Stage};
@@ -14,6 +15,7 @@ pub use headers::{Headers, HeadersBuilder};
 pub use parked::{Added, Parked};
 pub use reply::{Outcome, Reply, ServedBy};
 pub use request::{Request, Source};
+pub use wall_clock::{since_1970, unix_milliseconds, wall_clock};
 
 /// Names the headers of the wire contract.
 pub mod header {

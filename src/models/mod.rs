@@ -60,7 +60,7 @@ pub use registry::RegistryError;
 pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionReport};
 pub use uri::{ModelTarget, ModelUri, ModelUriError, VersionPick};
 
-use crate::config::{self, Runtime};
+use crate::config::{self, Runtime, environment};
 use crate::message::Fault;
 use crate::telemetry::Metrics;
 use artifacts::Artifacts;
@@ -109,9 +109,8 @@ impl Models {
     ///
     /// The registry's address, or the settings for its client, cannot be used.
     pub fn start(models: &config::Models, registry: &config::Registry, metrics: &Metrics) -> Result<Self, ModelsError> {
-        let env = |name: &str| std::env::var(name).ok();
         let background = Background::default();
-        let addresses = RegistryAddresses::read(registry.tracking_uri.as_deref(), &env)?;
+        let addresses = RegistryAddresses::read(registry.tracking_uri.as_deref(), &environment)?;
         let limit = models.memory_limit.map_or_else(default_memory_limit, |limit| Some(limit.as_u64()));
         let imports = models.template.clone();
         let templates = Arc::new(Templates::new(imports, addresses.environment(), limit, background.clone()));
@@ -121,7 +120,7 @@ impl Models {
             minimum_stay: models.minimum_stay,
         };
         let refresh = registry.refresh;
-        let registry = Arc::new(Registry::new(addresses, &env, templates.get(&models.python))?);
+        let registry = Arc::new(Registry::new(addresses, &environment, templates.get(&models.python))?);
         let versions = Arc::new(VersionCatalog::default());
         initialize_counters(metrics);
         let residency = Arc::new(ResidencyManager::new(rules, background.tasks.clone(), metrics.clone()));
@@ -135,7 +134,7 @@ impl Models {
         let loader = Arc::new(Loader {
             load_timeout: models.load_timeout,
             registry: Arc::clone(&registry),
-            artifacts: Artifacts::open(cache.directory.as_deref(), cache.size.as_u64(), &env),
+            artifacts: Artifacts::open(cache.directory.as_deref(), cache.size.as_u64(), &environment),
             templates: Arc::clone(&templates),
             queue: LoadQueue::new(models.concurrent_loads),
             residency: Arc::clone(&residency),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use super::uri::redacted;
 use super::version::Version;
 use crate::config::Runtime;
 use crate::invocation::row_independence::Voucher;
+use crate::message::since_1970;
 
 /// Reason that is shown for a served version: its joined calls would carry no headers of single requests.
 const SERVED_SINGLY: &str = "`mlflow models serve` is called for several requests where a route has `batch:`";
@@ -204,7 +205,7 @@ fn version_report(version: &Version, models: &[Arc<Model>], residency: &Residenc
 
 fn unix_milliseconds(since_start: Duration, residency: &ResidencyManager) -> u64 {
     let ago = residency.now().saturating_sub(since_start);
-    let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
+    let then = since_1970().saturating_sub(ago);
     u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -1,10 +1,10 @@
 //! Deadlines: how long a request, a route and a single call may take.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::message::{Code, Fault, Request, Stage, header};
+use crate::message::{Code, Fault, Request, Stage, header, since_1970};
 
 /// Limits the time for the answer of one route.
 #[derive(Clone, Copy)]
@@ -52,7 +52,7 @@ pub(super) fn deadline_of(request: &Request) -> Result<Option<Instant>, Fault> {
                 "header 'deadline' must be a Unix time in milliseconds, as decimal text",
             )
         })?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = since_1970();
     match Duration::from_millis(deadline).checked_sub(now) {
         Some(left) if !left.is_zero() => Ok(Some(Instant::now() + left)),
         _ => Err(Fault::permanent(

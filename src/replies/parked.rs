@@ -1,12 +1,10 @@
 //! Parked requests: requests in a retry topic, as they came, with the headers by which they are known again.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::record::with;
 use crate::config::RetryTopic;
-use crate::message::{Parked, Request};
+use crate::message::{Parked, Request, since_1970};
 
 /// Retry topic in which a request is parked, and the reason.
 #[derive(Debug, Clone)]
@@ -21,7 +19,7 @@ pub struct Parking {
 
 /// Builds the headers of a parked request: its own, then ours. `calls` is how often models were called for the request.
 pub(super) fn parked_headers(request: &Request, parking: &Parking, calls: u32) -> OwnedHeaders {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = since_1970();
     let due = i64::try_from((now + parking.topic.delay).as_millis()).unwrap_or(i64::MAX);
     let added = Parked { failures: parking.failures, calls, overflowed: false }.headers(request, due);
     let mut headers = OwnedHeaders::new_with_capacity(request.headers.len() + added.len());

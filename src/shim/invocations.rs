@@ -1,7 +1,7 @@
 //! The invocation API: `POST /invocations` and its aliases, from a call's first byte to its answer.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -20,7 +20,7 @@ use super::endpoints::{BoundEndpoint, EndpointDirectory};
 use super::pending::PendingCalls;
 use super::request_producer::{OutgoingRequest, RequestProducer};
 use crate::callers::ReplyResult;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Code, Fault, Stage, wall_clock};
 
 /// Header that names the endpoint where the path does not.
 const ENDPOINT: &str = "x-endpoint";
@@ -84,7 +84,7 @@ impl InvocationApi {
         let (head, body) = request.into_parts();
         let wait = wait(&head.headers, endpoint.timeout)?;
         let deadline = Instant::now() + wait;
-        let record_deadline = SystemTime::now() + wait.saturating_sub(WAY_BACK.min(wait / 20));
+        let record_deadline = wall_clock() + wait.saturating_sub(WAY_BACK.min(wait / 20));
 
         // The slot comes before the body: a call that may not wait is refused before its body is read.
         let slot = self.pending.admit()?;

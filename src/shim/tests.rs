@@ -32,7 +32,7 @@ async fn call_becomes_contract_record_and_answer_keeps_every_byte() {
     .await;
     let running = fixture.shim(config::Server::default(), LONG).await;
 
-    let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let before = crate::message::wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap();
     let answer = running
         .client
         .post(format!("{}/invocations?a=b", running.base))

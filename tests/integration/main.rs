@@ -1,6 +1,7 @@
 //! Runs tests against a real Apache Kafka, a real MLflow and the real binary; `tests/run` installs the first two. One
 //! line is one module.
 
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the bans are for what runs in production")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 #[path = "../support/mod.rs"]

@@ -15,6 +15,7 @@ pub(super) struct GuardedProcess(Child);
 /// Builds the command of `python` with those arguments, under the guard. The environment's `bin` comes first on its
 /// path, for programs that MLflow looks up there, and its requests to this machine go through no proxy.
 pub(super) fn command<I: AsRef<OsStr>>(python: &Path, arguments: impl IntoIterator<Item = I>) -> Command {
+    #[expect(clippy::disallowed_methods, reason = "a path need not be Unicode")]
     let before = std::env::var_os("PATH").unwrap_or_default();
     let directories = python.parent().map(Path::to_path_buf).into_iter().chain(std::env::split_paths(&before));
     let mut command = Command::new(python);

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use super::start;
 use crate::app::Role;
 use crate::check;
-use crate::config::Config;
+use crate::config::{Config, environment};
 use guarded::GuardedProcess;
 use problem::QuickstartProblem;
 
@@ -89,7 +89,7 @@ fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Quickstart
 
 /// Parses the quickstart's config, without its addresses, which are known later.
 fn config() -> Result<Config, QuickstartProblem> {
-    let loaded = check::parse(CONFIG, "config/quickstart.yaml", &|variable| std::env::var(variable).ok());
+    let loaded = check::parse(CONFIG, "config/quickstart.yaml", &environment);
     loaded.map(|loaded| loaded.config).map_err(|report| QuickstartProblem::unavailable(report.to_string()))
 }
 

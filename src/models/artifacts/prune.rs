@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::manifest::{MANIFEST, Manifest};
 use super::partial::{remove_unused, sweep};
+use crate::message::wall_clock;
 
 /// Version in the cache, as pruning sees it.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(super) fn touch(entry: &Path) {
     let touched = fs::File::options()
         .append(true)
         .open(entry.join(MANIFEST))
-        .and_then(|manifest| manifest.set_modified(SystemTime::now()));
+        .and_then(|manifest| manifest.set_modified(wall_clock()));
     if let Err(error) = touched {
         tracing::debug!(directory = %entry.display(), %error, "the use of a cached model cannot be noted");
     }

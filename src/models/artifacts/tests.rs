@@ -3,7 +3,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -211,7 +211,7 @@ async fn prune_removes_the_least_recently_used_and_spares_those_in_use() {
         let cached = artifacts.fetch(&registry, &version(number, large)).await.unwrap();
         let entry = cached.directory.parent().unwrap().to_owned();
         drop(cached);
-        let used = SystemTime::now() - Duration::from_secs(60 * minutes_ago);
+        let used = crate::message::wall_clock() - Duration::from_secs(60 * minutes_ago);
         fs::File::options().append(true).open(entry.join("manifest.json")).unwrap().set_modified(used).unwrap();
     }
     let first = artifacts.fetch(&registry, &version(1, large)).await.unwrap();
@@ -328,7 +328,7 @@ fn partial_directory_is_removed_when_dropped() {
 #[test]
 fn partial_entry_is_swept_after_a_kill() {
     const CACHE: &str = "SIGNALBOX_TEST_CACHE";
-    if let Some(cache) = std::env::var_os(CACHE) {
+    if let Some(cache) = crate::config::environment(CACHE) {
         let partial = Partial::create(Path::new(&cache)).unwrap();
         fs::create_dir(partial.path().join("model")).unwrap();
         fs::write(partial.path().join("model/MLmodel"), "half").unwrap();

@@ -36,7 +36,8 @@ struct HostWorld {
 }
 
 fn python() -> String {
-    std::env::var("SIGNALBOX_TEST_PYTHON").expect("SIGNALBOX_TEST_PYTHON names an interpreter that has mlflow")
+    crate::config::environment("SIGNALBOX_TEST_PYTHON")
+        .expect("SIGNALBOX_TEST_PYTHON names an interpreter that has mlflow")
 }
 
 fn spec() -> TemplateSpec {
@@ -439,7 +440,7 @@ async fn children_end_when_signalbox_is_killed() {
 #[tokio::test]
 #[ignore = "it is killed by another test"]
 async fn doomed_process_waits_to_be_killed() {
-    if std::env::var_os("SIGNALBOX_TEST_DOOMED").is_none() {
+    if crate::config::environment("SIGNALBOX_TEST_DOOMED").is_none() {
         return;
     }
     let world = HostWorld::bare();

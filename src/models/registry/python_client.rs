@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test]
     #[ignore = "needs MLflow; tests/run starts it"]
     async fn client_fault_names_the_setting_when_the_store_is_missing() {
-        let python = std::env::var("SIGNALBOX_TEST_PYTHON").unwrap();
+        let python = crate::config::environment("SIGNALBOX_TEST_PYTHON").unwrap();
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);
         for (uri, why) in [
@@ -181,7 +181,7 @@ mod tests {
     #[ignore = "needs MLflow; tests/run starts it"]
     async fn client_process_is_replaced_when_lost() {
         let store = tempfile::tempdir().unwrap();
-        let python = std::env::var("SIGNALBOX_TEST_PYTHON").unwrap();
+        let python = crate::config::environment("SIGNALBOX_TEST_PYTHON").unwrap();
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let template = Template::new(TemplateSpec { python, ..Default::default() }, tasks.clone(), &closing);

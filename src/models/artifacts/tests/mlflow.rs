@@ -47,7 +47,7 @@ impl TrackingServer {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
         drop(listener);
-        let path = format!("{}:{}", python().parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let path = format!("{}:{}", python().parent().unwrap().display(), crate::config::environment("PATH").unwrap());
         let mut guard = Command::new(python())
             .args(["-I", "-c", GUARD])
             .arg(python())
@@ -80,7 +80,7 @@ impl Drop for TrackingServer {
 
 fn python() -> PathBuf {
     let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services/mlflow/venv/bin/python");
-    std::env::var_os("SIGNALBOX_TEST_PYTHON").map_or_else(usual, PathBuf::from)
+    crate::config::environment("SIGNALBOX_TEST_PYTHON").map_or_else(usual, PathBuf::from)
 }
 
 /// Fills a registry, and returns the id of a logged model.

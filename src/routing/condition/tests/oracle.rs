@@ -45,7 +45,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 #[test]
 #[ignore = "needs python3"]
 fn conditions_agree_with_cpython() {
-    let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let setting = |name: &str, default: &str| crate::config::environment(name).unwrap_or_else(|| default.to_owned());
     let (seed, cases) = (setting("SIGNALBOX_ORACLE_SEED", "1"), setting("SIGNALBOX_ORACLE_CASES", "10000"));
     let output = Command::new("python3")
         .args(["-c", include_str!("oracle.py")])
