@@ -97,10 +97,11 @@ share.coordinator.state.topic.min.isr=2",
     /// Waits until each of the brokers that are started is in the set of replicas of every partition.
     pub(crate) fn wait_until_whole(&mut self) {
         let started = self.brokers.iter().filter(|broker| broker.is_started()).count();
-        let consumer: BaseConsumer =
-            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).set("log_level", "0").create().unwrap();
         let begun = Instant::now();
         loop {
+            // A new client each time: one that sees brokers come and go again and again was seen to crash.
+            let consumer: BaseConsumer =
+                ClientConfig::new().set("bootstrap.servers", self.bootstrap()).set("log_level", "0").create().unwrap();
             let whole = consumer.fetch_metadata(None, Duration::from_secs(2)).is_ok_and(|metadata| {
                 let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
                 metadata.brokers().len() == started
@@ -118,7 +119,7 @@ share.coordinator.state.topic.min.isr=2",
                 );
             }
             assert!(begun.elapsed() < READY_WITHIN, "the brokers do not find together:\n{}", self.brokers[0].log());
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(500));
         }
     }
 }
