@@ -1,8 +1,8 @@
 //! Embedded broker inside this process: librdkafka's mock cluster, which speaks the real protocol on a loopback port.
 //!
-//! It serves for trying things out. Nothing is on disk; its transactions are not real; and of each partition it keeps 5
-//! MiB or 100,000 batches and then drops the oldest in silence. So on it requests are refused rather than left waiting
-//! (see `intake`).
+//! The broker serves for trying things out. Nothing is on disk; its transactions are not real; and of each partition it
+//! keeps 5 MiB or 100,000 batches and then drops the oldest in silence. So on it requests are refused rather than left
+//! waiting (see `intake`).
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
