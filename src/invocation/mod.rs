@@ -1,5 +1,6 @@
 //! The call of a model for one request or a batch of them, the meaning of its answer, and the pure policies around calls.
 
+mod backoff;
 pub mod batch_size;
 pub mod body;
 pub mod breaker;
@@ -13,6 +14,7 @@ mod spot_checks;
 mod traceback;
 pub mod row_independence;
 
+pub use backoff::Backoff;
 pub use call::{Answers, Call, Failure, Several, noop};
 pub(crate) use exceptions::ExceptionLog;
 pub use http::{HttpBackend, ServerOwner, http_client};

@@ -1,8 +1,9 @@
-//! Retries: exponential backoff with full jitter, and a budget for all retries of a route. Pure policies without a clock.
+//! Retries: backoff with full jitter, and a budget for all retries of a route. Pure policies without a clock.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::Backoff;
 use crate::config::Retries;
 
 /// Tokens that one retry costs; each request earns one token. So retries stay at a fifth of the requests, and below
@@ -43,8 +44,7 @@ pub fn pause(policy: &Retries, calls: u32, retry_after: Option<Duration>, draw: 
     if calls >= policy.max_attempts || retry_after.is_some_and(|after| after > policy.max_backoff) {
         return None;
     }
-    let doubled = 2_u32.saturating_pow(calls.saturating_sub(1));
-    let longest = policy.backoff.saturating_mul(doubled).min(policy.max_backoff);
+    let longest = Backoff { first: policy.backoff, longest: policy.max_backoff }.pause(calls);
     Some(retry_after.unwrap_or_default() + longest.mul_f64(draw.clamp(0.0, 1.0)))
 }
 

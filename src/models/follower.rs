@@ -19,14 +19,12 @@ use super::serving::Serving;
 use super::unload::UnloadReason;
 use super::uri::{ModelTarget, ModelUri, VersionPick};
 use super::version::Version;
+use crate::invocation::Backoff;
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
-/// Delay after the first failure of a new version. It doubles with each further failure.
-const FIRST_RETRY: Duration = Duration::from_secs(10);
-
-/// Longest delay between two tries of a new version, however often it has failed.
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// Delays between the tries of a new version that fails.
+const RETRIES: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
 
 /// Registered models that are asked about at the same time; more would burden the registry at each refresh.
 const CONCURRENT_QUERIES: usize = 8;
@@ -179,10 +177,10 @@ impl Follower {
                 tracing::warn!(model = %hosted.uri, version, %fault, "model's new version does not work; the old one goes on");
                 let mut pending = hosted.pending();
                 if let Some(pending) = pending.as_mut().filter(|pending| pending.version.as_ref() == Some(picked)) {
-                    let delay = (FIRST_RETRY * (1 << pending.failures.min(10))).min(LONGEST_RETRY);
+                    pending.failures = pending.failures.saturating_add(1);
+                    let delay = RETRIES.pause(pending.failures);
                     // A fault for want of room knows better when to come back.
                     let delay = fault.retry_after.map_or(delay, |after| delay.min(after));
-                    pending.failures = pending.failures.saturating_add(1);
                     pending.retry_at = Instant::now() + delay;
                     pending.fault = Some(fault);
                 }

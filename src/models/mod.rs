@@ -13,7 +13,6 @@
 mod artifacts;
 mod backend;
 mod background;
-mod backoff;
 mod call;
 mod catalog;
 mod deadline;

@@ -17,7 +17,7 @@ use super::call::{CallFailure, CallKind};
 use super::deadline::until;
 use super::host::{HostSpec, Late, LoadReport, Lost, ModelHost, Template};
 use super::places::{Places, PoolHost};
-use crate::invocation::{Answers, Call, Several};
+use crate::invocation::{Answers, Backoff, Call, Several};
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
@@ -25,11 +25,11 @@ use crate::telemetry::Metrics;
 /// at once.
 const MOST_CRASHES: u32 = 4;
 
-/// Delay of the restart after the second crash in a row; it doubles twice with each one after that.
-const CRASH_DELAY: Duration = Duration::from_millis(100);
+/// Delays of the restarts after crashes in a row; each crash from the second on counts twice.
+const CRASHES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(30) };
 
-/// Longest delay until a host that could not be replaced is tried again, while there are others.
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// Delays until a host that could not be replaced is tried again, while there are others.
+const FAILED_STARTS: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 
 /// Starts the hosts of one version.
 #[derive(Debug, Clone)]
@@ -261,9 +261,10 @@ impl HostPool {
             return self.give_up(self.keeps_crashing(crashes));
         }
         // The first crash in a row may be chance, so the host is replaced at once; further ones wait ever longer.
-        let mut delay = if crashes > 1 { CRASH_DELAY * 4_u32.pow(crashes - 2) } else { Duration::ZERO };
-        loop {
-            sleep(delay).await;
+        if crashes > 1 {
+            sleep(CRASHES.pause(2 * crashes - 3)).await;
+        }
+        for failures in 1.. {
             match self.starter.start().await {
                 Ok((host, _)) => {
                     self.running().push(host.pid());
@@ -275,7 +276,7 @@ impl HostPool {
                     tracing::warn!(model = &*self.starter.spec.shown, %fault, "a host cannot be replaced; others go on");
                 }
             }
-            delay = (delay * 2).clamp(Duration::from_secs(1), LONGEST_DELAY);
+            sleep(FAILED_STARTS.pause(failures)).await;
         }
     }
 

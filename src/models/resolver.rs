@@ -6,12 +6,11 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::background::Background;
-use super::backoff::LoadStep;
 use super::deadline::until;
 use super::model::{HostedModel, Model, ModelSource, ServingVersion};
 use super::registry::Registry;
 use super::resolved_model::ResolvedModel;
-use super::single_flight::{LoadToken, Lookup};
+use super::single_flight::{LoadStep, LoadToken, Lookup};
 use super::uri::ModelTarget;
 use super::version::Version;
 use super::versions::VersionCatalog;

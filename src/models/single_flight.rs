@@ -2,13 +2,20 @@
 
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backoff::{Backoff, LoadStep};
+use crate::invocation::Backoff;
 use crate::message::{Code, Fault, Stage};
+
+/// Times for which a load that failed is remembered, in which callers get its fault at once.
+const LOADS: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
+
+/// Times for which it is remembered that the registry could not be asked.
+const QUESTIONS: Backoff = Backoff { longest: Duration::from_secs(5), ..LOADS };
 
 /// Single flight for one value that is loaded on first use. Reading it when it is there is one atomic load.
 #[derive(Debug)]
@@ -20,7 +27,10 @@ pub(super) struct SingleFlight<T> {
 #[derive(Debug)]
 struct FlightState<T> {
     phase: FlightPhase<T>,
-    backoff: Backoff,
+    /// The failures in a row to load the value.
+    failures: u32,
+    /// The crashes in a row; a load does not reset them, for it is no sign that the model will stay alive.
+    crashes: u32,
 }
 
 #[derive(Debug)]
@@ -34,6 +44,19 @@ enum FlightPhase<T> {
         since: Instant,
         until: Instant,
     },
+}
+
+/// Step of a load that failed, which decides how expensive it is to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LoadStep {
+    /// Asking the registry. This is cheap, and often put right by moving a stage, so it is tried again soon.
+    Resolve,
+    /// Fetching the artifacts and loading them: seconds of a processor.
+    Start,
+    /// Finding room in memory, which the next moment may bring.
+    Room,
+    /// Staying alive: the model had been loaded, and its processes ended.
+    Crash,
 }
 
 type FlightOutcome<T> = Option<Result<Arc<T>, Fault>>;
@@ -65,8 +88,7 @@ pub(super) struct LoadWaiter<T>(watch::Receiver<FlightOutcome<T>>);
 impl<T> SingleFlight<T> {
     /// Builds a single flight without a value.
     pub(super) fn empty() -> Arc<Self> {
-        let state = Mutex::new(FlightState { phase: FlightPhase::Idle, backoff: Backoff::default() });
-        Arc::new(Self { ready: ArcSwapOption::empty(), state })
+        Arc::new(Self { ready: ArcSwapOption::empty(), state: Mutex::default() })
     }
 
     /// Returns the value, if it is there.
@@ -108,14 +130,13 @@ impl<T> SingleFlight<T> {
     /// Replaces the value by another, and returns the one before.
     pub(super) fn replace(&self, thing: Arc<T>) -> Option<Arc<T>> {
         let mut state = self.state();
-        state.phase = FlightPhase::Idle;
-        state.backoff.record_load();
+        (state.phase, state.failures) = (FlightPhase::Idle, 0);
         self.ready.swap(Some(thing))
     }
 
     /// Records that the value works, so that its next crash counts as the first.
     pub(super) fn record_alive(&self) {
-        self.state().backoff.record_alive();
+        self.state().crashes = 0;
     }
 
     /// Takes this value out, if it is still the current one, because it no longer works: callers that come soon get the
@@ -147,10 +168,28 @@ impl<T> SingleFlight<T> {
     }
 }
 
+impl<T> Default for FlightState<T> {
+    fn default() -> Self {
+        Self { phase: FlightPhase::Idle, failures: 0, crashes: 0 }
+    }
+}
+
 impl<T> FlightState<T> {
+    /// Counts a failure, and returns the time for which it is remembered.
+    fn record_failure(&mut self, step: LoadStep) -> Duration {
+        let (count, backoff) = match step {
+            LoadStep::Resolve => (&mut self.failures, QUESTIONS),
+            LoadStep::Start => (&mut self.failures, LOADS),
+            LoadStep::Crash => (&mut self.crashes, LOADS),
+            LoadStep::Room => return LOADS.first,
+        };
+        *count = count.saturating_add(1);
+        backoff.pause(*count)
+    }
+
     /// Remembers a fault for a while: callers that come soon get it at once.
     fn remember(&mut self, fault: &mut Fault, step: LoadStep, now: Instant) {
-        let remembered = self.backoff.record_failure(step);
+        let remembered = self.record_failure(step);
         if fault.retryable {
             // Room may come at any moment, so a load is tried again before the time that the policy could promise.
             fault.retry_after = fault.retry_after.filter(|_| step == LoadStep::Room).or(Some(remembered));
@@ -164,8 +203,7 @@ impl<T> LoadToken<T> {
     pub(super) fn finish(self, thing: Arc<T>) {
         let mut state = self.flight.state();
         self.flight.ready.store(Some(Arc::clone(&thing)));
-        state.phase = FlightPhase::Idle;
-        state.backoff.record_load();
+        (state.phase, state.failures) = (FlightPhase::Idle, 0);
         drop(state);
         self.outcome.send_replace(Some(Ok(thing)));
     }

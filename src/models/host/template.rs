@@ -13,13 +13,11 @@ use tokio_util::task::TaskTracker;
 
 use super::child::Child;
 use super::process::TemplateProcess;
+use crate::invocation::Backoff;
 use crate::message::{Code, Fault, Stage};
 
-/// Delay before a template that has failed to start is started again; it doubles with each further failure.
-const FIRST_RESTART_DELAY: Duration = Duration::from_secs(2);
-
-/// Longest delay before a template is started again, however often it has failed.
-const MAX_RESTART_DELAY: Duration = Duration::from_secs(60);
+/// Delays before a template that has failed to start is started again.
+const RESTARTS: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 
 /// The configuration of a template.
 #[derive(Debug, Clone, Default)]
@@ -204,9 +202,8 @@ impl TemplateState {
         match failure {
             None => (self.failures, self.failed) = (0, None),
             Some(error) => {
-                let delay = (FIRST_RESTART_DELAY * (1 << self.failures.min(10))).min(MAX_RESTART_DELAY);
                 self.failures = self.failures.saturating_add(1);
-                self.failed = Some((error, Instant::now() + delay));
+                self.failed = Some((error, Instant::now() + RESTARTS.pause(self.failures)));
             }
         }
     }

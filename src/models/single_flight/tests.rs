@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 
 fn fault() -> Fault {
@@ -54,6 +52,30 @@ async fn failure_is_remembered_longer_until_a_success() {
     flight.remove(&flight.get().unwrap());
     missing(flight.lookup(now)).0.fail(fault(), LoadStep::Start, now);
     assert_eq!(failed(flight.lookup(now)).retry_after, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn failure_is_remembered_up_to_a_limit() {
+    let seconds = |step| {
+        let mut state = FlightState::<u8>::default();
+        [(); 8].map(|()| state.record_failure(step).as_secs())
+    };
+    assert_eq!(seconds(LoadStep::Resolve), [2, 4, 5, 5, 5, 5, 5, 5]);
+    assert_eq!(seconds(LoadStep::Start), [2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(seconds(LoadStep::Room), [2; 8]);
+    let mut state = FlightState::<u8> { failures: u32::MAX, crashes: u32::MAX, ..Default::default() };
+    assert_eq!(state.record_failure(LoadStep::Start).as_secs(), 60);
+}
+
+#[test]
+fn crash_count_resets_on_answer_not_on_load() {
+    let flight = SingleFlight::empty();
+    let record = |step| flight.state().record_failure(step).as_secs();
+    assert_eq!([LoadStep::Crash, LoadStep::Start].map(record), [2, 2]);
+    flight.replace(Arc::new(7));
+    assert_eq!([LoadStep::Crash, LoadStep::Start].map(record), [4, 2]);
+    flight.record_alive();
+    assert_eq!(record(LoadStep::Crash), 2);
 }
 
 #[tokio::test]

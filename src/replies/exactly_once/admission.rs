@@ -16,11 +16,10 @@ use super::super::outgoing::DeadLetterTopic;
 use super::super::publication::Publication;
 use super::super::recourse::{Cause, RecordKind};
 use super::pool::SessionPool;
+use crate::invocation::Backoff;
 
-/// Pause between two attempts at a destination that took nothing in time, at first; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause between two attempts at a stalled destination.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Pauses between attempts at a destination that took nothing in time.
+const STALLED: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
 /// Time for which a publication waits while a transaction with its destination is undecided though the partition has a
 /// leader, which can then be expected to write the end of the transaction down at once.
 const UNDECIDED_FOR: Duration = Duration::from_secs(3);
@@ -53,7 +52,8 @@ struct StalledDestination {
     since: Instant,
     /// Time at which the destination is tried again.
     until: Instant,
-    pause: Duration,
+    /// The number of attempts that came to nothing since the first.
+    again: u32,
     /// True if others were served while this one was tried, so that the brokers as a whole are not at fault.
     others_were_served: bool,
 }
@@ -219,11 +219,11 @@ impl TransactionAdmission {
             .entry(destination.clone())
             .and_modify(|stall| {
                 stall.others_were_served |= committed > stall.since;
-                stall.until = now + stall.pause;
-                stall.pause = (stall.pause * 2).min(LONGEST_PAUSE);
+                stall.again = stall.again.saturating_add(1);
+                stall.until = now + STALLED.pause(stall.again);
             })
             // The first probe follows at once and alone: perhaps the stall was not this destination's fault.
-            .or_insert(StalledDestination { since: now, until: now, pause: FIRST_PAUSE, others_were_served: false });
+            .or_insert(StalledDestination { since: now, until: now, again: 0, others_were_served: false });
     }
 
     /// Takes in that a record was rejected: another goes in its place, apart from others.

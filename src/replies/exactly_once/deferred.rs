@@ -4,13 +4,12 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::admission::{Destination, Isolation};
+use crate::invocation::Backoff;
 use crate::replies::publication::Publication;
 
-/// Pause after a publication that went alone and was rejected; it doubles up to [`LONGEST_AFTER_ALONE`], so that one
-/// after another does not take all of a session's time.
-const AFTER_ALONE: Duration = Duration::from_millis(50);
-/// Longest pause after publications that went alone and were rejected, one after another.
-const LONGEST_AFTER_ALONE: Duration = Duration::from_secs(1);
+/// Pauses after publications that went alone and were rejected, so that one after another does not take all of a
+/// session's time.
+const AFTER_ALONE: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
 
 /// Deferred publications, in their order.
 pub(super) struct DeferredQueue {
@@ -20,9 +19,10 @@ pub(super) struct DeferredQueue {
     /// Version of the directory at the last check, and the time of that check.
     pub(super) version: u64,
     pub(super) checked: Instant,
-    /// Time before which none goes alone, and the pause if the next one comes to nothing.
+    /// Time before which none goes alone.
     alone_after: Instant,
-    pause: Duration,
+    /// The number of those that went alone and were rejected, one after another.
+    failed_alone: u32,
 }
 
 impl DeferredQueue {
@@ -34,7 +34,7 @@ impl DeferredQueue {
             version: 0,
             checked: now,
             alone_after: now,
-            pause: AFTER_ALONE,
+            failed_alone: 0,
         }
     }
 
@@ -60,14 +60,14 @@ impl DeferredQueue {
 
     /// Takes in that a publication was committed alone: others with the same destination may share a transaction.
     pub(super) fn alone_committed(&mut self) {
-        self.pause = AFTER_ALONE;
+        self.failed_alone = 0;
         self.version = u64::MAX;
     }
 
     /// Takes in that a publication that went alone was aborted.
     pub(super) fn alone_failed(&mut self) {
-        self.alone_after = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_AFTER_ALONE);
+        self.failed_alone = self.failed_alone.saturating_add(1);
+        self.alone_after = Instant::now() + AFTER_ALONE.pause(self.failed_alone);
         self.version = u64::MAX;
     }
 }
