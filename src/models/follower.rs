@@ -89,9 +89,9 @@ impl Follower {
             let is_missing = |version: &Version| {
                 version.loaded.get().is_none()
                     && !version.loaded.is_loading()
-                    && !version.history.was_unloaded_by_operator()
+                    && *version.history.unload_reason.lock() != Some(UnloadReason::Operator)
             };
-            if hosted.pinned && hosted.serving.get().is_some_and(|serving| is_missing(&serving.0)) {
+            if hosted.pinned && hosted.serving.get().is_some_and(|serving| is_missing(&serving)) {
                 let serving = Arc::clone(&self.serving);
                 self.background.spawn(async move {
                     // The reason of a failure is in the log, and shown by `GET /models`.
@@ -106,8 +106,8 @@ impl Follower {
     fn compare(self: &Arc<Self>, model: &Arc<Model>, snapshot: &PickedVersions) {
         let ModelSource::Hosted(hosted) = &model.source else { return };
         let (Some((name, pick)), Some(serving)) = (hosted.followed(), hosted.serving.get()) else { return };
-        let mut pending = hosted.pending();
-        let running = serving.0.registration();
+        let mut pending = hosted.pending.lock();
+        let running = serving.registration();
         let picked = match snapshot.pick(pick) {
             // Nothing has changed, or a change was taken back.
             Some(picked) if running.is_some_and(|running| picked.is(running)) => {
@@ -118,7 +118,7 @@ impl Follower {
             // The URI names no version any more: the version that has answered until now goes on.
             None => {
                 if pending.as_ref().is_none_or(|pending| pending.version.is_some()) {
-                    let fault = names_nothing(&hosted.uri, &serving.0.version);
+                    let fault = names_nothing(&hosted.uri, &serving.version);
                     tracing::warn!(model = %hosted.uri, "{}", fault.message);
                     let retry_at = Instant::now();
                     *pending = Some(PendingVersion { version: None, fault: Some(fault), retry_at, failures: 0 });
@@ -133,7 +133,7 @@ impl Follower {
             return;
         }
         let failures = before.map_or(0, |pending| pending.failures);
-        let (from, to) = (&*serving.0.version, &*picked.version);
+        let (from, to) = (&*serving.version, &*picked.version);
         match failures {
             0 if from == to => {
                 let provenance = &picked.provenance;
@@ -169,13 +169,13 @@ impl Follower {
                 tracing::info!(model = %hosted.uri, version = &*version.version, "model's new version takes its calls");
                 version.pinned.fetch_or(hosted.pinned, Ordering::Relaxed);
                 if let Some(before) = before {
-                    self.serving.unload_unless_serving(&before.0, UnloadReason::Replaced);
+                    self.serving.unload_unless_serving(&before, UnloadReason::Replaced);
                 }
             }
             Err(fault) => {
                 let version = &*picked.version;
                 tracing::warn!(model = %hosted.uri, version, %fault, "model's new version does not work; the old one goes on");
-                let mut pending = hosted.pending();
+                let mut pending = hosted.pending.lock();
                 if let Some(pending) = pending.as_mut().filter(|pending| pending.version.as_ref() == Some(picked)) {
                     pending.failures = pending.failures.saturating_add(1);
                     let delay = RETRIES.pause(pending.failures);

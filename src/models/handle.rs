@@ -67,7 +67,7 @@ impl ModelHandle {
     /// they may.
     pub fn is_called_singly(&self, by_route: bool) -> bool {
         let ModelSource::Hosted(hosted) = &self.model.source else { return false };
-        hosted.serving.get().is_some_and(|serving| serving.0.row_independence.is_called_singly(by_route))
+        hosted.serving.get().is_some_and(|serving| serving.row_independence.is_called_singly(by_route))
     }
 
     /// Waits until the model is loaded and a place is free, and takes that place. The first caller has the model

@@ -1,6 +1,6 @@
 //! Queue of loads: a few at a time, and first those that a request waits for.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +57,7 @@ impl LoadQueue {
     pub(super) async fn acquire(&self, priority: &Priority) -> LoadPermit {
         loop {
             let coming = {
-                let mut queue = self.queue();
+                let mut queue = self.queue.lock();
                 if queue.free > 0 {
                     queue.free -= 1;
                     return LoadPermit(self.clone());
@@ -76,12 +76,7 @@ impl LoadQueue {
     /// Counts the loads that wait.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.queue().waiting.iter().filter(|waiting| !waiting.permit.is_closed()).count()
-    }
-
-    fn queue(&self) -> MutexGuard<'_, QueueState> {
-        // No code panics while the lock is held.
-        self.queue.lock()
+        self.queue.lock().waiting.iter().filter(|waiting| !waiting.permit.is_closed()).count()
     }
 }
 
@@ -97,7 +92,7 @@ impl QueueState {
 impl Drop for LoadPermit {
     fn drop(&mut self) {
         let next = {
-            let mut queue = self.0.queue();
+            let mut queue = self.0.queue.lock();
             let next = queue.next();
             if next.is_none() {
                 queue.free += 1;
@@ -227,6 +222,6 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(queue.waiting(), 0);
-        assert_eq!(queue.queue().free, 3);
+        assert_eq!(queue.queue.lock().free, 3);
     }
 }

@@ -81,7 +81,7 @@ impl Loader {
         }
         let waiter = {
             // Held during the lookup, so that the priority is that of the load that the lookup finds.
-            let mut priority = version.priority();
+            let mut priority = version.priority.lock();
             let waiter = match version.loaded.lookup(Instant::now()) {
                 Lookup::Ready(loaded) => return Ok(loaded),
                 Lookup::Failed(fault) => return Err(fault),

@@ -1,6 +1,6 @@
 //! Models as routes name them: all routes with the same URI and the same options share one.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -39,13 +39,10 @@ pub(super) struct HostedModel {
     pub(super) hosting: Hosting,
     pub(super) pinned: bool,
     /// The version that takes calls. Empty until the registry was first asked.
-    pub(super) serving: Arc<SingleFlight<ServingVersion>>,
-    pending: Mutex<Option<PendingVersion>>,
+    pub(super) serving: Arc<SingleFlight<Version>>,
+    /// The version that is being loaded, or that failed to be.
+    pub(super) pending: Mutex<Option<PendingVersion>>,
 }
-
-/// Version that takes a URI's calls.
-#[derive(Debug)]
-pub(super) struct ServingVersion(pub(super) Arc<Version>);
 
 /// Version that a URI has come to stand for, and that does not take calls (yet).
 #[derive(Debug, Clone)]
@@ -89,11 +86,11 @@ impl HostedModel {
     /// Switches the calls to a version, unless the registry has named another since this version was sent for. Tells
     /// whether it did.
     pub(super) fn switch(&self, version: &Arc<Version>) -> bool {
-        let mut pending = self.pending();
+        let mut pending = self.pending.lock();
         let expected = pending.as_ref().and_then(|pending| pending.version.as_ref());
         let expected = expected.zip(version.registration()).is_some_and(|(expected, ours)| expected.is(ours));
         if expected {
-            self.serving.replace(Arc::new(ServingVersion(Arc::clone(version))));
+            self.serving.replace(Arc::clone(version));
             *pending = None;
         }
         expected
@@ -101,11 +98,6 @@ impl HostedModel {
 
     /// Tells whether this version takes the URI's calls.
     pub(super) fn serves(&self, version: &Version) -> bool {
-        self.serving.get().is_some_and(|serving| serving.0.key == version.key)
-    }
-
-    /// Locks the version that is being loaded, or that failed to be. No code panics while the lock is held.
-    pub(super) fn pending(&self) -> MutexGuard<'_, Option<PendingVersion>> {
-        self.pending.lock()
+        self.serving.get().is_some_and(|serving| serving.key == version.key)
     }
 }

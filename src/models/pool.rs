@@ -1,7 +1,7 @@
 //! Pool of the hosts of one loaded version. Each host answers as many calls at once as it has threads; a host that is
 //! lost is replaced.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -130,7 +130,7 @@ impl HostPool {
         deadline: Option<Instant>,
     ) -> Result<PooledHost, PoolError> {
         let free = || {
-            let places = self.places();
+            let places = self.places.lock();
             (!places.is_closed()).then(|| (places.free(), places.at_once()))
         };
         if until(deadline, kind.wait(free)).await.is_none() {
@@ -159,7 +159,7 @@ impl HostPool {
         alone: bool,
     ) -> Result<Result<PooledHost, oneshot::Receiver<PooledHost>>, PoolError> {
         let (asked, lost) = {
-            let mut places = self.places();
+            let mut places = self.places.lock();
             if places.is_closed() {
                 return Err(PoolError::Closed);
             }
@@ -190,7 +190,7 @@ impl HostPool {
     ) {
         let is_there = |waiter: &oneshot::Sender<PooledHost>| !waiter.is_closed();
         let (mut next, lost) = {
-            let mut places = self.places();
+            let mut places = self.places.lock();
             change(&mut places);
             (places.next(is_there), places.lost())
         };
@@ -198,7 +198,7 @@ impl HostPool {
         while let Some((host, waiter)) = next {
             // A call that gives up just now drops the place, which passes it on.
             drop(waiter.send(self.pooled(host)));
-            next = self.places().next(is_there);
+            next = self.places.lock().next(is_there);
         }
     }
 
@@ -209,16 +209,16 @@ impl HostPool {
 
     /// Lists the processes that hold the model now.
     pub(super) fn pids(&self) -> Vec<u32> {
-        self.running().clone()
+        self.pids.lock().clone()
     }
 
     /// Ends every host, and waits until their processes have gone. The caller sees to it that no lease is held.
     pub(super) async fn stop(&self) {
-        self.places().close();
+        self.places.lock().close();
         self.stopped.cancel();
         self.replacing.close();
         self.replacing.wait().await;
-        let hosts = self.places().clear();
+        let hosts = self.places.lock().clear();
         end(&hosts).await;
     }
 
@@ -245,10 +245,10 @@ impl HostPool {
         let pool = Arc::clone(self);
         let replacing = self.replacing.track_future(async move {
             end(std::slice::from_ref(&lost)).await;
-            pool.running().retain(|pid| *pid != lost.pid());
+            pool.pids.lock().retain(|pid| *pid != lost.pid());
             drop(lost);
             tokio::select! {
-                () = pool.stopped.cancelled() => pool.places().close(),
+                () = pool.stopped.cancelled() => pool.places.lock().close(),
                 () = pool.start_another() => {}
             }
         });
@@ -267,11 +267,11 @@ impl HostPool {
         for failures in 1.. {
             match self.starter.start().await {
                 Ok((host, _)) => {
-                    self.running().push(host.pid());
+                    self.pids.lock().push(host.pid());
                     return self.update(self.crashes(), |places| places.add(Arc::new(host)));
                 }
                 // No host is left to answer: the version itself has failed, and its callers get the fault.
-                Err(fault) if self.running().is_empty() => return self.give_up(fault),
+                Err(fault) if self.pids.lock().is_empty() => return self.give_up(fault),
                 Err(fault) => {
                     tracing::warn!(model = &*self.starter.spec.shown, %fault, "a host cannot be replaced; others go on");
                 }
@@ -285,7 +285,7 @@ impl HostPool {
         tracing::warn!(model = &*self.starter.spec.shown, %fault, "model's hosts are given up");
         let _ = self.broken.set(fault);
         self.stopped.cancel();
-        self.places().close();
+        self.places.lock().close();
     }
 
     fn keeps_crashing(&self, crashes: u32) -> Fault {
@@ -296,15 +296,6 @@ impl HostPool {
 
     fn crashes(&self) -> u32 {
         self.crashes_in_a_row.load(Ordering::Relaxed)
-    }
-
-    fn places(&self) -> MutexGuard<'_, Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>> {
-        // No code panics while the lock is held.
-        self.places.lock()
-    }
-
-    fn running(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.pids.lock()
     }
 }
 
@@ -327,7 +318,7 @@ impl PooledHost {
             self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
         }
         let crashed = matches!(failure.lost, Some(Lost::Ended { .. } | Lost::Garbled(_)));
-        let in_company = crashed && self.pool.places().had_company(&host);
+        let in_company = crashed && self.pool.places.lock().had_company(&host);
         Err(CallFailure { fault: failure.fault, crashed, disconnected: crashed, in_company })
     }
 
@@ -336,7 +327,7 @@ impl PooledHost {
     fn abandon_call(&mut self, late: Late) {
         let Some(host) = self.host.take() else { return };
         let (pool, crashes_before) = (Arc::clone(&self.pool), self.crashes_before);
-        if !pool.places().runs_late(&host) {
+        if !pool.places.lock().runs_late(&host) {
             host.give_up();
             return pool.give_back(&host, false, crashes_before);
         }

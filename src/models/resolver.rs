@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::background::Background;
 use super::deadline::until;
-use super::model::{HostedModel, Model, ModelSource, ServingVersion};
+use super::model::{HostedModel, Model, ModelSource};
 use super::registry::Registry;
 use super::resolved_model::ResolvedModel;
 use super::single_flight::{LoadStep, LoadToken, Lookup};
@@ -39,10 +39,10 @@ impl Resolver {
         deadline: Option<Instant>,
     ) -> Result<Arc<Version>, Fault> {
         if let Some(serving) = hosted.serving.get() {
-            return Ok(Arc::clone(&serving.0));
+            return Ok(serving);
         }
         let waiter = match hosted.serving.lookup(Instant::now()) {
-            Lookup::Ready(serving) => return Ok(Arc::clone(&serving.0)),
+            Lookup::Ready(serving) => return Ok(serving),
             Lookup::Failed(fault) => return Err(fault),
             Lookup::Loading(waiter) => waiter,
             Lookup::Missing(token, waiter) => {
@@ -50,20 +50,19 @@ impl Resolver {
                 waiter
             }
         };
-        let resolved = until(deadline, waiter.outcome()).await.unwrap_or_else(|| {
+        until(deadline, waiter.outcome()).await.unwrap_or_else(|| {
             let message = format!("the registry had not said what {} is when time was up", hosted.uri);
             Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
-        });
-        resolved.map(|serving| Arc::clone(&serving.0))
+        })
     }
 
     /// Asks the registry in a task of its own, so that the answer does not depend on the request that asked first.
-    fn spawn_resolve(self: &Arc<Self>, model: Arc<Model>, token: LoadToken<ServingVersion>) {
+    fn spawn_resolve(self: &Arc<Self>, model: Arc<Model>, token: LoadToken<Version>) {
         let resolver = Arc::clone(self);
         self.background.spawn(async move { resolver.resolve(&model, token).await });
     }
 
-    async fn resolve(&self, model: &Model, token: LoadToken<ServingVersion>) {
+    async fn resolve(&self, model: &Model, token: LoadToken<Version>) {
         let ModelSource::Hosted(hosted) = &model.source else { return };
         let begun = Instant::now();
         let resolved = match model.uri.target() {
@@ -76,7 +75,7 @@ impl Resolver {
             Ok(resolved) => {
                 let version = self.versions.version_of(resolved, &hosted.hosting);
                 version.pinned.fetch_or(hosted.pinned, Ordering::Relaxed);
-                token.finish(Arc::new(ServingVersion(version)));
+                token.finish(version);
             }
             Err(fault) => {
                 tracing::warn!(model = %model.uri, %fault, "model cannot be found");

@@ -1,6 +1,6 @@
 //! Single flight: one value that is loaded on first use, once, however many callers wait for it.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ impl<T> SingleFlight<T> {
 
     /// Looks the value up; the first caller of a value that is not there gets the token to load it.
     pub(super) fn lookup(self: &Arc<Self>, now: Instant) -> Lookup<T> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(thing) = self.get() {
             return Lookup::Ready(thing);
         }
@@ -121,7 +121,7 @@ impl<T> SingleFlight<T> {
 
     /// Takes this value out, if it is still the current one.
     pub(super) fn remove(&self, thing: &Arc<T>) {
-        let _state = self.state();
+        let _state = self.state.lock();
         if self.get().is_some_and(|current| Arc::ptr_eq(&current, thing)) {
             self.ready.store(None);
         }
@@ -129,20 +129,20 @@ impl<T> SingleFlight<T> {
 
     /// Replaces the value by another, and returns the one before.
     pub(super) fn replace(&self, thing: Arc<T>) -> Option<Arc<T>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         (state.phase, state.failures) = (FlightPhase::Idle, 0);
         self.ready.swap(Some(thing))
     }
 
     /// Records that the value works, so that its next crash counts as the first.
     pub(super) fn record_alive(&self) {
-        self.state().crashes = 0;
+        self.state.lock().crashes = 0;
     }
 
     /// Takes this value out, if it is still the current one, because it no longer works: callers that come soon get the
     /// fault.
     pub(super) fn fail_ready(&self, thing: &Arc<T>, mut fault: Fault, step: LoadStep, now: Instant) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if self.get().is_some_and(|current| Arc::ptr_eq(&current, thing)) {
             self.ready.store(None);
             state.remember(&mut fault, step, now);
@@ -151,7 +151,7 @@ impl<T> SingleFlight<T> {
 
     /// Returns the fault of the last load, if that failed and no other has begun.
     pub(super) fn failure(&self) -> Option<Fault> {
-        match &self.state().phase {
+        match &self.state.lock().phase {
             FlightPhase::Failed { fault, .. } => Some(fault.clone()),
             FlightPhase::Idle | FlightPhase::Loading(_) => None,
         }
@@ -159,12 +159,7 @@ impl<T> SingleFlight<T> {
 
     /// Tells whether the value is being loaded.
     pub(super) fn is_loading(&self) -> bool {
-        matches!(&self.state().phase, FlightPhase::Loading(outcome) if outcome.has_changed().is_ok())
-    }
-
-    fn state(&self) -> MutexGuard<'_, FlightState<T>> {
-        // No code panics while the lock is held.
-        self.state.lock()
+        matches!(&self.state.lock().phase, FlightPhase::Loading(outcome) if outcome.has_changed().is_ok())
     }
 }
 
@@ -201,7 +196,7 @@ impl<T> FlightState<T> {
 impl<T> LoadToken<T> {
     /// Publishes the value: every waiting caller gets it.
     pub(super) fn finish(self, thing: Arc<T>) {
-        let mut state = self.flight.state();
+        let mut state = self.flight.state.lock();
         self.flight.ready.store(Some(Arc::clone(&thing)));
         (state.phase, state.failures) = (FlightPhase::Idle, 0);
         drop(state);
@@ -210,7 +205,7 @@ impl<T> LoadToken<T> {
 
     /// Publishes the fault: every waiting caller gets it, and so do callers that come soon.
     pub(super) fn fail(self, mut fault: Fault, step: LoadStep, now: Instant) {
-        self.flight.state().remember(&mut fault, step, now);
+        self.flight.state.lock().remember(&mut fault, step, now);
         self.outcome.send_replace(Some(Err(fault)));
     }
 }

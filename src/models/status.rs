@@ -146,7 +146,7 @@ fn version_report(version: &Version, models: &[Arc<Model>], residency: &Residenc
         (None, _) if version.loaded.is_loading() => ("loading", None),
         (None, Some(fault)) => ("failed", Some(fault.message)),
         (None, None) => {
-            let why = version.history.unload_reason().map_or("nobody has called it", UnloadReason::in_words);
+            let why = version.history.unload_reason.lock().map_or("nobody has called it", UnloadReason::in_words);
             ("unloaded", Some(why.to_owned()))
         }
     };
@@ -212,7 +212,7 @@ fn unix_milliseconds(since_start: Duration, residency: &ResidencyManager) -> u64
 /// Reports what a URI stands for; none for a model that is not loaded here.
 fn following_report(model: &Model) -> Option<FollowingReport> {
     let ModelSource::Hosted(hosted) = &model.source else { return None };
-    let pending = hosted.pending().as_ref().map(|pending| PendingReport {
+    let pending = hosted.pending.lock().as_ref().map(|pending| PendingReport {
         version: pending.version.as_ref().map(|registration| Arc::clone(&registration.version)),
         created: pending.version.as_ref().and_then(|registration| registration.provenance.created),
         reason: pending.fault.as_ref().map(|fault| fault.message.clone()),
@@ -221,7 +221,7 @@ fn following_report(model: &Model) -> Option<FollowingReport> {
         model_uri: model.uri.to_string(),
         python: hosted.hosting.python.clone(),
         runtime: hosted.hosting.runtime,
-        version: hosted.serving.get().map(|serving| Arc::clone(&serving.0.version)),
+        version: hosted.serving.get().map(|serving| Arc::clone(&serving.version)),
         reason: hosted.serving.failure().map(|fault| fault.message),
         pending,
     })

@@ -1,6 +1,6 @@
 //! One immutable version of a model: its hosting, its load state and its history.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -55,7 +55,7 @@ pub(super) struct Version {
     /// Result of the last full warm-up (example call, requirements), if that was good; lets an urgent reload skip both.
     pub(super) proof: OnceLock<Proof>,
     /// Priority of the load that is under way, if one is.
-    priority: Mutex<Priority>,
+    pub(super) priority: Mutex<Priority>,
 }
 
 /// Counts and measurements of a version over all its loads.
@@ -65,7 +65,8 @@ pub(super) struct History {
     pub(super) evictions: AtomicU64,
     /// Private bytes of its hosts when it had been loaded, 0 when they were never measured.
     pub(super) memory: AtomicU64,
-    unload_reason: Mutex<Option<UnloadReason>>,
+    /// The reason why it is not loaded any more; none when it is loaded, or never was.
+    pub(super) unload_reason: Mutex<Option<UnloadReason>>,
 }
 
 impl Version {
@@ -134,23 +135,5 @@ impl Version {
         {
             cached.remember_memory(bytes / self.hosting.workers as u64);
         }
-    }
-
-    /// Locks the priority of the load that is under way. No code panics while the lock is held.
-    pub(super) fn priority(&self) -> MutexGuard<'_, Priority> {
-        self.priority.lock()
-    }
-}
-
-impl History {
-    /// Tells whether an operator unloaded it.
-    pub(super) fn was_unloaded_by_operator(&self) -> bool {
-        *self.unload_reason() == Some(UnloadReason::Operator)
-    }
-
-    /// Locks the reason why it is not loaded any more; none when it is loaded, or never was. No code panics while the
-    /// lock is held.
-    pub(super) fn unload_reason(&self) -> MutexGuard<'_, Option<UnloadReason>> {
-        self.unload_reason.lock()
     }
 }

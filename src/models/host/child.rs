@@ -193,7 +193,7 @@ impl Child {
 
     /// Returns the recorded end of the child's output.
     pub(crate) fn output(&self) -> MutexGuard<'_, Output> {
-        self.state.output()
+        self.state.output.lock()
     }
 
     pub(super) fn state(&self) -> &Arc<ChildState> {
@@ -292,7 +292,7 @@ impl ChildState {
                 Some(log) => log.log_line(pid, line),
                 None => tracing::debug!(pid, line = line.trim_end(), "a process of the template"),
             }
-            state.output().push(line);
+            state.output.lock().push(line);
         })))
     }
 
@@ -300,7 +300,7 @@ impl ChildState {
     /// on. The output of an ended child is kept, since it may explain the end.
     fn clear_output(&self) {
         if self.exit.borrow().is_none() {
-            *self.output() = Output::default();
+            *self.output.lock() = Output::default();
         }
     }
 
@@ -311,10 +311,6 @@ impl ChildState {
 
     pub(super) fn pid(&self) -> Pid {
         self.pid
-    }
-
-    fn output(&self) -> MutexGuard<'_, Output> {
-        self.output.lock()
     }
 
     /// Waits for the exit of a child whose socket is closed, and returns how it ended.
@@ -332,7 +328,7 @@ impl ChildState {
                 ended().await.unwrap_or(Exit::Unseen)
             }
         };
-        Lost::Ended { exit, reason: self.output().reason().map(str::to_owned) }
+        Lost::Ended { exit, reason: self.output.lock().reason().map(str::to_owned) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Supervises one run of a template: its process, its children, and the forks that callers wait for.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::OwnedFd;
@@ -186,7 +186,7 @@ impl TemplateProcess {
         // The id tells the reports of concurrent forks apart.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        lock(&self.forks).insert(id, PendingFork { since: Instant::now(), sender });
+        self.forks.lock().insert(id, PendingFork { since: Instant::now(), sender });
         self.send(&TemplateRequest::Fork { id, kind, arguments, environment });
         tokio::select! {
             biased;
@@ -213,15 +213,15 @@ impl TemplateProcess {
 
     /// Returns why the template ended, unless it had been of use until then.
     pub(super) fn failure(&self) -> Option<TemplateError> {
-        (!self.has_been_useful.load(Ordering::Relaxed) || lock(&self.reason).is_some()).then(|| self.error())
+        (!self.has_been_useful.load(Ordering::Relaxed) || self.reason.lock().is_some()).then(|| self.error())
     }
 
     /// Explains the end of the template.
     fn error(&self) -> TemplateError {
         let python = self.python.clone();
         // The template's own reason says more than its output.
-        let reported = lock(&self.reason).clone();
-        let reason = reported.or_else(|| lock(&self.output).reason().map(str::to_owned));
+        let reported = self.reason.lock().clone();
+        let reason = reported.or_else(|| self.output.lock().reason().map(str::to_owned));
         let reason = reason.as_deref().map(truncated);
         let reason = match reason {
             Some(reason) if reason.ends_with("No module named 'mlflow'") => return TemplateError::NoMlflow { python },
@@ -281,7 +281,7 @@ impl Supervisor {
                 report = reports.next(stream.as_ref()) => report?,
                 () = &mut stuck => {
                     let reason = "takes too long to import something; exclude what hangs (models.template)".to_owned();
-                    *lock(&self.process.reason) = Some(reason.clone());
+                    *self.process.reason.lock() = Some(reason.clone());
                     return Err(Error::new(ErrorKind::TimedOut, reason));
                 }
             };
@@ -301,7 +301,7 @@ impl Supervisor {
                 process.has_been_useful.store(true, Ordering::Relaxed);
                 process.warm.send_replace(true);
             }
-            TemplateReport::Failed { reason } => *lock(&process.reason) = Some(reason),
+            TemplateReport::Failed { reason } => *process.reason.lock() = Some(reason),
             TemplateReport::Forked { id, pid } => {
                 let (socket, pipe) = (reports.take_descriptor()?, reports.take_descriptor()?);
                 let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(ErrorKind::InvalidData, "no process id"))?;
@@ -311,13 +311,13 @@ impl Supervisor {
                 self.children.insert(pid, RunningChild { state, output });
                 process.has_been_useful.store(true, Ordering::Relaxed);
                 // A child that no caller waits for any longer is dropped here, and so killed.
-                let fork = lock(&process.forks).remove(&id);
+                let fork = process.forks.lock().remove(&id);
                 if let Some(fork) = fork {
                     let _ = fork.sender.send(Ok(child));
                 }
             }
             TemplateReport::Refused { id, reason } => {
-                let fork = lock(&process.forks).remove(&id);
+                let fork = process.forks.lock().remove(&id);
                 if let Some(fork) = fork {
                     let _ = fork.sender.send(Err(reason));
                 }
@@ -344,7 +344,7 @@ impl Supervisor {
         };
         let process = &self.process;
         if !wanted {
-            let reason = lock(&process.output).reason().map(str::to_owned).unwrap_or_default();
+            let reason = process.output.lock().reason().map(str::to_owned).unwrap_or_default();
             let status = status.map(|status| status.to_string()).unwrap_or_default();
             let (python, children) = (&*process.python, self.children.len());
             let reason = if process.has_begun.load(Ordering::Relaxed) { reason } else { process.error().to_string() };
@@ -356,7 +356,7 @@ impl Supervisor {
         }
         // Callers see the end once every child is being killed, so that none of them trusts another answer.
         process.gone.cancel();
-        lock(&process.forks).clear();
+        process.forks.lock().clear();
         // The template cannot reap its children any longer, so each exit is found out by looking.
         let give_up = Instant::now() + END_LIMIT;
         for child in self.children.into_values() {
@@ -381,7 +381,7 @@ impl Supervisor {
         let process = Arc::clone(&self.process);
         move |line| {
             tracing::debug!(python = process.python, line = line.trim_end(), "the template");
-            lock(&process.output).push(line);
+            process.output.lock().push(line);
         }
     }
 }
@@ -410,7 +410,7 @@ async fn wait_until_stuck(process: Arc<TemplateProcess>) {
         let is_warm = *process.warm.borrow();
         let limit = if is_warm { FORK_LIMIT } else { WARM_LIMIT };
         let warming = process.warm_requested_at.get().copied().filter(|_| !is_warm);
-        let forking = lock(&process.forks).values().map(|fork| fork.since).min();
+        let forking = process.forks.lock().values().map(|fork| fork.since).min();
         if warming.into_iter().chain(forking).any(|since| since.elapsed() > limit) {
             return;
         }
@@ -422,8 +422,4 @@ async fn wait_until_stuck(process: Arc<TemplateProcess>) {
 fn is_running(pid: Pid) -> bool {
     let _ = waitpid(Some(pid), WaitOptions::NOHANG);
     test_kill_process(pid).is_ok()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

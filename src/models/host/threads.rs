@@ -1,6 +1,6 @@
 //! Shares the threads of a host among calls: each thread answers one call at a time.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -65,12 +65,12 @@ impl HostThreads {
 
     /// Tells whether every thread is idle.
     pub(super) fn are_idle(&self) -> bool {
-        self.idle().len() == self.count
+        self.idle.lock().len() == self.count
     }
 
     /// Asks an idle thread, and waits for the answer. Dropping the future kills the process.
     pub(super) async fn ask(&self, head: Vec<u8>, body: Bytes, limit: Duration) -> Result<Frame, AskError> {
-        let mut channel = self.idle().pop().ok_or(AskError::AllBusy)?;
+        let mut channel = self.idle.lock().pop().ok_or(AskError::AllBusy)?;
         let mut pending: PendingAnswer = Box::pin(async move {
             let answer = channel.ask(&head, &body).await?;
             Ok((answer, channel))
@@ -78,7 +78,7 @@ impl HostThreads {
         // A call that is late keeps its socket, which becomes idle only with its answer.
         match timeout(limit, &mut pending).await {
             Ok(Ok((answer, channel))) => {
-                self.idle().push(channel);
+                self.idle.lock().push(channel);
                 Ok(answer)
             }
             Ok(Err(lost)) => Err(AskError::Lost(lost)),
@@ -89,7 +89,7 @@ impl HostThreads {
     /// Waits until the thread of a late call is idle again, or its process has ended.
     pub(super) async fn wait_out(&self, late: Late) {
         if let Ok((_, channel)) = late.0.await {
-            self.idle().push(channel);
+            self.idle.lock().push(channel);
         }
     }
 
@@ -104,10 +104,6 @@ impl HostThreads {
             }
         }
         std::future::pending().await
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {
-        self.idle.lock()
     }
 }
 

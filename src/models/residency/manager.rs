@@ -1,7 +1,7 @@
 //! Carries out what the residency policy decides: makes room for loads, and unloads versions that idle, outgrow their
 //! room, or are unloaded by an operator.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -117,7 +117,7 @@ impl ResidencyManager {
     /// Returns the bytes that hosts may hold, and the bytes that they do hold, including those of loads and unloads
     /// under way.
     pub(in crate::models) fn memory(&self) -> (Option<u64>, u64) {
-        let accounts = self.accounts();
+        let accounts = self.accounts.lock();
         let claims = accounts.unloading + accounts.loading;
         (self.rules.memory_limit, claims + accounts.entries.values().map(LoadedEntry::memory).sum::<u64>())
     }
@@ -171,7 +171,7 @@ impl ResidencyManager {
     /// Asks the policy, and carries its decision out under the same lock.
     fn decide(self: &Arc<Self>, request: &RoomRequest<'_>, patience: Duration, now: Duration) -> RoomDecision<u64> {
         let &RoomRequest { position, bytes, .. } = request;
-        let mut accounts = self.accounts();
+        let mut accounts = self.accounts.lock();
         let demand = RoomDemand { memory: bytes, patience };
         let residents = accounts.view(now, self.calls());
         let decision = self.rules.room(&residents, accounts.claims_before(position), demand, now);
@@ -206,7 +206,7 @@ impl ResidencyManager {
 
     /// Unloads a version once the calls under way have their answers. False when it is not loaded.
     pub(in crate::models) fn unload(self: &Arc<Self>, version: &Version, reason: UnloadReason) -> bool {
-        let mut accounts = self.accounts();
+        let mut accounts = self.accounts.lock();
         let Some(entry) = accounts.entries.get(&version.key) else { return false };
         entry.loaded.uses.close();
         self.unload_entry(&mut accounts, version.key, reason);
@@ -220,7 +220,7 @@ impl ResidencyManager {
                 version.loaded.record_alive();
             }
             version.loaded.fail_ready(loaded, fault.clone(), LoadStep::Crash, Instant::now());
-            let mut accounts = self.accounts();
+            let mut accounts = self.accounts.lock();
             if accounts.entries.get(&version.key).is_some_and(|entry| Arc::ptr_eq(&entry.loaded, loaded)) {
                 loaded.uses.close();
                 self.unload_entry(&mut accounts, version.key, UnloadReason::Broken);
@@ -240,7 +240,7 @@ impl ResidencyManager {
             // Removing a label that was never set fails, which does no harm.
             let _ = self.metrics.model_memory.remove_label_values(&version.labels());
         }
-        *version.history.unload_reason() = Some(reason);
+        *version.history.unload_reason.lock() = Some(reason);
         // The next load will not need the memory that this one had leaked.
         version.history.memory.store(loaded.memory_when_loaded, Ordering::Relaxed);
         let bytes = loaded.memory.load(Ordering::Relaxed);
@@ -259,14 +259,14 @@ impl ResidencyManager {
             async move {
                 if is_called {
                     loaded.uses.drained().await;
-                    let mut accounts = manager.accounts();
+                    let mut accounts = manager.accounts.lock();
                     accounts.loading -= bytes;
                     accounts.unloading += bytes;
                     drop(accounts);
                     manager.changed.notify_waiters();
                 }
                 loaded.stop().await;
-                let mut accounts = manager.accounts();
+                let mut accounts = manager.accounts.lock();
                 accounts.unloading -= bytes;
                 manager.publish(&accounts);
                 drop(accounts);
@@ -280,7 +280,7 @@ impl ResidencyManager {
     pub(in crate::models) fn on_idle(self: &Arc<Self>) {
         let bytes = self.headroom.swap(0, Ordering::Relaxed);
         if bytes > 0 {
-            self.make_headroom(&mut self.accounts(), bytes, self.now());
+            self.make_headroom(&mut self.accounts.lock(), bytes, self.now());
         }
         self.wake_waiting();
     }
@@ -304,7 +304,7 @@ impl ResidencyManager {
             // Decisions need fresh numbers, so measuring comes first.
             self.measure().await;
             let now = self.now();
-            let mut accounts = self.accounts();
+            let mut accounts = self.accounts.lock();
             // Broken versions are only collected here: discarding one takes the lock again.
             let broken = |entry: &&LoadedEntry| entry.loaded.broken().is_some();
             let broken: Vec<_> = accounts.entries.values().filter(broken).map(LoadedEntry::clone).collect();
@@ -356,7 +356,7 @@ impl ResidencyManager {
     async fn measure(&self) {
         // Reads which are due under the lock; the measuring itself takes milliseconds and is done without it.
         let due: Vec<(LoadedEntry, Vec<u32>)> = {
-            let mut accounts = self.accounts();
+            let mut accounts = self.accounts.lock();
             let called = accounts.entries.values_mut().filter_map(|entry| {
                 let calls = entry.version.usage.habit(0).uses;
                 let due = calls != entry.measured_at || entry.loaded.uses.held() > 0;
@@ -368,7 +368,7 @@ impl ResidencyManager {
         // All processes are measured in one go, for finding them costs the same however many are asked about.
         let pids = due.iter().flat_map(|(_, pids)| pids).copied().collect();
         let mut measured = memories_of(pids).await.into_iter();
-        let accounts = self.accounts();
+        let accounts = self.accounts.lock();
         for (LoadedEntry { version, loaded, .. }, pids) in due {
             let bytes = measured.by_ref().take(pids.len()).flatten().reduce(u64::saturating_add);
             // The version may have been unloaded in the meantime, and its metric removed with it.
@@ -391,11 +391,6 @@ impl ResidencyManager {
         let held: u64 = accounts.entries.values().map(LoadedEntry::memory).sum();
         self.metrics.models_memory.set(gauge(held + accounts.unloading));
     }
-
-    /// Locks the accounts. No code panics while the lock is held.
-    fn accounts(&self) -> MutexGuard<'_, MemoryAccounts> {
-        self.accounts.lock()
-    }
 }
 
 impl<'a> RoomRequest<'a> {
@@ -409,7 +404,7 @@ impl<'a> RoomRequest<'a> {
 impl Drop for RoomRequest<'_> {
     fn drop(&mut self) {
         self.manager.waiting.fetch_sub(1, Ordering::Relaxed);
-        if self.manager.accounts().promised.remove(&self.position).is_some() {
+        if self.manager.accounts.lock().promised.remove(&self.position).is_some() {
             self.manager.changed.notify_waiters();
         }
     }
@@ -425,14 +420,14 @@ impl Reservation {
         token: LoadToken<LoadedVersion>,
     ) {
         let manager = Arc::clone(&self.manager);
-        let mut accounts = manager.accounts();
+        let mut accounts = manager.accounts.lock();
         let entry = LoadedEntry { version: Arc::clone(version), loaded: Arc::clone(&loaded), measured_at: 0 };
         manager.publish_memory(version, loaded.memory.load(Ordering::Relaxed));
         accounts.entries.insert(version.key, entry);
         let bytes = std::mem::take(&mut self.bytes);
         accounts.loading -= bytes;
         version.history.loads.fetch_add(1, Ordering::Relaxed);
-        *version.history.unload_reason() = None;
+        *version.history.unload_reason.lock() = None;
         token.finish(loaded);
         let now = manager.now();
         manager.enforce(&mut accounts, now);
@@ -446,7 +441,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.manager.accounts().loading -= self.bytes;
+        self.manager.accounts.lock().loading -= self.bytes;
         self.manager.changed.notify_waiters();
     }
 }

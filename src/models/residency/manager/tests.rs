@@ -74,7 +74,7 @@ async fn manager_evicts_and_counts_room_when_it_is_free() {
     assert_eq!(manager.memory().1, 60 * MIB);
     assert!(first.loaded.get().is_none() && second.loaded.get().is_some());
     assert_eq!(first.history.evictions.load(Ordering::Relaxed), 1);
-    assert!(*first.history.unload_reason() == Some(UnloadReason::Memory));
+    assert!(*first.history.unload_reason.lock() == Some(UnloadReason::Memory));
 }
 
 #[tokio::test]
@@ -90,16 +90,16 @@ async fn manager_evicts_no_more_than_it_must() {
 
 /// Simulates a process that takes its time to end.
 fn begin_unload(manager: &ResidencyManager, bytes: u64) {
-    manager.accounts().unloading += bytes;
+    manager.accounts.lock().unloading += bytes;
 }
 
 fn end_unload(manager: &ResidencyManager, bytes: u64) {
-    manager.accounts().unloading -= bytes;
+    manager.accounts.lock().unloading -= bytes;
     manager.changed.notify_waiters();
 }
 
 fn promised(manager: &ResidencyManager) -> Vec<u64> {
-    manager.accounts().promised.values().copied().collect()
+    manager.accounts.lock().promised.values().copied().collect()
 }
 
 fn spawn_reserve(manager: &Arc<ResidencyManager>, bytes: u64) -> tokio::task::JoinHandle<Result<Reservation, Fault>> {
@@ -166,7 +166,7 @@ async fn promise_holds_when_a_version_grows() {
     grows.memory.store(50 * MIB, Ordering::Relaxed);
     assert!(version.loaded.get().is_some() && promised(&manager) == [60 * MIB]);
     let now = manager.now();
-    manager.enforce(&mut manager.accounts(), now);
+    manager.enforce(&mut manager.accounts.lock(), now);
     assert!(version.loaded.get().is_none());
     end_unload(&manager, 60 * MIB);
     room.await.unwrap().unwrap();
@@ -195,7 +195,7 @@ async fn headroom_is_made_when_memory_stays_short() {
     assert_eq!(manager.memory().1, 90 * MIB);
     // Headroom is made for one load, not for more than one.
     let room = manager.reserve("model/13", 10 * MIB, &Priority::default()).await.unwrap();
-    assert_eq!((manager.memory().1, manager.accounts().entries.len()), (100 * MIB, 9));
+    assert_eq!((manager.memory().1, manager.accounts.lock().entries.len()), (100 * MIB, 9));
     drop(room);
 }
 
