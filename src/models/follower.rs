@@ -108,7 +108,7 @@ impl Follower {
         let (Some((name, pick)), Some(serving)) = (hosted.followed(), hosted.serving.get()) else { return };
         let mut pending = hosted.pending.lock();
         let running = serving.registration();
-        let picked = match snapshot.pick(pick) {
+        let picked = match snapshot.get(pick) {
             // Nothing has changed, or a change was taken back.
             Some(picked) if running.is_some_and(|running| picked.is(running)) => {
                 *pending = None;

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use super::error::{FetchError, no_model};
 use super::manifest::{CachedFile, MLMODEL};
 use crate::message::Fault;
-use crate::models::registry::{RestClient, not_found, unavailable};
+use crate::models::registry::{LargeNumber, RestClient, not_found, unavailable};
 
 /// Requests that are under way at once.
 const CONCURRENCY: usize = 8;
@@ -153,7 +153,7 @@ impl<'a> ServedArtifacts<'a> {
             Ok(if found.is_dir {
                 TransferStep::List { directory: path }
             } else {
-                TransferStep::Download(ListedFile { path, bytes: found.file_size.and_then(Size::bytes) })
+                TransferStep::Download(ListedFile { path, bytes: found.file_size.as_ref().and_then(LargeNumber::value) })
             })
         });
         Ok(steps.collect::<Result<_, Fault>>()?)
@@ -223,24 +223,7 @@ struct FoundFile {
     path: String,
     #[serde(default)]
     is_dir: bool,
-    file_size: Option<Size>,
-}
-
-/// Size of a file. 64-bit numbers are texts in the JSON form of protocol buffers; MLflow makes them numbers.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Size {
-    Number(u64),
-    Text(String),
-}
-
-impl Size {
-    fn bytes(self) -> Option<u64> {
-        match self {
-            Self::Number(bytes) => Some(bytes),
-            Self::Text(text) => text.parse().ok(),
-        }
-    }
+    file_size: Option<LargeNumber>,
 }
 
 #[cfg(test)]

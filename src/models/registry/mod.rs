@@ -7,7 +7,6 @@ mod access;
 mod address;
 mod call;
 mod error;
-mod picked_versions;
 mod python_client;
 mod registration;
 mod rest;
@@ -15,21 +14,18 @@ mod rest;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
 
 use super::host::Template;
 use super::uri::{ModelTarget, VersionPick};
 use crate::message::{Code, Fault, Stage};
-use call::{
-    DownloadUriAnswer, LoggedAnswer, ModelAnswer, ModelVersion, RegisteredModel, RegistryCall, VersionAnswer,
-    VersionsAnswer, highest, says_by_row,
-};
+use call::{ModelVersion, RegisteredModel, RegistryAnswer, RegistryCall, highest, says_by_row};
+use address::StoreAddress;
 use python_client::PythonClient;
 
 pub(super) use address::RegistryAddresses;
+pub(super) use call::LargeNumber;
 pub use error::RegistryError;
 pub(super) use error::{not_found, unavailable};
-pub(super) use picked_versions::PickedVersions;
 pub(super) use registration::{Provenance, Registration};
 pub(super) use rest::RestClient;
 
@@ -37,8 +33,10 @@ pub(super) use rest::RestClient;
 #[derive(Debug)]
 pub(super) struct Registry {
     addresses: RegistryAddresses,
-    tracking: Store,
-    registry: Store,
+    /// The tracking server, if it is one that Signalbox can ask itself.
+    tracking: Option<RestClient>,
+    /// The server of registered models, likewise.
+    registry: Option<RestClient>,
     client: PythonClient,
 }
 
@@ -59,12 +57,9 @@ pub(super) struct RegistryEntry {
     pub is_tagged: bool,
 }
 
-/// Way of asking one of MLflow's stores.
-#[derive(Debug)]
-enum Store {
-    RestClient(RestClient),
-    Client,
-}
+/// Versions that picks of a registered model stood for when the registry was asked, whether they are ready or not: those
+/// that resolving the same picks would find.
+pub(super) type PickedVersions = HashMap<VersionPick, Registration>;
 
 impl Registry {
     /// Builds the registry at these addresses. Nothing is asked yet. `env` reads an environment variable, from which
@@ -74,12 +69,10 @@ impl Registry {
         env: &dyn Fn(&str) -> Option<String>,
         template: Template,
     ) -> Result<Self, RegistryError> {
-        let store = |server: &Option<reqwest::Url>| -> Result<Store, RegistryError> {
-            server.as_ref().map_or(Ok(Store::Client), |server| Ok(Store::RestClient(RestClient::new(server, env)?)))
-        };
+        let client = |address: &StoreAddress| address.server.as_ref().map(|url| RestClient::new(url, env)).transpose();
         Ok(Self {
-            tracking: store(&addresses.tracking.server)?,
-            registry: store(&addresses.registry().server)?,
+            tracking: client(&addresses.tracking)?,
+            registry: client(addresses.registry())?,
             client: PythonClient::new(template, addresses.clone()),
             addresses,
         })
@@ -103,7 +96,7 @@ impl Registry {
         let model = if picks.iter().all(is_named) {
             RegisteredModel::default()
         } else {
-            match self.ask::<ModelAnswer>(&self.registry, RegistryCall::Model { name }).await {
+            match self.ask(self.registry.as_ref(), RegistryCall::Model { name }).await {
                 Ok(answer) => answer.registered_model.unwrap_or_default(),
                 Err(fault) if fault.code == Code::ResourceDoesNotExist => RegisteredModel::default(),
                 Err(fault) => return Err(fault),
@@ -119,7 +112,7 @@ impl Registry {
             }
             if let Some(found) = found {
                 asked.insert(number, found.clone());
-                snapshot.put(pick.clone(), found);
+                snapshot.insert(pick.clone(), found);
             }
         }
         Ok(snapshot)
@@ -132,10 +125,7 @@ impl Registry {
 
     /// Returns the tracking server, if it is one that Signalbox can ask itself.
     pub(super) fn tracking_server(&self) -> Option<&RestClient> {
-        match &self.tracking {
-            Store::RestClient(rest) => Some(rest),
-            Store::Client => None,
-        }
+        self.tracking.as_ref()
     }
 
     /// Downloads the artifacts at this URI by a process of MLflow's client. Dropped, the download stops.
@@ -150,7 +140,8 @@ impl Registry {
         let found = self.version(name, pick).await?;
         let (registration, is_tagged) = (Registration::from(&found), says_by_row(&found.tags));
         let version = &registration.version;
-        let artifact_uri = self.artifact_uri(name, version).await?;
+        let answer = self.ask(self.registry.as_ref(), RegistryCall::DownloadUri { name, version }).await?;
+        let artifact_uri = answer.artifact_uri.ok_or_else(|| nowhere(&format!("version {version} of model {name}")))?;
         Ok(RegistryEntry {
             name: format!("{name}/{version}"),
             uri: format!("models:/{name}/{version}"),
@@ -162,40 +153,39 @@ impl Registry {
     }
 
     async fn resolve_logged(&self, model_id: &str) -> Result<RegistryEntry, Fault> {
-        let answer: LoggedAnswer = self.ask(&self.tracking, RegistryCall::Logged { model_id }).await?;
-        let info = answer.model.and_then(|model| model.info);
-        let is_tagged = info.as_ref().is_some_and(|info| says_by_row(&info.tags));
-        let (status, artifact_uri) = info.map_or((None, None), |info| (info.status, info.artifact_uri));
-        check_ready(&format!("logged model {model_id}"), status.as_deref(), "LOGGED_MODEL_READY")?;
+        let answer = self.ask(self.tracking.as_ref(), RegistryCall::Logged { model_id }).await?;
+        let info = answer.model.and_then(|model| model.info).unwrap_or_default();
+        check_ready(&format!("logged model {model_id}"), info.status.as_deref(), "LOGGED_MODEL_READY")?;
         Ok(RegistryEntry {
             name: model_id.to_owned(),
             registration: Registration { version: model_id.into(), provenance: Provenance::default() },
             uri: format!("models:/{model_id}"),
-            artifact_uri: artifact_uri.ok_or_else(|| nowhere(model_id))?,
+            artifact_uri: info.artifact_uri.ok_or_else(|| nowhere(model_id))?,
             own_way: self.addresses.tracking.has_own_way(),
-            is_tagged,
+            is_tagged: says_by_row(&info.tags),
         })
     }
 
     /// Looks up the picked version, if it is ready.
     async fn version(&self, name: &str, pick: &VersionPick) -> Result<ModelVersion, Fault> {
-        let found = match pick {
-            VersionPick::Version(number) => {
-                let call = RegistryCall::Version { name, version: &number.to_string() };
-                self.ask::<VersionAnswer>(&self.registry, call).await?.model_version
+        let number;
+        let call = match pick {
+            VersionPick::Version(version) => {
+                number = version.to_string();
+                RegistryCall::Version { name, version: &number }
             }
-            VersionPick::Alias(alias) => {
-                let found = self.ask::<VersionAnswer>(&self.registry, RegistryCall::Alias { name, alias }).await;
-                // MLflow's message does not say which model has no such alias.
-                let named = |fault: Fault| match fault.code {
-                    Code::ResourceDoesNotExist => not_found(format!("models:/{name}@{alias}: {}", fault.message)),
-                    _ => fault,
-                };
-                found.map_err(named)?.model_version
-            }
-            VersionPick::Stage(stage) => self.highest(name, Some(stage)).await?,
-            VersionPick::Latest => self.highest(name, None).await?,
+            VersionPick::Alias(alias) => RegistryCall::Alias { name, alias },
+            VersionPick::Stage(stage) => RegistryCall::Latest { name, stage: Some(stage) },
+            VersionPick::Latest => RegistryCall::Latest { name, stage: None },
         };
+        let answer = self.ask(self.registry.as_ref(), call).await.map_err(|fault| match pick {
+            // MLflow's message does not say which model has no such alias.
+            VersionPick::Alias(alias) if fault.code == Code::ResourceDoesNotExist => {
+                not_found(format!("models:/{name}@{alias}: {}", fault.message))
+            }
+            _ => fault,
+        })?;
+        let found = answer.model_version.or_else(|| highest(&answer.model_versions).cloned());
         let found = found.ok_or_else(|| {
             not_found(match pick {
                 VersionPick::Stage(stage) => {
@@ -210,27 +200,18 @@ impl Registry {
 
     /// Looks up the registration of a version, ready or not; none when there is none with that number.
     async fn registration(&self, name: &str, version: &str) -> Result<Option<Registration>, Fault> {
-        match self.ask::<VersionAnswer>(&self.registry, RegistryCall::Version { name, version }).await {
+        match self.ask(self.registry.as_ref(), RegistryCall::Version { name, version }).await {
             Ok(answer) => Ok(answer.model_version.as_ref().map(Registration::from)),
             Err(fault) if fault.code == Code::ResourceDoesNotExist => Ok(None),
             Err(fault) => Err(fault),
         }
     }
 
-    async fn highest(&self, name: &str, stage: Option<&str>) -> Result<Option<ModelVersion>, Fault> {
-        let answer: VersionsAnswer = self.ask(&self.registry, RegistryCall::Latest { name, stage }).await?;
-        Ok(highest(&answer.model_versions).cloned())
-    }
-
-    async fn artifact_uri(&self, name: &str, version: &str) -> Result<String, Fault> {
-        let answer: DownloadUriAnswer = self.ask(&self.registry, RegistryCall::DownloadUri { name, version }).await?;
-        answer.artifact_uri.ok_or_else(|| nowhere(&format!("version {version} of model {name}")))
-    }
-
-    async fn ask<T: DeserializeOwned>(&self, store: &Store, call: RegistryCall<'_>) -> Result<T, Fault> {
-        match store {
-            Store::RestClient(rest) => rest.ask(call).await,
-            Store::Client => self.client.ask(call).await,
+    /// Asks a server, or by MLflow's own client where there is none that can be asked.
+    async fn ask(&self, server: Option<&RestClient>, call: RegistryCall<'_>) -> Result<RegistryAnswer, Fault> {
+        match server {
+            Some(server) => server.ask(call).await,
+            None => self.client.ask(call).await,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::address::RegistryAddresses;
-use super::call::RegistryCall;
+use super::call::{RegistryAnswer, RegistryCall};
 use super::error::{not_found, unavailable};
 use super::rest::first_line;
 use crate::invocation::in_words;
@@ -71,7 +71,7 @@ impl PythonClient {
 
     /// Makes a call by the lasting process, one call after the other. A process that does not answer in time is killed,
     /// and so is one whose answer nobody waits for any longer; the next call gets a new one.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, call: RegistryCall<'_>) -> Result<T, Fault> {
+    pub(super) async fn ask(&self, call: RegistryCall<'_>) -> Result<RegistryAnswer, Fault> {
         let what = || format!("the registry at {} cannot be read", self.addresses.registry().shown());
         let asked = timeout(TIMEOUT, async {
             let mut lasting = self.lasting.lock().await;
@@ -151,7 +151,6 @@ mod tests {
     use super::*;
     use crate::message::Code;
     use crate::models::host::TemplateSpec;
-    use crate::models::registry::call::ModelAnswer;
 
     /// An address without a store says nothing about the model, and only the address can be mended.
     #[tokio::test]
@@ -166,7 +165,7 @@ mod tests {
             ("/nowhere/mlruns", "there is no directory /nowhere/mlruns"),
         ] {
             let client = PythonClient::new(template.clone(), RegistryAddresses::read(Some(uri), &|_| None).unwrap());
-            let fault = client.ask::<ModelAnswer>(RegistryCall::Model { name: "a" }).await.map(|_| ()).unwrap_err();
+            let fault = client.ask(RegistryCall::Model { name: "a" }).await.map(|_| ()).unwrap_err();
             assert_eq!((fault.code, fault.retryable), (Code::TemporarilyUnavailable, true), "{fault}");
             assert!(fault.message.contains(why) && fault.message.contains("registry.tracking_uri"), "{fault}");
             assert!(!fault.message.contains("secret"), "{fault}");
@@ -188,7 +187,7 @@ mod tests {
         let addresses = RegistryAddresses::read(store.path().to_str(), &|_| None).unwrap();
         let client = PythonClient::new(template, addresses);
         let ask = async |name: &str| {
-            let fault = client.ask::<ModelAnswer>(RegistryCall::Model { name }).await.map(|_| ()).unwrap_err();
+            let fault = client.ask(RegistryCall::Model { name }).await.map(|_| ()).unwrap_err();
             assert_eq!((fault.code, fault.retryable), (Code::ResourceDoesNotExist, false), "{fault}");
             assert!(fault.message.contains(name), "{fault}");
         };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::access::Access;
-use super::call::RegistryCall;
+use super::call::{RegistryAnswer, RegistryCall};
 use super::error::{RegistryError, not_found, unavailable};
 use crate::invocation::{http_client, root_cause};
 use crate::message::Fault;
@@ -67,7 +67,7 @@ impl RestClient {
         if own { self.access.add_to(request) } else { request }
     }
 
-    pub(super) async fn ask<T: DeserializeOwned>(&self, call: RegistryCall<'_>) -> Result<T, Fault> {
+    pub(super) async fn ask(&self, call: RegistryCall<'_>) -> Result<RegistryAnswer, Fault> {
         let (path, last, query) = call.rest();
         let mut url = self.address.clone();
         if let Ok(mut segments) = url.path_segments_mut() {

@@ -224,7 +224,7 @@ async fn registry_uri_separates_the_registry_from_logged_models() {
     let registry = registry(&tracking, &[("MLFLOW_REGISTRY_URI", &models)]);
     registry.resolve(&ModelTarget::Logged { model_id: "m-1/..".into() }).await.unwrap();
     let snapshot = registry.current("a", &[VersionPick::Latest].into()).await.unwrap();
-    assert_eq!(snapshot.pick(&VersionPick::Latest), None);
+    assert_eq!(snapshot.get(&VersionPick::Latest), None);
     assert!(registry.identity().starts_with(models.trim_end_matches('/')));
 }
 
@@ -339,7 +339,7 @@ fn picked_versions_equal_resolved_ones() {
             let snapshot = registry.current("a", &picks).await.unwrap();
             for pick in &picks {
                 let resolved = registry.resolve(&target("a", pick.clone())).await.ok().map(|found| found.registration);
-                prop_assert_eq!(snapshot.pick(pick), resolved.as_ref(), "{:?}", pick);
+                prop_assert_eq!(snapshot.get(pick), resolved.as_ref(), "{:?}", pick);
             }
             Ok(())
         })?;
