@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{MODEL, Manifest, VersionIdentity};
-use super::partial::lock_in_use;
+use super::partial::{lock_in_use, remove};
 use super::prune::touch;
 
 /// Name of the file that notes the memory of a version's host.
@@ -22,30 +22,27 @@ pub(crate) struct CachedVersion {
     _lock: File,
 }
 
-/// Result of looking for a version in the cache.
-pub(super) enum CacheLookup {
-    Whole(CachedVersion),
-    /// The entry is another version, or no longer all of it.
-    Damaged(String),
-    Nothing,
-}
-
 impl CachedVersion {
-    /// Looks for a version, and marks it as used now.
-    pub(super) fn find(entry: &Path, identity: &VersionIdentity) -> io::Result<CacheLookup> {
-        let Some(lock) = lock_in_use(entry)? else { return Ok(CacheLookup::Nothing) };
-        let manifest = match Manifest::read(entry) {
-            Ok(manifest) => manifest,
+    /// Finds a version that is whole in the cache, and marks it as used now. An entry that is another version, or no
+    /// longer all of it, is removed.
+    pub(super) fn find(entry: &Path, identity: &VersionIdentity) -> io::Result<Option<Self>> {
+        let Some(lock) = lock_in_use(entry)? else { return Ok(None) };
+        let damage = match Manifest::read(entry) {
+            Ok(manifest) if manifest.identity != *identity => "it is another version of the same hash".to_owned(),
+            Ok(manifest) => match manifest.damage(entry) {
+                None => return Ok(Some(Self::new(entry, &manifest, lock))),
+                Some(damage) => damage,
+            },
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Err(error) => return Ok(CacheLookup::Damaged(format!("its manifest cannot be read: {error}"))),
+            Err(error) => format!("its manifest cannot be read: {error}"),
         };
-        if manifest.identity != *identity {
-            return Ok(CacheLookup::Damaged("it is another version of the same hash".to_owned()));
+        drop(lock);
+        tracing::warn!(directory = %entry.display(), damage, "a cached model is damaged, and fetched again");
+        match remove(entry) {
+            // Another Signalbox was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            removed => removed.map(|()| None),
         }
-        if let Some(damage) = manifest.damage(entry) {
-            return Ok(CacheLookup::Damaged(damage));
-        }
-        Ok(CacheLookup::Whole(Self::new(entry, &manifest, lock)))
     }
 
     pub(super) fn new(entry: &Path, manifest: &Manifest, lock: File) -> Self {

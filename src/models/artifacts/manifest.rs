@@ -17,14 +17,17 @@ pub(super) const MODEL: &str = "model";
 /// Name of the file without which a directory is no model.
 pub(super) const MLMODEL: &str = "MLmodel";
 
-/// VersionIdentity of a cached version, and its files.
+/// FNV-1a hash of nothing.
+const FNV_BEGIN: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Identity of a cached version, and its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub identity: VersionIdentity,
     pub files: Vec<CachedFile>,
 }
 
-/// VersionIdentity of a version: two with the same are the same version.
+/// Identity of a version: two with the same are the same version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct VersionIdentity {
     /// The registry's address, without credentials.
@@ -64,20 +67,18 @@ impl VersionIdentity {
         let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
         let readable: String =
             self.version.chars().take(80).map(|character| if is_plain(character) { character } else { '-' }).collect();
-        let mut hash = Fnv::default();
+        let mut hash = FNV_BEGIN;
         for part in [&self.registry, &self.version, &self.artifact_uri] {
-            hash.write(part.as_bytes());
-            hash.write(&[0]);
+            hash = fnv(fnv(hash, part.as_bytes()), &[0]);
         }
         let Provenance { source, run_id, created } = &self.provenance;
         let created = created.map(|created| created.to_string());
         for (mark, part) in [(1, source), (2, run_id), (3, &created)] {
             if let Some(part) = part {
-                hash.write(&[mark]);
-                hash.write(part.as_bytes());
+                hash = fnv(fnv(hash, &[mark]), part.as_bytes());
             }
         }
-        format!("{}-{:016x}", readable.trim_start_matches('.'), hash.0)
+        format!("{}-{:016x}", readable.trim_start_matches('.'), hash)
     }
 }
 
@@ -130,21 +131,9 @@ pub(super) fn files_below(directory: &Path) -> io::Result<Vec<CachedFile>> {
     Ok(files)
 }
 
-/// FNV-1a hash: short, and stable for ever, which directory names need.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
+/// Continues an FNV-1a hash: short, and stable for ever, which directory names need.
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

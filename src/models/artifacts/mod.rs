@@ -11,7 +11,6 @@
 //! ```
 
 mod cached;
-mod error;
 mod manifest;
 mod partial;
 mod prune;
@@ -25,12 +24,10 @@ use std::sync::{Arc, Weak};
 
 use tokio_util::task::TaskTracker;
 
-use super::registry::{Registry, RegistryEntry, unavailable};
+use super::registry::{Registry, RegistryEntry, not_found, unavailable};
 use crate::message::Fault;
-use cached::CacheLookup;
-use error::{FetchError, no_model};
 use manifest::{MLMODEL, MODEL, Manifest, VersionIdentity, files_below};
-use partial::{Partial, remove, sweep};
+use partial::{Partial, sweep};
 use served::ServedArtifacts;
 
 pub(super) use cached::CachedVersion;
@@ -39,13 +36,8 @@ pub(super) use cached::CachedVersion;
 const ATTEMPTS: usize = 4;
 
 /// Artifacts of models, in a cache on disk.
-#[derive(Debug, Clone)]
-pub(super) struct Artifacts {
-    cache: Arc<ArtifactCache>,
-}
-
 #[derive(Debug)]
-struct ArtifactCache {
+pub(super) struct Artifacts {
     /// The directory; none when neither config nor environment names one.
     directory: Option<PathBuf>,
     /// The most bytes that are kept.
@@ -54,6 +46,17 @@ struct ArtifactCache {
     fetch_locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Pruning, which no load waits for.
     tasks: TaskTracker,
+}
+
+/// Failure to fetch a version's files.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    /// A fault of the registry or the artifact store.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A failure of the disk that holds the cache.
+    #[error(transparent)]
+    Disk(#[from] io::Error),
 }
 
 impl Artifacts {
@@ -69,13 +72,12 @@ impl Artifacts {
                 Err(_) => sweep(&directory),
             }
         }
-        let cache = ArtifactCache { directory, limit, fetch_locks: Mutex::default(), tasks: TaskTracker::new() };
-        Self { cache: Arc::new(cache) }
+        Self { directory, limit, fetch_locks: Mutex::default(), tasks: TaskTracker::new() }
     }
 
     /// Returns the directory of the environments that MLflow makes. They do not count towards the limit.
     pub(super) fn environments(&self) -> Option<PathBuf> {
-        self.cache.directory.as_ref().map(|directory| directory.join("environments"))
+        self.directory.as_ref().map(|directory| directory.join("environments"))
     }
 
     /// Returns the files of a version: those in the cache if they are whole, else fetched.
@@ -84,7 +86,7 @@ impl Artifacts {
     ///
     /// A fault of the registry or the artifact store, or of the disk that holds the cache.
     pub(super) async fn fetch(&self, registry: &Registry, resolved: &RegistryEntry) -> Result<CachedVersion, Fault> {
-        let cache = self.cache.directory.as_deref().ok_or_else(|| {
+        let cache = self.directory.as_deref().ok_or_else(|| {
             unavailable("there is no home directory to keep models in; set models.cache.directory".to_owned())
         })?;
         self.fetch_into(cache, registry, resolved).await.map_err(|error| match error {
@@ -110,7 +112,8 @@ impl Artifacts {
         let lock = self.fetch_lock(name);
         let _guard = lock.lock().await;
         for _ in 0..ATTEMPTS {
-            if let Some(cached) = find(&entry, &identity).await? {
+            let sought = identity.clone();
+            if let Some(cached) = on_disk(&entry, move |entry| CachedVersion::find(entry, &sought)).await? {
                 return Ok(cached);
             }
             // The files go to a directory of their own first, so that no other process sees half a version.
@@ -136,7 +139,7 @@ impl Artifacts {
     }
 
     fn fetch_lock(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.cache.fetch_locks.lock();
+        let mut locks = self.fetch_locks.lock();
         locks.retain(|_, lock| lock.strong_count() > 0);
         let known = locks.get(&name).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
@@ -148,27 +151,9 @@ impl Artifacts {
 
     /// Prunes the cache to its limit in the background.
     fn prune(&self, cache: &Path) {
-        let (cache, limit) = (cache.to_owned(), self.cache.limit);
-        self.cache.tasks.spawn_blocking(move || prune::prune(&cache, limit));
+        let (cache, limit) = (cache.to_owned(), self.limit);
+        self.tasks.spawn_blocking(move || prune::prune(&cache, limit));
     }
-}
-
-/// Finds a version in the cache, if it is whole there. A damaged entry is removed.
-async fn find(entry: &Path, identity: &VersionIdentity) -> Result<Option<CachedVersion>, FetchError> {
-    let identity = identity.clone();
-    on_disk(entry, move |entry| match CachedVersion::find(entry, &identity)? {
-        CacheLookup::Whole(cached) => Ok(Some(cached)),
-        CacheLookup::Nothing => Ok(None),
-        CacheLookup::Damaged(damage) => {
-            tracing::warn!(directory = %entry.display(), damage, "a cached model is damaged, and fetched again");
-            match remove(entry) {
-                // Another Signalbox was faster.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                removed => removed.map(|()| None),
-            }
-        }
-    })
-    .await
 }
 
 async fn download(
@@ -187,6 +172,11 @@ async fn download(
     let files = on_disk(&model, files_below).await?;
     let is_model = files.iter().any(|file| file.path == Path::new(MLMODEL));
     if is_model { Ok(files) } else { Err(no_model(&resolved.artifact_uri).into()) }
+}
+
+/// Builds the fault of artifacts that hold no model.
+fn no_model(place: &str) -> Fault {
+    not_found(format!("there is no model in the artifacts at {place}: they have no {MLMODEL}"))
 }
 
 /// Runs disk work on a thread that may block.

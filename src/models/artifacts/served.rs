@@ -10,9 +10,8 @@ use serde::Deserialize;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
-use super::error::{FetchError, no_model};
 use super::manifest::{CachedFile, MLMODEL};
-use crate::message::Fault;
+use super::{FetchError, no_model};
 use crate::models::registry::{LargeNumber, RestClient, not_found, unavailable};
 
 /// Requests that are under way at once.
@@ -32,24 +31,6 @@ pub(super) struct ServedArtifacts<'a> {
     endpoint: Url,
     /// The directory below that address.
     root: String,
-}
-
-/// Step of a download that is to be done.
-enum TransferStep {
-    List { directory: String },
-    Download(ListedFile),
-}
-
-/// Result of a step.
-enum TransferResult {
-    Listed(Vec<TransferStep>),
-    Downloaded(CachedFile),
-}
-
-/// File, as listed.
-struct ListedFile {
-    path: String,
-    bytes: Option<u64>,
 }
 
 impl<'a> ServedArtifacts<'a> {
@@ -88,75 +69,66 @@ impl<'a> ServedArtifacts<'a> {
     /// Downloads everything into an existing directory, and returns its files.
     pub(super) async fn download(&self, into: &Path) -> Result<Vec<CachedFile>, FetchError> {
         // The top directory is listed alone, so that artifacts without a model cost no download.
-        let first = self.list(into, String::new()).await?;
-        if !first.iter().any(|step| matches!(step, TransferStep::Download(file) if file.path == MLMODEL)) {
+        let first = self.list(into, "").await?;
+        if !first.iter().any(|found| !found.is_dir && found.path == MLMODEL) {
             return Err(no_model(&self.root).into());
         }
-        // Listings yield further steps, so both kinds share one queue of bounded concurrency.
+        // Listings find more, so listings and downloads share one queue of bounded concurrency.
         let mut pending = VecDeque::from(first);
         let mut under_way = FuturesUnordered::new();
         let mut files = Vec::new();
         loop {
             while under_way.len() < CONCURRENCY
-                && let Some(step) = pending.pop_front()
+                && let Some(found) = pending.pop_front()
             {
-                under_way.push(self.take(into, step));
+                under_way.push(self.take(into, found));
             }
-            match under_way.next().await {
-                None => break,
-                Some(Ok(TransferResult::Downloaded(file))) => files.push(file),
-                Some(Ok(TransferResult::Listed(steps))) => pending.extend(steps),
-                Some(Err(error)) => return Err(error),
-            }
+            let Some(taken) = under_way.next().await else { break };
+            let (found, file) = taken?;
+            pending.extend(found);
+            files.extend(file);
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(files)
     }
 
-    async fn take(&self, into: &Path, step: TransferStep) -> Result<TransferResult, FetchError> {
-        match step {
-            TransferStep::List { directory } => self.list(into, directory).await.map(TransferResult::Listed),
-            TransferStep::Download(file) => {
-                let bytes = match self.download_file(into, &file).await {
-                    // A broken connection is no reason to begin with the first file again, so the file is tried once
-                    // more.
-                    Err(FetchError::Fault(fault)) if fault.retryable => {
-                        tracing::debug!(path = file.path, %fault, "a file is downloaded again");
-                        self.download_file(into, &file).await?
-                    }
-                    outcome => outcome?,
-                };
-                Ok(TransferResult::Downloaded(CachedFile { path: PathBuf::from(file.path), bytes }))
-            }
+    /// Lists a directory, or downloads a file.
+    async fn take(&self, into: &Path, found: ListedFile) -> Result<(Vec<ListedFile>, Option<CachedFile>), FetchError> {
+        if found.is_dir {
+            return Ok((self.list(into, &found.path).await?, None));
         }
+        let bytes = match self.download_file(into, &found).await {
+            // A broken connection is no reason to begin with the first file again, so the file is tried once more.
+            Err(FetchError::Fault(fault)) if fault.retryable => {
+                tracing::debug!(path = found.path, %fault, "a file is downloaded again");
+                self.download_file(into, &found).await?
+            }
+            outcome => outcome?,
+        };
+        Ok((Vec::new(), Some(CachedFile { path: PathBuf::from(found.path), bytes })))
     }
 
     /// Lists the content of a directory, and makes that directory.
-    async fn list(&self, into: &Path, directory: String) -> Result<Vec<TransferStep>, FetchError> {
+    async fn list(&self, into: &Path, directory: &str) -> Result<Vec<ListedFile>, FetchError> {
         if directory.split('/').count() > DEEPEST {
             return Err(unavailable(format!("the artifacts at {} are too deep: {directory}", self.root)).into());
         }
-        let path = joined(&self.root, &directory);
+        let path = joined(&self.root, directory);
         let request = self.server.get(self.endpoint.clone()).query(&[("path", &path)]);
-        let listing: Listing = self.server.json(request).await?;
+        let mut listing: Listing = self.server.json(request).await?;
         if !directory.is_empty() {
-            fs::create_dir_all(into.join(&directory)).await?;
+            fs::create_dir_all(into.join(directory)).await?;
         }
-        let steps = listing.files.into_iter().map(|found| {
+        for found in &mut listing.files {
             if !is_safe(&found.path) {
-                return Err(not_found(format!(
-                    "the artifacts at {path} have a file of a forbidden name: {:?}",
-                    found.path
-                )));
+                let name = &found.path;
+                return Err(
+                    not_found(format!("the artifacts at {path} have a file of a forbidden name: {name:?}")).into()
+                );
             }
-            let path = joined(&directory, &found.path);
-            Ok(if found.is_dir {
-                TransferStep::List { directory: path }
-            } else {
-                TransferStep::Download(ListedFile { path, bytes: found.file_size.as_ref().and_then(LargeNumber::value) })
-            })
-        });
-        Ok(steps.collect::<Result<_, Fault>>()?)
+            found.path = joined(directory, &found.path);
+        }
+        Ok(listing.files)
     }
 
     async fn download_file(&self, into: &Path, file: &ListedFile) -> Result<u64, FetchError> {
@@ -182,7 +154,7 @@ impl<'a> ServedArtifacts<'a> {
             to.write_all(&piece).await?;
         }
         to.flush().await?;
-        match file.bytes {
+        match file.file_size.as_ref().and_then(LargeNumber::value) {
             Some(listed) if listed != written => Err(unavailable(format!(
                 "{} in the artifacts at {} has {listed} bytes, of which {written} came",
                 file.path, self.root
@@ -215,11 +187,13 @@ fn is_safe(name: &str) -> bool {
 struct Listing {
     /// The files; an empty directory has none, and neither has one that does not exist.
     #[serde(default)]
-    files: Vec<FoundFile>,
+    files: Vec<ListedFile>,
 }
 
+/// File or directory, as listed.
 #[derive(Debug, Deserialize)]
-struct FoundFile {
+struct ListedFile {
+    /// The path below the artifacts' own directory; as it is listed, below the directory that is listed.
     path: String,
     #[serde(default)]
     is_dir: bool,

@@ -123,9 +123,9 @@ fn kept(cache: &TempDir) -> Vec<String> {
 
 /// Waits until the cache has been pruned as often as a version was fetched.
 async fn pruned(artifacts: &Artifacts) {
-    artifacts.cache.tasks.close();
-    artifacts.cache.tasks.wait().await;
-    artifacts.cache.tasks.reopen();
+    artifacts.tasks.close();
+    artifacts.tasks.wait().await;
+    artifacts.tasks.reopen();
 }
 
 const FILES: [(&str, &[u8]); 4] = [
