@@ -126,10 +126,10 @@ async fn check(tracking_uri: &str, model_id: &str) {
         let parsed = ModelUri::parse(uri).unwrap();
         let ModelTarget::Registered { pick, .. } = parsed.target() else { panic!("{uri}") };
         let snapshot = registry.current("a model", &[pick.clone()].into()).await.unwrap();
-        assert_eq!(snapshot.pick(pick), Some(&registration), "{uri}");
+        assert_eq!(snapshot.get(pick), Some(&registration), "{uri}");
     }
     let snapshot = registry.current("a model", &[VersionPick::Version(99)].into()).await.unwrap();
-    assert_eq!(snapshot.pick(&VersionPick::Version(99)), None);
+    assert_eq!(snapshot.get(&VersionPick::Version(99)), None);
     for (uri, name) in [("models:/a model/1".to_owned(), "a model/1"), (format!("models:/{model_id}"), model_id)] {
         let resolved = resolve(&registry, &uri).await.unwrap();
         assert_eq!((&*resolved.name, resolved.is_tagged), (name, name == model_id));
@@ -154,7 +154,7 @@ async fn check(tracking_uri: &str, model_id: &str) {
         assert!(fault.message.contains(says), "{uri}: {fault}");
     }
     let snapshot = registry.current("nope", &[VersionPick::Latest].into()).await.unwrap();
-    assert_eq!(snapshot.pick(&VersionPick::Latest), None);
+    assert_eq!(snapshot.get(&VersionPick::Latest), None);
     closing.cancel();
     tasks.close();
     tasks.wait().await;
