@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 use super::call::CallFailure;
-use super::host::Server;
+use super::host::Child;
 use super::pool::HostPool;
 use crate::invocation::row_independence::RowIndependence;
 use crate::invocation::{Call, HttpBackend};
@@ -25,7 +25,7 @@ pub(super) struct ServerBackend {
     pub(super) http: HttpBackend,
     pub(super) permits: Arc<Semaphore>,
     /// The server's process, when that is ours.
-    pub(super) server: Option<Server>,
+    pub(super) server: Option<Child>,
     /// Calls in a row that ran out of time.
     consecutive_timeouts: AtomicUsize,
     /// The number of calls that run at once.
@@ -41,7 +41,7 @@ impl Backend {
     pub(super) fn pids(&self) -> Vec<u32> {
         match self {
             Self::Hosts(pool) => pool.pids(),
-            Self::Server(backend) => backend.server.as_ref().map(Server::pid).into_iter().collect(),
+            Self::Server(backend) => backend.server.as_ref().map(Child::pid).into_iter().collect(),
         }
     }
 
@@ -59,7 +59,7 @@ impl Backend {
             Self::Hosts(pool) => pool.stop().await,
             Self::Server(backend) => {
                 if let Some(server) = &backend.server {
-                    server.stop();
+                    server.kill();
                     server.gone().await;
                 }
             }
@@ -68,7 +68,7 @@ impl Backend {
 }
 
 impl ServerBackend {
-    pub(super) fn new(http: HttpBackend, concurrency: usize, server: Option<Server>) -> Self {
+    pub(super) fn new(http: HttpBackend, concurrency: usize, server: Option<Child>) -> Self {
         Self {
             http,
             permits: Arc::new(Semaphore::new(concurrency)),
@@ -92,7 +92,7 @@ impl ServerBackend {
             && let Some(server) = &self.server
         {
             // Each of the server's threads is stuck by now, and nothing else frees them.
-            server.stop();
+            server.kill();
         }
         match answer {
             Ok(reply) => Ok(reply),
@@ -113,12 +113,12 @@ impl ServerBackend {
         if !server.is_gone() && self.http.is_listening().await {
             return false;
         }
-        server.stop();
+        server.kill();
         self.broken().is_some()
     }
 
     fn broken(&self) -> Option<&Fault> {
-        if self.broken.get().is_none() && self.server.as_ref().is_some_and(Server::is_gone) {
+        if self.broken.get().is_none() && self.server.as_ref().is_some_and(Child::is_gone) {
             let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "the model's server has ended");
             let _ = self.broken.set(fault);
         }

@@ -10,7 +10,6 @@ use super::deadline::until;
 use super::lease::{Lease, LeasedBackend};
 use super::loaded_version::LoadedVersion;
 use super::model::{HostedModel, Model, ModelSource};
-use super::pool::PoolError;
 use super::residency::UseGuard;
 use super::serving::Serving;
 use super::unload::UnloadReason;
@@ -150,10 +149,10 @@ impl ModelHandle {
     ) -> Result<Option<Lease>, Fault> {
         let Some(guard) = UseGuard::acquire(loaded, &self.serving.residency) else { return Ok(None) };
         let leased = match &guard.loaded().backend {
-            Backend::Hosts(pool) => match pool.acquire(kind, deadline).await {
-                Ok(host) => LeasedBackend::Host(host),
-                Err(PoolError::Closed) => return Ok(None),
-                Err(PoolError::DeadlineExceeded) => return Err(self.all_taken()),
+            Backend::Hosts(pool) => match until(deadline, pool.acquire(kind)).await {
+                Some(Some(host)) => LeasedBackend::Host(host),
+                Some(None) => return Ok(None),
+                None => return Err(self.all_taken()),
             },
             Backend::Server(backend) => self.lease_server(backend, kind, deadline).await?,
         };

@@ -41,9 +41,4 @@ impl LoadedVersion {
     pub(super) fn broken(&self) -> Option<&Fault> {
         self.backend.broken()
     }
-
-    /// Ends its processes, and waits until they have gone. The caller sees to it that no lease is held.
-    pub(super) async fn stop(&self) {
-        self.backend.stop().await;
-    }
 }

@@ -66,6 +66,7 @@ use artifacts::Artifacts;
 use background::Background;
 use catalog::ModelCatalog;
 use follower::{Follower, Outages};
+use host::TemplateSpec;
 use load_queue::LoadQueue;
 use loader::Loader;
 use memory::machine_memory;
@@ -111,8 +112,14 @@ impl Models {
         let background = Background::default();
         let addresses = RegistryAddresses::read(registry.tracking_uri.as_deref(), &environment)?;
         let limit = models.memory_limit.map_or_else(default_memory_limit, |limit| Some(limit.as_u64()));
-        let imports = models.template.clone();
-        let templates = Arc::new(Templates::new(imports, addresses.environment(), limit, background.clone()));
+        let template = TemplateSpec {
+            libraries: models.template.libraries.clone(),
+            exclude: models.template.exclude.clone(),
+            environment: addresses.environment(),
+            data_limit: limit,
+            ..TemplateSpec::default()
+        };
+        let templates = Arc::new(Templates::new(template, background.clone()));
         let rules = Rules {
             memory_limit: limit,
             idle_timeout: Some(models.idle_timeout).filter(|timeout| !timeout.is_zero()),
@@ -140,7 +147,7 @@ impl Models {
             background: background.clone(),
             metrics: metrics.clone(),
         });
-        background.tasks.spawn(Arc::clone(&residency).run(background.closing.clone()));
+        background.spawn(Arc::clone(&residency).run());
         let catalog = ModelCatalog::new(models);
         let serving = Arc::new(Serving { catalog, versions, resolver, loader, residency });
         let follower = Arc::new(Follower {

@@ -54,7 +54,7 @@ pub(super) struct Channel {
 /// The state of a child, shared by the child's handle, its channels and the template's supervisor.
 #[derive(Debug)]
 pub(super) struct ChildState {
-    pid: Pid,
+    pub(super) pid: Pid,
     killed: AtomicBool,
     exit: watch::Sender<Option<Exit>>,
     output: Mutex<Output>,
@@ -307,10 +307,6 @@ impl ChildState {
     /// Records that the child has ended.
     pub(super) fn record_exit(&self, exit: Exit) {
         self.exit.send_replace(Some(exit));
-    }
-
-    pub(super) fn pid(&self) -> Pid {
-        self.pid
     }
 
     /// Waits for the exit of a child whose socket is closed, and returns how it ended.

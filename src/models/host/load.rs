@@ -1,5 +1,6 @@
 //! Loads a model into a host: the order, the report, and the faults that a load can end in.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,8 +68,6 @@ pub(crate) struct Proof {
 /// The time that each phase of a load took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Phases {
-    /// Waiting for the template's imports: zero, unless the template has just been started.
-    pub(crate) template: Duration,
     /// Forking the process.
     pub(crate) fork: Duration,
     /// Loading the model.
@@ -89,14 +88,18 @@ pub(crate) enum Example {
 /// Has the child load the model and answer the model's own example.
 pub(super) async fn load(child: &mut Child, template: &Template, spec: &HostSpec) -> Result<LoadReport, Fault> {
     let Some(directory) = spec.directory.to_str() else {
-        return Err(spec.fault(&format!("{} is no UTF-8", spec.directory.display())));
+        return Err(spec.fault(format!("{} is no UTF-8", spec.directory.display())));
     };
     let skip_warm_up = spec.proof.is_some();
     let request = HostRequest::Load { directory, max_answer_bytes: LARGEST_REPLY, skip_warm_up, threads: spec.threads };
     let answer = match child.ask_until(&request, b"", spec.deadline).await {
         Ok(answer) => answer,
-        Err(Lost::TimedOut) => return Err(spec.too_slow(child)),
-        Err(lost) => return Err(spec.fault(&lost.with_reason())),
+        Err(Lost::TimedOut) => {
+            let output = child.output();
+            let last = output.last().map_or_else(String::new, |line| format!("; the last it printed: {line}"));
+            return Err(spec.fault(not_ready(spec.load_timeout, &last)));
+        }
+        Err(lost) => return Err(spec.fault(lost.with_reason())),
     };
     match serde_json::from_slice(&answer.head) {
         Ok(LoadAnswer::Loaded { load, warm, example, unmet, doubt, declared, imported, signature }) => {
@@ -113,9 +116,9 @@ pub(super) async fn load(child: &mut Child, template: &Template, spec: &HostSpec
         }
         Ok(LoadAnswer::Failed { exception, traceback, unmet }) => {
             tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");
-            Err(spec.fault(&format!("{}{}", truncated(&exception), differences(template.python(), &unmet))))
+            Err(spec.fault(format!("{}{}", truncated(&exception), differences(template.python(), &unmet))))
         }
-        Err(error) => Err(spec.fault(&Lost::Garbled(error.to_string()).to_string())),
+        Err(error) => Err(spec.fault(Lost::Garbled(error.to_string()))),
     }
 }
 
@@ -129,23 +132,19 @@ impl Example {
 }
 
 impl HostSpec {
-    pub(super) fn fault(&self, why: &str) -> Fault {
-        let message = format!("{} cannot be loaded: {why}", self.shown);
-        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+    pub(super) fn fault(&self, why: impl Display) -> Fault {
+        cannot_load(&self.shown, why)
     }
+}
 
-    pub(super) fn not_forked(&self, python: &str) -> Fault {
-        self.fault(&format!(
-            "{python} (models.python, or the route's `python`) was not ready to fork within models.load_timeout ({})",
-            in_words(self.load_timeout)
-        ))
-    }
+/// Makes the fault of a model whose load may do better another time.
+pub(super) fn cannot_load(shown: &str, why: impl Display) -> Fault {
+    Fault::passing(Code::TemporarilyUnavailable, Stage::Load, format!("{shown} cannot be loaded: {why}"))
+}
 
-    fn too_slow(&self, child: &Child) -> Fault {
-        let output = child.output();
-        let last = output.last().map_or_else(String::new, |line| format!("; the last it printed: {line}"));
-        self.fault(&format!("it was not ready within models.load_timeout ({}){last}", in_words(self.load_timeout)))
-    }
+/// Says that a process was not ready in time, and its `last` words.
+pub(super) fn not_ready(limit: Duration, last: &str) -> String {
+    format!("it was not ready within models.load_timeout ({}){last}", in_words(limit))
 }
 
 /// Describes the unmet requirements that may explain a failed load, with a remedy.

@@ -30,7 +30,7 @@ pub(crate) use child::{Child, Lost};
 pub(crate) use load::{Example, HostSpec, LoadReport, Phases, Proof};
 pub(crate) use model_host::ModelHost;
 pub(crate) use output_log::OutputLog;
-pub(crate) use server::{Server, ServerSpec};
+pub(crate) use server::ServerSpec;
 pub(crate) use template::{Task, Template, TemplateSpec};
 pub(crate) use threads::Late;
 

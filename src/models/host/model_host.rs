@@ -47,24 +47,29 @@ impl ModelHost {
     /// Forks a process, and has it load the model and answer the model's own example. A failed process has ended before
     /// this returns, so that its memory is free.
     pub(crate) async fn start(template: &Template, spec: &HostSpec) -> Result<(Self, LoadReport), Fault> {
-        let begun = Instant::now();
         let forked = timeout_at(spec.deadline, async {
             template.warm().await?;
             let warm = Instant::now();
-            Ok((template.fork(&Task::Model).await?, warm))
+            Ok::<_, TemplateError>((template.fork(&Task::Model).await?, warm))
         });
         let (mut child, warm) = match forked.await {
-            Ok(forked) => forked.map_err(|error: TemplateError| error.fault(&spec.shown))?,
-            Err(_) => return Err(spec.not_forked(template.python())),
+            Ok(forked) => forked.map_err(|error| spec.fault(error))?,
+            Err(_) => {
+                return Err(spec.fault(format!(
+                    "{} (models.python, or the route's `python`) was not ready to fork within models.load_timeout ({})",
+                    template.python(),
+                    in_words(spec.load_timeout)
+                )));
+            }
         };
-        let (template_took, fork) = (warm - begun, warm.elapsed());
+        let fork = warm.elapsed();
         child.log_output_to(Arc::clone(&spec.output));
         let loaded = async {
             let report = load(&mut child, template, spec).await?;
             let threads = HostThreads::start(&mut child, spec.threads, spec.deadline).await;
             Ok((
                 report,
-                threads.map_err(|lost| spec.fault(&format!("its threads do not start: {}", lost.with_reason())))?,
+                threads.map_err(|lost| spec.fault(format!("its threads do not start: {}", lost.with_reason())))?,
             ))
         };
         let (mut report, threads) = match loaded.await {
@@ -75,7 +80,7 @@ impl ModelHost {
                 return Err(fault);
             }
         };
-        report.phases = Phases { template: template_took, fork, ..report.phases };
+        report.phases = Phases { fork, ..report.phases };
         let host = Self {
             child,
             shown: Arc::clone(&spec.shown),

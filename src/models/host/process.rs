@@ -236,6 +236,14 @@ impl TemplateProcess {
         TemplateError::Failed { python, reason }
     }
 
+    /// Answers the caller of a fork. A child that no caller waits for any longer is dropped here, and so killed.
+    fn answer_fork(&self, id: u64, outcome: std::result::Result<Child, String>) {
+        let fork = self.forks.lock().remove(&id);
+        if let Some(fork) = fork {
+            let _ = fork.sender.send(outcome);
+        }
+    }
+
     fn send(&self, request: &TemplateRequest<'_>) {
         // Strings, numbers and lists of them always serialise; a template that is gone no longer listens.
         if let Ok(line) = serde_json::to_string(request) {
@@ -310,18 +318,9 @@ impl Supervisor {
                 let output = state.read_output(pipe)?;
                 self.children.insert(pid, RunningChild { state, output });
                 process.has_been_useful.store(true, Ordering::Relaxed);
-                // A child that no caller waits for any longer is dropped here, and so killed.
-                let fork = process.forks.lock().remove(&id);
-                if let Some(fork) = fork {
-                    let _ = fork.sender.send(Ok(child));
-                }
+                process.answer_fork(id, Ok(child));
             }
-            TemplateReport::Refused { id, reason } => {
-                let fork = process.forks.lock().remove(&id);
-                if let Some(fork) = fork {
-                    let _ = fork.sender.send(Err(reason));
-                }
-            }
+            TemplateReport::Refused { id, reason } => process.answer_fork(id, Err(reason)),
             TemplateReport::Exited { pid, status } => {
                 if let Some(child) = Pid::from_raw(pid).and_then(|pid| self.children.remove(&pid)) {
                     tokio::spawn(child.record_exit(Exit::Seen(ExitStatus::from_raw(status))));
@@ -360,7 +359,7 @@ impl Supervisor {
         // The template cannot reap its children any longer, so each exit is found out by looking.
         let give_up = Instant::now() + END_LIMIT;
         for child in self.children.into_values() {
-            while Instant::now() < give_up && is_running(child.state.pid()) {
+            while Instant::now() < give_up && is_running(child.state.pid) {
                 sleep(Duration::from_millis(5)).await;
             }
             child.record_exit(Exit::Unseen).await;

@@ -1,5 +1,6 @@
 //! Starts `mlflow models serve`, for models that need an environment of their own.
 
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::child::{Child, Exit};
 use super::environment::Environment;
+use super::load::{cannot_load, not_ready};
 use super::output_log::OutputLog;
-use super::template::{Task, Template};
-use crate::invocation::{HttpBackend, ServerOwner, in_words};
+use super::template::{Task, Template, TemplateError};
+use crate::invocation::{HttpBackend, ServerOwner};
 use crate::message::{Code, Fault, Stage};
 
 /// Interval between two pings of a server that is loading.
@@ -41,50 +43,43 @@ pub(crate) struct ServerSpec {
     pub(crate) load_timeout: Duration,
 }
 
-/// A running server. Dropping it kills the server.
-#[derive(Debug)]
-pub(crate) struct Server {
-    child: Child,
-}
-
 /// The reason why a server did not come up.
-enum StartError {
-    /// The server found its address taken, which another port may put right.
-    PortTaken(Fault),
-    Fault(Fault),
+struct StartError {
+    fault: Fault,
+    /// Tells whether the server found its address taken, which another port may put right.
+    port_is_taken: bool,
 }
 
-impl Server {
+impl ServerSpec {
     /// Starts a server, and waits until it is ready. Dropping the server or this future kills the server's processes.
-    pub(crate) async fn start(template: &Template, spec: &ServerSpec) -> Result<(Self, HttpBackend), Fault> {
-        let mut environment = spec.environment().await?;
+    pub(crate) async fn start(&self, template: &Template) -> Result<(Child, HttpBackend), Fault> {
+        let mut environment = self.environment().await?;
         let mut attempts = 1;
         loop {
-            match Self::attempt(template, spec, environment.as_mut()).await {
-                Ok(started) => return Ok(started),
-                Err(StartError::PortTaken(_)) if attempts < PORT_ATTEMPTS => attempts += 1,
-                Err(StartError::PortTaken(fault) | StartError::Fault(fault)) => return Err(fault),
+            match self.attempt(template, environment.as_mut()).await {
+                Err(error) if error.port_is_taken && attempts < PORT_ATTEMPTS => attempts += 1,
+                outcome => return outcome.map_err(|error| error.fault),
             }
         }
     }
 
     /// Starts a server on a free port, once.
     async fn attempt(
+        &self,
         template: &Template,
-        spec: &ServerSpec,
         mut environment: Option<&mut Environment>,
-    ) -> Result<(Self, HttpBackend), StartError> {
-        let (port, _reservation) = reserve_port().map_err(|error| spec.fault(&format!("no port is free: {error}")))?;
-        let backend = spec.backend(port)?;
-        let task = spec.task(port, environment.as_deref());
-        let forked = timeout_at(spec.deadline, template.fork(&task)).await;
-        let forked = forked.map_err(|_| spec.fault(&spec.not_ready("the process that starts it was busy")))?;
-        let server = Self { child: forked.map_err(|error| error.fault(&spec.shown))? };
-        server.child.log_output_to(OutputLog::new(Arc::clone(&spec.shown)));
+    ) -> Result<(Child, HttpBackend), StartError> {
+        let (port, _reservation) = reserve_port().map_err(|error| self.fault(format!("no port is free: {error}")))?;
+        let backend = self.backend(port)?;
+        let task = self.task(port, environment.as_deref());
+        let forked = timeout_at(self.deadline, template.fork(&task)).await;
+        let forked = forked.map_err(|_| self.not_ready("; the process that starts it was busy"))?;
+        let server = forked.map_err(|error| self.fault(error))?;
+        server.log_output_to(OutputLog::new(Arc::clone(&self.shown)));
         // The environment is marked as soon as it is complete, since the server may still fail to start in it.
         let ready = async {
             while !backend.ping().await {
-                if server.child.output().environment_is_ready()
+                if server.output().environment_is_ready()
                     && let Some(environment) = environment.take()
                 {
                     environment.finish();
@@ -97,53 +92,19 @@ impl Server {
         };
         let error = tokio::select! {
             biased;
-            exit = server.gone() => server.ended_early(template.python(), spec, exit),
+            exit = server.gone() => self.ended_early(&server, template.python(), exit),
             () = ready => return Ok((server, backend)),
-            () = sleep_until(spec.deadline) => server.too_slow(spec).into(),
+            () = sleep_until(self.deadline) => {
+                let output = server.output();
+                let last = output.last().map_or_else(String::new, |line| format!("; its server's last line: {line}"));
+                self.not_ready(&last).into()
+            }
         };
         // The server's memory is free only once it has ended, and until then it may still work on its environment.
-        server.child.end().await;
+        server.end().await;
         Err(error)
     }
 
-    /// Returns the process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    /// Tells whether the server has ended, or is being killed.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.child.is_gone()
-    }
-
-    /// Waits until the server has been reaped.
-    pub(crate) fn gone(&self) -> impl Future<Output = Exit> + Send + use<> {
-        self.child.gone()
-    }
-
-    /// Kills the server without waiting, and tells whether it was running until now.
-    pub(crate) fn stop(&self) -> bool {
-        let was_running = !self.is_gone();
-        self.child.kill();
-        was_running
-    }
-
-    /// Explains the end of a server that had not become ready.
-    fn ended_early(&self, python: &str, spec: &ServerSpec, exit: Exit) -> StartError {
-        let output = self.child.output();
-        let fault = spec.ended_fault(python, &format!("its server ended ({exit})"), output.reason());
-        if output.port_is_taken() { StartError::PortTaken(fault) } else { StartError::Fault(fault) }
-    }
-
-    /// Makes the fault of a server that missed its deadline.
-    fn too_slow(&self, spec: &ServerSpec) -> Fault {
-        let output = self.child.output();
-        let last = output.last().map_or_else(String::new, |line| format!("its server's last line: {line}"));
-        spec.fault(&spec.not_ready(&last))
-    }
-}
-
-impl ServerSpec {
     /// Opens the directory in which MLflow makes the environment, unless the interpreter's own is used.
     async fn environment(&self) -> Result<Option<Environment>, Fault> {
         let Some(directory) = self.environments.as_deref().filter(|_| self.env_manager != "local") else {
@@ -152,12 +113,12 @@ impl ServerSpec {
         let opened = Environment::open(directory, self.env_manager, Path::new(&self.model));
         match timeout_at(self.deadline, opened).await {
             Ok(Ok(environment)) => Ok(Some(environment)),
-            Ok(Err(error)) => Err(self.fault(&format!(
+            Ok(Err(error)) => Err(self.fault(format!(
                 "its environment cannot be kept in {}: {error}; let Signalbox write there, or set \
                  models.cache.directory to another directory",
                 directory.display()
             ))),
-            Err(_) => Err(self.fault(&self.not_ready("its environment was still being made for another model"))),
+            Err(_) => Err(self.not_ready("; its environment was still being made for another model")),
         }
     }
 
@@ -179,45 +140,42 @@ impl ServerSpec {
 
     fn backend(&self, port: u16) -> Result<HttpBackend, Fault> {
         let url = Url::parse(&format!("http://127.0.0.1:{port}/invocations"));
-        let url = url.map_err(|error| self.fault(&error.to_string()))?;
+        let url = url.map_err(|error| self.fault(error))?;
         HttpBackend::new(url, Arc::clone(&self.shown), ServerOwner::Signalbox, self.concurrency)
     }
 
-    /// Makes the fault of a server that ended before it was ready, from the reason that it gave, if any.
-    fn ended_fault(&self, python: &str, ended: &str, reason: Option<&str>) -> Fault {
-        let Some(reason) = reason else { return self.fault(ended) };
-        if reason.contains("RESOURCE_DOES_NOT_EXIST") {
-            let message = format!("{} cannot be loaded: {reason}", self.shown);
-            return Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message);
-        }
-        if reason.ends_with("No module named mlflow") {
-            return self.fault(&format!(
-                "{python} (models.python, or the route's `python`) has no mlflow; install it (`{python} -m pip install mlflow`), or name an \
-                 interpreter that has it and the model's libraries"
-            ));
-        }
-        if reason.starts_with("ModuleNotFoundError") {
-            return self.fault(&format!(
+    /// Explains the end of a server that had not become ready.
+    fn ended_early(&self, server: &Child, python: &str, exit: Exit) -> StartError {
+        let output = server.output();
+        let fault = match output.reason() {
+            Some(reason) if reason.contains("RESOURCE_DOES_NOT_EXIST") => {
+                let message = format!("{} cannot be loaded: {reason}", self.shown);
+                Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
+            }
+            Some(reason) if reason.ends_with("No module named mlflow") => {
+                self.fault(TemplateError::NoMlflow { python: python.to_owned() })
+            }
+            Some(reason) if reason.starts_with("ModuleNotFoundError") => self.fault(format!(
                 "{reason}; install what the model needs for {python} (models.python, or the route's `python`)"
-            ));
-        }
-        self.fault(&format!("{ended}: {reason}"))
+            )),
+            Some(reason) => self.fault(format!("its server ended ({exit}): {reason}")),
+            None => self.fault(format!("its server ended ({exit})")),
+        };
+        StartError { fault, port_is_taken: output.port_is_taken() }
     }
 
-    fn not_ready(&self, last: &str) -> String {
-        let last = if last.is_empty() { String::new() } else { format!("; {last}") };
-        format!("it was not ready within models.load_timeout ({}){last}", in_words(self.load_timeout))
+    fn not_ready(&self, last: &str) -> Fault {
+        self.fault(not_ready(self.load_timeout, last))
     }
 
-    fn fault(&self, why: &str) -> Fault {
-        let message = format!("{} cannot be loaded: {why}", self.shown);
-        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+    fn fault(&self, why: impl Display) -> Fault {
+        cannot_load(&self.shown, why)
     }
 }
 
 impl From<Fault> for StartError {
     fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+        Self { fault, port_is_taken: false }
     }
 }
 

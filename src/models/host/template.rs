@@ -1,7 +1,6 @@
 //! Keeps the template (fork server) of one interpreter running, and forks every other process of that interpreter from
 //! it.
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,6 @@ use tokio_util::task::TaskTracker;
 use super::child::Child;
 use super::process::TemplateProcess;
 use crate::invocation::Backoff;
-use crate::message::{Code, Fault, Stage};
 
 /// Delays before a template that has failed to start is started again.
 const RESTARTS: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
@@ -51,15 +49,10 @@ pub(crate) enum Task {
     },
 }
 
-/// A handle to the template, the process that has imported what models need, and forks. The process is started when it
-/// is first needed, and again after it has ended. Clones are cheap; dropping the last one ends the process and all its
-/// children.
-#[derive(Debug, Clone)]
+/// The template, the process that has imported what models need, and forks. The process is started when it is first
+/// needed, and again after it has ended. Dropping the template ends the process and all its children.
+#[derive(Debug)]
 pub(crate) struct Template {
-    inner: Arc<SharedTemplate>,
-}
-
-struct SharedTemplate {
     spec: TemplateSpec,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -67,7 +60,7 @@ struct SharedTemplate {
     _stop_with_us: DropGuard,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct TemplateState {
     process: Option<Arc<TemplateProcess>>,
     /// The number of runs in a row that ended without having been of any use.
@@ -111,19 +104,17 @@ pub(crate) enum TemplateError {
 }
 
 impl Template {
-    /// Makes a handle without starting anything yet. A task in `tasks` supervises the process, which ends when
+    /// Makes a template without starting anything yet. A task in `tasks` supervises the process, which ends when
     /// `closing` is cancelled.
-    pub(crate) fn new(spec: TemplateSpec, tasks: TaskTracker, closing: &CancellationToken) -> Self {
+    pub(crate) fn new(spec: TemplateSpec, tasks: TaskTracker, closing: &CancellationToken) -> Arc<Self> {
         let stop = closing.child_token();
         let stop_with_us = stop.clone().drop_guard();
-        Self {
-            inner: Arc::new(SharedTemplate { spec, tasks, stop, state: Mutex::default(), _stop_with_us: stop_with_us }),
-        }
+        Arc::new(Self { spec, tasks, stop, state: Mutex::default(), _stop_with_us: stop_with_us })
     }
 
     /// Returns the interpreter.
     pub(crate) fn python(&self) -> &str {
-        &self.inner.spec.python
+        &self.spec.python
     }
 
     /// Waits until the template has imported everything. A call is optional: the first fork imports as much.
@@ -146,7 +137,7 @@ impl Template {
 
     /// Has the template import the modules that a child had to import, so that the next child need not.
     pub(crate) async fn preload(&self, modules: &[String]) {
-        let process = self.inner.state.lock().await.process.clone();
+        let process = self.state.lock().await.process.clone();
         if let Some(process) = process
             && !modules.is_empty()
         {
@@ -157,14 +148,13 @@ impl Template {
     /// Returns the process id while the process runs.
     #[cfg(test)]
     pub(crate) async fn pid(&self) -> Option<u32> {
-        self.inner.state.lock().await.process.as_ref().filter(|process| !process.is_gone()).map(|process| process.pid())
+        self.state.lock().await.process.as_ref().filter(|process| !process.is_gone()).map(|process| process.pid())
     }
 
     /// Returns the running process, or starts one.
     async fn process(&self) -> Result<Arc<TemplateProcess>, TemplateError> {
-        let inner = &*self.inner;
-        let mut state = inner.state.lock().await;
-        if inner.stop.is_cancelled() {
+        let mut state = self.state.lock().await;
+        if self.stop.is_cancelled() {
             return Err(TemplateError::Stopping);
         }
         // A running process serves all.
@@ -182,13 +172,13 @@ impl Template {
         {
             return Err(error.clone());
         }
-        match TemplateProcess::start(&inner.spec, &inner.tasks, &inner.stop) {
+        match TemplateProcess::start(&self.spec, &self.tasks, &self.stop) {
             Ok(process) => {
                 state.process = Some(Arc::clone(&process));
                 Ok(process)
             }
             Err(error) => {
-                let error = TemplateError::not_started(&inner.spec.python, &error);
+                let error = TemplateError::not_started(&self.spec.python, &error);
                 state.record_end(Some(error.clone()));
                 Err(error)
             }
@@ -216,17 +206,5 @@ impl TemplateError {
             ErrorKind::NotFound => Self::NoInterpreter { python },
             _ => Self::Failed { python, reason: format!("cannot be started: {error}") },
         }
-    }
-
-    /// Makes the fault of a model that cannot be loaded because of this error.
-    pub(crate) fn fault(&self, shown: &str) -> Fault {
-        let message = format!("{shown} cannot be loaded: {self}");
-        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
-    }
-}
-
-impl fmt::Debug for SharedTemplate {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Template").field("spec", &self.spec).finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ mod threads;
 
 /// A template, and a directory for models.
 struct HostWorld {
-    template: Template,
+    template: Arc<Template>,
     tasks: TaskTracker,
     closing: CancellationToken,
     directory: TempDir,
@@ -398,7 +398,7 @@ async fn server_answers_as_mlflow_and_leaves_no_process_when_stopped() {
         deadline: Instant::now() + limit,
         load_timeout: limit,
     };
-    let (server, backend) = Server::start(&world.template, &spec).await.unwrap();
+    let (server, backend) = spec.start(&world.template).await.unwrap();
     let headers = Headers::default();
     let payload = Bytes::from(cases[0].1.clone());
     let call = Call { content_type: "application/json", payload, headers: &headers, timeout: limit };
@@ -413,7 +413,8 @@ async fn server_answers_as_mlflow_and_leaves_no_process_when_stopped() {
         processes.filter(|(its, _)| *its == group).map(|(_, pid)| pid.trim().parse().unwrap()).collect();
     assert!(pids.len() >= 2, "{pids:?}");
     let gone = server.gone();
-    assert!(server.stop());
+    assert!(!server.is_gone());
+    server.kill();
     gone.await;
     vanish(&pids).await;
     world.end().await;

@@ -13,6 +13,7 @@ mod rest;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 
 use super::host::Template;
@@ -67,7 +68,7 @@ impl Registry {
     pub(super) fn new(
         addresses: RegistryAddresses,
         env: &dyn Fn(&str) -> Option<String>,
-        template: Template,
+        template: Arc<Template>,
     ) -> Result<Self, RegistryError> {
         let client = |address: &StoreAddress| address.server.as_ref().map(|url| RestClient::new(url, env)).transpose();
         Ok(Self {

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -27,7 +27,7 @@ const NO_STORE: &str = "NO_STORE";
 /// Client of MLflow's own Python API, as processes that are forked from a template.
 #[derive(Debug)]
 pub(super) struct PythonClient {
-    template: Template,
+    template: Arc<Template>,
     addresses: RegistryAddresses,
     /// The process that is kept for everyday calls, while no call is using it.
     lasting: Mutex<Option<Child>>,
@@ -52,20 +52,14 @@ struct DownloadCall<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ClientOutcome<T> {
-    Answer(T),
-    Error(ClientException),
-}
-
-/// Exception of MLflow's client.
-#[derive(Deserialize)]
-struct ClientException {
-    error_code: String,
-    message: String,
+enum ClientOutcome {
+    Answer(RegistryAnswer),
+    /// An exception of MLflow's client.
+    Error { error_code: String, message: String },
 }
 
 impl PythonClient {
-    pub(super) fn new(template: Template, addresses: RegistryAddresses) -> Self {
+    pub(super) fn new(template: Arc<Template>, addresses: RegistryAddresses) -> Self {
         Self { template, addresses, lasting: Mutex::default() }
     }
 
@@ -96,7 +90,7 @@ impl PythonClient {
     pub(super) async fn download(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
         let what = || format!("the artifacts at {} cannot be downloaded", redacted(uri));
         let mut process = self.fork(what).await?;
-        let outcome = self.ask_this::<IgnoredAny>(&mut process, &DownloadCall { uri, directory }).await;
+        let outcome = self.ask_this(&mut process, &DownloadCall { uri, directory }).await;
         outcome.map_err(|lost| failed(what, &lost))?.into_result(what).map(|_| ())
     }
 
@@ -104,11 +98,7 @@ impl PythonClient {
         self.template.fork(&Task::Clerk).await.map_err(|error| failed(what, &error))
     }
 
-    async fn ask_this<T: DeserializeOwned>(
-        &self,
-        process: &mut Child,
-        call: &impl Serialize,
-    ) -> Result<ClientOutcome<T>, Lost> {
+    async fn ask_this(&self, process: &mut Child, call: &impl Serialize) -> Result<ClientOutcome, Lost> {
         let errand = ClientCall {
             tracking_uri: &self.addresses.tracking.text,
             registry_uri: self.addresses.registry.as_ref().map(|registry| registry.text.as_str()),
@@ -119,13 +109,13 @@ impl PythonClient {
     }
 }
 
-impl<T> ClientOutcome<T> {
+impl ClientOutcome {
     /// Converts an exception to a fault: an exception that would be a 400 or a 404 over REST will not come right by
     /// itself.
-    fn into_result(self, what: impl Fn() -> String) -> Result<T, Fault> {
+    fn into_result(self, what: impl Fn() -> String) -> Result<RegistryAnswer, Fault> {
         match self {
             Self::Answer(answer) => Ok(answer),
-            Self::Error(ClientException { error_code, message }) => Err(match error_code.as_str() {
+            Self::Error { error_code, message } => Err(match error_code.as_str() {
                 "RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND" => {
                     not_found(message.trim().to_owned())
                 }

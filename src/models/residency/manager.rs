@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accounts::{LoadedEntry, MemoryAccounts};
@@ -265,7 +264,7 @@ impl ResidencyManager {
                     drop(accounts);
                     manager.changed.notify_waiters();
                 }
-                loaded.stop().await;
+                loaded.backend.stop().await;
                 let mut accounts = manager.accounts.lock();
                 accounts.unloading -= bytes;
                 manager.publish(&accounts);
@@ -292,15 +291,12 @@ impl ResidencyManager {
         }
     }
 
-    /// Looks after the loaded versions until Signalbox stops.
-    pub(in crate::models) async fn run(self: Arc<Self>, closing: CancellationToken) {
+    /// Looks after the loaded versions.
+    pub(in crate::models) async fn run(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = closing.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
+            ticks.tick().await;
             // Decisions need fresh numbers, so measuring comes first.
             self.measure().await;
             let now = self.now();

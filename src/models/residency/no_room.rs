@@ -18,15 +18,12 @@ pub(super) fn full(name: &str, patience: Duration) -> Fault {
 
 /// Builds the fault of a load for which there will be no room, or not soon.
 pub(super) fn refused(name: &str, refusal: &RoomRefusal) -> Fault {
-    let message = format!("there is no room for {name}: {refusal}");
-    match refusal {
+    let (advice, after) = match refusal {
         RoomRefusal::TooLarge { .. } | RoomRefusal::Pinned { .. } => {
-            Fault::passing(Code::TemporarilyUnavailable, Stage::Load, format!("{message}; raise models.memory_limit"))
-                .with_retry_after(Duration::from_secs(60))
+            ("raise models.memory_limit", Duration::from_secs(60))
         }
-        RoomRefusal::Thrash { retry_after } => {
-            Fault::passing(Code::TemporarilyUnavailable, Stage::Load, format!("{message}; come back later"))
-                .with_retry_after((*retry_after).max(Duration::from_secs(1)))
-        }
-    }
+        RoomRefusal::Thrash { retry_after } => ("come back later", (*retry_after).max(Duration::from_secs(1))),
+    };
+    let message = format!("there is no room for {name}: {refusal}; {advice}");
+    Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message).with_retry_after(after)
 }
