@@ -17,7 +17,7 @@ use crate::canary::Canaries;
 use crate::check::{ConfigFile, Reloader};
 use crate::config::{Config, Kafka};
 use crate::intake::Intake;
-use crate::models::{Models, ModelsError};
+use crate::models::{Models, RegistryError};
 use crate::pipeline::{Pipeline, PipelineParts, ShadowSender};
 use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
@@ -61,7 +61,7 @@ pub enum AppError {
     Broker(#[from] BrokerError),
     /// The models failed.
     #[error(transparent)]
-    Models(#[from] ModelsError),
+    Models(#[from] RegistryError),
     /// The shim failed.
     #[error(transparent)]
     Shim(#[from] ShimError),

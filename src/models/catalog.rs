@@ -24,21 +24,14 @@ const ADDRESS_CONCURRENCY: usize = 64;
 /// Keeps one [`Model`] for each URI and set of options, so that routes with the same share it.
 #[derive(Debug)]
 pub(super) struct ModelCatalog {
-    python: String,
-    preload: Vec<String>,
-    pin: Vec<String>,
+    settings: config::Models,
     models: Mutex<HashMap<(ModelUri, HandleOptions), Arc<Model>>>,
 }
 
 impl ModelCatalog {
     /// Builds an empty catalog.
     pub(super) fn new(settings: &config::Models) -> Self {
-        Self {
-            python: settings.python.clone(),
-            preload: settings.preload.clone(),
-            pin: settings.pin.clone(),
-            models: Mutex::default(),
-        }
+        Self { settings: settings.clone(), models: Mutex::default() }
     }
 
     /// Returns the model of a URI with these options, which is made on first use; nothing is loaded.
@@ -55,7 +48,7 @@ impl ModelCatalog {
 
     /// Lists the URIs that are to be loaded at the start.
     pub(super) fn preloaded(&self) -> impl Iterator<Item = &String> {
-        self.preload.iter().chain(&self.pin)
+        self.settings.preload.iter().chain(&self.settings.pin)
     }
 
     /// Forgets the models that no route uses any more and that are not to be preloaded. Their loaded versions stay for
@@ -92,7 +85,7 @@ impl ModelCatalog {
                 let threads = options.threads.unwrap_or(1).clamp(1, config::MOST_THREADS);
                 let places = workers.saturating_mul(threads);
                 let hosting = Hosting {
-                    python: options.python.clone().unwrap_or_else(|| self.python.clone()),
+                    python: options.python.clone().unwrap_or_else(|| self.settings.python.clone()),
                     runtime: options.runtime,
                     env_manager: options.env_manager.unwrap_or(EnvManager::Virtualenv),
                     workers,
@@ -102,7 +95,7 @@ impl ModelCatalog {
                         Runtime::MlflowServe => limit(SERVER_CONCURRENCY),
                     },
                 };
-                let pinned = self.pin.iter().any(|pin| **pin == **uri.text());
+                let pinned = self.settings.pin.iter().any(|pin| **pin == **uri.text());
                 ModelSource::Hosted(Box::new(HostedModel::new(uri.clone(), hosting, pinned)))
             }
         };

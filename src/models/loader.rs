@@ -1,17 +1,17 @@
 //! Loading a version: its artifacts, room for it, and processes that answer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::artifacts::{Artifacts, CachedVersion};
+use super::artifacts::Artifacts;
 use super::backend::{Backend, ServerBackend};
 use super::background::Background;
 use super::deadline::until;
-use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, Server, ServerSpec};
+use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, ServerSpec};
 use super::load_queue::{LoadQueue, Priority};
 use super::loaded_version::LoadedVersion;
 use super::memory::memory_of;
@@ -39,22 +39,6 @@ pub(super) struct Loader {
     pub(super) residency: Arc<ResidencyManager>,
     pub(super) background: Background,
     pub(super) metrics: Metrics,
-}
-
-/// Failure of a load, and the step that failed.
-#[derive(Debug)]
-struct LoadFailure {
-    fault: Fault,
-    step: LoadStep,
-}
-
-/// Artifacts of a version on this machine.
-struct LocalArtifacts {
-    directory: PathBuf,
-    /// Bytes on disk; 0 when that is not known.
-    bytes: u64,
-    /// Keeps the artifacts in the cache.
-    cached: Option<CachedVersion>,
 }
 
 impl Loader {
@@ -106,13 +90,7 @@ impl Loader {
     /// Loads a version in a task of its own, so that the load does not depend on the request that asked first.
     fn spawn_load(self: &Arc<Self>, version: Arc<Version>, priority: Priority, token: LoadToken<LoadedVersion>) {
         let loader = Arc::clone(self);
-        self.background.tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = loader.background.closing.cancelled() => {}
-                () = loader.load(&version, &priority, token) => {}
-            }
-        });
+        self.background.spawn(async move { loader.load(&version, &priority, token).await });
     }
 
     async fn load(self: &Arc<Self>, version: &Arc<Version>, priority: &Priority, token: LoadToken<LoadedVersion>) {
@@ -131,7 +109,7 @@ impl Loader {
                 log_load(version, &loaded, seconds);
                 room.settle(version, Arc::new(loaded), token);
             }
-            Err(LoadFailure { fault, step }) => {
+            Err((fault, step)) => {
                 tracing::warn!(model = name, seconds, %fault, "model cannot be loaded");
                 if step == LoadStep::Room {
                     self.metrics.model_loads_refused.inc();
@@ -147,28 +125,34 @@ impl Loader {
         self: &Arc<Self>,
         version: &Arc<Version>,
         priority: &Priority,
-    ) -> Result<(LoadedVersion, Reservation), LoadFailure> {
+    ) -> Result<(LoadedVersion, Reservation), (Fault, LoadStep)> {
         // The artifacts come first: their size is the first estimate of the memory that the version needs.
         let begun = Instant::now();
         let deadline = begun + self.load_timeout;
-        let fetched = timeout_at(deadline, self.artifacts_of(version)).await;
-        let fetched = fetched.unwrap_or_else(|_| Err(self.not_fetched(version)));
-        let artifacts = fetched.map_err(|fault| LoadFailure { fault, step: LoadStep::Start })?;
+        let (directory, cached) = match &version.location {
+            ArtifactLocation::Registry(entry) => {
+                let fetched = timeout_at(deadline, self.artifacts.fetch(&self.registry, entry)).await;
+                let fetched = fetched.unwrap_or_else(|_| Err(self.not_fetched(version)));
+                let cached = fetched.map_err(|fault| (fault, LoadStep::Start))?;
+                (cached.directory.clone(), Some(cached))
+            }
+            ArtifactLocation::Directory(path) => (path.clone(), None),
+        };
         self.observe_phase("fetch", begun.elapsed());
 
         // Room is reserved before any process starts, so that memory never exceeds its limit for the sake of a load.
         let asked = Instant::now();
-        version.adopt_memory(artifacts.cached.as_ref());
-        let expected = version.expected_memory(artifacts.bytes);
+        version.adopt_memory(cached.as_ref());
+        let expected = version.expected_memory(cached.as_ref().map_or(0, |cached| cached.bytes));
         let room = self.residency.reserve(&version.name, expected, priority).await;
-        let room = room.map_err(|fault| LoadFailure { fault, step: LoadStep::Room })?;
+        let room = room.map_err(|fault| (fault, LoadStep::Room))?;
         self.observe_phase("room", asked.elapsed());
 
         let deadline = Instant::now() + self.load_timeout;
         // The first request to a version that is known to be sound is as good as its example.
         let proof = version.proof.get().filter(|_| priority.is_urgent()).cloned();
-        let started = self.start(version, &artifacts.directory, proof, deadline).await;
-        let (backend, report) = started.map_err(|fault| LoadFailure { fault, step: LoadStep::Start })?;
+        let started = self.start(version, &directory, proof, deadline).await;
+        let (backend, report) = started.map_err(|fault| (fault, LoadStep::Start))?;
         let phases = report.phases;
         if !matches!(report.proof.example, Some(Example::Failed(_))) {
             let _ = version.proof.set(report.proof.clone());
@@ -184,7 +168,7 @@ impl Loader {
             None => {
                 let measured = memory_of(backend.pids()).await;
                 if let Some(bytes) = measured {
-                    version.record_memory(bytes, artifacts.cached.as_ref());
+                    version.record_memory(bytes, cached.as_ref());
                 }
                 measured.unwrap_or(expected)
             }
@@ -199,7 +183,7 @@ impl Loader {
             memory: AtomicU64::new(memory),
             memory_when_loaded: memory,
             report,
-            _cached: artifacts.cached,
+            _cached: cached,
         };
         Ok((loaded, room))
     }
@@ -215,16 +199,6 @@ impl Loader {
 
     fn observe_phase(&self, name: &str, duration: Duration) {
         self.metrics.model_load_phase.with_label_values(&[name]).observe(duration.as_secs_f64());
-    }
-
-    async fn artifacts_of(&self, version: &Version) -> Result<LocalArtifacts, Fault> {
-        match &version.location {
-            ArtifactLocation::Registry(entry) => {
-                let cached = self.artifacts.fetch(&self.registry, entry).await?;
-                Ok(LocalArtifacts { directory: cached.directory.clone(), bytes: cached.bytes, cached: Some(cached) })
-            }
-            ArtifactLocation::Directory(path) => Ok(LocalArtifacts { directory: path.clone(), bytes: 0, cached: None }),
-        }
     }
 
     /// Starts the processes that answer, in the runtime that the hosting names.
@@ -264,7 +238,7 @@ impl Loader {
                     load_timeout: self.load_timeout,
                 };
                 let begun = Instant::now();
-                let (server, http) = Server::start(&template, &spec).await?;
+                let (server, http) = spec.start(&template).await?;
                 let phases = Phases { load: begun.elapsed(), ..Phases::default() };
                 let report = LoadReport { phases, proof: Proof::default(), signature: None };
                 let backend = ServerBackend::new(http, hosting.concurrency, Some(server));

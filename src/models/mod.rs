@@ -92,14 +92,6 @@ pub struct Models {
     background: Background,
 }
 
-/// Error for which no model can be loaded at all.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ModelsError {
-    /// The registry cannot be used.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-}
-
 impl Models {
     /// Wires up the parts that serve models; nothing is loaded, and the registry is not asked yet. The settings that
     /// MLflow's clients read from the environment (the registry's address, and the caller's credentials) are read from
@@ -108,7 +100,7 @@ impl Models {
     /// # Errors
     ///
     /// The registry's address, or the settings for its client, cannot be used.
-    pub fn start(models: &config::Models, registry: &config::Registry, metrics: &Metrics) -> Result<Self, ModelsError> {
+    pub fn start(models: &config::Models, registry: &config::Registry, metrics: &Metrics) -> Result<Self, RegistryError> {
         let background = Background::default();
         let addresses = RegistryAddresses::read(registry.tracking_uri.as_deref(), &environment)?;
         let limit = models.memory_limit.map_or_else(default_memory_limit, |limit| Some(limit.as_u64()));

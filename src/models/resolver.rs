@@ -46,7 +46,9 @@ impl Resolver {
             Lookup::Failed(fault) => return Err(fault),
             Lookup::Loading(waiter) => waiter,
             Lookup::Missing(token, waiter) => {
-                self.spawn_resolve(Arc::clone(model), token);
+                // In a task of its own, so that the answer does not depend on the request that asked first.
+                let (resolver, model) = (Arc::clone(self), Arc::clone(model));
+                self.background.spawn(async move { resolver.resolve(&model, token).await });
                 waiter
             }
         };
@@ -54,12 +56,6 @@ impl Resolver {
             let message = format!("the registry had not said what {} is when time was up", hosted.uri);
             Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
         })
-    }
-
-    /// Asks the registry in a task of its own, so that the answer does not depend on the request that asked first.
-    fn spawn_resolve(self: &Arc<Self>, model: Arc<Model>, token: LoadToken<Version>) {
-        let resolver = Arc::clone(self);
-        self.background.spawn(async move { resolver.resolve(&model, token).await });
     }
 
     async fn resolve(&self, model: &Model, token: LoadToken<Version>) {
