@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 use super::call::CallFailure;
+use super::faults::unavailable;
 use super::host::Child;
 use super::pool::HostPool;
 use crate::invocation::row_independence::RowIndependence;
 use crate::invocation::{Call, HttpBackend};
-use crate::message::{Code, Fault, Reply, Stage};
+use crate::message::{Code, Fault, Reply};
 
 /// Backend that answers for a loaded version.
 #[derive(Debug)]
@@ -119,8 +120,7 @@ impl ServerBackend {
 
     fn broken(&self) -> Option<&Fault> {
         if self.broken.get().is_none() && self.server.as_ref().is_some_and(Child::is_gone) {
-            let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "the model's server has ended");
-            let _ = self.broken.set(fault);
+            let _ = self.broken.set(unavailable("the model's server has ended"));
         }
         self.broken.get()
     }

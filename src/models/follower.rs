@@ -10,18 +10,17 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::background::Background;
+use super::faults::{not_found, unavailable};
 use super::host::Example;
 use super::model::{HostedModel, Model, ModelSource, PendingVersion};
-use super::registry::{PickedVersions, Registration, Registry};
+use super::registry::{PickedVersions, Registration};
 use super::residency::UseGuard;
 use super::serving::Serving;
 use super::unload::UnloadReason;
-use super::uri::{ModelTarget, ModelUri, VersionPick};
+use super::uri::{ModelTarget, VersionPick};
 use super::version::Version;
 use crate::invocation::Backoff;
 use crate::message::{Code, Fault, Stage};
-use crate::telemetry::Metrics;
 
 /// Delays between the tries of a new version that fails.
 const RETRIES: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
@@ -32,12 +31,9 @@ const CONCURRENT_QUERIES: usize = 8;
 /// Compares the URIs' versions with the registry at each refresh, and switches URIs to their new versions.
 pub(super) struct Follower {
     pub(super) serving: Arc<Serving>,
-    pub(super) registry: Arc<Registry>,
     /// Interval between two looks at the registry.
     pub(super) refresh: Duration,
     pub(super) outages: Outages,
-    pub(super) background: Background,
-    pub(super) metrics: Metrics,
 }
 
 /// Registered models that the registry does not answer about, so that an outage is logged once.
@@ -68,9 +64,9 @@ impl Follower {
         }
         let queries = followed.into_iter().map(|(name, models)| async move {
             let picks = models.iter().filter_map(|model| model.followed()).map(|(_, pick)| pick.clone()).collect();
-            let picked = self.registry.current(&name, &picks).await;
+            let picked = self.serving.registry.current(&name, &picks).await;
             let result = if picked.is_ok() { "ok" } else { "error" };
-            self.metrics.registry_refreshes.with_label_values(&[result]).inc();
+            self.serving.metrics.registry_refreshes.with_label_values(&[result]).inc();
             match picked {
                 Ok(picked) => {
                     self.outages.end(&name);
@@ -93,7 +89,7 @@ impl Follower {
             };
             if hosted.pinned && hosted.serving.get().is_some_and(|serving| is_missing(&serving)) {
                 let serving = Arc::clone(&self.serving);
-                self.background.spawn(async move {
+                self.serving.background.spawn(async move {
                     // The reason of a failure is in the log, and shown by `GET /models`.
                     let _ = serving.load_model(&model, false).await;
                 });
@@ -118,8 +114,9 @@ impl Follower {
             // The URI names no version any more: the version that has answered until now goes on.
             None => {
                 if pending.as_ref().is_none_or(|pending| pending.version.is_some()) {
-                    let fault = names_nothing(&hosted.uri, &serving.version);
-                    tracing::warn!(model = %hosted.uri, "{}", fault.message);
+                    let (uri, version) = (&hosted.uri, &serving.version);
+                    let fault = not_found(format!("{uri} names no version any more; version {version} goes on"));
+                    tracing::warn!(model = %uri, "{}", fault.message);
                     let retry_at = Instant::now();
                     *pending = Some(PendingVersion { version: None, fault: Some(fault), retry_at, failures: 0 });
                 }
@@ -149,7 +146,7 @@ impl Follower {
         let (follower, model, picked) = (Arc::clone(self), Arc::clone(model), picked.clone());
         let Ok(number) = picked.version.parse() else { return };
         let target = ModelTarget::Registered { name: name.to_owned(), pick: VersionPick::Version(number) };
-        self.background.spawn(async move { follower.switch(&model, &target, &picked).await });
+        self.serving.background.spawn(async move { follower.switch(&model, &target, &picked).await });
     }
 
     /// Loads and tries the new version; only then it takes calls, and the old one is unloaded when its last call has
@@ -158,7 +155,7 @@ impl Follower {
         let ModelSource::Hosted(hosted) = &model.source else { return };
         let result = self.load_and_try(hosted, target, picked).await;
         let label = if result.is_ok() { "ok" } else { "error" };
-        self.metrics.model_switches.with_label_values(&[label]).inc();
+        self.serving.metrics.model_switches.with_label_values(&[label]).inc();
         match result {
             Ok((version, _guard)) => {
                 let before = hosted.serving.get();
@@ -196,10 +193,9 @@ impl Follower {
         target: &ModelTarget,
         picked: &Registration,
     ) -> Result<(Arc<Version>, UseGuard), Fault> {
-        let entry = self.registry.resolve(target).await?;
+        let entry = self.serving.registry.resolve(target).await?;
         if !entry.registration.is(picked) {
-            let message = format!("{} was registered again while it was looked up", entry.name);
-            let fault = Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message);
+            let fault = unavailable(format!("{} was registered again while it was looked up", entry.name));
             return Err(Fault { retry_after: Some(Duration::ZERO), ..fault });
         }
         let version = self.serving.versions.version_of(entry.into(), &hosted.hosting);
@@ -210,8 +206,7 @@ impl Follower {
             return Err(Fault::permanent(Code::ModelError, Stage::Load, message));
         }
         let guard = UseGuard::acquire(loaded, &self.serving.residency).ok_or_else(|| {
-            let message = format!("{} was unloaded again at once, for memory is short", version.name);
-            Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+            unavailable(format!("{} was unloaded again at once, for memory is short", version.name))
         })?;
         Ok((version, guard))
     }
@@ -229,9 +224,4 @@ impl Outages {
             tracing::info!(model = name, "the registry answers again");
         }
     }
-}
-
-fn names_nothing(uri: &ModelUri, version: &str) -> Fault {
-    let message = format!("{uri} names no version any more; version {version} goes on");
-    Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
 }

@@ -119,10 +119,10 @@ impl ModelHandle {
         kind: CallKind,
         deadline: Option<Instant>,
     ) -> Result<Lease, Fault> {
-        let Serving { resolver, loader, residency, .. } = &*self.serving;
+        let Serving { loader, residency, .. } = &*self.serving;
         let mut counted = None;
         loop {
-            let version = resolver.version(&self.model, hosted, deadline).await?;
+            let version = self.serving.version(&self.model, hosted, deadline).await?;
             // A call counts once for each version, however often it has to begin again.
             if counted.replace(version.key) != Some(version.key) {
                 version.usage.used(residency.now(), residency.count_call());

@@ -11,6 +11,7 @@ use super::artifacts::Artifacts;
 use super::backend::{Backend, ServerBackend};
 use super::background::Background;
 use super::deadline::until;
+use super::faults::{cannot_load, unavailable};
 use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, ServerSpec};
 use super::load_queue::{LoadQueue, Priority};
 use super::loaded_version::LoadedVersion;
@@ -61,7 +62,7 @@ impl Loader {
             self.residency.discard_broken(version, &loaded);
         }
         if self.background.closing.is_cancelled() {
-            return Err(Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "Signalbox is stopping"));
+            return Err(unavailable("Signalbox is stopping"));
         }
         let waiter = {
             // Held during the lookup, so that the priority is that of the load that the lookup finds.
@@ -190,11 +191,7 @@ impl Loader {
 
     fn not_fetched(&self, version: &Version) -> Fault {
         let limit = in_words(self.load_timeout);
-        let message = format!(
-            "{} cannot be loaded: its artifacts were not there within models.load_timeout ({limit})",
-            version.name
-        );
-        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
+        cannot_load(&version.name, format!("its artifacts were not there within models.load_timeout ({limit})"))
     }
 
     fn observe_phase(&self, name: &str, duration: Duration) {
@@ -222,8 +219,8 @@ impl Loader {
                     load_timeout: self.load_timeout,
                     proof,
                 };
-                let Background { tasks, closing } = self.background.clone();
-                let starter = HostStarter { template, spec, tasks, closing, metrics: self.metrics.clone() };
+                let (background, metrics) = (self.background.clone(), self.metrics.clone());
+                let starter = HostStarter { template, spec, background, metrics };
                 let (pool, report) = HostPool::start(starter, hosting.workers, hosting.concurrency).await?;
                 Ok((Backend::Hosts(pool), report))
             }

@@ -16,6 +16,7 @@ mod background;
 mod call;
 mod catalog;
 mod deadline;
+mod faults;
 mod follower;
 mod handle;
 mod host;
@@ -60,7 +61,7 @@ pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionRe
 pub use uri::{ModelTarget, ModelUri, ModelUriError, VersionPick};
 
 use crate::config::{self, Runtime, environment};
-use crate::message::Fault;
+use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 use artifacts::Artifacts;
 use background::Background;
@@ -73,9 +74,9 @@ use memory::machine_memory;
 use model::{Model, ModelSource};
 use registry::{Registry, RegistryAddresses};
 use residency::{ResidencyManager, Rules};
-use resolver::Resolver;
 use serving::Serving;
 use templates::Templates;
+use unload::UnloadReason;
 use versions::VersionCatalog;
 
 /// Time that the hosts have to stop; hosts that take longer are left behind, with an error in the log.
@@ -119,15 +120,8 @@ impl Models {
         };
         let refresh = registry.refresh;
         let registry = Arc::new(Registry::new(addresses, &environment, templates.get(&models.python))?);
-        let versions = Arc::new(VersionCatalog::default());
         initialize_counters(metrics);
         let residency = Arc::new(ResidencyManager::new(rules, background.tasks.clone(), metrics.clone()));
-        let resolver = Arc::new(Resolver {
-            registry: Arc::clone(&registry),
-            versions: Arc::clone(&versions),
-            background: background.clone(),
-            metrics: metrics.clone(),
-        });
         let cache = &models.cache;
         let loader = Arc::new(Loader {
             load_timeout: models.load_timeout,
@@ -141,15 +135,16 @@ impl Models {
         });
         background.spawn(Arc::clone(&residency).run());
         let catalog = ModelCatalog::new(models);
-        let serving = Arc::new(Serving { catalog, versions, resolver, loader, residency });
-        let follower = Arc::new(Follower {
-            serving: Arc::clone(&serving),
+        let serving = Arc::new(Serving {
             registry,
-            refresh,
-            outages: Outages::default(),
+            catalog,
+            versions: VersionCatalog::default(),
+            loader,
+            residency,
             background: background.clone(),
             metrics: metrics.clone(),
         });
+        let follower = Arc::new(Follower { serving: Arc::clone(&serving), refresh, outages: Outages::default() });
         background.spawn(follower.run());
         Ok(Self { serving, templates, background })
     }
@@ -201,7 +196,17 @@ impl Models {
     ///
     /// The fault of the first load that failed, or `RESOURCE_DOES_NOT_EXIST` when nothing has this id.
     pub async fn load(&self, id: &str) -> Result<(), Fault> {
-        self.serving.load(id).await
+        let models: Vec<_> = self.serving.catalog.all().into_iter().filter(|model| **model.uri.text() == *id).collect();
+        let mut result = Ok(());
+        for model in &models {
+            result = result.and(self.serving.load_model(model, true).await);
+        }
+        if models.is_empty() {
+            for version in self.serving.versions_named(id)? {
+                result = result.and(self.serving.loader.loaded(&version, true, None).await.map(drop));
+            }
+        }
+        result
     }
 
     /// Unloads each version with this id. Calls under way get their answers; the next call loads it again.
@@ -210,7 +215,14 @@ impl Models {
     ///
     /// `RESOURCE_DOES_NOT_EXIST` when no version has this id, `BAD_REQUEST` when none of them is loaded.
     pub fn unload(&self, id: &str) -> Result<(), Fault> {
-        self.serving.unload(id)
+        let mut unloaded = false;
+        for version in self.serving.versions_named(id)? {
+            unloaded |= self.serving.residency.unload(&version, UnloadReason::Operator);
+        }
+        if unloaded {
+            return Ok(());
+        }
+        Err(Fault::permanent(Code::BadRequest, Stage::Load, format!("{id} is not loaded")))
     }
 
     /// Stops every host, and waits until all their processes have ended. Calls that are under way are cut off, so they

@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::background::Background;
 use super::call::{CallFailure, CallKind};
+use super::faults::unavailable;
 use super::host::{HostSpec, Late, LoadReport, Lost, ModelHost, Template};
 use super::places::{Places, PoolHost};
 use crate::invocation::{Answers, Backoff, Call, Several};
@@ -35,8 +37,7 @@ const FAILED_STARTS: Backoff = Backoff { first: Duration::from_secs(1), longest:
 pub(super) struct HostStarter {
     pub(super) template: Arc<Template>,
     pub(super) spec: HostSpec,
-    pub(super) tasks: TaskTracker,
-    pub(super) closing: CancellationToken,
+    pub(super) background: Background,
     pub(super) metrics: Metrics,
 }
 
@@ -106,7 +107,7 @@ impl HostPool {
             pids: Mutex::new(pids),
             crashes_in_a_row: AtomicU32::new(0),
             broken: OnceLock::new(),
-            stopped: starter.closing.child_token(),
+            stopped: starter.background.closing.child_token(),
             replacing: TaskTracker::new(),
             starter,
         };
@@ -214,28 +215,27 @@ impl HostPool {
             // Another call may have counted the same crash.
             let _ = self.crashes_in_a_row.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
         }
-        self.replace(host);
-    }
-
-    /// Replaces a lost host by another, unless the version keeps losing them.
-    fn replace(self: &Arc<Self>, lost: Arc<ModelHost>) {
+        // The version gets another host, unless it keeps losing them.
         let pool = Arc::clone(self);
         let replacing = self.replacing.track_future(async move {
-            end(std::slice::from_ref(&lost)).await;
-            pool.pids.lock().retain(|pid| *pid != lost.pid());
-            drop(lost);
+            end(std::slice::from_ref(&host)).await;
+            pool.pids.lock().retain(|pid| *pid != host.pid());
+            drop(host);
             tokio::select! {
                 () = pool.stopped.cancelled() => pool.places.lock().close(),
                 () = pool.start_another() => {}
             }
         });
-        self.starter.tasks.spawn_on(replacing, &self.runtime);
+        self.starter.background.tasks.spawn_on(replacing, &self.runtime);
     }
 
     async fn start_another(self: &Arc<Self>) {
         let crashes = self.crashes();
         if crashes >= MOST_CRASHES {
-            return self.give_up(self.keeps_crashing(crashes));
+            let shown = &self.starter.spec.shown;
+            return self.give_up(unavailable(format!(
+                "the process of {shown} ended {crashes} times in a row; it is started again in a while"
+            )));
         }
         // The first crash in a row may be chance, so the host is replaced at once; further ones wait ever longer.
         if crashes > 1 {
@@ -263,12 +263,6 @@ impl HostPool {
         let _ = self.broken.set(fault);
         self.stopped.cancel();
         self.places.lock().close();
-    }
-
-    fn keeps_crashing(&self, crashes: u32) -> Fault {
-        let shown = &self.starter.spec.shown;
-        let message = format!("the process of {shown} ended {crashes} times in a row; it is started again in a while");
-        Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message)
     }
 
     fn crashes(&self) -> u32 {
@@ -309,7 +303,7 @@ impl PooledHost {
             return pool.give_back(&host, false, crashes_before);
         }
         let runtime = pool.runtime.clone();
-        let tasks = pool.starter.tasks.clone();
+        let tasks = pool.starter.background.tasks.clone();
         let waiting_out = async move {
             host.wait_out(late).await;
             pool.give_back(&host, true, crashes_before);

@@ -5,29 +5,18 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::background::Background;
 use super::deadline::until;
 use super::model::{HostedModel, Model, ModelSource};
-use super::registry::Registry;
 use super::resolved_model::ResolvedModel;
+use super::serving::Serving;
 use super::single_flight::{LoadStep, LoadToken, Lookup};
 use super::uri::ModelTarget;
 use super::version::Version;
-use super::versions::VersionCatalog;
 use crate::message::{Code, Fault, Stage};
-use crate::telemetry::Metrics;
 
-/// Asks the registry once for each URI; from then on the follower keeps the answer current.
-#[derive(Debug)]
-pub(super) struct Resolver {
-    pub(super) registry: Arc<Registry>,
-    pub(super) versions: Arc<VersionCatalog>,
-    pub(super) background: Background,
-    pub(super) metrics: Metrics,
-}
-
-impl Resolver {
-    /// Returns the version that takes the calls; the first caller has the registry asked.
+impl Serving {
+    /// Returns the version that takes the calls; the first caller has the registry asked, once for each URI. From then on
+    /// the follower keeps the answer current.
     ///
     /// # Errors
     ///
@@ -47,8 +36,8 @@ impl Resolver {
             Lookup::Loading(waiter) => waiter,
             Lookup::Missing(token, waiter) => {
                 // In a task of its own, so that the answer does not depend on the request that asked first.
-                let (resolver, model) = (Arc::clone(self), Arc::clone(model));
-                self.background.spawn(async move { resolver.resolve(&model, token).await });
+                let (serving, model) = (Arc::clone(self), Arc::clone(model));
+                self.background.spawn(async move { serving.resolve(&model, token).await });
                 waiter
             }
         };

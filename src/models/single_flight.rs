@@ -8,8 +8,9 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::faults::unavailable;
 use crate::invocation::Backoff;
-use crate::message::{Code, Fault, Stage};
+use crate::message::Fault;
 
 /// Times for which a load that failed is remembered, in which callers get its fault at once.
 const LOADS: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
@@ -216,8 +217,7 @@ impl<T> LoadWaiter<T> {
         match self.0.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,
             Ok(None) | Err(_) => {
-                let message = "the model's loading was interrupted; Signalbox is stopping, or its log says why";
-                Err(Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message))
+                Err(unavailable("the model's loading was interrupted; Signalbox is stopping, or its log says why"))
             }
         }
     }

@@ -24,7 +24,8 @@ use std::sync::{Arc, Weak};
 
 use tokio_util::task::TaskTracker;
 
-use super::registry::{Registry, RegistryEntry, not_found, unavailable};
+use super::faults::{not_found, unavailable};
+use super::registry::{Registry, RegistryEntry};
 use crate::message::Fault;
 use manifest::{MLMODEL, MODEL, Manifest, VersionIdentity, files_below};
 use partial::{Partial, sweep};
@@ -87,7 +88,7 @@ impl Artifacts {
     /// A fault of the registry or the artifact store, or of the disk that holds the cache.
     pub(super) async fn fetch(&self, registry: &Registry, resolved: &RegistryEntry) -> Result<CachedVersion, Fault> {
         let cache = self.directory.as_deref().ok_or_else(|| {
-            unavailable("there is no home directory to keep models in; set models.cache.directory".to_owned())
+            unavailable("there is no home directory to keep models in; set models.cache.directory")
         })?;
         self.fetch_into(cache, registry, resolved).await.map_err(|error| match error {
             FetchError::Fault(fault) => fault,

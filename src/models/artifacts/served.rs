@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::manifest::{CachedFile, MLMODEL};
 use super::{FetchError, no_model};
-use crate::models::registry::{LargeNumber, RestClient, not_found, unavailable};
+use crate::models::faults::{not_found, unavailable};
+use crate::models::registry::{LargeNumber, RestClient};
 
 /// Requests that are under way at once.
 const CONCURRENCY: usize = 8;

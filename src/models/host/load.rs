@@ -14,7 +14,8 @@ use super::template::Template;
 use crate::invocation::body::Signature;
 use crate::invocation::row_independence::Finding;
 use crate::invocation::{LARGEST_REPLY, in_words, meaning_of};
-use crate::message::{Code, Fault, Stage};
+use crate::message::Fault;
+use crate::models::faults::cannot_load;
 
 /// Number of differences that one message names; the others are counted.
 const MAX_SHOWN_DIFFERENCES: usize = 8;
@@ -135,11 +136,6 @@ impl HostSpec {
     pub(super) fn fault(&self, why: impl Display) -> Fault {
         cannot_load(&self.shown, why)
     }
-}
-
-/// Makes the fault of a model whose load may do better another time.
-pub(super) fn cannot_load(shown: &str, why: impl Display) -> Fault {
-    Fault::passing(Code::TemporarilyUnavailable, Stage::Load, format!("{shown} cannot be loaded: {why}"))
 }
 
 /// Says that a process was not ready in time, and its `last` words.

@@ -12,11 +12,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::child::{Child, Exit};
 use super::environment::Environment;
-use super::load::{cannot_load, not_ready};
+use super::load::not_ready;
 use super::output_log::OutputLog;
 use super::template::{Task, Template, TemplateError};
 use crate::invocation::{HttpBackend, ServerOwner};
-use crate::message::{Code, Fault, Stage};
+use crate::message::Fault;
+use crate::models::faults::{cannot_load, not_found};
 
 /// Interval between two pings of a server that is loading.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -149,8 +150,7 @@ impl ServerSpec {
         let output = server.output();
         let fault = match output.reason() {
             Some(reason) if reason.contains("RESOURCE_DOES_NOT_EXIST") => {
-                let message = format!("{} cannot be loaded: {reason}", self.shown);
-                Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
+                not_found(format!("{} cannot be loaded: {reason}", self.shown))
             }
             Some(reason) if reason.ends_with("No module named mlflow") => {
                 self.fault(TemplateError::NoMlflow { python: python.to_owned() })

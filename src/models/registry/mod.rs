@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 
+use super::faults::{not_found, unavailable};
 use super::host::Template;
 use super::uri::{ModelTarget, VersionPick};
 use crate::message::{Code, Fault, Stage};
@@ -26,7 +27,6 @@ use python_client::PythonClient;
 pub(super) use address::RegistryAddresses;
 pub(super) use call::LargeNumber;
 pub use error::RegistryError;
-pub(super) use error::{not_found, unavailable};
 pub(super) use registration::{Provenance, Registration};
 pub(super) use rest::RestClient;
 

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use super::address::RegistryAddresses;
 use super::call::{RegistryAnswer, RegistryCall};
-use super::error::{not_found, unavailable};
 use super::rest::first_line;
 use crate::invocation::in_words;
 use crate::message::Fault;
+use crate::models::faults::{not_found, unavailable};
 use crate::models::host::{Child, Lost, Task, Template};
 use crate::models::uri::redacted;
 

@@ -8,9 +8,10 @@ use serde::de::DeserializeOwned;
 
 use super::access::Access;
 use super::call::{RegistryAnswer, RegistryCall};
-use super::error::{RegistryError, not_found, unavailable};
+use super::error::RegistryError;
 use crate::invocation::{http_client, root_cause};
 use crate::message::Fault;
+use crate::models::faults::{not_found, unavailable};
 use crate::models::uri::redacted;
 
 /// Longest time that the server may take to accept a connection.

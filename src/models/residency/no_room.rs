@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use super::policy::RoomRefusal;
 use crate::invocation::in_words;
-use crate::message::{Code, Fault, Stage};
+use crate::message::Fault;
+use crate::models::faults::unavailable;
 
 /// Builds the fault of a load that found no room for as long as a load waits.
 pub(super) fn full(name: &str, patience: Duration) -> Fault {
-    let message = format!(
+    unavailable(format!(
         "there is no room for {name}: for {} every model that is loaded has been in use, being loaded, or too new to go; come back \
          later, or raise models.memory_limit",
         in_words(patience)
-    );
-    Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message).with_retry_after(Duration::from_secs(2))
+    ))
+    .with_retry_after(Duration::from_secs(2))
 }
 
 /// Builds the fault of a load for which there will be no room, or not soon.
@@ -24,6 +25,5 @@ pub(super) fn refused(name: &str, refusal: &RoomRefusal) -> Fault {
         }
         RoomRefusal::Thrash { retry_after } => ("come back later", (*retry_after).max(Duration::from_secs(1))),
     };
-    let message = format!("there is no room for {name}: {refusal}; {advice}");
-    Fault::passing(Code::TemporarilyUnavailable, Stage::Load, message).with_retry_after(after)
+    unavailable(format!("there is no room for {name}: {refusal}; {advice}")).with_retry_after(after)
 }

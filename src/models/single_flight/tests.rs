@@ -1,4 +1,5 @@
 use super::*;
+use crate::message::{Code, Stage};
 
 fn fault() -> Fault {
     Fault::passing(Code::TemporarilyUnavailable, Stage::Load, "no")
