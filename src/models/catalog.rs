@@ -63,11 +63,8 @@ impl ModelCatalog {
     /// Tells for each URI that stands for a version whether the URI is pinned.
     pub(super) fn pins_of(&self, version: &Version) -> Vec<bool> {
         let models = self.all();
-        let pins = models.iter().filter_map(|model| match &model.source {
-            ModelSource::Hosted(hosted) if hosted.serves(version) => Some(hosted.pinned),
-            _ => None,
-        });
-        pins.collect()
+        let serving = models.iter().filter_map(|model| model.hosted()).filter(|hosted| hosted.serves(version));
+        serving.map(|hosted| hosted.pinned).collect()
     }
 
     fn make(&self, uri: &ModelUri, options: &HandleOptions) -> Arc<Model> {
@@ -96,7 +93,7 @@ impl ModelCatalog {
                     },
                 };
                 let pinned = self.settings.pin.iter().any(|pin| **pin == **uri.text());
-                ModelSource::Hosted(Box::new(HostedModel::new(uri.clone(), hosting, pinned)))
+                ModelSource::Hosted(Box::new(HostedModel::new(hosting, pinned)))
             }
         };
         Arc::new(Model { uri: uri.clone(), source, vouchers: Arc::default() })

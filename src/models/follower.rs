@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::faults::{not_found, unavailable};
 use super::host::Example;
-use super::model::{HostedModel, Model, ModelSource, PendingVersion};
+use super::model::{HostedModel, Model, PendingVersion};
 use super::registry::{PickedVersions, Registration};
 use super::residency::UseGuard;
 use super::serving::Serving;
@@ -81,7 +81,7 @@ impl Follower {
     /// Loads the pinned versions again that are not loaded all the same, unless an operator unloaded them.
     fn reload_pinned(self: &Arc<Self>) {
         for model in self.serving.catalog.all() {
-            let ModelSource::Hosted(hosted) = &model.source else { continue };
+            let Some(hosted) = model.hosted() else { continue };
             let is_missing = |version: &Version| {
                 version.loaded.get().is_none()
                     && !version.loaded.is_loading()
@@ -100,8 +100,8 @@ impl Follower {
     /// Compares the version that takes a URI's calls with the version that the registry names, and begins a switch when
     /// they differ.
     fn compare(self: &Arc<Self>, model: &Arc<Model>, snapshot: &PickedVersions) {
-        let ModelSource::Hosted(hosted) = &model.source else { return };
-        let (Some((name, pick)), Some(serving)) = (hosted.followed(), hosted.serving.get()) else { return };
+        let Some(hosted) = model.hosted() else { return };
+        let (Some((name, pick)), Some(serving)) = (model.followed(), hosted.serving.get()) else { return };
         let mut pending = hosted.pending.lock();
         let running = serving.registration();
         let picked = match snapshot.get(pick) {
@@ -114,7 +114,7 @@ impl Follower {
             // The URI names no version any more: the version that has answered until now goes on.
             None => {
                 if pending.as_ref().is_none_or(|pending| pending.version.is_some()) {
-                    let (uri, version) = (&hosted.uri, &serving.version);
+                    let (uri, version) = (&model.uri, &serving.version);
                     let fault = not_found(format!("{uri} names no version any more; version {version} goes on"));
                     tracing::warn!(model = %uri, "{}", fault.message);
                     let retry_at = Instant::now();
@@ -134,10 +134,10 @@ impl Follower {
         match failures {
             0 if from == to => {
                 let provenance = &picked.provenance;
-                tracing::info!(model = %hosted.uri, version = to, ?provenance, "model's version was registered again");
+                tracing::info!(model = %model.uri, version = to, ?provenance, "model's version was registered again");
             }
-            0 => tracing::info!(model = %hosted.uri, from, to, "model has moved in the registry"),
-            _ => tracing::info!(model = %hosted.uri, version = to, failures, "model's new version is tried again"),
+            0 => tracing::info!(model = %model.uri, from, to, "model has moved in the registry"),
+            _ => tracing::info!(model = %model.uri, version = to, failures, "model's new version is tried again"),
         }
         // The pending version is noted before the switch is spawned, so that the next refresh does not begin a second.
         let retry_at = Instant::now();
@@ -152,7 +152,7 @@ impl Follower {
     /// Loads and tries the new version; only then it takes calls, and the old one is unloaded when its last call has
     /// ended.
     async fn switch(self: &Arc<Self>, model: &Arc<Model>, target: &ModelTarget, picked: &Registration) {
-        let ModelSource::Hosted(hosted) = &model.source else { return };
+        let Some(hosted) = model.hosted() else { return };
         let result = self.load_and_try(hosted, target, picked).await;
         let label = if result.is_ok() { "ok" } else { "error" };
         self.serving.metrics.model_switches.with_label_values(&[label]).inc();
@@ -160,10 +160,10 @@ impl Follower {
             Ok((version, _guard)) => {
                 let before = hosted.serving.get();
                 if !hosted.switch(&version) {
-                    tracing::info!(model = %hosted.uri, version = &*version.version, "model has moved on in the registry");
+                    tracing::info!(model = %model.uri, version = &*version.version, "model has moved on in the registry");
                     return self.serving.unload_unless_serving(&version, UnloadReason::Replaced);
                 }
-                tracing::info!(model = %hosted.uri, version = &*version.version, "model's new version takes its calls");
+                tracing::info!(model = %model.uri, version = &*version.version, "model's new version takes its calls");
                 version.pinned.fetch_or(hosted.pinned, Ordering::Relaxed);
                 if let Some(before) = before {
                     self.serving.unload_unless_serving(&before, UnloadReason::Replaced);
@@ -171,7 +171,7 @@ impl Follower {
             }
             Err(fault) => {
                 let version = &*picked.version;
-                tracing::warn!(model = %hosted.uri, version, %fault, "model's new version does not work; the old one goes on");
+                tracing::warn!(model = %model.uri, version, %fault, "model's new version does not work; the old one goes on");
                 let mut pending = hosted.pending.lock();
                 if let Some(pending) = pending.as_mut().filter(|pending| pending.version.as_ref() == Some(picked)) {
                     pending.failures = pending.failures.saturating_add(1);

@@ -53,7 +53,7 @@ impl ModelHandle {
 
     /// Tells whether the model's processes are forked here.
     pub fn is_forked(&self) -> bool {
-        matches!(&self.model.source, ModelSource::Hosted(hosted) if hosted.hosting.runtime == Runtime::Forked)
+        self.model.hosted().is_some_and(|hosted| hosted.hosting.runtime == Runtime::Forked)
     }
 
     /// Returns the handle for a route that says that the model answers each row as if it were alone.
@@ -65,8 +65,8 @@ impl ModelHandle {
     /// Tells whether it is known that requests to the model may not be joined; `by_route` when the route vouches that
     /// they may.
     pub fn is_called_singly(&self, by_route: bool) -> bool {
-        let ModelSource::Hosted(hosted) = &self.model.source else { return false };
-        hosted.serving.get().is_some_and(|serving| serving.row_independence.is_called_singly(by_route))
+        let serving = self.model.hosted().and_then(|hosted| hosted.serving.get());
+        serving.is_some_and(|serving| serving.row_independence.is_called_singly(by_route))
     }
 
     /// Waits until the model is loaded and a place is free, and takes that place. The first caller has the model

@@ -71,7 +71,7 @@ use host::TemplateSpec;
 use load_queue::LoadQueue;
 use loader::Loader;
 use memory::machine_memory;
-use model::{Model, ModelSource};
+use model::Model;
 use registry::{Registry, RegistryAddresses};
 use residency::{ResidencyManager, Rules};
 use serving::Serving;
@@ -170,11 +170,9 @@ impl Models {
             }
         }
         let models = catalog.all();
-        let pythons = models.iter().filter_map(|model| match &model.source {
-            ModelSource::Hosted(hosted) if hosted.hosting.runtime == Runtime::Forked => Some(&hosted.hosting.python),
-            _ => None,
-        });
-        for python in pythons.collect::<HashSet<_>>() {
+        let hostings = models.iter().filter_map(|model| model.hosted()).map(|hosted| &hosted.hosting);
+        let forked = hostings.filter(|hosting| hosting.runtime == Runtime::Forked);
+        for python in forked.map(|hosting| &hosting.python).collect::<HashSet<_>>() {
             let template = self.templates.get(python);
             self.background.tasks.spawn(async move {
                 if let Err(error) = template.warm().await {
@@ -182,11 +180,6 @@ impl Models {
                 }
             });
         }
-    }
-
-    /// Reports the versions that are loaded, those that are not and why, and the version behind each URI.
-    pub fn report(&self) -> Report {
-        status::report(&self.serving)
     }
 
     /// Loads a version, or the version that a URI stands for, in each of the ways it is hosted; and waits until that is

@@ -35,7 +35,6 @@ pub(super) enum ModelSource {
 /// URI that stands for one version now, and may stand for another later.
 #[derive(Debug)]
 pub(super) struct HostedModel {
-    pub(super) uri: ModelUri,
     pub(super) hosting: Hosting,
     pub(super) pinned: bool,
     /// The version that takes calls. Empty until the registry was first asked.
@@ -57,10 +56,22 @@ pub(super) struct PendingVersion {
 }
 
 impl Model {
-    /// Returns the registered model and the pick to follow, once it is known what the URI stands for.
+    /// Returns the part of a model that is loaded here; none of another model.
+    pub(super) fn hosted(&self) -> Option<&HostedModel> {
+        match &self.source {
+            ModelSource::Hosted(hosted) => Some(hosted),
+            ModelSource::Noop | ModelSource::Address(_) => None,
+        }
+    }
+
+    /// Returns the registered model and the pick to follow, once it is known what the URI stands for. Even a number can
+    /// come to mean another version, once the model was deleted and registered again.
     pub(super) fn followed(&self) -> Option<(&str, &VersionPick)> {
-        let ModelSource::Hosted(hosted) = &self.source else { return None };
-        hosted.serving.get().and_then(|_| hosted.followed())
+        self.hosted()?.serving.get()?;
+        match self.uri.target() {
+            ModelTarget::Registered { name, pick } => Some((name, pick)),
+            _ => None,
+        }
     }
 
     /// Tells whether a route says that the model answers each row as if it were alone.
@@ -70,17 +81,8 @@ impl Model {
 }
 
 impl HostedModel {
-    pub(super) fn new(uri: ModelUri, hosting: Hosting, pinned: bool) -> Self {
-        Self { uri, hosting, pinned, serving: SingleFlight::empty(), pending: Mutex::default() }
-    }
-
-    /// Returns the registered model and the pick, when that can come to mean another version: even a number can, once
-    /// the model was deleted and registered again.
-    pub(super) fn followed(&self) -> Option<(&str, &VersionPick)> {
-        match self.uri.target() {
-            ModelTarget::Registered { name, pick } => Some((name, pick)),
-            _ => None,
-        }
+    pub(super) fn new(hosting: Hosting, pinned: bool) -> Self {
+        Self { hosting, pinned, serving: SingleFlight::empty(), pending: Mutex::default() }
     }
 
     /// Switches the calls to a version, unless the registry has named another since this version was sent for. Tells

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::deadline::until;
-use super::model::{HostedModel, Model, ModelSource};
+use super::model::{HostedModel, Model};
 use super::resolved_model::ResolvedModel;
 use super::serving::Serving;
 use super::single_flight::{LoadStep, LoadToken, Lookup};
@@ -42,13 +42,13 @@ impl Serving {
             }
         };
         until(deadline, waiter.outcome()).await.unwrap_or_else(|| {
-            let message = format!("the registry had not said what {} is when time was up", hosted.uri);
+            let message = format!("the registry had not said what {} is when time was up", model.uri);
             Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
         })
     }
 
     async fn resolve(&self, model: &Model, token: LoadToken<Version>) {
-        let ModelSource::Hosted(hosted) = &model.source else { return };
+        let Some(hosted) = model.hosted() else { return };
         let begun = Instant::now();
         let resolved = match model.uri.target() {
             ModelTarget::Directory { path } => ResolvedModel::in_directory(path).await,

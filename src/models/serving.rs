@@ -9,7 +9,7 @@ use super::background::Background;
 use super::catalog::ModelCatalog;
 use super::faults::not_found;
 use super::loader::Loader;
-use super::model::{Model, ModelSource};
+use super::model::Model;
 use super::registry::Registry;
 use super::residency::ResidencyManager;
 use super::unload::UnloadReason;
@@ -33,7 +33,7 @@ impl Serving {
     /// Loads the version that takes a model's calls, if the model is one that is loaded here. `urgent` when a request
     /// waits.
     pub(super) async fn load_model(self: &Arc<Self>, model: &Arc<Model>, urgent: bool) -> Result<(), Fault> {
-        let ModelSource::Hosted(hosted) = &model.source else { return Ok(()) };
+        let Some(hosted) = model.hosted() else { return Ok(()) };
         let version = self.version(model, hosted, None).await?;
         self.loader.loaded(&version, urgent, None).await.map(drop)
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Models;
 use super::host::Example;
-use super::model::{Model, ModelSource};
+use super::model::Model;
 use super::registry::Provenance;
 use super::residency::ResidencyManager;
 use super::serving::Serving;
@@ -123,17 +124,18 @@ pub struct PendingReport {
     pub reason: Option<String>,
 }
 
-/// Reports the versions that are loaded, those that are not and why, and the version behind each URI.
-pub(super) fn report(serving: &Serving) -> Report {
-    let residency = &serving.residency;
-    let (limit, used) = residency.memory();
-    let all = serving.catalog.all();
-    let versions = serving.versions.all();
-    let mut models: Vec<_> = versions.iter().map(|version| version_report(version, &all, residency)).collect();
-    models.sort_by(|one, other| one.id.cmp(&other.id));
-    let mut following: Vec<_> = all.iter().filter_map(|model| following_report(model)).collect();
-    following.sort_by(|one, other| one.model_uri.cmp(&other.model_uri));
-    Report { memory: MemoryReport { limit, used }, models, following }
+impl Models {
+    /// Reports the versions that are loaded, those that are not and why, and the version behind each URI.
+    pub fn report(&self) -> Report {
+        let Serving { catalog, versions, residency, .. } = &*self.serving;
+        let (limit, used) = residency.memory();
+        let (all, versions) = (catalog.all(), versions.all());
+        let mut models: Vec<_> = versions.iter().map(|version| version_report(version, &all, residency)).collect();
+        models.sort_by(|one, other| one.id.cmp(&other.id));
+        let mut following: Vec<_> = all.iter().filter_map(|model| following_report(model)).collect();
+        following.sort_by(|one, other| one.model_uri.cmp(&other.model_uri));
+        Report { memory: MemoryReport { limit, used }, models, following }
+    }
 }
 
 fn version_report(version: &Version, models: &[Arc<Model>], residency: &ResidencyManager) -> VersionReport {
@@ -151,16 +153,11 @@ fn version_report(version: &Version, models: &[Arc<Model>], residency: &Residenc
         }
     };
     let habit = version.usage.habit(residency.calls());
-    let serves = models.iter().filter_map(|model| match &model.source {
-        ModelSource::Hosted(hosted) if hosted.serves(version) => Some(model.uri.to_string()),
-        _ => None,
-    });
+    let is_served = |model: &&Arc<Model>| model.hosted().is_some_and(|hosted| hosted.serves(version));
+    let served: Vec<_> = models.iter().filter(is_served).collect();
     let provenance = version.registration().map(|registration| registration.provenance.clone());
     let Provenance { source, run_id, created } = provenance.unwrap_or_default();
-    let by_route = models.iter().any(|model| match &model.source {
-        ModelSource::Hosted(hosted) => hosted.serves(version) && model.is_vouched_for(),
-        _ => false,
-    });
+    let by_route = served.iter().any(|model| model.is_vouched_for());
     let (batched_by, singly) = match version.hosting.runtime {
         Runtime::MlflowServe if !by_route => (None, Some(SERVED_SINGLY.to_owned())),
         Runtime::MlflowServe | Runtime::Forked => version.row_independence.report(by_route),
@@ -195,7 +192,7 @@ fn version_report(version: &Version, models: &[Arc<Model>], residency: &Residenc
         loads: version.history.loads.load(Ordering::Relaxed),
         evictions: version.history.evictions.load(Ordering::Relaxed),
         load_seconds: loaded.as_ref().map(|loaded| loaded.load_cost.as_secs_f64()),
-        serves: serves.collect(),
+        serves: served.iter().map(|model| model.uri.to_string()).collect(),
         pinned: version.pinned.load(Ordering::Relaxed),
         batched_by,
         singly,
@@ -211,7 +208,7 @@ fn unix_milliseconds(since_start: Duration, residency: &ResidencyManager) -> u64
 
 /// Reports what a URI stands for; none for a model that is not loaded here.
 fn following_report(model: &Model) -> Option<FollowingReport> {
-    let ModelSource::Hosted(hosted) = &model.source else { return None };
+    let hosted = model.hosted()?;
     let pending = hosted.pending.lock().as_ref().map(|pending| PendingReport {
         version: pending.version.as_ref().map(|registration| Arc::clone(&registration.version)),
         created: pending.version.as_ref().and_then(|registration| registration.provenance.created),

@@ -3,7 +3,7 @@
 
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -44,8 +44,6 @@ pub(in crate::models) struct ResidencyManager {
     /// Lets loads ask for room one after the other, so that a large one is not starved by small ones. A load that has
     /// its promise lets the next one ask.
     queue: tokio::sync::Mutex<()>,
-    /// The number of loads that wait for room.
-    waiting: AtomicUsize,
     /// The number of loads that have asked for room.
     requests: AtomicU64,
     /// The number of calls that have begun, of all versions.
@@ -87,7 +85,6 @@ impl ResidencyManager {
             started: Instant::now(),
             accounts: Mutex::default(),
             queue: tokio::sync::Mutex::default(),
-            waiting: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             headroom: AtomicU64::new(0),
@@ -134,7 +131,8 @@ impl ResidencyManager {
         priority: &Priority,
     ) -> Result<Reservation, Fault> {
         let mut queue_lock = Some(self.queue.lock().await);
-        let request = RoomRequest::new(self, bytes);
+        let position = self.requests.fetch_add(1, Ordering::Relaxed);
+        let request = RoomRequest { manager: self, position, bytes };
         let begun = self.now();
         let give_up = begun + self.patience;
         loop {
@@ -281,14 +279,7 @@ impl ResidencyManager {
         if bytes > 0 {
             self.make_headroom(&mut self.accounts.lock(), bytes, self.now());
         }
-        self.wake_waiting();
-    }
-
-    /// Wakes the loads that wait for room.
-    fn wake_waiting(&self) {
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.changed.notify_waiters();
-        }
+        self.changed.notify_waiters();
     }
 
     /// Looks after the loaded versions.
@@ -389,17 +380,8 @@ impl ResidencyManager {
     }
 }
 
-impl<'a> RoomRequest<'a> {
-    fn new(manager: &'a ResidencyManager, bytes: u64) -> Self {
-        manager.waiting.fetch_add(1, Ordering::SeqCst);
-        let position = manager.requests.fetch_add(1, Ordering::Relaxed);
-        Self { manager, position, bytes }
-    }
-}
-
 impl Drop for RoomRequest<'_> {
     fn drop(&mut self) {
-        self.manager.waiting.fetch_sub(1, Ordering::Relaxed);
         if self.manager.accounts.lock().promised.remove(&self.position).is_some() {
             self.manager.changed.notify_waiters();
         }
@@ -431,7 +413,7 @@ impl Reservation {
         drop(accounts);
         // Headroom is not made yet: the end of a process would take from the processor what the first answer needs.
         manager.headroom.store(bytes, Ordering::Relaxed);
-        manager.wake_waiting();
+        manager.changed.notify_waiters();
     }
 }
 

@@ -205,11 +205,12 @@ async fn load_waits_while_a_version_is_leased() {
     let (first, second) = (version(1), version(2));
     let held = load(&manager, &first, 60 * MIB).await.unwrap();
     assert!(held.uses.acquire());
+    let asked = manager.requests.load(Ordering::Relaxed);
     let waiting = {
         let (manager, second) = (Arc::clone(&manager), Arc::clone(&second));
         tokio::spawn(async move { load(&manager, &second, 60 * MIB).await })
     };
-    while manager.waiting.load(Ordering::Relaxed) == 0 {
+    while manager.requests.load(Ordering::Relaxed) == asked {
         assert!(!waiting.is_finished());
         tokio::task::yield_now().await;
     }
