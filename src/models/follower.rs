@@ -205,9 +205,8 @@ impl Follower {
             let message = format!("{} does not answer its own example: {why}", version.name);
             return Err(Fault::permanent(Code::ModelError, Stage::Load, message));
         }
-        let guard = UseGuard::acquire(loaded, &self.serving.residency).ok_or_else(|| {
-            unavailable(format!("{} was unloaded again at once, for memory is short", version.name))
-        })?;
+        let guard = UseGuard::acquire(loaded, &self.serving.residency)
+            .ok_or_else(|| unavailable(format!("{} was unloaded again at once, for memory is short", version.name)))?;
         Ok((version, guard))
     }
 }

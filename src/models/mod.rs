@@ -101,7 +101,11 @@ impl Models {
     /// # Errors
     ///
     /// The registry's address, or the settings for its client, cannot be used.
-    pub fn start(models: &config::Models, registry: &config::Registry, metrics: &Metrics) -> Result<Self, RegistryError> {
+    pub fn start(
+        models: &config::Models,
+        registry: &config::Registry,
+        metrics: &Metrics,
+    ) -> Result<Self, RegistryError> {
         let background = Background::default();
         let addresses = RegistryAddresses::read(registry.tracking_uri.as_deref(), &environment)?;
         let limit = models.memory_limit.map_or_else(default_memory_limit, |limit| Some(limit.as_u64()));

@@ -87,9 +87,10 @@ impl Artifacts {
     ///
     /// A fault of the registry or the artifact store, or of the disk that holds the cache.
     pub(super) async fn fetch(&self, registry: &Registry, resolved: &RegistryEntry) -> Result<CachedVersion, Fault> {
-        let cache = self.directory.as_deref().ok_or_else(|| {
-            unavailable("there is no home directory to keep models in; set models.cache.directory")
-        })?;
+        let cache = self
+            .directory
+            .as_deref()
+            .ok_or_else(|| unavailable("there is no home directory to keep models in; set models.cache.directory"))?;
         self.fetch_into(cache, registry, resolved).await.map_err(|error| match error {
             FetchError::Fault(fault) => fault,
             FetchError::Disk(error) => unavailable(format!(

@@ -15,13 +15,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-
 use super::faults::{not_found, unavailable};
 use super::host::Template;
 use super::uri::{ModelTarget, VersionPick};
 use crate::message::{Code, Fault, Stage};
-use call::{ModelVersion, RegisteredModel, RegistryAnswer, RegistryCall, highest, says_by_row};
 use address::StoreAddress;
+use call::{ModelVersion, RegisteredModel, RegistryAnswer, RegistryCall, highest, says_by_row};
 use python_client::PythonClient;
 
 pub(super) use address::RegistryAddresses;

@@ -53,9 +53,12 @@ struct DownloadCall<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ClientOutcome {
-    Answer(RegistryAnswer),
+    Answer(Box<RegistryAnswer>),
     /// An exception of MLflow's client.
-    Error { error_code: String, message: String },
+    Error {
+        error_code: String,
+        message: String,
+    },
 }
 
 impl PythonClient {
@@ -114,7 +117,7 @@ impl ClientOutcome {
     /// itself.
     fn into_result(self, what: impl Fn() -> String) -> Result<RegistryAnswer, Fault> {
         match self {
-            Self::Answer(answer) => Ok(answer),
+            Self::Answer(answer) => Ok(*answer),
             Self::Error { error_code, message } => Err(match error_code.as_str() {
                 "RESOURCE_DOES_NOT_EXIST" | "INVALID_PARAMETER_VALUE" | "NOT_FOUND" => {
                     not_found(message.trim().to_owned())
