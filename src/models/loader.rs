@@ -73,7 +73,9 @@ impl Loader {
                 Lookup::Loading(waiter) => waiter,
                 Lookup::Missing(token, waiter) => {
                     *priority = Priority::default();
-                    self.spawn_load(Arc::clone(version), priority.clone(), token);
+                    // In a task of its own, so that the load does not depend on the request that asked first.
+                    let (loader, version, priority) = (Arc::clone(self), Arc::clone(version), priority.clone());
+                    self.background.spawn(async move { loader.load(&version, &priority, token).await });
                     waiter
                 }
             };
@@ -86,12 +88,6 @@ impl Loader {
             let message = format!("{} was still being loaded when time was up; it goes on loading", version.name);
             Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
         })
-    }
-
-    /// Loads a version in a task of its own, so that the load does not depend on the request that asked first.
-    fn spawn_load(self: &Arc<Self>, version: Arc<Version>, priority: Priority, token: LoadToken<LoadedVersion>) {
-        let loader = Arc::clone(self);
-        self.background.spawn(async move { loader.load(&version, &priority, token).await });
     }
 
     async fn load(self: &Arc<Self>, version: &Arc<Version>, priority: &Priority, token: LoadToken<LoadedVersion>) {
@@ -133,7 +129,11 @@ impl Loader {
         let (directory, cached) = match &version.location {
             ArtifactLocation::Registry(entry) => {
                 let fetched = timeout_at(deadline, self.artifacts.fetch(&self.registry, entry)).await;
-                let fetched = fetched.unwrap_or_else(|_| Err(self.not_fetched(version)));
+                let fetched = fetched.unwrap_or_else(|_| {
+                    let limit = in_words(self.load_timeout);
+                    let why = format!("its artifacts were not there within models.load_timeout ({limit})");
+                    Err(cannot_load(&version.name, why))
+                });
                 let cached = fetched.map_err(|fault| (fault, LoadStep::Start))?;
                 (cached.directory.clone(), Some(cached))
             }
@@ -187,11 +187,6 @@ impl Loader {
             _cached: cached,
         };
         Ok((loaded, room))
-    }
-
-    fn not_fetched(&self, version: &Version) -> Fault {
-        let limit = in_words(self.load_timeout);
-        cannot_load(&version.name, format!("its artifacts were not there within models.load_timeout ({limit})"))
     }
 
     fn observe_phase(&self, name: &str, duration: Duration) {

@@ -108,7 +108,9 @@ impl Models {
     ) -> Result<Self, RegistryError> {
         let background = Background::default();
         let addresses = RegistryAddresses::read(registry.tracking_uri.as_deref(), &environment)?;
-        let limit = models.memory_limit.map_or_else(default_memory_limit, |limit| Some(limit.as_u64()));
+        // By default, three quarters of the machine's memory, or of the container's.
+        let default = || machine_memory().map(|bytes| bytes / 4 * 3);
+        let limit = models.memory_limit.map_or_else(default, |limit| Some(limit.as_u64()));
         let template = TemplateSpec {
             libraries: models.template.libraries.clone(),
             exclude: models.template.exclude.clone(),
@@ -262,11 +264,6 @@ fn initialize_counters(metrics: &Metrics) {
         metrics.model_switches.with_label_values(&[result]);
         metrics.registry_refreshes.with_label_values(&[result]);
     }
-}
-
-/// Computes the default memory limit, in bytes: three quarters of the machine's memory, or of the container's.
-fn default_memory_limit() -> Option<u64> {
-    machine_memory().map(|bytes| bytes / 4 * 3)
 }
 
 #[cfg(test)]

@@ -128,11 +128,11 @@ impl<T> SingleFlight<T> {
         }
     }
 
-    /// Replaces the value by another, and returns the one before.
-    pub(super) fn replace(&self, thing: Arc<T>) -> Option<Arc<T>> {
+    /// Replaces the value by another.
+    pub(super) fn replace(&self, thing: Arc<T>) {
         let mut state = self.state.lock();
         (state.phase, state.failures) = (FlightPhase::Idle, 0);
-        self.ready.swap(Some(thing))
+        self.ready.store(Some(thing));
     }
 
     /// Records that the value works, so that its next crash counts as the first.

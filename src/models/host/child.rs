@@ -119,17 +119,6 @@ impl Child {
         self.channel()?.ask(&serialized(head)?, body).await
     }
 
-    /// Asks one question, and fails with [`Lost::TimedOut`] at the deadline. An ended process is reported as ended even
-    /// if it takes longer than the deadline to hear how.
-    pub(crate) async fn ask_until(
-        &mut self,
-        head: &impl Serialize,
-        body: &[u8],
-        deadline: Instant,
-    ) -> Result<Frame, Lost> {
-        timeout_at(deadline, self.ask(head, body)).await.unwrap_or(Err(Lost::TimedOut))
-    }
-
     /// Opens `count` more sockets, at most [`MOST_THREADS`], and hands the child its ends of them, for which the child
     /// waits. From then on each socket may carry a question at the same time.
     pub(super) async fn open_channels(&mut self, count: usize, deadline: Instant) -> Result<Vec<Channel>, Lost> {

@@ -15,7 +15,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes of the two lengths before a head.
@@ -59,15 +59,11 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), longest_body: usiz
     // Each frame has a buffer of its own, so that its memory is freed together with the answer.
     let mut buffer = BytesMut::with_capacity(4096);
     fill(from, &mut buffer, PREFIX_BYTES).await?;
-    let length = |at: usize| {
-        let bytes = [buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]];
-        usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX)
-    };
-    let (head, body) = (length(0), length(4));
+    let mut length = || usize::try_from(buffer.get_u32()).unwrap_or(usize::MAX);
+    let (head, body) = (length(), length());
     if head > MAX_HEAD_BYTES || body > longest_body {
         return Err(Error::new(ErrorKind::InvalidData, format!("a frame of {head} and {body} bytes")));
     }
-    let _ = buffer.split_to(PREFIX_BYTES);
     buffer.reserve((head + body).saturating_sub(buffer.len()));
     fill(from, &mut buffer, head + body).await?;
     if buffer.len() > head + body {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::child::{Child, Lost};
 use super::output_log::OutputLog;
@@ -93,7 +93,7 @@ pub(super) async fn load(child: &mut Child, template: &Template, spec: &HostSpec
     };
     let skip_warm_up = spec.proof.is_some();
     let request = HostRequest::Load { directory, max_answer_bytes: LARGEST_REPLY, skip_warm_up, threads: spec.threads };
-    let answer = match child.ask_until(&request, b"", spec.deadline).await {
+    let answer = match timeout_at(spec.deadline, child.ask(&request, b"")).await.unwrap_or(Err(Lost::TimedOut)) {
         Ok(answer) => answer,
         Err(Lost::TimedOut) => {
             let output = child.output();

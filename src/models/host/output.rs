@@ -20,8 +20,10 @@ const MAX_LINE_BYTES: u64 = 8192;
 pub(crate) struct Output {
     lines: VecDeque<String>,
     exception: Option<String>,
-    port_taken: bool,
-    environment_is_ready: bool,
+    /// Tells whether another process listens on the server's port.
+    pub(super) port_is_taken: bool,
+    /// Tells whether `mlflow models serve` has finished making an environment.
+    pub(super) environment_is_ready: bool,
     /// Tells whether the last line was a warning of Python's: an indented line below it is the code that the warning
     /// is about.
     follows_warning: bool,
@@ -42,7 +44,7 @@ impl Output {
     /// Records one more line.
     pub(super) fn push(&mut self, line: &str) {
         let line = line.trim_end();
-        self.port_taken |= line.contains("address already in use");
+        self.port_is_taken |= line.contains("address already in use");
         // MLflow prints this about every command that it runs in an environment; by then the environment exists.
         self.environment_is_ready |= line.contains("=== Running command");
         // `mlflow models serve` ends with an exception of its own about the command that it has run, which explains
@@ -69,16 +71,6 @@ impl Output {
     /// Returns the last line that is no warning.
     pub(crate) fn last(&self) -> Option<&str> {
         self.lines.back().map(|line| truncated(line.trim()))
-    }
-
-    /// Tells whether another process listens on the server's port.
-    pub(crate) fn port_is_taken(&self) -> bool {
-        self.port_taken
-    }
-
-    /// Tells whether `mlflow models serve` has finished making an environment.
-    pub(crate) fn environment_is_ready(&self) -> bool {
-        self.environment_is_ready
     }
 
     /// Returns the last lines.
@@ -117,7 +109,7 @@ mod tests {
              Exception: Command '['bash', '-c', 'exec uvicorn']' returned non zero return code. Return code = 1\n",
         );
         assert_eq!(output.reason(), Some("ModuleNotFoundError: No module named 'torch'"));
-        assert!(!output.port_is_taken() && output.environment_is_ready());
+        assert!(!output.port_is_taken && output.environment_is_ready);
     }
 
     #[test]
@@ -153,6 +145,6 @@ mod tests {
     fn output_reports_a_taken_port_when_binding_fails() {
         let line =
             "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 1): address already in use";
-        assert!(output(line).port_is_taken());
+        assert!(output(line).port_is_taken);
     }
 }

@@ -80,7 +80,7 @@ impl ServerSpec {
         // The environment is marked as soon as it is complete, since the server may still fail to start in it.
         let ready = async {
             while !backend.ping().await {
-                if server.output().environment_is_ready()
+                if server.output().environment_is_ready
                     && let Some(environment) = environment.take()
                 {
                     environment.finish();
@@ -161,7 +161,7 @@ impl ServerSpec {
             Some(reason) => self.fault(format!("its server ended ({exit}): {reason}")),
             None => self.fault(format!("its server ended ({exit})")),
         };
-        StartError { fault, port_is_taken: output.port_is_taken() }
+        StartError { fault, port_is_taken: output.port_is_taken }
     }
 
     fn not_ready(&self, last: &str) -> Fault {

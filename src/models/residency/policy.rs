@@ -195,7 +195,11 @@ impl Rules {
 
     /// Lists the versions that have been unused for so long that they must go.
     pub(super) fn idle<K: Copy>(&self, residents: &[Resident<K>], now: Duration) -> Vec<K> {
-        let due = |resident: &&Resident<K>| self.goes_idle(resident).is_some_and(|time| time <= now);
+        let Some(timeout) = self.idle_timeout else { return Vec::new() };
+        let due = |resident: &&Resident<K>| {
+            let is_guest = !resident.in_use && !resident.pinned;
+            is_guest && resident.quiet_since().saturating_add(timeout).max(self.stay_ends(resident)) <= now
+        };
         residents.iter().filter(due).map(|resident| resident.key).collect()
     }
 
@@ -261,12 +265,6 @@ impl Rules {
             freed >= bytes
         });
         enough.map(|(time, _)| time)
-    }
-
-    /// Computes the time at which a version will have been unused for long enough. `None` when it does not go for that.
-    fn goes_idle<K>(&self, resident: &Resident<K>) -> Option<Duration> {
-        let timeout = self.idle_timeout.filter(|_| !resident.in_use && !resident.pinned)?;
-        Some(resident.quiet_since().saturating_add(timeout).max(self.stay_ends(resident)))
     }
 }
 
