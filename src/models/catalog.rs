@@ -8,7 +8,6 @@ use tokio::sync::Semaphore;
 
 use super::backend::ServerBackend;
 use super::model::{HostedModel, Model, ModelSource};
-use super::options::HandleOptions;
 use super::uri::{ModelTarget, ModelUri};
 use super::version::{Hosting, Version};
 use crate::config::{self, EnvManager, Runtime};
@@ -26,6 +25,23 @@ const ADDRESS_CONCURRENCY: usize = 64;
 pub(super) struct ModelCatalog {
     settings: config::Models,
     models: Mutex<HashMap<(ModelUri, HandleOptions), Arc<Model>>>,
+}
+
+/// Options by which a route overrides the hosting of its model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct HandleOptions {
+    /// The interpreter, when it is not `models.python`.
+    pub python: Option<String>,
+    /// The runtime that serves the model: forked hosts, or `mlflow models serve`.
+    pub runtime: Runtime,
+    /// The tool by which `mlflow models serve` makes the model's environment.
+    pub env_manager: Option<EnvManager>,
+    /// The number of hosts that are forked for the model.
+    pub workers: Option<usize>,
+    /// The number of calls that each host answers at once.
+    pub threads: Option<usize>,
+    /// The number of calls that run at once, over all hosts.
+    pub max_concurrency: Option<usize>,
 }
 
 impl ModelCatalog {

@@ -35,7 +35,7 @@ pub(super) struct Loader {
     pub(super) load_timeout: Duration,
     pub(super) registry: Arc<Registry>,
     pub(super) artifacts: Artifacts,
-    pub(super) templates: Arc<Templates>,
+    pub(super) templates: Templates,
     pub(super) queue: LoadQueue,
     pub(super) residency: Arc<ResidencyManager>,
     pub(super) background: Background,

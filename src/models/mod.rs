@@ -26,7 +26,6 @@ mod loaded_version;
 mod loader;
 mod memory;
 mod model;
-mod options;
 mod places;
 mod pool;
 mod registry;
@@ -52,10 +51,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 pub use call::CallFailure;
+pub use catalog::HandleOptions;
 pub(crate) use deadline::until;
 pub use handle::ModelHandle;
 pub use lease::Lease;
-pub use options::HandleOptions;
 pub use registry::RegistryError;
 pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionReport};
 pub use uri::{ModelTarget, ModelUri, ModelUriError, VersionPick};
@@ -89,8 +88,6 @@ const PRELOAD_RETRY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Models {
     serving: Arc<Serving>,
-    templates: Arc<Templates>,
-    background: Background,
 }
 
 impl Models {
@@ -118,7 +115,7 @@ impl Models {
             data_limit: limit,
             ..TemplateSpec::default()
         };
-        let templates = Arc::new(Templates::new(template, background.clone()));
+        let templates = Templates::new(template, background.clone());
         let rules = Rules {
             memory_limit: limit,
             idle_timeout: Some(models.idle_timeout).filter(|timeout| !timeout.is_zero()),
@@ -133,7 +130,7 @@ impl Models {
             load_timeout: models.load_timeout,
             registry: Arc::clone(&registry),
             artifacts: Artifacts::open(cache.directory.as_deref(), cache.size.as_u64(), &environment),
-            templates: Arc::clone(&templates),
+            templates,
             queue: LoadQueue::new(models.concurrent_loads),
             residency: Arc::clone(&residency),
             background: background.clone(),
@@ -152,7 +149,7 @@ impl Models {
         });
         let follower = Arc::new(Follower { serving: Arc::clone(&serving), refresh, outages: Outages::default() });
         background.spawn(follower.run());
-        Ok(Self { serving, templates, background })
+        Ok(Self { serving })
     }
 
     /// Returns the model that this URI names. The same URI with the same options is the same model, loaded once.
@@ -164,7 +161,7 @@ impl Models {
     /// Warms the templates of the interpreters that the models need, and loads the models to preload: with the options
     /// of the routes that use the same URI, else with the defaults. Both go on in the background.
     pub fn preload(&self) {
-        let catalog = &self.serving.catalog;
+        let Serving { catalog, background, .. } = &*self.serving;
         for uri in catalog.preloaded() {
             // A checked config has only URIs that can be parsed.
             let Ok(uri) = ModelUri::parse(uri) else { continue };
@@ -172,15 +169,15 @@ impl Models {
                 catalog.model(&uri, HandleOptions::default());
             }
             for model in catalog.all().into_iter().filter(|model| model.uri == uri) {
-                self.background.spawn(preload(Arc::clone(&self.serving), model));
+                background.spawn(preload(Arc::clone(&self.serving), model));
             }
         }
         let models = catalog.all();
         let hostings = models.iter().filter_map(|model| model.hosted()).map(|hosted| &hosted.hosting);
         let forked = hostings.filter(|hosting| hosting.runtime == Runtime::Forked);
         for python in forked.map(|hosting| &hosting.python).collect::<HashSet<_>>() {
-            let template = self.templates.get(python);
-            self.background.tasks.spawn(async move {
+            let template = self.serving.loader.templates.get(python);
+            background.tasks.spawn(async move {
                 if let Err(error) = template.warm().await {
                     tracing::warn!(%error, "no model can be loaded");
                 }
@@ -227,7 +224,7 @@ impl Models {
     /// Stops every host, and waits until all their processes have ended. Calls that are under way are cut off, so they
     /// should have ended before. Nothing is loaded afterwards.
     pub async fn shutdown(&self) {
-        let Background { tasks, closing } = &self.background;
+        let Background { tasks, closing } = &self.serving.background;
         closing.cancel();
         tasks.close();
         if timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {

@@ -28,7 +28,7 @@ use super::faults::{not_found, unavailable};
 use super::registry::{Registry, RegistryEntry};
 use crate::message::Fault;
 use manifest::{MLMODEL, MODEL, Manifest, VersionIdentity, files_below};
-use partial::{Partial, sweep};
+use partial::{Partial, in_background, sweep};
 use served::ServedArtifacts;
 
 pub(super) use cached::CachedVersion;
@@ -68,10 +68,7 @@ impl Artifacts {
         let directory = directory.map(|directory| std::path::absolute(&directory).unwrap_or(directory));
         if let Some(directory) = directory.clone() {
             // Leftovers may be gigabytes. Directories in use are locked, so the sweep can run beside everything else.
-            match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn_blocking(move || sweep(&directory))),
-                Err(_) => sweep(&directory),
-            }
+            in_background(move || sweep(&directory));
         }
         Self { directory, limit, fetch_locks: Mutex::default(), tasks: TaskTracker::new() }
     }

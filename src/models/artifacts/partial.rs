@@ -66,10 +66,15 @@ impl Drop for Partial {
             }
             drop(lock);
         };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
-        }
+        in_background(remove);
+    }
+}
+
+/// Runs disk work beside everything else, where there is a runtime.
+pub(super) fn in_background(work: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(work)),
+        Err(_) => work(),
     }
 }
 

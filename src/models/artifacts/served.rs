@@ -1,7 +1,7 @@
 //! Artifacts that a tracking server serves: listed and downloaded over its REST API.
 
 use std::collections::VecDeque;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -176,12 +176,7 @@ fn joined(directory: &str, name: &str) -> String {
 
 /// Tells whether a name stays below the directory that it is listed in, on any system.
 fn is_safe(name: &str) -> bool {
-    !name.is_empty()
-        && !name.contains(['\\', '\0'])
-        && !name.starts_with('/')
-        && name.split('/').all(|part| !part.is_empty())
-        && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
-        && name.split('/').all(|part| part != ".")
+    !name.contains(['\\', '\0']) && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,6 +198,8 @@ struct ListedFile {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Component;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -20,7 +20,7 @@ KNOWN = {
     },
     "sklearn.preprocessing": {
         "Binarizer": "a fixed threshold",
-        "FunctionTransformer": "the row as it is, which is how a ColumnTransformer passes it through; see `has_function`",
+        "FunctionTransformer": "the row as it is, which is how a ColumnTransformer passes it through; see `peculiarity`",
         "KBinsDiscretizer": "fitted edges",
         "LabelBinarizer": "fitted classes",
         "LabelEncoder": "fitted classes",
@@ -102,14 +102,14 @@ KNOWN = {
     },  # fmt: skip
     "sklearn.neural_network": dict.fromkeys(["MLPClassifier", "MLPRegressor"], "layers of fitted weights"),
     "sklearn.neighbors": {
-        "KNeighborsClassifier": "its neighbours among fitted rows; see `breaks_ties`",
+        "KNeighborsClassifier": "its neighbours among fitted rows; see `peculiarity`",
         "KNeighborsRegressor": "the same",
         "NearestCentroid": "distances to fitted centers",
     },
     "sklearn.cluster": dict.fromkeys(["KMeans", "MiniBatchKMeans"], "distances to fitted centers"),
     "sklearn.mixture": dict.fromkeys(["BayesianGaussianMixture", "GaussianMixture"], "fitted densities at the row"),
     "sklearn.dummy": {
-        "DummyClassifier": "the same for each row, unless drawn; see `is_drawn`",
+        "DummyClassifier": "the same for each row, unless drawn; see `peculiarity`",
         "DummyRegressor": "the same for each row",
     },
     "sklearn.isotonic": {"IsotonicRegression": "a fitted curve"},
@@ -157,46 +157,23 @@ KNOWN = {
 }  # fmt: skip
 
 
-# Checks of classes that are known with some of their parameters, and not with others. Each returns the reason for a
-# doubt, or `None`.
-
-
-def wants_texts(kind, held, called, of_texts):
-    """Doubts a vectorizer outside a ColumnTransformer, which gives it a column: a table itself yields its columns'
-    names as texts."""
+def peculiarity(kind, held, called, of_texts):
+    """Returns the reason for a doubt about a class that is known with some of its parameters, and not with others."""
     if kind in ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer"):
         if held.get("input") != "content":
             return "reads files"
+        # A ColumnTransformer gives it a column; a table itself yields its columns' names as texts.
         if not of_texts:
             return "is not given a column of texts"
-    return None
-
-
-def breaks_ties(kind, held, called, of_texts):
-    """Doubts neighbours by brute force: where distances are products of matrices, their last digits depend on the other
-    rows, and decide which of two equally near neighbours is nearer."""
+    # Where distances are products of matrices, their last digits depend on the other rows, and decide which of two
+    # equally near neighbours is nearer.
     if kind in ("KNeighborsClassifier", "KNeighborsRegressor") and held.get("_fit_method") not in ("kd_tree", "ball_tree"):
         return "breaks ties by the last digit of a product"
-    return None
-
-
-def is_drawn(kind, held, called, of_texts):
     if kind == "DummyClassifier" and held.get("strategy") in ("stratified", "uniform"):
         return "draws its answers"
-    return None
-
-
-def has_function(kind, held, called, of_texts):
     if kind == "FunctionTransformer" and (held.get("func") is not None or held.get("inverse_func") is not None):
         return "calls a function that may look at all rows of a call"
-    return None
-
-
-def answers_by_target(kind, held, called, of_texts):
-    """Doubts chances of several targets: the answer is a list with one entry a target and not one a row."""
+    # The chances of several targets are a list with one entry a target and not one a row.
     if called in CHANCES and (kind == "MultiOutputClassifier" or isinstance(held.get("classes_"), list)):
         return f"has several targets, of which {called} gives one after the other"
     return None
-
-
-PECULIARITIES = (wants_texts, breaks_ties, is_drawn, has_function, answers_by_target)
