@@ -14,7 +14,7 @@ mod topics;
 
 pub use cluster::Cluster;
 pub(crate) use context::is_connection_error;
-pub use context::{BrokerContext, BrokerHealth};
+pub use context::{BrokerContext, BrokerHealth, Deliveries};
 pub use error::BrokerError;
 pub(crate) use foreign_text::read_foreign;
 pub use identity::Identity;

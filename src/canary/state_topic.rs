@@ -10,14 +10,13 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::{ClientContext, config::RDKafkaLogLevel};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
 
 use super::policy::CanaryState;
-use crate::broker::{BrokerContext, BrokerError, Cluster};
+use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries};
 use crate::config::Kafka;
 
 /// Longest wait of one poll for records; a state that is to be written waits that long at most.
@@ -55,14 +54,14 @@ struct StateReader {
 /// Holds the Kafka clients, once the topic exists.
 struct OpenClients {
     consumer: BaseConsumer<BrokerContext>,
-    producer: BaseProducer<StateWriter>,
+    producer: BaseProducer<BrokerContext<StateWriter>>,
     /// The partitions whose end has not been reached yet.
     unread: Vec<i32>,
 }
 
 /// Receives delivery reports, and logs failures. Nothing is repeated here: the watcher writes a state again that has
 /// not come back.
-struct StateWriter(BrokerContext);
+struct StateWriter;
 
 impl StateTopic {
     /// Starts the thread, which creates the topic if it may, and reads it from its beginning.
@@ -186,7 +185,7 @@ impl StateReader {
             self.cluster.client_with_topic_ids("state-consumer", &settings, identity)?;
         let settings =
             [("acks", "all"), ("enable.idempotence", "true"), ("message.timeout.ms", "10000"), ("linger.ms", "0")];
-        let producer = self.cluster.client("state-producer", &settings, StateWriter)?;
+        let producer = self.cluster.client("state-producer", &settings, |broker| broker.with(StateWriter))?;
         let mut assignment = TopicPartitionList::with_capacity(1);
         let of_topic = |source| BrokerError::Topic { topic: topic.clone(), source };
         for partition in 0..count {
@@ -227,25 +226,11 @@ impl OpenClients {
     }
 }
 
-impl ClientContext for StateWriter {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
+impl Deliveries for StateWriter {
+    type Record = ();
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.0.stats_raw(statistics);
-    }
-}
-
-impl ProducerContext for StateWriter {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
+    fn delivered(&self, result: Result<(), &KafkaError>, (): ()) {
+        if let Err(error) = result {
             debug!(%error, "the state of a canary was not written");
         }
     }

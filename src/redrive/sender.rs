@@ -4,16 +4,14 @@ use parking_lot::Mutex;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
 use super::dead_letter::RestoredRequest;
 use super::error::RedriveError;
-use crate::broker::{BrokerContext, BrokerError, Cluster};
+use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries};
 
 /// Longest time of one attempt at a step of a transaction. With [`ATTEMPTS`], a step fails after half a minute.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,23 +28,22 @@ const SETTINGS: [(&str, &str); 4] = [
     ("partitioner", "murmur2_random"),
 ];
 
+type TransactionalProducer = ThreadedProducer<BrokerContext<RefusedRecord>>;
+
 /// Produces letters in transactions. Its id is the group's, so a later run fences an earlier one.
 pub(super) struct TransactionalSender {
-    producer: ThreadedProducer<TransactionContext>,
+    producer: TransactionalProducer,
 }
 
-/// Receives the producer's callbacks.
-struct TransactionContext {
-    broker: BrokerContext,
-    /// The error of the first record of the transaction that the broker did not take.
-    refused: Mutex<Option<KafkaError>>,
-}
+/// Keeps the error of the first record of the transaction that the broker did not take.
+#[derive(Default)]
+struct RefusedRecord(Mutex<Option<KafkaError>>);
 
 impl TransactionalSender {
     pub(super) fn open(cluster: &Cluster, name: &str) -> Result<Self, BrokerError> {
-        let context = |broker| TransactionContext { broker, refused: Mutex::new(None) };
+        let context = |broker: BrokerContext| broker.with(RefusedRecord::default());
         let settings: Vec<_> = SETTINGS.into_iter().chain([("transactional.id", name)]).collect();
-        let producer: ThreadedProducer<TransactionContext> = cluster.client("redrive", &settings, context)?;
+        let producer: TransactionalProducer = cluster.client("redrive", &settings, context)?;
         let sender = Self { producer };
         let opened = sender.step(|producer| producer.init_transactions(ATTEMPT_TIMEOUT));
         opened.map_err(|source| BrokerError::Transactions { source })?;
@@ -66,7 +63,7 @@ impl TransactionalSender {
         let failed = |error: KafkaError| {
             // A transaction that cannot be aborted here is aborted by the next run.
             let _ = self.producer.abort_transaction(ATTEMPT_TIMEOUT);
-            let refused = self.producer.context().refused.lock().take();
+            let refused = self.producer.context().deliveries().0.lock().take();
             match is_fenced(&error) {
                 true => RedriveError::Replaced,
                 false => RedriveError::Sending(refused.unwrap_or(error)),
@@ -95,10 +92,7 @@ impl TransactionalSender {
     }
 
     /// Takes a step, and repeats it after a timeout: librdkafka then goes on with the same step.
-    fn step(
-        &self,
-        step: impl Fn(&ThreadedProducer<TransactionContext>) -> Result<(), KafkaError>,
-    ) -> Result<(), KafkaError> {
+    fn step(&self, step: impl Fn(&TransactionalProducer) -> Result<(), KafkaError>) -> Result<(), KafkaError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -125,27 +119,12 @@ fn is_fenced(error: &KafkaError) -> bool {
     )
 }
 
-impl ClientContext for TransactionContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.broker.log(level, facility, message);
-    }
+impl Deliveries for RefusedRecord {
+    type Record = ();
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.broker.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.broker.stats_raw(statistics);
-    }
-}
-
-impl ProducerContext for TransactionContext {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut refused = self.refused.lock();
-            refused.get_or_insert_with(|| error.clone());
+    fn delivered(&self, result: Result<(), &KafkaError>, (): ()) {
+        if let Err(error) = result {
+            self.0.lock().get_or_insert_with(|| error.clone());
         }
     }
 }
