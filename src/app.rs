@@ -255,7 +255,7 @@ impl Router {
             let start = move || Publisher::start(&kafka, &cluster, allowed, callers, &metrics, &readiness, failed);
             blocking(start).await??
         };
-        let canaries = Canaries::start(cluster, &config.kafka, metrics);
+        let canaries = Canaries::new(cluster, &config.kafka, metrics);
         let shadows = ShadowSender::new(ShadowPublisher::start(&config.kafka, cluster)?);
         let parts = PipelineParts {
             models: &models,

@@ -121,7 +121,7 @@ impl<D> BrokerContext<D> {
         &self.deliveries
     }
 
-    /// Returns the ids of the topics that the client knows; see [`Cluster::client_with_topic_ids`](super::Cluster).
+    /// Returns the ids of the topics that the client knows; see [`TOPIC_IDS`](super::TOPIC_IDS).
     pub fn topic_ids(&self) -> &TopicIds {
         &self.topic_ids
     }

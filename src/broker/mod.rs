@@ -9,6 +9,7 @@ mod foreign_text;
 mod identity;
 mod lookup;
 mod probe;
+mod thread;
 mod topic_id;
 mod topics;
 
@@ -19,4 +20,5 @@ pub use error::BrokerError;
 pub(crate) use foreign_text::read_foreign;
 pub use identity::Identity;
 pub(crate) use lookup::{TopicLookup, TopicState};
-pub use topic_id::{TopicId, TopicIds};
+pub use thread::ClientThread;
+pub use topic_id::{TOPIC_IDS, TopicId, TopicIds};

@@ -41,10 +41,9 @@ use uuid::Uuid;
 use self::endpoints::EndpointDirectory;
 use self::invocations::InvocationApi;
 use self::pending::{PendingCalls, PendingLimits};
-use self::reply_consumer::ReplyConsumer;
 use self::reply_partition::ReplyPartition;
 use self::request_producer::RequestProducer;
-use crate::broker::Cluster;
+use crate::broker::{ClientThread, Cluster};
 use crate::callers::Callers;
 use crate::config;
 use crate::telemetry::{Metrics, Readiness, ReadinessPart};
@@ -76,7 +75,7 @@ pub struct ShimParts {
 /// Serves HTTP calls until it is shut down.
 pub struct Shim {
     server: HttpServer,
-    consumer: ReplyConsumer,
+    replies: ClientThread,
     pending: Arc<PendingCalls>,
     part: ReadinessPart,
     endpoints: EndpointDirectory,
@@ -107,21 +106,21 @@ impl Shim {
                 let count = cluster.partitions(&kafka.replies_topic)?;
                 let partition =
                     ReplyPartition::choose(&kafka.replies_topic, count, server.reply_partition, Uuid::new_v4())?;
-                let callers_of_requests = callers.clone();
                 let producer = RequestProducer::new(
                     &cluster,
                     &kafka,
                     &partition,
-                    callers_of_requests,
+                    callers.clone(),
                     longest_timeout,
                     max_body,
                     flow,
                 )?;
-                let consumer = ReplyConsumer::start(&cluster, &kafka, partition, callers, part, &metrics)?;
-                Ok::<_, ShimError>((producer, consumer))
+                let number = partition.partition;
+                let replies = reply_consumer::start(&cluster, &kafka, partition, callers, part, &metrics)?;
+                Ok::<_, ShimError>((producer, replies, number))
             }
         };
-        let (producer, consumer) =
+        let (producer, replies, reply_partition) =
             tokio::task::spawn_blocking(broker_side).await.map_err(|_| ShimError::Interrupted)??;
 
         // The server starts last, when there are a producer and a reply consumer to serve calls with.
@@ -136,8 +135,8 @@ impl Shim {
                 max_body,
             }));
         let server = HttpServer::start(listener, routes)?;
-        info!(address = %server.address(), reply_partition = consumer.partition(), "the HTTP shim listens");
-        Ok(Self { server, consumer, pending, part, endpoints })
+        info!(address = %server.address(), reply_partition, "the HTTP shim listens");
+        Ok(Self { server, replies, pending, part, endpoints })
     }
 
     /// Returns the address that the shim listens on.
@@ -156,7 +155,7 @@ impl Shim {
         let pending = self.pending;
         self.server.shutdown(grace, || pending.close()).await;
         pending.close();
-        self.consumer.stop().await;
+        self.replies.stop().await;
         info!("the HTTP shim has stopped");
     }
 }

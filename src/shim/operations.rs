@@ -37,7 +37,7 @@ pub fn canary_routes(canaries: Canaries) -> Router {
 }
 
 async fn report_canaries(State(canaries): State<Canaries>) -> Response {
-    match serde_json::to_vec_pretty(&CanariesPage { canaries: canaries.report().await }) {
+    match serde_json::to_vec_pretty(&CanariesPage { canaries: canaries.report() }) {
         Ok(body) => (JSON, body).into_response(),
         Err(error) => refuse(&Fault::permanent(Code::InternalError, Stage::Route, error.to_string())),
     }
@@ -59,7 +59,7 @@ async fn change_canary(
                        /canaries lists them";
         return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
     };
-    if !canaries.act(&endpoint, route, action).await {
+    if !canaries.act(&endpoint, route, action) {
         let message =
             format!("there is no canary `{route}` of endpoint `{endpoint}` of which it is known where it stands");
         return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
