@@ -6,10 +6,8 @@ use std::time::Duration;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
-use super::dead_letter::RestoredRequest;
 use super::error::RedriveError;
 use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries};
 
@@ -56,7 +54,7 @@ impl TransactionalSender {
     /// When the transaction was aborted, or a later run has fenced this one.
     pub(super) fn send<'a>(
         &self,
-        records: impl Iterator<Item = RestoredRequest<'a>>,
+        records: impl Iterator<Item = BaseRecord<'a, [u8], [u8]>>,
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), RedriveError> {
@@ -72,23 +70,11 @@ impl TransactionalSender {
         // Offsets are added after the flush: by then every record is known to be with the broker or to have failed.
         self.producer.begin_transaction().map_err(failed)?;
         for record in records {
-            self.produce(&record).map_err(failed)?;
+            self.producer.send(record).map_err(|(error, _)| failed(error))?;
         }
         self.step(|producer| producer.flush(ATTEMPT_TIMEOUT)).map_err(failed)?;
         self.step(|producer| producer.send_offsets_to_transaction(offsets, group, ATTEMPT_TIMEOUT)).map_err(failed)?;
         self.step(|producer| producer.commit_transaction(ATTEMPT_TIMEOUT)).map_err(failed)
-    }
-
-    fn produce(&self, record: &RestoredRequest<'_>) -> Result<(), KafkaError> {
-        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        let headers = record
-            .headers
-            .iter()
-            .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
-        let base = BaseRecord::<[u8], [u8]>::to(record.topic).headers(headers);
-        let (key, payload) = (record.key.map(|key| &**key), record.payload.map(|payload| &**payload));
-        let record = BaseRecord { partition: record.partition, key, payload, ..base };
-        self.producer.send(record).map_err(|(error, _)| error)
     }
 
     /// Takes a step, and repeats it after a timeout: librdkafka then goes on with the same step.
