@@ -33,7 +33,7 @@ pub struct BrokerHealth {
 pub struct BrokerContext<D = ()> {
     role: &'static str,
     health: Arc<BrokerHealth>,
-    topic_ids: Arc<TopicIds>,
+    topic_ids: TopicIds,
     bootstrap: Bootstrap,
     /// True if the client is silent for long times.
     is_at_rest: bool,
@@ -91,7 +91,7 @@ impl BrokerHealth {
 impl BrokerContext {
     /// Creates the callbacks of the client with this role.
     pub(super) fn new(role: &'static str, health: Arc<BrokerHealth>) -> Self {
-        let (topic_ids, bootstrap) = (Arc::default(), Bootstrap::default());
+        let (topic_ids, bootstrap) = (TopicIds::default(), Bootstrap::default());
         Self { role, health, topic_ids, bootstrap, is_at_rest: false, is_quiet: false, deliveries: () }
     }
 

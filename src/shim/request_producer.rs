@@ -118,10 +118,7 @@ impl RequestProducer {
             BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
                 .headers(self.record_headers(request))
                 .payload(request.body);
-        producer.send(record).map_err(|(error, _)| match error {
-            KafkaError::MessageProduction(code) => undelivered(code),
-            error => undeliverable(&error.to_string()),
-        })
+        producer.send(record).map_err(|(error, _)| undelivered(&error))
     }
 
     fn record_headers(&self, request: &OutgoingRequest<'_>) -> OwnedHeaders {
@@ -177,11 +174,7 @@ impl Deliveries for DeliveryReports {
         if !is_too_large(error) {
             self.flow.failed(error);
         }
-        let fault = match error.rdkafka_error_code() {
-            Some(code) => undelivered(code),
-            None => undeliverable(&error.to_string()),
-        };
-        self.callers.fail(sent.correlation, fault);
+        self.callers.fail(sent.correlation, undelivered(error));
     }
 }
 
@@ -199,19 +192,20 @@ fn is_too_large(error: &KafkaError) -> bool {
     matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize))
 }
 
-fn undelivered(code: RDKafkaErrorCode) -> Fault {
-    match code {
-        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => Fault::permanent(
+fn undelivered(error: &KafkaError) -> Fault {
+    match error.rdkafka_error_code() {
+        _ if is_too_large(error) => Fault::permanent(
             Code::PayloadTooLarge,
             Stage::Publish,
             "the request is larger than the broker takes (its message.max.bytes)",
         ),
-        RDKafkaErrorCode::QueueFull => {
+        Some(RDKafkaErrorCode::QueueFull) => {
             Fault::passing(Code::ResourceExhausted, Stage::Publish, "requests come faster than the broker takes them")
                 .with_retry_after(Duration::from_secs(1))
         }
-        RDKafkaErrorCode::MessageTimedOut => undeliverable("it does not answer"),
-        code => undeliverable(&code.to_string()),
+        Some(RDKafkaErrorCode::MessageTimedOut) => undeliverable("it does not answer"),
+        Some(code) => undeliverable(&code.to_string()),
+        None => undeliverable(&error.to_string()),
     }
 }
 
@@ -265,11 +259,12 @@ mod tests {
 
     #[test]
     fn delivery_fault_tells_whether_to_try_again() {
-        let fault = undelivered(RDKafkaErrorCode::MessageSizeTooLarge);
+        let of = |code| undelivered(&KafkaError::MessageProduction(code));
+        let fault = of(RDKafkaErrorCode::MessageSizeTooLarge);
         assert_eq!((fault.code.status(), fault.retryable), (413, false));
-        let fault = undelivered(RDKafkaErrorCode::QueueFull);
+        let fault = of(RDKafkaErrorCode::QueueFull);
         assert_eq!((fault.code.status(), fault.retryable), (429, true));
-        let fault = undelivered(RDKafkaErrorCode::MessageTimedOut);
+        let fault = of(RDKafkaErrorCode::MessageTimedOut);
         assert_eq!((fault.code.status(), fault.retryable), (503, true));
         assert_eq!(fault.message, "the broker did not take the request: it does not answer");
     }
