@@ -17,6 +17,7 @@ pub use cluster::Cluster;
 pub(crate) use context::is_connection_error;
 pub use context::{BrokerContext, BrokerHealth, Deliveries};
 pub use error::BrokerError;
+pub(crate) use error::{is_fenced, is_for_want_of_time};
 pub(crate) use foreign_text::read_foreign;
 pub use identity::Identity;
 pub(crate) use lookup::{TopicLookup, TopicState};

@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
 use super::error::RedriveError;
-use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries};
+use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries, is_fenced, is_for_want_of_time};
 
 /// Longest time of one attempt at a step of a transaction. With [`ATTEMPTS`], a step fails after half a minute.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,18 +91,7 @@ impl TransactionalSender {
 }
 
 fn is_timeout(error: &KafkaError) -> bool {
-    match error {
-        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
-        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
-        _ => false,
-    }
-}
-
-fn is_fenced(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
-    )
+    is_for_want_of_time(error) || matches!(error, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
 }
 
 impl Deliveries for RefusedRecord {

@@ -12,7 +12,7 @@ use rdkafka::statistics::Statistics;
 
 use tracing::debug;
 
-use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries, Identity};
+use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries, Identity, is_fenced, is_for_want_of_time};
 use crate::config::Kafka;
 use crate::intake::StagedOffsets;
 use crate::replies::limits::TopicLimits;
@@ -315,10 +315,7 @@ impl StepError {
 
     /// Returns whether another producer of the same name has taken over, or the coordinator has given this one up.
     pub(super) fn is_fenced(&self) -> bool {
-        matches!(
-            self.error().rdkafka_error_code(),
-            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
-        )
+        is_fenced(self.error())
     }
 
     /// Returns whether librdkafka never came back from a step.
@@ -338,13 +335,6 @@ fn persist(
         if !is_for_want_of_time(&error) || Instant::now() >= until {
             return Err(classify(error));
         }
-    }
-}
-
-fn is_for_want_of_time(error: &KafkaError) -> bool {
-    match error {
-        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
-        _ => false,
     }
 }
 
