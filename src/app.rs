@@ -21,7 +21,7 @@ use crate::models::{Models, RegistryError};
 use crate::pipeline::{Pipeline, PipelineParts, ShadowSender};
 use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
-use crate::shim::{HttpServer, Shim, ShimError, ShimParts, canary_routes, model_routes, status_routes};
+use crate::shim::{HttpServer, Shim, ShimError, canary_routes, model_routes, status_routes};
 use crate::telemetry::{Metrics, Readiness};
 
 /// Longest wait of the shim's callers once shutdown has begun; they get an error after it.
@@ -159,8 +159,8 @@ impl App {
         });
         let http = match role {
             Role::All | Role::Shim => {
-                let parts = shim_parts(config, &cluster, readiness, &metrics, operations, callers);
-                HttpSide::Shim(Box::new(Shim::start(parts).await?))
+                let shim = Shim::start(config, &cluster, readiness, &metrics, operations, callers).await?;
+                HttpSide::Shim(Box::new(shim))
             }
             Role::Router => {
                 let routes = status_routes(readiness.clone(), metrics.clone()).merge(operations);
@@ -178,7 +178,7 @@ impl App {
             router.reload(config, &self.metrics).await.map_err(|error| error.to_string())?;
         }
         if let HttpSide::Shim(shim) = &self.http {
-            shim.set_endpoints(config.model_endpoints.iter().map(Into::into).collect());
+            shim.set_endpoints(&config.model_endpoints);
         }
         Ok(())
     }
@@ -255,7 +255,7 @@ impl Router {
             let start = move || Publisher::start(&kafka, &cluster, allowed, callers, &metrics, &readiness, failed);
             blocking(start).await??
         };
-        let canaries = Canaries::start(cluster, &config.kafka, metrics);
+        let canaries = Canaries::new(cluster, &config.kafka, metrics);
         let shadows = ShadowSender::new(ShadowPublisher::start(&config.kafka, cluster)?);
         let parts = PipelineParts {
             models: &models,
@@ -326,26 +326,6 @@ async fn connect(config: &Config, role: Role) -> Result<Arc<Cluster>, AppError> 
         Ok::<_, BrokerError>(cluster)
     });
     Ok(Arc::new(cluster.await??))
-}
-
-fn shim_parts(
-    config: &Config,
-    cluster: &Arc<Cluster>,
-    readiness: &Readiness,
-    metrics: &Metrics,
-    operations: Routes,
-    callers: Callers,
-) -> ShimParts {
-    ShimParts {
-        server: config.server.clone(),
-        kafka: config.kafka.clone(),
-        endpoints: config.model_endpoints.iter().map(Into::into).collect(),
-        cluster: cluster.clone(),
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
-        operations,
-        callers,
-    }
 }
 
 /// Runs blocking work away from the runtime's workers.

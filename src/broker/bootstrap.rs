@@ -13,8 +13,8 @@ use rdkafka::bindings::rd_kafka_brokers_add;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafka;
-use serde::Deserialize;
 
 /// Client whose native part can be reached.
 pub trait Native {
@@ -31,19 +31,6 @@ struct ClientOrigin {
     /// The pointer is atomic only since threads may not share a bare one.
     native: AtomicPtr<RDKafka>,
     servers: CString,
-}
-
-/// Part of librdkafka's statistics that is used here.
-#[derive(Deserialize)]
-struct BrokerStatistics {
-    #[serde(default)]
-    brokers: std::collections::HashMap<String, BrokerOrigin>,
-}
-
-#[derive(Deserialize)]
-struct BrokerOrigin {
-    #[serde(default)]
-    source: String,
 }
 
 impl Bootstrap {
@@ -69,14 +56,9 @@ impl Bootstrap {
 
     /// Looks at the sources of a client's brokers in its statistics: `learned` from others, `configured`, or none that
     /// could be asked, such as `logical`. Returns whether the client had to begin again.
-    pub(super) fn look_at<'a>(&self, mut sources: impl Iterator<Item = &'a str>) -> bool {
-        !sources.any(|source| matches!(source, "learned" | "configured")) && self.begin_again()
-    }
-
-    /// Does the same with statistics in librdkafka's JSON.
-    pub(super) fn look_at_json(&self, statistics: &[u8]) -> bool {
-        let Ok(BrokerStatistics { brokers }) = serde_json::from_slice(statistics) else { return false };
-        self.look_at(brokers.values().map(|broker| &*broker.source))
+    pub(super) fn look_at(&self, statistics: &Statistics) -> bool {
+        let can_be_asked = |source: &str| matches!(source, "learned" | "configured");
+        !statistics.brokers.values().any(|broker| can_be_asked(&broker.source)) && self.begin_again()
     }
 }
 
@@ -110,6 +92,7 @@ mod tests {
 
     use rdkafka::ClientConfig;
     use rdkafka::mocking::MockCluster;
+    use rdkafka::statistics::Broker;
 
     use super::*;
 
@@ -122,12 +105,16 @@ mod tests {
         let client: BaseConsumer = ClientConfig::new().create().unwrap();
         assert!(client.fetch_metadata(None, Duration::from_millis(50)).is_err());
         let bootstrap = Bootstrap::default();
-        assert!(!bootstrap.look_at([].into_iter()), "it is nobody's yet");
+        let statistics = |sources: &[&str]| {
+            let broker = |source: &&str| Broker { source: (*source).to_owned(), ..Broker::default() };
+            let brokers = sources.iter().map(|source| ((*source).to_owned(), broker(source))).collect();
+            Statistics { brokers, ..Statistics::default() }
+        };
+        assert!(!bootstrap.look_at(&statistics(&[])), "it is nobody's yet");
         bootstrap.belongs_to(&client, &cluster.bootstrap_servers());
-        assert!(!bootstrap.look_at_json(b"no JSON"));
-        assert!(!bootstrap.look_at_json(br#"{"brokers": {"a/1": {"source": "learned"}, "b": {"source": "logical"}}}"#));
+        assert!(!bootstrap.look_at(&statistics(&["learned", "logical"])));
         assert!(client.fetch_metadata(None, Duration::from_millis(50)).is_err());
-        assert!(bootstrap.look_at_json(br#"{"brokers": {"GroupCoordinator": {"source": "logical"}}}"#));
+        assert!(bootstrap.look_at(&statistics(&["logical"])));
         assert_eq!(client.fetch_metadata(None, PATIENCE).unwrap().brokers().len(), 1);
     }
 }

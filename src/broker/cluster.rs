@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 
 use super::bootstrap::Native;
 use super::context::{BrokerContext, BrokerHealth};
 use super::embedded::Embedded;
 use super::error::BrokerError;
-use super::topic_id;
+use super::topic_id::TOPIC_IDS;
 use crate::config::Kafka;
 
 /// Longest wait for a broker to say which topics it has.
-pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Brokers, real or embedded. Keep it as long as any client lives: an embedded broker stops with it.
 pub struct Cluster {
@@ -66,7 +65,8 @@ impl Cluster {
     }
 
     /// Creates a client from the settings that every client needs, then `settings` of its role, then the user's
-    /// `kafka.properties`, of which the later win. `context` makes its callbacks of those that each client has.
+    /// `kafka.properties`, of which the later win. `context` makes its callbacks of those that each client has. With
+    /// [`TOPIC_IDS`] among the settings, the callbacks know which topics the client reads.
     ///
     /// # Errors
     /// When librdkafka refuses a property or cannot start its threads.
@@ -80,52 +80,6 @@ impl Cluster {
         C: rdkafka::ClientContext,
         T: FromClientConfigAndContext<C> + Native,
     {
-        self.make(role, &self.client_config(role, settings), context)
-    }
-
-    /// Creates a client in the same way whose [`BrokerContext`] is to know which topic it reads.
-    ///
-    /// # Errors
-    /// As [`client`](Self::client).
-    pub fn client_with_topic_ids<C, T>(
-        &self,
-        role: &'static str,
-        settings: &[(&str, &str)],
-        context: impl FnOnce(BrokerContext) -> C,
-    ) -> Result<T, BrokerError>
-    where
-        C: rdkafka::ClientContext,
-        T: FromClientConfigAndContext<C> + Native,
-    {
-        let mut config = self.client_config(role, settings);
-        let (debug, metadata) = topic_id::DEBUG;
-        let with_metadata = match config.get(debug) {
-            Some(more) => format!("{more},{metadata}"),
-            None => metadata.to_owned(),
-        };
-        config.set(debug, with_metadata).set_log_level(RDKafkaLogLevel::Debug);
-        self.make(role, &config, context)
-    }
-
-    fn make<C, T>(
-        &self,
-        role: &'static str,
-        config: &ClientConfig,
-        context: impl FnOnce(BrokerContext) -> C,
-    ) -> Result<T, BrokerError>
-    where
-        C: rdkafka::ClientContext,
-        T: FromClientConfigAndContext<C> + Native,
-    {
-        let broker = BrokerContext::new(role, self.health.clone());
-        let bootstrap = broker.bootstrap().clone();
-        let client = T::from_config_and_context(config, context(broker));
-        let client = client.map_err(|error| BrokerError::client(role, error))?;
-        bootstrap.belongs_to(&client, config.get("bootstrap.servers").unwrap_or_default());
-        Ok(client)
-    }
-
-    fn client_config(&self, role: &str, settings: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.bootstrap_servers)
@@ -135,13 +89,21 @@ impl Cluster {
             .set("statistics.interval.ms", "5000")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000");
-        for (key, value) in settings {
-            config.set(*key, *value);
-        }
-        for (key, value) in &self.properties {
+        let properties = self.properties.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        for (key, value) in settings.iter().copied().chain(properties) {
             config.set(key, value);
         }
-        config
+        if settings.contains(&TOPIC_IDS) {
+            let (debug, metadata) = TOPIC_IDS;
+            let wanted = self.properties.get(debug).map_or(metadata.to_owned(), |more| format!("{more},{metadata}"));
+            config.set(debug, wanted).set_log_level(RDKafkaLogLevel::Debug);
+        }
+        let broker = BrokerContext::new(role, self.health.clone());
+        let bootstrap = broker.bootstrap().clone();
+        let client = T::from_config_and_context(&config, context(broker));
+        let client = client.map_err(|error| BrokerError::client(role, error))?;
+        bootstrap.belongs_to(&client, config.get("bootstrap.servers").unwrap_or_default());
+        Ok(client)
     }
 
     /// Returns how many partitions a topic has; `None` when it does not exist. Blocks; not for the runtime's workers.
@@ -149,8 +111,8 @@ impl Cluster {
     /// # Errors
     /// When no broker answers.
     pub fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
-        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
-        self.partitions_by(&consumer, topic)
+        let count = self.leaders(topic)?.len();
+        Ok(i32::try_from(count).ok().filter(|count| *count > 0))
     }
 
     /// Lists all topics that this client may see, with how many partitions each has. Blocks; not for the runtime's
@@ -159,10 +121,8 @@ impl Cluster {
     /// # Errors
     /// When no broker answers.
     pub fn topics(&self) -> Result<BTreeMap<String, i32>, BrokerError> {
-        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
-        let metadata = consumer.fetch_metadata(None, METADATA_TIMEOUT).map_err(|source| self.unreachable(source))?;
-        self.health.answered();
         let count = |topic: &MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+        let metadata = self.metadata(None)?;
         Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
     }
 
@@ -172,28 +132,19 @@ impl Cluster {
     /// # Errors
     /// When no broker answers.
     pub fn leaders(&self, topic: &str) -> Result<Vec<i32>, BrokerError> {
-        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
-        self.leaders_by(&consumer, topic)
-    }
-
-    pub(super) fn partitions_by(
-        &self,
-        consumer: &BaseConsumer<BrokerContext>,
-        topic: &str,
-    ) -> Result<Option<i32>, BrokerError> {
-        let count = self.leaders_by(consumer, topic)?.len();
-        Ok(i32::try_from(count).ok().filter(|count| *count > 0))
-    }
-
-    fn unreachable(&self, source: KafkaError) -> BrokerError {
-        BrokerError::Unreachable { servers: self.bootstrap_servers.clone(), tried: METADATA_TIMEOUT, source }
-    }
-
-    fn leaders_by(&self, consumer: &BaseConsumer<BrokerContext>, topic: &str) -> Result<Vec<i32>, BrokerError> {
-        let metadata =
-            consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(|source| self.unreachable(source))?;
-        self.health.answered();
+        let metadata = self.metadata(Some(topic))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         Ok(found.into_iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::leader).collect())
+    }
+
+    fn metadata(&self, topic: Option<&str>) -> Result<Metadata, BrokerError> {
+        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
+        let metadata = consumer.fetch_metadata(topic, METADATA_TIMEOUT).map_err(|source| BrokerError::Unreachable {
+            servers: self.bootstrap_servers.clone(),
+            tried: METADATA_TIMEOUT,
+            source,
+        })?;
+        self.health.answered();
+        Ok(metadata)
     }
 }

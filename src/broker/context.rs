@@ -12,6 +12,9 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::statistics::Statistics;
+use rdkafka::util::IntoOpaque;
 use tracing::{debug, info, trace, warn};
 
 use super::bootstrap::Bootstrap;
@@ -25,15 +28,36 @@ pub struct BrokerHealth {
     since: Mutex<Option<Instant>>,
 }
 
-/// Callbacks of a client that needs nothing more than health and logs.
-#[derive(Debug, Clone)]
-pub struct BrokerContext {
+/// Callbacks of a client: health, logs, and what its role makes of delivery reports.
+#[derive(Debug)]
+pub struct BrokerContext<D = ()> {
     role: &'static str,
     health: Arc<BrokerHealth>,
-    topic_ids: Arc<TopicIds>,
+    topic_ids: TopicIds,
     bootstrap: Bootstrap,
     /// True if the client is silent for long times.
     is_at_rest: bool,
+    /// True if the client is meant to meet with errors.
+    is_quiet: bool,
+    deliveries: D,
+}
+
+/// Receiver of a producer's delivery reports and statistics. That of a client which has no use for them is `()`.
+pub trait Deliveries: Send + Sync + 'static {
+    /// Companion of each record on its way to the broker.
+    type Record: IntoOpaque;
+
+    /// Takes in the fate of a record.
+    fn delivered(&self, result: Result<(), &KafkaError>, record: Self::Record);
+
+    /// Takes in the client's statistics.
+    fn statistics(&self, _: &Statistics) {}
+}
+
+impl Deliveries for () {
+    type Record = ();
+
+    fn delivered(&self, _: Result<(), &KafkaError>, (): ()) {}
 }
 
 impl BrokerHealth {
@@ -66,8 +90,15 @@ impl BrokerHealth {
 
 impl BrokerContext {
     /// Creates the callbacks of the client with this role.
-    pub fn new(role: &'static str, health: Arc<BrokerHealth>) -> Self {
-        Self { role, health, topic_ids: Arc::default(), bootstrap: Bootstrap::default(), is_at_rest: false }
+    pub(super) fn new(role: &'static str, health: Arc<BrokerHealth>) -> Self {
+        let (topic_ids, bootstrap) = (TopicIds::default(), Bootstrap::default());
+        Self { role, health, topic_ids, bootstrap, is_at_rest: false, is_quiet: false, deliveries: () }
+    }
+
+    /// Adds a receiver of delivery reports.
+    pub fn with<D>(self, deliveries: D) -> BrokerContext<D> {
+        let Self { role, health, topic_ids, bootstrap, is_at_rest, is_quiet, deliveries: () } = self;
+        BrokerContext { role, health, topic_ids, bootstrap, is_at_rest, is_quiet, deliveries }
     }
 
     /// Marks a client that is at rest most of the time. Its reports of brokers that are away are heard late, when they
@@ -77,7 +108,20 @@ impl BrokerContext {
         Self { is_at_rest: true, ..self }
     }
 
-    /// Returns the ids of the topics that the client knows; see [`Cluster::client_with_topic_ids`](super::Cluster).
+    /// Marks a client that is meant to meet with errors, so that its complaints are no warnings.
+    #[must_use]
+    pub(super) fn quiet(self) -> Self {
+        Self { is_quiet: true, ..self }
+    }
+}
+
+impl<D> BrokerContext<D> {
+    /// Returns the receiver of delivery reports.
+    pub fn deliveries(&self) -> &D {
+        &self.deliveries
+    }
+
+    /// Returns the ids of the topics that the client knows; see [`TOPIC_IDS`](super::TOPIC_IDS).
     pub fn topic_ids(&self) -> &TopicIds {
         &self.topic_ids
     }
@@ -91,13 +135,9 @@ impl BrokerContext {
         &self.bootstrap
     }
 
-    /// Looks at the sources of the client's brokers in its statistics; a client without brokers begins again.
-    pub fn look_at_brokers<'a>(&self, sources: impl Iterator<Item = &'a str>) {
-        self.has_begun_again(self.bootstrap.look_at(sources));
-    }
-
-    fn has_begun_again(&self, has: bool) {
-        if has {
+    /// Looks at the client's brokers in its statistics; a client without brokers begins again.
+    pub fn look_at_brokers(&self, statistics: &Statistics) {
+        if self.bootstrap.look_at(statistics) {
             warn!(
                 client = self.role,
                 "the cluster said that it has no brokers, so they are asked for again at those of the config"
@@ -106,29 +146,24 @@ impl BrokerContext {
     }
 }
 
-impl ClientContext for BrokerContext {
+impl<D: Deliveries> ClientContext for BrokerContext<D> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical if !self.is_quiet => {
                 warn!(client = self.role, facility, message, "librdkafka");
             }
             // Lost connections come here as well as to `error`, where they are counted. One set of properties serves
             // producers and consumers, so each is warned of some that are the other's.
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
-                if is_about_connections(facility) || facility == "CONFWARN" =>
+                if !self.is_quiet && !is_about_connections(facility) && facility != "CONFWARN" =>
             {
-                debug!(client = self.role, facility, message, "librdkafka");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
                 warn!(client = self.role, facility, message, "librdkafka");
             }
             RDKafkaLogLevel::Debug if facility == FACILITY => {
                 self.topic_ids.note(message);
                 trace!(client = self.role, message, "librdkafka");
             }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                debug!(client = self.role, facility, message, "librdkafka");
-            }
+            _ => debug!(client = self.role, facility, message, "librdkafka"),
         }
     }
 
@@ -142,16 +177,29 @@ impl ClientContext for BrokerContext {
             Some(code) if is_connection_error(code) => {
                 debug!(client = self.role, %code, reason, "a broker connection was lost");
             }
+            _ if self.is_quiet => debug!(client = self.role, %error, reason, "librdkafka reports an error"),
             _ => warn!(client = self.role, %error, reason, "librdkafka reports an error"),
         }
     }
 
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.has_begun_again(self.bootstrap.look_at_json(statistics));
+    fn stats(&self, statistics: Statistics) {
+        self.look_at_brokers(&statistics);
+        self.deliveries.statistics(&statistics);
     }
 }
 
 impl ConsumerContext for BrokerContext {}
+
+impl<D: Deliveries> ProducerContext for BrokerContext<D> {
+    type DeliveryOpaque = D::Record;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, record: D::Record) {
+        if result.is_ok() {
+            self.health.answered();
+        }
+        self.deliveries.delivered(result.as_ref().map(|_| ()).map_err(|(error, _)| error), record);
+    }
+}
 
 /// Returns whether a facility of librdkafka's is for lines about connections that come and go.
 fn is_about_connections(facility: &str) -> bool {
@@ -175,4 +223,47 @@ pub(crate) fn is_connection_error(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::LeaderNotAvailable
             | RDKafkaErrorCode::NotLeaderForPartition
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+
+    use super::*;
+    use crate::broker::Cluster;
+    use crate::config::Kafka;
+
+    struct StatisticsReceiver(Sender<Statistics>);
+
+    impl Deliveries for StatisticsReceiver {
+        type Record = ();
+
+        fn delivered(&self, result: Result<(), &KafkaError>, (): ()) {
+            result.unwrap();
+        }
+
+        fn statistics(&self, statistics: &Statistics) {
+            self.0.send(statistics.clone()).unwrap();
+        }
+    }
+
+    #[test]
+    fn producer_receives_its_statistics() {
+        let cluster = Cluster::new(&Kafka::default()).unwrap();
+        let (sender, statistics) = channel();
+        let settings = [("statistics.interval.ms", "50"), ("enable.idempotence", "true")];
+        let context = |broker: BrokerContext| broker.with(StatisticsReceiver(sender));
+        let producer: ThreadedProducer<BrokerContext<StatisticsReceiver>> =
+            cluster.client("test", &settings, context).unwrap();
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("topic").payload(b"value");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(Duration::from_secs(20)).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !statistics.recv_timeout(Duration::from_secs(20)).unwrap().topics.contains_key("topic") {
+            assert!(Instant::now() < until, "no statistics of the topic came");
+        }
+    }
 }

@@ -4,7 +4,6 @@
 //! keeps 5 MiB or 100,000 batches and then drops the oldest in silence. So on it requests are refused rather than left
 //! waiting (see `intake`).
 
-use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::producer::{BaseProducer, Producer};
 
@@ -14,12 +13,9 @@ use super::error::BrokerError;
 /// Running embedded broker; it stops when this is dropped.
 pub(super) struct Embedded {
     /// Client that the mock cluster belongs to, and that is used for nothing else.
-    owner: BaseProducer<OwnerContext>,
+    owner: BaseProducer<BrokerContext>,
     address: String,
 }
-
-/// Callbacks of that client. A producer wants a delivery callback; this one never produces.
-struct OwnerContext(BrokerContext);
 
 impl Embedded {
     /// Starts the broker on a free loopback port.
@@ -29,7 +25,7 @@ impl Embedded {
     pub(super) fn start(context: BrokerContext) -> Result<Self, BrokerError> {
         let mut config = ClientConfig::new();
         config.set("test.mock.num.brokers", "1").set("client.id", "signalbox-embedded");
-        let owner = BaseProducer::from_config_and_context(&config, OwnerContext(context))
+        let owner = BaseProducer::from_config_and_context(&config, context)
             .map_err(|error| BrokerError::client("embedded broker", error))?;
         let address = owner.client().mock_cluster().map(|cluster| cluster.bootstrap_servers()).unwrap_or_default();
         Ok(Self { owner, address })
@@ -47,16 +43,4 @@ impl Embedded {
             .create_topic(topic, partitions, 1)
             .map_err(|source| BrokerError::Topic { topic: topic.to_owned(), source })
     }
-}
-
-impl ClientContext for OwnerContext {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
-}
-
-impl rdkafka::producer::ProducerContext for OwnerContext {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): ()) {}
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// Error of the broker, or of what the config says about it.
 #[derive(Debug, thiserror::Error)]
@@ -94,5 +94,21 @@ impl BrokerError {
             KafkaError::ClientConfig(_, reason, key, _) => Self::Property { key, reason },
             source => Self::Client { role, source },
         }
+    }
+}
+
+/// Returns whether another producer of the same name has taken over, or the coordinator has given this one up.
+pub(crate) fn is_fenced(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+    )
+}
+
+/// Returns whether a step of a transaction has only lacked time: librdkafka goes on with it when it is taken again.
+pub(crate) fn is_for_want_of_time(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
+        _ => false,
     }
 }

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
-use tracing::debug;
 
 use super::cluster::Cluster;
 use super::context::BrokerContext;
 use super::error::BrokerError;
-use super::topics::blocking;
+use super::topics::largest_batch;
 
 /// Longest wait for a broker's answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,18 +70,7 @@ impl TopicLookup {
     /// Returns how many bytes a batch of records for a topic may have; None when the broker does not say. Blocks; not
     /// for the runtime's workers.
     pub(crate) fn largest_record(&self, topic: &str) -> Option<u64> {
-        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let topics = [ResourceSpecifier::Topic(topic)];
-        let described = match blocking(self.admin.as_ref()?.describe_configs(&topics, &options)) {
-            Ok(Ok(described)) => described,
-            Ok(Err(error)) => {
-                debug!(topic, %error, "the broker does not say how much a topic takes");
-                return None;
-            }
-            Err(_) => return None,
-        };
-        let described = described.into_iter().flatten().next()?;
-        described.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+        largest_batch(self.admin.as_ref()?, &[topic], TIMEOUT)
     }
 }
 

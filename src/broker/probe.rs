@@ -4,10 +4,9 @@ use std::convert::identity;
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::cluster::Cluster;
@@ -23,10 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KEPT_TRIES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Callbacks of the producer. It wants a delivery callback; it never produces.
-struct ProbeContext(BrokerContext);
-
-type ProbeProducer = ThreadedProducer<ProbeContext>;
+type ProbeProducer = ThreadedProducer<BrokerContext>;
 
 impl Cluster {
     /// Checks that an aborted transaction leaves nothing behind, that a committed one is kept, and that a later
@@ -74,7 +70,8 @@ impl Cluster {
 
     fn probe_producer(&self, name: &str) -> Result<ProbeProducer, BrokerError> {
         let settings = [("transactional.id", name), ("enable.idempotence", "true"), ("acks", "all")];
-        let producer: ProbeProducer = self.client("probe", &settings, ProbeContext)?;
+        // The earlier producer is meant to be shut out, so its complaint is no warning.
+        let producer: ProbeProducer = self.client("probe", &settings, BrokerContext::quiet)?;
         producer.init_transactions(PATIENCE).map_err(|source| BrokerError::Transactions { source })?;
         Ok(producer)
     }
@@ -104,28 +101,4 @@ fn committed(consumer: &BaseConsumer<BrokerContext>, topic: &str) -> Result<Opti
         Offset::Offset(offset) => Some(offset),
         _ => None,
     }))
-}
-
-impl ClientContext for ProbeContext {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        // The earlier producer is meant to be shut out, so its complaint is no warning.
-        tracing::debug!(?level, facility, message, "librdkafka");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        match &error {
-            KafkaError::Global(code) if super::is_connection_error(*code) => self.0.error(error, reason),
-            _ => tracing::debug!(%error, reason, "the probe of transactions"),
-        }
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.0.stats_raw(statistics);
-    }
-}
-
-impl ProducerContext for ProbeContext {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }

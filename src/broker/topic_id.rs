@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Property that makes librdkafka log topic ids.
-pub(super) const DEBUG: (&str, &str) = ("debug", "metadata");
+/// Setting of a client that is to know the ids of its topics: it makes librdkafka log them.
+pub const TOPIC_IDS: (&str, &str) = ("debug", "metadata");
 
-/// Facility of librdkafka's log lines that come with [`DEBUG`].
+/// Facility of librdkafka's log lines that come with [`TOPIC_IDS`].
 pub(super) const FACILITY: &str = "METADATA";
 
 /// Id of a topic, hashed to eight bytes so that it fits into a commit's metadata.

@@ -1,11 +1,11 @@
 //! Topics that there must be before anything starts.
 
+use std::collections::BTreeMap;
 use std::convert::identity;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, info, warn};
 
@@ -48,16 +48,12 @@ impl Cluster {
                 .map(AsRef::as_ref)
                 .try_for_each(|topic: &str| embedded.create_topic(topic, config.partitions));
         }
-        let consumer: BaseConsumer<BrokerContext> = self.client("metadata", &[], identity)?;
+        let there = self.topics_patiently()?;
         let retry_topics = config.retry_topics();
-        let begin = Instant::now();
-        for topic in topics.iter().map(AsRef::as_ref) {
-            if patiently(begin, || self.partitions_by(&consumer, topic))?.is_some() {
-                continue;
-            }
+        for topic in topics.iter().map(AsRef::as_ref).filter(|topic: &&str| !there.contains_key(*topic)) {
             if retry_topics.iter().any(|retry| *retry.name == *topic) {
                 // Each partition of a retry topic goes with one of the requests topic.
-                let partitions = self.partitions_by(&consumer, &config.requests_topic)?.unwrap_or(config.partitions);
+                let partitions = self.partitions(&config.requests_topic)?.unwrap_or(config.partitions);
                 self.create(config, topic, partitions, &RETRY_SETTINGS)?;
             } else {
                 self.create(config, topic, config.partitions, &[])?;
@@ -93,18 +89,26 @@ impl Cluster {
             return Ok(None);
         }
         let admin: AdminClient<BrokerContext> = self.client("admin", &[], identity)?;
-        let options = AdminOptions::new().request_timeout(Some(CREATE_TIMEOUT));
-        let topics: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-        let described = match blocking(admin.describe_configs(&topics, &options))? {
-            Ok(described) => described,
-            Err(error) => {
-                debug!(%error, "the broker does not say how much its topics take");
-                return Ok(None);
-            }
-        };
-        let limit = |topic: &ConfigResource| topic.get("max.message.bytes")?.value.as_ref()?.parse::<u64>().ok();
-        let least = described.iter().flatten().filter_map(limit).min();
+        let least = largest_batch(&admin, topics, CREATE_TIMEOUT);
         Ok(least.map(|limit| limit.saturating_sub(BATCH_HEAD).max(1)).filter(|batch| *batch < USUAL_BATCH))
+    }
+
+    /// Lists the topics, and tries again while no broker answers, until the time is over; under load a broker may be
+    /// slow to answer.
+    fn topics_patiently(&self) -> Result<BTreeMap<String, i32>, BrokerError> {
+        let begin = Instant::now();
+        loop {
+            match self.topics() {
+                Err(BrokerError::Unreachable { servers, source, .. }) if begin.elapsed() >= PATIENCE => {
+                    return Err(BrokerError::Unreachable { servers, tried: begin.elapsed(), source });
+                }
+                Err(error @ BrokerError::Unreachable { .. }) => {
+                    warn!(%error, "trying again, for {} s in all", PATIENCE.as_secs());
+                    thread::sleep(PAUSE);
+                }
+                result => return result,
+            }
+        }
     }
 
     fn create(
@@ -146,24 +150,20 @@ impl Cluster {
     }
 }
 
-/// Tries again while no broker answers, until the time is over; under load a broker may be slow to answer.
-fn patiently<T>(begin: Instant, attempt: impl Fn() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
-    loop {
-        match attempt() {
-            Err(BrokerError::Unreachable { servers, source, .. }) if begin.elapsed() >= PATIENCE => {
-                return Err(BrokerError::Unreachable { servers, tried: begin.elapsed(), source });
-            }
-            Err(error @ BrokerError::Unreachable { .. }) => {
-                warn!(%error, "trying again, for {} s in all", PATIENCE.as_secs());
-                thread::sleep(PAUSE);
-            }
-            result => return result,
-        }
-    }
+/// Asks how many bytes a batch may have that any of these topics takes; None when the broker does not say.
+pub(super) fn largest_batch(admin: &AdminClient<BrokerContext>, topics: &[&str], timeout: Duration) -> Option<u64> {
+    let options = AdminOptions::new().request_timeout(Some(timeout));
+    let specifiers: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let described = blocking(admin.describe_configs(&specifiers, &options)).ok()?;
+    let described = described
+        .inspect_err(|error| debug!(?topics, %error, "the broker does not say how much its topics take"))
+        .ok()?;
+    let limit = |topic: &ConfigResource| topic.get("max.message.bytes")?.value.as_ref()?.parse().ok();
+    described.iter().flatten().filter_map(limit).min()
 }
 
 /// Waits for the admin client's future on this thread, which is not one of the runtime's.
-pub(super) fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
+fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|_| BrokerError::Interrupted)?;
     Ok(runtime.block_on(future))

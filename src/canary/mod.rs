@@ -4,8 +4,8 @@
 //! what it has seen itself, and writes; a state holds once it has been read from the topic, for the instance that wrote
 //! it as for all others, and after a restart.
 
-mod command;
 mod policy;
+mod report;
 mod state_topic;
 mod statistics;
 mod subject;
@@ -13,59 +13,83 @@ mod watcher;
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use parking_lot::Mutex;
 
-pub use command::{CanaryReport, OperatorAction};
 pub use policy::{CanaryPhase, CanaryState};
+pub use report::CanaryReport;
 pub use statistics::RouteStatistics;
 pub use subject::CanarySubject;
 
-use command::Command;
+use state_topic::StateTopic;
 use watcher::CanaryWatcher;
 
-use crate::broker::Cluster;
+use crate::broker::{ClientThread, Cluster};
 use crate::config::Kafka;
 use crate::telemetry::Metrics;
 
-/// Commands the watcher of all canaries. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Canaries {
-    commands: mpsc::UnboundedSender<Command>,
+/// Names an intervention of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperatorAction {
+    /// Begins again at the first step.
+    Restart,
+    /// Takes the share back to nothing.
+    Abort,
+}
+
+/// Watches all canaries. Cheap to clone.
+#[derive(Clone)]
+pub struct Canaries(Arc<SharedCanaries>);
+
+struct SharedCanaries {
+    cluster: Arc<Cluster>,
+    config: Kafka,
+    /// The watcher, which is locked for moments: by the thread and by operators, never by a request.
+    watcher: Arc<Mutex<CanaryWatcher>>,
+    /// The thread that reads and writes the state topic; none until there is a canary.
+    thread: Mutex<Option<ClientThread>>,
 }
 
 impl Canaries {
-    /// Starts the watcher. Nothing is read or written as long as there is no canary.
-    pub fn start(cluster: &Arc<Cluster>, config: &Kafka, metrics: &Metrics) -> Self {
-        let (commands, receiver) = mpsc::unbounded_channel();
-        let watcher = CanaryWatcher::new(Arc::clone(cluster), config.clone(), metrics.clone());
-        tokio::spawn(watcher.run(receiver));
-        Self { commands }
+    /// Creates the watcher. Nothing is read or written as long as there is no canary.
+    pub fn new(cluster: &Arc<Cluster>, config: &Kafka, metrics: &Metrics) -> Self {
+        Self(Arc::new(SharedCanaries {
+            cluster: cluster.clone(),
+            config: config.clone(),
+            watcher: Arc::new(Mutex::new(CanaryWatcher::new(metrics.clone()))),
+            thread: Mutex::default(),
+        }))
     }
 
     /// Replaces the set of canaries. A canary that was in the set before goes on as it was.
     pub fn set(&self, subjects: Vec<CanarySubject>) {
-        // The watcher ends only when the process stops.
-        let _ = self.commands.send(Command::Set(subjects));
+        let SharedCanaries { cluster, config, watcher, thread } = &*self.0;
+        let mut thread = thread.lock();
+        // The topic is opened with the first canary, so a config without canaries needs no topic.
+        if thread.is_none() && !subjects.is_empty() {
+            let topic = StateTopic { cluster: cluster.clone(), config: config.clone(), watcher: watcher.clone() };
+            match ClientThread::start("canaries", move |stop| topic.run(stop)) {
+                Ok(started) => *thread = Some(started),
+                Err(error) => tracing::error!(%error, "canaries are not watched: their thread cannot be started"),
+            }
+        }
+        watcher.lock().set(subjects);
     }
 
     /// Reports the state of each canary.
-    pub async fn report(&self) -> Vec<CanaryReport> {
-        let (sender, receiver) = oneshot::channel();
-        let _ = self.commands.send(Command::Report(sender));
-        receiver.await.unwrap_or_default()
+    pub fn report(&self) -> Vec<CanaryReport> {
+        self.0.watcher.lock().report()
     }
 
     /// Waits until the last decision is written and the state topic is closed.
     pub async fn shutdown(&self) {
-        let (sender, receiver) = oneshot::channel();
-        let _ = self.commands.send(Command::Close(sender));
-        let _ = receiver.await;
+        let thread = self.0.thread.lock().take();
+        if let Some(thread) = thread {
+            thread.stop().await;
+        }
     }
 
     /// Applies an operator's action to one canary; false when no canary has this name, or its state is not known yet.
-    pub async fn act(&self, endpoint: &str, route: &str, action: OperatorAction) -> bool {
-        let (sender, receiver) = oneshot::channel();
-        let _ = self.commands.send(Command::Act(endpoint.to_owned(), route.to_owned(), action, sender));
-        receiver.await.unwrap_or_default()
+    pub fn act(&self, endpoint: &str, route: &str, action: OperatorAction) -> bool {
+        self.0.watcher.lock().act(endpoint, route, action)
     }
 }

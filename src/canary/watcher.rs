@@ -2,19 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::command::{CanaryReport, Command, OperatorAction};
+use super::OperatorAction;
 use super::policy::{CanaryPhase, CanaryState, CanaryVerdict, judge};
-use super::state_topic::{StateEvent, StateTopic};
+use super::report::CanaryReport;
 use super::statistics::{Baseline, ObservationWindow, RouteStatistics};
 use super::subject::CanarySubject;
-use crate::broker::Cluster;
-use crate::config::Kafka;
 use crate::message::unix_milliseconds;
 use crate::telemetry::Metrics;
 
@@ -28,17 +24,17 @@ const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time after which a state is written again that was written and has not been read back.
 const REWRITE_AFTER: Duration = Duration::from_secs(2);
 
-/// Runs as one task, which owns the states of all canaries.
+/// Owns the states of all canaries.
 pub(super) struct CanaryWatcher {
-    cluster: Arc<Cluster>,
-    config: Kafka,
     metrics: Metrics,
-    topic: Option<StateTopic>,
     /// Tells whether everything that had been written before the start has been read. No canary takes a share earlier.
     caught_up: bool,
     /// The states of canaries by key, those included that this instance does not have.
     states: BTreeMap<String, CanaryState>,
     canaries: BTreeMap<String, WatchedCanary>,
+    /// The states that are to be written. They hold once they have been read back.
+    writes: Vec<(String, CanaryState)>,
+    evaluated: Instant,
 }
 
 /// Holds a canary of this instance's config.
@@ -57,48 +53,14 @@ struct WatchedCanary {
 }
 
 impl CanaryWatcher {
-    pub(super) fn new(cluster: Arc<Cluster>, config: Kafka, metrics: Metrics) -> Self {
+    pub(super) fn new(metrics: Metrics) -> Self {
         let (states, canaries) = (BTreeMap::new(), BTreeMap::new());
-        Self { cluster, config, metrics, topic: None, caught_up: false, states, canaries }
+        Self { metrics, caught_up: false, states, canaries, writes: Vec::new(), evaluated: Instant::now() }
     }
 
-    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
-        let (sender, mut events) = mpsc::unbounded_channel();
-        let mut ticks = interval(MAX_CHECK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                command = commands.recv() => match command {
-                    Some(Command::Set(subjects)) => {
-                        self.set(subjects, &sender);
-                        // Steps of other lengths need checks of another pace.
-                        ticks = interval(self.check_interval());
-                        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                    }
-                    Some(Command::Report(answer)) => drop(answer.send(self.report())),
-                    Some(Command::Act(endpoint, route, action, answer)) => {
-                        let _ = answer.send(self.act(&endpoint, &route, action));
-                    }
-                    Some(Command::Close(answer)) => {
-                        self.close().await;
-                        let _ = answer.send(());
-                    }
-                    None => return self.close().await,
-                },
-                Some(event) = events.recv() => match event {
-                    StateEvent::Record(key, state) => self.read(key, state),
-                    StateEvent::CaughtUp => self.catch_up(),
-                },
-                // Before the topic has been read to its end, an old state could be taken for the one that holds.
-                _ = ticks.tick(), if self.caught_up => self.evaluate(),
-            }
-        }
-    }
-
-    async fn close(&mut self) {
-        if let Some(topic) = self.topic.take() {
-            topic.close().await;
-        }
+    /// Takes the states that are to be written.
+    pub(super) fn take_writes(&mut self) -> Vec<(String, CanaryState)> {
+        std::mem::take(&mut self.writes)
     }
 
     /// Computes the time between two checks from the shortest steps of all canaries.
@@ -107,7 +69,7 @@ impl CanaryWatcher {
         shortest.unwrap_or(MAX_CHECK_INTERVAL).clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL)
     }
 
-    fn set(&mut self, subjects: Vec<CanarySubject>, events: &mpsc::UnboundedSender<StateEvent>) {
+    pub(super) fn set(&mut self, subjects: Vec<CanarySubject>) {
         let mut before = std::mem::take(&mut self.canaries);
         for subject in subjects {
             let key = key(&subject);
@@ -132,20 +94,13 @@ impl CanaryWatcher {
             let labels = [&*gone.subject.endpoint, &*gone.subject.route];
             let _ = self.metrics.canary_share.remove_label_values(&labels);
         }
-        // The topic is opened with the first canary, so a config without canaries needs no topic.
-        if self.topic.is_none() && !self.canaries.is_empty() {
-            match StateTopic::open(&self.cluster, &self.config, events.clone()) {
-                Ok(topic) => self.topic = Some(topic),
-                Err(error) => tracing::error!(%error, "canaries are not watched: their thread cannot be started"),
-            }
-        }
         if self.caught_up {
             self.catch_up();
         }
     }
 
     /// Applies the states of all canaries, now that they are known. A canary without a state begins at its first step.
-    fn catch_up(&mut self) {
+    pub(super) fn catch_up(&mut self) {
         self.caught_up = true;
         let keys: Vec<_> = self.canaries.keys().cloned().collect();
         for key in keys {
@@ -156,16 +111,15 @@ impl CanaryWatcher {
         }
     }
 
-    fn read(&mut self, key: String, state: CanaryState) {
+    /// Takes in a state that an instance has written.
+    pub(super) fn read(&mut self, key: String, state: CanaryState) {
         match self.states.get(&key) {
             Some(held) if *held == state => {}
             Some(held) if !state.supersedes(held) => {
                 // Another instance wrote without knowing of the state that holds. Compaction keeps the last record of
                 // each key, so the state that holds is written once more.
-                if self.caught_up
-                    && let Some(topic) = &self.topic
-                {
-                    topic.write(&key, held);
+                if self.caught_up {
+                    self.writes.push((key, held.clone()));
                 }
             }
             _ => {
@@ -207,8 +161,13 @@ impl CanaryWatcher {
         }
     }
 
-    /// Compares each canary with the others, and writes the next state of those that are due.
-    fn evaluate(&mut self) {
+    /// Compares each canary with the others, when it is time for that, and writes the next state of those that are due.
+    pub(super) fn evaluate(&mut self) {
+        // Before the topic has been read to its end, an old state could be taken for the one that holds.
+        if !self.caught_up || self.evaluated.elapsed() < self.check_interval() {
+            return;
+        }
+        self.evaluated = Instant::now();
         let keys: Vec<_> = self.canaries.keys().cloned().collect();
         for key in keys {
             let (Some(watched), Some(state)) = (self.canaries.get_mut(&key), self.states.get(&key)) else { continue };
@@ -231,18 +190,18 @@ impl CanaryWatcher {
     }
 
     fn write(&mut self, key: &str, state: CanaryState) {
-        let (Some(watched), Some(topic)) = (self.canaries.get_mut(key), &self.topic) else { return };
+        let Some(watched) = self.canaries.get_mut(key) else { return };
         let is_under_way = watched.written.as_ref().is_some_and(|(written, at)| {
             (written.phase, written.step, written.generation) == (state.phase, state.step, state.generation)
                 && at.elapsed() < REWRITE_AFTER
         });
         if !is_under_way {
-            topic.write(key, &state);
+            self.writes.push((key.to_owned(), state.clone()));
             watched.written = Some((state, Instant::now()));
         }
     }
 
-    fn act(&mut self, endpoint: &str, route: &str, action: OperatorAction) -> bool {
+    pub(super) fn act(&mut self, endpoint: &str, route: &str, action: OperatorAction) -> bool {
         let named =
             |watched: &WatchedCanary| *watched.subject.endpoint == *endpoint && *watched.subject.route == *route;
         let Some(key) = self.canaries.iter().find(|(_, watched)| named(watched)).map(|(key, _)| key.clone()) else {
@@ -257,7 +216,7 @@ impl CanaryWatcher {
         true
     }
 
-    fn report(&self) -> Vec<CanaryReport> {
+    pub(super) fn report(&self) -> Vec<CanaryReport> {
         let milliseconds = |duration: Duration| 1000.0 * duration.as_secs_f64();
         let report = |(key, watched): (&String, &WatchedCanary)| {
             let (own, others) = watched.windows();

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::exit;
+use super::failure::Failure;
 use crate::check::{self, CheckedConfig};
 use crate::config::Report;
 
@@ -18,29 +18,22 @@ pub(super) struct CheckArgs {
 }
 
 /// Prints a summary of the config, or every problem.
-pub(super) fn run(args: &CheckArgs) -> ExitCode {
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
+    let loaded = check::load(&args.config).map_err(|report| Failure::usage(complaint(&report)))?;
     // A failed write is no error: a reader that has gone away has read enough.
-    match check::load(&args.config) {
-        Ok(loaded) => {
-            let warnings =
-                if loaded.warnings.problems.is_empty() { String::new() } else { format!("{}\n", loaded.warnings) };
-            let _ = std::io::stderr().write_all(warnings.as_bytes());
-            let _ = std::io::stdout().write_all(summary(&loaded).as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(report) => {
-            let _ = std::io::stderr().write_all(complaint(&report).as_bytes());
-            exit::USAGE.into()
-        }
+    if !loaded.warnings.problems.is_empty() {
+        let _ = writeln!(std::io::stderr(), "{}", loaded.warnings);
     }
+    let _ = std::io::stdout().write_all(summary(&loaded).as_bytes());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn complaint(report: &Report) -> String {
     let count = |count, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let errors = count(report.errors(), "error");
     match report.problems.len() - report.errors() {
-        0 => format!("{report}\n{errors}\n"),
-        warnings => format!("{report}\n{errors}, {}\n", count(warnings, "warning")),
+        0 => format!("{report}\n{errors}"),
+        warnings => format!("{report}\n{errors}, {}", count(warnings, "warning")),
     }
 }
 
@@ -85,7 +78,7 @@ mod tests {
     fn complaint_counts_problems() {
         assert_eq!(
             complaint(&parse("model_endpoints: []").unwrap_err()),
-            "gateway.yaml:1:18: model_endpoints: at least one endpoint is needed\n1 error\n"
+            "gateway.yaml:1:18: model_endpoints: at least one endpoint is needed\n1 error"
         );
     }
 }

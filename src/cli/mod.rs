@@ -1,15 +1,18 @@
 //! The command line, with one file for each command.
 
 mod check;
-mod exit;
+mod failure;
 mod quickstart;
 mod redrive;
 mod route;
 mod start;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use failure::Failure;
 
 use crate::telemetry::{LogFormat, init_logging};
 
@@ -41,15 +44,23 @@ enum CliCommand {
 impl Cli {
     /// Runs the command that was given.
     pub fn run(self) -> ExitCode {
-        if init_logging(self.log_format).is_err() {
-            return exit::SOFTWARE.into();
-        }
-        match &self.command {
-            CliCommand::Quickstart(args) => quickstart::run(args),
-            CliCommand::Start(args) => start::run(args),
-            CliCommand::Check(args) => check::run(args),
-            CliCommand::Route(args) => route::run(args),
-            CliCommand::Redrive(args) => redrive::run(args),
+        let result = init_logging(self.log_format).map_err(Failure::software).and_then(|()| self.command.run());
+        result.unwrap_or_else(|failure| {
+            // A failed write is no error: a reader that has gone away has read enough.
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            failure.code.into()
+        })
+    }
+}
+
+impl CliCommand {
+    fn run(&self) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Quickstart(args) => quickstart::run(args),
+            Self::Start(args) => start::run(args),
+            Self::Check(args) => check::run(args),
+            Self::Route(args) => route::run(args),
+            Self::Redrive(args) => redrive::run(args),
         }
     }
 }

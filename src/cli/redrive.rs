@@ -1,6 +1,6 @@
 //! `signalbox redrive`: sends dead letters back to the topic that they came from.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is the command line that speaks")]
+#![expect(clippy::print_stdout, reason = "it is the command line that speaks")]
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::exit;
+use super::failure::Failure;
 use crate::check;
 use crate::message::{Code, wall_clock};
-use crate::redrive::{Filter, Redrive, RedriveError, RedriveProgress, RedriveSummary};
+use crate::redrive::{Filter, Redrive, RedriveProgress, RedriveSummary};
 
 /// Holds the arguments of `signalbox redrive`.
 #[derive(Debug, clap::Args)]
@@ -42,14 +42,8 @@ pub(super) struct RedriveArgs {
 }
 
 /// Sends letters back, and prints what became of all. Exits with 1 when there was none to be sent.
-pub(super) fn run(args: &RedriveArgs) -> ExitCode {
-    let loaded = match check::load(&args.config) {
-        Ok(loaded) => loaded,
-        Err(report) => {
-            eprintln!("{report}");
-            return exit::USAGE.into();
-        }
-    };
+pub(super) fn run(args: &RedriveArgs) -> Result<ExitCode, Failure> {
+    let loaded = check::load(&args.config)?;
     let redrive = Redrive {
         filter: Filter {
             codes: args.codes.clone(),
@@ -66,21 +60,9 @@ pub(super) fn run(args: &RedriveArgs) -> ExitCode {
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    match result {
-        Ok(summary) => {
-            let kafka = &loaded.config.kafka;
-            print!("{}", describe(&summary, &kafka.dead_letter_topic, &kafka.requests_topic, args.dry_run));
-            if summary.total() > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("signalbox: {error}");
-            match error {
-                RedriveError::Embedded => exit::USAGE,
-                _ => exit::UNAVAILABLE,
-            }
-            .into()
-        }
-    }
+    let (summary, kafka) = (result?, &loaded.config.kafka);
+    print!("{}", describe(&summary, &kafka.dead_letter_topic, &kafka.requests_topic, args.dry_run));
+    Ok(if summary.total() > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn bar() -> Option<ProgressBar> {

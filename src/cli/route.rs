@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::exit;
+use super::failure::Failure;
 use crate::check;
 use crate::message::{HeadersBuilder, Request, Source, header};
 use crate::routing::{DecisionService, Explanation, RoutingTable};
@@ -44,15 +44,9 @@ pub(super) struct RouteArgs {
 }
 
 /// Prints the explanation as JSON. Exits with 0 when there is a route, and with 1 when the request would get a fault.
-pub(super) fn run(args: &RouteArgs) -> ExitCode {
-    match explain(args).and_then(|explanation| print(&explanation)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
-            let _ = writeln!(io::stderr(), "{message}");
-            exit::USAGE.into()
-        }
-    }
+pub(super) fn run(args: &RouteArgs) -> Result<ExitCode, Failure> {
+    let is_routed = explain(args).and_then(|explanation| print(&explanation)).map_err(Failure::usage)?;
+    Ok(if is_routed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn explain(args: &RouteArgs) -> Result<Explanation, String> {
@@ -109,14 +103,13 @@ fn request(args: &RouteArgs) -> Result<Request, String> {
 }
 
 fn read(path: &PathBuf) -> Result<Bytes, String> {
-    let mut bytes = Vec::new();
-    if path.as_os_str() == "-" {
-        io::stdin().lock().read_to_end(&mut bytes)
+    let read = if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
     } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
-    }
-    .map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(bytes.into())
+        std::fs::read(path)
+    };
+    read.map(Bytes::from).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {

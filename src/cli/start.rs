@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::exit;
-use crate::app::{self, Addresses, AppError, Role};
+use super::failure::Failure;
+use crate::app::{self, Addresses, Role};
 use crate::check::ConfigFile;
 use crate::config::Config;
 
@@ -21,49 +21,33 @@ pub(super) struct StartArgs {
     role: Role,
 }
 
-pub(super) fn run(args: &StartArgs) -> ExitCode {
+pub(super) fn run(args: &StartArgs) -> Result<ExitCode, Failure> {
     let file = ConfigFile::open(&args.config);
-    match file.load() {
-        Ok(loaded) => {
-            if !loaded.warnings.problems.is_empty() {
-                eprintln!("{}", loaded.warnings);
-            }
-            serve(loaded.config, Some(file), args.role, |addresses| println!("{}", ready_line(addresses)))
-        }
-        Err(report) => {
-            eprintln!("{report}");
-            exit::USAGE.into()
-        }
+    let loaded = file.load()?;
+    if !loaded.warnings.problems.is_empty() {
+        eprintln!("{}", loaded.warnings);
     }
+    serve(loaded.config, Some(file), args.role, |addresses| println!("{}", ready_line(addresses)))
 }
 
 /// Runs Signalbox with a checked config until it is told to stop. If there is a config file, its later contents are
 /// applied as well.
-pub(super) fn serve(config: Config, file: Option<ConfigFile>, role: Role, ready: impl FnOnce(&Addresses)) -> ExitCode {
+pub(super) fn serve(
+    config: Config,
+    file: Option<ConfigFile>,
+    role: Role,
+    ready: impl FnOnce(&Addresses),
+) -> Result<ExitCode, Failure> {
     // The number of workers is tokio's own choice, one for each processor: with half or twice as many, throughput was
     // the same or less. The Kafka clients have threads of their own, and are mostly waiting.
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("signalbox").build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("signalbox: the runtime cannot start: {error}");
-            return exit::SOFTWARE.into();
-        }
-    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("signalbox").build();
+    let runtime =
+        runtime.map_err(|error| Failure::software(format_args!("signalbox: the runtime cannot start: {error}")))?;
     let result = runtime.block_on(app::run(config, file, role, ready));
     // Tasks that a second signal left running are not waited for.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("signalbox: {error}");
-            match error {
-                AppError::Config(_) => exit::USAGE,
-                AppError::Broker(_) | AppError::Models(_) | AppError::Shim(_) => exit::UNAVAILABLE,
-                AppError::Failed(_) => exit::SOFTWARE,
-            }
-            .into()
-        }
-    }
+    result?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Formats the one line that names the addresses, for people and for scripts.

@@ -19,7 +19,7 @@ use super::partition_start::PartitionStart;
 use super::poller::Poller;
 use super::pressure::BackPressure;
 use super::topics::Topics;
-use crate::broker::{BrokerError, Cluster};
+use crate::broker::{BrokerError, Cluster, TOPIC_IDS};
 use crate::config::{Delivery, Kafka};
 use crate::telemetry::{Metrics, Readiness};
 
@@ -62,8 +62,7 @@ impl Intake {
             readiness: readiness.clone(),
         };
         let context = |broker| IntakeContext::new(parts(broker));
-        let consumer: BaseConsumer<IntakeContext> =
-            cluster.client_with_topic_ids("intake", &settings(config, cluster), context)?;
+        let consumer: BaseConsumer<IntakeContext> = cluster.client("intake", &settings(config, cluster), context)?;
         let subscribed = consumer.subscribe(&[topics.requests()]);
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
@@ -119,6 +118,7 @@ impl Intake {
 /// Lists the consumer's settings; `kafka.properties` win over them.
 fn settings<'a>(config: &'a Kafka, cluster: &Cluster) -> Vec<(&'static str, &'a str)> {
     let mut settings = vec![
+        TOPIC_IDS,
         ("group.id", config.group_id.as_str()),
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),

@@ -319,7 +319,7 @@ impl ClientContext for IntakeContext {
     /// transaction has an offset as well, and is no request: where everything that was read is answered, so is what
     /// librdkafka has read past.
     fn stats(&self, statistics: Statistics) {
-        self.broker.look_at_brokers(statistics.brokers.values().map(|broker| &*broker.source));
+        self.broker.look_at_brokers(&statistics);
         self.count_parked(&statistics);
         self.state().silent_since = silence(&statistics).and_then(|silence| Instant::now().checked_sub(silence));
         let Some(topic) = statistics.topics.get(&**self.topics.requests()) else { return };

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
 
 use crate::message::{Correlation, Request, Source, header};
 
@@ -19,17 +21,6 @@ pub(super) struct DeadLetter {
     record: Request,
     /// Tells whether the record could be read in full; an unreadable one is left alone.
     readable: bool,
-}
-
-/// Holds the request that a letter was, ready to be produced.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct RestoredRequest<'a> {
-    pub(super) topic: &'a str,
-    /// The partition that the request came from, if the topic has that partition still.
-    pub(super) partition: Option<i32>,
-    pub(super) key: Option<&'a Bytes>,
-    pub(super) payload: Option<&'a Bytes>,
-    pub(super) headers: Vec<(&'a str, Option<Bytes>)>,
 }
 
 impl DeadLetter {
@@ -77,7 +68,7 @@ impl DeadLetter {
     /// Restores the request as it came: without the headers that say what became of it, and without its deadline, which
     /// has nothing to say any more. A request that was known by its place alone gets that place as its correlation id,
     /// so it is still known by it.
-    pub(super) fn restore<'a>(&'a self, requests: &'a str, partitions: i32) -> RestoredRequest<'a> {
+    pub(super) fn restore<'a>(&'a self, requests: &'a str, partitions: i32) -> BaseRecord<'a, [u8], [u8]> {
         let headers = &self.record.headers;
         // Signalbox adds its header `attempts` after the request's own, so only the last one is left out.
         let last_attempts = headers.iter().enumerate().filter(|(_, (name, _))| *name == header::ATTEMPTS).last();
@@ -88,20 +79,18 @@ impl DeadLetter {
                 && Some(*index) != last_attempts
         };
         let own = headers.iter().enumerate().filter(is_own).map(|(_, header)| header);
-        let mut restored: Vec<_> = own.map(|(name, value)| (name, value.map(Bytes::copy_from_slice))).collect();
-        if let Some(id) = self.place_as_id(requests) {
-            restored.push((header::CORRELATION_ID, Some(id)));
-        }
+        let id = self.place_as_id(requests);
+        let id = id.as_ref().map(|id| (header::CORRELATION_ID, Some(&id[..])));
+        let restored = own.chain(id).fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value }));
         // The request goes back to its own partition, beside others of its key, as long as the topic has that
         // partition.
         let partition =
             headers.get(ORIGINAL_PARTITION).and_then(|bytes| Some(i32::from_be_bytes(bytes.try_into().ok()?)));
-        RestoredRequest {
-            topic: requests,
+        BaseRecord {
             partition: partition.filter(|partition| (0..partitions).contains(partition)),
-            key: self.record.key.as_ref(),
-            payload: self.record.payload.as_ref(),
-            headers: restored,
+            key: self.record.key.as_deref(),
+            payload: self.record.payload.as_deref(),
+            ..BaseRecord::to(requests).headers(restored)
         }
     }
 
@@ -120,6 +109,8 @@ impl DeadLetter {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::message::Headers as _;
+
     use super::*;
     use crate::message::Headers;
 
@@ -142,9 +133,9 @@ mod tests {
     }
 
     fn names(letter: &DeadLetter) -> Vec<String> {
-        let value = |value: Option<Bytes>| String::from_utf8_lossy(&value.unwrap_or_default()).into_owned();
-        let restored = letter.restore("requests", 4);
-        restored.headers.into_iter().map(|(name, it)| format!("{name}={}", value(it))).collect()
+        let value = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+        let restored = letter.restore("requests", 4).headers.unwrap();
+        restored.iter().map(|header| format!("{}={}", header.key, value(header.value))).collect()
     }
 
     #[test]

@@ -4,16 +4,12 @@ use parking_lot::Mutex;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
-use super::dead_letter::RestoredRequest;
 use super::error::RedriveError;
-use crate::broker::{BrokerContext, BrokerError, Cluster};
+use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries, is_fenced, is_for_want_of_time};
 
 /// Longest time of one attempt at a step of a transaction. With [`ATTEMPTS`], a step fails after half a minute.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,23 +26,22 @@ const SETTINGS: [(&str, &str); 4] = [
     ("partitioner", "murmur2_random"),
 ];
 
+type TransactionalProducer = ThreadedProducer<BrokerContext<RefusedRecord>>;
+
 /// Produces letters in transactions. Its id is the group's, so a later run fences an earlier one.
 pub(super) struct TransactionalSender {
-    producer: ThreadedProducer<TransactionContext>,
+    producer: TransactionalProducer,
 }
 
-/// Receives the producer's callbacks.
-struct TransactionContext {
-    broker: BrokerContext,
-    /// The error of the first record of the transaction that the broker did not take.
-    refused: Mutex<Option<KafkaError>>,
-}
+/// Keeps the error of the first record of the transaction that the broker did not take.
+#[derive(Default)]
+struct RefusedRecord(Mutex<Option<KafkaError>>);
 
 impl TransactionalSender {
     pub(super) fn open(cluster: &Cluster, name: &str) -> Result<Self, BrokerError> {
-        let context = |broker| TransactionContext { broker, refused: Mutex::new(None) };
+        let context = |broker: BrokerContext| broker.with(RefusedRecord::default());
         let settings: Vec<_> = SETTINGS.into_iter().chain([("transactional.id", name)]).collect();
-        let producer: ThreadedProducer<TransactionContext> = cluster.client("redrive", &settings, context)?;
+        let producer: TransactionalProducer = cluster.client("redrive", &settings, context)?;
         let sender = Self { producer };
         let opened = sender.step(|producer| producer.init_transactions(ATTEMPT_TIMEOUT));
         opened.map_err(|source| BrokerError::Transactions { source })?;
@@ -59,14 +54,14 @@ impl TransactionalSender {
     /// When the transaction was aborted, or a later run has fenced this one.
     pub(super) fn send<'a>(
         &self,
-        records: impl Iterator<Item = RestoredRequest<'a>>,
+        records: impl Iterator<Item = BaseRecord<'a, [u8], [u8]>>,
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), RedriveError> {
         let failed = |error: KafkaError| {
             // A transaction that cannot be aborted here is aborted by the next run.
             let _ = self.producer.abort_transaction(ATTEMPT_TIMEOUT);
-            let refused = self.producer.context().refused.lock().take();
+            let refused = self.producer.context().deliveries().0.lock().take();
             match is_fenced(&error) {
                 true => RedriveError::Replaced,
                 false => RedriveError::Sending(refused.unwrap_or(error)),
@@ -75,30 +70,15 @@ impl TransactionalSender {
         // Offsets are added after the flush: by then every record is known to be with the broker or to have failed.
         self.producer.begin_transaction().map_err(failed)?;
         for record in records {
-            self.produce(&record).map_err(failed)?;
+            self.producer.send(record).map_err(|(error, _)| failed(error))?;
         }
         self.step(|producer| producer.flush(ATTEMPT_TIMEOUT)).map_err(failed)?;
         self.step(|producer| producer.send_offsets_to_transaction(offsets, group, ATTEMPT_TIMEOUT)).map_err(failed)?;
         self.step(|producer| producer.commit_transaction(ATTEMPT_TIMEOUT)).map_err(failed)
     }
 
-    fn produce(&self, record: &RestoredRequest<'_>) -> Result<(), KafkaError> {
-        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        let headers = record
-            .headers
-            .iter()
-            .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
-        let base = BaseRecord::<[u8], [u8]>::to(record.topic).headers(headers);
-        let (key, payload) = (record.key.map(|key| &**key), record.payload.map(|payload| &**payload));
-        let record = BaseRecord { partition: record.partition, key, payload, ..base };
-        self.producer.send(record).map_err(|(error, _)| error)
-    }
-
     /// Takes a step, and repeats it after a timeout: librdkafka then goes on with the same step.
-    fn step(
-        &self,
-        step: impl Fn(&ThreadedProducer<TransactionContext>) -> Result<(), KafkaError>,
-    ) -> Result<(), KafkaError> {
+    fn step(&self, step: impl Fn(&TransactionalProducer) -> Result<(), KafkaError>) -> Result<(), KafkaError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -111,41 +91,15 @@ impl TransactionalSender {
 }
 
 fn is_timeout(error: &KafkaError) -> bool {
-    match error {
-        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
-        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
-        _ => false,
-    }
+    is_for_want_of_time(error) || matches!(error, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
 }
 
-fn is_fenced(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
-    )
-}
+impl Deliveries for RefusedRecord {
+    type Record = ();
 
-impl ClientContext for TransactionContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.broker.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.broker.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.broker.stats_raw(statistics);
-    }
-}
-
-impl ProducerContext for TransactionContext {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut refused = self.refused.lock();
-            refused.get_or_insert_with(|| error.clone());
+    fn delivered(&self, result: Result<(), &KafkaError>, (): ()) {
+        if let Err(error) = result {
+            self.0.lock().get_or_insert_with(|| error.clone());
         }
     }
 }

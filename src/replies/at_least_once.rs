@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ThreadedProducer};
+use rdkafka::statistics::Statistics;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
@@ -18,7 +17,7 @@ use super::parts::Parts;
 use super::publication::Publication;
 use super::recourse::{Cause, RecordKind};
 use super::throttle::Throttle;
-use crate::broker::{BrokerContext, BrokerError};
+use crate::broker::{BrokerContext, BrokerError, Deliveries};
 use crate::telemetry::ProgressWatch;
 
 /// Pause in which a full producer queue drains before the record is sent again.
@@ -48,7 +47,7 @@ pub(super) struct AtLeastOnce {
 }
 
 struct ProducerState {
-    producer: ThreadedProducer<DeliveryContext>,
+    producer: ThreadedProducer<BrokerContext<ReplyDeliveries>>,
     parts: Parts,
     runtime: Handle,
 }
@@ -62,9 +61,8 @@ enum FollowUp {
     DeadLetterWritten(Box<Publication>),
 }
 
-/// Callbacks of the producer.
-struct DeliveryContext {
-    broker: BrokerContext,
+/// Receiver of the producer's delivery reports.
+struct ReplyDeliveries {
     follow_ups: UnboundedSender<FollowUp>,
     counts: Counts,
     flow: ProgressWatch,
@@ -75,7 +73,7 @@ impl AtLeastOnce {
     pub(super) fn start(parts: Parts) -> Result<Self, BrokerError> {
         let (follow_ups, receiver) = unbounded_channel();
         let (counts, flow, throttle) = (parts.counts.clone(), parts.flow.clone(), parts.throttle.clone());
-        let context = |broker| DeliveryContext { broker, follow_ups, counts, flow, throttle };
+        let context = |broker: BrokerContext| broker.with(ReplyDeliveries { follow_ups, counts, flow, throttle });
         let producer = parts.cluster.client("replies", &parts.limits.after(SETTINGS), context)?;
         let acknowledged = Self { state: Arc::new(ProducerState { producer, parts, runtime: Handle::current() }) };
         acknowledged.state.runtime.spawn(acknowledged.clone().settle(receiver));
@@ -228,31 +226,15 @@ impl AtLeastOnce {
     }
 }
 
-impl ClientContext for DeliveryContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.broker.log(level, facility, message);
-    }
+impl Deliveries for ReplyDeliveries {
+    type Record = Box<Publication>;
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.broker.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.broker.stats_raw(statistics);
-        self.throttle.take(0, statistics);
-    }
-}
-
-impl ProducerContext for DeliveryContext {
-    type DeliveryOpaque = Box<Publication>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, publication: Box<Publication>) {
-        if let Err((error, _)) = result {
+    fn delivered(&self, result: Result<(), &KafkaError>, publication: Box<Publication>) {
+        if let Err(error) = result {
             // The receiver is gone only after everything in flight has ended or was given up.
             let _ = self.follow_ups.send(FollowUp::Rejected(publication, error.clone()));
             return;
         }
-        self.broker.health().answered();
         self.flow.passed();
         match publication.kind {
             RecordKind::DeadLetter => {
@@ -263,5 +245,9 @@ impl ProducerContext for DeliveryContext {
                 publication.ending.ticket.finish();
             }
         }
+    }
+
+    fn statistics(&self, statistics: &Statistics) {
+        self.throttle.take(0, statistics);
     }
 }

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tracing::{debug, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::record::{reply_record, with};
-use crate::broker::{BrokerContext, BrokerError, Cluster};
+use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries};
 use crate::config::Kafka;
 use crate::message::{Correlation, Fault, Outcome, Reply, Request, header};
 use crate::telemetry::{LogGate, ShadowMetrics};
@@ -31,7 +29,7 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// Publishes to the shadow topic as far as there is room, and counts delivered and dropped records.
 pub struct ShadowPublisher {
-    producer: ThreadedProducer<ShadowContext>,
+    producer: ThreadedProducer<BrokerContext<ShadowDeliveries>>,
     topic: String,
 }
 
@@ -61,9 +59,9 @@ struct ShadowRecord {
     metrics: Arc<ShadowMetrics>,
 }
 
-/// Callbacks of the producer.
-struct ShadowContext {
-    broker: BrokerContext,
+/// Receiver of the producer's delivery reports.
+#[derive(Default)]
+struct ShadowDeliveries {
     log: LogGate,
 }
 
@@ -73,7 +71,7 @@ impl ShadowPublisher {
     /// # Errors
     /// When librdkafka refuses a property.
     pub fn start(config: &Kafka, cluster: &Cluster) -> Result<Self, BrokerError> {
-        let context = |broker| ShadowContext { broker, log: LogGate::default() };
+        let context = |broker: BrokerContext| broker.with(ShadowDeliveries::default());
         Ok(Self { producer: cluster.client("shadows", SETTINGS, context)?, topic: config.shadow_topic.clone() })
     }
 
@@ -94,7 +92,7 @@ impl ShadowPublisher {
             .payload(&record.payload[..])
             .headers(headers);
         if let Err((error, record)) = self.producer.send(record) {
-            self.producer.context().dropped(&record.delivery_opaque, &error);
+            self.producer.context().deliveries().dropped(&record.delivery_opaque, &error);
         }
     }
 
@@ -140,7 +138,7 @@ fn milliseconds(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64() * 1000.0)
 }
 
-impl ShadowContext {
+impl ShadowDeliveries {
     fn dropped(&self, sent: &ShadowRecord, error: &KafkaError) {
         sent.metrics.dropped.inc();
         if let Some(unlogged) = self.log.admit(LogGate::now()) {
@@ -149,28 +147,14 @@ impl ShadowContext {
     }
 }
 
-impl ClientContext for ShadowContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.broker.log(level, facility, message);
-    }
+impl Deliveries for ShadowDeliveries {
+    type Record = Box<ShadowRecord>;
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.broker.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.broker.stats_raw(statistics);
-    }
-}
-
-impl ProducerContext for ShadowContext {
-    type DeliveryOpaque = Box<ShadowRecord>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<ShadowRecord>) {
+    fn delivered(&self, result: Result<(), &KafkaError>, sent: Box<ShadowRecord>) {
         match result {
-            Ok(_) if sent.failed => sent.metrics.failed.inc(),
-            Ok(_) => sent.metrics.answered.inc(),
-            Err((error, _)) => self.dropped(&sent, error),
+            Ok(()) if sent.failed => sent.metrics.failed.inc(),
+            Ok(()) => sent.metrics.answered.inc(),
+            Err(error) => self.dropped(&sent, error),
         }
     }
 }

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 
 use prometheus::Gauge;
-use serde::Deserialize;
+use rdkafka::statistics::Statistics;
 
 /// Shows the longest throttle time of all producers of replies. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -14,35 +14,16 @@ pub(super) struct Throttle {
     waits: Arc<Mutex<Vec<f64>>>,
 }
 
-/// Part of librdkafka's statistics that is used here.
-#[derive(Deserialize)]
-struct ThrottleStatistics {
-    #[serde(default)]
-    brokers: std::collections::HashMap<String, BrokerThrottle>,
-}
-
-#[derive(Deserialize)]
-struct BrokerThrottle {
-    #[serde(default)]
-    throttle: ThrottleWindow,
-}
-
-/// Throttle times in milliseconds.
-#[derive(Default, Deserialize)]
-struct ThrottleWindow {
-    #[serde(default)]
-    max: f64,
-}
-
 impl Throttle {
     pub(super) fn new(gauge: Gauge) -> Self {
         Self { gauge, waits: Arc::default() }
     }
 
     /// Takes in the statistics of one producer's client.
-    pub(super) fn take(&self, producer: usize, statistics: &[u8]) {
-        let Ok(ThrottleStatistics { brokers }) = serde_json::from_slice(statistics) else { return };
-        let longest = brokers.values().map(|broker| broker.throttle.max / 1000.0).fold(0.0, f64::max);
+    pub(super) fn take(&self, producer: usize, statistics: &Statistics) {
+        // They are in milliseconds there.
+        let throttles = statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref());
+        let longest = throttles.map(|throttle| throttle.max as f64 / 1000.0).fold(0.0, f64::max);
         let mut waits = self.waits.lock();
         if waits.len() <= producer {
             waits.resize(producer + 1, 0.0);
@@ -54,21 +35,26 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::statistics::{Broker, Window};
+
     use super::*;
+
+    fn statistics(milliseconds: &[Option<i64>]) -> Statistics {
+        let window = |max: i64| Window { min: 0, max, avg: 9, ..Window::default() };
+        let broker = |max: &Option<i64>| Broker { throttle: max.map(window), ..Broker::default() };
+        let brokers = milliseconds.iter().enumerate().map(|(id, max)| (format!("b/{id}"), broker(max))).collect();
+        Statistics { brokers, ..Statistics::default() }
+    }
 
     #[test]
     fn throttle_shows_longest_wait_of_all_producers() {
         let gauge = Gauge::new("throttle", "seconds").unwrap();
         let throttle = Throttle::new(gauge.clone());
-        throttle.take(
-            1,
-            br#"{"name": "a", "brokers": {"b/1": {"throttle": {"min": 0, "max": 250, "avg": 9}}, "b/2": {}}}"#,
-        );
+        throttle.take(1, &statistics(&[Some(250), None]));
         assert!((gauge.get() - 0.25).abs() < 1e-9, "{}", gauge.get());
-        throttle.take(0, br#"{"brokers": {"b/1": {"throttle": {"max": 40}}}}"#);
-        throttle.take(0, b"no JSON");
+        throttle.take(0, &statistics(&[Some(40)]));
         assert!((gauge.get() - 0.25).abs() < 1e-9, "{}", gauge.get());
-        throttle.take(1, br#"{"brokers": {}}"#);
+        throttle.take(1, &statistics(&[]));
         assert!((gauge.get() - 0.04).abs() < 1e-9, "{}", gauge.get());
     }
 }

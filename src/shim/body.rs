@@ -1,11 +1,10 @@
 //! Reading of a call's body, whole and bounded.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 
 /// Bytes of a too large body that are read and thrown away. A caller who is still sending when the connection closes
 /// sees a reset instead of the answer, so this covers bodies up to that much over the limit.
@@ -27,21 +26,22 @@ pub(super) enum BodyProblem {
 ///
 /// # Errors
 /// When the body is larger, or the connection breaks.
-pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyProblem> {
+pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, BodyProblem> {
     // A body that announces too large a size is refused before any of it is buffered.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut pieces = body.into_data_stream();
     if announced > limit {
-        discard(body).await;
+        discard(pieces).await;
         return Err(BodyProblem::TooLarge);
     }
     // The first piece is kept as it came; the copying buffer is used from the second piece on.
     let mut only = None;
     let mut joined = BytesMut::new();
-    while let Some(piece) = next_piece(&mut body).await {
+    while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(BodyProblem::Broken)?;
         let before = only.as_ref().map_or(joined.len(), Bytes::len);
         if before + piece.len() > limit {
-            discard(body).await;
+            discard(pieces).await;
             return Err(BodyProblem::TooLarge);
         }
         if before == 0 {
@@ -57,10 +57,10 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyProb
     Ok(only.unwrap_or_else(|| joined.freeze()))
 }
 
-async fn discard(mut body: Body) {
+async fn discard(mut pieces: BodyDataStream) {
     let all = async {
         let mut discarded = 0;
-        while let Some(Ok(piece)) = next_piece(&mut body).await {
+        while let Some(Ok(piece)) = pieces.next().await {
             discarded += piece.len();
             if discarded > DISCARDED_BYTES {
                 return;
@@ -69,19 +69,6 @@ async fn discard(mut body: Body) {
     };
     // The answer follows whether the body ended or the time was up.
     let _ = tokio::time::timeout(DISCARD_TIME, all).await;
-}
-
-/// Returns the next data of the body; trailers are passed over.
-async fn next_piece(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
-    loop {
-        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await? {
-            Ok(frame) => match frame.into_data() {
-                Ok(piece) => return Some(Ok(piece)),
-                Err(_trailers) => {}
-            },
-            Err(error) => return Some(Err(error)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,40 +13,6 @@ use crate::config;
 use crate::message::{Code, Fault, Stage};
 use crate::telemetry::Metrics;
 
-/// Describes an endpoint as far as the shim needs to know it.
-#[derive(Debug, Clone)]
-pub struct ShimEndpoint {
-    /// The endpoint's name.
-    pub name: String,
-    /// The longest time that a caller waits, from the first byte of the call to its answer.
-    pub timeout: Duration,
-    /// The routes, for `GET /api/2.0/endpoints/` only.
-    pub routes: Vec<ShimRoute>,
-}
-
-/// Describes a route of an endpoint, as it is listed.
-#[derive(Debug, Clone)]
-pub struct ShimRoute {
-    /// The route's alias, as people and metrics call it.
-    pub alias: String,
-    /// The URI of the model that answers.
-    pub model_uri: String,
-}
-
-impl From<&config::Endpoint> for ShimEndpoint {
-    fn from(endpoint: &config::Endpoint) -> Self {
-        let route = |route: &config::Route| ShimRoute {
-            alias: route.alias.clone(), //
-            model_uri: route.model_uri.clone(),
-        };
-        Self {
-            name: endpoint.name.clone(),
-            timeout: endpoint.timeout,
-            routes: endpoint.routes.iter().map(route).collect(),
-        }
-    }
-}
-
 /// Holds an endpoint with its metrics bound, so that a call looks up no label.
 #[derive(Debug)]
 pub(super) struct BoundEndpoint {
@@ -58,14 +24,12 @@ pub(super) struct BoundEndpoint {
     pub(super) duration: Histogram,
 }
 
-/// Finds endpoints by name, and is replaced as a whole when the config changes. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct EndpointDirectory(Arc<DirectoryState>);
-
+/// Finds endpoints by name, and is replaced as a whole when the config changes.
 #[derive(Debug)]
-struct DirectoryState {
+pub(super) struct EndpointDirectory {
     current: ArcSwap<EndpointTable>,
-    metrics: Metrics,
+    /// The metrics that calls are counted in.
+    pub(super) metrics: Metrics,
 }
 
 /// Holds all endpoints of one config.
@@ -76,24 +40,18 @@ struct EndpointTable {
 }
 
 impl EndpointDirectory {
-    pub(super) fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
-        let current = ArcSwap::from_pointee(EndpointTable::new(endpoints, metrics));
-        Self(Arc::new(DirectoryState { current, metrics: metrics.clone() }))
+    pub(super) fn new(endpoints: &[config::Endpoint], metrics: &Metrics) -> Self {
+        Self { current: ArcSwap::from_pointee(EndpointTable::new(endpoints, metrics)), metrics: metrics.clone() }
     }
 
     /// Replaces all endpoints. Calls under way go on as they began.
-    pub(super) fn set(&self, endpoints: Vec<ShimEndpoint>) {
-        self.0.current.store(Arc::new(EndpointTable::new(endpoints, &self.0.metrics)));
-    }
-
-    /// Returns the metrics that calls are counted in.
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+    pub(super) fn set(&self, endpoints: &[config::Endpoint]) {
+        self.current.store(Arc::new(EndpointTable::new(endpoints, &self.metrics)));
     }
 
     /// Returns the body of `GET /api/2.0/endpoints/`.
     pub(super) fn listing(&self) -> Bytes {
-        self.0.current.load().listing.clone()
+        self.current.load().listing.clone()
     }
 
     /// Finds the endpoint that a caller named, or the only one.
@@ -101,33 +59,15 @@ impl EndpointDirectory {
     /// # Errors
     /// When there is no such endpoint, or several and none was named.
     pub(super) fn find(&self, named: Option<&str>) -> Result<Arc<BoundEndpoint>, Fault> {
-        self.0.current.load().find(named)
-    }
-}
-
-impl EndpointTable {
-    fn new(endpoints: Vec<ShimEndpoint>, metrics: &Metrics) -> Self {
-        let listing = Bytes::from(listing(&endpoints).to_string());
-        let bound = |endpoint: ShimEndpoint| BoundEndpoint {
-            answered: metrics.shim_requests.with_label_values(&[endpoint.name.as_str(), "200"]),
-            duration: metrics.shim_duration.with_label_values(&[endpoint.name.as_str()]),
-            name: endpoint.name,
-            timeout: endpoint.timeout,
-        };
-        let by_name =
-            endpoints.into_iter().map(|endpoint| (endpoint.name.clone(), Arc::new(bound(endpoint)))).collect();
-        Self { by_name, listing }
-    }
-
-    fn find(&self, named: Option<&str>) -> Result<Arc<BoundEndpoint>, Fault> {
+        let by_name = &self.current.load().by_name;
         let found = match named {
-            Some(name) => self.by_name.get(name),
-            None if self.by_name.len() == 1 => self.by_name.values().next(),
+            Some(name) => by_name.get(name),
+            None if by_name.len() == 1 => by_name.values().next(),
             None => None,
         };
         found.cloned().ok_or_else(|| {
             // The message lists the names, so that a caller who mistyped one finds it.
-            let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+            let known: Vec<&str> = by_name.keys().map(String::as_str).collect();
             let known = known.join(", ");
             let message = match named {
                 Some(name) => format!("there is no endpoint '{name}'; there are: {known}"),
@@ -141,10 +81,25 @@ impl EndpointTable {
     }
 }
 
+impl EndpointTable {
+    fn new(endpoints: &[config::Endpoint], metrics: &Metrics) -> Self {
+        let bound = |endpoint: &config::Endpoint| {
+            let bound = BoundEndpoint {
+                answered: metrics.shim_requests.with_label_values(&[endpoint.name.as_str(), "200"]),
+                duration: metrics.shim_duration.with_label_values(&[endpoint.name.as_str()]),
+                name: endpoint.name.clone(),
+                timeout: endpoint.timeout,
+            };
+            (endpoint.name.clone(), Arc::new(bound))
+        };
+        Self { by_name: endpoints.iter().map(bound).collect(), listing: listing(endpoints).to_string().into() }
+    }
+}
+
 /// Lists the endpoints in the shape of MLflow's deployments server, with the routes besides.
-fn listing(endpoints: &[ShimEndpoint]) -> serde_json::Value {
-    let route = |route: &ShimRoute| json!({"alias": route.alias, "model_uri": route.model_uri});
-    let endpoint = |endpoint: &ShimEndpoint| {
+fn listing(endpoints: &[config::Endpoint]) -> serde_json::Value {
+    let route = |route: &config::Route| json!({"alias": route.alias, "model_uri": route.model_uri});
+    let endpoint = |endpoint: &config::Endpoint| {
         json!({
             "name": endpoint.name,
             "endpoint_type": "mlflow-model-serving",
@@ -160,16 +115,11 @@ mod tests {
     use super::*;
 
     fn endpoints(names: &[&str]) -> EndpointDirectory {
-        EndpointDirectory::new(named(names), &Metrics::new().unwrap())
+        EndpointDirectory::new(&named(names), &Metrics::new().unwrap())
     }
 
-    fn named(names: &[&str]) -> Vec<ShimEndpoint> {
-        let endpoint = |name: &&str| ShimEndpoint {
-            name: (*name).to_owned(),
-            timeout: Duration::from_secs(1),
-            routes: vec![ShimRoute { alias: "fast".to_owned(), model_uri: "models:/m/1".to_owned() }],
-        };
-        names.iter().map(endpoint).collect()
+    fn named(names: &[&str]) -> Vec<config::Endpoint> {
+        names.iter().map(|name| crate::shim::tests::endpoint(name, Duration::from_secs(1))).collect()
     }
 
     #[test]
@@ -197,7 +147,7 @@ mod tests {
     fn set_replaces_endpoints() {
         let endpoints = endpoints(&["a"]);
         let before = endpoints.find(Some("a")).unwrap();
-        endpoints.clone().set(named(&["b"]));
+        endpoints.set(&named(&["b"]));
         assert_eq!(endpoints.find(None).unwrap().name, "b");
         assert_eq!(endpoints.find(Some("a")).unwrap_err().code.status(), 404);
         assert!(endpoints.listing().starts_with(b"{\"endpoints\":[{\"endpoint_type\""));

@@ -54,7 +54,4 @@ pub enum ShimError {
     /// The thread that reads replies cannot be started.
     #[error("cannot start the thread that reads replies: {0}")]
     Thread(io::Error),
-    /// The process is ending.
-    #[error("interrupted")]
-    Interrupted,
 }

@@ -35,7 +35,7 @@ const WAY_BACK: Duration = Duration::from_millis(250);
 
 /// Serves calls: produces each as a request record and waits for its reply.
 pub(super) struct InvocationApi {
-    pub(super) endpoints: EndpointDirectory,
+    pub(super) endpoints: Arc<EndpointDirectory>,
     pub(super) pending: Arc<PendingCalls>,
     pub(super) producer: RequestProducer,
     pub(super) max_body: usize,
@@ -66,7 +66,7 @@ impl InvocationApi {
             Ok(endpoint) => endpoint,
             Err(fault) => return answer::of_fault(correlation, None, &fault),
         };
-        let call_metrics = CallMetrics::start(endpoint.clone(), self.endpoints.metrics().clone());
+        let call_metrics = CallMetrics::start(endpoint.clone(), self.endpoints.metrics.clone());
         let answer = match self.exchange(correlation, &endpoint, request).await {
             Ok(reply) => answer::of_reply(correlation, &endpoint.name, reply),
             Err(fault) => {

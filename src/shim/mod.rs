@@ -24,7 +24,6 @@ mod call_metrics;
 #[cfg(test)]
 mod tests;
 
-pub use endpoints::{ShimEndpoint, ShimRoute};
 pub use error::ShimError;
 pub use operations::{canary_routes, model_routes};
 pub use server::HttpServer;
@@ -41,58 +40,46 @@ use uuid::Uuid;
 use self::endpoints::EndpointDirectory;
 use self::invocations::InvocationApi;
 use self::pending::{PendingCalls, PendingLimits};
-use self::reply_consumer::ReplyConsumer;
 use self::reply_partition::ReplyPartition;
 use self::request_producer::RequestProducer;
-use crate::broker::Cluster;
+use crate::broker::{BrokerError, ClientThread, Cluster};
 use crate::callers::Callers;
-use crate::config;
+use crate::config::{self, Config};
 use crate::telemetry::{Metrics, Readiness, ReadinessPart};
 
 /// Limit of the bytes of unanswered requests on the embedded broker. That broker drops old records in silence at 5 MiB
 /// of a partition, so no request that a caller waits for is lost even if all of them share one partition.
 const EMBEDDED_BACKLOG: usize = 4 * 1024 * 1024;
 
-/// Holds everything that the shim is built from.
-pub struct ShimParts {
-    /// The address to listen on, and the limits of calls.
-    pub server: config::Server,
-    /// The names of the topics.
-    pub kafka: config::Kafka,
-    /// The endpoints that may be called.
-    pub endpoints: Vec<ShimEndpoint>,
-    /// The brokers; the topics exist already.
-    pub cluster: Arc<Cluster>,
-    /// The readiness that `GET /ready` reports; the shim adds its own part.
-    pub readiness: Readiness,
-    /// The metrics that `GET /metrics` reports.
-    pub metrics: Metrics,
-    /// The operators' pages of this process beside the shim's own.
-    pub operations: Router,
-    /// The waiting callers, shared with the replies so that an answer made in this process finds its caller.
-    pub callers: Callers,
-}
-
 /// Serves HTTP calls until it is shut down.
 pub struct Shim {
     server: HttpServer,
-    consumer: ReplyConsumer,
+    replies: ClientThread,
     pending: Arc<PendingCalls>,
     part: ReadinessPart,
-    endpoints: EndpointDirectory,
+    endpoints: Arc<EndpointDirectory>,
 }
 
 impl Shim {
     /// Listens, and starts to read replies. Calls are refused with 503 until the reply consumer stands at the end of
-    /// its partition; then the part `shim` of `readiness` is ready.
+    /// its partition; then the part `shim` of `readiness` is ready. The topics exist already. `operations` are the
+    /// operators' pages of this process beside the shim's own; `callers` are shared with the replies, so that an answer
+    /// made in this process finds its caller.
     ///
     /// # Errors
     /// When the port is taken, no broker answers, or the replies topic has no such partition.
-    pub async fn start(parts: ShimParts) -> Result<Self, ShimError> {
-        let ShimParts { server, kafka, endpoints, cluster, readiness, metrics, operations, callers } = parts;
+    pub async fn start(
+        config: &Config,
+        cluster: &Arc<Cluster>,
+        readiness: &Readiness,
+        metrics: &Metrics,
+        operations: Router,
+        callers: Callers,
+    ) -> Result<Self, ShimError> {
+        let Config { server, kafka, model_endpoints: endpoints, .. } = config;
         let part = readiness.part("shim");
         // The port is taken first: a busy port is found before anything is asked of the broker.
-        let listener = server::bind(&server).await?;
+        let listener = server::bind(server).await?;
         let limits =
             PendingLimits { calls: server.max_pending, bytes: cluster.is_embedded().then_some(EMBEDDED_BACKLOG) };
         let pending = Arc::new(PendingCalls::new(limits, callers.clone(), metrics.shim_pending.clone()));
@@ -103,31 +90,31 @@ impl Shim {
         // Kafka clients block while they are made and while they ask the broker, so this runs on a blocking thread.
         let broker_side = {
             let (part, metrics, flow) = (part.clone(), metrics.clone(), part.flow("requests to be published"));
+            let (cluster, kafka, configured) = (cluster.clone(), kafka.clone(), server.reply_partition);
             move || {
                 let count = cluster.partitions(&kafka.replies_topic)?;
-                let partition =
-                    ReplyPartition::choose(&kafka.replies_topic, count, server.reply_partition, Uuid::new_v4())?;
-                let callers_of_requests = callers.clone();
+                let partition = ReplyPartition::choose(&kafka.replies_topic, count, configured, Uuid::new_v4())?;
                 let producer = RequestProducer::new(
                     &cluster,
                     &kafka,
                     &partition,
-                    callers_of_requests,
+                    callers.clone(),
                     longest_timeout,
                     max_body,
                     flow,
                 )?;
-                let consumer = ReplyConsumer::start(&cluster, &kafka, partition, callers, part, &metrics)?;
-                Ok::<_, ShimError>((producer, consumer))
+                let number = partition.partition;
+                let replies = reply_consumer::start(&cluster, &kafka, partition, callers, part, &metrics)?;
+                Ok::<_, ShimError>((producer, replies, number))
             }
         };
-        let (producer, consumer) =
-            tokio::task::spawn_blocking(broker_side).await.map_err(|_| ShimError::Interrupted)??;
+        let (producer, replies, reply_partition) =
+            tokio::task::spawn_blocking(broker_side).await.map_err(|_| BrokerError::Interrupted)??;
 
         // The server starts last, when there are a producer and a reply consumer to serve calls with.
-        let endpoints = EndpointDirectory::new(endpoints, &metrics);
+        let endpoints = Arc::new(EndpointDirectory::new(endpoints, metrics));
         let routes = status::listing(endpoints.clone())
-            .merge(status_routes(readiness, metrics))
+            .merge(status_routes(readiness.clone(), metrics.clone()))
             .merge(operations)
             .merge(invocations::routes(InvocationApi {
                 endpoints: endpoints.clone(),
@@ -136,8 +123,8 @@ impl Shim {
                 max_body,
             }));
         let server = HttpServer::start(listener, routes)?;
-        info!(address = %server.address(), reply_partition = consumer.partition(), "the HTTP shim listens");
-        Ok(Self { server, consumer, pending, part, endpoints })
+        info!(address = %server.address(), reply_partition, "the HTTP shim listens");
+        Ok(Self { server, replies, pending, part, endpoints })
     }
 
     /// Returns the address that the shim listens on.
@@ -146,7 +133,7 @@ impl Shim {
     }
 
     /// Replaces the endpoints that may be called. Calls under way go on as they began.
-    pub fn set_endpoints(&self, endpoints: Vec<ShimEndpoint>) {
+    pub fn set_endpoints(&self, endpoints: &[config::Endpoint]) {
         self.endpoints.set(endpoints);
     }
 
@@ -156,7 +143,7 @@ impl Shim {
         let pending = self.pending;
         self.server.shutdown(grace, || pending.close()).await;
         pending.close();
-        self.consumer.stop().await;
+        self.replies.stop().await;
         info!("the HTTP shim has stopped");
     }
 }

@@ -37,10 +37,7 @@ pub fn canary_routes(canaries: Canaries) -> Router {
 }
 
 async fn report_canaries(State(canaries): State<Canaries>) -> Response {
-    match serde_json::to_vec_pretty(&CanariesPage { canaries: canaries.report().await }) {
-        Ok(body) => (JSON, body).into_response(),
-        Err(error) => refuse(&Fault::permanent(Code::InternalError, Stage::Route, error.to_string())),
-    }
+    page(&CanariesPage { canaries: canaries.report() }, Stage::Route)
 }
 
 /// Answers at once; the canary moves in each instance when that has read the new state.
@@ -59,7 +56,7 @@ async fn change_canary(
                        /canaries lists them";
         return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
     };
-    if !canaries.act(&endpoint, route, action).await {
+    if !canaries.act(&endpoint, route, action) {
         let message =
             format!("there is no canary `{route}` of endpoint `{endpoint}` of which it is known where it stands");
         return refuse(&Fault::permanent(Code::ResourceDoesNotExist, Stage::Route, message));
@@ -68,10 +65,7 @@ async fn change_canary(
 }
 
 async fn report_models(State(models): State<Models>) -> Response {
-    match serde_json::to_vec_pretty(&models.report()) {
-        Ok(body) => (JSON, body).into_response(),
-        Err(error) => refuse(&Fault::permanent(Code::InternalError, Stage::Load, error.to_string())),
-    }
+    page(&models.report(), Stage::Load)
 }
 
 /// Loads or unloads a model, and answers as `GET /models` does: after a load has ended, but at once for an unload,
@@ -88,6 +82,13 @@ async fn change_model(State(models): State<Models>, Path(id_and_verb): Path<Stri
     match result {
         Ok(()) => report_models(State(models)).await,
         Err(fault) => refuse(&fault),
+    }
+}
+
+fn page(report: &impl Serialize, stage: Stage) -> Response {
+    match serde_json::to_vec_pretty(report) {
+        Ok(body) => (JSON, body).into_response(),
+        Err(error) => refuse(&Fault::permanent(Code::InternalError, stage, error.to_string())),
     }
 }
 

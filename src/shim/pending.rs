@@ -5,10 +5,10 @@
 //! only bounds how many of them there are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus::IntGauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::callers::{Callers, ReplyResult, WaitingCaller};
@@ -27,8 +27,8 @@ pub(super) struct PendingLimits {
 #[derive(Debug)]
 pub(super) struct PendingCalls {
     limits: PendingLimits,
-    calls: AtomicUsize,
-    bytes: AtomicUsize,
+    calls: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
     callers: Callers,
     gauge: IntGauge,
 }
@@ -37,20 +37,28 @@ pub(super) struct PendingCalls {
 #[derive(Debug)]
 pub(super) struct PendingSlot {
     pending: Arc<PendingCalls>,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Waits for the reply to one call. Dropping it is hanging up.
 #[derive(Debug)]
 pub(super) struct WaitingCall {
     waiting: WaitingCaller,
-    slot: PendingSlot,
-    bytes: usize,
+    _slot: PendingSlot,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl PendingLimits {
+    fn bytes(&self) -> usize {
+        self.bytes.unwrap_or(Semaphore::MAX_PERMITS)
+    }
 }
 
 impl PendingCalls {
     /// Begins with no waiting call. The callers know who waits, and whether anybody may.
     pub(super) fn new(limits: PendingLimits, callers: Callers, gauge: IntGauge) -> Self {
-        Self { limits, calls: AtomicUsize::new(0), bytes: AtomicUsize::new(0), callers, gauge }
+        let calls = Arc::new(Semaphore::new(limits.calls.min(Semaphore::MAX_PERMITS)));
+        Self { limits, calls, bytes: Arc::new(Semaphore::new(limits.bytes())), callers, gauge }
     }
 
     /// Takes a slot for a call.
@@ -59,11 +67,11 @@ impl PendingCalls {
     /// When as many calls as may wait do so already, or no reply could be read.
     pub(super) fn admit(self: &Arc<Self>) -> Result<PendingSlot, Fault> {
         self.callers.ensure_open()?;
-        if !try_add(&self.calls, 1, self.limits.calls) {
-            return Err(exhausted(format!("{} calls wait for their answers already", self.limits.calls)));
-        }
+        let place = self.calls.clone().try_acquire_owned();
+        let place =
+            place.map_err(|_| exhausted(format!("{} calls wait for their answers already", self.limits.calls)))?;
         self.gauge.inc();
-        Ok(PendingSlot { pending: self.clone() })
+        Ok(PendingSlot { pending: self.clone(), _place: place })
     }
 
     /// Refuses all calls from now on, and answers the waiting ones with 503.
@@ -80,18 +88,14 @@ impl PendingSlot {
     /// When the broker holds as many unanswered bytes as it may, or no reply could be read.
     pub(super) fn wait(self, correlation: Uuid, bytes: usize) -> Result<WaitingCall, Fault> {
         let pending = &self.pending;
-        if !try_add(&pending.bytes, bytes, pending.limits.bytes.unwrap_or(usize::MAX)) {
-            let message = "the embedded broker holds as many unanswered requests as it can without losing any; a real \
-                           broker has no such limit";
-            return Err(exhausted(message));
-        }
-        match pending.callers.wait(correlation) {
-            Ok(waiting) => Ok(WaitingCall { waiting, slot: self, bytes }),
-            Err(fault) => {
-                pending.bytes.fetch_sub(bytes, Ordering::AcqRel);
-                Err(fault)
-            }
-        }
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let bytes = pending.bytes.clone().try_acquire_many_owned(bytes).map_err(|_| {
+            exhausted(
+                "the embedded broker holds as many unanswered requests as it can without losing any; a real broker has \
+                 no such limit",
+            )
+        })?;
+        Ok(WaitingCall { waiting: pending.callers.wait(correlation)?, _slot: self, _bytes: bytes })
     }
 }
 
@@ -102,23 +106,10 @@ impl WaitingCall {
     }
 }
 
-impl Drop for WaitingCall {
-    fn drop(&mut self) {
-        self.slot.pending.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
 impl Drop for PendingSlot {
     fn drop(&mut self) {
-        self.pending.calls.fetch_sub(1, Ordering::AcqRel);
         self.pending.gauge.dec();
     }
-}
-
-/// Adds to a counter, unless that would exceed its limit.
-fn try_add(counter: &AtomicUsize, amount: usize, limit: usize) -> bool {
-    let within = |held: usize| held.checked_add(amount).filter(|sum| *sum <= limit);
-    counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, within).is_ok()
 }
 
 fn exhausted(message: impl Into<String>) -> Fault {
@@ -134,7 +125,8 @@ impl PendingCalls {
 
     /// Returns the calls, and the bytes of their requests, that count against the limits.
     pub(super) fn held(&self) -> (usize, usize) {
-        (self.calls.load(Ordering::SeqCst), self.bytes.load(Ordering::SeqCst))
+        let bytes = self.limits.bytes() - self.bytes.available_permits();
+        (self.limits.calls - self.calls.available_permits(), bytes)
     }
 }
 

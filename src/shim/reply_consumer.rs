@@ -5,8 +5,6 @@
 
 use std::convert::identity;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use prometheus::IntCounter;
@@ -14,12 +12,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::error::ShimError;
 use super::reply_partition::ReplyPartition;
-use crate::broker::{BrokerContext, Cluster, read_foreign};
+use crate::broker::{BrokerContext, ClientThread, Cluster, TOPIC_IDS, read_foreign};
 use crate::callers::{Callers, Recipient, ReplyRecord};
 use crate::config::Kafka;
 use crate::message::{HeadersBuilder, header};
@@ -45,13 +44,6 @@ enum StartPosition {
     Beginning,
 }
 
-/// Owns the running thread, which stops, a moment later, when this is dropped.
-pub(super) struct ReplyConsumer {
-    partition: i32,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
 /// Reads replies on the thread, and hands them to their callers.
 struct ReplyReader {
     consumer: BaseConsumer<BrokerContext>,
@@ -63,7 +55,6 @@ struct ReplyReader {
     /// Counter of the replies that callers have got over the topic.
     received: IntCounter,
     unclaimed: IntCounter,
-    stop: Arc<AtomicBool>,
 }
 
 impl StartPosition {
@@ -77,81 +68,53 @@ impl StartPosition {
     }
 }
 
-impl ReplyConsumer {
-    /// Starts the thread, which lets callers wait once it stands at the partition's end. Blocks; not for the runtime's
-    /// workers.
-    ///
-    /// # Errors
-    /// When the client cannot be made, or no thread can be started.
-    pub(super) fn start(
-        cluster: &Arc<Cluster>,
-        config: &Kafka,
-        source: ReplyPartition,
-        callers: Callers,
-        part: ReadinessPart,
-        metrics: &Metrics,
-    ) -> Result<Self, ShimError> {
-        // The Kafka library insists on a group; this group is never joined, and nothing is committed to it.
-        let group = format!("{}-shim", config.group_id);
-        // The embedded broker does not wake a waiting fetch when a record comes.
-        let wait = if cluster.is_embedded() { "5" } else { "100" };
-        let settings = [
-            ("group.id", group.as_str()),
-            ("enable.auto.commit", "false"),
-            ("auto.offset.reset", "error"),
-            ("isolation.level", "read_uncommitted"),
-            ("fetch.wait.max.ms", wait),
-            ("fetch.queue.backoff.ms", "5"),
-            ("queued.max.messages.kbytes", "16384"),
-        ];
-        let consumer = cluster.client_with_topic_ids("shim-consumer", &settings, identity)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let partition = source.partition;
-        let reader = ReplyReader {
-            consumer,
-            cluster: cluster.clone(),
-            source,
-            callers,
-            part,
-            received: metrics.shim_replies.with_label_values(&["topic"]),
-            unclaimed: metrics.shim_unclaimed.clone(),
-            stop: stop.clone(),
-        };
-        let thread = thread::Builder::new()
-            .name("shim-replies".to_owned())
-            .spawn(move || reader.run())
-            .map_err(ShimError::Thread)?;
-        Ok(Self { partition, stop, thread: Some(thread) })
-    }
-
-    pub(super) fn partition(&self) -> i32 {
-        self.partition
-    }
-
-    /// Stops the thread and waits until its client is gone.
-    pub(super) async fn stop(mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked is gone as well.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
-    }
-}
-
-impl Drop for ReplyConsumer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-    }
+/// Starts the thread, which lets callers wait once it stands at the partition's end. Blocks; not for the runtime's
+/// workers.
+///
+/// # Errors
+/// When the client cannot be made, or no thread can be started.
+pub(super) fn start(
+    cluster: &Arc<Cluster>,
+    config: &Kafka,
+    source: ReplyPartition,
+    callers: Callers,
+    part: ReadinessPart,
+    metrics: &Metrics,
+) -> Result<ClientThread, ShimError> {
+    // The Kafka library insists on a group; this group is never joined, and nothing is committed to it.
+    let group = format!("{}-shim", config.group_id);
+    // The embedded broker does not wake a waiting fetch when a record comes.
+    let wait = if cluster.is_embedded() { "5" } else { "100" };
+    let settings = [
+        TOPIC_IDS,
+        ("group.id", group.as_str()),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "error"),
+        ("isolation.level", "read_uncommitted"),
+        ("fetch.wait.max.ms", wait),
+        ("fetch.queue.backoff.ms", "5"),
+        ("queued.max.messages.kbytes", "16384"),
+    ];
+    let reader = ReplyReader {
+        consumer: cluster.client("shim-consumer", &settings, identity)?,
+        cluster: cluster.clone(),
+        source,
+        callers,
+        part,
+        received: metrics.shim_replies.with_label_values(&["topic"]),
+        unclaimed: metrics.shim_unclaimed.clone(),
+    };
+    ClientThread::start("shim-replies", move |stop| reader.run(stop)).map_err(ShimError::Thread)
 }
 
 impl ReplyReader {
-    fn run(self) {
+    fn run(&self, stop: &CancellationToken) {
         // The offset of the next reply; `None` until it is known, which is before the first assignment and after a
         // loss.
         let mut next = None;
         let mut start = StartPosition::End;
         let mut unreachable = false;
-        while !self.stop.load(Ordering::Acquire) {
+        while !stop.is_cancelled() {
             if next.is_none() {
                 next = self.position(start);
                 continue;

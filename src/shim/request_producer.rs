@@ -6,16 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, USER_AGENT};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use uuid::Uuid;
 
 use super::error::ShimError;
 use super::reply_partition::ReplyPartition;
-use crate::broker::{BrokerContext, Cluster};
+use crate::broker::{BrokerContext, Cluster, Deliveries};
 use crate::callers::Callers;
 use crate::config::Kafka;
 use crate::message::{Code, Fault, Stage, header};
@@ -48,7 +46,7 @@ pub(super) struct OutgoingRequest<'a> {
 /// Produces to the requests topic.
 pub(super) struct RequestProducer {
     /// The client; `None` only while this is dropped.
-    producer: Option<ThreadedProducer<DeliveryReports>>,
+    producer: Option<ThreadedProducer<BrokerContext<DeliveryReports>>>,
     topic: String,
     reply_topic: String,
     reply_partition: [u8; 4],
@@ -58,7 +56,6 @@ pub(super) struct RequestProducer {
 
 /// Receives delivery reports, and fails the callers whose requests the broker did not take.
 struct DeliveryReports {
-    broker: BrokerContext,
     callers: Callers,
     flow: ProgressWatch,
 }
@@ -83,7 +80,7 @@ impl RequestProducer {
         max_body: usize,
         flow: ProgressWatch,
     ) -> Result<Self, ShimError> {
-        let context = |broker| DeliveryReports { broker, callers, flow: flow.clone() };
+        let context = |broker: BrokerContext| broker.with(DeliveryReports { callers, flow: flow.clone() });
         // The longest endpoint timeout bounds the delivery: a request older than every deadline is not worth
         // delivering.
         let timeout = longest_timeout.as_millis().max(1).to_string();
@@ -121,10 +118,7 @@ impl RequestProducer {
             BaseRecord::with_opaque_to(&self.topic, Box::new(sent))
                 .headers(self.record_headers(request))
                 .payload(request.body);
-        producer.send(record).map_err(|(error, _)| match error {
-            KafkaError::MessageProduction(code) => undelivered(code),
-            error => undeliverable(&error.to_string()),
-        })
+        producer.send(record).map_err(|(error, _)| undelivered(&error))
     }
 
     fn record_headers(&self, request: &OutgoingRequest<'_>) -> OwnedHeaders {
@@ -171,41 +165,16 @@ impl Drop for RequestProducer {
     }
 }
 
-impl ClientContext for DeliveryReports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.broker.log(level, facility, message);
-    }
+impl Deliveries for DeliveryReports {
+    type Record = Box<SentRequest>;
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.broker.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.broker.stats_raw(statistics);
-    }
-}
-
-impl ProducerContext for DeliveryReports {
-    type DeliveryOpaque = Box<SentRequest>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<SentRequest>) {
-        match result {
-            Ok(_) => {
-                self.broker.health().answered();
-                self.flow.passed();
-            }
-            Err((error, _)) => {
-                // A record that is too large says nothing of the broker, so it must not make the shim unready.
-                if !is_too_large(error) {
-                    self.flow.failed(error);
-                }
-                let fault = match error.rdkafka_error_code() {
-                    Some(code) => undelivered(code),
-                    None => undeliverable(&error.to_string()),
-                };
-                self.callers.fail(sent.correlation, fault);
-            }
+    fn delivered(&self, result: Result<(), &KafkaError>, sent: Box<SentRequest>) {
+        let Err(error) = result else { return self.flow.passed() };
+        // A record that is too large says nothing of the broker, so it must not make the shim unready.
+        if !is_too_large(error) {
+            self.flow.failed(error);
         }
+        self.callers.fail(sent.correlation, undelivered(error));
     }
 }
 
@@ -223,19 +192,20 @@ fn is_too_large(error: &KafkaError) -> bool {
     matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize))
 }
 
-fn undelivered(code: RDKafkaErrorCode) -> Fault {
-    match code {
-        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => Fault::permanent(
+fn undelivered(error: &KafkaError) -> Fault {
+    match error.rdkafka_error_code() {
+        _ if is_too_large(error) => Fault::permanent(
             Code::PayloadTooLarge,
             Stage::Publish,
             "the request is larger than the broker takes (its message.max.bytes)",
         ),
-        RDKafkaErrorCode::QueueFull => {
+        Some(RDKafkaErrorCode::QueueFull) => {
             Fault::passing(Code::ResourceExhausted, Stage::Publish, "requests come faster than the broker takes them")
                 .with_retry_after(Duration::from_secs(1))
         }
-        RDKafkaErrorCode::MessageTimedOut => undeliverable("it does not answer"),
-        code => undeliverable(&code.to_string()),
+        Some(RDKafkaErrorCode::MessageTimedOut) => undeliverable("it does not answer"),
+        Some(code) => undeliverable(&code.to_string()),
+        None => undeliverable(&error.to_string()),
     }
 }
 
@@ -289,11 +259,12 @@ mod tests {
 
     #[test]
     fn delivery_fault_tells_whether_to_try_again() {
-        let fault = undelivered(RDKafkaErrorCode::MessageSizeTooLarge);
+        let of = |code| undelivered(&KafkaError::MessageProduction(code));
+        let fault = of(RDKafkaErrorCode::MessageSizeTooLarge);
         assert_eq!((fault.code.status(), fault.retryable), (413, false));
-        let fault = undelivered(RDKafkaErrorCode::QueueFull);
+        let fault = of(RDKafkaErrorCode::QueueFull);
         assert_eq!((fault.code.status(), fault.retryable), (429, true));
-        let fault = undelivered(RDKafkaErrorCode::MessageTimedOut);
+        let fault = of(RDKafkaErrorCode::MessageTimedOut);
         assert_eq!((fault.code.status(), fault.retryable), (503, true));
         assert_eq!(fault.message, "the broker did not take the request: it does not answer");
     }

@@ -1,5 +1,7 @@
 //! The pages about the process: alive, ready, version, endpoints, metrics.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -32,8 +34,8 @@ pub fn status_routes(readiness: Readiness, metrics: Metrics) -> Router {
 }
 
 /// Serves `/api/2.0/endpoints/`, as MLflow's deployments server has it.
-pub(super) fn listing(endpoints: EndpointDirectory) -> Router {
-    let listing = get(|State(endpoints): State<EndpointDirectory>| async move { (JSON, endpoints.listing()) });
+pub(super) fn listing(endpoints: Arc<EndpointDirectory>) -> Router {
+    let listing = get(|State(endpoints): State<Arc<EndpointDirectory>>| async move { (JSON, endpoints.listing()) });
     Router::new()
         .route("/api/2.0/endpoints/", listing.clone())
         .route("/api/2.0/endpoints", listing)

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use self::fixture::{CALL, CannedReply, Fixture, LONG, RunningShim, fault, header, until};
+pub(super) use self::fixture::endpoint;
+use self::fixture::{CALL, CannedReply, Fixture, LONG, RunningShim, empty_config, fault, header, until};
 use super::*;
 
 #[tokio::test]
@@ -305,17 +306,11 @@ async fn shutdown_waits_for_callers_and_then_answers_503() {
 #[tokio::test]
 async fn start_fails_when_port_is_taken_or_partition_is_missing() {
     let fixture = Fixture::new(|_| None).await;
-    let start = |server: config::Server| {
-        Shim::start(ShimParts {
-            server,
-            kafka: fixture.kafka.clone(),
-            endpoints: Vec::new(),
-            cluster: fixture.cluster.clone(),
-            readiness: Readiness::default(),
-            metrics: Metrics::new().unwrap(),
-            operations: axum::Router::new(),
-            callers: Callers::default(),
-        })
+    let start = async |server: config::Server| {
+        let config = Config { kafka: fixture.kafka.clone(), server, ..empty_config() };
+        let (readiness, metrics) = (Readiness::default(), Metrics::new().unwrap());
+        let (operations, callers) = (axum::Router::new(), Callers::default());
+        Shim::start(&config, &fixture.cluster, &readiness, &metrics, operations, callers).await
     };
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();

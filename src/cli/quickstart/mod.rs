@@ -3,10 +3,9 @@
 //! Everything that the quickstart makes lies under one directory and is kept, so that the second run is quick: a Python
 //! environment, an MLflow tracking server's database and artifacts, and the logs of each step.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is the command line that speaks")]
+#![expect(clippy::print_stdout, reason = "it is the command line that speaks")]
 
 mod guarded;
-mod problem;
 mod progress;
 mod python;
 mod tracking;
@@ -15,12 +14,12 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::failure::Failure;
 use super::start;
 use crate::app::Role;
 use crate::check;
 use crate::config::{Config, environment};
 use guarded::GuardedProcess;
-use problem::QuickstartProblem;
 
 const CONFIG: &str = include_str!("../../../config/quickstart.yaml");
 
@@ -43,21 +42,14 @@ pub(super) struct QuickstartArgs {
 
 /// Makes the missing parts, starts MLflow and then Signalbox, and stops MLflow when Signalbox has ended. Should this
 /// process be killed at any moment, all that was started here ends with it.
-pub(super) fn run(args: &QuickstartArgs) -> ExitCode {
-    match prepare(args) {
-        Ok((config, mlflow)) => {
-            let status = start::serve(config, None, Role::All, |addresses| {
-                println!("{}", start::ready_line(addresses));
-                println!("{}", requests_to_try(&format!("http://{}", addresses.http), &addresses.broker));
-            });
-            drop(mlflow);
-            status
-        }
-        Err(problem) => {
-            eprintln!("signalbox quickstart: {problem}");
-            ExitCode::from(problem.status())
-        }
-    }
+pub(super) fn run(args: &QuickstartArgs) -> Result<ExitCode, Failure> {
+    let (config, mlflow) = prepare(args).map_err(|failure| failure.of("signalbox quickstart"))?;
+    let status = start::serve(config, None, Role::All, |addresses| {
+        println!("{}", start::ready_line(addresses));
+        println!("{}", requests_to_try(&format!("http://{}", addresses.http), &addresses.broker));
+    });
+    drop(mlflow);
+    status
 }
 
 /// Formats requests to try, for the person who reads the two addresses on the screen.
@@ -65,7 +57,7 @@ fn requests_to_try(url: &str, broker: &str) -> String {
     include_str!("requests.txt").replace("{url}", url).replace("{broker}", broker)
 }
 
-fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), QuickstartProblem> {
+fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Failure> {
     let mut config = config()?;
     config.server.port = args.port;
     // Ports are checked before the environment is made, which takes minutes.
@@ -73,8 +65,8 @@ fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Quickstart
     let mlflow_port = free_port(args.mlflow_port, "MLflow", "--mlflow-port")?;
     let tracking_uri = format!("http://127.0.0.1:{mlflow_port}");
 
-    let home = std::path::absolute(&args.home).map_err(|error| QuickstartProblem::cannot_write(&args.home, &error))?;
-    std::fs::create_dir_all(home.join("logs")).map_err(|error| QuickstartProblem::cannot_write(&home, &error))?;
+    let home = std::path::absolute(&args.home).map_err(|error| Failure::cannot_write(&args.home, &error))?;
+    std::fs::create_dir_all(home.join("logs")).map_err(|error| Failure::cannot_write(&home, &error))?;
     let python = match &args.python {
         Some(program) => python::existing(program, &home)?,
         None => python::environment(&home)?,
@@ -88,26 +80,23 @@ fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Quickstart
 }
 
 /// Parses the quickstart's config, without its addresses, which are known later.
-fn config() -> Result<Config, QuickstartProblem> {
+fn config() -> Result<Config, Failure> {
     let loaded = check::parse(CONFIG, "config/quickstart.yaml", &environment);
-    loaded.map(|loaded| loaded.config).map_err(|report| QuickstartProblem::unavailable(report.to_string()))
+    loaded.map(|loaded| loaded.config).map_err(Failure::unavailable)
 }
 
 /// Returns `port`, or a free one for 0. A busy port is reported before anything long begins.
 ///
 /// # Errors
 /// When the port is in use.
-fn free_port(port: u16, who: &str, option: &str) -> Result<u16, QuickstartProblem> {
+fn free_port(port: u16, who: &str, option: &str) -> Result<u16, Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
-        QuickstartProblem::unavailable(format!(
+        Failure::unavailable(format_args!(
             "{who} cannot listen on port {port} ({error}): stop what uses it, or choose another port with {option} (0 \
              takes a free one)"
         ))
     })?;
-    listener
-        .local_addr()
-        .map(|address| address.port())
-        .map_err(|error| QuickstartProblem::unavailable(error.to_string()))
+    listener.local_addr().map(|address| address.port()).map_err(Failure::unavailable)
 }
 
 #[cfg(test)]
@@ -127,7 +116,7 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         let problem = free_port(port, "MLflow", "--mlflow-port").unwrap_err();
-        assert_eq!(problem.status(), 69);
+        assert_eq!(problem.code, 69);
         let line = problem.to_string();
         assert!(line.contains(&port.to_string()) && line.contains("--mlflow-port") && !line.contains('\n'), "{line}");
     }

@@ -6,8 +6,8 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::guarded;
-use super::problem::QuickstartProblem;
 use super::progress::ProgressStep;
+use crate::cli::failure::Failure;
 
 /// Requirements of the environment: the one place where the versions are written.
 pub(super) const REQUIREMENTS: &str = include_str!("requirements.txt");
@@ -63,13 +63,13 @@ impl PythonInterpreter {
 ///
 /// # Errors
 /// When no Python 3 runs there, or a library is missing.
-pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, QuickstartProblem> {
+pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, Failure> {
     let name = program.display();
     let interpreter = PythonInterpreter::probe(program, home).ok_or_else(|| {
-        QuickstartProblem::unavailable(format!("--python {name}: there is no Python 3 that runs at this place"))
+        Failure::unavailable(format!("--python {name}: there is no Python 3 that runs at this place"))
     })?;
     let libraries = interpreter.libraries().ok_or_else(|| {
-        QuickstartProblem::unavailable(format!(
+        Failure::unavailable(format!(
             "--python {name} lacks MLflow or scikit-learn: install both there, or leave --python out to get an environment"
         ))
     })?;
@@ -79,7 +79,7 @@ pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, Quickstar
     // name stays one, since it is looked up on the path.
     let is_bare = program.components().count() == 1;
     let found = if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) };
-    found.map_err(|error| QuickstartProblem::unavailable(format!("--python {name}: {error}")))
+    found.map_err(|error| Failure::unavailable(format!("--python {name}: {error}")))
 }
 
 /// Returns the interpreter of the environment under `home`, which is made, or made anew, unless it fits
@@ -87,7 +87,7 @@ pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, Quickstar
 ///
 /// # Errors
 /// When there is no interpreter to make it with, or a step of making it fails.
-pub(super) fn environment(home: &Path) -> Result<PathBuf, QuickstartProblem> {
+pub(super) fn environment(home: &Path) -> Result<PathBuf, Failure> {
     let directory = home.join("venv");
     let python = directory.join("bin/python");
     let stamp = directory.join("installed.txt");
@@ -115,8 +115,7 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, QuickstartProblem> {
 
     let step = ProgressStep::begin("installing MLflow and scikit-learn (a few minutes, 1 GB on disk)");
     let requirements = home.join("requirements.txt");
-    std::fs::write(&requirements, REQUIREMENTS)
-        .map_err(|error| QuickstartProblem::cannot_write(&requirements, &error))?;
+    std::fs::write(&requirements, REQUIREMENTS).map_err(|error| Failure::cannot_write(&requirements, &error))?;
     let log = home.join("logs/pip.log");
     let pip =
         ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", "--retries=3", "--requirement"];
@@ -124,14 +123,14 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, QuickstartProblem> {
     if !installed.is_ok_and(|status| status.success()) {
         return Err(explain(&log, "pip failed"));
     }
-    std::fs::write(&stamp, REQUIREMENTS).map_err(|error| QuickstartProblem::cannot_write(&stamp, &error))?;
+    std::fs::write(&stamp, REQUIREMENTS).map_err(|error| Failure::cannot_write(&stamp, &error))?;
     let libraries = PythonInterpreter::probe(&python, home).and_then(|interpreter| interpreter.libraries());
     step.done(format!("installed {}", libraries.as_deref().unwrap_or("MLflow and scikit-learn")));
     Ok(python)
 }
 
 /// Finds the first interpreter on the path that an environment can be made with.
-fn base_interpreter(home: &Path) -> Result<PathBuf, QuickstartProblem> {
+fn base_interpreter(home: &Path) -> Result<PathBuf, Failure> {
     let wanted = format!("Python {}.{} or newer", OLDEST.0, OLDEST.1);
     // The first reason against an interpreter is kept, and told only when none fits.
     let mut seen = None;
@@ -147,7 +146,7 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, QuickstartProblem> {
             });
         } else if interpreter.free < NEEDED_SPACE {
             let free = bytesize::ByteSize(interpreter.free);
-            return Err(QuickstartProblem::disk(format!(
+            return Err(Failure::disk(format!(
                 "{} has {free} left, and the Python environment needs 2 GiB: make room, or choose another place with --home",
                 home.display()
             )));
@@ -160,20 +159,20 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, QuickstartProblem> {
         "{}, or name an interpreter that has MLflow and scikit-learn with --python",
         seen.unwrap_or_else(missing)
     );
-    Err(QuickstartProblem::unavailable(message))
+    Err(Failure::unavailable(message))
 }
 
 /// Picks one line out of the output of a failed program.
-fn explain(log: &Path, what: &str) -> QuickstartProblem {
+fn explain(log: &Path, what: &str) -> Failure {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     // The two causes that the user can mend get a message of their own; any other is quoted.
     if says(&["No space left on device", "Disk quota exceeded"]) {
-        return QuickstartProblem::disk(format!("{what}: no space left on the disk (see {})", log.display()));
+        return Failure::disk(format!("{what}: no space left on the disk (see {})", log.display()));
     }
     if says(&["connection broken by", "Could not fetch URL", "Max retries exceeded"]) {
-        return QuickstartProblem::unavailable(format!(
+        return Failure::unavailable(format!(
             "{what}: it cannot reach the Python package index. Check the network and the proxy, or name an interpreter \
              that has MLflow and scikit-learn with --python (see {})",
             log.display()
@@ -181,14 +180,14 @@ fn explain(log: &Path, what: &str) -> QuickstartProblem {
     }
     let last = text.lines().rev().find(|line| line.starts_with("ERROR:") || line.starts_with("Error:"));
     let reason = last.or_else(|| text.lines().next_back()).unwrap_or("it said nothing");
-    QuickstartProblem::unavailable(format!("{what}: {reason} (see {})", log.display()))
+    Failure::unavailable(format!("{what}: {reason} (see {})", log.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn explained(log: &str) -> QuickstartProblem {
+    fn explained(log: &str) -> Failure {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), log).unwrap();
         explain(file.path(), "pip failed")
@@ -200,11 +199,11 @@ mod tests {
             "WARNING: Retrying after connection broken by 'NewConnectionError(…)'\nERROR: No matching distribution",
         );
         assert!(network.to_string().contains("cannot reach the Python package index"), "{network}");
-        assert_eq!(network.status(), 69);
+        assert_eq!(network.code, 69);
 
         let disk = explained("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device");
         assert!(disk.to_string().contains("no space left on the disk"), "{disk}");
-        assert_eq!(disk.status(), 74);
+        assert_eq!(disk.code, 74);
 
         let other = explained("Collecting mlflow\nERROR: No matching distribution found for mlflow==99\nbye");
         assert!(

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::guarded::{self, GuardedProcess};
-use super::problem::QuickstartProblem;
 use super::progress::ProgressStep;
+use crate::cli::failure::Failure;
 
 const MODELS: &str = include_str!("models.py");
 /// Longest time until the server answers its first request; after it the quickstart ends with an error.
@@ -18,7 +18,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When the server cannot be started, ends, or does not answer in time.
-pub(super) fn start(python: &Path, home: &Path, port: u16) -> Result<GuardedProcess, QuickstartProblem> {
+pub(super) fn start(python: &Path, home: &Path, port: u16) -> Result<GuardedProcess, Failure> {
     let step = ProgressStep::begin("starting MLflow");
     let log = home.join("logs/mlflow.log");
     let mut command = guarded::command(python, ["-m", "mlflow", "server", "--workers=1", "--host=127.0.0.1"]);
@@ -27,17 +27,17 @@ pub(super) fn start(python: &Path, home: &Path, port: u16) -> Result<GuardedProc
     // Without the execution of jobs, the server has eight processes and 1.8 GB less.
     command.env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false").current_dir(home);
     let mut server = GuardedProcess::start(&mut command, &log)
-        .map_err(|error| QuickstartProblem::unavailable(format!("MLflow cannot be started: {error}")))?;
+        .map_err(|error| Failure::unavailable(format!("MLflow cannot be started: {error}")))?;
 
     let began = Instant::now();
     // The process is looked at between two questions, so a server that has failed is reported at once.
     while !answers(port) {
         if let Ok(Some(status)) = server.ended() {
-            return Err(QuickstartProblem::unavailable(format!("MLflow ended with {status}: see {}", log.display())));
+            return Err(Failure::unavailable(format!("MLflow ended with {status}: see {}", log.display())));
         }
         if began.elapsed() > READY_WITHIN {
             let seconds = READY_WITHIN.as_secs();
-            return Err(QuickstartProblem::unavailable(format!(
+            return Err(Failure::unavailable(format!(
                 "MLflow does not answer after {seconds} s: see {}",
                 log.display()
             )));
@@ -52,10 +52,10 @@ pub(super) fn start(python: &Path, home: &Path, port: u16) -> Result<GuardedProc
 ///
 /// # Errors
 /// When the script cannot be written, or fails.
-pub(super) fn register_models(python: &Path, home: &Path, tracking_uri: &str) -> Result<(), QuickstartProblem> {
+pub(super) fn register_models(python: &Path, home: &Path, tracking_uri: &str) -> Result<(), Failure> {
     let step = ProgressStep::begin("looking for the models in the registry");
     let script = home.join("models.py");
-    std::fs::write(&script, MODELS).map_err(|error| QuickstartProblem::cannot_write(&script, &error))?;
+    std::fs::write(&script, MODELS).map_err(|error| Failure::cannot_write(&script, &error))?;
     let log = home.join("logs/models.log");
     let mut command = guarded::command(python, [script.as_os_str()]);
     command.args(["--tracking-uri", tracking_uri]).current_dir(home);
@@ -74,10 +74,7 @@ pub(super) fn register_models(python: &Path, home: &Path, tracking_uri: &str) ->
         let said = std::fs::read(&log).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
         let reason = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        return Err(QuickstartProblem::unavailable(format!(
-            "the models cannot be trained: {reason} (see {})",
-            log.display()
-        )));
+        return Err(Failure::unavailable(format!("the models cannot be trained: {reason} (see {})", log.display())));
     }
     step.done(format!("models in the registry: {}", registered.join(", ")));
     Ok(())

@@ -6,14 +6,13 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
+use rdkafka::statistics::Statistics;
 
 use tracing::debug;
 
-use crate::broker::{BrokerContext, BrokerError, Cluster, Identity};
+use crate::broker::{BrokerContext, BrokerError, Cluster, Deliveries, Identity, is_fenced, is_for_want_of_time};
 use crate::config::Kafka;
 use crate::intake::StagedOffsets;
 use crate::replies::limits::TopicLimits;
@@ -88,7 +87,7 @@ pub(super) struct SessionFactory {
 pub(super) struct Session {
     index: usize,
     for_records: Duration,
-    producer: Arc<BaseProducer<SessionContext>>,
+    producer: Arc<SessionProducer>,
 }
 
 /// Error of a step.
@@ -111,9 +110,11 @@ pub(super) enum FlushOutcome {
     Late,
 }
 
-/// Callbacks of the producer.
-pub(super) struct SessionContext {
-    broker: BrokerContext,
+/// Client of a session.
+pub(super) type SessionProducer = BaseProducer<BrokerContext<SessionDeliveries>>;
+
+/// Receiver of the producer's delivery reports.
+pub(super) struct SessionDeliveries {
     /// Records of the transaction that the broker did not take.
     refused: Mutex<Vec<RejectedRecord>>,
     index: usize,
@@ -156,16 +157,12 @@ impl SessionFactory {
     /// has left open, and takes nothing from that one any more (fencing).
     pub(super) fn open(&self, index: usize) -> Result<Session, BrokerError> {
         let throttle = self.throttle.clone();
-        let context = |broker: BrokerContext| SessionContext {
-            broker: broker.at_rest(),
-            refused: Mutex::new(Vec::new()),
-            index,
-            throttle,
-        };
+        let deliveries = SessionDeliveries { refused: Mutex::default(), index, throttle };
+        let context = |broker: BrokerContext| broker.at_rest().with(deliveries);
         let name = format!("{}.{index}", self.identity.name());
         let mut settings = self.limits.after(SETTINGS);
         settings.push(("transactional.id", &name));
-        let producer: BaseProducer<SessionContext> = self.cluster.client("replies", &settings, context)?;
+        let producer: SessionProducer = self.cluster.client("replies", &settings, context)?;
         let session = Session { index, for_records: self.for_records, producer: Arc::new(producer) };
         let opened = persist(&session.producer, |producer| producer.init_transactions(TRY));
         opened.map_err(|error| BrokerError::Transactions { source: error.into_error() })?;
@@ -178,7 +175,7 @@ impl Session {
         self.index
     }
 
-    pub(super) fn producer(&self) -> &BaseProducer<SessionContext> {
+    pub(super) fn producer(&self) -> &SessionProducer {
         &self.producer
     }
 
@@ -295,11 +292,11 @@ impl Session {
 
     /// Takes the records of the transaction that the broker did not take.
     pub(super) fn take_refused(&self) -> Vec<RejectedRecord> {
-        std::mem::take(&mut *self.producer.context().refused.lock())
+        std::mem::take(&mut *self.producer.context().deliveries().refused.lock())
     }
 
     pub(super) fn has_refused(&self) -> bool {
-        !self.producer.context().refused.lock().is_empty()
+        !self.producer.context().deliveries().refused.lock().is_empty()
     }
 }
 
@@ -318,10 +315,7 @@ impl StepError {
 
     /// Returns whether another producer of the same name has taken over, or the coordinator has given this one up.
     pub(super) fn is_fenced(&self) -> bool {
-        matches!(
-            self.error().rdkafka_error_code(),
-            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
-        )
+        is_fenced(self.error())
     }
 
     /// Returns whether librdkafka never came back from a step.
@@ -332,8 +326,8 @@ impl StepError {
 
 /// Takes a step, again and again while only time is lacking. librdkafka goes on with the same step each time.
 fn persist(
-    producer: &BaseProducer<SessionContext>,
-    step: impl Fn(&BaseProducer<SessionContext>) -> Result<(), KafkaError>,
+    producer: &SessionProducer,
+    step: impl Fn(&SessionProducer) -> Result<(), KafkaError>,
 ) -> Result<(), StepError> {
     let until = Instant::now() + PERSIST;
     loop {
@@ -341,13 +335,6 @@ fn persist(
         if !is_for_want_of_time(&error) || Instant::now() >= until {
             return Err(classify(error));
         }
-    }
-}
-
-fn is_for_want_of_time(error: &KafkaError) -> bool {
-    match error {
-        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort() && !error.is_fatal(),
-        _ => false,
     }
 }
 
@@ -360,32 +347,17 @@ fn classify(error: KafkaError) -> StepError {
     }
 }
 
-impl ClientContext for SessionContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.broker.log(level, facility, message);
-    }
+impl Deliveries for SessionDeliveries {
+    type Record = usize;
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.broker.error(error, reason);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.broker.stats_raw(statistics);
-        self.throttle.take(self.index, statistics);
-    }
-}
-
-impl ProducerContext for SessionContext {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        match result {
-            Ok(_) => self.broker.health().answered(),
-            Err((error, _)) => {
-                let refused = (RecordId::from_opaque(opaque), error.clone());
-                self.refused.lock().push(refused);
-            }
+    fn delivered(&self, result: Result<(), &KafkaError>, opaque: usize) {
+        if let Err(error) = result {
+            self.refused.lock().push((RecordId::from_opaque(opaque), error.clone()));
         }
+    }
+
+    fn statistics(&self, statistics: &Statistics) {
+        self.throttle.take(self.index, statistics);
     }
 }
 

@@ -78,23 +78,14 @@ impl Fixture {
     pub(super) async fn shim_of(&self, names: &[&str], server: config::Server, timeout: Duration) -> RunningShim {
         let readiness = Readiness::default();
         let metrics = Metrics::new().unwrap();
-        let endpoint = |name: &&str| ShimEndpoint {
-            name: (*name).to_owned(),
-            timeout,
-            routes: vec![ShimRoute { alias: "fast".to_owned(), model_uri: "models:/m/1".to_owned() }],
-        };
-        let shim = Shim::start(ShimParts {
-            server: config::Server { port: 0, ..server },
+        let config = Config {
+            model_endpoints: names.iter().map(|name| endpoint(name, timeout)).collect(),
             kafka: self.kafka.clone(),
-            endpoints: names.iter().map(endpoint).collect(),
-            cluster: self.cluster.clone(),
-            readiness: readiness.clone(),
-            metrics: metrics.clone(),
-            operations: axum::Router::new(),
-            callers: Callers::default(),
-        })
-        .await
-        .unwrap();
+            server: config::Server { port: 0, ..server },
+            ..empty_config()
+        };
+        let (operations, callers) = (axum::Router::new(), Callers::default());
+        let shim = Shim::start(&config, &self.cluster, &readiness, &metrics, operations, callers).await.unwrap();
         until("ready", || readiness.is_ready()).await;
         let base = format!("http://{}", shim.address());
         RunningShim { shim, base, client: Client::new(), metrics, readiness }
@@ -134,6 +125,19 @@ impl RunningShim {
         let pending = &self.shim.pending;
         pending.waiting() == 0 && pending.held() == (0, 0) && self.metrics.shim_pending.get() == 0
     }
+}
+
+/// Describes an endpoint with one route.
+pub(crate) fn endpoint(name: &str, timeout: Duration) -> config::Endpoint {
+    let route = "routes: [{model_uri: \"models:/m/1\", alias: fast}]";
+    let mut endpoint: config::Endpoint = serde_yaml::from_str(&format!("name: {name}\n{route}")).unwrap();
+    endpoint.timeout = timeout;
+    endpoint
+}
+
+/// Builds a config without endpoints.
+pub(super) fn empty_config() -> Config {
+    serde_yaml::from_str("model_endpoints: []").unwrap()
 }
 
 fn respond(

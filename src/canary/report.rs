@@ -1,31 +1,10 @@
-//! Commands to the watcher, and the report that it answers with.
+//! The report of a canary, for operators.
 
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use super::policy::CanaryState;
-use super::subject::CanarySubject;
-
-/// Tells the watcher what to do, with a channel for its answer where there is one.
-#[derive(Debug)]
-pub(super) enum Command {
-    Set(Vec<CanarySubject>),
-    Report(oneshot::Sender<Vec<CanaryReport>>),
-    /// Endpoint, route, action; the answer is false for an unknown canary.
-    Act(String, String, OperatorAction, oneshot::Sender<bool>),
-    Close(oneshot::Sender<()>),
-}
-
-/// Names an intervention of an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OperatorAction {
-    /// Begins again at the first step.
-    Restart,
-    /// Takes the share back to nothing.
-    Abort,
-}
 
 /// Describes one canary for `GET /canaries`.
 #[derive(Debug, Clone, Serialize)]
