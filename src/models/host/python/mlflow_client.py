@@ -70,16 +70,16 @@ def refuse_to_create(uri):
 
 
 def version(name, version):
-    return {"model_version": in_rest(client().get_model_version(name, version))}
+    return {"model_version": described(client().get_model_version(name, version))}
 
 
 def alias(name, alias):
-    return {"model_version": in_rest(client().get_model_version_by_alias(name, alias))}
+    return {"model_version": described(client().get_model_version_by_alias(name, alias))}
 
 
 def latest(name, stage):
     found = client().get_latest_versions(name, [stage] if stage else None)
-    return {"model_versions": [in_rest(version) for version in found]}
+    return {"model_versions": [described(version) for version in found]}
 
 
 def download_uri(name, version):
@@ -87,18 +87,23 @@ def download_uri(name, version):
 
 
 def model(name):
-    return {"registered_model": in_rest(client().get_registered_model(name))}
+    found = client().get_registered_model(name)
+    return {
+        "registered_model": {
+            "latest_versions": [described(version) for version in found.latest_versions or []],
+            "aliases": [
+                {"alias": alias, "version": str(version)} for alias, version in (found.aliases or {}).items()
+            ],
+        }
+    }
 
 
 def logged(model_id):
-    return {"model": in_rest(client().get_logged_model(model_id))}
-
-
-def in_rest(entity):
-    """Describes an entity of MLflow's as its REST API does."""
-    from google.protobuf.json_format import MessageToDict
-
-    return MessageToDict(entity.to_proto(), preserving_proto_field_name=True)
+    found = client().get_logged_model(model_id)
+    status = {"READY": "LOGGED_MODEL_READY", "FAILED": "LOGGED_MODEL_UPLOAD_FAILED"}
+    word = getattr(found.status, "name", str(found.status))
+    info = {"status": status.get(word, word), "artifact_uri": found.artifact_location, "tags": listed(found.tags)}
+    return {"model": {"info": info}}
 
 
 def download(uri, directory):
@@ -110,6 +115,22 @@ def download(uri, directory):
     os.rename(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=around), directory)
     shutil.rmtree(around, ignore_errors=True)
     return {}
+
+
+def described(version):
+    return {
+        "version": str(version.version),
+        "status": version.status,
+        "current_stage": version.current_stage or "None",
+        "source": version.source,
+        "run_id": version.run_id,
+        "creation_timestamp": version.creation_timestamp,
+        "tags": listed(version.tags),
+    }
+
+
+def listed(tags):
+    return [{"key": key, "value": value} for key, value in (tags or {}).items()]
 
 
 OPERATIONS = {
