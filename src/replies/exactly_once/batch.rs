@@ -83,7 +83,7 @@ impl TransactionBatch {
     fn produce(&mut self, session: &Session, id: RecordId, record: impl Fn() -> Option<OutgoingRecord>) {
         while let Some(outgoing) = record() {
             let bytes = outgoing.bytes;
-            let Err((error, _)) = outgoing.send(session.producer(), id.opaque()) else {
+            let Err((error, _)) = outgoing.send(id.opaque(), |record| session.producer().send(record)) else {
                 self.bytes += bytes;
                 break;
             };
@@ -116,12 +116,9 @@ impl TransactionBatch {
     }
 
     /// Finishes its requests: the transaction is committed.
-    pub(super) fn finish(self, counts: &Counts, admission: &mut TransactionAdmission) {
+    pub(super) fn finish(self, admission: &mut TransactionAdmission) {
         admission.committed(&self.publications);
-        for publication in self.publications {
-            counts.ended(&publication);
-            publication.ending.ticket.finish();
-        }
+        self.publications.into_iter().for_each(|publication| admission.parts.counts.end(publication));
     }
 
     /// Returns the publications of an aborted transaction for another one, in their order; those whose records were
@@ -132,7 +129,6 @@ impl TransactionBatch {
         mut refused: Vec<RejectedRecord>,
         late: bool,
         admission: &mut TransactionAdmission,
-        counts: &Counts,
     ) -> Vec<Publication> {
         refused.append(&mut self.refused);
         if late {
@@ -144,7 +140,7 @@ impl TransactionBatch {
             if code.is_some_and(is_of_transaction) {
                 continue;
             }
-            counts.refused(code);
+            admission.parts.counts.refused(code);
             // Another record of the same batch is at fault, or all are late.
             if late || code == Some(RDKafkaErrorCode::InvalidDifferentRecord) {
                 continue;
@@ -184,8 +180,7 @@ impl TransactionBatch {
         let publications = std::mem::take(&mut self.publications);
         for (publication, finished) in publications.into_iter().zip(finished) {
             if *finished {
-                counts.ended(&publication);
-                publication.ending.ticket.finish();
+                counts.end(publication);
             } else {
                 self.publications.push(publication);
             }

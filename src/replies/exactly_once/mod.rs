@@ -58,8 +58,8 @@ struct LoopHandle {
 impl ExactlyOnce {
     /// Checks that the broker's transactions are real, and closes those that an earlier process of this name has left
     /// open. Blocks; not for the runtime's workers.
-    pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
-        let Parts { cluster, allowed, dead_letters, counts, limits, directory, throttle, flow, failed } = parts;
+    pub(super) fn prepare(config: &Kafka, parts: Arc<Parts>, metrics: &Metrics) -> Result<Self, BrokerError> {
+        let (cluster, limits, throttle) = (parts.cluster.clone(), parts.limits.clone(), parts.throttle.clone());
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
         let factory = Arc::new(SessionFactory::new(config, cluster, identity, limits, throttle));
@@ -72,14 +72,9 @@ impl ExactlyOnce {
             opened,
             interval: config.transaction_interval,
             ordered: config.ordering != ReplyOrdering::Unordered,
-            allowed,
-            dead_letters,
-            directory,
-            counts,
-            flow,
+            parts,
             stop: stop.clone(),
             metrics: metrics.clone(),
-            failed,
         };
         let shared = LoopHandle { stop, prepared: Mutex::new(Some(prepared)), ended: Mutex::new(None) };
         Ok(Self { publications: sender, shared: Arc::new(shared) })

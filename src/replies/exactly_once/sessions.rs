@@ -6,14 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::fencing::{FencingAction, FencingDetector};
 use super::pool::SessionPool;
 use super::session::{SESSIONS, Session, SessionFactory, StepError};
 use crate::intake::{Offsets, RequestPosition};
-use crate::telemetry::ProgressWatch;
+use crate::replies::parts::Parts;
 
 /// Longest sleep between two looks whether the process is to end, while another instance has the name.
 const POLL: Duration = Duration::from_millis(100);
@@ -29,25 +28,22 @@ const RECALL: Duration = Duration::from_secs(5);
 pub(super) struct Sessions {
     pub(super) pool: SessionPool,
     factory: Arc<SessionFactory>,
+    parts: Arc<Parts>,
     fencing: FencingDetector,
     fenced: IntCounter,
-    flow: ProgressWatch,
     stop: Arc<AtomicBool>,
-    /// Cancelled when another instance has the name, so that the process ends.
-    failed: CancellationToken,
 }
 
 impl Sessions {
     pub(super) fn new(
         factory: Arc<SessionFactory>,
         opened: Vec<Session>,
+        parts: Arc<Parts>,
         fenced: IntCounter,
-        flow: ProgressWatch,
         stop: Arc<AtomicBool>,
-        failed: CancellationToken,
     ) -> Self {
-        let pool = SessionPool::new(factory.clone(), opened, stop.clone(), flow.clone());
-        Self { pool, factory, fencing: FencingDetector::default(), fenced, flow, stop, failed }
+        let pool = SessionPool::new(factory.clone(), opened, stop.clone(), parts.flow.clone());
+        Self { pool, factory, parts, fencing: FencingDetector::default(), fenced, stop }
     }
 
     /// Notes that a session was lost to an error.
@@ -60,7 +56,7 @@ impl Sessions {
             // The other sessions look for the coordinator where this one did, so they would be stuck as well.
             self.pool.clear();
         }
-        self.flow.failed(error.error());
+        self.parts.flow.failed(error.error());
         warn!(error = %error.error(), "a transaction and its producer are lost; a new producer is made");
     }
 
@@ -75,7 +71,7 @@ impl Sessions {
             instance = self.factory.name(),
             "another instance has the same name and takes this one's transactions; give each a kafka.instance_id of its own"
         );
-        self.failed.cancel();
+        self.parts.failed.cancel();
     }
 
     /// Leaves the name to another instance for a time, then opens all sessions anew. None when the loop is to end.
@@ -108,7 +104,7 @@ impl Sessions {
             match self.factory.open(index) {
                 Ok(session) => return Some(session),
                 Err(error) => {
-                    self.flow.failed(&error);
+                    self.parts.flow.failed(&error);
                     warn!(%error, "transactions cannot go on yet");
                 }
             }

@@ -11,8 +11,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
 use super::admission::{Destination, Isolation, TransactionAdmission};
 use super::allowance::Allowance;
 use super::batch::TransactionBatch;
@@ -24,12 +22,9 @@ use super::session::{FlushOutcome, Session, SessionFactory, StepError};
 use super::sessions::Sessions;
 use crate::broker::BrokerError;
 use crate::intake::Offsets;
-use crate::replies::address::AllowedTopics;
-use crate::replies::counts::Counts;
-use crate::replies::directory::TopicDirectory;
-use crate::replies::outgoing::DeadLetterTopic;
+use crate::replies::parts::Parts;
 use crate::replies::publication::Publication;
-use crate::telemetry::{Metrics, ProgressWatch};
+use crate::telemetry::Metrics;
 
 /// Wait for a first publication before looking whether the loop is to end.
 const POLL: Duration = Duration::from_millis(100);
@@ -52,14 +47,9 @@ pub(super) struct LoopParts {
     pub(super) opened: Vec<Session>,
     pub(super) interval: Duration,
     pub(super) ordered: bool,
-    pub(super) allowed: Arc<AllowedTopics>,
-    pub(super) dead_letters: DeadLetterTopic,
-    pub(super) directory: TopicDirectory,
-    pub(super) counts: Counts,
-    pub(super) flow: ProgressWatch,
+    pub(super) parts: Arc<Parts>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) metrics: Metrics,
-    pub(super) failed: CancellationToken,
 }
 
 /// Gathers the publications of one transaction while the one before is committed, by several sessions in turn.
@@ -67,9 +57,7 @@ pub(super) struct TransactionLoop {
     publications: Receiver<Publication>,
     interval: Duration,
     ordered: bool,
-    dead_letters: DeadLetterTopic,
-    counts: Counts,
-    flow: ProgressWatch,
+    parts: Arc<Parts>,
     stop: Arc<AtomicBool>,
     sessions: Sessions,
     committer: TransactionCommitter,
@@ -91,18 +79,17 @@ pub(super) struct TransactionLoop {
 }
 
 impl TransactionLoop {
-    pub(super) fn new(parts: LoopParts, offsets: Offsets) -> Result<Self, BrokerError> {
-        let metrics = TransactionMetrics::new(&parts.metrics);
-        let fenced = metrics.fenced.clone();
-        let LoopParts { factory, opened, directory, allowed, dead_letters, counts, flow, stop, failed, .. } = parts;
+    pub(super) fn new(given: LoopParts, offsets: Offsets) -> Result<Self, BrokerError> {
+        let LoopParts { publications, factory, opened, interval, ordered, parts, stop, metrics } = given;
+        let metrics = TransactionMetrics::new(&metrics);
         Ok(Self {
-            publications: parts.publications,
-            interval: parts.interval,
-            ordered: parts.ordered,
-            sessions: Sessions::new(factory, opened, fenced, flow.clone(), stop.clone(), failed),
+            publications,
+            interval,
+            ordered,
+            sessions: Sessions::new(factory, opened, parts.clone(), metrics.fenced.clone(), stop.clone()),
             committer: TransactionCommitter::start(offsets.clone())?,
             offsets,
-            admission: TransactionAdmission::new(directory, allowed, dead_letters.clone(), counts.clone()),
+            admission: TransactionAdmission::new(parts.clone()),
             allowance: Allowance::default(),
             ready: VecDeque::new(),
             deferred: DeferredQueue::new(),
@@ -110,9 +97,7 @@ impl TransactionLoop {
             gathering: None,
             is_over: false,
             metrics,
-            dead_letters,
-            counts,
-            flow,
+            parts,
             stop,
         })
     }
@@ -196,7 +181,7 @@ impl TransactionLoop {
 
     /// Judges deferred publications again, if something may have changed.
     fn recheck_deferred(&mut self) {
-        let version = self.admission.directory.version();
+        let version = self.parts.directory.version();
         let is_fresh = version == self.deferred.version && self.deferred.checked.elapsed() < RECHECK;
         if self.deferred.publications.is_empty() || is_fresh {
             return;
@@ -274,7 +259,7 @@ impl TransactionLoop {
         match session.begin() {
             Ok(()) => {
                 let mut batch = TransactionBatch::new(true);
-                batch.send(&session, &self.dead_letters, publication);
+                batch.send(&session, &self.parts.dead_letters, publication);
                 self.alone = Some((session, batch));
             }
             Err(error) => {
@@ -314,7 +299,7 @@ impl TransactionLoop {
             // Produce what is ready at once, so that readers of uncommitted records have it.
             let mut full = self.is_full(&batch);
             while let Some(publication) = if full { None } else { self.ready.pop_front() } {
-                batch.send(&session, &self.dead_letters, publication);
+                batch.send(&session, &self.parts.dead_letters, publication);
                 full = self.is_full(&batch);
             }
             // Wait a moment for the next publication.
@@ -376,7 +361,7 @@ impl TransactionLoop {
                 None
             }
         };
-        let publications = batch.into_retries(refused, false, &mut self.admission, &self.counts);
+        let publications = batch.into_retries(refused, false, &mut self.admission);
         self.sessions.pool.leave_undecided(index, session, self.admission.take_blamed());
         publications
     }
@@ -396,9 +381,9 @@ impl TransactionLoop {
         // Committed: all requests are finished.
         if outcome == TransactionOutcome::Committed {
             self.metrics.committed(batch.len(), took);
-            self.flow.passed();
+            self.parts.flow.passed();
             self.allowance.written(batch.bytes(), written);
-            batch.finish(&self.counts, &mut self.admission);
+            batch.finish(&mut self.admission);
             self.sessions.pool.leave_undecided(index, session.ok().flatten(), in_doubt);
             if is_alone {
                 self.deferred.alone_committed();
@@ -411,10 +396,10 @@ impl TransactionLoop {
         }
         let is_refused = batch.has_rejected_record(&refused);
         let code = reason.as_ref().or_else(|| session.as_ref().err().map(StepError::error)).map(|error| {
-            self.flow.failed(error);
+            self.parts.flow.failed(error);
             error.rdkafka_error_code()
         });
-        code.into_iter().for_each(|code| self.counts.refused(code));
+        code.into_iter().for_each(|code| self.parts.counts.refused(code));
         let session = match session {
             Ok(session) => session,
             Err(error) => {
@@ -429,9 +414,9 @@ impl TransactionLoop {
                 self.is_over = true;
                 return Vec::new();
             };
-            batch.finish_committed(&finished, &self.counts);
+            batch.finish_committed(&finished, &self.parts.counts);
             self.offsets.unstage(&batch.requests());
-            return batch.into_retries(Vec::new(), false, &mut self.admission, &self.counts);
+            return batch.into_retries(Vec::new(), false, &mut self.admission);
         }
         // Aborted: the requests are under way again, and a late batch makes the next one smaller.
         self.metrics.aborted.inc();
@@ -440,7 +425,7 @@ impl TransactionLoop {
         if is_late && !is_alone {
             self.allowance.late(batch.bytes());
         }
-        let publications = batch.into_retries(refused, is_late, &mut self.admission, &self.counts);
+        let publications = batch.into_retries(refused, is_late, &mut self.admission);
         let blamed = in_doubt.into_iter().chain(self.admission.take_blamed()).collect();
         self.sessions.pool.leave_undecided(index, session, blamed);
         if !is_refused && !is_alone {
