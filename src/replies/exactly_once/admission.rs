@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::pool::SessionPool;
+use super::sessions::Sessions;
 use crate::replies::parts::{Parts, Prospect};
 use crate::replies::publication::Publication;
 use crate::replies::recourse::{Cause, RecordKind};
@@ -75,12 +75,12 @@ impl TransactionAdmission {
     }
 
     /// Judges a publication, on the first rung of its ladder that is not known to be barred.
-    pub(super) fn isolation(&self, publication: &mut Publication, pool: &SessionPool) -> Isolation {
+    pub(super) fn isolation(&self, publication: &mut Publication, sessions: &Sessions) -> Isolation {
         loop {
             let mut isolation = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
             let mut barred = None;
             for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
-                match self.look(publication, kind, pool) {
+                match self.look(publication, kind, sessions) {
                     Ok(found) => isolation = isolation.max(found),
                     Err((cause, code)) => barred = Some((kind, cause, code)),
                 }
@@ -98,7 +98,7 @@ impl TransactionAdmission {
         &self,
         publication: &Publication,
         kind: RecordKind,
-        pool: &SessionPool,
+        sessions: &Sessions,
     ) -> Result<Isolation, (Cause, RDKafkaErrorCode)> {
         match self.parts.prospect(publication, kind)? {
             Prospect::Good => {}
@@ -115,11 +115,11 @@ impl TransactionAdmission {
         let given_up = |since| is_reply && publication.has_waited(since, longest);
         let timed_out = (Cause::Topic, RDKafkaErrorCode::MessageTimedOut);
         // Most of the time nothing is stalled, and then the partition need not be found out.
-        let destination = (!self.stalled.is_empty() || pool.has_undecided()).then(|| {
+        let destination = (!self.stalled.is_empty() || sessions.has_undecided()).then(|| {
             (target.topic.clone(), directory.partition(target.topic, target.partition, target.key.as_deref()))
         });
         // Another transaction with the same destination would be undecided as well, and take another session.
-        if let Some(since) = destination.as_ref().and_then(|destination| pool.undecided_since(destination)) {
+        if let Some(since) = destination.as_ref().and_then(|destination| sessions.undecided_since(destination)) {
             return if given_up(since) { Err(timed_out) } else { Ok(Isolation::Deferred) };
         }
         match destination.and_then(|destination| self.stalled.get(&destination)) {
@@ -130,7 +130,7 @@ impl TransactionAdmission {
             }
             Some(_) => Ok(Isolation::Deferred),
             None if directory.is_own(target.topic) || self.proven.contains(target.topic) => Ok(Isolation::Shared),
-            None => match pool.full_since() {
+            None => match sessions.full_since() {
                 Some(since) if given_up(since) => Err(timed_out),
                 Some(_) => Ok(Isolation::Deferred),
                 None => Ok(Isolation::Alone),

@@ -15,8 +15,6 @@ mod batch;
 mod committer;
 mod deferred;
 mod fencing;
-mod metrics;
-mod pool;
 mod session;
 mod sessions;
 mod transaction_loop;

@@ -252,6 +252,19 @@ impl Session {
         persist(&self.producer, |producer| producer.commit_transaction(TRY))
     }
 
+    /// Aborts the transaction, whose records that were not taken come with the session, unless that is lost.
+    pub(super) fn roll_back(self) -> (Vec<RejectedRecord>, Result<Self, StepError>) {
+        let aborted = self.abort();
+        let refused = self.take_refused();
+        match aborted {
+            Ok(()) => (refused, Ok(self)),
+            Err(error) => {
+                self.discard();
+                (refused, Err(error))
+            }
+        }
+    }
+
     pub(super) fn abort(&self) -> Result<(), StepError> {
         // librdkafka waits for the records under way, and leaves it to us to take in their outcomes.
         let (began, mut purged) = (Instant::now(), None::<Instant>);

@@ -17,7 +17,6 @@ use super::batch::TransactionBatch;
 use super::committer::{FinishedTransaction, TransactionCommitter, TransactionOutcome};
 use super::deferred::DeferredQueue;
 use super::fencing::FencingAction;
-use super::metrics::TransactionMetrics;
 use super::session::{FlushOutcome, Session, SessionFactory, StepError};
 use super::sessions::Sessions;
 use crate::broker::BrokerError;
@@ -71,22 +70,22 @@ pub(super) struct TransactionLoop {
     /// Transaction of a publication that goes alone, while its record is not written yet. It is committed between two
     /// others, so nothing waits for it, however long the broker takes.
     alone: Option<(Session, TransactionBatch)>,
-    /// Index of the session that gathers.
-    gathering: Option<usize>,
     /// True if the outcome of a transaction will never be known, so that none after it may be committed.
     is_over: bool,
-    metrics: TransactionMetrics,
+    metrics: Metrics,
 }
 
 impl TransactionLoop {
     pub(super) fn new(given: LoopParts, offsets: Offsets) -> Result<Self, BrokerError> {
         let LoopParts { publications, factory, opened, interval, ordered, parts, stop, metrics } = given;
-        let metrics = TransactionMetrics::new(&metrics);
+        // Their series exist from the first.
+        let [_, _, _, fenced] = ["committed", "aborted", "unknown", "fenced"]
+            .map(|result| metrics.transactions.with_label_values(&[result]));
         Ok(Self {
             publications,
             interval,
             ordered,
-            sessions: Sessions::new(factory, opened, parts.clone(), metrics.fenced.clone(), stop.clone()),
+            sessions: Sessions::new(factory, opened, parts.clone(), fenced, stop.clone()),
             committer: TransactionCommitter::start(offsets.clone())?,
             offsets,
             admission: TransactionAdmission::new(parts.clone()),
@@ -94,7 +93,6 @@ impl TransactionLoop {
             ready: VecDeque::new(),
             deferred: DeferredQueue::new(),
             alone: None,
-            gathering: None,
             is_over: false,
             metrics,
             parts,
@@ -119,9 +117,7 @@ impl TransactionLoop {
                 FencingAction::Stop => return self.sessions.stop_for_namesake(),
             }
             let Some(session) = self.session() else { return };
-            self.gathering = Some(session.index());
             self.gather(session);
-            self.gathering = None;
         }
     }
 
@@ -146,7 +142,7 @@ impl TransactionLoop {
             }
             match self.publications.recv_timeout(if is_idle { POLL } else { IDLE }) {
                 Ok(publication) => self.admit(publication),
-                Err(RecvTimeoutError::Timeout) => self.sessions.pool.poll(),
+                Err(RecvTimeoutError::Timeout) => self.sessions.poll(),
                 Err(RecvTimeoutError::Disconnected) if none_deferred => return false,
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL),
             }
@@ -162,11 +158,8 @@ impl TransactionLoop {
                 .admission
                 .destinations(&publication)
                 .any(|(_, destination)| self.deferred.destinations.contains(&destination));
-        let isolation = if is_behind {
-            Isolation::Deferred
-        } else {
-            self.admission.isolation(&mut publication, &self.sessions.pool)
-        };
+        let isolation =
+            if is_behind { Isolation::Deferred } else { self.admission.isolation(&mut publication, &self.sessions) };
         match isolation {
             Isolation::Shared => self.ready.push_back(publication),
             Isolation::Alone | Isolation::Deferred => {
@@ -215,20 +208,10 @@ impl TransactionLoop {
     }
 
     /// Advances the publication that is on its way alone, or starts the next. `gathered` is committed next.
-    fn advance_alone(&mut self, gathered: Option<&TransactionBatch>) {
+    fn advance_alone(&mut self, gathered: Option<(&Session, &TransactionBatch)>) {
         let Some((session, batch)) = self.alone.take() else { return self.start_alone(gathered) };
-        let (index, reason) = (session.index(), None);
-        let aborted = |batch, outcome, session, refused| FinishedTransaction {
-            batch,
-            outcome,
-            index,
-            session,
-            refused,
-            reason,
-            written: Duration::ZERO,
-            took: Duration::ZERO,
-        };
-        let aborted = match session.written(batch.began()).filter(|_| !batch.is_spoilt()) {
+        let index = session.index();
+        let (outcome, session, refused) = match session.written(batch.began()).filter(|_| !batch.is_spoilt()) {
             // Still being written: look again later.
             None if !batch.is_spoilt() => return self.alone = Some((session, batch)),
             // Written, but the committer is busy with another transaction.
@@ -236,26 +219,27 @@ impl TransactionLoop {
                 return self.alone = Some((session, batch));
             }
             Some(FlushOutcome::Complete) => return self.committer.commit(session, batch),
-            Some(FlushOutcome::Late) => aborted(batch, TransactionOutcome::Late, Ok(None), session.leave()),
+            Some(FlushOutcome::Late) => (TransactionOutcome::Late, None, session.leave()),
             None | Some(FlushOutcome::Rejected) => match session.abort() {
                 Ok(()) => {
                     let refused = session.take_refused();
-                    aborted(batch, TransactionOutcome::Aborted, Ok(Some(session)), refused)
+                    (TransactionOutcome::Aborted, Some(session), refused)
                 }
-                Err(_) => aborted(batch, TransactionOutcome::Aborted, Ok(None), session.leave()),
+                Err(_) => (TransactionOutcome::Aborted, None, session.leave()),
             },
         };
-        self.settle(aborted);
+        self.settle(FinishedTransaction::aborted(batch, outcome, index, Ok(session), refused));
     }
 
     /// Starts the next publication that goes alone, if there is a session that nobody else needs.
-    fn start_alone(&mut self, gathered: Option<&TransactionBatch>) {
-        if !self.deferred.is_due() || self.is_over || self.ordered && self.is_preceded(gathered) {
+    fn start_alone(&mut self, gathered: Option<(&Session, &TransactionBatch)>) {
+        if !self.deferred.is_due() || self.is_over || self.ordered && self.is_preceded(gathered.map(|(_, batch)| batch))
+        {
             return;
         }
-        let busy = [self.committer.session(), self.gathering];
-        let Some(session) = self.sessions.pool.take(&busy) else { return };
-        let Some(publication) = self.deferred.next() else { return self.sessions.pool.rest(session) };
+        let busy = [self.committer.session(), gathered.map(|(session, _)| session.index())];
+        let Some(session) = self.sessions.take(&busy) else { return };
+        let Some(publication) = self.deferred.next() else { return self.sessions.rest(session) };
         match session.begin() {
             Ok(()) => {
                 let mut batch = TransactionBatch::new(true);
@@ -318,13 +302,17 @@ impl TransactionLoop {
                 let mut earlier = self.unfinished(finished);
                 // In order, later records must not leave before those that have come back.
                 if self.is_over || !earlier.is_empty() && self.ordered {
-                    earlier.extend(self.abort_gathered(session, batch));
+                    let index = session.index();
+                    let (refused, session) = session.roll_back();
+                    let (outcome, session) = (TransactionOutcome::Aborted, session.map(Some));
+                    let aborted = FinishedTransaction::aborted(batch, outcome, index, session, refused);
+                    earlier.extend(self.unfinished(aborted));
                     return self.readmit(earlier);
                 }
                 self.readmit(earlier);
             }
             self.recheck_deferred();
-            self.advance_alone(Some(&batch));
+            self.advance_alone(Some((&session, &batch)));
             // Commit when the batch is full, its interval is over, or nothing else is under way that could join it.
             let is_awaited = || batch.is_awaited() || self.is_stopping();
             let elsewhere = self.deferred.publications.len() + usize::from(self.alone.is_some());
@@ -348,24 +336,6 @@ impl TransactionLoop {
             || !batch.is_empty() && batch.bytes() >= self.allowance.bytes()
     }
 
-    /// Aborts a transaction that is being gathered, and returns its publications.
-    fn abort_gathered(&mut self, session: Session, batch: TransactionBatch) -> Vec<Publication> {
-        self.metrics.aborted.inc();
-        let (index, aborted) = (session.index(), session.abort());
-        let refused = session.take_refused();
-        let session = match aborted {
-            Ok(()) => Some(session),
-            Err(error) => {
-                session.discard();
-                self.sessions.lost(&error);
-                None
-            }
-        };
-        let publications = batch.into_retries(refused, false, &mut self.admission);
-        self.sessions.pool.leave_undecided(index, session, self.admission.take_blamed());
-        publications
-    }
-
     /// Takes in the end of a transaction, and admits the publications once more that it did not finish.
     fn settle(&mut self, finished: FinishedTransaction) {
         let publications = self.unfinished(finished);
@@ -380,11 +350,13 @@ impl TransactionLoop {
         let in_doubt = if is_alone { batch.named_destinations(&self.admission) } else { HashSet::new() };
         // Committed: all requests are finished.
         if outcome == TransactionOutcome::Committed {
-            self.metrics.committed(batch.len(), took);
+            self.count("committed");
+            self.metrics.transaction_requests.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+            self.metrics.transaction_commit.observe(took.as_secs_f64());
             self.parts.flow.passed();
             self.allowance.written(batch.bytes(), written);
             batch.finish(&mut self.admission);
-            self.sessions.pool.leave_undecided(index, session.ok().flatten(), in_doubt);
+            self.sessions.leave_undecided(index, session.ok().flatten(), in_doubt);
             if is_alone {
                 self.deferred.alone_committed();
             }
@@ -400,16 +372,10 @@ impl TransactionLoop {
             error.rdkafka_error_code()
         });
         code.into_iter().for_each(|code| self.parts.counts.refused(code));
-        let session = match session {
-            Ok(session) => session,
-            Err(error) => {
-                self.sessions.lost(&error);
-                None
-            }
-        };
+        let session = session.inspect_err(|error| self.sessions.lost(error)).ok().flatten();
         // Unknown: only the broker can say which requests the commit has finished.
         if outcome == TransactionOutcome::Unknown {
-            self.metrics.unknown.inc();
+            self.count("unknown");
             let Some(finished) = self.sessions.recall(index, &requests, &self.offsets) else {
                 self.is_over = true;
                 return Vec::new();
@@ -419,7 +385,7 @@ impl TransactionLoop {
             return batch.into_retries(Vec::new(), false, &mut self.admission);
         }
         // Aborted: the requests are under way again, and a late batch makes the next one smaller.
-        self.metrics.aborted.inc();
+        self.count("aborted");
         self.offsets.unstage(&requests);
         let is_late = outcome == TransactionOutcome::Late;
         if is_late && !is_alone {
@@ -427,7 +393,7 @@ impl TransactionLoop {
         }
         let publications = batch.into_retries(refused, is_late, &mut self.admission);
         let blamed = in_doubt.into_iter().chain(self.admission.take_blamed()).collect();
-        self.sessions.pool.leave_undecided(index, session, blamed);
+        self.sessions.leave_undecided(index, session, blamed);
         if !is_refused && !is_alone {
             thread::sleep(AFTER_ABORT);
         }
@@ -439,13 +405,13 @@ impl TransactionLoop {
         let began = Instant::now();
         loop {
             let alone = self.alone.as_ref().map(|(session, _)| session.index());
-            if let Some(session) = self.sessions.pool.take(&[self.committer.session(), alone]) {
+            if let Some(session) = self.sessions.take(&[self.committer.session(), alone]) {
                 return Some(session);
             }
             if let Some(finished) = self.committer.take() {
                 self.settle(finished);
             } else {
-                self.sessions.pool.wait(IDLE);
+                self.sessions.wait(IDLE);
             }
             if self.sessions.fencing_action() == FencingAction::Stop {
                 self.sessions.stop_for_namesake();
@@ -455,6 +421,11 @@ impl TransactionLoop {
                 return None;
             }
         }
+    }
+
+    /// Counts a transaction by its end.
+    fn count(&self, result: &str) {
+        self.metrics.transactions.with_label_values(&[result]).inc();
     }
 
     fn is_stopping(&self) -> bool {
