@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
 use super::RefusalReason;
-use super::lanes::{Due, HeldRecord};
+use super::lane::{Due, HeldRecord};
 use super::measure::Measure;
 use super::ticket::LaneId;
 use super::topics::Topics;
@@ -89,15 +89,15 @@ fn take(
     is_whole: bool,
 ) -> (Request, Option<RefusalReason>) {
     let measure = measure(message);
-    let (headers, size) = match measure {
+    let (headers, mut size) = match measure {
         Some(measure) => (message.headers(), measure),
         None => (None, Measure::of(message)),
     };
     match size.excess(limits, is_parked) {
         Some(excess) => (strip(message, topic, headers, limits), Some(RefusalReason::TooLarge(excess))),
         None => {
-            let size = if is_whole { size } else { size.without_value() };
             let payload = message.payload().filter(|_| is_whole);
+            size.value = payload.map_or(0, <[u8]>::len);
             let refusal = measure.is_none().then_some(RefusalReason::UnreadableHeaders);
             (copy(message, topic, headers, payload, size), refusal)
         }

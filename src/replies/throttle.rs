@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 
 use prometheus::Gauge;
-use serde::Deserialize;
+use serde_json::Value;
 
 /// Shows the longest throttle time of all producers of replies. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -14,26 +14,6 @@ pub(super) struct Throttle {
     waits: Arc<Mutex<Vec<f64>>>,
 }
 
-/// Part of librdkafka's statistics that is used here.
-#[derive(Deserialize)]
-struct ThrottleStatistics {
-    #[serde(default)]
-    brokers: std::collections::HashMap<String, BrokerThrottle>,
-}
-
-#[derive(Deserialize)]
-struct BrokerThrottle {
-    #[serde(default)]
-    throttle: ThrottleWindow,
-}
-
-/// Throttle times in milliseconds.
-#[derive(Default, Deserialize)]
-struct ThrottleWindow {
-    #[serde(default)]
-    max: f64,
-}
-
 impl Throttle {
     pub(super) fn new(gauge: Gauge) -> Self {
         Self { gauge, waits: Arc::default() }
@@ -41,8 +21,10 @@ impl Throttle {
 
     /// Takes in the statistics of one producer's client.
     pub(super) fn take(&self, producer: usize, statistics: &[u8]) {
-        let Ok(ThrottleStatistics { brokers }) = serde_json::from_slice(statistics) else { return };
-        let longest = brokers.values().map(|broker| broker.throttle.max / 1000.0).fold(0.0, f64::max);
+        let Ok(statistics) = serde_json::from_slice::<Value>(statistics) else { return };
+        let brokers = statistics["brokers"].as_object().into_iter().flatten();
+        let milliseconds = brokers.filter_map(|(_, broker)| broker["throttle"]["max"].as_f64());
+        let longest = milliseconds.fold(0.0, f64::max) / 1000.0;
         let mut waits = self.waits.lock();
         if waits.len() <= producer {
             waits.resize(producer + 1, 0.0);

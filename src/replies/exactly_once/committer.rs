@@ -195,7 +195,7 @@ fn flush(session: &Session, batch: &TransactionBatch) -> Result<(), CommitAttemp
 
 /// Commits a transaction whose records are written, with the offsets of their requests.
 fn commit_written(session: &Session, batch: &TransactionBatch, offsets: &Offsets) -> CommitAttempt {
-    let Ok(staged) = offsets.stage(&batch.requests()) else {
+    let Some(staged) = offsets.stage(&batch.requests()) else {
         return CommitAttempt::void("a partition has gone to another owner");
     };
     if let Err(error) = session.add_offsets(staged) {
