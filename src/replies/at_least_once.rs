@@ -149,9 +149,12 @@ impl AtLeastOnce {
             return Err((KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord), publication));
         };
         let place = publication.ending.place.take_if(|_| publication.kind == RecordKind::Reply);
-        outgoing.send(publication, |record| self.state.producer.send(record)).map_err(|(error, mut publication)| {
-            publication.ending.place = publication.ending.place.take().or(place);
-            (error, publication)
+        outgoing.send(publication, |record| {
+            self.state.producer.send(record).map_err(|(error, record)| {
+                let mut publication = record.delivery_opaque;
+                publication.ending.place = publication.ending.place.take().or(place);
+                (error, publication)
+            })
         })
     }
 

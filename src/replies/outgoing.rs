@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
@@ -37,9 +36,6 @@ pub(super) struct RecordTarget<'a> {
     pub(super) key: Option<Bytes>,
 }
 
-/// Record as librdkafka's binding takes it, and gives it back with its refusal.
-type BorrowedRecord<'a, O> = BaseRecord<'a, [u8], [u8], O>;
-
 impl OutgoingRecord {
     /// Creates a record whose value and headers take this many bytes.
     pub(super) fn new(target: RecordTarget<'_>, payload: Option<Bytes>, headers: OwnedHeaders, bytes: usize) -> Self {
@@ -48,23 +44,22 @@ impl OutgoingRecord {
         Self { topic: topic.clone(), partition, key, payload, headers, bytes }
     }
 
-    /// Gives the record to a producer of librdkafka's, which copies it. The opaque value comes back with the broker's
+    /// Has the record produced by librdkafka, which copies it. The opaque value comes back with the broker's
     /// acknowledgement.
     ///
     /// # Errors
-    /// When librdkafka has no room for the record, or knows already that it cannot be delivered; with the opaque value.
-    pub(super) fn send<O: IntoOpaque>(
+    /// As `produce` says.
+    pub(super) fn send<O: IntoOpaque, E>(
         self,
         opaque: O,
-        produce: impl for<'a> FnOnce(BorrowedRecord<'a, O>) -> Result<(), (KafkaError, BorrowedRecord<'a, O>)>,
-    ) -> Result<(), (KafkaError, O)> {
-        let base = BorrowedRecord::with_opaque_to(&self.topic, opaque).headers(self.headers);
-        let record = BaseRecord {
+        produce: impl FnOnce(BaseRecord<'_, [u8], [u8], O>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let base = BaseRecord::with_opaque_to(&self.topic, opaque).headers(self.headers);
+        produce(BaseRecord {
             partition: self.partition,
             key: self.key.as_deref(),
             payload: self.payload.as_deref(),
             ..base
-        };
-        produce(record).map_err(|(error, record)| (error, record.delivery_opaque))
+        })
     }
 }

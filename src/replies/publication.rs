@@ -10,7 +10,7 @@ use tracing::{debug, error, warn};
 
 use super::address::{AllowedTopics, ReplyAddress};
 use super::dead_letter::dead_letter_headers;
-use super::order::{OrderPlace, OrderedPartitions, ReplyOrder};
+use super::order::{OrderPlace, ReplyOrder};
 use super::outgoing::{DeadLetterTopic, OutgoingRecord, RECORD_OVERHEAD, RecordTarget};
 use super::parked::{Parking, parked_headers};
 use super::record::{HEADER_OVERHEAD, record_in};
@@ -115,19 +115,13 @@ impl Publication {
     /// Takes the partition in which the request's order can be seen, then waits for the request's turn.
     pub(super) async fn wait_for_turn(&mut self, order: &ReplyOrder) {
         let Some(place) = self.ending.place.take() else { return };
-        let is_futile = || self.ending.ticket.is_revoked();
-        let OrderedPartitions { partition, fallback } =
-            order.partitions(&self.ending.request, &self.address, is_futile).await;
-        self.fallback_partition = fallback;
-        self.set_partition(partition);
-        place.turn().await;
-        self.ending.place = Some(place);
-    }
-
-    /// Sends the reply or fault to this partition of its topic.
-    pub(super) fn set_partition(&mut self, partition: Option<i32>) {
+        let request = &self.ending.request;
+        let partition = order.partition(request, &self.address, || self.ending.ticket.is_revoked()).await;
+        self.fallback_partition = order.default_partition(request);
         self.address.partition = partition;
         self.course.partition = partition.is_some();
+        place.turn().await;
+        self.ending.place = Some(place);
     }
 
     /// Returns the fault of a dead letter, if the request is one.

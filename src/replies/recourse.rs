@@ -78,6 +78,11 @@ pub(super) enum Cause {
     Record,
 }
 
+impl RecordKind {
+    /// Kinds of records, in the order in which they are sent.
+    pub(super) const ALL: [Self; 2] = [Self::DeadLetter, Self::Reply];
+}
+
 impl Letter {
     /// Returns whether there is a letter to write.
     pub(super) fn is_written(self) -> bool {

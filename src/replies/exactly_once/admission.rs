@@ -79,7 +79,7 @@ impl TransactionAdmission {
         loop {
             let mut isolation = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
             let mut barred = None;
-            for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
+            for kind in RecordKind::ALL {
                 match self.look(publication, kind, sessions) {
                     Ok(found) => isolation = isolation.max(found),
                     Err((cause, code)) => barred = Some((kind, cause, code)),
@@ -115,9 +115,10 @@ impl TransactionAdmission {
         let given_up = |since| is_reply && publication.has_waited(since, longest);
         let timed_out = (Cause::Topic, RDKafkaErrorCode::MessageTimedOut);
         // Most of the time nothing is stalled, and then the partition need not be found out.
-        let destination = (!self.stalled.is_empty() || sessions.has_undecided()).then(|| {
-            (target.topic.clone(), directory.partition(target.topic, target.partition, target.key.as_deref()))
-        });
+        let destination = match self.stalled.is_empty() && !sessions.has_undecided() {
+            true => None,
+            false => self.destination(publication, kind),
+        };
         // Another transaction with the same destination would be undecided as well, and take another session.
         if let Some(since) = destination.as_ref().and_then(|destination| sessions.undecided_since(destination)) {
             return if given_up(since) { Err(timed_out) } else { Ok(Isolation::Deferred) };
@@ -138,13 +139,21 @@ impl TransactionAdmission {
         }
     }
 
-    /// Lists the destination of each of a publication's records.
-    pub(super) fn destinations(&self, publication: &Publication) -> impl Iterator<Item = (RecordKind, Destination)> {
-        [RecordKind::DeadLetter, RecordKind::Reply].into_iter().filter_map(|kind| {
-            let target = publication.target(kind, &self.parts.dead_letters)?;
-            let partition = self.parts.directory.partition(target.topic, target.partition, target.key.as_deref());
-            Some((kind, (target.topic.clone(), partition)))
-        })
+    /// Returns the destination of one of a publication's records, if the record is still to be tried.
+    pub(super) fn destination(&self, publication: &Publication, kind: RecordKind) -> Option<Destination> {
+        let target = publication.target(kind, &self.parts.dead_letters)?;
+        let partition = self.parts.directory.partition(target.topic, target.partition, target.key.as_deref());
+        Some((target.topic.clone(), partition))
+    }
+
+    /// Lists the destinations of a publication's records.
+    pub(super) fn destinations(&self, publication: &Publication) -> impl Iterator<Item = Destination> {
+        RecordKind::ALL.into_iter().filter_map(|kind| self.destination(publication, kind))
+    }
+
+    /// Returns whether a publication goes to one of these destinations.
+    pub(super) fn goes_to(&self, publication: &Publication, destinations: &HashSet<Destination>) -> bool {
+        !destinations.is_empty() && self.destinations(publication).any(|it| destinations.contains(&it))
     }
 
     /// Takes in that these publications are committed: their destinations have room for others.
@@ -152,7 +161,7 @@ impl TransactionAdmission {
         self.committed = Instant::now();
         for publication in publications {
             if !self.stalled.is_empty() {
-                let destinations: Vec<_> = self.destinations(publication).map(|(_, destination)| destination).collect();
+                let destinations: Vec<_> = self.destinations(publication).collect();
                 self.stalled.retain(|destination, _| !destinations.contains(destination));
             }
             if publication.course.named
@@ -174,8 +183,7 @@ impl TransactionAdmission {
 
     /// Lists the destinations of a publication in topics that callers have named.
     pub(super) fn named_destinations(&self, publication: &Publication) -> impl Iterator<Item = Destination> {
-        let destinations = self.destinations(publication).map(|(_, destination)| destination);
-        destinations.filter(|(topic, _)| !self.parts.directory.is_own(topic))
+        self.destinations(publication).filter(|(topic, _)| !self.parts.directory.is_own(topic))
     }
 
     /// Marks a destination as stalled: it has taken nothing in time, or not now.
@@ -199,7 +207,7 @@ impl TransactionAdmission {
 
     /// Takes in that a record was rejected: another goes in its place, apart from others.
     pub(super) fn refused(&mut self, publication: &mut Publication, kind: RecordKind, cause: Cause, why: &dyn Display) {
-        let place = self.destinations(publication).find_map(|(of, destination)| (of == kind).then_some(destination));
+        let place = self.destination(publication, kind);
         if cause == Cause::Passing {
             place.iter().for_each(|place| self.stall(place));
             return;

@@ -19,7 +19,7 @@ const QUEUE_FULL_WAIT: Duration = Duration::from_millis(2);
 
 /// Publications of one transaction, in the order of their sending.
 pub(super) struct TransactionBatch {
-    publications: Vec<Publication>,
+    pub(super) publications: Vec<Publication>,
     /// Records that librdkafka did not take.
     refused: Vec<RejectedRecord>,
     bytes: usize,
@@ -74,7 +74,7 @@ impl TransactionBatch {
         }
         publication.sent = Instant::now();
         let index = self.publications.len();
-        for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
+        for kind in RecordKind::ALL {
             self.produce(session, RecordId { publication: index, kind }, || publication.record(kind, dead_letters));
         }
         self.publications.push(publication);
@@ -83,7 +83,9 @@ impl TransactionBatch {
     fn produce(&mut self, session: &Session, id: RecordId, record: impl Fn() -> Option<OutgoingRecord>) {
         while let Some(outgoing) = record() {
             let bytes = outgoing.bytes;
-            let Err((error, _)) = outgoing.send(id.opaque(), |record| session.producer().send(record)) else {
+            let Err(error) =
+                outgoing.send(id.opaque(), |record| session.producer().send(record).map_err(|(error, _)| error))
+            else {
                 self.bytes += bytes;
                 break;
             };
@@ -94,20 +96,6 @@ impl TransactionBatch {
             session.producer().poll(QUEUE_FULL_WAIT);
         }
         session.poll();
-    }
-
-    /// Lists the destinations of its records.
-    pub(super) fn destinations(&self, admission: &TransactionAdmission) -> Vec<Destination> {
-        self.publications
-            .iter()
-            .flat_map(|publication| admission.destinations(publication))
-            .map(|(_, destination)| destination)
-            .collect()
-    }
-
-    /// Lists the destinations of its records in topics that callers have named.
-    pub(super) fn named_destinations(&self, admission: &TransactionAdmission) -> HashSet<Destination> {
-        self.publications.iter().flat_map(|publication| admission.named_destinations(publication)).collect()
     }
 
     /// Lists the requests that it ends.
@@ -164,9 +152,9 @@ impl TransactionBatch {
         let unwritten: HashSet<RecordId> = refused.iter().map(|(id, _)| *id).collect();
         let mut destinations = [HashSet::<Destination>::new(), HashSet::new()];
         for (index, publication) in self.publications.iter().enumerate() {
-            for (kind, destination) in admission.destinations(publication) {
-                destinations[usize::from(unwritten.contains(&RecordId { publication: index, kind }))]
-                    .insert(destination);
+            for kind in RecordKind::ALL {
+                let is_unwritten = unwritten.contains(&RecordId { publication: index, kind });
+                destinations[usize::from(is_unwritten)].extend(admission.destination(publication, kind));
             }
         }
         let [written, unwritten] = destinations;

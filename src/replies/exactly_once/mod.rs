@@ -34,8 +34,8 @@ use crate::broker::{BrokerError, Identity};
 use crate::config::{Kafka, Ordering as ReplyOrdering};
 use crate::intake::Offsets;
 use crate::telemetry::Metrics;
-use session::{SESSIONS, SessionFactory};
-use transaction_loop::{LoopParts, TransactionLoop};
+use session::{SESSIONS, Session, SessionFactory};
+use transaction_loop::TransactionLoop;
 
 /// Hands publications to the thread that writes them in transactions. Cheap to clone.
 #[derive(Clone)]
@@ -51,6 +51,18 @@ struct LoopHandle {
     prepared: Mutex<Option<LoopParts>>,
     /// Closed when the thread has ended.
     ended: Mutex<Option<Receiver<()>>>,
+}
+
+/// Parts that the thread is made of, but for the offsets, which come with the intake.
+struct LoopParts {
+    publications: Receiver<Publication>,
+    factory: Arc<SessionFactory>,
+    opened: Vec<Session>,
+    interval: Duration,
+    ordered: bool,
+    parts: Arc<Parts>,
+    stop: Arc<AtomicBool>,
+    metrics: Metrics,
 }
 
 impl ExactlyOnce {

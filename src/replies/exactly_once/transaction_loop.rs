@@ -11,13 +11,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::LoopParts;
 use super::admission::{Destination, Isolation, TransactionAdmission};
 use super::allowance::Allowance;
 use super::batch::TransactionBatch;
 use super::committer::{FinishedTransaction, TransactionCommitter, TransactionOutcome};
 use super::deferred::DeferredQueue;
 use super::fencing::FencingAction;
-use super::session::{FlushOutcome, Session, SessionFactory, StepError};
+use super::session::{FlushOutcome, Session, StepError};
 use super::sessions::Sessions;
 use crate::broker::BrokerError;
 use crate::intake::Offsets;
@@ -38,18 +39,6 @@ const AFTER_ABORT: Duration = Duration::from_millis(100);
 const LAST_SESSION: Duration = Duration::from_secs(5);
 /// Most publications in one transaction.
 const MAX_PUBLICATIONS: usize = 10_000;
-
-/// Parts that the loop is made of, but for the offsets, which come with the intake.
-pub(super) struct LoopParts {
-    pub(super) publications: Receiver<Publication>,
-    pub(super) factory: Arc<SessionFactory>,
-    pub(super) opened: Vec<Session>,
-    pub(super) interval: Duration,
-    pub(super) ordered: bool,
-    pub(super) parts: Arc<Parts>,
-    pub(super) stop: Arc<AtomicBool>,
-    pub(super) metrics: Metrics,
-}
 
 /// Gathers the publications of one transaction while the one before is committed, by several sessions in turn.
 pub(super) struct TransactionLoop {
@@ -152,20 +141,16 @@ impl TransactionLoop {
     /// Decides whether a publication shares the next transaction, goes alone, or is deferred.
     fn admit(&mut self, mut publication: Publication) {
         // In order, nothing may overtake a deferred publication that goes to the same place.
-        let is_behind = self.ordered
-            && !self.deferred.destinations.is_empty()
-            && self
-                .admission
-                .destinations(&publication)
-                .any(|(_, destination)| self.deferred.destinations.contains(&destination));
-        let isolation =
-            if is_behind { Isolation::Deferred } else { self.admission.isolation(&mut publication, &self.sessions) };
+        let is_behind = self.ordered && self.admission.goes_to(&publication, &self.deferred.destinations);
+        let isolation = match is_behind {
+            true => Isolation::Deferred,
+            false => self.admission.isolation(&mut publication, &self.sessions),
+        };
         match isolation {
             Isolation::Shared => self.ready.push_back(publication),
             Isolation::Alone | Isolation::Deferred => {
                 if self.ordered {
-                    let destinations = self.admission.destinations(&publication).map(|(_, destination)| destination);
-                    self.deferred.destinations.extend(destinations);
+                    self.deferred.destinations.extend(self.admission.destinations(&publication));
                 }
                 self.deferred.publications.push_back((publication, isolation));
             }
@@ -203,7 +188,8 @@ impl TransactionLoop {
     fn reset_destinations(&mut self) {
         self.deferred.destinations.clear();
         if let Some((_, batch)) = self.alone.as_ref().filter(|_| self.ordered) {
-            self.deferred.destinations.extend(batch.destinations(&self.admission));
+            let destinations = batch.publications.iter().flat_map(|alone| self.admission.destinations(alone));
+            self.deferred.destinations.extend(destinations);
         }
     }
 
@@ -258,17 +244,12 @@ impl TransactionLoop {
     /// and came before it. Those that come after it are deferred, so it does not wait for long.
     fn is_preceded(&self, gathered: Option<&TransactionBatch>) -> bool {
         let Some(next) = self.deferred.peek() else { return false };
-        let destinations: HashSet<Destination> =
-            self.admission.destinations(next).map(|(_, destination)| destination).collect();
-        let leaves_before = |other: &Publication| {
-            self.admission.destinations(other).any(|(_, destination)| destinations.contains(&destination))
-        };
+        let destinations: HashSet<Destination> = self.admission.destinations(next).collect();
+        let leaves_before = |other: &Publication| self.admission.goes_to(other, &destinations);
         // A transaction that is being committed may come to nothing, and its publications come back.
         self.committer.session().is_some()
             || self.ready.iter().any(leaves_before)
-            || gathered.is_some_and(|batch| {
-                batch.destinations(&self.admission).iter().any(|destination| destinations.contains(destination))
-            })
+            || gathered.is_some_and(|batch| batch.publications.iter().any(leaves_before))
     }
 
     /// Gathers one transaction and has it committed.
@@ -347,7 +328,8 @@ impl TransactionLoop {
         let FinishedTransaction { mut batch, outcome, index, session, refused, reason, written, took } = finished;
         let (requests, is_alone) = (batch.requests(), batch.is_alone());
         // A destination in doubt may take a record and refuse the marker that ends the transaction.
-        let in_doubt = if is_alone { batch.named_destinations(&self.admission) } else { HashSet::new() };
+        let alone = batch.publications.iter().filter(|_| is_alone);
+        let in_doubt: HashSet<_> = alone.flat_map(|alone| self.admission.named_destinations(alone)).collect();
         // Committed: all requests are finished.
         if outcome == TransactionOutcome::Committed {
             self.count("committed");

@@ -36,14 +36,6 @@ pub(super) struct ReplyOrder {
     directory: TopicDirectory,
 }
 
-/// Partitions for one request's reply.
-pub(super) struct OrderedPartitions {
-    /// In the topic that the reply is addressed to.
-    pub(super) partition: Option<i32>,
-    /// In the default topic, in case the reply has to go there instead.
-    pub(super) fallback: Option<i32>,
-}
-
 impl ReplyOrder {
     /// Creates the order. None when replies leave as they are finished.
     pub(super) fn new(config: &Kafka, directory: &TopicDirectory, metrics: &Metrics) -> Option<Self> {
@@ -62,35 +54,33 @@ impl ReplyOrder {
         Some(self.sequencer.join(QueueId { lane, epoch, key }))
     }
 
-    /// Chooses the partitions in which the request's order can be seen.
-    pub(super) async fn partitions(
+    /// Chooses the partition of the reply's topic in which the request's order can be seen. Waits until it is known
+    /// how many there are: without a broker the reply could not go anywhere. None when there is no such topic, or
+    /// `is_futile` before a broker has answered.
+    pub(super) async fn partition(
         &self,
         request: &Request,
         address: &ReplyAddress,
         is_futile: impl Fn() -> bool,
-    ) -> OrderedPartitions {
-        let partition = |count| self.partition(request, count);
-        let fallback = self.directory.partition_count(&self.default_topic).flatten().and_then(partition);
-        let partition = match address.partition {
-            Some(named) => Some(named),
-            None => self.count(&address.topic, is_futile).await.and_then(partition),
-        };
-        OrderedPartitions { partition, fallback }
-    }
-
-    /// Waits for the partition count of a topic: without a broker the reply could not go anywhere. None when there is
-    /// no such topic, or `is_futile` before a broker has answered.
-    async fn count(&self, topic: &Arc<str>, is_futile: impl Fn() -> bool) -> Option<i32> {
+    ) -> Option<i32> {
+        if address.partition.is_some() {
+            return address.partition;
+        }
         while !is_futile() {
-            if let Some(count) = self.directory.partition_count(topic) {
-                return count;
+            if let Some(count) = self.directory.partition_count(&address.topic) {
+                return self.partition_among(request, count?);
             }
             tokio::time::sleep(KNOWN_AFTER).await;
         }
         None
     }
 
-    fn partition(&self, request: &Request, count: i32) -> Option<i32> {
+    /// Chooses the partition of the default topic, in case the reply has to go there instead.
+    pub(super) fn default_partition(&self, request: &Request) -> Option<i32> {
+        self.partition_among(request, self.directory.partition_count(&self.default_topic)??)
+    }
+
+    fn partition_among(&self, request: &Request, count: i32) -> Option<i32> {
         match self.by_key {
             true => Some(partition_of(request.key.as_deref()?, count)),
             false => Some(request.source.partition % count.max(1)),
