@@ -73,7 +73,7 @@ fn run(
 ) {
     while let Ok(due) = commits.recv() {
         let Some(consumer) = consumer.upgrade() else { return };
-        let offsets = consumer.context().topics().offsets(&due);
+        let offsets = consumer.context().topics.offsets(&due);
         let succeeded = match consumer.commit(&offsets, CommitMode::Sync) {
             // All that was to be committed has been already.
             Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => true,

@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::Handler;
 use super::budget::Budget;
 use super::committer::OffsetCommitter;
-use super::context::{ContextParts, IntakeContext};
+use super::context::{IntakeContext, IntakeState};
 use super::error::IntakeError;
 use super::error_streak::ErrorStreak;
 use super::handoff::Handoff;
@@ -48,20 +49,17 @@ impl Intake {
         readiness.waits_for(format!("partitions of '{}' to be assigned", config.requests_topic));
         let topics = Topics::of(config, &cluster.topics()?);
         let (completions, receiver) = channel();
-        let parts = |broker| ContextParts {
+        let bytes = usize::try_from(config.max_in_flight_bytes.as_u64()).unwrap_or(usize::MAX);
+        let context = |broker| IntakeContext {
             broker,
             topics: topics.clone(),
             drain: config.drain_timeout,
             commits: config.delivery() == Delivery::AtLeastOnce,
-            budget: Budget::new(
-                config.max_in_flight,
-                usize::try_from(config.max_in_flight_bytes.as_u64()).unwrap_or(usize::MAX),
-            ),
-            completions: receiver,
+            state: Mutex::new(IntakeState::new(Budget::new(config.max_in_flight, bytes))),
+            completions: Mutex::new(receiver),
             metrics: metrics.clone(),
             readiness: readiness.clone(),
         };
-        let context = |broker| IntakeContext::new(parts(broker));
         let consumer: BaseConsumer<IntakeContext> = cluster.client("intake", &settings(config, cluster), context)?;
         let subscribed = consumer.subscribe(&[topics.requests()]);
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;

@@ -14,7 +14,8 @@ use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
 use super::budget::Budget;
-use super::lanes::{Lane, Lanes};
+use super::lane::Lane;
+use super::lanes::Lanes;
 use super::ticket::{Completion, LaneId};
 use super::topics::Topics;
 use crate::broker::{BrokerContext, TopicId};
@@ -46,32 +47,31 @@ pub(super) struct IntakeState {
 
 /// Callbacks of the consumer.
 pub(super) struct IntakeContext {
-    broker: BrokerContext,
-    topics: Topics,
-    /// Longest wait for a revoked partition's requests before they are given back.
-    drain: Duration,
-    /// True if offsets are committed here, rather than with the replies in a transaction.
-    commits: bool,
-    state: Mutex<IntakeState>,
-    /// Only the polling thread receives; the mutex says so to the compiler.
-    completions: Mutex<Receiver<Completion>>,
-    metrics: Metrics,
-    readiness: ReadinessPart,
-}
-
-/// Parts that a context is made of.
-pub(super) struct ContextParts {
     pub(super) broker: BrokerContext,
     pub(super) topics: Topics,
+    /// Longest wait for a revoked partition's requests before they are given back.
     pub(super) drain: Duration,
+    /// True if offsets are committed here, rather than with the replies in a transaction.
     pub(super) commits: bool,
-    pub(super) budget: Budget,
-    pub(super) completions: Receiver<Completion>,
+    pub(super) state: Mutex<IntakeState>,
+    /// Only the polling thread receives; the mutex says so to the compiler.
+    pub(super) completions: Mutex<Receiver<Completion>>,
     pub(super) metrics: Metrics,
     pub(super) readiness: ReadinessPart,
 }
 
 impl IntakeState {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self {
+            lanes: Lanes::default(),
+            overflow: budget.part(OVERFLOW_PART),
+            budget,
+            has_new_lanes: false,
+            silent_since: None,
+            has_unchecked_lanes: false,
+        }
+    }
+
     /// Counts a request that is under way from now on.
     pub(super) fn take(&mut self, lane: LaneId, bytes: usize) {
         self.budget.take(bytes);
@@ -92,29 +92,6 @@ impl IntakeState {
 }
 
 impl IntakeContext {
-    pub(super) fn new(parts: ContextParts) -> Self {
-        let ContextParts { broker, topics, drain, commits, budget, completions, metrics, readiness } = parts;
-        let overflow = budget.part(OVERFLOW_PART);
-        let state = IntakeState {
-            lanes: Lanes::default(),
-            budget,
-            overflow,
-            has_new_lanes: false,
-            silent_since: None,
-            has_unchecked_lanes: false,
-        };
-        Self {
-            broker,
-            topics,
-            drain,
-            commits,
-            state: Mutex::new(state),
-            completions: Mutex::new(completions),
-            metrics,
-            readiness,
-        }
-    }
-
     /// Returns the topic that a lane is of, as far as that is known.
     pub(super) fn topic_id(&self, lane: LaneId) -> Option<TopicId> {
         self.broker.topic_ids().of(self.topics.name(lane))
@@ -122,19 +99,6 @@ impl IntakeContext {
 
     pub(super) fn state(&self) -> MutexGuard<'_, IntakeState> {
         self.state.lock()
-    }
-
-    pub(super) fn broker(&self) -> &BrokerContext {
-        &self.broker
-    }
-
-    pub(super) fn topics(&self) -> &Topics {
-        &self.topics
-    }
-
-    /// Returns whether offsets are committed here, rather than with the replies in a transaction.
-    pub(super) fn commits(&self) -> bool {
-        self.commits
     }
 
     /// Takes in the ends of requests that have arrived.
@@ -183,14 +147,15 @@ impl IntakeContext {
         self.state().lanes.begin_closing(lanes);
         let until = Instant::now() + DECISION;
         self.settle();
-        while self.state().lanes.is_any_staged(lanes) && Instant::now() < until {
+        let decided = || {
+            let state = self.state();
+            lanes.iter().copied().filter(|lane| !state.lanes.is_staged(*lane)).collect::<Vec<_>>()
+        };
+        while decided().len() < lanes.len() && Instant::now() < until {
             wait();
             self.settle();
         }
-        let decided: Vec<LaneId> = {
-            let state = self.state();
-            lanes.iter().copied().filter(|lane| !state.lanes.is_staged(*lane)).collect()
-        };
+        let decided = decided();
         let committed = self.commit_now(consumer, &decided);
         (decided.len() == lanes.len()).then_some(committed)
     }
@@ -204,8 +169,7 @@ impl IntakeContext {
         let Err(error) = consumer.commit(&self.topics.offsets(&due), CommitMode::Sync) else { return true };
         debug!(%error, "offsets could not be committed");
         self.metrics.commits.with_label_values(&["error"]).inc();
-        let mut state = self.state();
-        due.iter().for_each(|(lane, _)| state.lanes.commit_failed(*lane));
+        self.state().lanes.committed(due.into_iter().map(|(lane, _)| lane), false);
         false
     }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
 use tracing::{error, warn};
 
-use super::context::IntakeContext;
-use super::lanes::{Due, HeldRecord};
+use super::context::{IntakeContext, IntakeState};
+use super::lane::{Due, HeldRecord};
 use super::poison_pill::IsolatedRun;
-use super::ticket::{Completion, LaneId, Ticket};
+use super::ticket::{Assignment, Completion, LaneId, Ticket};
 use super::window::OffsetBegin;
 use super::{Handler, RefusalReason};
 
@@ -62,46 +63,51 @@ impl Handoff {
         }
         let assignment = lane.assignment.clone();
         // Fullness is read before this request is counted, or a single large request would refuse itself.
-        let full = state.budget.is_full();
-        let bytes = held.request.size();
-        state.take(id, bytes);
+        let no_room = (state.budget.is_full() && self.embedded).then_some(RefusalReason::NoRoom);
+        self.hand_over(state, assignment, HeldRecord { refusal: held.refusal.or(no_room), ..held }, now);
+        Offer::Done
+    }
+
+    /// Counts a request that has begun, and gives it to the pipeline, without the lock.
+    fn hand_over(
+        &self,
+        mut state: MutexGuard<'_, IntakeState>,
+        assignment: Arc<Assignment>,
+        held: HeldRecord,
+        now: Instant,
+    ) {
+        let HeldRecord { request, offset, refusal, .. } = held;
+        let bytes = request.size();
+        state.take(assignment.lane, bytes);
         let memory = state.budget.memory().clone();
         drop(state);
         let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
-        let HeldRecord { request, refusal, .. } = held;
-        match refusal.or((full && self.embedded).then_some(RefusalReason::NoRoom)) {
+        match refusal {
             Some(refusal) => self.handler.refuse(request, ticket, refusal),
             None => self.handler.accept(request, ticket),
         }
-        Offer::Done
     }
 
     /// Runs a suspected request alone, or refuses it as a poison pill.
     pub(super) fn run_alone(&self, context: &IntakeContext, id: LaneId, held: HeldRecord, run: IsolatedRun) {
-        let HeldRecord { request, offset, refusal, .. } = held;
-        let (bytes, now) = (request.size(), Instant::now());
+        let now = Instant::now();
         let mut state = context.state();
         let Some(lane) = state.lanes.quarantined(id) else { return };
-        if lane.window.begin(offset, now) != OffsetBegin::New {
+        if lane.window.begin(held.offset, now) != OffsetBegin::New {
             return state.lanes.release_if_cleared(id);
         }
         let assignment = lane.assignment.clone();
-        state.take(id, bytes);
-        let memory = state.budget.memory().clone();
-        drop(state);
-        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
-        match run {
+        let source = &held.request.source;
+        let refusal = match run {
             IsolatedRun::Never => {
-                error!(source = %request.source, "a request was the end of each process that ran it; it becomes a dead letter");
-                self.handler.refuse(request, ticket, RefusalReason::PoisonPill);
+                error!(%source, "a request was the end of each process that ran it; it becomes a dead letter");
+                Some(RefusalReason::PoisonPill)
             }
             IsolatedRun::Alone => {
-                warn!(source = %request.source, "several processes have ended while this request was under way; it is run alone");
-                match refusal {
-                    Some(refusal) => self.handler.refuse(request, ticket, refusal),
-                    None => self.handler.accept(request, ticket),
-                }
+                warn!(%source, "several processes have ended while this request was under way; it is run alone");
+                held.refusal
             }
-        }
+        };
+        self.hand_over(state, assignment, HeldRecord { refusal, ..held }, now);
     }
 }

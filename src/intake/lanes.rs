@@ -1,68 +1,15 @@
-//! Lanes: the partitions that this process owns, each with the window of its requests.
+//! Lanes: the partitions that this process owns.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::RefusalReason;
+use super::lane::{HeldRecord, Lane};
 use super::poison_pill::{CrashHistory, IsolatedRun};
 use super::position::Position;
 use super::ticket::{Assignment, Completion, LaneId, RequestPosition};
 use super::window::Window;
-use crate::broker::TopicId;
-use crate::message::Request;
-
-/// Requests of one partition.
-#[derive(Debug)]
-pub(super) struct Lane {
-    pub(super) assignment: Arc<Assignment>,
-    pub(super) window: Window,
-    /// True if the last owner's commit is known, and it is noted that we go on from there. Nothing runs before.
-    is_open: bool,
-    /// True if the commit has been found to be of this topic; see [`Lanes::unchecked`].
-    is_checked: bool,
-    /// True if no commit holds, since the topic is another one.
-    was_restarted: bool,
-    /// Topic that the lane's offsets are of, as far as that is known.
-    topic: Option<TopicId>,
-    crashes: CrashHistory,
-    /// Offset up to which the last commit allows requests to begin.
-    reaches: Option<i64>,
-    /// Offset up to which the transaction under way will allow requests to begin.
-    staged: Option<i64>,
-    /// True if the partition is being given back: requests that end from now on are left to its next owner.
-    is_closing: bool,
-    /// Changes of the window when it was last handed to the broker; `None` when that failed or never happened.
-    committed: Option<u64>,
-    /// Records that were read and may not run yet, in their order: the first, for which the partition was paused, and
-    /// those that were on their way to us.
-    held: VecDeque<HeldRecord>,
-    /// Time before which the first of them may not run.
-    rests_until: Option<Instant>,
-}
-
-/// Record that waits for its lane.
-#[derive(Debug)]
-pub(super) struct HeldRecord {
-    pub(super) request: Request,
-    /// Offset of the record itself: the request may be from elsewhere.
-    pub(super) offset: i64,
-    /// Time at which the record may run, if not at once.
-    pub(super) due: Option<Due>,
-    /// Reason why the request is not to be served, if that is known already.
-    pub(super) refusal: Option<RefusalReason>,
-    /// True if the request has its value. A record without it is read again when it may run.
-    pub(super) is_whole: bool,
-}
-
-/// Time at which a parked record may run.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Due {
-    pub(super) at: Instant,
-    /// Least time for which its partition stays paused: librdkafka throws away what it has fetched at each pause.
-    pub(super) rest: Duration,
-}
 
 /// All lanes, by partition.
 #[derive(Debug, Default)]
@@ -76,66 +23,13 @@ pub(super) struct Lanes {
     quarantined: usize,
 }
 
-impl Lane {
-    fn is_due(&self, now: Instant) -> bool {
-        self.rests_until.is_none_or(|until| until <= now)
-    }
-
-    /// Returns the offset of the first record that waits.
-    pub(super) fn first_held(&self) -> Option<i64> {
-        self.held.front().map(|held| held.offset)
-    }
-
-    /// Returns the position to commit. A lane that is `closing` gives back the requests under way: they have ended
-    /// nobody.
-    pub(super) fn position(&self, closing: bool) -> Option<Position> {
-        let position = Position { topic: self.topic, ..self.window.position()? };
-        Some(self.crashes.note(position, closing))
-    }
-
-    /// Returns whether no request of the lane is under way or waits.
-    pub(super) fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.window.in_flight() == 0
-    }
-
-    /// Returns whether the first record that waits was finished by an earlier owner.
-    pub(super) fn is_first_held_finished(&self) -> bool {
-        self.first_held().is_some_and(|offset| self.window.has_finished(offset))
-    }
-
-    /// Returns whether the commit has been checked.
-    pub(super) fn is_checked(&self) -> bool {
-        self.is_checked
-    }
-
-    /// Returns whether the lane was restarted: its topic was made anew, or its offsets have gone back.
-    pub(super) fn was_restarted(&self) -> bool {
-        self.was_restarted
-    }
-}
-
 impl Lanes {
     /// Adds a partition that has become ours.
     pub(super) fn assign(&mut self, id: LaneId) {
         self.remove(id);
         self.epoch += 1;
         let assignment = Arc::new(Assignment { lane: id, epoch: self.epoch, revoked: AtomicBool::new(false) });
-        let lane = Lane {
-            assignment,
-            window: Window::default(),
-            is_open: false,
-            is_checked: false,
-            was_restarted: false,
-            topic: None,
-            crashes: CrashHistory::after(&Position::default()),
-            reaches: None,
-            staged: None,
-            is_closing: false,
-            committed: None,
-            held: VecDeque::new(),
-            rests_until: None,
-        };
-        self.lanes.insert(id, lane);
+        self.lanes.insert(id, Lane::new(assignment));
     }
 
     /// Opens a lane: the last owner's commit is known, and it is noted that we are the owner. Requests run from now on,
@@ -426,19 +320,15 @@ impl Lanes {
         due
     }
 
-    /// Takes in that the broker has the last commit of a lane.
-    pub(super) fn committed(&mut self, id: LaneId) {
-        if let Some(lane) = self.lanes.get_mut(&id)
-            && let Some(until) = lane.reaches.take()
-        {
-            lane.crashes.noted(until);
-        }
-    }
-
-    /// Takes in that a commit failed, so that it is due again.
-    pub(super) fn commit_failed(&mut self, id: LaneId) {
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            (lane.committed, lane.reaches) = (None, None);
+    /// Takes in whether the broker has the last commits of these lanes. Those that failed are due again.
+    pub(super) fn committed(&mut self, ids: impl IntoIterator<Item = LaneId>, succeeded: bool) {
+        for id in ids {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            match lane.reaches.take() {
+                Some(until) if succeeded => lane.crashes.noted(until),
+                _ if succeeded => {}
+                _ => lane.committed = None,
+            }
         }
     }
 
@@ -451,11 +341,6 @@ impl Lanes {
                 lane.assignment.revoked.store(true, Ordering::Release);
             }
         }
-    }
-
-    /// Returns whether an undecided transaction has ends of one of these partitions.
-    pub(super) fn is_any_staged(&self, ids: &[LaneId]) -> bool {
-        ids.iter().any(|id| self.is_staged(*id))
     }
 
     /// Returns whether an undecided transaction has ends of a partition.

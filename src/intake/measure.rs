@@ -62,11 +62,6 @@ impl Measure {
         }
     }
 
-    /// Returns the measure without the value.
-    pub(super) fn without_value(self) -> Self {
-        Self { value: 0, ..self }
-    }
-
     /// Returns the bytes of the whole record.
     pub(super) fn bytes(&self) -> usize {
         self.value + self.key + self.header_bytes

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::error::KafkaError;
 
 use super::context::IntakeContext;
-use super::position::Position;
 use super::ticket::{LaneId, RequestPosition};
 
 /// Offsets of the requests under way. Cheap to clone.
@@ -27,27 +26,22 @@ pub struct StagedOffsets {
     pub group: ConsumerGroupMetadata,
 }
 
-/// Error of a request whose partition has gone, so that its end is not ours to commit any more.
-#[derive(Debug)]
-pub struct PartitionGone;
-
 impl Offsets {
     pub(super) fn new(consumer: &Arc<BaseConsumer<IntakeContext>>) -> Self {
         Self { consumer: Arc::downgrade(consumer) }
     }
 
-    /// Takes these requests as finished until they are [put back](Self::unstage), or their tickets finished.
-    ///
-    /// # Errors
-    /// When the partition of one of them has gone, or is being given back; then none is staged.
-    pub fn stage(&self, requests: &[RequestPosition]) -> Result<StagedOffsets, PartitionGone> {
-        let consumer = self.consumer.upgrade().ok_or(PartitionGone)?;
+    /// Takes these requests as finished until they are [put back](Self::unstage), or their tickets finished. None when
+    /// the partition of one of them has gone, or is being given back: then their ends are not ours to commit any more,
+    /// and none is staged.
+    pub fn stage(&self, requests: &[RequestPosition]) -> Option<StagedOffsets> {
+        let consumer = self.consumer.upgrade()?;
         // The order matters: librdkafka's own thread forgets its membership and marks the assignment as lost in one
         // step, and answers us in another. So a caller that gets no membership, which the broker would let pass, sees
         // the loss.
-        let group = consumer.group_metadata().ok_or(PartitionGone)?;
+        let group = consumer.group_metadata()?;
         if consumer.assignment_lost() {
-            return Err(PartitionGone);
+            return None;
         }
         let mut state = consumer.context().state();
         for (index, request) in requests.iter().enumerate() {
@@ -55,14 +49,14 @@ impl Offsets {
                 for request in &requests[..index] {
                     state.lanes.unstage(*request);
                 }
-                return Err(PartitionGone);
+                return None;
             }
         }
         // Requests of a topic that is gone are answered as well, and nothing is committed of their offsets.
         let is_committed = |request: &&RequestPosition| !state.lanes.is_orphan(**request);
         let lanes: BTreeSet<LaneId> = requests.iter().filter(is_committed).map(|request| request.lane).collect();
         let positions: Vec<_> = lanes.into_iter().filter_map(|id| state.lanes.take_staged(id)).collect();
-        Ok(StagedOffsets { offsets: consumer.context().topics().offsets(&positions), group })
+        Some(StagedOffsets { offsets: consumer.context().topics.offsets(&positions), group })
     }
 
     /// Puts these requests back under way: their transaction was aborted.
@@ -88,25 +82,14 @@ impl Offsets {
     /// When the broker does not answer in this time.
     pub fn recall(&self, requests: &[RequestPosition], timeout: Duration) -> Result<Vec<bool>, KafkaError> {
         let Some(consumer) = self.consumer.upgrade() else { return Ok(vec![false; requests.len()]) };
-        let topics = consumer.context().topics();
+        let topics = &consumer.context().topics;
         let lanes: BTreeSet<LaneId> = requests.iter().map(|request| request.lane).collect();
         let committed = consumer.committed_offsets(topics.list(lanes), timeout)?;
-        let position = |lane: LaneId| {
-            let element = committed.find_partition(topics.name(lane), lane.partition);
-            let element = element.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition))?;
-            element.error()?;
-            match element.offset() {
-                // The position is what we have committed, or another client's commit that says no more than its offset.
-                Offset::Offset(offset) => {
-                    Ok(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() }))
-                }
-                _ => Ok(Position::default()),
-            }
-        };
         // Nothing is committed of requests of a topic that is gone.
         let is_orphan = |request: &RequestPosition| consumer.context().state().lanes.is_orphan(*request);
         let has_finished = |request: &RequestPosition| {
-            position(request.lane).map(|position| position.has_finished(request.offset) && !is_orphan(request))
+            let position = topics.committed(&committed, request.lane)?.unwrap_or_default();
+            Ok(position.has_finished(request.offset) && !is_orphan(request))
         };
         requests.iter().map(has_finished).collect()
     }

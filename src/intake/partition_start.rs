@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::TopicPartitionListElem;
 use tracing::{debug, info, warn};
 
 use super::context::IntakeContext;
-use super::lanes::{HeldRecord, Lane};
+use super::lane::HeldRecord;
 use super::poison_pill::{CrashHistory, IsolatedRun};
 use super::position::Position;
 use super::ticket::{LaneId, REQUESTS};
@@ -97,7 +97,8 @@ impl PartitionStart {
         let waiting = {
             let state = self.consumer.context().state();
             // Shared retry topics are checked first: their records may be of another group.
-            let is_for_us = |lane| !self.topics.is_shared(lane) || state.lanes.get(lane).is_some_and(Lane::is_checked);
+            let is_for_us =
+                |lane| !self.topics.is_shared(lane) || state.lanes.get(lane).is_some_and(|lane| lane.is_checked);
             let waiting = state.lanes.unopened(Instant::now()).into_iter();
             waiting.filter(|(lane, _)| is_for_us(*lane)).collect::<Vec<_>>()
         };
@@ -159,7 +160,7 @@ impl PartitionStart {
         let topic_id = context.topic_id(lane);
         let beginning = Position { offset: first, topic: topic_id, ..Position::default() };
         let Offset::Offset(offset) = element.offset() else { return Some(CommitFound::Position(beginning)) };
-        if context.state().lanes.get(lane).is_some_and(|lane| lane.was_restarted()) {
+        if context.state().lanes.get(lane).is_some_and(|lane| lane.was_restarted) {
             return Some(CommitFound::Position(beginning));
         }
         let (topic, partition) = (self.topics.name(lane), lane.partition);
@@ -199,25 +200,19 @@ impl PartitionStart {
             Err(error) => return debug!(%error, "the topic of a commit is not known yet"),
         };
         let topics = self.topics.clone();
-        // None: not known. Some(None): nothing is committed. Some(Some(position)): the commit.
-        let position = |lane: LaneId| {
-            let element = committed.find_partition(topics.name(lane), lane.partition)?;
-            element.error().ok()?;
-            let Offset::Offset(offset) = element.offset() else { return Some(None) };
-            Some(Some(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() })))
-        };
+        let position = |lane: LaneId| topics.committed(&committed, lane);
         let (mut recreated, mut left_alone) = (Vec::new(), Vec::new());
         for lane in unchecked {
             let context = self.consumer.context();
             match (position(lane), position(LaneId { topic: REQUESTS, ..lane })) {
-                (Some(Some(position)), _) => match context.topic_id(lane) {
+                (Ok(Some(position)), _) => match context.topic_id(lane) {
                     None if position.topic.is_some() => continue,
                     topic_id if is_of_another(&position, topic_id) => recreated.push(lane),
                     _ => {}
                 },
                 // The requests that wait there were parked by groups that have read the requests topic before us.
-                (Some(None), Some(None)) if self.topics.is_shared(lane) => left_alone.push(lane),
-                (Some(None), Some(_)) => {}
+                (Ok(None), Ok(None)) if self.topics.is_shared(lane) => left_alone.push(lane),
+                (Ok(None), Ok(_)) => {}
                 _ => continue,
             }
             context.state().lanes.checked(lane);
@@ -245,7 +240,7 @@ impl PartitionStart {
     /// Restarts the lanes of topics that were deleted and made again, which librdkafka has just told us. Returns them.
     pub(super) fn restart_recreated_topics(&mut self) -> Vec<LaneId> {
         let context = self.consumer.context();
-        let topics = context.broker().topic_ids().take_anew();
+        let topics = context.broker.topic_ids().take_anew();
         let is_of_them = |lane: &LaneId| topics.iter().any(|topic| **topic == **self.topics.name(*lane));
         let lanes: Vec<LaneId> = context.state().lanes.ids().into_iter().filter(is_of_them).collect();
         self.restart(&lanes);
@@ -318,21 +313,21 @@ impl PartitionStart {
         let context = self.consumer.context();
         // Commit the run before it begins: if it ends this process, the next owner counts it.
         let is_over = context.state().lanes.get(lane).is_some_and(|lane| lane.is_first_held_finished());
-        let begun = if is_over { None } else { context.state().lanes.begin_isolated_run(lane, context.commits()) };
+        let begun = if is_over { None } else { context.state().lanes.begin_isolated_run(lane, context.commits) };
         if let Some((_, due)) = &begun
             && let Err(error) = self.consumer.commit(&self.topics.offsets(due), CommitMode::Sync)
         {
             debug!(%error, "a request that runs alone could not be noted");
             let mut state = self.consumer.context().state();
             state.lanes.revoke_isolated_run(lane);
-            due.iter().for_each(|(lane, _)| state.lanes.commit_failed(*lane));
+            state.lanes.committed(due.iter().map(|(lane, _)| *lane), false);
             drop(state);
             self.ask_later();
             return None;
         }
         let mut state = self.consumer.context().state();
         // The commit holds for the other lanes as well: some may have nothing else to commit, and wait for that.
-        begun.iter().flat_map(|(_, due)| due).for_each(|(lane, _)| state.lanes.committed(*lane));
+        state.lanes.committed(begun.iter().flat_map(|(_, due)| due).map(|(lane, _)| *lane), true);
         let held = state.lanes.release(lane)?;
         drop(state);
         let run = match begun {

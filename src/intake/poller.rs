@@ -8,12 +8,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use tracing::{debug, error, info, warn};
 
-use super::committer::OffsetCommitter;
+use super::committer::{CommitResult, OffsetCommitter};
 use super::context::IntakeContext;
 use super::error::IntakeError;
 use super::error_streak::ErrorStreak;
 use super::handoff::{Handoff, Offer};
-use super::lanes::HeldRecord;
+use super::lane::HeldRecord;
 use super::partition_start::PartitionStart;
 use super::poison_pill::IsolatedRun;
 use super::pressure::{BackPressure, ReadStep};
@@ -127,7 +127,7 @@ impl Poller {
         }
         // The log line of a recreated topic comes before its first record, so its lanes are restarted before dispatch.
         let polled = consumer.poll(POLL);
-        let restarted = match consumer.context().broker().topic_ids().is_any_anew() {
+        let restarted = match consumer.context().broker.topic_ids().is_any_anew() {
             true => self.start.restart_recreated_topics(),
             false => Vec::new(),
         };
@@ -146,7 +146,7 @@ impl Poller {
     /// read again.
     fn dispatch(&mut self, message: &BorrowedMessage<'_>, restarted: &[LaneId]) {
         let context = self.consumer.context();
-        context.broker().health().answered();
+        context.broker.health().answered();
         let Some(lane) = self.topics.lane(message.topic(), message.partition()) else { return };
         if restarted.contains(&lane) || self.start.is_sought(lane) {
             return;
@@ -262,19 +262,14 @@ impl Poller {
     /// Begins to commit the positions that are due, unless the last commit is still under way.
     fn commit(&mut self) {
         let context = self.consumer.context();
-        if let Some(done) = self.committer.take_done() {
-            let result = if done.succeeded { "ok" } else { "error" };
-            self.metrics.commits.with_label_values(&[result]).inc();
-            if done.succeeded {
-                context.broker().health().answered();
-                let mut state = context.state();
-                done.lanes.iter().for_each(|lane| state.lanes.committed(*lane));
-            } else {
-                let mut state = context.state();
-                done.lanes.iter().for_each(|lane| state.lanes.commit_failed(*lane));
+        if let Some(CommitResult { lanes, succeeded }) = self.committer.take_done() {
+            self.metrics.commits.with_label_values(&[if succeeded { "ok" } else { "error" }]).inc();
+            if succeeded {
+                context.broker.health().answered();
             }
+            context.state().lanes.committed(lanes, succeeded);
         }
-        if !context.commits() || self.committer.is_busy() {
+        if !context.commits || self.committer.is_busy() {
             return;
         }
         let due = context.state().lanes.take_commits(None, false);
@@ -295,17 +290,18 @@ impl Poller {
         self.metrics.intake_paused.set(i64::from(self.pressure.is_paused()));
         let age = state.lanes.oldest().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.metrics.oldest_in_flight.set(age.as_secs_f64());
-        let silent_since = state.silent_since;
+        let (silent_since, is_any_ours) = (state.silent_since, !state.lanes.is_empty());
         drop(state);
         let silence = silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        if context.broker().health().is_unreachable() {
+        if context.broker.health().is_unreachable() {
             self.readiness.waits_for("the broker, which cannot be reached");
         } else if silence >= LONGEST_SILENCE {
             self.readiness.waits_for(format!("the broker, which has said nothing for {} s", silence.as_secs()));
         } else if let Some(why) = self.errors.reason(now) {
             self.readiness.waits_for(format!("requests to be read: {why}"));
-        } else {
-            self.readiness_of_assignment();
+        } else if is_any_ours {
+            // Before the first assignment the part says so itself; afterwards an instance may well own nothing.
+            self.readiness.ready();
         }
     }
 
@@ -322,7 +318,7 @@ impl Poller {
     fn look_for_partitions(&mut self) {
         let context = self.consumer.context();
         let Some(topic) = context.incomplete(self.looked_at) else { return };
-        if context.broker().health().is_unreachable() {
+        if context.broker.health().is_unreachable() {
             return;
         }
         self.looked_at = topic;
@@ -333,13 +329,6 @@ impl Poller {
         if self.topics.grows(topic, i32::try_from(count).unwrap_or(i32::MAX)) {
             info!(topic = %name, partitions = count, "a retry topic has more partitions than before");
             context.assign_companions(&self.consumer);
-        }
-    }
-
-    fn readiness_of_assignment(&self) {
-        // Before the first assignment the part says so itself; afterwards an instance may well own nothing.
-        if !self.consumer.context().state().lanes.is_empty() {
-            self.readiness.ready();
         }
     }
 

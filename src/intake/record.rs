@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
 use super::RefusalReason;
-use super::lanes::{Due, HeldRecord};
+use super::lane::{Due, HeldRecord};
 use super::measure::Measure;
 use super::ticket::LaneId;
 use super::topics::Topics;
@@ -73,10 +73,8 @@ pub(super) fn is_bulky(message: &BorrowedMessage<'_>) -> bool {
 
 /// Copies a record. The flag tells whether its headers could be read; if not, the request has none.
 pub(crate) fn copy_record(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> (Request, bool) {
-    match measure(message) {
-        Some(measure) => (copy(message, topic, message.headers(), message.payload(), measure), true),
-        None => (copy(message, topic, None, message.payload(), Measure::of(message)), false),
-    }
+    let (headers, size, is_readable) = measure(message);
+    (copy(message, topic, headers, message.payload(), size), is_readable)
 }
 
 /// Copies a record that is within the limits; of another record only the headers by which its caller can be told.
@@ -88,27 +86,26 @@ fn take(
     is_parked: bool,
     is_whole: bool,
 ) -> (Request, Option<RefusalReason>) {
-    let measure = measure(message);
-    let (headers, size) = match measure {
-        Some(measure) => (message.headers(), measure),
-        None => (None, Measure::of(message)),
-    };
+    let (headers, mut size, is_readable) = measure(message);
     match size.excess(limits, is_parked) {
         Some(excess) => (strip(message, topic, headers, limits), Some(RefusalReason::TooLarge(excess))),
         None => {
-            let size = if is_whole { size } else { size.without_value() };
             let payload = message.payload().filter(|_| is_whole);
-            let refusal = measure.is_none().then_some(RefusalReason::UnreadableHeaders);
+            size.value = payload.map_or(0, <[u8]>::len);
+            let refusal = (!is_readable).then_some(RefusalReason::UnreadableHeaders);
             (copy(message, topic, headers, payload, size), refusal)
         }
     }
 }
 
-/// Measures a record; None when its headers cannot be read.
-fn measure(message: &BorrowedMessage<'_>) -> Option<Measure> {
+/// Measures a record. Returns its headers, unless they cannot be read, and whether they can.
+fn measure<'a>(message: &'a BorrowedMessage<'_>) -> (Option<&'a BorrowedHeaders>, Measure, bool) {
     let bare = Measure::of(message);
-    let Some(headers) = message.headers() else { return Some(bare) };
-    read_foreign(|| bare.with(headers))
+    let Some(headers) = message.headers() else { return (None, bare, true) };
+    match read_foreign(|| bare.with(headers)) {
+        Some(size) => (Some(headers), size, true),
+        None => (None, bare, false),
+    }
 }
 
 fn copy(

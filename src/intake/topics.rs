@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::position::Position;
@@ -150,6 +151,19 @@ impl Topics {
             list.add_partition(self.name(lane), lane.partition);
         }
         list
+    }
+
+    /// Returns the position of a lane among the commits that the broker has told, if there is one. Another client's
+    /// commit says no more than its offset.
+    ///
+    /// # Errors
+    /// When the lane's commit is not among them.
+    pub(super) fn committed(&self, list: &TopicPartitionList, id: LaneId) -> Result<Option<Position>, KafkaError> {
+        let element = list.find_partition(self.name(id), id.partition);
+        let element = element.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition))?;
+        element.error()?;
+        let Offset::Offset(offset) = element.offset() else { return Ok(None) };
+        Ok(Some(Position::of(offset, &element).unwrap_or(Position { offset, ..Position::default() })))
     }
 
     /// Converts positions to librdkafka's list.

@@ -55,8 +55,8 @@ pub enum OffsetBegin {
 impl Window {
     /// Continues from the position that an earlier owner of the partition has left.
     pub fn resume(position: &Position) -> Self {
-        let slots: VecDeque<OffsetState> =
-            position.finished.iter().map(|finished| OffsetState::of(*finished)).collect();
+        let slot = |finished: &bool| if *finished { OffsetState::Finished } else { OffsetState::Unread };
+        let slots = position.finished.iter().map(slot).collect();
         let (base, read) = (position.offset, position.offset);
         let mut window = Self { base, slots, read, begun: true, ..Self::default() };
         window.slide();
@@ -122,9 +122,9 @@ impl Window {
 
     /// Finishes a request. Returns false for a request that is not under way here, and changes nothing.
     pub fn finish(&mut self, offset: i64) -> bool {
-        match self.slot(offset) {
-            Some(slot @ (OffsetState::InFlight { .. } | OffsetState::Staged { .. })) => *slot = OffsetState::Finished,
-            Some(OffsetState::Finished | OffsetState::Unread) | None => return false,
+        match self.slot(offset).filter(|slot| slot.since().is_some()) {
+            Some(slot) => *slot = OffsetState::Finished,
+            None => return false,
         }
         self.in_flight -= 1;
         self.changes += 1;
@@ -135,19 +135,18 @@ impl Window {
     /// Stages the end of a request in a transaction: [`position`](Self::position) takes the request as finished. False
     /// when it is not under way here.
     pub fn stage(&mut self, offset: i64) -> bool {
-        match self.slot(offset) {
-            Some(slot @ (OffsetState::InFlight { .. } | OffsetState::Staged { .. })) => {
-                *slot = OffsetState::Staged { since: slot.since().unwrap_or_else(Instant::now) };
-                true
-            }
-            Some(OffsetState::Finished | OffsetState::Unread) | None => false,
-        }
+        let Some(slot) = self.slot(offset) else { return false };
+        let Some(since) = slot.since() else { return false };
+        *slot = OffsetState::Staged { since };
+        true
     }
 
     /// Takes back an end whose transaction was aborted: the request is under way as before.
     pub fn unstage(&mut self, offset: i64) {
-        if let Some(slot @ OffsetState::Staged { .. }) = self.slot(offset) {
-            *slot = OffsetState::InFlight { since: slot.since().unwrap_or_else(Instant::now) };
+        if let Some(slot) = self.slot(offset)
+            && let OffsetState::Staged { since } = *slot
+        {
+            *slot = OffsetState::InFlight { since };
         }
     }
 
@@ -219,10 +218,6 @@ impl Window {
 }
 
 impl OffsetState {
-    fn of(finished: bool) -> Self {
-        if finished { Self::Finished } else { Self::Unread }
-    }
-
     fn since(&self) -> Option<Instant> {
         match self {
             Self::InFlight { since } | Self::Staged { since } => Some(*since),

@@ -143,39 +143,29 @@ impl Code {
 
     /// Returns the HTTP status.
     pub fn status(self) -> u16 {
-        match self {
-            Self::BadRequest => 400,
-            Self::Unauthenticated => 401,
-            Self::PermissionDenied => 403,
-            Self::ResourceDoesNotExist => 404,
-            Self::PayloadTooLarge => 413,
-            Self::UnsupportedMediaType => 415,
-            Self::ConditionFailed => 422,
-            Self::ResourceExhausted => 429,
-            Self::Cancelled => 499,
-            Self::InternalError => 500,
-            Self::ModelError => 502,
-            Self::TemporarilyUnavailable => 503,
-            Self::DeadlineExceeded => 504,
-        }
+        self.row().0
     }
 
     /// Returns the `error_code` of the wire contract.
     pub fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    fn row(self) -> (u16, &'static str) {
         match self {
-            Self::BadRequest => "BAD_REQUEST",
-            Self::Unauthenticated => "UNAUTHENTICATED",
-            Self::PermissionDenied => "PERMISSION_DENIED",
-            Self::ResourceDoesNotExist => "RESOURCE_DOES_NOT_EXIST",
-            Self::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
-            Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
-            Self::ConditionFailed => "CONDITION_FAILED",
-            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
-            Self::Cancelled => "CANCELLED",
-            Self::InternalError => "INTERNAL_ERROR",
-            Self::ModelError => "MODEL_ERROR",
-            Self::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::BadRequest => (400, "BAD_REQUEST"),
+            Self::Unauthenticated => (401, "UNAUTHENTICATED"),
+            Self::PermissionDenied => (403, "PERMISSION_DENIED"),
+            Self::ResourceDoesNotExist => (404, "RESOURCE_DOES_NOT_EXIST"),
+            Self::PayloadTooLarge => (413, "PAYLOAD_TOO_LARGE"),
+            Self::UnsupportedMediaType => (415, "UNSUPPORTED_MEDIA_TYPE"),
+            Self::ConditionFailed => (422, "CONDITION_FAILED"),
+            Self::ResourceExhausted => (429, "RESOURCE_EXHAUSTED"),
+            Self::Cancelled => (499, "CANCELLED"),
+            Self::InternalError => (500, "INTERNAL_ERROR"),
+            Self::ModelError => (502, "MODEL_ERROR"),
+            Self::TemporarilyUnavailable => (503, "TEMPORARILY_UNAVAILABLE"),
+            Self::DeadlineExceeded => (504, "DEADLINE_EXCEEDED"),
         }
     }
 }

@@ -54,9 +54,8 @@ impl AllowedTopics {
     /// When the request names a topic that is not allowed, or a name that Kafka does not take.
     pub fn address(&self, correlation: &Correlation) -> Result<ReplyAddress, Fault> {
         let partition = correlation.reply_partition;
-        match correlation.reply_topic.as_deref() {
+        match correlation.reply_topic.as_deref().filter(|topic| **topic != *self.default) {
             None => Ok(ReplyAddress { topic: self.default.clone(), partition }),
-            Some(topic) if topic == &*self.default => Ok(ReplyAddress { topic: self.default.clone(), partition }),
             // No pattern helps such a name: what Kafka takes for no name must not come near a producer.
             Some(topic) if !is_topic(topic) => Err(Fault::permanent(
                 Code::BadRequest,

@@ -12,8 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
 use super::counts::Counts;
-use super::directory::WriteStatus;
-use super::parts::Parts;
+use super::parts::{Parts, Prospect};
 use super::publication::Publication;
 use super::recourse::{Cause, RecordKind};
 use super::throttle::Throttle;
@@ -48,7 +47,7 @@ pub(super) struct AtLeastOnce {
 
 struct ProducerState {
     producer: ThreadedProducer<BrokerContext<ReplyDeliveries>>,
-    parts: Parts,
+    parts: Arc<Parts>,
     runtime: Handle,
 }
 
@@ -70,7 +69,7 @@ struct ReplyDeliveries {
 }
 
 impl AtLeastOnce {
-    pub(super) fn start(parts: Parts) -> Result<Self, BrokerError> {
+    pub(super) fn start(parts: Arc<Parts>) -> Result<Self, BrokerError> {
         let (follow_ups, receiver) = unbounded_channel();
         let (counts, flow, throttle) = (parts.counts.clone(), parts.flow.clone(), parts.throttle.clone());
         let context = |broker: BrokerContext| broker.with(ReplyDeliveries { follow_ups, counts, flow, throttle });
@@ -116,67 +115,44 @@ impl AtLeastOnce {
                 return None;
             }
             if publication.is_done() {
-                self.state.parts.counts.ended(&publication);
-                publication.ending.ticket.finish();
+                self.state.parts.counts.end(*publication);
                 return None;
             }
             // What can be known of the destination beforehand saves a record that would be rejected.
-            match self.look(&publication) {
-                Ok(None) => {}
-                Ok(Some(pause)) => return Some((publication, pause)),
-                Err((cause, error)) => match self.refused(&mut publication, cause, &error) {
-                    Some(Duration::ZERO) => continue,
-                    pause => return pause.map(|pause| (publication, pause)),
-                },
+            let (cause, error) = match self.state.parts.prospect(&publication, publication.kind) {
+                Ok(Prospect::Good | Prospect::Doubtful) => {
+                    publication.sent = Instant::now();
+                    let error;
+                    (error, publication) = self.hand_over(publication).err()?;
+                    match error.rdkafka_error_code() {
+                        Some(RDKafkaErrorCode::QueueFull) => return Some((publication, QUEUE_FULL_WAIT)),
+                        code => (Cause::of(code), error),
+                    }
+                }
+                Ok(Prospect::Unknown) => return Some((publication, KNOWN_AFTER)),
+                Ok(Prospect::Away) => return Some((publication, AGAIN_AFTER)),
+                Err((cause, code)) => (cause, KafkaError::MessageProduction(code)),
+            };
+            match self.refused(&mut publication, cause, &error) {
+                Some(Duration::ZERO) => {}
+                pause => return pause.map(|pause| (publication, pause)),
             }
-            publication.sent = Instant::now();
-            let error;
-            (error, publication) = self.hand_over(publication).err()?;
-            match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::QueueFull) => return Some((publication, QUEUE_FULL_WAIT)),
-                code => match self.refused(&mut publication, Cause::of(code), &error) {
-                    Some(Duration::ZERO) => {}
-                    pause => return pause.map(|pause| (publication, pause)),
-                },
-            }
-        }
-    }
-
-    /// Looks up the destination of a publication's record: returns how long to wait, or why the record need not be
-    /// sent.
-    fn look(&self, publication: &Publication) -> Result<Option<Duration>, (Cause, KafkaError)> {
-        let Parts { directory, dead_letters, .. } = &self.state.parts;
-        let Some(target) = publication.target(publication.kind, dead_letters) else { return Ok(None) };
-        match directory.write_status(target.topic, target.partition, target.key.as_deref()) {
-            WriteStatus::Writable => Ok(None),
-            WriteStatus::Unknown => Ok(Some(KNOWN_AFTER)),
-            // A missing topic of our own is an operator's to mend; librdkafka finds out when that is done.
-            WriteStatus::NoTopic(_) if directory.is_own(target.topic) => Ok(None),
-            WriteStatus::NoTopic(code) => Err((Cause::Topic, KafkaError::MessageProduction(code))),
-            WriteStatus::NoPartition => {
-                Err((Cause::Partition, KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition)))
-            }
-            WriteStatus::NoLeader(since) if publication.waits_no_longer(since) => {
-                Err((Cause::Topic, KafkaError::MessageProduction(RDKafkaErrorCode::LeaderNotAvailable)))
-            }
-            WriteStatus::NoLeader(_) => Ok(Some(AGAIN_AFTER)),
         }
     }
 
     /// Hands a record to librdkafka. Once librdkafka has the last record of a publication, the next one in order may
     /// leave; a dead letter is followed by another record.
     fn hand_over(&self, mut publication: Box<Publication>) -> Result<(), (KafkaError, Box<Publication>)> {
-        let ProducerState { producer, parts: Parts { dead_letters, directory, .. }, .. } = &*self.state;
-        let Some(outgoing) = publication.record(publication.kind, dead_letters) else {
+        let Some(outgoing) = publication.record(publication.kind, &self.state.parts.dead_letters) else {
             return Err((KafkaError::MessageProduction(RDKafkaErrorCode::InvalidRecord), publication));
         };
-        if outgoing.bytes > directory.largest_record(&outgoing.topic) {
-            return Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), publication));
-        }
         let place = publication.ending.place.take_if(|_| publication.kind == RecordKind::Reply);
-        outgoing.send(producer, publication).map_err(|(error, mut publication)| {
-            publication.ending.place = publication.ending.place.take().or(place);
-            (error, publication)
+        outgoing.send(publication, |record| {
+            self.state.producer.send(record).map_err(|(error, record)| {
+                let mut publication = record.delivery_opaque;
+                publication.ending.place = publication.ending.place.take().or(place);
+                (error, publication)
+            })
         })
     }
 
@@ -188,7 +164,12 @@ impl AtLeastOnce {
                     let cause = Cause::of(error.rdkafka_error_code());
                     let pause = match cause {
                         // The record was in a batch that is too large as a whole, so it is sent once more by itself.
-                        Cause::Size if !publication.was_refused && self.seems_to_fit(&publication) => Some(AGAIN_AFTER),
+                        Cause::Size
+                            if !publication.was_refused
+                                && self.state.parts.seems_to_fit(&publication, publication.kind) =>
+                        {
+                            Some(AGAIN_AFTER)
+                        }
                         _ => self.refused(&mut publication, cause, &error),
                     };
                     publication.was_refused = true;
@@ -218,12 +199,6 @@ impl AtLeastOnce {
         let is_changed = publication.refused(publication.kind, cause, error, &state.parts.allowed);
         Some(if is_changed { Duration::ZERO } else { AGAIN_AFTER })
     }
-
-    fn seems_to_fit(&self, publication: &Publication) -> bool {
-        let Parts { dead_letters, directory, .. } = &self.state.parts;
-        let record = publication.record(publication.kind, dead_letters);
-        record.is_some_and(|record| record.bytes <= directory.largest_record(&record.topic))
-    }
 }
 
 impl Deliveries for ReplyDeliveries {
@@ -240,10 +215,7 @@ impl Deliveries for ReplyDeliveries {
             RecordKind::DeadLetter => {
                 let _ = self.follow_ups.send(FollowUp::DeadLetterWritten(publication));
             }
-            RecordKind::Reply => {
-                self.counts.ended(&publication);
-                publication.ending.ticket.finish();
-            }
+            RecordKind::Reply => self.counts.end(*publication),
         }
     }
 

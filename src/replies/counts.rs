@@ -37,8 +37,13 @@ impl Counts {
         }
     }
 
-    /// Counts a request whose records are all there for good.
-    pub(super) fn ended(&self, publication: &Publication) {
+    /// Counts a request whose records are all there for good, and finishes it.
+    pub(super) fn end(&self, publication: Publication) {
+        self.ended(&publication);
+        publication.ending.ticket.finish();
+    }
+
+    fn ended(&self, publication: &Publication) {
         let now = Instant::now();
         self.duration.observe(now.saturating_duration_since(publication.sent).as_secs_f64());
         if let Some(parking) = publication.parking() {

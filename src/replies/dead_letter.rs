@@ -1,9 +1,9 @@
 //! Dead letters: requests that cannot be answered where their callers wait, as they came, with Spring's headers that
 //! say why.
 
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::OwnedHeaders;
 
-use super::record::with;
+use super::record::{headers_of, with};
 use super::recourse::Letter;
 use crate::message::{Fault, Request, header};
 
@@ -20,15 +20,11 @@ pub(super) fn dead_letter_headers(
     attempts: u32,
 ) -> (OwnedHeaders, usize) {
     let source = &request.source;
-    let mut headers = OwnedHeaders::new_with_capacity(request.headers.len() + 9);
-    let mut message = fault.message.as_str();
-    if letter > Letter::Bare {
-        for (key, value) in request.headers.iter() {
-            headers = headers.insert(Header { key, value });
-        }
-    } else {
-        message = &message[..message.floor_char_boundary(BARE_MESSAGE)];
-    }
+    let message = fault.message.as_str();
+    let (mut headers, message) = match letter > Letter::Bare {
+        true => (headers_of(request, 9), message),
+        false => (OwnedHeaders::new_with_capacity(9), &message[..message.floor_char_boundary(BARE_MESSAGE)]),
+    };
     headers = with(headers, "kafka_dlt-original-topic", source.topic.as_bytes());
     headers = with(headers, "kafka_dlt-original-partition", &source.partition.to_be_bytes());
     headers = with(headers, "kafka_dlt-original-offset", &source.offset.to_be_bytes());

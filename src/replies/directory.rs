@@ -9,12 +9,12 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::debug;
 
 use super::limits::RecordLimit;
-use super::order::partition_of;
+use super::partitioner::partition_of;
 use crate::broker::{BrokerError, Cluster, TopicLookup, TopicState};
 use crate::config::Kafka;
 
@@ -63,6 +63,9 @@ struct DirectoryState {
 struct TopicEntry {
     state: Existence,
     looked_up: Instant,
+    /// Number of its partitions when it was first found: were those counted that are added meanwhile, keys would move
+    /// between two of their replies.
+    first_count: Option<i32>,
     /// Bytes that its records may have, as the topic says, and when it said so.
     limit: Option<(Option<u64>, Instant)>,
 }
@@ -70,13 +73,8 @@ struct TopicEntry {
 #[derive(Debug, Clone, PartialEq)]
 enum Existence {
     Missing(RDKafkaErrorCode, Instant),
-    There(Vec<PartitionEntry>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct PartitionEntry {
-    /// Leader of the partition, or the time since which there is none.
-    leader: Result<i32, Instant>,
+    /// Leader of each partition, or the time since which there is none.
+    There(Vec<Result<i32, Instant>>),
 }
 
 /// Status of the partition that a record is to go to.
@@ -134,17 +132,32 @@ impl TopicDirectory {
         if is_own && partition.is_none() && self.shared.is_whole.load(Ordering::Relaxed) {
             return WriteStatus::Writable;
         }
-        let topics = self.shared.topics.load();
-        let known = topics.get(topic);
-        if !is_own && known.is_none_or(|known| known.looked_up.elapsed() > known.fresh_for()) {
-            self.look_up(topic);
-        }
-        match known {
+        let topics = self.known(topic);
+        match topics.get(topic) {
             // The topic was there at the start.
             None if is_own => WriteStatus::Writable,
             None => WriteStatus::Unknown,
             Some(known) => known.write_status(partition, key.filter(|_| self.shared.by_key)),
         }
+    }
+
+    /// Returns how many partitions of a topic keys choose from; no number when there is no such topic. None while that
+    /// is not known, and will be soon.
+    pub(super) fn partition_count(&self, topic: &Arc<str>) -> Option<Option<i32>> {
+        let topics = self.known(topic);
+        let known = topics.get(topic)?;
+        let is_missing = || matches!(known.write_status(None, None), WriteStatus::NoTopic(_));
+        (known.first_count.is_some() || is_missing()).then_some(known.first_count)
+    }
+
+    /// Returns what is known of all topics, and has this one looked up unless that is fresh.
+    fn known(&self, topic: &Arc<str>) -> Guard<Arc<HashMap<Arc<str>, TopicEntry>>> {
+        let topics = self.shared.topics.load();
+        let is_fresh = |known: &TopicEntry| known.looked_up.elapsed() <= known.fresh_for();
+        if !self.is_own(topic) && !topics.get(topic).is_some_and(is_fresh) {
+            self.look_up(topic);
+        }
+        topics
     }
 
     /// Returns the partition that a record goes to, as far as it can be told.
@@ -190,13 +203,13 @@ impl TopicEntry {
         let by_key = || Some(partition_of(key?, i32::try_from(partitions.len()).ok()?));
         match partition.or_else(by_key) {
             Some(index) => match usize::try_from(index).ok().and_then(|index| partitions.get(index)) {
-                Some(partition) => partition.leader.map_or_else(WriteStatus::NoLeader, |_| WriteStatus::Writable),
+                Some(leader) => leader.map_or_else(WriteStatus::NoLeader, |_| WriteStatus::Writable),
                 None => WriteStatus::NoPartition,
             },
             // librdkafka takes a partition that has a leader.
             None => {
-                let since = partitions.iter().filter_map(|partition| partition.leader.err()).max();
-                let is_away = partitions.iter().all(|partition| partition.leader.is_err());
+                let since = partitions.iter().filter_map(|leader| leader.err()).max();
+                let is_away = partitions.iter().all(Result::is_err);
                 since.filter(|_| is_away).map_or(WriteStatus::Writable, WriteStatus::NoLeader)
             }
         }
@@ -211,16 +224,29 @@ impl TopicEntry {
             },
             TopicState::There(leaders) => {
                 let earlier = |index: usize| match before.map(|topic| &topic.state) {
-                    Some(Existence::There(partitions)) => partitions.get(index)?.leader.err(),
+                    Some(Existence::There(partitions)) => partitions.get(index)?.err(),
                     _ => None,
                 };
                 let leader =
                     |(index, leader): (usize, Option<i32>)| leader.ok_or_else(|| earlier(index).unwrap_or(now));
-                let partitions = leaders.into_iter().enumerate().map(|it| PartitionEntry { leader: leader(it) });
-                Existence::There(partitions.collect())
+                Existence::There(leaders.into_iter().enumerate().map(leader).collect())
             }
         };
-        Self { state, looked_up: now, limit: before.and_then(|topic| topic.limit) }
+        let count = || match &state {
+            Existence::There(partitions) => i32::try_from(partitions.len()).ok(),
+            Existence::Missing(..) => None,
+        };
+        let first_count = before.and_then(|topic| topic.first_count).or_else(count);
+        Self { state, looked_up: now, first_count, limit: before.and_then(|topic| topic.limit) }
+    }
+
+    fn is_there(&self) -> bool {
+        matches!(self.state, Existence::There(_))
+    }
+
+    /// Returns whether each partition has a leader.
+    fn is_whole(&self) -> bool {
+        matches!(&self.state, Existence::There(partitions) if partitions.iter().all(Result::is_ok))
     }
 }
 
@@ -279,7 +305,7 @@ impl LookupThread {
         let mut renewed = TopicEntry::renewed(before, state, now);
         // A size limit hardly ever changes, and asking for it costs another request.
         let is_old = renewed.limit.is_none_or(|(_, said)| said.elapsed() > FRESH_LIMIT);
-        if is_old && matches!(renewed.state, Existence::There(_)) {
+        if is_old && renewed.is_there() {
             renewed.limit = Some((self.lookup.largest_record(topic), now));
         }
         let changed = before.is_none_or(|before| before.state != renewed.state || before.limit != renewed.limit);
@@ -293,16 +319,10 @@ impl LookupThread {
         shared.is_whole.store(shared.own.iter().all(whole), Ordering::Relaxed);
         shared.topics.store(Arc::new(all));
         // A missing topic counts as missing only after a while, which changes its status without any news.
-        if changed || before.is_some_and(|before| matches!(before.state, Existence::Missing(..))) {
+        if changed || before.is_some_and(|before| !before.is_there()) {
             shared.version.fetch_add(1, Ordering::AcqRel);
         }
         true
-    }
-}
-
-impl TopicEntry {
-    fn is_whole(&self) -> bool {
-        matches!(&self.state, Existence::There(partitions) if partitions.iter().all(|partition| partition.leader.is_ok()))
     }
 }
 
@@ -331,6 +351,7 @@ mod tests {
         assert!(!topic.is_whole());
         let back = TopicEntry::renewed(Some(&topic), there(&[Some(2), Some(2), Some(2)]), later);
         assert!(back.is_whole());
+        assert_eq!(back.first_count, Some(2), "as it was when it was first found");
         assert_eq!(back.write_status(None, Some(&[key])), WriteStatus::Writable);
     }
 

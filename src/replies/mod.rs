@@ -12,6 +12,7 @@ mod local_reply;
 mod order;
 mod outgoing;
 mod parked;
+mod partitioner;
 mod parts;
 mod publication;
 mod publisher;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::BaseRecord;
 use rdkafka::util::IntoOpaque;
+
+/// Bytes that a record and a batch around it take beside key, value and headers, at most.
+pub(super) const RECORD_OVERHEAD: usize = 128;
 
 /// One record.
 pub(super) struct OutgoingRecord {
@@ -34,66 +36,30 @@ pub(super) struct RecordTarget<'a> {
     pub(super) key: Option<Bytes>,
 }
 
-/// Producer that takes a record.
-pub(super) trait RecordProducer {
-    /// Value that comes back with the broker's acknowledgement.
-    type Opaque: IntoOpaque;
-
-    #[expect(clippy::result_large_err, reason = "librdkafka's binding gives the record back with its refusal")]
-    fn take<'a>(
-        &self,
-        record: BorrowedRecord<'a, Self::Opaque>,
-    ) -> Result<(), (KafkaError, BorrowedRecord<'a, Self::Opaque>)>;
-}
-
-pub(super) type BorrowedRecord<'a, O> = BaseRecord<'a, [u8], [u8], O>;
-
-impl<C: ProducerContext + 'static> RecordProducer for ThreadedProducer<C> {
-    type Opaque = C::DeliveryOpaque;
-
-    fn take<'a>(
-        &self,
-        record: BorrowedRecord<'a, Self::Opaque>,
-    ) -> Result<(), (KafkaError, BorrowedRecord<'a, Self::Opaque>)> {
-        self.send(record)
-    }
-}
-
-impl<C: ProducerContext> RecordProducer for BaseProducer<C> {
-    type Opaque = C::DeliveryOpaque;
-
-    fn take<'a>(
-        &self,
-        record: BorrowedRecord<'a, Self::Opaque>,
-    ) -> Result<(), (KafkaError, BorrowedRecord<'a, Self::Opaque>)> {
-        self.send(record)
-    }
-}
-
 impl OutgoingRecord {
-    /// Creates a record of this many bytes that has no target yet.
-    pub(super) fn new(payload: Option<Bytes>, headers: OwnedHeaders, bytes: usize) -> Self {
-        Self { topic: Arc::from(""), partition: None, key: None, payload, headers, bytes }
+    /// Creates a record whose value and headers take this many bytes.
+    pub(super) fn new(target: RecordTarget<'_>, payload: Option<Bytes>, headers: OwnedHeaders, bytes: usize) -> Self {
+        let RecordTarget { topic, partition, key } = target;
+        let bytes = bytes + key.as_ref().map_or(0, Bytes::len) + RECORD_OVERHEAD;
+        Self { topic: topic.clone(), partition, key, payload, headers, bytes }
     }
 
-    /// Gives the record its target. `overhead` is added to its bytes.
-    pub(super) fn addressed(self, target: RecordTarget<'_>, overhead: usize) -> Self {
-        let bytes = self.bytes + target.key.as_ref().map_or(0, Bytes::len) + overhead;
-        Self { topic: target.topic.clone(), partition: target.partition, key: target.key, bytes, ..self }
-    }
-
-    /// Gives the record to librdkafka, which copies it.
+    /// Has the record produced by librdkafka, which copies it. The opaque value comes back with the broker's
+    /// acknowledgement.
     ///
     /// # Errors
-    /// When librdkafka has no room for the record, or knows already that it cannot be delivered; with the opaque value.
-    pub(super) fn send<S: RecordProducer>(self, sink: &S, opaque: S::Opaque) -> Result<(), (KafkaError, S::Opaque)> {
-        let base = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topic, opaque).headers(self.headers);
-        let record = BaseRecord {
+    /// As `produce` says.
+    pub(super) fn send<O: IntoOpaque, E>(
+        self,
+        opaque: O,
+        produce: impl FnOnce(BaseRecord<'_, [u8], [u8], O>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let base = BaseRecord::with_opaque_to(&self.topic, opaque).headers(self.headers);
+        produce(BaseRecord {
             partition: self.partition,
             key: self.key.as_deref(),
             payload: self.payload.as_deref(),
             ..base
-        };
-        sink.take(record).map_err(|(error, record)| (error, record.delivery_opaque))
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! Parked requests: requests in a retry topic, as they came, with the headers by which they are known again.
 
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::OwnedHeaders;
 
-use super::record::with;
+use super::record::{headers_of, with};
 use crate::config::RetryTopic;
 use crate::message::{Parked, Request, since_1970};
 
@@ -22,9 +22,6 @@ pub(super) fn parked_headers(request: &Request, parking: &Parking, calls: u32) -
     let now = since_1970();
     let due = i64::try_from((now + parking.topic.delay).as_millis()).unwrap_or(i64::MAX);
     let added = Parked { failures: parking.failures, calls, overflowed: false }.headers(request, due);
-    let mut headers = OwnedHeaders::new_with_capacity(request.headers.len() + added.len());
-    for (key, value) in request.headers.iter() {
-        headers = headers.insert(Header { key, value });
-    }
+    let headers = headers_of(request, added.len());
     added.iter().fold(headers, |headers, (name, value)| with(headers, name, value))
 }

@@ -10,8 +10,8 @@ use tracing::{debug, error, warn};
 
 use super::address::{AllowedTopics, ReplyAddress};
 use super::dead_letter::dead_letter_headers;
-use super::order::{OrderPlace, OrderedPartitions, ReplyOrder};
-use super::outgoing::{DeadLetterTopic, OutgoingRecord, RecordTarget};
+use super::order::{OrderPlace, ReplyOrder};
+use super::outgoing::{DeadLetterTopic, OutgoingRecord, RECORD_OVERHEAD, RecordTarget};
 use super::parked::{Parking, parked_headers};
 use super::record::{HEADER_OVERHEAD, record_in};
 use super::recourse::{Cause, Course, Form, Letter, RecordKind, recourse};
@@ -23,8 +23,6 @@ use crate::telemetry::{PendingWork, RouteMetrics};
 /// goes elsewhere. A broker that is gone is replaced within this time.
 pub(super) const AWAY_FOR: Duration = Duration::from_secs(15);
 
-/// Bytes that a record and a batch around it take beside key, value and headers, at most.
-const RECORD_OVERHEAD: usize = 128;
 /// Bytes that our own headers of a dead letter or a parked request take at most, but for the texts in them.
 const OWN_HEADERS: usize = 768;
 
@@ -117,19 +115,13 @@ impl Publication {
     /// Takes the partition in which the request's order can be seen, then waits for the request's turn.
     pub(super) async fn wait_for_turn(&mut self, order: &ReplyOrder) {
         let Some(place) = self.ending.place.take() else { return };
-        let is_futile = || self.ending.ticket.is_revoked();
-        let OrderedPartitions { partition, fallback } =
-            order.partitions(&self.ending.request, &self.address, is_futile).await;
-        self.fallback_partition = fallback;
-        self.set_partition(partition);
-        place.turn().await;
-        self.ending.place = Some(place);
-    }
-
-    /// Sends the reply or fault to this partition of its topic.
-    pub(super) fn set_partition(&mut self, partition: Option<i32>) {
+        let request = &self.ending.request;
+        let partition = order.partition(request, &self.address, || self.ending.ticket.is_revoked()).await;
+        self.fallback_partition = order.default_partition(request);
         self.address.partition = partition;
         self.course.partition = partition.is_some();
+        place.turn().await;
+        self.ending.place = Some(place);
     }
 
     /// Returns the fault of a dead letter, if the request is one.
@@ -238,12 +230,11 @@ impl Publication {
     /// Builds a record, if the record is still to be tried.
     pub(super) fn record(&self, kind: RecordKind, dead_letters: &DeadLetterTopic) -> Option<OutgoingRecord> {
         let target = self.target(kind, dead_letters)?;
-        let outgoing = match (self.parking(), kind, self.letter()) {
-            (Some(parking), ..) => self.parked_record(parking),
-            (None, RecordKind::DeadLetter, Some(fault)) => self.dead_letter(fault, dead_letters),
-            (None, ..) => self.reply(),
-        };
-        Some(outgoing.addressed(target, RECORD_OVERHEAD))
+        Some(match (self.parking(), kind, self.letter()) {
+            (Some(parking), ..) => self.parked_record(target, parking),
+            (None, RecordKind::DeadLetter, Some(fault)) => self.dead_letter(target, fault, dead_letters),
+            (None, ..) => self.reply(target),
+        })
     }
 
     /// Estimates the most bytes that a record takes on the broker, without building it. A record that is not large
@@ -273,33 +264,33 @@ impl Publication {
         }
     }
 
-    /// Builds the reply or fault, without its target.
-    fn reply(&self) -> OutgoingRecord {
+    /// Builds the reply or fault.
+    fn reply(&self, target: RecordTarget<'_>) -> OutgoingRecord {
         let (request, outcome) = (&self.ending.request, &self.ending.outcome);
         let record = match self.course.reply {
             Form::Short => record_in(Form::Short, request, &self.correlation.short(), outcome),
             form => record_in(form, request, &self.correlation, outcome),
         };
-        OutgoingRecord::new(Some(record.payload), record.headers, record.bytes)
+        OutgoingRecord::new(target, Some(record.payload), record.headers, record.bytes)
     }
 
     /// Builds the parked request: the request as it came, with its failures so far.
-    fn parked_record(&self, parking: &Parking) -> OutgoingRecord {
+    fn parked_record(&self, target: RecordTarget<'_>, parking: &Parking) -> OutgoingRecord {
         let request = &self.ending.request;
         let headers = parked_headers(request, parking, self.ending.outcome.served_by.attempts);
         let bytes = size(request) + OWN_HEADERS + request.source.topic.len();
-        OutgoingRecord::new(request.payload.clone(), headers, bytes)
+        OutgoingRecord::new(target, request.payload.clone(), headers, bytes)
     }
 
     /// Builds the dead letter: the request as it came, or what can be kept of it, with what was wrong with it.
-    fn dead_letter(&self, fault: &Fault, dead_letters: &DeadLetterTopic) -> OutgoingRecord {
+    fn dead_letter(&self, target: RecordTarget<'_>, fault: &Fault, dead_letters: &DeadLetterTopic) -> OutgoingRecord {
         let (request, letter) = (&self.ending.request, self.course.letter);
         let attempts = self.ending.outcome.served_by.attempts;
         let (headers, texts) = dead_letter_headers(request, letter, &dead_letters.group, fault, attempts);
         let payload = request.payload.clone().filter(|_| letter >= Letter::Whole);
         let own = if letter > Letter::Bare { headers_size(request) } else { 0 };
         let bytes = own + payload.as_ref().map_or(0, Bytes::len) + OWN_HEADERS + texts;
-        OutgoingRecord::new(payload, headers, bytes)
+        OutgoingRecord::new(target, payload, headers, bytes)
     }
 }
 

@@ -25,19 +25,17 @@ use crate::callers::Callers;
 use crate::config::{Delivery, Kafka};
 use crate::intake::{Offsets, Ticket};
 use crate::message::{Correlation, Fault, Request};
-use crate::telemetry::{Metrics, ProgressWatch, Readiness};
+use crate::telemetry::{Metrics, Readiness};
 
 /// Publishes finished requests. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
-    allowed: Arc<AllowedTopics>,
+    parts: Arc<Parts>,
     /// None when replies leave as they are finished.
     order: Option<ReplyOrder>,
     local: LocalReply,
     mode: DeliveryMode,
     runtime: Handle,
-    /// True if any record gets through.
-    flow: ProgressWatch,
 }
 
 /// Producer for the configured `kafka.delivery`.
@@ -80,31 +78,30 @@ impl Publisher {
         failed: CancellationToken,
     ) -> Result<Self, BrokerError> {
         let readiness = readiness.part("replies");
-        let flow = readiness.flow("replies to be published");
-        let allowed = Arc::new(allowed);
-        let order = ReplyOrder::start(config, cluster, metrics)?;
         let limits = TopicLimits::of(config, cluster)?;
         let local = LocalReply::new(callers, limits.largest_record(config), metrics);
-        let parts = Parts {
+        let directory = TopicDirectory::start(config, cluster)?;
+        let order = ReplyOrder::new(config, &directory, metrics);
+        let parts = Arc::new(Parts {
             cluster: cluster.clone(),
-            allowed: allowed.clone(),
+            allowed,
             dead_letters: DeadLetterTopic {
                 topic: config.dead_letter_topic.as_str().into(),
                 group: config.group_id.clone(),
             },
             counts: Counts::new(metrics),
             limits,
-            directory: TopicDirectory::start(config, cluster)?,
+            directory,
             throttle: Throttle::new(metrics.publish_throttle.clone()),
-            flow: flow.clone(),
+            flow: readiness.flow("replies to be published"),
             failed,
-        };
+        });
         let mode = match config.delivery() {
-            Delivery::AtLeastOnce => DeliveryMode::AtLeastOnce(AtLeastOnce::start(parts)?),
-            Delivery::ExactlyOnce => DeliveryMode::ExactlyOnce(ExactlyOnce::prepare(config, parts, metrics)?),
+            Delivery::AtLeastOnce => DeliveryMode::AtLeastOnce(AtLeastOnce::start(parts.clone())?),
+            Delivery::ExactlyOnce => DeliveryMode::ExactlyOnce(ExactlyOnce::prepare(config, parts.clone(), metrics)?),
         };
         readiness.ready();
-        Ok(Self { allowed, order, local, mode, runtime: Handle::current(), flow })
+        Ok(Self { parts, order, local, mode, runtime: Handle::current() })
     }
 
     /// Begins to commit the offsets of requests in transactions. Nothing is committed before.
@@ -129,12 +126,12 @@ impl Publisher {
     /// # Errors
     /// When the request names a topic that is not allowed.
     pub fn address(&self, correlation: &Correlation) -> Result<ReplyAddress, Fault> {
-        self.allowed.address(correlation)
+        self.parts.allowed.address(correlation)
     }
 
     /// Publishes the reply or fault to its address.
     pub fn publish(&self, ending: FinishedRequest, correlation: Correlation, address: ReplyAddress) {
-        self.send(Publication::new(ending, correlation, address, &self.allowed));
+        self.send(Publication::new(ending, correlation, address, &self.parts.allowed));
     }
 
     /// Parks a request in a retry topic, to be read again from there. The reply or fault goes to the address if the
@@ -142,13 +139,14 @@ impl Publisher {
     pub fn park(&self, ending: FinishedRequest, correlation: Correlation, parking: Parking, address: ReplyAddress) {
         let Parking { topic, reason, failures } = &parking;
         debug!(source = %ending.request.source, topic = %topic.name, reason, failures, "a request is parked");
-        self.send(Publication::new(ending, correlation, address, &self.allowed).parked(parking));
+        self.send(Publication::new(ending, correlation, address, &self.parts.allowed).parked(parking));
     }
 
     /// Publishes a dead letter, and then its fault: to the address that the caller wants, or else to the default topic.
     pub fn dead_letter(&self, ending: FinishedRequest, correlation: Correlation, fault: Fault) {
-        let address = self.address(&correlation).unwrap_or_else(|_| self.allowed.default_address());
-        self.send(Publication::new(ending, correlation, address, &self.allowed).dead(fault));
+        let allowed = &self.parts.allowed;
+        let address = allowed.address(&correlation).unwrap_or_else(|_| allowed.default_address());
+        self.send(Publication::new(ending, correlation, address, allowed).dead(fault));
     }
 
     /// Sends a publication. One that has to wait for its turn does so in a task of its own.
@@ -157,16 +155,16 @@ impl Publisher {
         self.local.answer(&mut publication);
         match &self.order {
             Some(order) if publication.ending.place.is_some() => {
-                let (order, mode, flow) = (order.clone(), self.mode.clone(), self.flow.clone());
+                let (order, mode, parts) = (order.clone(), self.mode.clone(), self.parts.clone());
                 // Requests are refused on other threads as well, so the runtime is named here.
                 self.runtime.spawn(async move {
                     publication.wait_for_turn(&order).await;
-                    publication.pending = Some(flow.begin());
+                    publication.pending = Some(parts.flow.begin());
                     mode.send(publication);
                 });
             }
             _ => {
-                publication.pending = Some(self.flow.begin());
+                publication.pending = Some(self.parts.flow.begin());
                 self.mode.send(publication);
             }
         }

@@ -106,6 +106,12 @@ fn short_body(fault: &Fault, correlation: &Correlation) -> Bytes {
     Fault { message, ..fault.clone() }.body(&correlation.display())
 }
 
+/// Copies the headers of a request, with room for this many more.
+pub(super) fn headers_of(request: &Request, more: usize) -> OwnedHeaders {
+    let headers = OwnedHeaders::new_with_capacity(request.headers.len() + more);
+    request.headers.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value }))
+}
+
 pub(super) fn with(headers: OwnedHeaders, key: &str, value: &[u8]) -> OwnedHeaders {
     headers.insert(Header { key, value: Some(value) })
 }

@@ -78,6 +78,11 @@ pub(super) enum Cause {
     Record,
 }
 
+impl RecordKind {
+    /// Kinds of records, in the order in which they are sent.
+    pub(super) const ALL: [Self; 2] = [Self::DeadLetter, Self::Reply];
+}
+
 impl Letter {
     /// Returns whether there is a letter to write.
     pub(super) fn is_written(self) -> bool {
@@ -160,40 +165,13 @@ pub(super) fn recourse(cause: Cause, kind: RecordKind, course: Course, partition
 impl Cause {
     /// Classifies librdkafka's code. An error without one, such as that of a name with a NUL in it, is of the record.
     pub(super) fn of(code: Option<RDKafkaErrorCode>) -> Self {
+        use RDKafkaErrorCode as E;
         match code {
-            Some(code) if may_pass(code) => Self::Passing,
-            Some(code) if is_of_topic(code) => Self::Topic,
-            Some(RDKafkaErrorCode::UnknownPartition) => Self::Partition,
+            Some(code) if is_of_transaction(code) => Self::Passing,
+            // Errors of brokers, connections, coordinators or producers pass, or end the whole producer, whose records
+            // go to another.
             Some(
-                RDKafkaErrorCode::MessageSizeTooLarge
-                | RDKafkaErrorCode::InvalidMessageSize
-                | RDKafkaErrorCode::MessageBatchTooLarge,
-            ) => Self::Size,
-            _ => Self::Record,
-        }
-    }
-}
-
-fn is_of_topic(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopicId
-            | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-    )
-}
-
-/// Returns whether a code is an error of brokers, connections, coordinators or producers. Such errors pass, or end the
-/// whole producer, whose records go to another.
-fn may_pass(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as E;
-    is_of_transaction(code)
-        || matches!(
-            code,
-            E::BrokerTransportFailure
+                E::BrokerTransportFailure
                 | E::BrokerDestroy
                 | E::DestroyBroker
                 | E::AllBrokersDown
@@ -232,7 +210,20 @@ fn may_pass(code: RDKafkaErrorCode) -> bool {
                 | E::NotCoordinator
                 // Another record of the same batch is at fault.
                 | E::InvalidDifferentRecord
-        )
+            ) => Self::Passing,
+            Some(
+                E::UnknownTopic
+                | E::UnknownTopicOrPartition
+                | E::UnknownTopicId
+                | E::TopicAuthorizationFailed
+                | E::ClusterAuthorizationFailed
+                | E::TransactionalIdAuthorizationFailed,
+            ) => Self::Topic,
+            Some(E::UnknownPartition) => Self::Partition,
+            Some(E::MessageSizeTooLarge | E::InvalidMessageSize | E::MessageBatchTooLarge) => Self::Size,
+            _ => Self::Record,
+        }
+    }
 }
 
 /// Returns whether a code says nothing of the record itself: its transaction was aborted, or its producer has ended.

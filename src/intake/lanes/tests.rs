@@ -1,9 +1,10 @@
-use std::time::Instant;
+use std::time::Duration;
 
 use super::*;
+use crate::intake::lane::Due;
 use crate::intake::poison_pill::QUIET;
 use crate::intake::window::OffsetBegin;
-use crate::message::{Headers, Source};
+use crate::message::{Headers, Request, Source};
 
 const ID: LaneId = LaneId { topic: 0, partition: 0 };
 const OTHER: LaneId = LaneId { topic: 0, partition: 1 };
@@ -62,7 +63,7 @@ fn lanes_commit_changes_and_repeat_failed_commits() {
     assert!(lanes.complete(&completion(&lanes, ID, 5)));
     assert_eq!(offsets(lanes.take_commits(None, false)), [(ID, 6)]);
     assert_eq!(lanes.take_commits(None, false), []);
-    lanes.commit_failed(ID);
+    lanes.committed([ID], false);
     assert_eq!(lanes.take_commits(Some(&[OTHER]), false), []);
     assert_eq!(offsets(lanes.take_commits(Some(&[ID]), false)), [(ID, 6)]);
 }
@@ -144,7 +145,7 @@ fn suspects_run_alone_one_after_another_when_too_many_owners_have_ended() {
     }
     assert!(begin(&mut lanes, OTHER, 2), "they have ended, and all goes on");
     let due = lanes.take_commits(None, false);
-    due.iter().for_each(|(id, _)| lanes.committed(*id));
+    lanes.committed(due.iter().map(|(id, _)| *id), true);
     assert!(begin(&mut lanes, ID, 7));
 }
 
@@ -180,10 +181,10 @@ fn closing_lane_stages_nothing_more() {
     let requests = [5, 6, 7].map(|offset| completion(&lanes, ID, offset).request);
     assert!(lanes.stage(requests[0]));
     lanes.begin_closing(&[ID]);
-    assert!(lanes.is_any_staged(&[ID]), "what was in one already is waited for");
+    assert!(lanes.is_staged(ID), "what was in one already is waited for");
     assert!(!lanes.stage(requests[1]) && !begin(&mut lanes, ID, 8));
     assert!(lanes.complete(&completion(&lanes, ID, 5)));
-    assert!(!lanes.is_any_staged(&[ID]));
+    assert!(!lanes.is_staged(ID));
     let due = lanes.take_commits(Some(&[ID]), true);
     assert_eq!(offsets(due), [(ID, 6)]);
     assert!(!lanes.stage(requests[2]), "nothing can be committed after that");
@@ -198,7 +199,7 @@ fn restarted_lane_forgets_its_topic_while_requests_end_by_themselves() {
     let ends = [5, 6, 7].map(|offset| completion(&lanes, ID, offset));
     lanes.hold(ID, held(8), now);
     lanes.restart(ID);
-    assert!(!lanes.is_held(ID) && lanes.get(ID).unwrap().was_restarted() && lanes.orphans() == 3);
+    assert!(!lanes.is_held(ID) && lanes.get(ID).unwrap().was_restarted && lanes.orphans() == 3);
     lanes.open(ID, &Position::default(), 0);
     (0..8).for_each(|offset| assert!(begin(&mut lanes, ID, offset)));
     assert!(lanes.stage(ends[0].request) && lanes.is_orphan(ends[0].request));

@@ -9,13 +9,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::super::address::AllowedTopics;
-use super::super::counts::Counts;
-use super::super::directory::{TopicDirectory, WriteStatus};
-use super::super::outgoing::DeadLetterTopic;
-use super::super::publication::Publication;
-use super::super::recourse::{Cause, RecordKind};
-use super::pool::SessionPool;
+use super::sessions::Sessions;
+use crate::replies::parts::{Parts, Prospect};
+use crate::replies::publication::Publication;
+use crate::replies::recourse::{Cause, RecordKind};
 use crate::invocation::Backoff;
 
 /// Pauses between attempts at a destination that took nothing in time.
@@ -34,10 +31,7 @@ pub(super) type Destination = (Arc<str>, Option<i32>);
 
 /// Judges publications by their destinations: by the directory, and by what became of records before.
 pub(super) struct TransactionAdmission {
-    pub(super) directory: TopicDirectory,
-    pub(super) allowed: Arc<AllowedTopics>,
-    pub(super) dead_letters: DeadLetterTopic,
-    counts: Counts,
+    pub(super) parts: Arc<Parts>,
     /// Topics named by callers, to which something was committed.
     proven: HashSet<Arc<str>>,
     stalled: HashMap<Destination, StalledDestination>,
@@ -58,8 +52,8 @@ struct StalledDestination {
     others_were_served: bool,
 }
 
-/// Degree to which a publication is kept apart from others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Degree to which a publication is kept apart from others, the more careful after the less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Isolation {
     /// The publication shares a transaction with others.
     Shared,
@@ -70,17 +64,9 @@ pub(super) enum Isolation {
 }
 
 impl TransactionAdmission {
-    pub(super) fn new(
-        directory: TopicDirectory,
-        allowed: Arc<AllowedTopics>,
-        dead_letters: DeadLetterTopic,
-        counts: Counts,
-    ) -> Self {
+    pub(super) fn new(parts: Arc<Parts>) -> Self {
         Self {
-            directory,
-            allowed,
-            dead_letters,
-            counts,
+            parts,
             proven: HashSet::new(),
             stalled: HashMap::new(),
             blamed: HashSet::new(),
@@ -89,19 +75,19 @@ impl TransactionAdmission {
     }
 
     /// Judges a publication, on the first rung of its ladder that is not known to be barred.
-    pub(super) fn isolation(&self, publication: &mut Publication, pool: &SessionPool) -> Isolation {
+    pub(super) fn isolation(&self, publication: &mut Publication, sessions: &Sessions) -> Isolation {
         loop {
             let mut isolation = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
             let mut barred = None;
-            for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
-                match self.look(publication, kind, pool) {
+            for kind in RecordKind::ALL {
+                match self.look(publication, kind, sessions) {
                     Ok(found) => isolation = isolation.max(found),
                     Err((cause, code)) => barred = Some((kind, cause, code)),
                 }
             }
             let Some((kind, cause, code)) = barred else { return isolation };
-            self.counts.refused(Some(code));
-            if !publication.refused(kind, cause, &code, &self.allowed) {
+            self.parts.counts.refused(Some(code));
+            if !publication.refused(kind, cause, &code, &self.parts.allowed) {
                 return Isolation::Deferred;
             }
         }
@@ -112,29 +98,15 @@ impl TransactionAdmission {
         &self,
         publication: &Publication,
         kind: RecordKind,
-        pool: &SessionPool,
+        sessions: &Sessions,
     ) -> Result<Isolation, (Cause, RDKafkaErrorCode)> {
-        let Some(target) = publication.target(kind, &self.dead_letters) else { return Ok(Isolation::Shared) };
-        let is_own = self.directory.is_own(target.topic);
-        match self.directory.write_status(target.topic, target.partition, target.key.as_deref()) {
-            WriteStatus::Writable => {}
-            WriteStatus::Unknown => return Ok(Isolation::Deferred),
-            // A missing topic of our own is an operator's to mend, and librdkafka finds out when that is done.
-            WriteStatus::NoTopic(_) if is_own => return Ok(Isolation::Alone),
-            WriteStatus::NoTopic(code) => return Err((Cause::Topic, code)),
-            WriteStatus::NoPartition => return Err((Cause::Partition, RDKafkaErrorCode::UnknownPartition)),
-            WriteStatus::NoLeader(since) if kind == RecordKind::Reply && publication.waits_no_longer(since) => {
-                return Err((Cause::Topic, RDKafkaErrorCode::LeaderNotAvailable));
-            }
-            WriteStatus::NoLeader(_) => return Ok(Isolation::Deferred),
+        match self.parts.prospect(publication, kind)? {
+            Prospect::Good => {}
+            Prospect::Doubtful => return Ok(Isolation::Alone),
+            Prospect::Unknown | Prospect::Away => return Ok(Isolation::Deferred),
         }
-        // Building a record costs far more than estimating its size, so only large ones are built here.
-        if publication.bytes_at_most(kind, &self.dead_letters) > self.directory.largest_record(target.topic) {
-            let record = publication.record(kind, &self.dead_letters);
-            if record.is_some_and(|record| record.bytes > self.directory.largest_record(&record.topic)) {
-                return Err((Cause::Size, RDKafkaErrorCode::MessageSizeTooLarge));
-            }
-        }
+        let Parts { directory, dead_letters, .. } = &*self.parts;
+        let Some(target) = publication.target(kind, dead_letters) else { return Ok(Isolation::Shared) };
         let is_reply = kind == RecordKind::Reply;
         let longest = match publication.has_waited(publication.sent, UNDECIDED_FOR) {
             true => UNDECIDED_AGAIN_FOR,
@@ -143,12 +115,12 @@ impl TransactionAdmission {
         let given_up = |since| is_reply && publication.has_waited(since, longest);
         let timed_out = (Cause::Topic, RDKafkaErrorCode::MessageTimedOut);
         // Most of the time nothing is stalled, and then the partition need not be found out.
-        let destination = (!self.stalled.is_empty() || pool.has_undecided()).then(|| {
-            let partition = self.directory.partition(target.topic, target.partition, target.key.as_deref());
-            (target.topic.clone(), partition)
-        });
+        let destination = match self.stalled.is_empty() && !sessions.has_undecided() {
+            true => None,
+            false => self.destination(publication, kind),
+        };
         // Another transaction with the same destination would be undecided as well, and take another session.
-        if let Some(since) = destination.as_ref().and_then(|destination| pool.undecided_since(destination)) {
+        if let Some(since) = destination.as_ref().and_then(|destination| sessions.undecided_since(destination)) {
             return if given_up(since) { Err(timed_out) } else { Ok(Isolation::Deferred) };
         }
         match destination.and_then(|destination| self.stalled.get(&destination)) {
@@ -158,8 +130,8 @@ impl TransactionAdmission {
                 Err(timed_out)
             }
             Some(_) => Ok(Isolation::Deferred),
-            None if is_own || self.proven.contains(target.topic) => Ok(Isolation::Shared),
-            None => match pool.full_since() {
+            None if directory.is_own(target.topic) || self.proven.contains(target.topic) => Ok(Isolation::Shared),
+            None => match sessions.full_since() {
                 Some(since) if given_up(since) => Err(timed_out),
                 Some(_) => Ok(Isolation::Deferred),
                 None => Ok(Isolation::Alone),
@@ -167,13 +139,21 @@ impl TransactionAdmission {
         }
     }
 
-    /// Lists the destination of each of a publication's records.
-    pub(super) fn destinations(&self, publication: &Publication) -> impl Iterator<Item = (RecordKind, Destination)> {
-        [RecordKind::DeadLetter, RecordKind::Reply].into_iter().filter_map(|kind| {
-            let target = publication.target(kind, &self.dead_letters)?;
-            let partition = self.directory.partition(target.topic, target.partition, target.key.as_deref());
-            Some((kind, (target.topic.clone(), partition)))
-        })
+    /// Returns the destination of one of a publication's records, if the record is still to be tried.
+    pub(super) fn destination(&self, publication: &Publication, kind: RecordKind) -> Option<Destination> {
+        let target = publication.target(kind, &self.parts.dead_letters)?;
+        let partition = self.parts.directory.partition(target.topic, target.partition, target.key.as_deref());
+        Some((target.topic.clone(), partition))
+    }
+
+    /// Lists the destinations of a publication's records.
+    pub(super) fn destinations(&self, publication: &Publication) -> impl Iterator<Item = Destination> {
+        RecordKind::ALL.into_iter().filter_map(|kind| self.destination(publication, kind))
+    }
+
+    /// Returns whether a publication goes to one of these destinations.
+    pub(super) fn goes_to(&self, publication: &Publication, destinations: &HashSet<Destination>) -> bool {
+        !destinations.is_empty() && self.destinations(publication).any(|it| destinations.contains(&it))
     }
 
     /// Takes in that these publications are committed: their destinations have room for others.
@@ -181,7 +161,7 @@ impl TransactionAdmission {
         self.committed = Instant::now();
         for publication in publications {
             if !self.stalled.is_empty() {
-                let destinations: Vec<_> = self.destinations(publication).map(|(_, destination)| destination).collect();
+                let destinations: Vec<_> = self.destinations(publication).collect();
                 self.stalled.retain(|destination, _| !destinations.contains(destination));
             }
             if publication.course.named
@@ -203,15 +183,14 @@ impl TransactionAdmission {
 
     /// Lists the destinations of a publication in topics that callers have named.
     pub(super) fn named_destinations(&self, publication: &Publication) -> impl Iterator<Item = Destination> {
-        let destinations = self.destinations(publication).map(|(_, destination)| destination);
-        destinations.filter(|(topic, _)| !self.directory.is_own(topic))
+        self.destinations(publication).filter(|(topic, _)| !self.parts.directory.is_own(topic))
     }
 
     /// Marks a destination as stalled: it has taken nothing in time, or not now.
     pub(super) fn stall(&mut self, destination: &Destination) {
         self.blamed.insert(destination.clone());
         let (now, committed) = (Instant::now(), self.committed);
-        self.directory.look_up(&destination.0);
+        self.parts.directory.look_up(&destination.0);
         if self.stalled.len() >= MAX_PROVEN {
             self.stalled.clear();
         }
@@ -228,39 +207,24 @@ impl TransactionAdmission {
 
     /// Takes in that a record was rejected: another goes in its place, apart from others.
     pub(super) fn refused(&mut self, publication: &mut Publication, kind: RecordKind, cause: Cause, why: &dyn Display) {
-        let place = self.destinations(publication).find_map(|(of, destination)| (of == kind).then_some(destination));
+        let place = self.destination(publication, kind);
         if cause == Cause::Passing {
             place.iter().for_each(|place| self.stall(place));
             return;
         }
-        self.blamed.extend(place.iter().filter(|(topic, _)| !self.directory.is_own(topic)).cloned());
+        self.blamed.extend(place.iter().filter(|(topic, _)| !self.parts.directory.is_own(topic)).cloned());
         self.proven.remove(&publication.address.topic);
-        self.directory.look_up(&publication.address.topic);
+        self.parts.directory.look_up(&publication.address.topic);
         // The broker rejects a batch as a whole; a record that seems to fit is sent once more by itself.
-        let seems_to_fit = || {
-            let record = publication.record(kind, &self.dead_letters);
-            record.is_some_and(|record| record.bytes <= self.directory.largest_record(&record.topic))
-        };
-        if cause == Cause::Size && !publication.was_refused && seems_to_fit() {
+        if cause == Cause::Size && !publication.was_refused && self.parts.seems_to_fit(publication, kind) {
             publication.was_refused = true;
             return;
         }
-        if publication.refused(kind, cause, why, &self.allowed) {
+        if publication.refused(kind, cause, why, &self.parts.allowed) {
             publication.was_refused = true;
         } else if let Some(place) = place {
             // The topic is one of our own, which an operator has to mend.
             self.stall(&place);
-        }
-    }
-}
-
-impl Isolation {
-    /// Returns the more careful of two.
-    fn max(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Deferred, _) | (_, Self::Deferred) => Self::Deferred,
-            (Self::Alone, _) | (_, Self::Alone) => Self::Alone,
-            (Self::Shared, Self::Shared) => Self::Shared,
         }
     }
 }

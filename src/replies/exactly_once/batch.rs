@@ -19,7 +19,7 @@ const QUEUE_FULL_WAIT: Duration = Duration::from_millis(2);
 
 /// Publications of one transaction, in the order of their sending.
 pub(super) struct TransactionBatch {
-    publications: Vec<Publication>,
+    pub(super) publications: Vec<Publication>,
     /// Records that librdkafka did not take.
     refused: Vec<RejectedRecord>,
     bytes: usize,
@@ -74,7 +74,7 @@ impl TransactionBatch {
         }
         publication.sent = Instant::now();
         let index = self.publications.len();
-        for kind in [RecordKind::DeadLetter, RecordKind::Reply] {
+        for kind in RecordKind::ALL {
             self.produce(session, RecordId { publication: index, kind }, || publication.record(kind, dead_letters));
         }
         self.publications.push(publication);
@@ -83,7 +83,9 @@ impl TransactionBatch {
     fn produce(&mut self, session: &Session, id: RecordId, record: impl Fn() -> Option<OutgoingRecord>) {
         while let Some(outgoing) = record() {
             let bytes = outgoing.bytes;
-            let Err((error, _)) = outgoing.send(session.producer(), id.opaque()) else {
+            let Err(error) =
+                outgoing.send(id.opaque(), |record| session.producer().send(record).map_err(|(error, _)| error))
+            else {
                 self.bytes += bytes;
                 break;
             };
@@ -96,32 +98,15 @@ impl TransactionBatch {
         session.poll();
     }
 
-    /// Lists the destinations of its records.
-    pub(super) fn destinations(&self, admission: &TransactionAdmission) -> Vec<Destination> {
-        self.publications
-            .iter()
-            .flat_map(|publication| admission.destinations(publication))
-            .map(|(_, destination)| destination)
-            .collect()
-    }
-
-    /// Lists the destinations of its records in topics that callers have named.
-    pub(super) fn named_destinations(&self, admission: &TransactionAdmission) -> HashSet<Destination> {
-        self.publications.iter().flat_map(|publication| admission.named_destinations(publication)).collect()
-    }
-
     /// Lists the requests that it ends.
     pub(super) fn requests(&self) -> Vec<RequestPosition> {
         self.publications.iter().map(|publication| publication.ending.ticket.position()).collect()
     }
 
     /// Finishes its requests: the transaction is committed.
-    pub(super) fn finish(self, counts: &Counts, admission: &mut TransactionAdmission) {
+    pub(super) fn finish(self, admission: &mut TransactionAdmission) {
         admission.committed(&self.publications);
-        for publication in self.publications {
-            counts.ended(&publication);
-            publication.ending.ticket.finish();
-        }
+        self.publications.into_iter().for_each(|publication| admission.parts.counts.end(publication));
     }
 
     /// Returns the publications of an aborted transaction for another one, in their order; those whose records were
@@ -132,7 +117,6 @@ impl TransactionBatch {
         mut refused: Vec<RejectedRecord>,
         late: bool,
         admission: &mut TransactionAdmission,
-        counts: &Counts,
     ) -> Vec<Publication> {
         refused.append(&mut self.refused);
         if late {
@@ -144,7 +128,7 @@ impl TransactionBatch {
             if code.is_some_and(is_of_transaction) {
                 continue;
             }
-            counts.refused(code);
+            admission.parts.counts.refused(code);
             // Another record of the same batch is at fault, or all are late.
             if late || code == Some(RDKafkaErrorCode::InvalidDifferentRecord) {
                 continue;
@@ -168,9 +152,9 @@ impl TransactionBatch {
         let unwritten: HashSet<RecordId> = refused.iter().map(|(id, _)| *id).collect();
         let mut destinations = [HashSet::<Destination>::new(), HashSet::new()];
         for (index, publication) in self.publications.iter().enumerate() {
-            for (kind, destination) in admission.destinations(publication) {
-                destinations[usize::from(unwritten.contains(&RecordId { publication: index, kind }))]
-                    .insert(destination);
+            for kind in RecordKind::ALL {
+                let is_unwritten = unwritten.contains(&RecordId { publication: index, kind });
+                destinations[usize::from(is_unwritten)].extend(admission.destination(publication, kind));
             }
         }
         let [written, unwritten] = destinations;
@@ -184,8 +168,7 @@ impl TransactionBatch {
         let publications = std::mem::take(&mut self.publications);
         for (publication, finished) in publications.into_iter().zip(finished) {
             if *finished {
-                counts.ended(&publication);
-                publication.ending.ticket.finish();
+                counts.end(publication);
             } else {
                 self.publications.push(publication);
             }

@@ -51,6 +51,20 @@ pub(super) enum TransactionOutcome {
     Unknown,
 }
 
+impl FinishedTransaction {
+    /// Describes the end of a transaction that was aborted before its commit began.
+    pub(super) fn aborted(
+        batch: TransactionBatch,
+        outcome: TransactionOutcome,
+        index: usize,
+        session: Result<Option<Session>, StepError>,
+        refused: Vec<RejectedRecord>,
+    ) -> Self {
+        let (written, took) = (Duration::ZERO, Duration::ZERO);
+        Self { batch, outcome, index, session, refused, reason: None, written, took }
+    }
+}
+
 impl TransactionCommitter {
     /// Starts the thread, which ends when the committer is dropped.
     pub(super) fn start(offsets: Offsets) -> Result<Self, BrokerError> {
@@ -112,16 +126,9 @@ fn conclude(session: Session, batch: TransactionBatch, offsets: &Offsets) -> Fin
             let error_text = error.as_ref().map(ToString::to_string);
             info!(because, error = error_text, "a transaction is aborted; its replies go into others");
             reason = error;
-            let aborted = session.abort();
-            refused = session.take_refused();
-            let session = match aborted {
-                Ok(()) => Ok(Some(session)),
-                Err(error) => {
-                    session.discard();
-                    Err(error)
-                }
-            };
-            (TransactionOutcome::Aborted, session)
+            let (rejected, session) = session.roll_back();
+            refused = rejected;
+            (TransactionOutcome::Aborted, session.map(Some))
         }
         CommitAttempt::SessionLost { error, is_unknown } => {
             refused = session.take_refused();
@@ -188,7 +195,7 @@ fn flush(session: &Session, batch: &TransactionBatch) -> Result<(), CommitAttemp
 
 /// Commits a transaction whose records are written, with the offsets of their requests.
 fn commit_written(session: &Session, batch: &TransactionBatch, offsets: &Offsets) -> CommitAttempt {
-    let Ok(staged) = offsets.stage(&batch.requests()) else {
+    let Some(staged) = offsets.stage(&batch.requests()) else {
         return CommitAttempt::void("a partition has gone to another owner");
     };
     if let Err(error) = session.add_offsets(staged) {

@@ -40,16 +40,12 @@ impl DeferredQueue {
 
     /// Returns whether a publication may go alone now.
     pub(super) fn is_due(&self) -> bool {
-        Instant::now() >= self.alone_after
-            && self.publications.iter().any(|(_, isolation)| *isolation == Isolation::Alone)
+        Instant::now() >= self.alone_after && self.peek().is_some()
     }
 
     /// Returns the publication that goes alone next.
     pub(super) fn peek(&self) -> Option<&Publication> {
-        self.publications
-            .iter()
-            .find(|(_, isolation)| *isolation == Isolation::Alone)
-            .map(|(publication, _)| publication)
+        self.publications.iter().find_map(|(it, isolation)| (*isolation == Isolation::Alone).then_some(it))
     }
 
     /// Takes the publication that goes alone next.

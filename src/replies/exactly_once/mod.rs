@@ -15,8 +15,6 @@ mod batch;
 mod committer;
 mod deferred;
 mod fencing;
-mod metrics;
-mod pool;
 mod session;
 mod sessions;
 mod transaction_loop;
@@ -36,8 +34,8 @@ use crate::broker::{BrokerError, Identity};
 use crate::config::{Kafka, Ordering as ReplyOrdering};
 use crate::intake::Offsets;
 use crate::telemetry::Metrics;
-use session::{SESSIONS, SessionFactory};
-use transaction_loop::{LoopParts, TransactionLoop};
+use session::{SESSIONS, Session, SessionFactory};
+use transaction_loop::TransactionLoop;
 
 /// Hands publications to the thread that writes them in transactions. Cheap to clone.
 #[derive(Clone)]
@@ -55,11 +53,23 @@ struct LoopHandle {
     ended: Mutex<Option<Receiver<()>>>,
 }
 
+/// Parts that the thread is made of, but for the offsets, which come with the intake.
+struct LoopParts {
+    publications: Receiver<Publication>,
+    factory: Arc<SessionFactory>,
+    opened: Vec<Session>,
+    interval: Duration,
+    ordered: bool,
+    parts: Arc<Parts>,
+    stop: Arc<AtomicBool>,
+    metrics: Metrics,
+}
+
 impl ExactlyOnce {
     /// Checks that the broker's transactions are real, and closes those that an earlier process of this name has left
     /// open. Blocks; not for the runtime's workers.
-    pub(super) fn prepare(config: &Kafka, parts: Parts, metrics: &Metrics) -> Result<Self, BrokerError> {
-        let Parts { cluster, allowed, dead_letters, counts, limits, directory, throttle, flow, failed } = parts;
+    pub(super) fn prepare(config: &Kafka, parts: Arc<Parts>, metrics: &Metrics) -> Result<Self, BrokerError> {
+        let (cluster, limits, throttle) = (parts.cluster.clone(), parts.limits.clone(), parts.throttle.clone());
         let identity = Identity::of(config)?;
         cluster.probe_transactions(config, identity.name())?;
         let factory = Arc::new(SessionFactory::new(config, cluster, identity, limits, throttle));
@@ -72,14 +82,9 @@ impl ExactlyOnce {
             opened,
             interval: config.transaction_interval,
             ordered: config.ordering != ReplyOrdering::Unordered,
-            allowed,
-            dead_letters,
-            directory,
-            counts,
-            flow,
+            parts,
             stop: stop.clone(),
             metrics: metrics.clone(),
-            failed,
         };
         let shared = LoopHandle { stop, prepared: Mutex::new(Some(prepared)), ended: Mutex::new(None) };
         Ok(Self { publications: sender, shared: Arc::new(shared) })

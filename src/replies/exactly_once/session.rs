@@ -198,14 +198,10 @@ impl Session {
         let until = (began + self.for_records).max(Instant::now() + AT_LEAST);
         let (mut left, mut progress) = (self.producer.in_flight_count(), Instant::now());
         loop {
-            self.poll();
+            if let Some(outcome) = self.outcome() {
+                return outcome;
+            }
             let now_left = self.producer.in_flight_count();
-            if self.has_refused() {
-                return FlushOutcome::Rejected;
-            }
-            if now_left == 0 {
-                return FlushOutcome::Complete;
-            }
             if now_left != left {
                 (left, progress) = (now_left, Instant::now());
             } else if progress.elapsed() > STANDSTILL || Instant::now() > until {
@@ -218,14 +214,16 @@ impl Session {
 
     /// Returns the same without waiting; None while records are under way. A standstill does not matter here.
     pub(super) fn written(&self, began: Instant) -> Option<FlushOutcome> {
+        self.outcome().or_else(|| (began.elapsed() > self.for_records).then_some(FlushOutcome::Late))
+    }
+
+    /// Returns what has become of all records; None while records are under way and none was rejected.
+    fn outcome(&self) -> Option<FlushOutcome> {
         self.poll();
         if self.has_refused() {
-            Some(FlushOutcome::Rejected)
-        } else if self.producer.in_flight_count() == 0 {
-            Some(FlushOutcome::Complete)
-        } else {
-            (began.elapsed() > self.for_records).then_some(FlushOutcome::Late)
+            return Some(FlushOutcome::Rejected);
         }
+        (self.producer.in_flight_count() == 0).then_some(FlushOutcome::Complete)
     }
 
     /// Adds offsets to the transaction. While the group's coordinator is away librdkafka may wait for ever, whatever
@@ -247,6 +245,19 @@ impl Session {
 
     pub(super) fn commit(&self) -> Result<(), StepError> {
         persist(&self.producer, |producer| producer.commit_transaction(TRY))
+    }
+
+    /// Aborts the transaction, whose records that were not taken come with the session, unless that is lost.
+    pub(super) fn roll_back(self) -> (Vec<RejectedRecord>, Result<Self, StepError>) {
+        let aborted = self.abort();
+        let refused = self.take_refused();
+        match aborted {
+            Ok(()) => (refused, Ok(self)),
+            Err(error) => {
+                self.discard();
+                (refused, Err(error))
+            }
+        }
     }
 
     pub(super) fn abort(&self) -> Result<(), StepError> {

@@ -11,25 +11,20 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
+use super::LoopParts;
 use super::admission::{Destination, Isolation, TransactionAdmission};
 use super::allowance::Allowance;
 use super::batch::TransactionBatch;
 use super::committer::{FinishedTransaction, TransactionCommitter, TransactionOutcome};
 use super::deferred::DeferredQueue;
 use super::fencing::FencingAction;
-use super::metrics::TransactionMetrics;
-use super::session::{FlushOutcome, Session, SessionFactory, StepError};
+use super::session::{FlushOutcome, Session, StepError};
 use super::sessions::Sessions;
 use crate::broker::BrokerError;
 use crate::intake::Offsets;
-use crate::replies::address::AllowedTopics;
-use crate::replies::counts::Counts;
-use crate::replies::directory::TopicDirectory;
-use crate::replies::outgoing::DeadLetterTopic;
+use crate::replies::parts::Parts;
 use crate::replies::publication::Publication;
-use crate::telemetry::{Metrics, ProgressWatch};
+use crate::telemetry::Metrics;
 
 /// Wait for a first publication before looking whether the loop is to end.
 const POLL: Duration = Duration::from_millis(100);
@@ -45,31 +40,12 @@ const LAST_SESSION: Duration = Duration::from_secs(5);
 /// Most publications in one transaction.
 const MAX_PUBLICATIONS: usize = 10_000;
 
-/// Parts that the loop is made of, but for the offsets, which come with the intake.
-pub(super) struct LoopParts {
-    pub(super) publications: Receiver<Publication>,
-    pub(super) factory: Arc<SessionFactory>,
-    pub(super) opened: Vec<Session>,
-    pub(super) interval: Duration,
-    pub(super) ordered: bool,
-    pub(super) allowed: Arc<AllowedTopics>,
-    pub(super) dead_letters: DeadLetterTopic,
-    pub(super) directory: TopicDirectory,
-    pub(super) counts: Counts,
-    pub(super) flow: ProgressWatch,
-    pub(super) stop: Arc<AtomicBool>,
-    pub(super) metrics: Metrics,
-    pub(super) failed: CancellationToken,
-}
-
 /// Gathers the publications of one transaction while the one before is committed, by several sessions in turn.
 pub(super) struct TransactionLoop {
     publications: Receiver<Publication>,
     interval: Duration,
     ordered: bool,
-    dead_letters: DeadLetterTopic,
-    counts: Counts,
-    flow: ProgressWatch,
+    parts: Arc<Parts>,
     stop: Arc<AtomicBool>,
     sessions: Sessions,
     committer: TransactionCommitter,
@@ -83,36 +59,32 @@ pub(super) struct TransactionLoop {
     /// Transaction of a publication that goes alone, while its record is not written yet. It is committed between two
     /// others, so nothing waits for it, however long the broker takes.
     alone: Option<(Session, TransactionBatch)>,
-    /// Index of the session that gathers.
-    gathering: Option<usize>,
     /// True if the outcome of a transaction will never be known, so that none after it may be committed.
     is_over: bool,
-    metrics: TransactionMetrics,
+    metrics: Metrics,
 }
 
 impl TransactionLoop {
-    pub(super) fn new(parts: LoopParts, offsets: Offsets) -> Result<Self, BrokerError> {
-        let metrics = TransactionMetrics::new(&parts.metrics);
-        let fenced = metrics.fenced.clone();
-        let LoopParts { factory, opened, directory, allowed, dead_letters, counts, flow, stop, failed, .. } = parts;
+    pub(super) fn new(given: LoopParts, offsets: Offsets) -> Result<Self, BrokerError> {
+        let LoopParts { publications, factory, opened, interval, ordered, parts, stop, metrics } = given;
+        // Their series exist from the first.
+        let [_, _, _, fenced] = ["committed", "aborted", "unknown", "fenced"]
+            .map(|result| metrics.transactions.with_label_values(&[result]));
         Ok(Self {
-            publications: parts.publications,
-            interval: parts.interval,
-            ordered: parts.ordered,
-            sessions: Sessions::new(factory, opened, fenced, flow.clone(), stop.clone(), failed),
+            publications,
+            interval,
+            ordered,
+            sessions: Sessions::new(factory, opened, parts.clone(), fenced, stop.clone()),
             committer: TransactionCommitter::start(offsets.clone())?,
             offsets,
-            admission: TransactionAdmission::new(directory, allowed, dead_letters.clone(), counts.clone()),
+            admission: TransactionAdmission::new(parts.clone()),
             allowance: Allowance::default(),
             ready: VecDeque::new(),
             deferred: DeferredQueue::new(),
             alone: None,
-            gathering: None,
             is_over: false,
             metrics,
-            dead_letters,
-            counts,
-            flow,
+            parts,
             stop,
         })
     }
@@ -134,9 +106,7 @@ impl TransactionLoop {
                 FencingAction::Stop => return self.sessions.stop_for_namesake(),
             }
             let Some(session) = self.session() else { return };
-            self.gathering = Some(session.index());
             self.gather(session);
-            self.gathering = None;
         }
     }
 
@@ -161,7 +131,7 @@ impl TransactionLoop {
             }
             match self.publications.recv_timeout(if is_idle { POLL } else { IDLE }) {
                 Ok(publication) => self.admit(publication),
-                Err(RecvTimeoutError::Timeout) => self.sessions.pool.poll(),
+                Err(RecvTimeoutError::Timeout) => self.sessions.poll(),
                 Err(RecvTimeoutError::Disconnected) if none_deferred => return false,
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL),
             }
@@ -171,23 +141,16 @@ impl TransactionLoop {
     /// Decides whether a publication shares the next transaction, goes alone, or is deferred.
     fn admit(&mut self, mut publication: Publication) {
         // In order, nothing may overtake a deferred publication that goes to the same place.
-        let is_behind = self.ordered
-            && !self.deferred.destinations.is_empty()
-            && self
-                .admission
-                .destinations(&publication)
-                .any(|(_, destination)| self.deferred.destinations.contains(&destination));
-        let isolation = if is_behind {
-            Isolation::Deferred
-        } else {
-            self.admission.isolation(&mut publication, &self.sessions.pool)
+        let is_behind = self.ordered && self.admission.goes_to(&publication, &self.deferred.destinations);
+        let isolation = match is_behind {
+            true => Isolation::Deferred,
+            false => self.admission.isolation(&mut publication, &self.sessions),
         };
         match isolation {
             Isolation::Shared => self.ready.push_back(publication),
             Isolation::Alone | Isolation::Deferred => {
                 if self.ordered {
-                    let destinations = self.admission.destinations(&publication).map(|(_, destination)| destination);
-                    self.deferred.destinations.extend(destinations);
+                    self.deferred.destinations.extend(self.admission.destinations(&publication));
                 }
                 self.deferred.publications.push_back((publication, isolation));
             }
@@ -196,7 +159,7 @@ impl TransactionLoop {
 
     /// Judges deferred publications again, if something may have changed.
     fn recheck_deferred(&mut self) {
-        let version = self.admission.directory.version();
+        let version = self.parts.directory.version();
         let is_fresh = version == self.deferred.version && self.deferred.checked.elapsed() < RECHECK;
         if self.deferred.publications.is_empty() || is_fresh {
             return;
@@ -225,25 +188,16 @@ impl TransactionLoop {
     fn reset_destinations(&mut self) {
         self.deferred.destinations.clear();
         if let Some((_, batch)) = self.alone.as_ref().filter(|_| self.ordered) {
-            self.deferred.destinations.extend(batch.destinations(&self.admission));
+            let destinations = batch.publications.iter().flat_map(|alone| self.admission.destinations(alone));
+            self.deferred.destinations.extend(destinations);
         }
     }
 
     /// Advances the publication that is on its way alone, or starts the next. `gathered` is committed next.
-    fn advance_alone(&mut self, gathered: Option<&TransactionBatch>) {
+    fn advance_alone(&mut self, gathered: Option<(&Session, &TransactionBatch)>) {
         let Some((session, batch)) = self.alone.take() else { return self.start_alone(gathered) };
-        let (index, reason) = (session.index(), None);
-        let aborted = |batch, outcome, session, refused| FinishedTransaction {
-            batch,
-            outcome,
-            index,
-            session,
-            refused,
-            reason,
-            written: Duration::ZERO,
-            took: Duration::ZERO,
-        };
-        let aborted = match session.written(batch.began()).filter(|_| !batch.is_spoilt()) {
+        let index = session.index();
+        let (outcome, session, refused) = match session.written(batch.began()).filter(|_| !batch.is_spoilt()) {
             // Still being written: look again later.
             None if !batch.is_spoilt() => return self.alone = Some((session, batch)),
             // Written, but the committer is busy with another transaction.
@@ -251,30 +205,31 @@ impl TransactionLoop {
                 return self.alone = Some((session, batch));
             }
             Some(FlushOutcome::Complete) => return self.committer.commit(session, batch),
-            Some(FlushOutcome::Late) => aborted(batch, TransactionOutcome::Late, Ok(None), session.leave()),
+            Some(FlushOutcome::Late) => (TransactionOutcome::Late, None, session.leave()),
             None | Some(FlushOutcome::Rejected) => match session.abort() {
                 Ok(()) => {
                     let refused = session.take_refused();
-                    aborted(batch, TransactionOutcome::Aborted, Ok(Some(session)), refused)
+                    (TransactionOutcome::Aborted, Some(session), refused)
                 }
-                Err(_) => aborted(batch, TransactionOutcome::Aborted, Ok(None), session.leave()),
+                Err(_) => (TransactionOutcome::Aborted, None, session.leave()),
             },
         };
-        self.settle(aborted);
+        self.settle(FinishedTransaction::aborted(batch, outcome, index, Ok(session), refused));
     }
 
     /// Starts the next publication that goes alone, if there is a session that nobody else needs.
-    fn start_alone(&mut self, gathered: Option<&TransactionBatch>) {
-        if !self.deferred.is_due() || self.is_over || self.ordered && self.is_preceded(gathered) {
+    fn start_alone(&mut self, gathered: Option<(&Session, &TransactionBatch)>) {
+        if !self.deferred.is_due() || self.is_over || self.ordered && self.is_preceded(gathered.map(|(_, batch)| batch))
+        {
             return;
         }
-        let busy = [self.committer.session(), self.gathering];
-        let Some(session) = self.sessions.pool.take(&busy) else { return };
-        let Some(publication) = self.deferred.next() else { return self.sessions.pool.rest(session) };
+        let busy = [self.committer.session(), gathered.map(|(session, _)| session.index())];
+        let Some(session) = self.sessions.take(&busy) else { return };
+        let Some(publication) = self.deferred.next() else { return self.sessions.rest(session) };
         match session.begin() {
             Ok(()) => {
                 let mut batch = TransactionBatch::new(true);
-                batch.send(&session, &self.dead_letters, publication);
+                batch.send(&session, &self.parts.dead_letters, publication);
                 self.alone = Some((session, batch));
             }
             Err(error) => {
@@ -289,17 +244,12 @@ impl TransactionLoop {
     /// and came before it. Those that come after it are deferred, so it does not wait for long.
     fn is_preceded(&self, gathered: Option<&TransactionBatch>) -> bool {
         let Some(next) = self.deferred.peek() else { return false };
-        let destinations: HashSet<Destination> =
-            self.admission.destinations(next).map(|(_, destination)| destination).collect();
-        let leaves_before = |other: &Publication| {
-            self.admission.destinations(other).any(|(_, destination)| destinations.contains(&destination))
-        };
+        let destinations: HashSet<Destination> = self.admission.destinations(next).collect();
+        let leaves_before = |other: &Publication| self.admission.goes_to(other, &destinations);
         // A transaction that is being committed may come to nothing, and its publications come back.
         self.committer.session().is_some()
             || self.ready.iter().any(leaves_before)
-            || gathered.is_some_and(|batch| {
-                batch.destinations(&self.admission).iter().any(|destination| destinations.contains(destination))
-            })
+            || gathered.is_some_and(|batch| batch.publications.iter().any(leaves_before))
     }
 
     /// Gathers one transaction and has it committed.
@@ -314,7 +264,7 @@ impl TransactionLoop {
             // Produce what is ready at once, so that readers of uncommitted records have it.
             let mut full = self.is_full(&batch);
             while let Some(publication) = if full { None } else { self.ready.pop_front() } {
-                batch.send(&session, &self.dead_letters, publication);
+                batch.send(&session, &self.parts.dead_letters, publication);
                 full = self.is_full(&batch);
             }
             // Wait a moment for the next publication.
@@ -333,13 +283,17 @@ impl TransactionLoop {
                 let mut earlier = self.unfinished(finished);
                 // In order, later records must not leave before those that have come back.
                 if self.is_over || !earlier.is_empty() && self.ordered {
-                    earlier.extend(self.abort_gathered(session, batch));
+                    let index = session.index();
+                    let (refused, session) = session.roll_back();
+                    let (outcome, session) = (TransactionOutcome::Aborted, session.map(Some));
+                    let aborted = FinishedTransaction::aborted(batch, outcome, index, session, refused);
+                    earlier.extend(self.unfinished(aborted));
                     return self.readmit(earlier);
                 }
                 self.readmit(earlier);
             }
             self.recheck_deferred();
-            self.advance_alone(Some(&batch));
+            self.advance_alone(Some((&session, &batch)));
             // Commit when the batch is full, its interval is over, or nothing else is under way that could join it.
             let is_awaited = || batch.is_awaited() || self.is_stopping();
             let elsewhere = self.deferred.publications.len() + usize::from(self.alone.is_some());
@@ -363,24 +317,6 @@ impl TransactionLoop {
             || !batch.is_empty() && batch.bytes() >= self.allowance.bytes()
     }
 
-    /// Aborts a transaction that is being gathered, and returns its publications.
-    fn abort_gathered(&mut self, session: Session, batch: TransactionBatch) -> Vec<Publication> {
-        self.metrics.aborted.inc();
-        let (index, aborted) = (session.index(), session.abort());
-        let refused = session.take_refused();
-        let session = match aborted {
-            Ok(()) => Some(session),
-            Err(error) => {
-                session.discard();
-                self.sessions.lost(&error);
-                None
-            }
-        };
-        let publications = batch.into_retries(refused, false, &mut self.admission, &self.counts);
-        self.sessions.pool.leave_undecided(index, session, self.admission.take_blamed());
-        publications
-    }
-
     /// Takes in the end of a transaction, and admits the publications once more that it did not finish.
     fn settle(&mut self, finished: FinishedTransaction) {
         let publications = self.unfinished(finished);
@@ -392,14 +328,17 @@ impl TransactionLoop {
         let FinishedTransaction { mut batch, outcome, index, session, refused, reason, written, took } = finished;
         let (requests, is_alone) = (batch.requests(), batch.is_alone());
         // A destination in doubt may take a record and refuse the marker that ends the transaction.
-        let in_doubt = if is_alone { batch.named_destinations(&self.admission) } else { HashSet::new() };
+        let alone = batch.publications.iter().filter(|_| is_alone);
+        let in_doubt: HashSet<_> = alone.flat_map(|alone| self.admission.named_destinations(alone)).collect();
         // Committed: all requests are finished.
         if outcome == TransactionOutcome::Committed {
-            self.metrics.committed(batch.len(), took);
-            self.flow.passed();
+            self.count("committed");
+            self.metrics.transaction_requests.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+            self.metrics.transaction_commit.observe(took.as_secs_f64());
+            self.parts.flow.passed();
             self.allowance.written(batch.bytes(), written);
-            batch.finish(&self.counts, &mut self.admission);
-            self.sessions.pool.leave_undecided(index, session.ok().flatten(), in_doubt);
+            batch.finish(&mut self.admission);
+            self.sessions.leave_undecided(index, session.ok().flatten(), in_doubt);
             if is_alone {
                 self.deferred.alone_committed();
             }
@@ -411,38 +350,32 @@ impl TransactionLoop {
         }
         let is_refused = batch.has_rejected_record(&refused);
         let code = reason.as_ref().or_else(|| session.as_ref().err().map(StepError::error)).map(|error| {
-            self.flow.failed(error);
+            self.parts.flow.failed(error);
             error.rdkafka_error_code()
         });
-        code.into_iter().for_each(|code| self.counts.refused(code));
-        let session = match session {
-            Ok(session) => session,
-            Err(error) => {
-                self.sessions.lost(&error);
-                None
-            }
-        };
+        code.into_iter().for_each(|code| self.parts.counts.refused(code));
+        let session = session.inspect_err(|error| self.sessions.lost(error)).ok().flatten();
         // Unknown: only the broker can say which requests the commit has finished.
         if outcome == TransactionOutcome::Unknown {
-            self.metrics.unknown.inc();
+            self.count("unknown");
             let Some(finished) = self.sessions.recall(index, &requests, &self.offsets) else {
                 self.is_over = true;
                 return Vec::new();
             };
-            batch.finish_committed(&finished, &self.counts);
+            batch.finish_committed(&finished, &self.parts.counts);
             self.offsets.unstage(&batch.requests());
-            return batch.into_retries(Vec::new(), false, &mut self.admission, &self.counts);
+            return batch.into_retries(Vec::new(), false, &mut self.admission);
         }
         // Aborted: the requests are under way again, and a late batch makes the next one smaller.
-        self.metrics.aborted.inc();
+        self.count("aborted");
         self.offsets.unstage(&requests);
         let is_late = outcome == TransactionOutcome::Late;
         if is_late && !is_alone {
             self.allowance.late(batch.bytes());
         }
-        let publications = batch.into_retries(refused, is_late, &mut self.admission, &self.counts);
+        let publications = batch.into_retries(refused, is_late, &mut self.admission);
         let blamed = in_doubt.into_iter().chain(self.admission.take_blamed()).collect();
-        self.sessions.pool.leave_undecided(index, session, blamed);
+        self.sessions.leave_undecided(index, session, blamed);
         if !is_refused && !is_alone {
             thread::sleep(AFTER_ABORT);
         }
@@ -454,13 +387,13 @@ impl TransactionLoop {
         let began = Instant::now();
         loop {
             let alone = self.alone.as_ref().map(|(session, _)| session.index());
-            if let Some(session) = self.sessions.pool.take(&[self.committer.session(), alone]) {
+            if let Some(session) = self.sessions.take(&[self.committer.session(), alone]) {
                 return Some(session);
             }
             if let Some(finished) = self.committer.take() {
                 self.settle(finished);
             } else {
-                self.sessions.pool.wait(IDLE);
+                self.sessions.wait(IDLE);
             }
             if self.sessions.fencing_action() == FencingAction::Stop {
                 self.sessions.stop_for_namesake();
@@ -470,6 +403,11 @@ impl TransactionLoop {
                 return None;
             }
         }
+    }
+
+    /// Counts a transaction by its end.
+    fn count(&self, result: &str) {
+        self.metrics.transactions.with_label_values(&[result]).inc();
     }
 
     fn is_stopping(&self) -> bool {
