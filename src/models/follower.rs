@@ -19,7 +19,7 @@ use super::serving::Serving;
 use super::unload::UnloadReason;
 use super::uri::{ModelTarget, ModelUri, VersionPick};
 use super::version::Version;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Code, Deadline, Fault, Stage};
 use crate::telemetry::Metrics;
 
 /// Delay after the first failure of a new version. It doubles with each further failure.
@@ -205,7 +205,7 @@ impl Follower {
             return Err(Fault { retry_after: Some(Duration::ZERO), ..fault });
         }
         let version = self.serving.versions.version_of(entry.into(), &hosted.hosting);
-        let loaded = self.serving.loader.loaded(&version, true, None).await?;
+        let loaded = self.serving.loader.loaded(&version, true, Deadline::NONE).await?;
         if let Some(Example::Failed(why)) = &loaded.report.proof.example {
             self.serving.unload_unless_serving(&version, UnloadReason::Rejected);
             let message = format!("{} does not answer its own example: {why}", version.name);

@@ -11,7 +11,6 @@ use super::artifacts::{Artifacts, CachedVersion};
 use super::backend::{Backend, ServerBackend};
 use super::background::Background;
 use super::backoff::LoadStep;
-use super::deadline::until;
 use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, Server, ServerSpec};
 use super::load_queue::{LoadQueue, Priority};
 use super::loaded_version::LoadedVersion;
@@ -27,7 +26,7 @@ use super::version::Version;
 use crate::config::Runtime;
 use crate::invocation::in_words;
 use crate::invocation::row_independence::Finding;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Code, Deadline, Fault, Stage, Step};
 use crate::telemetry::Metrics;
 
 /// Loads versions, each once however many requests wait for it.
@@ -69,7 +68,7 @@ impl Loader {
         self: &Arc<Self>,
         version: &Arc<Version>,
         urgent: bool,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Arc<LoadedVersion>, Fault> {
         if let Some(loaded) = version.loaded.get() {
             if loaded.is_open() {
@@ -98,10 +97,7 @@ impl Loader {
             }
             waiter
         };
-        until(deadline, waiter.outcome()).await.unwrap_or_else(|| {
-            let message = format!("{} was still being loaded when time was up; it goes on loading", version.name);
-            Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
-        })
+        deadline.until(waiter.outcome()).await.ok_or_else(|| deadline.fault(Step::Loading(&version.name)))?
     }
 
     /// Loads a version in a task of its own, so that the load does not depend on the request that asked first.

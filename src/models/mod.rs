@@ -16,7 +16,6 @@ mod background;
 mod backoff;
 mod call;
 mod catalog;
-mod deadline;
 mod follower;
 mod handle;
 mod host;
@@ -52,7 +51,6 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 pub use call::CallFailure;
-pub(crate) use deadline::until;
 pub use handle::ModelHandle;
 pub use lease::Lease;
 pub use options::HandleOptions;

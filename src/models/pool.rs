@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::call::{CallFailure, CallKind};
-use super::deadline::until;
 use super::host::{HostSpec, Late, LoadReport, Lost, ModelHost, Template};
 use super::places::{Places, PoolHost};
 use crate::invocation::{Answers, Call, Several};
@@ -69,15 +68,6 @@ pub(super) struct PooledHost {
     crashes_before: u32,
 }
 
-/// Reason for which no place at a host was got.
-#[derive(Debug)]
-pub(super) enum PoolError {
-    /// The deadline came first.
-    DeadlineExceeded,
-    /// The hosts are all gone, or are being ended.
-    Closed,
-}
-
 impl HostStarter {
     async fn start(&self) -> Result<(ModelHost, LoadReport), Fault> {
         let spec = HostSpec { deadline: Instant::now() + self.spec.load_timeout, ..self.spec.clone() };
@@ -123,45 +113,32 @@ impl HostPool {
         Ok((Arc::new(pool), reports.swap_remove(0)))
     }
 
-    /// Waits for a place at a host.
-    pub(super) async fn acquire(
-        self: &Arc<Self>,
-        kind: CallKind,
-        deadline: Option<Instant>,
-    ) -> Result<PooledHost, PoolError> {
+    /// Waits for a place at a host; none when the hosts are all gone, or are being ended.
+    pub(super) async fn acquire(self: &Arc<Self>, kind: CallKind) -> Option<PooledHost> {
         let free = || {
             let places = self.places();
             (!places.is_closed()).then(|| (places.free(), places.at_once()))
         };
-        if until(deadline, kind.wait(free)).await.is_none() {
-            return Err(PoolError::DeadlineExceeded);
-        }
+        kind.wait(free).await;
         let alone = kind == CallKind::Alone;
         loop {
             let host = match self.request_place(alone)? {
                 Ok(host) => host,
-                Err(waiting) => match until(deadline, waiting).await {
-                    None => return Err(PoolError::DeadlineExceeded),
-                    Some(Err(_)) => return Err(PoolError::Closed),
-                    Some(Ok(host)) => host,
-                },
+                Err(waiting) => waiting.await.ok()?,
             };
             // A host that ended while it was idle is replaced like any other, and the next place is taken.
             if !host.is_lost() {
-                return Ok(host);
+                return Some(host);
             }
         }
     }
 
-    /// Takes a place, or queues for one and returns the channel that brings it.
-    fn request_place(
-        self: &Arc<Self>,
-        alone: bool,
-    ) -> Result<Result<PooledHost, oneshot::Receiver<PooledHost>>, PoolError> {
+    /// Takes a place, or queues for one and returns the channel that brings it; none when the hosts are gone.
+    fn request_place(self: &Arc<Self>, alone: bool) -> Option<Result<PooledHost, oneshot::Receiver<PooledHost>>> {
         let (asked, lost) = {
             let mut places = self.places();
             if places.is_closed() {
-                return Err(PoolError::Closed);
+                return None;
             }
             let asked = places.take(alone).ok_or_else(|| {
                 let (sender, receiver) = oneshot::channel();
@@ -171,7 +148,7 @@ impl HostPool {
             (asked, places.lost())
         };
         lost.into_iter().for_each(|host| self.lose(host, self.crashes()));
-        Ok(asked.map(|host| self.pooled(host)))
+        Some(asked.map(|host| self.pooled(host)))
     }
 
     fn pooled(self: &Arc<Self>, host: Arc<ModelHost>) -> PooledHost {

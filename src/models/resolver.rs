@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::background::Background;
 use super::backoff::LoadStep;
-use super::deadline::until;
 use super::model::{HostedModel, Model, ModelSource, ServingVersion};
 use super::registry::Registry;
 use super::resolved_model::ResolvedModel;
@@ -15,7 +14,7 @@ use super::single_flight::{LoadToken, Lookup};
 use super::uri::ModelTarget;
 use super::version::Version;
 use super::versions::VersionCatalog;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Deadline, Fault, Step};
 use crate::telemetry::Metrics;
 
 /// Asks the registry once for each URI; from then on the follower keeps the answer current.
@@ -37,7 +36,7 @@ impl Resolver {
         self: &Arc<Self>,
         model: &Arc<Model>,
         hosted: &HostedModel,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Arc<Version>, Fault> {
         if let Some(serving) = hosted.serving.get() {
             return Ok(Arc::clone(&serving.0));
@@ -51,11 +50,8 @@ impl Resolver {
                 waiter
             }
         };
-        let resolved = until(deadline, waiter.outcome()).await.unwrap_or_else(|| {
-            let message = format!("the registry had not said what {} is when time was up", hosted.uri);
-            Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
-        });
-        resolved.map(|serving| Arc::clone(&serving.0))
+        let late = || deadline.fault(Step::Resolving(hosted.uri.text()));
+        deadline.until(waiter.outcome()).await.ok_or_else(late)?.map(|serving| Arc::clone(&serving.0))
     }
 
     /// Asks the registry in a task of its own, so that the answer does not depend on the request that asked first.

@@ -13,7 +13,7 @@ use super::resolver::Resolver;
 use super::unload::UnloadReason;
 use super::version::Version;
 use super::versions::VersionCatalog;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Code, Deadline, Fault, Stage};
 
 /// Bundles the parts that serve models: a URI is resolved to a version, the version is loaded, residency keeps it.
 pub(super) struct Serving {
@@ -29,8 +29,8 @@ impl Serving {
     /// waits.
     pub(super) async fn load_model(&self, model: &Arc<Model>, urgent: bool) -> Result<(), Fault> {
         let ModelSource::Hosted(hosted) = &model.source else { return Ok(()) };
-        let version = self.resolver.version(model, hosted, None).await?;
-        self.loader.loaded(&version, urgent, None).await.map(drop)
+        let version = self.resolver.version(model, hosted, Deadline::NONE).await?;
+        self.loader.loaded(&version, urgent, Deadline::NONE).await.map(drop)
     }
 
     /// Loads a version, or the version that a URI stands for, in each of the ways it is hosted; and waits until that is
@@ -47,7 +47,7 @@ impl Serving {
         }
         if models.is_empty() {
             for version in self.versions_named(id)? {
-                result = result.and(self.loader.loaded(&version, true, None).await.map(drop));
+                result = result.and(self.loader.loaded(&version, true, Deadline::NONE).await.map(drop));
             }
         }
         result

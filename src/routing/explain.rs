@@ -11,7 +11,7 @@ use super::split::Split;
 use super::sticky;
 use super::table::{ConditionGroup, Endpoint};
 use crate::config::Strategy;
-use crate::message::{Fault, Request};
+use crate::message::{Deadline, Fault, Request};
 
 /// A decision and everything that led to it.
 #[derive(Debug, Clone, Serialize)]
@@ -145,7 +145,7 @@ impl Endpoint {
         let mut explanation = self.explain(request);
         let Some(report) = &mut explanation.decision else { return explanation };
         report.asked = true;
-        match outside.opinion(self, request, None).await {
+        match outside.opinion(self, request, Deadline::NONE).await {
             Ok(None) => explanation,
             Ok(Some(route)) => {
                 report.answer = Some(self.alias(route));

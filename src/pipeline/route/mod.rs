@@ -20,13 +20,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::poll;
 use prometheus::IntCounter;
-use tokio::time::Instant;
 
 use super::headroom::Headroom;
 use crate::canary::RouteStatistics;
 use crate::config::{self, Batching};
 use crate::invocation::too_large;
-use crate::message::{Fault, Reply, Request};
+use crate::message::{Deadline, Fault, Reply, Request};
 use crate::models::{CallFailure, HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
 use crate::routing::{self, LoadReadings, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -159,7 +158,7 @@ impl Route {
         request: &Arc<Request>,
         payload: &Bytes,
         timeout: Duration,
-        deadline: Option<Instant>,
+        deadline: Deadline,
         isolation: Isolation,
     ) -> Result<ModelAccess, Fault> {
         if isolation == Isolation::OwnProcess {
@@ -195,7 +194,10 @@ impl Route {
     }
 
     /// Sheds a request whose deadline comes before it can get a place at the model; none when it may be in time.
-    pub(super) fn sheds(&self, deadline: Option<Instant>) -> Option<Fault> {
+    pub(super) fn sheds(&self, deadline: Deadline) -> Option<Fault> {
+        if deadline == Deadline::NONE {
+            return None;
+        }
         let places = self.model.places();
         match self.batcher() {
             Some(batcher) => batcher.sheds(deadline, places),

@@ -38,10 +38,10 @@ impl RouteRetries {
         &self,
         calls: u32,
         retry_after: Option<Duration>,
-        within: Option<Duration>,
+        within: Duration,
     ) -> Option<Duration> {
         let pause = pause(&self.policy, calls, retry_after, chance())?;
-        if within.is_some_and(|within| pause >= within) {
+        if pause >= within {
             return None;
         }
         let affordable = self.budget.spend();
@@ -71,10 +71,11 @@ mod tests {
         let policy = config::Retries { backoff: Duration::ZERO, ..config::Retries::default() };
         let retries = RouteRetries::new(policy, "e", "main", &metrics);
         (0..5).for_each(|_| retries.earn());
-        let after = Some(Duration::from_millis(500));
-        assert_eq!(retries.pause(1, after, after), None);
-        assert_eq!(retries.pause(1, after, None), after);
-        assert_eq!(retries.pause(1, None, None), None);
+        let half = Duration::from_millis(500);
+        let after = Some(half);
+        assert_eq!(retries.pause(1, after, half), None);
+        assert_eq!(retries.pause(1, after, Duration::MAX), after);
+        assert_eq!(retries.pause(1, None, Duration::MAX), None);
         assert_eq!((retries.retried.get(), retries.refused.get()), (1, 1));
     }
 

@@ -18,7 +18,7 @@ use prometheus::{Histogram, IntCounter};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode, Url};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use self::cache::Cache;
 pub(super) use self::summary::DecisionInput;
@@ -26,7 +26,7 @@ use super::table::{Endpoint, RouteIndex};
 use crate::config::{self, OnDecisionError};
 use crate::invocation::breaker::{Breaker, BreakerOpen, CallOutcome, CallPass};
 use crate::invocation::{http_client, in_words, root_cause};
-use crate::message::{Code, Fault, Request, Stage};
+use crate::message::{Code, Deadline, Fault, Request, Stage};
 use crate::telemetry::{LogGate, Metrics};
 
 /// Longest answer of the service, in bytes; a longer one is an error.
@@ -134,7 +134,7 @@ impl DecisionService {
         self: &Arc<Self>,
         endpoint: &Endpoint,
         request: &Arc<Request>,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Option<usize>, Fault> {
         let error = match self.opinion(endpoint, request, deadline).await {
             Ok(opinion) => return Ok(opinion),
@@ -161,7 +161,7 @@ impl DecisionService {
         self: &Arc<Self>,
         endpoint: &Endpoint,
         request: &Arc<Request>,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Option<usize>, DecisionError> {
         let opinion = match endpoint.summary(request) {
             Ok(summary) => self.shared_answer(summary, deadline).await,
@@ -191,7 +191,7 @@ impl DecisionService {
         })
     }
 
-    async fn shared_answer(self: &Arc<Self>, summary: Bytes, deadline: Option<Instant>) -> ServiceAnswer {
+    async fn shared_answer(self: &Arc<Self>, summary: Bytes, deadline: Deadline) -> ServiceAnswer {
         let mut answer = match self.join_or_lead(&summary)? {
             AnswerSource::Cached(opinion) => {
                 self.metrics.cached.inc();
@@ -206,11 +206,8 @@ impl DecisionService {
                 answer
             }
         };
-        let waiting = answer.wait_for(Option::is_some);
-        let said = match deadline {
-            Some(deadline) => timeout_at(deadline, waiting).await.map_err(|_| failed("the request's time was up"))?,
-            None => waiting.await,
-        };
+        let said = deadline.until(answer.wait_for(Option::is_some)).await;
+        let said = said.ok_or_else(|| failed("the request's time was up"))?;
         let opinion =
             said.ok().and_then(|said| said.clone()).unwrap_or_else(|| Err(failed("the question was lost")))?;
         if opinion.is_some() { &self.metrics.answered } else { &self.metrics.none }.inc();

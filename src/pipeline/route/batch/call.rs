@@ -15,9 +15,8 @@ use crate::intake::ExpectedAnswers;
 use crate::invocation::body::{Answer, JoinKey, Payload, is_same_but_for_rounding};
 use crate::invocation::row_independence::{BatchMode, BatchingRefusal};
 use crate::invocation::{Answers, Call, Several};
-use crate::message::{Code, Headers, Reply, Request};
+use crate::message::{Code, Deadline, Headers, Reply, Request};
 use crate::models::{CallFailure, Lease};
-use crate::pipeline::deadline::is_over;
 
 /// Calls the model for a group of requests until each has an answer.
 pub(super) struct BatchCall {
@@ -41,7 +40,7 @@ pub(super) struct BatchCall {
 struct BatchMember {
     payload: Payload,
     request: Arc<Request>,
-    deadline: Option<Instant>,
+    deadline: Deadline,
     answer: oneshot::Sender<BatchAnswer>,
     calls: u32,
 }
@@ -180,12 +179,13 @@ impl BatchCall {
         let Some(BatchMember { request, payload: first, .. }) = members.first() else { return BatchOutcome::NotByRow };
         let (request, first) = (Arc::clone(request), first.clone());
         // The call may take as long as any member waits; the search for bad rows only as long as all members do.
-        let deadlines: Option<Vec<_>> = members.iter().map(|member| member.deadline).collect();
-        let latest = deadlines.and_then(|deadlines| deadlines.into_iter().max());
-        let earliest = members.iter().filter_map(|member| member.deadline).min();
+        let now = Instant::now();
+        let left = || members.iter().map(|member| member.deadline.left_at(now));
+        let (least, most) = (left().min().unwrap_or_default(), left().max().unwrap_or_default());
         let asked_rows: &[usize] = if self.asks_for_bad_rows { &rows } else { &[] };
-        let several = Several { rows: asked_rows, patience: self.patience(earliest) };
-        let called = self.call_for(&request, &Headers::default(), joined, &rows, several, latest).await;
+        // The host must not be taken for stuck either, so the search has half of what there is.
+        let several = Several { rows: asked_rows, patience: self.timeout.min(least) / 2 };
+        let called = self.call_for(&request, &Headers::default(), joined, &rows, several, most).await;
         // A failure is blamed on the host, on nobody, or on one of the members.
         let Answers { reply, refused } = match called {
             Ok(answers) => answers,
@@ -230,7 +230,7 @@ impl BatchCall {
         for number in self.lease.row_independence().spot_checks(&self.key, &payloads) {
             let (Some(member), Some(part)) = (members.get(number), parts.get(number)) else { continue };
             let (request, payload) = (Arc::clone(&member.request), member.payload.clone());
-            match self.call(&request, &request.headers, payload.bytes().clone(), payload.rows(), None).await {
+            match self.call(&request, &request.headers, payload.bytes().clone(), payload.rows(), Duration::MAX).await {
                 Ok(reply) if !is_same_but_for_rounding(part, &reply.body) => return false,
                 Err(failure) if !failure.fault.retryable => return false,
                 _ => {}
@@ -263,20 +263,13 @@ impl BatchCall {
         self.state.route.batch_metrics.refused.inc();
         let (request, payload) = (Arc::clone(&member.request), member.payload.bytes().clone());
         let rows = member.payload.rows();
-        let result = self.call(&request, &request.headers, payload, rows, member.deadline).await;
+        let result = self.call(&request, &request.headers, payload, rows, member.deadline.left()).await;
         if result.as_ref().is_err_and(|failure| !failure.fault.retryable) {
             self.refused += member.payload.rows();
         }
         let lost = result.as_ref().err().filter(|_| !self.lease.is_usable()).cloned();
         member.deliver(result, self.took, false);
         lost.map_or(ControlFlow::Continue(()), ControlFlow::Break)
-    }
-
-    /// Limits the time for which a host may search for bad rows: the host must not be taken for stuck, nor may the time
-    /// of any member run out.
-    fn patience(&self, earliest: Option<Instant>) -> Duration {
-        let left = earliest.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        self.timeout.min(left.unwrap_or(Duration::MAX)) / 2
     }
 
     /// Calls the model once, for one request.
@@ -286,9 +279,9 @@ impl BatchCall {
         headers: &Headers,
         payload: Bytes,
         rows: usize,
-        deadline: Option<Instant>,
+        left: Duration,
     ) -> Result<Reply, CallFailure> {
-        let answers = self.call_for(request, headers, payload, &[rows], Several::default(), deadline).await;
+        let answers = self.call_for(request, headers, payload, &[rows], Several::default(), left).await;
         answers.map(|answers| answers.reply)
     }
 
@@ -300,9 +293,8 @@ impl BatchCall {
         payload: Bytes,
         rows: &[usize],
         several: Several<'_>,
-        deadline: Option<Instant>,
+        left: Duration,
     ) -> Result<Answers, CallFailure> {
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         // A host is not ended because its callers are in a hurry.
         let timeout = if self.lease.is_hosted() { self.timeout } else { self.timeout.min(left) };
         let begun = Instant::now();
@@ -370,7 +362,7 @@ impl SubBatch {
 impl BatchMember {
     /// Tells whether the answer is still waited for.
     fn waits(&self) -> bool {
-        !self.answer.is_closed() && !is_over(self.deadline)
+        !self.answer.is_closed() && !self.deadline.is_over()
     }
 
     fn deliver(self, result: Result<Reply, CallFailure>, took: Duration, in_batch: bool) {

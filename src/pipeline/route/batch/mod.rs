@@ -17,11 +17,10 @@ use futures_util::poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::queue::deadline_unreachable;
 use crate::config;
 use crate::intake::ExpectedAnswers;
 use crate::invocation::body::Payload;
-use crate::message::{Fault, Reply, Request};
+use crate::message::{Deadline, Fault, Reply, Request, Step};
 use crate::models::{CallFailure, Lease, ModelHandle};
 use crate::pipeline::headroom::Headroom;
 use call::BatchCall;
@@ -76,7 +75,7 @@ impl Batcher {
         request: &Arc<Request>,
         payload: &Bytes,
         timeout: Duration,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<ModelAccess, Fault> {
         let single = |(lease, expected)| ModelAccess::Single(lease, expected, None);
         // A request that finds the model free goes at once, unless it is configured to wait for companions.
@@ -115,10 +114,9 @@ impl Batcher {
 
     /// Sheds a request with this deadline, if the waiters before it take longer than it has left. `places` are those of its
     /// model.
-    pub(super) fn sheds(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
-        let left = deadline?.saturating_duration_since(Instant::now());
-        let expected = self.state.queue().expected_wait(places)?;
-        (expected > left).then(|| deadline_unreachable(expected, left))
+    pub(super) fn sheds(&self, deadline: Deadline, places: usize) -> Option<Fault> {
+        let before = self.state.queue().expected_wait(places)?;
+        deadline.require(before, Step::Queueing(before)).err()
     }
 
     /// Learns from a call for one request, which is described if the batcher has read it.
@@ -132,7 +130,7 @@ impl Batcher {
     }
 
     /// Enters a request into the queue; none when its payload cannot be joined with any.
-    fn enter(&self, request: &Arc<Request>, payload: &Bytes, deadline: Option<Instant>) -> Option<BatchPosition<'_>> {
+    fn enter(&self, request: &Arc<Request>, payload: &Bytes, deadline: Deadline) -> Option<BatchPosition<'_>> {
         let payload = Payload::read(request.content_type(), payload)?;
         let fits =
             payload.rows() < self.settings.max_rows && payload.size() < self.settings.max_bytes.as_u64() as usize;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::ticket::{BatchTicket, SingleCall};
 use crate::config;
@@ -13,8 +12,7 @@ use crate::invocation::batch_size::BatchSize;
 use crate::invocation::body::{JoinKey, Payload, Signature};
 use crate::invocation::rejection_rate::RejectionRate;
 use crate::invocation::row_independence::BatchMode;
-use crate::message::Request;
-use crate::pipeline::deadline::is_over;
+use crate::message::{Deadline, Request};
 use crate::telemetry::BatchMetrics;
 
 /// Keeps the waiting requests of one route, and knows how many of them may go into one call.
@@ -43,7 +41,7 @@ struct KeyRules {
 pub(super) struct BatchWaiter {
     pub(super) payload: Payload,
     pub(super) request: Arc<Request>,
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Deadline,
     /// Key that the request must have in common with others; none when it cannot be joined with any.
     pub(super) key: Option<JoinKey>,
     pub(super) ticket: oneshot::Sender<BatchTicket>,
@@ -179,7 +177,7 @@ impl BatchQueue {
             }
             let (more_rows, more_bytes) = (rows + other.payload.rows(), bytes + other.payload.size());
             // A request whose time is up is left: nobody wants its answer, and its own task tells its caller.
-            if other.key.as_ref() != Some(key) || is_over(other.deadline) || other.ticket.is_closed() {
+            if other.key.as_ref() != Some(key) || other.deadline.is_over() || other.ticket.is_closed() {
                 continue;
             }
             if more_rows > most_rows {

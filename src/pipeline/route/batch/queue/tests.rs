@@ -20,10 +20,10 @@ impl World {
     }
 
     fn enter(&mut self, payload: &str) -> u64 {
-        self.enter_until(payload, None)
+        self.enter_until(payload, Deadline::NONE)
     }
 
-    fn enter_until(&mut self, payload: &str, deadline: Option<Instant>) -> u64 {
+    fn enter_until(&mut self, payload: &str, deadline: Deadline) -> u64 {
         let bytes = bytes::Bytes::from(payload.to_owned());
         let request = Request {
             source: Source { topic: "t".into(), partition: 0, offset: 0 },
@@ -65,7 +65,7 @@ fn requests_of_one_key_go_together_in_order_of_coming() {
     let other = world.enter(&rows(&["\"a\""]));
     let second = world.enter(&rows(&["2", "3"]));
     let (third, gone) = (world.enter(&rows(&["4"])), world.enter(&rows(&["5"])));
-    world.enter_until(&rows(&["6"]), Some(Instant::now()));
+    world.enter_until(&rows(&["6"]), Deadline::NONE.within(Duration::ZERO));
     world.queue.leave(gone);
     assert_eq!(world.take(first), [1, 2, 1]);
     assert_eq!((world.take(second), world.take(third)), (vec![], vec![]));
