@@ -119,7 +119,7 @@ fn misfit_problem(node: &Node, path: String, misfit: Misfit) -> Problem {
                 true => ("", format!("{shown} is unknown")),
                 false => (shown.trim_matches('\''), format!("unknown value {shown}")),
             };
-            let help = explain::help_for_value(&path, written, &valid);
+            let help = explain::help_for_value(written, &valid);
             Problem::error(node.at, path, message).with_help(help)
         }
         Misfit::Unexpected { expected } => Problem::error(node.at, path, format!("expected {expected}, found {shown}")),
