@@ -14,7 +14,7 @@ use crate::config::Strategy;
 use crate::message::{Deadline, Fault, Request};
 
 /// A decision and everything that led to it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Explanation {
     /// Name of the endpoint.
     pub endpoint: Arc<str>,
@@ -188,12 +188,10 @@ impl Endpoint {
             route: route.map(|route| Arc::clone(&route.alias)),
             model_uri: route.map(|route| Arc::clone(&route.model_uri)),
             reason: decision.reason.describe().to_owned(),
-            error_code: None,
-            decision: None,
-            conditions: Vec::new(),
             canary: self.canary.as_ref().map(|canary| self.alias(canary.route)),
             shares: self.shares(decision, evaluation),
             fallbacks: self.fallbacks(decision.route),
+            ..Explanation::default()
         }
     }
 
@@ -275,18 +273,7 @@ fn shown(value: &Value) -> serde_json::Value {
 impl Explanation {
     /// Explains a request that gets a fault instead of a route.
     pub fn of_fault(endpoint: Arc<str>, fault: &Fault) -> Self {
-        Self {
-            endpoint,
-            route: None,
-            model_uri: None,
-            reason: fault.message.clone(),
-            error_code: Some(fault.code.name()),
-            decision: None,
-            conditions: Vec::new(),
-            canary: None,
-            shares: None,
-            fallbacks: Vec::new(),
-        }
+        Self { endpoint, reason: fault.message.clone(), error_code: Some(fault.code.name()), ..Self::default() }
     }
 }
 

@@ -6,6 +6,7 @@ use axum::routing::any;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::message::Headers;
 
 const LARGEST: usize = 5 << 20;
 
