@@ -2,9 +2,11 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::poll;
 use tokio::time::{Instant, sleep};
 
 use super::cancellation::Cancellation;
@@ -18,7 +20,7 @@ use super::route::{Isolation, Route};
 use super::trace::RequestTrace;
 use crate::config::FallbackOn;
 use crate::invocation::breaker::CallOutcome;
-use crate::message::{Deadline, Reply, Request, Stage, Step};
+use crate::message::{Deadline, Fault, Reply, Request, Stage, Step};
 use crate::models::{CallFailure, Lease};
 
 /// Calls that a request gets of a model whose process crashes on the way. The request may be the one that its process
@@ -29,13 +31,13 @@ const MAX_CALLS_ON_CRASH: u32 = 2;
 #[derive(Clone, Copy)]
 pub(super) struct TimeLimits {
     /// Timeout of one call of the model.
-    call: Duration,
+    pub(super) call: Duration,
     /// Time that a call is given at least before its model is blamed for a request that ran out of time.
     fair_call: Duration,
     /// Deadline of the request.
     request: Deadline,
     /// Deadline of the request at this route.
-    route: Deadline,
+    pub(super) route: Deadline,
 }
 
 /// Calls one route for one request until there is an answer, or no further call may help.
@@ -113,7 +115,7 @@ impl RouteAttempts<'_> {
         }
         let breaker = route.breaker.as_ref();
         let mut permit = breaker.map(RouteBreaker::admit).transpose().map_err(RouteFailure::breaker_open)?;
-        let access = route.access(self.headroom, self.request, self.payload, limits.call, limits.route, isolation);
+        let access = self.access(isolation);
         let access = match self.cancellation.unless_cancelled(pin!(access)).await.flatten() {
             Ok(access) => access,
             Err(fault) => {
@@ -129,8 +131,8 @@ impl RouteAttempts<'_> {
         let Called { answer, took, in_batch } = match access {
             ModelAccess::Single(lease, _expected, single) => {
                 let called = self.call_single(lease).await;
-                if let (Some(batcher), Some(result)) = (route.batcher(), &called.answer) {
-                    batcher.record_single_call(single.as_ref(), result, called.took);
+                if let (Some(batcher), Some(single), Some(result)) = (route.batcher(), single, &called.answer) {
+                    batcher.record_single_call(&single, result, called.took);
                 }
                 called
             }
@@ -164,6 +166,28 @@ impl RouteAttempts<'_> {
             !failure.in_batch && (failure.cause.is_some() || (failure.is_timeout() && took >= limits.fair_call));
         end(permit, failed.then_some(CallOutcome { failed, took }));
         Err(failure)
+    }
+
+    /// Waits for the model: for a lease of the request's own, or for a ticket of a batch that takes the request along.
+    async fn access(&self, isolation: Isolation) -> Result<ModelAccess, Fault> {
+        let (route, deadline) = (self.route, self.limits.route);
+        if isolation == Isolation::OwnProcess {
+            let lease = route.wait_queue.wait(deadline, pin!(route.model.lease_alone(deadline))).await?;
+            return Ok(ModelAccess::Single(lease, self.headroom.expect(1), None));
+        }
+        let mut leasing = pin!(self.headroom.lease(&route.model, deadline));
+        let single = |(lease, expected)| ModelAccess::Single(lease, expected, None);
+        if let Some(batcher) = route.batcher.as_ref().filter(|_| isolation == Isolation::Shared) {
+            if !batcher.is_off_for(&route.model) {
+                return batcher.access(leasing, self).await;
+            }
+            // A request that did not wait is not counted as called singly for the model's sake.
+            if let Poll::Ready(lease) = poll!(leasing.as_mut()) {
+                return lease.map(single);
+            }
+            batcher.metrics.model.inc();
+        }
+        route.wait_queue.wait(deadline, leasing).await.map(single)
     }
 
     /// Calls the model for this request alone.

@@ -75,7 +75,7 @@ impl<'a> RequestDispatch<'a> {
         let routes = self.snapshot.routes(endpoint);
         let decision = match self.service_decision(endpoint, deadline).await? {
             Some(route) => RouteDecision::new(route, Reason::OutsideDecision),
-            None => endpoint.decide_by_load(self.request, routes)?,
+            None => endpoint.decide_by_load(self.request, |route| routes[route].load_reading())?,
         };
         for skipped in &decision.skipped {
             routes[*skipped].condition_skips.inc();

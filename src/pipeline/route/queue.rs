@@ -1,7 +1,7 @@
-//! The wait queue of a route, for requests that are called singly; and load shedding: a request that cannot be in time is
-//! refused before it costs a call.
+//! The wait queue of a route, for requests that are called singly; the duration of the latest calls; and load shedding: a
+//! request that cannot be in time is refused before it costs a call.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,11 +11,11 @@ use std::time::Duration;
 use futures_util::poll;
 use tokio::time::Instant;
 
-use super::clock::{nanoseconds, now};
+use super::clock::now;
 use crate::message::{Deadline, Fault, Step};
 
-/// Number of the latest calls whose quickest tells how long a call takes at least. With fewer calls nothing is known,
-/// and no request is shed.
+/// Number of the latest calls whose quickest tells how long a call takes at least: a single one may have had to import
+/// something first. With fewer calls nothing is known, and no request is shed.
 const RECENT: usize = 8;
 
 /// Time in seconds after the latest call until all of them are too old to tell anything; then no request is shed.
@@ -61,13 +61,13 @@ impl WaitQueue {
         if !self.has_waiters() {
             return None;
         }
-        let (call, begin) = (self.service_times.quickest_at(now())?, Instant::now());
-        let before = earliest_turn(self.waiters().deadlines.values().map(|it| it.left_at(begin)), places, call);
+        let (call, begin) = (self.quickest_call()?, Instant::now());
+        let before = earliest_turn(self.waiters.lock().deadlines.values().map(|it| it.left_at(begin)), places, call);
         deadline.require(before + call, Step::Queueing(before)).err()
     }
 
     /// Waits for a lease. A request that gets its lease too late for any call leaves it to the next.
-    pub(super) async fn wait<Lease>(
+    pub(in crate::pipeline) async fn wait<Lease>(
         &self,
         deadline: Deadline,
         mut leasing: Pin<&mut impl Future<Output = Result<Lease, Fault>>>,
@@ -78,10 +78,15 @@ impl WaitQueue {
         let position = self.enter(deadline);
         let lease = leasing.await?;
         drop(position);
-        if let Some(call) = self.service_times.quickest_at(now()).filter(|_| self.has_waiters()) {
+        if let Some(call) = self.quickest_call().filter(|_| self.has_waiters()) {
             deadline.require(call, Step::Turn(call))?;
         }
         Ok(lease)
+    }
+
+    /// Returns the duration of the quickest of the latest calls; none when there were too few of late.
+    pub(super) fn quickest_call(&self) -> Option<Duration> {
+        self.service_times.quickest_at(now())
     }
 
     /// Remembers the duration of a call that has ended.
@@ -90,7 +95,7 @@ impl WaitQueue {
     }
 
     fn enter(&self, deadline: Deadline) -> QueuePosition<'_> {
-        let mut waiters = self.waiters();
+        let mut waiters = self.waiters.lock();
         waiters.next += 1;
         let number = waiters.next;
         waiters.deadlines.insert(number, deadline);
@@ -101,15 +106,11 @@ impl WaitQueue {
     fn has_waiters(&self) -> bool {
         self.length.load(Ordering::Relaxed) > 0
     }
-
-    fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        self.waiters.lock()
-    }
 }
 
 impl Drop for QueuePosition<'_> {
     fn drop(&mut self) {
-        let mut waiters = self.queue.waiters();
+        let mut waiters = self.queue.waiters.lock();
         waiters.deadlines.remove(&self.number);
         self.queue.length.store(waiters.deadlines.len(), Ordering::Relaxed);
     }
@@ -130,6 +131,11 @@ impl ServiceTimes {
         }
         self.recent.iter().map(|took| took.load(Ordering::Relaxed)).min().map(Duration::from_nanos)
     }
+}
+
+/// Converts a duration to nanoseconds, so that it fits an atomic; longer ones become the largest number.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Computes the earliest turn of a request that comes after all `ahead`, for each of which the time is given that it has
@@ -210,7 +216,7 @@ mod tests {
         assert!(queue.sheds(Deadline::NONE.within(Duration::from_secs(60)), 1).is_none());
         drop(places);
         assert!(queue.sheds(soon, 1).is_none(), "nobody waits");
-        assert!(queue.waiters().deadlines.is_empty());
+        assert!(queue.waiters.lock().deadlines.is_empty());
     }
 
     #[tokio::test]

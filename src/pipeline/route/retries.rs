@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use uuid::Uuid;
 
 use crate::config;
 use crate::invocation::retry::{RetryBudget, pause};
@@ -40,7 +39,7 @@ impl RouteRetries {
         retry_after: Option<Duration>,
         within: Duration,
     ) -> Option<Duration> {
-        let pause = pause(&self.policy, calls, retry_after, chance())?;
+        let pause = pause(&self.policy, calls, retry_after, fastrand::f64())?;
         if pause >= within {
             return None;
         }
@@ -52,13 +51,6 @@ impl RouteRetries {
         }
         affordable.then_some(pause)
     }
-}
-
-/// Draws a number from 0 up to, and without, 1.
-fn chance() -> f64 {
-    let (random, _) = Uuid::new_v4().as_u64_pair();
-    // A float's fraction has 53 bits.
-    (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -77,13 +69,5 @@ mod tests {
         assert_eq!(retries.pause(1, after, Duration::MAX), after);
         assert_eq!(retries.pause(1, None, Duration::MAX), None);
         assert_eq!((retries.retried.get(), retries.refused.get()), (1, 1));
-    }
-
-    #[test]
-    fn draws_are_fractions() {
-        let draws: Vec<f64> = (0..1_000).map(|_| chance()).collect();
-        assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
-        let mean = draws.iter().sum::<f64>() / 1_000.0;
-        assert!((0.4..0.6).contains(&mean), "{mean}");
     }
 }
