@@ -79,13 +79,8 @@ impl HttpBackend {
         !matches!(TcpStream::connect((host, port)).await, Err(error) if error.kind() == ErrorKind::ConnectionRefused)
     }
 
-    /// Posts the payload, and waits for the whole answer.
-    pub async fn invoke(&self, call: Call<'_>) -> Result<Reply, Failure> {
-        self.invoke_within(call, LARGEST_REPLY).await
-    }
-
     /// Posts the payload, and waits for the whole answer, of no more bytes than `largest_answer`.
-    pub async fn invoke_within(&self, call: Call<'_>, largest_answer: usize) -> Result<Reply, Failure> {
+    pub async fn invoke(&self, call: Call<'_>, largest_answer: usize) -> Result<Reply, Failure> {
         let limit = call.timeout;
         tokio::time::timeout(limit, self.post(call, largest_answer)).await.unwrap_or_else(|_| {
             let message = format!("{} did not answer within {}", self.model, in_words(limit));

@@ -82,7 +82,7 @@ impl ShadowCopy {
         result: &Result<Reply, Fault>,
     ) -> Option<Self> {
         let ChosenRoute { endpoint, route } = trace.chosen?;
-        let shadow = snapshot.routes_at(endpoint).get(route)?.shadow.as_ref()?;
+        let shadow = snapshot.routes(snapshot.table.at(endpoint)?).get(route)?.shadow.as_ref()?;
         let answer = result.as_ref().map_or(0, |reply| reply.body.len());
         let permits = shadow.reserve(request.size() + answer)?;
         let (route, took) = (trace.served_by.route.clone(), trace.took);

@@ -145,21 +145,20 @@ impl Endpoint {
         let mut explanation = self.explain(request);
         let Some(report) = &mut explanation.decision else { return explanation };
         report.asked = true;
-        match outside.opinion(self, request, Deadline::NONE).await {
-            Ok(None) => explanation,
+        let decided = match outside.opinion(self, request, Deadline::NONE).await {
+            Ok(None) => return explanation,
             Ok(Some(route)) => {
                 report.answer = Some(self.alias(route));
                 let decision = RouteDecision::new(route, Reason::OutsideDecision);
-                let decided = self.explanation_of(&decision, &self.conditions.evaluation(request));
-                Explanation { decision: explanation.decision, conditions: explanation.conditions, ..decided }
+                self.explanation_of(&decision, &self.conditions.evaluation(request))
             }
             Err(error) => {
                 report.error = Some(error.to_string());
                 let Some(fault) = outside.consequence(&error) else { return explanation };
-                let refused = Explanation::of_fault(Arc::clone(&self.name), &fault);
-                Explanation { decision: explanation.decision, conditions: explanation.conditions, ..refused }
+                Explanation::of_fault(Arc::clone(&self.name), &fault)
             }
-        }
+        };
+        Explanation { decision: explanation.decision, conditions: explanation.conditions, ..decided }
     }
 
     /// Describes the decision service; none without a service, or when the request itself names its route.
