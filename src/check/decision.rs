@@ -23,8 +23,7 @@ impl Validator<'_> {
             self.require(!name.trim().is_empty(), &at.key("headers").index(index), "must name a header");
         }
         for (name, expression) in &decision.values {
-            let compiled = (self.checks.expression)(expression);
-            self.compiled(compiled, "expression", &at.key("values").key(name));
+            self.expression(expression, &at.key("values").key(name));
         }
     }
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use super::outline::{EndpointOutline, RouteOutline};
 use super::validator::{KeyPath, Validator, is_served_elsewhere};
-use crate::config::{Endpoint, Route, Severity, Strategy, is_name};
+use crate::config::{Endpoint, Severity, Strategy, is_name};
 
 impl Validator<'_> {
     pub(super) fn endpoints(&mut self, endpoints: &[Endpoint]) -> Vec<EndpointOutline> {
         let at = KeyPath::default().key("model_endpoints");
         self.require(!endpoints.is_empty(), &at, "at least one endpoint is needed");
-        self.unique(endpoints.iter().enumerate().map(|(index, it)| (at.index(index).key("name"), it.name.as_str())));
+        self.unique(&at, "name", endpoints.iter().map(|endpoint| &endpoint.name));
         endpoints.iter().enumerate().map(|(index, endpoint)| self.endpoint(endpoint, &at.index(index))).collect()
     }
 
@@ -22,23 +22,19 @@ impl Validator<'_> {
         }
         self.positive(endpoint.timeout, &at.key("timeout"));
         let routes_at = at.key("routes");
-        let routes = &endpoint.routes;
-        self.require(!routes.is_empty(), &routes_at, "at least one route is needed");
-        self.unique(
-            routes.iter().enumerate().map(|(index, it)| (routes_at.index(index).key("alias"), it.alias.as_str())),
-        );
-        let outlines =
-            routes.iter().enumerate().map(|(index, route)| self.route(endpoint, route, &routes_at.index(index)));
-        let outlines = outlines.collect();
+        self.require(!endpoint.routes.is_empty(), &routes_at, "at least one route is needed");
+        self.unique(&routes_at, "alias", aliases(endpoint));
+        let routes = (0..endpoint.routes.len()).map(|index| self.route(endpoint, index, &routes_at)).collect();
         self.shares(endpoint, at);
         self.fallback_circles(endpoint, &routes_at);
         if let Some(decision) = &endpoint.decision {
             self.decision(decision, &at.key("decision"));
         }
-        EndpointOutline { routes: outlines, name: self.written(&name_at, &endpoint.name) }
+        EndpointOutline { routes, name: self.written(&name_at, &endpoint.name) }
     }
 
-    fn route(&mut self, endpoint: &Endpoint, route: &Route, at: &KeyPath) -> RouteOutline {
+    fn route(&mut self, endpoint: &Endpoint, index: usize, routes_at: &KeyPath) -> RouteOutline {
+        let (route, at) = (&endpoint.routes[index], &routes_at.index(index));
         let (alias_at, uri_at) = (at.key("alias"), at.key("model_uri"));
         if route.alias.trim().is_empty() || route.alias.chars().any(char::is_control) {
             self.error(&alias_at, "an alias needs at least one character, and no control characters", "");
@@ -50,13 +46,11 @@ impl Validator<'_> {
         });
         for (key, target) in [("fallback", &route.fallback), ("shadow", &route.shadow)] {
             let Some(target) = target else { continue };
-            let (aliases, key_at) = (endpoint.routes.iter().map(|it| it.alias.as_str()), at.key(key));
+            let key_at = at.key(key);
             if *target == route.alias {
                 self.error(&key_at, "a route cannot be its own", "name another route of this endpoint");
-            } else if !aliases.clone().any(|alias| alias == target) {
-                let help = format!("routes of this endpoint: {}", self.aliases(endpoint, at));
-                let message = format!("no route has the alias {}", self.shown(&key_at, target));
-                self.error(&key_at, message, &help);
+            } else {
+                self.names_route(target, &key_at, endpoint, routes_at);
             }
         }
         self.recovery(endpoint, route, at);
@@ -72,14 +66,12 @@ impl Validator<'_> {
         RouteOutline { alias, model_uri, condition }
     }
 
-    /// Lists the aliases of a route's endpoint, as a message may show them.
-    pub(super) fn aliases(&self, endpoint: &Endpoint, route_at: &KeyPath) -> String {
-        let routes_at = KeyPath(route_at.0.split_last().map_or_else(Vec::new, |(_, routes)| routes.to_vec()));
-        let aliases = endpoint.routes.iter().enumerate();
-        aliases
-            .map(|(index, route)| self.written(&routes_at.index(index).key("alias"), &route.alias))
-            .collect::<Vec<_>>()
-            .join(", ")
+    /// Checks that a route of the endpoint has this alias, which stands at `at`.
+    pub(super) fn names_route(&mut self, alias: &String, at: &KeyPath, endpoint: &Endpoint, routes_at: &KeyPath) {
+        if !aliases(endpoint).any(|known| known == alias) {
+            let help = format!("routes of this endpoint: {}", self.list(routes_at, "alias", aliases(endpoint)));
+            self.error(at, format!("no route has the alias {}", self.shown(at, alias)), &help);
+        }
     }
 
     /// Warns of routes that no request can take.
@@ -118,4 +110,8 @@ impl Validator<'_> {
             self.add(&routes_at.index(index), Severity::Warning, message, help);
         }
     }
+}
+
+fn aliases(endpoint: &Endpoint) -> impl Iterator<Item = &String> {
+    endpoint.routes.iter().map(|route| &route.alias)
 }

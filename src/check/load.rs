@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::file::ConfigFile;
 use super::outline::EndpointOutline;
-use super::validator::{self, ExternalChecks};
+use super::validator::{self, Compile};
 use crate::config::document::Document;
 use crate::config::{Config, Position, Problem, Report, Severity, environment, fit, unsupported};
+use crate::routing::condition;
 
 /// A configuration that passed every check.
 #[derive(Debug, Clone)]
@@ -43,14 +44,14 @@ pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Che
 
 /// Reads and checks the text of a file. `env` gives the values of variables.
 pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<CheckedConfig, Report> {
-    parse_with(text, file_name, env, &ExternalChecks::default())
+    parse_with(text, file_name, env, &condition::check)
 }
 
 pub(super) fn parse_with(
     text: &str,
     file_name: &str,
     env: &dyn Fn(&str) -> Option<String>,
-    checks: &ExternalChecks<'_>,
+    compile: Compile<'_>,
 ) -> Result<CheckedConfig, Report> {
     let (document, mut problems) = Document::parse(text, env);
     let Some(mut document) = document else {
@@ -58,7 +59,7 @@ pub(super) fn parse_with(
     };
     problems.extend(unsupported::check(&document));
     let config = fit::fit(&mut document, &mut problems);
-    let outline = config.as_ref().map(|config| validator::check(config, &document, checks, &mut problems));
+    let outline = config.as_ref().map(|config| validator::check(config, &document, compile, &mut problems));
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
     let report = Report::new(file_name, problems);
     match (config, outline) {

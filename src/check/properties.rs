@@ -43,12 +43,7 @@ const FORBIDDEN: &[ForbiddenProperty] = &[
         instead: "leave it out: it is on",
     },
     ForbiddenProperty {
-        names: &["retries", "message.send.max.retries"],
-        why: "a reply that is given up while a broker is away would be lost",
-        instead: "leave it out; how long a caller waits is the endpoint's timeout",
-    },
-    ForbiddenProperty {
-        names: &["message.timeout.ms", "delivery.timeout.ms"],
+        names: &["retries", "message.send.max.retries", "message.timeout.ms", "delivery.timeout.ms"],
         why: "a reply that is given up while a broker is away would be lost",
         instead: "leave it out; how long a caller waits is the endpoint's timeout",
     },

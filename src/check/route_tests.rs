@@ -40,20 +40,14 @@ impl Validator<'_> {
                         None => "the test has to name its endpoint, since there are several".to_owned(),
                     };
                     let endpoints = KeyPath::default().key("model_endpoints");
-                    let names = config.model_endpoints.iter().enumerate();
-                    let names = names.map(|(at, it)| self.written(&endpoints.index(at).key("name"), &it.name));
-                    let help = format!("endpoints are: {}", names.collect::<Vec<_>>().join(", "));
+                    let names = config.model_endpoints.iter().map(|endpoint| &endpoint.name);
+                    let help = format!("endpoints are: {}", self.list(&endpoints, "name", names));
                     self.error(&endpoint_at, message, &help);
                 }
                 continue;
             };
-            let config = &config.model_endpoints[endpoint];
-            if let Some(alias) = &test.route
-                && !config.routes.iter().any(|route| route.alias == *alias)
-            {
-                let (route_at, routes_at) = (at.key("route"), routes_at(endpoint));
-                let help = format!("routes of this endpoint: {}", self.aliases(config, &routes_at.index(0)));
-                self.error(&route_at, format!("no route has the alias {}", self.shown(&route_at, alias)), &help);
+            if let Some(alias) = &test.route {
+                self.names_route(alias, &at.key("route"), &config.model_endpoints[endpoint], &routes_at(endpoint));
             }
         }
     }
@@ -63,8 +57,15 @@ impl Validator<'_> {
         if config.tests.is_empty() {
             return;
         }
-        // The table always builds, since each condition has been compiled before.
-        let Ok(table) = RoutingTable::build(config) else { return };
+        let table = match RoutingTable::build(config) {
+            Ok(table) => table,
+            // Each condition has been compiled before, so this is a defect, and no test must seem to hold for it.
+            Err(problems) => {
+                let keys = problems.iter().map(|it| format!("model_endpoints[{}].{}", it.endpoint, it.key));
+                let message = format!("not tried: the routing table refuses {}", keys.collect::<Vec<_>>().join(", "));
+                return self.error(&KeyPath::default().key("tests"), message, "");
+            }
+        };
         for (index, test) in config.tests.iter().enumerate() {
             let (at, request) = (test_at(index), Arc::new(test.request()));
             match table.endpoint(&request) {
@@ -86,11 +87,10 @@ impl Validator<'_> {
         if passes {
             return;
         }
-        let name_at = at.key("name");
-        let name = test
-            .name
-            .as_ref()
-            .map_or_else(|| "this test".to_owned(), |name| format!("test `{}`", self.written(&name_at, name)));
+        let name = match &test.name {
+            Some(name) => format!("test `{}`", self.written(&at.key("name"), name)),
+            None => "this test".to_owned(),
+        };
         // The message says what the test got, why, and what it expected.
         let gets = match explanation.error_code {
             Some(code) => format!("gets the fault `{code}`"),

@@ -27,8 +27,7 @@ impl Validator<'_> {
     }
 
     fn sticky_by(&mut self, endpoint: &Endpoint, sticky_by: &str, at: &KeyPath) {
-        let compiled = (self.checks.expression)(sticky_by);
-        self.compiled(compiled, "expression", at);
+        self.expression(sticky_by, at);
         let has_shares =
             endpoint.strategy == Strategy::Weighted || endpoint.routes.iter().any(|it| it.canary.is_some());
         if !has_shares {

@@ -10,24 +10,17 @@ use crate::config::{Config, Problem, Severity};
 use crate::models::{ModelTarget, ModelUri};
 use crate::routing::condition::{self, ConditionProblem, Language};
 
-/// Checks that belong to other parts of Signalbox. Tests put their own in.
-pub(super) struct ExternalChecks<'a> {
-    /// Checks a model URI; an error says what is wrong with it.
-    pub(super) model_uri: &'a dyn Fn(&str) -> Result<(), String>,
-    /// Compiles a condition, and returns its language.
-    pub(super) condition: &'a dyn Fn(&str) -> Result<Language, ConditionProblem>,
-    /// Compiles an expression whose value is wanted, and returns its language.
-    pub(super) expression: &'a dyn Fn(&str) -> Result<Language, ConditionProblem>,
-}
+/// Compiles a condition, and returns its language. Tests put their own in.
+pub(super) type Compile<'a> = &'a dyn Fn(&str) -> Result<Language, ConditionProblem>;
 
 /// Adds a problem for each rule that the configuration breaks, and outlines its endpoints.
 pub(super) fn check(
     config: &Config,
     document: &Document,
-    checks: &ExternalChecks<'_>,
+    compile: Compile<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<EndpointOutline> {
-    let mut validator = Validator { document, checks, problems };
+    let mut validator = Validator { document, compile, problems };
     validator.kafka(&config.kafka);
     validator.process(config);
     let outlines = validator.endpoints(&config.model_endpoints);
@@ -44,7 +37,7 @@ pub(super) fn check(
 
 /// The path to a key of the file.
 #[derive(Clone, Default)]
-pub(super) struct KeyPath(pub(super) Vec<PathStep>);
+pub(super) struct KeyPath(Vec<PathStep>);
 
 impl KeyPath {
     pub(super) fn key(&self, key: &str) -> Self {
@@ -62,7 +55,7 @@ impl KeyPath {
 
 pub(super) struct Validator<'a> {
     pub(super) document: &'a Document,
-    pub(super) checks: &'a ExternalChecks<'a>,
+    compile: Compile<'a>,
     pub(super) problems: &'a mut Vec<Problem>,
 }
 
@@ -119,24 +112,23 @@ impl Validator<'_> {
     }
 
     pub(super) fn model_uri(&mut self, uri: &str, at: &KeyPath) {
-        if let Err(words) = (self.checks.model_uri)(uri) {
+        if let Err(error) = ModelUri::parse(uri) {
             // The message leaves out the value: an address may hold a password.
-            self.error(at, format!("not a model URI: {}", self.words(at, &words)), "");
+            self.error(at, format!("not a model URI: {}", self.words(at, &error.problem)), "");
         }
     }
 
     pub(super) fn condition(&mut self, condition: &str, at: &KeyPath) -> Option<Language> {
-        let compiled = (self.checks.condition)(condition);
-        self.compiled(compiled, "condition", at)
+        self.compiled((self.compile)(condition), "condition", at)
+    }
+
+    /// Checks an expression whose value is wanted.
+    pub(super) fn expression(&mut self, expression: &str, at: &KeyPath) {
+        self.compiled(condition::check_expression(expression), "expression", at);
     }
 
     /// Returns the language of a compiled expression, or reports the place of its flaw.
-    pub(super) fn compiled(
-        &mut self,
-        compiled: Result<Language, ConditionProblem>,
-        what: &str,
-        at: &KeyPath,
-    ) -> Option<Language> {
+    fn compiled(&mut self, compiled: Result<Language, ConditionProblem>, what: &str, at: &KeyPath) -> Option<Language> {
         match compiled {
             Ok(language) => Some(language),
             Err(flaw) => {
@@ -150,10 +142,17 @@ impl Validator<'_> {
         }
     }
 
-    /// Reports names that are given more than once.
-    pub(super) fn unique<'n>(&mut self, names: impl Iterator<Item = (KeyPath, &'n str)>) {
-        let mut seen: HashMap<&str, KeyPath> = HashMap::new();
-        for (at, name) in names {
+    /// Lists the values of one key of the items of a list, as a message may show them.
+    pub(super) fn list<'n>(&self, at: &KeyPath, key: &str, values: impl Iterator<Item = &'n String>) -> String {
+        let written = |(index, value): (usize, &'n String)| self.written(&at.index(index).key(key), value);
+        values.enumerate().map(written).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Reports names that more than one item of a list has.
+    pub(super) fn unique<'n>(&mut self, at: &KeyPath, key: &str, names: impl Iterator<Item = &'n String>) {
+        let mut seen: HashMap<&String, KeyPath> = HashMap::new();
+        for (index, name) in names.enumerate() {
+            let at = at.index(index).key(key);
             let Some(first) = seen.get(name) else {
                 seen.insert(name, at);
                 continue;
@@ -169,14 +168,4 @@ impl Validator<'_> {
 /// Tells whether a model is served at an address or by the built-in one, so that nothing is loaded for it.
 pub(super) fn is_served_elsewhere(model_uri: &str) -> bool {
     ModelUri::parse(model_uri).is_ok_and(|uri| matches!(uri.target(), ModelTarget::Address { .. } | ModelTarget::Noop))
-}
-
-impl Default for ExternalChecks<'_> {
-    fn default() -> Self {
-        Self { model_uri: &model_uri, condition: &condition::check, expression: &condition::check_expression }
-    }
-}
-
-fn model_uri(text: &str) -> Result<(), String> {
-    ModelUri::parse(text).map(|_| ()).map_err(|error| error.problem)
 }

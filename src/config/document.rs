@@ -225,6 +225,14 @@ impl Node {
     }
 
     /// Returns the entry of a key, in whatever state it is.
+    pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
+        match &self.content {
+            NodeContent::Mapping(entries) => entries.iter().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
+    /// Returns the entry of a key, in whatever state it is, to change it.
     pub(crate) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
         match &mut self.content {
             NodeContent::Mapping(entries) => entries.iter_mut().find(|entry| entry.key == key),

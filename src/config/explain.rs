@@ -2,7 +2,7 @@
 //!
 //! The messages of serde are read for their kind and never passed on: they quote values, and a value may be a secret.
 
-use super::unsupported;
+use super::unsupported::NOT_YET;
 
 /// A misfit of a node, as serde found it.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,13 +67,13 @@ fn kind(expected: &str) -> String {
 /// Writes advice for an unknown key of the mapping at `parent`.
 pub(super) fn help_for_key(parent: &str, key: &str, valid: &[String]) -> String {
     let separator = if parent.is_empty() { "" } else { "." };
-    let supported = valid.iter().filter(|key| !unsupported::is_key(&format!("{parent}{separator}{key}")));
+    let supported = valid.iter().filter(|key| !NOT_YET.contains(&&*format!("{parent}{separator}{key}")));
     advice(key, valid, supported, "valid keys")
 }
 
-/// Writes advice for an unknown value of the key at `path`.
-pub(super) fn help_for_value(path: &str, value: &str, valid: &[String]) -> String {
-    advice(value, valid, valid.iter().filter(|value| !unsupported::is_value(path, value)), "valid values")
+/// Writes advice for an unknown value.
+pub(super) fn help_for_value(value: &str, valid: &[String]) -> String {
+    advice(value, valid, valid.iter(), "valid values")
 }
 
 fn advice<'a>(

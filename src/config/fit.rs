@@ -24,7 +24,7 @@ pub(crate) fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Optio
         let steps = steps(error.path());
         let before = problems.len();
         let misfit = Misfit::read(&error.into_inner().to_string());
-        if let Err(Unreadable) = record_misfit(document, &steps, misfit, problems) {
+        if record_misfit(document, &steps, misfit, problems).is_none() {
             if problems.is_empty() {
                 problems.push(Problem::error(document.root.at, document.find(&steps).path, "this cannot be read"));
             }
@@ -40,30 +40,27 @@ pub(crate) fn fit(document: &mut Document, problems: &mut Vec<Problem>) -> Optio
     None
 }
 
-/// A document of which nothing more can be read.
-struct Unreadable;
-
-/// Reports a misfit and marks its node, so that the next attempt gets past it.
+/// Reports a misfit and marks its node, so that the next attempt gets past it. None when nothing more of the document can
+/// be read.
 fn record_misfit(
     document: &mut Document,
     steps: &[PathStep],
     misfit: Misfit,
     problems: &mut Vec<Problem>,
-) -> Result<(), Unreadable> {
+) -> Option<()> {
     let path = document.find(steps).path;
     match misfit {
         Misfit::UnknownKey { valid } => {
-            let Some((PathStep::Key(key), parent)) = steps.split_last() else { return Err(Unreadable) };
+            let (PathStep::Key(key), parent) = steps.split_last()? else { return None };
             let parent_path = document.find(parent).path;
-            let entry = document.node_mut(parent).and_then(|node| node.entry_mut(key)).ok_or(Unreadable)?;
+            let entry = document.node_mut(parent).and_then(|node| node.entry_mut(key))?;
             // The next attempt leaves the key out.
             entry.value.state = NodeState::Dropped;
             let help = explain::help_for_key(&parent_path, key, &valid);
             problems.push(Problem::error(entry.at, path, format!("unknown key '{key}'")).with_help(help));
-            Ok(())
         }
         Misfit::MissingKey(key) => {
-            let node = document.node_mut(steps).ok_or(Unreadable)?;
+            let node = document.node_mut(steps)?;
             let mut missing = |at| {
                 let mut path = path.clone();
                 push_step(&mut path, &PathStep::Key(key.clone()));
@@ -80,23 +77,22 @@ fn record_misfit(
                 }
                 None => {
                     missing(at);
-                    let NodeContent::Mapping(entries) = &mut node.content else { return Err(Unreadable) };
+                    let NodeContent::Mapping(entries) = &mut node.content else { return None };
                     let value = Node { at, content: NodeContent::List(Vec::new()), state: NodeState::BlankText };
                     entries.push(Entry { key, at, value });
                 }
             }
-            Ok(())
         }
         Misfit::UnknownValue { .. } | Misfit::Unexpected { .. } | Misfit::Other(_) => {
             let is_root = steps.is_empty();
             let is_value_of_key = matches!(steps.last(), Some(PathStep::Key(_)));
-            let node = document.node_mut(steps).ok_or(Unreadable)?;
+            let node = document.node_mut(steps)?;
             match node.state {
                 // The stand-in did not fit as a text: it is tried as a list, and then its parent is given up.
                 NodeState::BlankText => node.state = NodeState::BlankList,
                 NodeState::BlankList => {
                     let parent = steps.split_last().map_or(steps, |(_, parent)| parent);
-                    document.node_mut(parent).ok_or(Unreadable)?.state = NodeState::Dropped;
+                    document.node_mut(parent)?.state = NodeState::Dropped;
                 }
                 _ if is_value_of_key && node.is_nothing() => node.state = NodeState::Absent,
                 _ => {
@@ -105,9 +101,10 @@ fn record_misfit(
                 }
             }
             // Nothing is left to try without a root, or with a root that was dropped.
-            if is_root || !document.root.counts() { Err(Unreadable) } else { Ok(()) }
+            return (!is_root && document.root.counts()).then_some(());
         }
     }
+    Some(())
 }
 
 /// Makes the problem of a value that does not fit.
@@ -119,7 +116,7 @@ fn misfit_problem(node: &Node, path: String, misfit: Misfit) -> Problem {
                 true => ("", format!("{shown} is unknown")),
                 false => (shown.trim_matches('\''), format!("unknown value {shown}")),
             };
-            let help = explain::help_for_value(&path, written, &valid);
+            let help = explain::help_for_value(written, &valid);
             Problem::error(node.at, path, message).with_help(help)
         }
         Misfit::Unexpected { expected } => Problem::error(node.at, path, format!("expected {expected}, found {shown}")),

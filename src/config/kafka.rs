@@ -1,12 +1,12 @@
 //! The section `kafka`: the broker, its topics, and the way in which requests are taken from it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::de::{self, Visitor};
+use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::limits::Limits;
 
@@ -154,39 +154,14 @@ fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>
 /// Reads the properties. The values of librdkafka are texts; in a file numbers and booleans need no quotes.
 fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     struct Property(String);
-    struct PropertyVisitor;
-
-    impl Visitor<'_> for PropertyVisitor {
-        type Value = Property;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("text, a number, true or false")
-        }
-
-        fn visit_str<E: de::Error>(self, value: &str) -> Result<Property, E> {
-            Ok(Property(value.to_owned()))
-        }
-
-        fn visit_bool<E: de::Error>(self, value: bool) -> Result<Property, E> {
-            Ok(Property(value.to_string()))
-        }
-
-        fn visit_i64<E: de::Error>(self, value: i64) -> Result<Property, E> {
-            Ok(Property(value.to_string()))
-        }
-
-        fn visit_u64<E: de::Error>(self, value: u64) -> Result<Property, E> {
-            Ok(Property(value.to_string()))
-        }
-
-        fn visit_f64<E: de::Error>(self, value: f64) -> Result<Property, E> {
-            Ok(Property(value.to_string()))
-        }
-    }
 
     impl<'de> Deserialize<'de> for Property {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_any(PropertyVisitor)
+            match Value::deserialize(deserializer)? {
+                Value::String(text) => Ok(Self(text)),
+                value @ (Value::Bool(_) | Value::Number(_)) => Ok(Self(value.to_string())),
+                _ => Err(D::Error::invalid_type(Unexpected::Other("it"), &"text, a number, true or false")),
+            }
         }
     }
 

@@ -22,10 +22,6 @@ const SLOW_MODEL: f64 = 2.0;
 /// Weight of the latest call in the EWMA of the time for a single row.
 const LATEST: f64 = 0.2;
 
-/// Number of the latest calls whose quickest tells how long a call takes at least. A single call may have had to import
-/// something first.
-const RECENT: usize = 8;
-
 /// Adapts the number of rows that go into one call.
 #[derive(Debug)]
 pub struct BatchSize {
@@ -39,9 +35,6 @@ pub struct BatchSize {
     is_crowded: bool,
     /// EWMA of the seconds for a single row; none before such a call.
     single: Option<f64>,
-    /// Seconds of each of the latest calls, at the call's number modulo their count.
-    recent: [f64; RECENT],
-    calls: usize,
 }
 
 impl BatchSize {
@@ -55,8 +48,6 @@ impl BatchSize {
             knows_too_many: false,
             is_crowded: false,
             single: None,
-            recent: [0.0; RECENT],
-            calls: 0,
         }
     }
 
@@ -70,22 +61,9 @@ impl BatchSize {
         self.is_crowded = is_crowded;
     }
 
-    /// Returns the duration of the quickest of the latest calls; none before there were a few.
-    pub fn quickest(&self) -> Option<Duration> {
-        let seconds = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
-        (self.calls >= RECENT).then(|| Duration::try_from_secs_f64(seconds).ok())?
-    }
-
-    /// Records the duration of a call whose number of rows is unknown.
-    pub fn record_duration(&mut self, took: Duration) {
-        self.recent[self.calls % RECENT] = took.as_secs_f64();
-        self.calls += 1;
-    }
-
     /// Records a call with so many rows, which was answered or ran out of time, and adapts the size.
     pub fn record(&mut self, rows: usize, took: Duration) {
         let seconds = took.as_secs_f64();
-        self.record_duration(took);
         if rows <= 1 {
             self.single = Some(self.single.map_or(seconds, |single| single + LATEST * (seconds - single)));
         }
@@ -127,12 +105,9 @@ mod tests {
     #[test]
     fn size_reaches_maximum_when_model_is_quick() {
         let mut size = BatchSize::new(64, TARGET);
-        assert_eq!((size.rows(), size.quickest()), (16, None));
+        assert_eq!(size.rows(), 16);
         settle(&mut size, 3_000, 30);
         assert_eq!(size.rows(), 64);
-        assert_eq!(size.quickest(), Some(Duration::from_micros(4_920)));
-        (1..RECENT).for_each(|_| size.record_duration(Duration::from_secs(10)));
-        assert_eq!(size.quickest(), Some(Duration::from_micros(4_920)));
         // Calls with few rows, since there is little to do, change nothing.
         (0..100).for_each(|_| size.record(3, Duration::from_millis(4)));
         assert_eq!(size.rows(), 64);

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use super::call::{Call, Failure};
 use super::exceptions::ExceptionLog;
 use super::meaning::meaning_of;
-use crate::message::{Code, Fault, Headers, Reply, Stage, header};
+use crate::message::{Code, Fault, Reply, Stage, header};
 
 /// Bytes of the largest answer that is taken where no other limit is given: an answer is held in memory as a whole.
 pub(crate) const LARGEST_REPLY: usize = 64 << 20;
@@ -79,13 +79,8 @@ impl HttpBackend {
         !matches!(TcpStream::connect((host, port)).await, Err(error) if error.kind() == ErrorKind::ConnectionRefused)
     }
 
-    /// Posts the payload, and waits for the whole answer.
-    pub async fn invoke(&self, call: Call<'_>) -> Result<Reply, Failure> {
-        self.invoke_within(call, LARGEST_REPLY).await
-    }
-
     /// Posts the payload, and waits for the whole answer, of no more bytes than `largest_answer`.
-    pub async fn invoke_within(&self, call: Call<'_>, largest_answer: usize) -> Result<Reply, Failure> {
+    pub async fn invoke(&self, call: Call<'_>, largest_answer: usize) -> Result<Reply, Failure> {
         let limit = call.timeout;
         tokio::time::timeout(limit, self.post(call, largest_answer)).await.unwrap_or_else(|_| {
             let message = format!("{} did not answer within {}", self.model, in_words(limit));
@@ -102,40 +97,24 @@ impl HttpBackend {
         let content_type = content_type.unwrap_or("application/json").to_owned();
         let retry_after = retry_after(answer.headers());
         if status.is_success() {
-            let body = self.read(answer, largest).await?.ok_or_else(|| too_large(&self.model, largest))?;
+            let body = read_body(answer, largest).await.map_err(|error| self.broken(&error))?;
+            let body = body.ok_or_else(|| too_large(&self.model, largest))?;
             return Ok(Reply { content_type, body });
         }
-        let body = self.read(answer, LONGEST_ERROR).await?.unwrap_or_default();
+        let body = read_body(answer, LONGEST_ERROR).await.map_err(|error| self.broken(&error))?.unwrap_or_default();
         let meaning = meaning_of(status.as_u16(), retry_after, &body);
         if let Some(traceback) = &meaning.traceback {
             self.exceptions.log(&meaning.fault, traceback);
         }
-        if self.owner == ServerOwner::Signalbox && is_uncaught(status.as_u16(), &body) {
-            return Err(uncaught().into());
+        // MLflow's own server failed over the request itself: it cannot read the payload, or not write the model's answer.
+        // Only its log says which.
+        let is_uncaught = status == StatusCode::INTERNAL_SERVER_ERROR && body == "Internal Server Error";
+        if self.owner == ServerOwner::Signalbox && is_uncaught {
+            let message = "MLflow's server could not read the payload, or not write the model's answer as JSON; the log \
+                           says why";
+            return Err(Fault::permanent(Code::ModelError, Stage::Invoke, message).into());
         }
         Err(meaning.fault.into())
-    }
-
-    /// Reads the body, which is copied only if it comes in several pieces. None when the body is larger than `largest`;
-    /// then no more of it is read.
-    async fn read(&self, mut answer: Response, largest: usize) -> Result<Option<Bytes>, Failure> {
-        let announced = usize::try_from(answer.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
-        if announced > largest {
-            return Ok(None);
-        }
-        let first = answer.chunk().await.map_err(|error| self.broken(&error))?.unwrap_or_default();
-        let second = answer.chunk().await.map_err(|error| self.broken(&error))?;
-        let Some(second) = second else { return Ok(Some(first).filter(|first| first.len() <= largest)) };
-        let mut body = BytesMut::with_capacity(announced.max(first.len() + second.len()));
-        body.extend_from_slice(&first);
-        body.extend_from_slice(&second);
-        while body.len() <= largest {
-            match answer.chunk().await.map_err(|error| self.broken(&error))? {
-                Some(piece) => body.extend_from_slice(&piece),
-                None => return Ok(Some(body.freeze())),
-            }
-        }
-        Ok(None)
     }
 
     /// Makes the failure of a connection that cannot be made, or that broke.
@@ -151,16 +130,25 @@ impl HttpBackend {
     }
 }
 
-/// Tells whether MLflow's own server failed over the request itself: it cannot read the payload, or not write the
-/// model's answer. Only its log says which.
-fn is_uncaught(status: u16, body: &[u8]) -> bool {
-    status == 500 && body == b"Internal Server Error"
-}
-
-fn uncaught() -> Fault {
-    let message =
-        "MLflow's server could not read the payload, or not write the model's answer as JSON; the log says why";
-    Fault::permanent(Code::ModelError, Stage::Invoke, message)
+/// Reads a body, which is copied only if it comes in several pieces. None when the body is larger than `largest`; then no
+/// more of it is read.
+pub(crate) async fn read_body(mut answer: Response, largest: usize) -> Result<Option<Bytes>, reqwest::Error> {
+    let announced = usize::try_from(answer.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+    if announced > largest {
+        return Ok(None);
+    }
+    let first = answer.chunk().await?.unwrap_or_default();
+    let Some(second) = answer.chunk().await? else { return Ok(Some(first).filter(|first| first.len() <= largest)) };
+    let mut body = BytesMut::with_capacity(announced.max(first.len() + second.len()));
+    body.extend_from_slice(&first);
+    body.extend_from_slice(&second);
+    while body.len() <= largest {
+        match answer.chunk().await? {
+            Some(piece) => body.extend_from_slice(&piece),
+            None => return Ok(Some(body.freeze())),
+        }
+    }
+    Ok(None)
 }
 
 /// Makes the fault of an answer of more bytes than may travel, or be held in memory.
@@ -196,17 +184,14 @@ fn headers_of(call: &Call<'_>) -> Result<HeaderMap, Fault> {
     })?;
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, content_type);
-    for (name, value) in carried(call.headers) {
+    for (name, value) in call.headers.iter().filter(|(name, _)| header::is_carried(name)) {
+        let Some(value) = value else { continue };
         match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
             (Ok(name), Ok(value)) => drop(headers.append(name, value)),
             _ => tracing::debug!(header = name, "a header is not passed on to the model: HTTP cannot carry it"),
         }
     }
     Ok(headers)
-}
-
-fn carried(headers: &Headers) -> impl Iterator<Item = (&str, &[u8])> {
-    headers.iter().filter_map(|(name, value)| value.filter(|_| header::is_carried(name)).map(|value| (name, value)))
 }
 
 /// Reads `Retry-After` in its usual form, seconds.

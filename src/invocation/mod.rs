@@ -18,6 +18,6 @@ pub use backoff::Backoff;
 pub use call::{Answers, Call, Failure, Several, noop};
 pub(crate) use exceptions::ExceptionLog;
 pub use http::{HttpBackend, ServerOwner, http_client};
-pub(crate) use http::{LARGEST_REPLY, in_words, root_cause, too_large};
+pub(crate) use http::{LARGEST_REPLY, in_words, read_body, root_cause, too_large};
 pub(crate) use meaning::{Meaning, meaning_of};
 pub use traceback::exception_of;

@@ -1,7 +1,8 @@
-//! Messages: requests in, replies and faults out, and the headers that say which is which. No behaviour beyond reading
-//! and writing them.
+//! Messages: requests in, replies and faults out, the headers that say which is which, and the deadline of a request. No
+//! behaviour beyond reading, writing and timing them.
 
 mod correlation;
+mod deadline;
 mod fault;
 mod headers;
 mod parked;
@@ -10,6 +11,7 @@ mod request;
 mod wall_clock;
 
 pub use correlation::{Correlation, Dialect};
+pub use deadline::{Deadline, Step};
 pub use fault::{Code, Fault, Stage};
 pub use headers::{Headers, HeadersBuilder};
 pub use parked::{Added, Parked};

@@ -84,7 +84,7 @@ impl ServerBackend {
     /// Posts a call, and reads at most `largest_answer` bytes of its answer. A server that no longer listens counts as
     /// crashed, even if the end of its process has not been reported yet.
     pub(super) async fn invoke(&self, call: &Call<'_>, largest_answer: usize) -> Result<Reply, CallFailure> {
-        let answer = self.http.invoke_within(call.clone(), largest_answer).await;
+        let answer = self.http.invoke(call.clone(), largest_answer).await;
         let timed_out = answer.as_ref().is_err_and(|failure| failure.fault.code == Code::DeadlineExceeded);
         let timeouts = if timed_out { self.consecutive_timeouts.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
         if !timed_out {

@@ -20,7 +20,7 @@ use super::unload::UnloadReason;
 use super::uri::{ModelTarget, VersionPick};
 use super::version::Version;
 use crate::invocation::Backoff;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Code, Deadline, Fault, Stage};
 
 /// Delays between the tries of a new version that fails.
 const RETRIES: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
@@ -199,7 +199,7 @@ impl Follower {
             return Err(Fault { retry_after: Some(Duration::ZERO), ..fault });
         }
         let version = self.serving.versions.version_of(entry.into(), &hosted.hosting);
-        let loaded = self.serving.loader.loaded(&version, true, None).await?;
+        let loaded = self.serving.loader.loaded(&version, true, Deadline::NONE).await?;
         if let Some(Example::Failed(why)) = &loaded.report.proof.example {
             self.serving.unload_unless_serving(&version, UnloadReason::Rejected);
             let message = format!("{} does not answer its own example: {why}", version.name);

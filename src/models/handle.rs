@@ -2,11 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use tokio::time::Instant;
-
 use super::backend::{Backend, ServerBackend};
 use super::call::CallKind;
-use super::deadline::until;
 use super::lease::{Lease, LeasedBackend};
 use super::loaded_version::LoadedVersion;
 use super::model::{HostedModel, Model, ModelSource};
@@ -17,7 +14,7 @@ use super::uri::ModelUri;
 use super::version::Version;
 use crate::config::Runtime;
 use crate::invocation::row_independence::RowIndependence;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Deadline, Fault, Step};
 
 /// Version of the model that is built into Signalbox.
 static BUILTIN: LazyLock<Arc<str>> = LazyLock::new(|| "builtin".into());
@@ -75,7 +72,7 @@ impl ModelHandle {
     /// # Errors
     ///
     /// The fault of resolving or loading the model, or `DEADLINE_EXCEEDED`.
-    pub async fn lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
+    pub async fn lease(&self, deadline: Deadline) -> Result<Lease, Fault> {
         self.lease_as(CallKind::Request, deadline).await
     }
 
@@ -84,7 +81,7 @@ impl ModelHandle {
     /// # Errors
     ///
     /// The same as of [`ModelHandle::lease`].
-    pub async fn lease_alone(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
+    pub async fn lease_alone(&self, deadline: Deadline) -> Result<Lease, Fault> {
         self.lease_as(CallKind::Alone, deadline).await
     }
 
@@ -94,11 +91,11 @@ impl ModelHandle {
     /// # Errors
     ///
     /// The same as of [`ModelHandle::lease`].
-    pub async fn spare_lease(&self, deadline: Option<Instant>) -> Result<Lease, Fault> {
+    pub async fn spare_lease(&self, deadline: Deadline) -> Result<Lease, Fault> {
         self.lease_as(CallKind::Spare, deadline).await
     }
 
-    async fn lease_as(&self, kind: CallKind, deadline: Option<Instant>) -> Result<Lease, Fault> {
+    async fn lease_as(&self, kind: CallKind, deadline: Deadline) -> Result<Lease, Fault> {
         match &self.model.source {
             ModelSource::Noop => Ok(Lease::new(&BUILTIN, LeasedBackend::Noop, None, Arc::clone(&BUILTIN_INDEPENDENCE))),
             ModelSource::Address(backend) => {
@@ -113,12 +110,7 @@ impl ModelHandle {
 
     /// Leases the version that takes the model's calls; begins again when another version takes its place meanwhile, or
     /// when it is unloaded before the lease is had.
-    async fn lease_hosted(
-        &self,
-        hosted: &HostedModel,
-        kind: CallKind,
-        deadline: Option<Instant>,
-    ) -> Result<Lease, Fault> {
+    async fn lease_hosted(&self, hosted: &HostedModel, kind: CallKind, deadline: Deadline) -> Result<Lease, Fault> {
         let Serving { loader, residency, .. } = &*self.serving;
         let mut counted = None;
         loop {
@@ -145,15 +137,16 @@ impl ModelHandle {
         version: &Version,
         loaded: Arc<LoadedVersion>,
         kind: CallKind,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Option<Lease>, Fault> {
         let Some(guard) = UseGuard::acquire(loaded, &self.serving.residency) else { return Ok(None) };
         let leased = match &guard.loaded().backend {
-            Backend::Hosts(pool) => match until(deadline, pool.acquire(kind)).await {
-                Some(Some(host)) => LeasedBackend::Host(host),
-                Some(None) => return Ok(None),
-                None => return Err(self.all_taken()),
-            },
+            Backend::Hosts(pool) => {
+                match deadline.until(pool.acquire(kind)).await.ok_or_else(|| self.all_taken(deadline))? {
+                    Some(host) => LeasedBackend::Host(host),
+                    None => return Ok(None),
+                }
+            }
             Backend::Server(backend) => self.lease_server(backend, kind, deadline).await?,
         };
         if guard.loaded().broken().is_some() {
@@ -167,7 +160,7 @@ impl ModelHandle {
         &self,
         backend: &Arc<ServerBackend>,
         kind: CallKind,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<LeasedBackend, Fault> {
         let all = u32::try_from(backend.concurrency).unwrap_or(u32::MAX);
         let wanted = if kind == CallKind::Alone && backend.server.is_some() { all } else { 1 };
@@ -176,17 +169,12 @@ impl ModelHandle {
             Arc::clone(&backend.permits).acquire_many_owned(wanted).await
         };
         // The semaphore is never closed.
-        let permit = until(deadline, permit).await.and_then(Result::ok);
-        let permit = permit.ok_or_else(|| self.all_taken())?;
+        let permit = deadline.until(permit).await.and_then(Result::ok);
+        let permit = permit.ok_or_else(|| self.all_taken(deadline))?;
         Ok(LeasedBackend::Server { backend: Arc::clone(backend), _permit: permit })
     }
 
-    fn all_taken(&self) -> Fault {
-        let message = format!(
-            "all places of {} were taken until time was up; give the route more `workers`, more `threads` or a higher \
-             `max_concurrency`",
-            self.model.uri
-        );
-        Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
+    fn all_taken(&self, deadline: Deadline) -> Fault {
+        deadline.fault(Step::Place(self.model.uri.text()))
     }
 }

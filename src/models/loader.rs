@@ -10,7 +10,6 @@ use tokio::time::{Instant, timeout_at};
 use super::artifacts::Artifacts;
 use super::backend::{Backend, ServerBackend};
 use super::background::Background;
-use super::deadline::until;
 use super::faults::{cannot_load, unavailable};
 use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, ServerSpec};
 use super::load_queue::{LoadQueue, Priority};
@@ -27,7 +26,7 @@ use super::version::Version;
 use crate::config::Runtime;
 use crate::invocation::in_words;
 use crate::invocation::row_independence::Finding;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Deadline, Fault, Step};
 use crate::telemetry::Metrics;
 
 /// Loads versions, each once however many requests wait for it.
@@ -53,7 +52,7 @@ impl Loader {
         self: &Arc<Self>,
         version: &Arc<Version>,
         urgent: bool,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Arc<LoadedVersion>, Fault> {
         if let Some(loaded) = version.loaded.get() {
             if loaded.is_open() {
@@ -84,10 +83,7 @@ impl Loader {
             }
             waiter
         };
-        until(deadline, waiter.outcome()).await.unwrap_or_else(|| {
-            let message = format!("{} was still being loaded when time was up; it goes on loading", version.name);
-            Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
-        })
+        deadline.until(waiter.outcome()).await.ok_or_else(|| deadline.fault(Step::Loading(&version.name)))?
     }
 
     async fn load(self: &Arc<Self>, version: &Arc<Version>, priority: &Priority, token: LoadToken<LoadedVersion>) {

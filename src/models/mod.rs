@@ -15,7 +15,6 @@ mod backend;
 mod background;
 mod call;
 mod catalog;
-mod deadline;
 mod faults;
 mod follower;
 mod handle;
@@ -52,7 +51,6 @@ use tokio::time::{sleep, timeout};
 
 pub use call::CallFailure;
 pub use catalog::HandleOptions;
-pub(crate) use deadline::until;
 pub use handle::ModelHandle;
 pub use lease::Lease;
 pub use registry::RegistryError;
@@ -60,7 +58,7 @@ pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionRe
 pub use uri::{ModelTarget, ModelUri, ModelUriError, VersionPick};
 
 use crate::config::{self, Runtime, environment};
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Code, Deadline, Fault, Stage};
 use crate::telemetry::Metrics;
 use artifacts::Artifacts;
 use background::Background;
@@ -199,7 +197,7 @@ impl Models {
         }
         if models.is_empty() {
             for version in self.serving.versions_named(id)? {
-                result = result.and(self.serving.loader.loaded(&version, true, None).await.map(drop));
+                result = result.and(self.serving.loader.loaded(&version, true, Deadline::NONE).await.map(drop));
             }
         }
         result

@@ -134,7 +134,7 @@ impl HostPool {
         }
     }
 
-    /// Takes a place, or queues for one and returns the channel that brings it.
+    /// Takes a place, or queues for one and returns the channel that brings it; none when the hosts are gone.
     fn request_place(self: &Arc<Self>, alone: bool) -> Option<Result<PooledHost, oneshot::Receiver<PooledHost>>> {
         let (asked, lost) = {
             let mut places = self.places.lock();

@@ -5,14 +5,13 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::deadline::until;
 use super::model::{HostedModel, Model};
 use super::resolved_model::ResolvedModel;
 use super::serving::Serving;
 use super::single_flight::{LoadStep, LoadToken, Lookup};
 use super::uri::ModelTarget;
 use super::version::Version;
-use crate::message::{Code, Fault, Stage};
+use crate::message::{Deadline, Fault, Step};
 
 impl Serving {
     /// Returns the version that takes the calls; the first caller has the registry asked, once for each URI. From then on
@@ -25,7 +24,7 @@ impl Serving {
         self: &Arc<Self>,
         model: &Arc<Model>,
         hosted: &HostedModel,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Arc<Version>, Fault> {
         if let Some(serving) = hosted.serving.get() {
             return Ok(serving);
@@ -41,10 +40,8 @@ impl Serving {
                 waiter
             }
         };
-        until(deadline, waiter.outcome()).await.unwrap_or_else(|| {
-            let message = format!("the registry had not said what {} is when time was up", model.uri);
-            Err(Fault::passing(Code::DeadlineExceeded, Stage::Load, message))
-        })
+        let late = || deadline.fault(Step::Resolving(model.uri.text()));
+        deadline.until(waiter.outcome()).await.ok_or_else(late)?
     }
 
     async fn resolve(&self, model: &Model, token: LoadToken<Version>) {

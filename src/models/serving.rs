@@ -15,7 +15,7 @@ use super::residency::ResidencyManager;
 use super::unload::UnloadReason;
 use super::version::Version;
 use super::versions::VersionCatalog;
-use crate::message::Fault;
+use crate::message::{Deadline, Fault};
 use crate::telemetry::Metrics;
 
 /// Bundles the parts that serve models: a URI is resolved to a version, the version is loaded, residency keeps it.
@@ -34,8 +34,8 @@ impl Serving {
     /// waits.
     pub(super) async fn load_model(self: &Arc<Self>, model: &Arc<Model>, urgent: bool) -> Result<(), Fault> {
         let Some(hosted) = model.hosted() else { return Ok(()) };
-        let version = self.version(model, hosted, None).await?;
-        self.loader.loaded(&version, urgent, None).await.map(drop)
+        let version = self.version(model, hosted, Deadline::NONE).await?;
+        self.loader.loaded(&version, urgent, Deadline::NONE).await.map(drop)
     }
 
     /// Unloads a version that no URI stands for any more.

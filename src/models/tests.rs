@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::time::Instant;
 
 use super::*;
 use crate::invocation::Call;
-use crate::message::{Code, Headers, Reply, Stage};
+use crate::message::{Code, Deadline, Headers, Reply, Stage};
 
 /// Builds models with this interpreter, and a cache of their own.
 fn models(python: &str) -> (TempDir, Models) {
@@ -35,20 +34,20 @@ async fn lease_takes_one_place() {
     let (_directory, models) = models("python3");
     let options = HandleOptions { max_concurrency: Some(1), ..Default::default() };
     let handle = handle(&models, "http://127.0.0.1:9", options);
-    let lease = handle.lease(None).await.unwrap();
+    let lease = handle.lease(Deadline::NONE).await.unwrap();
     assert_eq!(&**lease.version(), "external");
-    let fault = handle.lease(Some(Instant::now())).await.unwrap_err();
+    let fault = handle.lease(Deadline::NONE.within(Duration::ZERO)).await.unwrap_err();
     assert_eq!((fault.code, fault.stage), (Code::DeadlineExceeded, Stage::Invoke));
     assert!(fault.message.contains("all places of http://127.0.0.1:9"), "{fault}");
     drop(lease);
-    handle.lease(Some(Instant::now())).await.unwrap();
+    handle.lease(Deadline::NONE.within(Duration::ZERO)).await.unwrap();
 }
 
 #[tokio::test]
 async fn spare_lease_yields_while_requests_wait() {
     let (_directory, models) = models("python3");
     let of = |places| HandleOptions { max_concurrency: Some(places), ..Default::default() };
-    let soon = || Some(Instant::now() + Duration::from_millis(20));
+    let soon = || Deadline::NONE.within(Duration::from_millis(20));
 
     let two = handle(&models, "http://127.0.0.1:9", of(2));
     let spare = two.spare_lease(soon()).await.unwrap();
@@ -58,15 +57,15 @@ async fn spare_lease_yields_while_requests_wait() {
 
     // A single place is taken when no request waits for it.
     let one = handle(&models, "http://127.0.0.1:9", of(1));
-    let first = one.lease(None).await.unwrap();
+    let first = one.lease(Deadline::NONE).await.unwrap();
     let spare = tokio::spawn({
         let one = one.clone();
-        async move { one.spare_lease(None).await.unwrap() }
+        async move { one.spare_lease(Deadline::NONE).await.unwrap() }
     });
     tokio::task::yield_now().await;
     let second = tokio::spawn({
         let one = one.clone();
-        async move { one.lease(None).await.unwrap() }
+        async move { one.lease(Deadline::NONE).await.unwrap() }
     });
     tokio::task::yield_now().await;
     drop(first);
@@ -79,7 +78,8 @@ async fn spare_lease_yields_while_requests_wait() {
 #[tokio::test]
 async fn external_server_is_not_retried_when_gone() {
     let (_directory, models) = models("python3");
-    let mut lease = handle(&models, "http://127.0.0.1:9", HandleOptions::default()).lease(None).await.unwrap();
+    let mut lease =
+        handle(&models, "http://127.0.0.1:9", HandleOptions::default()).lease(Deadline::NONE).await.unwrap();
     let failure = invoke(&mut lease).await.unwrap_err();
     assert!(!failure.crashed && failure.fault.message.contains("cannot be reached"), "{}", failure.fault);
 }
@@ -87,7 +87,7 @@ async fn external_server_is_not_retried_when_gone() {
 #[tokio::test]
 async fn builtin_model_answers_without_a_process() {
     let (_directory, models) = models("/nowhere/python");
-    let mut lease = handle(&models, "builtin:noop", HandleOptions::default()).lease(None).await.unwrap();
+    let mut lease = handle(&models, "builtin:noop", HandleOptions::default()).lease(Deadline::NONE).await.unwrap();
     assert_eq!(&invoke(&mut lease).await.unwrap().body[..], br#"{"predictions": []}"#);
     let report = models.report();
     assert!(report.models.is_empty() && report.following.is_empty());
@@ -97,7 +97,7 @@ async fn builtin_model_answers_without_a_process() {
 async fn lease_fails_retryably_when_registry_is_unreachable() {
     let (_directory, models) = models("python3");
     let handle = handle(&models, "models:/a/Production", HandleOptions::default());
-    let fault = handle.lease(None).await.unwrap_err();
+    let fault = handle.lease(Deadline::NONE).await.unwrap_err();
     assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Load, true));
     assert!(fault.message.contains("http://127.0.0.1:9") && fault.retry_after.is_some(), "{fault}");
     let following = &models.report().following;
@@ -110,7 +110,7 @@ async fn fault_names_the_key_when_interpreter_is_missing() {
     let uri = directory.path().to_str().unwrap();
     let handle = handle(&models, uri, HandleOptions::default());
     for _ in 0..2 {
-        let fault = handle.lease(None).await.unwrap_err();
+        let fault = handle.lease(Deadline::NONE).await.unwrap_err();
         assert_eq!((fault.code, fault.stage), (Code::TemporarilyUnavailable, Stage::Load));
         assert!(
             fault.message.contains("no Python at /nowhere/python (models.python, or the route's `python`)"),
@@ -128,7 +128,7 @@ async fn load_and_unload_fail_when_id_is_unknown() {
     let fault = models.load("nope/1").await.unwrap_err();
     assert_eq!((fault.code, fault.message.contains("no version nope/1 is known")), (Code::ResourceDoesNotExist, true));
     let uri = directory.path().to_str().unwrap();
-    handle(&models, uri, HandleOptions::default()).lease(None).await.unwrap_err();
+    handle(&models, uri, HandleOptions::default()).lease(Deadline::NONE).await.unwrap_err();
     let fault = models.unload(uri).unwrap_err();
     assert!(fault.message.contains("is not loaded"), "{fault}");
 }
@@ -138,7 +138,7 @@ async fn lease_fails_after_shutdown() {
     let (directory, models) = models("/nowhere/python");
     models.shutdown().await;
     let handle = handle(&models, directory.path().to_str().unwrap(), HandleOptions::default());
-    let fault = handle.lease(Some(Instant::now() + Duration::from_secs(30))).await.unwrap_err();
+    let fault = handle.lease(Deadline::NONE.within(Duration::from_secs(30))).await.unwrap_err();
     assert!(fault.message.contains("stopping") || fault.message.contains("interrupted"), "{fault}");
 }
 

@@ -2,13 +2,14 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::poll;
 use tokio::time::{Instant, sleep};
 
 use super::cancellation::Cancellation;
-use super::deadline::{TimeLimits, is_over};
 use super::headroom::Headroom;
 use super::route::batch::{BatchTicket, ModelAccess};
 use super::route::breaker::{BreakerPermit, RouteBreaker};
@@ -19,12 +20,25 @@ use super::route::{Isolation, Route};
 use super::trace::RequestTrace;
 use crate::config::FallbackOn;
 use crate::invocation::breaker::CallOutcome;
-use crate::message::{Code, Fault, Reply, Request, Stage};
-use crate::models::{CallFailure, Lease, until};
+use crate::message::{Deadline, Fault, Reply, Request, Stage, Step};
+use crate::models::{CallFailure, Lease};
 
 /// Calls that a request gets of a model whose process crashes on the way. The request may be the one that its process
 /// does not survive, and a third call would be one too many.
 const MAX_CALLS_ON_CRASH: u32 = 2;
+
+/// Limits the time for the answer of one route.
+#[derive(Clone, Copy)]
+pub(super) struct TimeLimits {
+    /// Timeout of one call of the model.
+    pub(super) call: Duration,
+    /// Time that a call is given at least before its model is blamed for a request that ran out of time.
+    fair_call: Duration,
+    /// Deadline of the request.
+    request: Deadline,
+    /// Deadline of the request at this route.
+    pub(super) route: Deadline,
+}
 
 /// Calls one route for one request until there is an answer, or no further call may help.
 pub(super) struct RouteAttempts<'a> {
@@ -43,6 +57,14 @@ struct Called {
     took: Duration,
     /// Tells whether other requests were in the same call, one of which may be at fault.
     in_batch: bool,
+}
+
+impl TimeLimits {
+    /// Starts the clock of a route with this timeout.
+    pub(super) fn new(call: Duration, route: Option<Duration>, request: Deadline) -> Self {
+        let fair_call = route.map_or(call, |route| route.min(call)) / 2;
+        Self { call, fair_call, request, route: route.map_or(request, |route| request.within(route)) }
+    }
 }
 
 impl RouteAttempts<'_> {
@@ -64,13 +86,13 @@ impl RouteAttempts<'_> {
             calls += 1;
             // After a failure among others the request is called apart from them: either may be at fault.
             let next = if failure.crashed { Isolation::OwnProcess } else { Isolation::OwnCall };
-            if failure.in_batch && isolation < next && !is_over(self.limits.route) {
+            if failure.in_batch && isolation < next && !self.limits.route.is_over() {
                 isolation = next;
             // A crash is tried again without the route's retries, as long as there are calls left.
             } else if !(failure.crashed && calls < MAX_CALLS_ON_CRASH) {
                 let retry_after = failure.fault.retry_after;
                 let retries = retries.filter(|_| failure.is_worth_retry());
-                match retries.and_then(|retries| retries.pause(calls, retry_after, self.limits.left())) {
+                match retries.and_then(|retries| retries.pause(calls, retry_after, self.limits.route.left())) {
                     // A caller that hangs up during the pause is noticed before the call.
                     Some(pause) => drop(self.cancellation.unless_cancelled(pin!(sleep(pause))).await),
                     None => return Err(failure),
@@ -84,7 +106,7 @@ impl RouteAttempts<'_> {
     /// allows.
     async fn attempt(&mut self, isolation: Isolation) -> Result<Reply, RouteFailure> {
         let (route, limits) = (self.route, self.limits);
-        let while_waiting = |fault| RouteFailure::of(fault, FailurePoint::Waiting, limits);
+        let while_waiting = |fault| RouteFailure::of(fault, FailurePoint::Waiting, limits.request);
         self.cancellation.check(Stage::Invoke).map_err(while_waiting)?;
         // Load shedding comes before the breaker, so that a request without a chance takes no probe.
         if let Some(fault) = route.sheds(limits.route) {
@@ -93,7 +115,7 @@ impl RouteAttempts<'_> {
         }
         let breaker = route.breaker.as_ref();
         let mut permit = breaker.map(RouteBreaker::admit).transpose().map_err(RouteFailure::breaker_open)?;
-        let access = route.access(self.headroom, self.request, self.payload, limits.call, limits.route, isolation);
+        let access = self.access(isolation);
         let access = match self.cancellation.unless_cancelled(pin!(access)).await.flatten() {
             Ok(access) => access,
             Err(fault) => {
@@ -109,8 +131,8 @@ impl RouteAttempts<'_> {
         let Called { answer, took, in_batch } = match access {
             ModelAccess::Single(lease, _expected, single) => {
                 let called = self.call_single(lease).await;
-                if let (Some(batcher), Some(result)) = (route.batcher(), &called.answer) {
-                    batcher.record_single_call(single.as_ref(), result, called.took);
+                if let (Some(batcher), Some(single), Some(result)) = (route.batcher(), single, &called.answer) {
+                    batcher.record_single_call(&single, result, called.took);
                 }
                 called
             }
@@ -126,11 +148,16 @@ impl RouteAttempts<'_> {
             Some(Err(failure)) => {
                 let point = FailurePoint::Calling { disconnected: failure.disconnected };
                 let in_batch = in_batch || failure.in_company;
-                RouteFailure { crashed: failure.crashed, in_batch, ..RouteFailure::of(failure.fault, point, limits) }
+                RouteFailure {
+                    crashed: failure.crashed,
+                    in_batch,
+                    ..RouteFailure::of(failure.fault, point, limits.request)
+                }
             }
             None => {
                 let point = FailurePoint::Calling { disconnected: false };
-                RouteFailure { in_batch, ..RouteFailure::of(timed_out(route), point, limits) }
+                let fault = limits.route.fault(Step::Calling(route.model.uri().text()));
+                RouteFailure { in_batch, ..RouteFailure::of(fault, point, limits.request) }
             }
         };
         // A request that was short of time itself says nothing of a model that had not enough of it; and one call that
@@ -139,6 +166,28 @@ impl RouteAttempts<'_> {
             !failure.in_batch && (failure.cause.is_some() || (failure.is_timeout() && took >= limits.fair_call));
         end(permit, failed.then_some(CallOutcome { failed, took }));
         Err(failure)
+    }
+
+    /// Waits for the model: for a lease of the request's own, or for a ticket of a batch that takes the request along.
+    async fn access(&self, isolation: Isolation) -> Result<ModelAccess, Fault> {
+        let (route, deadline) = (self.route, self.limits.route);
+        if isolation == Isolation::OwnProcess {
+            let lease = route.wait_queue.wait(deadline, pin!(route.model.lease_alone(deadline))).await?;
+            return Ok(ModelAccess::Single(lease, self.headroom.expect(1), None));
+        }
+        let mut leasing = pin!(self.headroom.lease(&route.model, deadline));
+        let single = |(lease, expected)| ModelAccess::Single(lease, expected, None);
+        if let Some(batcher) = route.batcher.as_ref().filter(|_| isolation == Isolation::Shared) {
+            if !batcher.is_off_for(&route.model) {
+                return batcher.access(leasing, self).await;
+            }
+            // A request that did not wait is not counted as called singly for the model's sake.
+            if let Poll::Ready(lease) = poll!(leasing.as_mut()) {
+                return lease.map(single);
+            }
+            batcher.metrics.model.inc();
+        }
+        route.wait_queue.wait(deadline, leasing).await.map(single)
     }
 
     /// Calls the model for this request alone.
@@ -169,7 +218,7 @@ impl RouteAttempts<'_> {
     async fn await_batch(&mut self, ticket: BatchTicket) -> Called {
         self.trace.served_by.model_version = Some(ticket.version);
         let begun = Instant::now();
-        let answer = self.cancellation.unless_cancelled(pin!(until(self.limits.route, ticket.answer))).await;
+        let answer = self.cancellation.unless_cancelled(pin!(self.limits.route.until(ticket.answer))).await;
         let served_by = &mut self.trace.served_by;
         match answer {
             Err(fault) => {
@@ -195,9 +244,4 @@ fn end(permit: Option<BreakerPermit<'_>>, ended: Option<CallOutcome>) {
     if let Some(permit) = permit {
         permit.end(ended);
     }
-}
-
-fn timed_out(route: &Route) -> Fault {
-    let message = format!("{} had not answered when time was up", route.model.uri());
-    Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
 }

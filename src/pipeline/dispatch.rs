@@ -7,15 +7,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::admission::{AdmissionControl, InFlightPermit};
-use super::attempt::RouteAttempts;
+use super::attempt::{RouteAttempts, TimeLimits};
 use super::cancellation::Cancellation;
-use super::deadline::{TimeLimits, deadline_of, is_over};
 use super::headroom::Headroom;
 use super::route::failure::RouteFailure;
 use super::route::fallback::Fallbacks;
 use super::snapshot::Snapshot;
 use super::trace::{ChosenRoute, RequestTrace};
-use crate::message::{Code, Fault, Reply, Request, Stage};
+use crate::message::{Code, Deadline, Fault, Reply, Request, Stage};
 use crate::routing::{Endpoint, Reason, RouteDecision};
 use crate::telemetry::Metrics;
 
@@ -41,7 +40,7 @@ impl<'a> RequestDispatch<'a> {
         let endpoint = snapshot.table.endpoint(self.request)?;
         self.trace.served_by.endpoint = Some(endpoint.name.clone());
         // A request that nobody waits for any more is not worth a decision.
-        let deadline = deadline_of(self.request).inspect_err(|fault| {
+        let deadline = Deadline::of(self.request).inspect_err(|fault| {
             if fault.code == Code::DeadlineExceeded {
                 self.metrics.expired.inc();
             }
@@ -56,15 +55,10 @@ impl<'a> RequestDispatch<'a> {
 
     /// Admits the request to its route. A request can as well wait in the overflow topic, when the route has so much to do
     /// that it would leave no room for others; unless the request's deadline is near, or the route would shed it anyway.
-    fn admit(
-        &mut self,
-        endpoint: &Endpoint,
-        index: usize,
-        deadline: Option<Instant>,
-    ) -> Result<InFlightPermit<'a>, Fault> {
+    fn admit(&mut self, endpoint: &Endpoint, index: usize, deadline: Deadline) -> Result<InFlightPermit<'a>, Fault> {
         let route = &self.snapshot.routes(endpoint)[index];
-        let may_overflow = !self.request.parked.is_some_and(|parked| parked.overflowed)
-            && deadline.is_none_or(|deadline| deadline > Instant::now() + WORTH_A_DETOUR);
+        let may_overflow =
+            !self.request.parked.is_some_and(|parked| parked.overflowed) && deadline.allows(WORTH_A_DETOUR);
         if may_overflow
             && self.admission.is_exhausted_for(&route.share)
             && self.snapshot.has_several_routes()
@@ -77,11 +71,11 @@ impl<'a> RequestDispatch<'a> {
     }
 
     /// Decides on the route, and returns its index in the endpoint.
-    async fn decide(&mut self, endpoint: &Endpoint, deadline: Option<Instant>) -> Result<usize, Fault> {
+    async fn decide(&mut self, endpoint: &Endpoint, deadline: Deadline) -> Result<usize, Fault> {
         let routes = self.snapshot.routes(endpoint);
         let decision = match self.service_decision(endpoint, deadline).await? {
             Some(route) => RouteDecision::new(route, Reason::OutsideDecision),
-            None => endpoint.decide_by_load(self.request, routes)?,
+            None => endpoint.decide_by_load(self.request, |route| routes[route].load_reading())?,
         };
         for skipped in &decision.skipped {
             routes[*skipped].condition_skips.inc();
@@ -94,7 +88,7 @@ impl<'a> RequestDispatch<'a> {
     }
 
     /// Asks the endpoint's decision service for a route, if there is one and the request does not name its route itself.
-    async fn service_decision(&self, endpoint: &Endpoint, deadline: Option<Instant>) -> Result<Option<usize>, Fault> {
+    async fn service_decision(&self, endpoint: &Endpoint, deadline: Deadline) -> Result<Option<usize>, Fault> {
         match self.snapshot.decision_service(endpoint) {
             Some(service) if endpoint.overridden(self.request)?.is_none() => {
                 service.decide(endpoint, self.request, deadline).await
@@ -109,7 +103,7 @@ impl<'a> RequestDispatch<'a> {
         endpoint: &Endpoint,
         first: usize,
         payload: Bytes,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Reply, Fault> {
         let routes = self.snapshot.routes(endpoint);
         let (mut index, mut others) = (first, endpoint.routes.len() - 1);
@@ -127,7 +121,7 @@ impl<'a> RequestDispatch<'a> {
                 Err(failure) => failure,
             };
             // Fallbacks may name each other in a ring: the count of other routes ends the loop.
-            let next = endpoint.routes[index].fallback.filter(|_| others > 0 && !is_over(deadline));
+            let next = endpoint.routes[index].fallback.filter(|_| others > 0 && !deadline.is_over());
             let takes = |fallbacks: &Fallbacks| failure.cause.is_some_and(|cause| fallbacks.take(cause));
             match next {
                 Some(next) if routes[index].fallbacks.as_ref().is_some_and(takes) => index = next,
@@ -144,7 +138,7 @@ impl<'a> RequestDispatch<'a> {
         endpoint: &Endpoint,
         index: usize,
         payload: &Bytes,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Reply, RouteFailure> {
         let (route, compiled) = (&self.snapshot.routes(endpoint)[index], &endpoint.routes[index]);
         let served_by = &mut self.trace.served_by;

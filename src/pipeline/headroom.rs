@@ -1,12 +1,10 @@
 //! Memory headroom: a model is called only once there is memory for its answer.
 
 use tokio::select;
-use tokio::time::Instant;
 
-use super::deadline::is_over;
 use crate::intake::{ExpectedAnswers, Ticket};
-use crate::message::Fault;
-use crate::models::{Lease, ModelHandle, until};
+use crate::message::{Deadline, Fault};
+use crate::models::{Lease, ModelHandle};
 use crate::replies::OrderPlace;
 
 /// Claims memory for the answer of one request.
@@ -25,13 +23,13 @@ impl Headroom<'_> {
     pub(super) async fn lease(
         self,
         model: &ModelHandle,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<(Lease, ExpectedAnswers), Fault> {
         loop {
-            until(deadline, self.wait()).await;
+            deadline.until(self.wait()).await;
             let lease = model.lease(deadline).await?;
             // The memory may have been used up while the lease was waited for.
-            if self.is_available() || is_over(deadline) {
+            if self.is_available() || deadline.is_over() {
                 return Ok((lease, self.expect(1)));
             }
         }

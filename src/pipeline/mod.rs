@@ -5,7 +5,6 @@
 mod admission;
 mod attempt;
 mod cancellation;
-mod deadline;
 mod dispatch;
 mod headroom;
 mod retry_topics;

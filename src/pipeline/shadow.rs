@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::route::call::call_until_deadline;
 use super::snapshot::Snapshot;
 use super::trace::{ChosenRoute, RequestTrace};
-use crate::message::{Code, Fault, Outcome, Reply, Request, ServedBy, Stage};
+use crate::message::{Code, Deadline, Fault, Outcome, Reply, Request, ServedBy, Stage};
 use crate::replies::{PrimaryAnswer, ShadowAnswer, ShadowPublisher};
 use crate::routing::Endpoint;
 use crate::telemetry::ShadowMetrics;
@@ -82,7 +82,7 @@ impl ShadowCopy {
         result: &Result<Reply, Fault>,
     ) -> Option<Self> {
         let ChosenRoute { endpoint, route } = trace.chosen?;
-        let shadow = snapshot.routes_at(endpoint).get(route)?.shadow.as_ref()?;
+        let shadow = snapshot.routes(snapshot.table.at(endpoint)?).get(route)?.shadow.as_ref()?;
         let answer = result.as_ref().map_or(0, |reply| reply.body.len());
         let permits = shadow.reserve(request.size() + answer)?;
         let (route, took) = (trace.served_by.route.clone(), trace.took);
@@ -122,14 +122,14 @@ impl ShadowCopy {
 
     async fn call(&self, endpoint: &Endpoint, payload: Bytes, answer: &mut ShadowAnswer) -> Result<Reply, Fault> {
         let route = &self.snapshot.routes(endpoint)[self.route];
-        let lease = route.model.spare_lease(Some(Instant::now() + endpoint.timeout)).await?;
+        let lease = route.model.spare_lease(Deadline::NONE.within(endpoint.timeout)).await?;
         let served_by = &mut answer.outcome.served_by;
         served_by.model_version = Some(Arc::clone(lease.version()));
         served_by.attempts = 1;
         self.metrics.sent.inc();
         let (request, largest) = (Arc::clone(&self.request), route.largest_answer);
         let begun = Instant::now();
-        let called = call_until_deadline(lease, request, payload, largest, endpoint.timeout, None).await;
+        let called = call_until_deadline(lease, request, payload, largest, endpoint.timeout, Deadline::NONE).await;
         answer.took = Some(begun.elapsed());
         route.metrics.invocation_duration.observe(begun.elapsed().as_secs_f64());
         let answer = called.map(|answer| answer.and_then(|reply| route.within_limit(reply)));

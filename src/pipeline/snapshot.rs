@@ -12,12 +12,17 @@ use crate::telemetry::Metrics;
 /// Joins the routing table with the routes at work.
 pub(super) struct Snapshot {
     pub(super) table: RoutingTable,
-    /// Routes by endpoint, in the order of the table.
-    routes: Vec<Vec<Arc<Route>>>,
-    /// Decision services, which decide first, by endpoint.
-    decision_services: Vec<Option<Arc<DecisionService>>>,
+    /// Endpoints in the order of the table.
+    endpoints: Vec<LiveEndpoint>,
+}
+
+/// Keeps what is at work for one endpoint.
+struct LiveEndpoint {
     /// Config that the routes were made of.
-    endpoints: Vec<config::Endpoint>,
+    config: config::Endpoint,
+    routes: Vec<Arc<Route>>,
+    /// Service that decides first.
+    decision_service: Option<Arc<DecisionService>>,
 }
 
 impl Snapshot {
@@ -33,23 +38,23 @@ impl Snapshot {
         metrics: &Metrics,
         before: Option<&Self>,
     ) -> Result<Self, ModelUriError> {
-        let runtime_route = |endpoint: &config::Endpoint, route: &config::Route| {
-            let known = before.and_then(|before| before.unchanged_route(endpoint, route)).cloned();
-            known.map_or_else(
-                || Route::new(endpoint, route, config.kafka.largest_record(), models, metrics).map(Arc::new),
-                Ok,
-            )
+        let live = |endpoint: &config::Endpoint| {
+            let known = before.and_then(|before| before.endpoints.iter().find(|it| it.config.name == endpoint.name));
+            let routes = endpoint.routes.iter().map(|route| match known.and_then(|it| it.unchanged(endpoint, route)) {
+                Some(route) => Ok(Arc::clone(route)),
+                None => Route::new(endpoint, route, config.kafka.largest_record(), models, metrics).map(Arc::new),
+            });
+            Ok(LiveEndpoint {
+                config: endpoint.clone(),
+                routes: routes.collect::<Result<_, _>>()?,
+                decision_service: known
+                    .filter(|known| known.decides_as(endpoint))
+                    .and_then(|known| known.decision_service.clone())
+                    .or_else(|| DecisionService::new(endpoint, metrics)),
+            })
         };
-        let endpoints = || config.model_endpoints.iter();
-        let routes =
-            endpoints().map(|endpoint| endpoint.routes.iter().map(|route| runtime_route(endpoint, route)).collect());
-        let routes = routes.collect::<Result<_, _>>()?;
-        let decision_services = endpoints().map(|endpoint| {
-            let known = before.and_then(|before| before.unchanged_decision_service(endpoint));
-            known.or_else(|| DecisionService::new(endpoint, metrics))
-        });
-        let decision_services = decision_services.collect();
-        let snapshot = Self { routes, decision_services, table, endpoints: config.model_endpoints.clone() };
+        let endpoints = config.model_endpoints.iter().map(live).collect::<Result<_, _>>()?;
+        let snapshot = Self { table, endpoints };
         if let Some(before) = before {
             snapshot.carry_shares(before);
         }
@@ -58,15 +63,15 @@ impl Snapshot {
 
     /// Returns the canaries among the routes.
     pub(super) fn canaries(&self) -> Vec<CanarySubject> {
-        let subjects = self.endpoints.iter().filter_map(|endpoint| {
-            let compiled = self.table.named(&endpoint.name)?;
+        let subjects = self.endpoints.iter().filter_map(|LiveEndpoint { config, routes, .. }| {
+            let compiled = self.table.named(&config.name)?;
             let (route, share) = compiled.canary()?;
-            let statistics = |route: usize| self.routes(compiled)[route].statistics.clone();
+            let statistics = |route: usize| routes[route].statistics.clone();
             Some(CanarySubject {
                 endpoint: Arc::clone(&compiled.name),
                 route: Arc::clone(&compiled.routes[route].alias),
                 model_uri: Arc::clone(&compiled.routes[route].model_uri),
-                canary: endpoint.routes[route].canary.clone()?,
+                canary: config.routes[route].canary.clone()?,
                 share: Arc::clone(share),
                 own: statistics(route)?,
                 others: compiled.others().filter_map(statistics).collect(),
@@ -90,44 +95,36 @@ impl Snapshot {
         }
     }
 
-    /// Returns the decision service of an endpoint, if its cache and its breaker hold for the new config as well.
-    fn unchanged_decision_service(&self, endpoint: &config::Endpoint) -> Option<Arc<DecisionService>> {
-        let index = self.endpoints.iter().position(|known| known.name == endpoint.name)?;
-        let known = &self.endpoints[index];
-        let aliases = |endpoint: &config::Endpoint| -> Vec<String> {
-            endpoint.routes.iter().map(|route| route.alias.clone()).collect()
-        };
-        let is_same = known.decision == endpoint.decision && aliases(known) == aliases(endpoint);
-        self.decision_services.get(index).filter(|_| is_same)?.clone()
-    }
-
-    /// Returns the route that would not change if it were made anew from this config.
-    fn unchanged_route(&self, endpoint: &config::Endpoint, route: &config::Route) -> Option<&Arc<Route>> {
-        let endpoint_at = self.endpoints.iter().position(|known| known.name == endpoint.name)?;
-        let known = &self.endpoints[endpoint_at];
-        let route_at = known.routes.iter().position(|it| it.alias == route.alias)?;
-        let is_same = identity(known, &known.routes[route_at]) == identity(endpoint, route);
-        is_same.then(|| &self.routes[endpoint_at][route_at])
-    }
-
     /// Tells whether there is more than one route: else no other suffers when one has too much to do.
     pub(super) fn has_several_routes(&self) -> bool {
-        self.routes.iter().map(Vec::len).sum::<usize>() > 1
+        self.endpoints.iter().map(|endpoint| endpoint.routes.len()).sum::<usize>() > 1
     }
 
     /// Returns the routes of an endpoint, in their order.
     pub(super) fn routes(&self, endpoint: &Endpoint) -> &[Arc<Route>] {
-        &self.routes[endpoint.index]
-    }
-
-    /// Returns the routes of the endpoint with this index.
-    pub(super) fn routes_at(&self, endpoint: usize) -> &[Arc<Route>] {
-        self.routes.get(endpoint).map_or(&[], Vec::as_slice)
+        &self.endpoints[endpoint.index].routes
     }
 
     /// Returns the service that decides first for an endpoint.
     pub(super) fn decision_service(&self, endpoint: &Endpoint) -> Option<&Arc<DecisionService>> {
-        self.decision_services.get(endpoint.index)?.as_ref()
+        self.endpoints[endpoint.index].decision_service.as_ref()
+    }
+}
+
+impl LiveEndpoint {
+    /// Tells whether the cache and the breaker of the decision service hold for the new config as well.
+    fn decides_as(&self, new: &config::Endpoint) -> bool {
+        let aliases = |endpoint: &config::Endpoint| -> Vec<String> {
+            endpoint.routes.iter().map(|route| route.alias.clone()).collect()
+        };
+        self.config.decision == new.decision && aliases(&self.config) == aliases(new)
+    }
+
+    /// Returns the route that would not change if it were made anew from this config.
+    fn unchanged(&self, endpoint: &config::Endpoint, route: &config::Route) -> Option<&Arc<Route>> {
+        let index = self.config.routes.iter().position(|known| known.alias == route.alias)?;
+        let is_same = identity(&self.config, &self.config.routes[index]) == identity(endpoint, route);
+        is_same.then(|| &self.routes[index])
     }
 }
 

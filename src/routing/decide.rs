@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::canary::CanaryRoute;
 use super::condition::{ConditionError, Evaluation};
-use super::split::{LoadReadings, NoLoad, Split};
-use super::sticky::{self, Sticky};
+use super::split::{LoadReading, Split};
+use super::sticky;
 use super::table::{ConditionGroup, Endpoint};
 use crate::config::{OnConditionError, Strategy};
 use crate::message::{Code, Fault, Request, Stage, header};
@@ -99,10 +99,6 @@ impl RouteDecision {
     pub fn new(route: usize, reason: Reason) -> Self {
         Self { route, reason, skipped: Vec::new(), sticky_failed: false }
     }
-
-    fn of(route: Option<usize>, reason: Reason) -> Option<Self> {
-        route.map(|route| Self::new(route, reason))
-    }
 }
 
 impl Endpoint {
@@ -111,11 +107,11 @@ impl Endpoint {
     /// # Errors
     /// See [`Self::decide_by_load`].
     pub fn decide(&self, request: &Arc<Request>) -> Result<RouteDecision, Fault> {
-        self.decide_by_load(request, &NoLoad)
+        self.decide_by_load(request, |_| LoadReading::default())
     }
 
     /// Decides the route: the one that the request names, where that is allowed; else one of those whose condition is
-    /// the first that holds; else one of those without a condition.
+    /// the first that holds; else one of those without a condition. `load` reads the load of the route with each index.
     ///
     /// # Errors
     /// Fails when the request names an unknown route, when no route takes the request, when a condition exceeds its
@@ -123,7 +119,7 @@ impl Endpoint {
     pub fn decide_by_load(
         &self,
         request: &Arc<Request>,
-        loads: &(impl LoadReadings + ?Sized),
+        load: impl Fn(usize) -> LoadReading,
     ) -> Result<RouteDecision, Fault> {
         if let Some(route) = self.overridden(request)? {
             return Ok(RouteDecision::new(route, Reason::Override));
@@ -159,8 +155,8 @@ impl Endpoint {
             None => canary.takes_by_chance(fastrand::f64()),
         };
         if let Some(canary) = canary.filter(takes) {
-            let decision = RouteDecision::new(canary.route, Reason::Canary);
-            return Ok(RouteDecision { skipped, sticky_failed: caller.failed, ..decision });
+            let (route, reason) = (canary.route, Reason::Canary);
+            return Ok(RouteDecision { route, reason, skipped, sticky_failed: caller.failed });
         }
         // Split: the routes of the condition, or those without one, share by their strategy.
         let (split, undisputed) = match taken_by {
@@ -168,19 +164,17 @@ impl Endpoint {
             None if self.groups.is_empty() => (&self.others, Reason::OnlyChoice),
             None => (&self.others, Reason::NoConditionHolds),
         };
-        let decision = match split.strategy() {
-            Strategy::First => RouteDecision::of(split.first(), undisputed),
-            Strategy::RoundRobin => RouteDecision::of(split.in_turn(), Reason::RoundRobin),
-            Strategy::LeastLoaded => {
-                RouteDecision::of(split.least_loaded(loads, |ties| fastrand::usize(..ties)), Reason::LeastLoaded)
-            }
+        let (route, reason) = match split.strategy() {
+            Strategy::First => (split.first(), undisputed),
+            Strategy::RoundRobin => (split.in_turn(), Reason::RoundRobin),
+            Strategy::LeastLoaded => (split.least_loaded(load, |ties| fastrand::usize(..ties)), Reason::LeastLoaded),
             Strategy::Weighted => match caller.hash {
-                Some(hash) => RouteDecision::of(split.by_hash(hash), Reason::StickyShare),
-                None => RouteDecision::of(split.by_chance(fastrand::f64()), Reason::Share),
+                Some(hash) => (split.by_hash(hash), Reason::StickyShare),
+                None => (split.by_chance(fastrand::f64()), Reason::Share),
             },
         };
-        let decision = decision.map(|decision| RouteDecision { skipped, sticky_failed: caller.failed, ..decision });
-        decision.ok_or_else(|| self.no_route())
+        let route = route.ok_or_else(|| self.no_route())?;
+        Ok(RouteDecision { route, reason, skipped, sticky_failed: caller.failed })
     }
 
     /// Returns the route that the request's own header names, where the endpoint allows that.
@@ -204,19 +198,12 @@ impl Endpoint {
         })
     }
 
-    /// Evaluates `sticky_by` for this request.
+    /// Evaluates `sticky_by` for this request. A failure is logged, and chance decides.
     fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> CallerHash {
         let Some(sticky) = &self.sticky else { return CallerHash::default() };
         let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request));
-        let hash = self.hash_of_caller(sticky, &evaluation, request);
-        CallerHash { hash, failed: hash.is_none() }
-    }
-
-    /// Returns the hash of the value of `sticky_by`, if the expression gives one. A failure is logged, and chance
-    /// decides.
-    fn hash_of_caller(&self, sticky: &Sticky, evaluation: &Evaluation, request: &Request) -> Option<u64> {
         let hash = evaluation.value(sticky.expression).and_then(|value| sticky::hash_of(&value));
-        hash.unwrap_or_else(|error| {
+        let hash = hash.unwrap_or_else(|error| {
             if let Some(unlogged) = sticky.log.admit(LogGate::now()) {
                 tracing::warn!(
                     endpoint = %self.name,
@@ -227,7 +214,8 @@ impl Endpoint {
                 );
             }
             None
-        })
+        });
+        CallerHash { hash, failed: hash.is_none() }
     }
 
     fn log_skipped(&self, group: &ConditionGroup, request: &Request, error: &ConditionError) {

@@ -11,10 +11,10 @@ use super::split::Split;
 use super::sticky;
 use super::table::{ConditionGroup, Endpoint};
 use crate::config::Strategy;
-use crate::message::{Fault, Request};
+use crate::message::{Deadline, Fault, Request};
 
 /// A decision and everything that led to it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Explanation {
     /// Name of the endpoint.
     pub endpoint: Arc<str>,
@@ -145,21 +145,20 @@ impl Endpoint {
         let mut explanation = self.explain(request);
         let Some(report) = &mut explanation.decision else { return explanation };
         report.asked = true;
-        match outside.opinion(self, request, None).await {
-            Ok(None) => explanation,
+        let decided = match outside.opinion(self, request, Deadline::NONE).await {
+            Ok(None) => return explanation,
             Ok(Some(route)) => {
                 report.answer = Some(self.alias(route));
                 let decision = RouteDecision::new(route, Reason::OutsideDecision);
-                let decided = self.explanation_of(&decision, &self.conditions.evaluation(request));
-                Explanation { decision: explanation.decision, conditions: explanation.conditions, ..decided }
+                self.explanation_of(&decision, &self.conditions.evaluation(request))
             }
             Err(error) => {
                 report.error = Some(error.to_string());
                 let Some(fault) = outside.consequence(&error) else { return explanation };
-                let refused = Explanation::of_fault(Arc::clone(&self.name), &fault);
-                Explanation { decision: explanation.decision, conditions: explanation.conditions, ..refused }
+                Explanation::of_fault(Arc::clone(&self.name), &fault)
             }
-        }
+        };
+        Explanation { decision: explanation.decision, conditions: explanation.conditions, ..decided }
     }
 
     /// Describes the decision service; none without a service, or when the request itself names its route.
@@ -188,12 +187,10 @@ impl Endpoint {
             route: route.map(|route| Arc::clone(&route.alias)),
             model_uri: route.map(|route| Arc::clone(&route.model_uri)),
             reason: decision.reason.describe().to_owned(),
-            error_code: None,
-            decision: None,
-            conditions: Vec::new(),
             canary: self.canary.as_ref().map(|canary| self.alias(canary.route)),
             shares: self.shares(decision, evaluation),
             fallbacks: self.fallbacks(decision.route),
+            ..Explanation::default()
         }
     }
 
@@ -275,18 +272,7 @@ fn shown(value: &Value) -> serde_json::Value {
 impl Explanation {
     /// Explains a request that gets a fault instead of a route.
     pub fn of_fault(endpoint: Arc<str>, fault: &Fault) -> Self {
-        Self {
-            endpoint,
-            route: None,
-            model_uri: None,
-            reason: fault.message.clone(),
-            error_code: Some(fault.code.name()),
-            decision: None,
-            conditions: Vec::new(),
-            canary: None,
-            shares: None,
-            fallbacks: Vec::new(),
-        }
+        Self { endpoint, reason: fault.message.clone(), error_code: Some(fault.code.name()), ..Self::default() }
     }
 }
 

@@ -14,5 +14,5 @@ pub use canary::CanaryShare;
 pub use decide::{Reason, RouteDecision};
 pub use decision_service::{DecisionError, DecisionService};
 pub use explain::{ConditionReport, DecisionReport, Draw, Explanation, MemberReport, SplitReport};
-pub use split::{LoadReading, LoadReadings, NoLoad};
+pub use split::LoadReading;
 pub use table::{Endpoint, Route, RoutingProblem, RoutingTable};

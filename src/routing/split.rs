@@ -45,22 +45,6 @@ pub struct LoadReading {
     pub mean: Option<f64>,
 }
 
-/// A source of the routes' loads.
-pub trait LoadReadings {
-    /// Returns the load of the route with this index in its endpoint.
-    fn load(&self, route: usize) -> LoadReading;
-}
-
-/// A source of loads that reports every route as idle, for callers that know no loads or need none.
-#[derive(Debug, Clone, Copy)]
-pub struct NoLoad;
-
-impl LoadReadings for NoLoad {
-    fn load(&self, _: usize) -> LoadReading {
-        LoadReading::default()
-    }
-}
-
 impl Member {
     /// Makes a member with a weight of its own.
     pub(super) fn new(endpoint: &str, alias: &str, route: usize, weight: f64) -> Self {
@@ -126,20 +110,20 @@ impl Split {
         self.members.get(turn.checked_rem(self.members.len())?).map(|member| member.route)
     }
 
-    /// Returns the route that would answer one more request first. Ties are broken by chance: `below` gives a random
-    /// number below its argument.
+    /// Returns the route that would answer one more request first, by the `load` of the route with each index. Ties are
+    /// broken by chance: `below` gives a random number below its argument.
     pub(super) fn least_loaded(
         &self,
-        loads: &(impl LoadReadings + ?Sized),
+        load: impl Fn(usize) -> LoadReading,
         mut below: impl FnMut(usize) -> usize,
     ) -> Option<usize> {
         // A route of unknown time counts as fast as the fastest, so that it is tried.
-        let means = self.members.iter().filter_map(|member| loads.load(member.route).mean);
+        let means = self.members.iter().filter_map(|member| load(member.route).mean);
         let unknown = means.fold(UNKNOWN, f64::min);
         let mut best: Option<(f64, usize)> = None;
         let mut ties = 0;
         for member in &self.members {
-            let load = loads.load(member.route);
+            let load = load(member.route);
             let wait = (load.in_flight + 1) as f64 * load.mean.unwrap_or(unknown);
             // A shorter wait wins; among equals each of `ties` routes is kept with the same chance (reservoir sampling).
             match best {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use signalbox::config;
 use signalbox::invocation::Call;
-use signalbox::message::{Code, Fault, Headers, Reply, Stage};
+use signalbox::message::{Code, Deadline, Fault, Headers, Reply, Stage};
 use signalbox::models::{HandleOptions, Lease, ModelHandle, ModelUri, Models};
 use signalbox::telemetry::Metrics;
 
@@ -41,7 +41,8 @@ async fn stage_and_alias_resolve_to_models_that_answer() {
     let models = real_models();
     let by_stage = handle(&models, "models:/sentiment-model-fast/production");
     let by_alias = handle(&models, "models:/sentiment-model-accurate@champion");
-    let (mut by_stage, mut by_alias) = tokio::try_join!(by_stage.lease(None), by_alias.lease(None)).unwrap();
+    let (mut by_stage, mut by_alias) =
+        tokio::try_join!(by_stage.lease(Deadline::NONE), by_alias.lease(Deadline::NONE)).unwrap();
     for lease in [&mut by_stage, &mut by_alias] {
         assert!(lease.version().parse::<u32>().is_ok());
         let reply = invoke(lease, ROWS).await.unwrap();
@@ -63,7 +64,7 @@ async fn stage_and_alias_resolve_to_models_that_answer() {
 #[ignore = "needs MLflow; tests/run starts it"]
 async fn fault_distinguishes_model_error_from_refused_payload() {
     let models = real_models();
-    let mut lease = handle(&models, "models:/raises-model/1").lease(None).await.unwrap();
+    let mut lease = handle(&models, "models:/raises-model/1").lease(Deadline::NONE).await.unwrap();
     let fault = invoke(&mut lease, ROWS).await.unwrap_err();
     assert_eq!((fault.code, fault.retryable), (Code::ModelError, false), "{fault}");
     assert!(!fault.message.contains("Traceback") && fault.message.contains("raised"), "{fault}");
@@ -82,7 +83,7 @@ async fn missing_model_is_a_404() {
         ("models:/sentiment-model-fast/99", "version=99) not found"),
         ("models:/m-00000000000000000000000000000000", "not found"),
     ] {
-        let fault = handle(&models, uri).lease(None).await.unwrap_err();
+        let fault = handle(&models, uri).lease(Deadline::NONE).await.unwrap_err();
         assert_eq!(
             (fault.code, fault.stage, fault.retryable),
             (Code::ResourceDoesNotExist, Stage::Load, false),

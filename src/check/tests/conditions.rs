@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::check::load::parse_with;
-use crate::check::validator::ExternalChecks;
 use crate::config::Position;
 use crate::routing::condition::{ConditionProblem, Language};
 
@@ -16,7 +15,6 @@ fn flaw_is_placed_in_file_when_condition_does_not_compile() {
             Err(ConditionProblem { line, column, message: "stray".to_owned(), hint: None })
         })
     };
-    let checks = ExternalChecks { condition: &flawed, ..ExternalChecks::default() };
     for (condition, line, column) in [
         ("aé@", 6, 36),
         ("'it''s @'", 6, 41),
@@ -31,7 +29,7 @@ fn flaw_is_placed_in_file_when_condition_does_not_compile() {
         let text = format!(
             "model_endpoints:\n  - name: a\n    routes:\n      - alias: one\n        model_uri: models:/m/1\n        model_request_condition: {condition}\n"
         );
-        let report = parse_with(&text, "gateway.yaml", &env, &checks).unwrap_err();
+        let report = parse_with(&text, "gateway.yaml", &env, &flawed).unwrap_err();
         assert_eq!(report.problems.len(), 1, "{report}");
         assert_eq!(report.problems[0].at, Some(Position { line, column }), "{condition}");
     }

@@ -1,11 +1,7 @@
 //! Comma-separated values as pandas reads them, for tables that are plain enough.
 
-use std::ops::Range;
-
-use bytes::Bytes;
-
 use super::columns::{Cell, CellKind};
-use super::payload::{Payload, PayloadFormat};
+use super::payload::{PayloadFormat, Table};
 
 /// Words that pandas takes for missing values, booleans or numbers, in lower case; a table with one is not understood.
 const RESERVED_WORDS: &[&str] = &["na", "n/a", "nan", "nat", "null", "none", "true", "false", "inf", "infinity"];
@@ -13,7 +9,7 @@ const RESERVED_WORDS: &[&str] = &["na", "n/a", "nan", "nat", "null", "none", "tr
 /// Reads a table: a line of names, and lines with as many fields, each column of which is all whole numbers, all plain
 /// decimals, or all words. Tables with quotation marks are refused, so that a line is a row; and tables with missing
 /// values, so that nothing is guessed.
-pub(super) fn read(bytes: &Bytes, text: &str) -> Option<Payload> {
+pub(super) fn read(text: &str) -> Option<Table> {
     if text.contains(['"', '\r', '\0', '\u{feff}']) {
         return None;
     }
@@ -39,17 +35,8 @@ pub(super) fn read(bytes: &Bytes, text: &str) -> Option<Payload> {
         }
         rows += 1;
     }
-    let place: Range<usize> = start..content.len();
-    Some(Payload {
-        bytes: bytes.clone(),
-        format: PayloadFormat::Csv,
-        places: vec![place],
-        rows,
-        numbers: None,
-        names: std::iter::once(0..header.len()).collect(),
-        columns,
-        params: None,
-    })
+    let [places, names] = [start..content.len(), 0..header.len()].map(|place| std::iter::once(place).collect());
+    Some(Table { format: PayloadFormat::Csv, places, rows, numbers: None, names, columns })
 }
 
 fn kind_of(field: &str) -> Option<CellKind> {

@@ -12,17 +12,8 @@ use super::scanner::Scanner;
 #[derive(Debug, Clone)]
 pub struct Payload {
     pub(super) bytes: Bytes,
-    pub(super) format: PayloadFormat,
-    /// Places of the rows: one place, or as many as there are columns. At least one.
-    pub(super) places: Vec<Range<usize>>,
-    pub(super) rows: usize,
-    /// Place of the row numbers, from 0 on, if the payload has an index.
-    pub(super) numbers: Option<Range<usize>>,
-    /// Names of the columns, as they are written.
-    pub(super) names: Vec<Range<usize>>,
-    /// Kinds of the columns.
-    pub(super) columns: Vec<Cell>,
-    pub(super) params: Option<Range<usize>>,
+    pub(super) table: Table,
+    params: Option<Range<usize>>,
 }
 
 /// Names the forms in which a payload is written.
@@ -51,13 +42,18 @@ pub(super) enum PayloadFormat {
 pub struct JoinKey(Box<[u8]>);
 
 /// Holds the part of a payload with the rows.
-struct RowsPart {
-    format: PayloadFormat,
-    places: Vec<Range<usize>>,
-    rows: usize,
-    numbers: Option<Range<usize>>,
-    names: Vec<Range<usize>>,
-    columns: Vec<Cell>,
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    pub(super) format: PayloadFormat,
+    /// Places of the rows: one place, or as many as there are columns. At least one.
+    pub(super) places: Vec<Range<usize>>,
+    pub(super) rows: usize,
+    /// Place of the row numbers, from 0 on, if the payload has an index.
+    pub(super) numbers: Option<Range<usize>>,
+    /// Names of the columns, as they are written.
+    pub(super) names: Vec<Range<usize>>,
+    /// Kinds of the columns.
+    pub(super) columns: Vec<Cell>,
 }
 
 impl Payload {
@@ -69,14 +65,15 @@ impl Payload {
             return None;
         }
         let text = std::str::from_utf8(bytes).ok()?;
-        match media_type.trim() {
-            "application/json" => Self::read_json(bytes, text),
-            "text/csv" => csv::read(bytes, text),
-            _ => None,
-        }
+        let (table, params) = match media_type.trim() {
+            "application/json" => Self::read_json(text)?,
+            "text/csv" => (csv::read(text)?, None),
+            _ => return None,
+        };
+        Some(Self { bytes: bytes.clone(), table, params })
     }
 
-    fn read_json(bytes: &Bytes, text: &str) -> Option<Self> {
+    fn read_json(text: &str) -> Option<(Table, Option<Range<usize>>)> {
         let mut scanner = Scanner::new(text);
         let (mut body, mut params) = (None, None);
         scanner.object(|scanner, key, _| {
@@ -102,27 +99,18 @@ impl Payload {
             };
             fresh.then_some(())
         })?;
-        let RowsPart { format, places, rows, numbers, names, columns } = body.filter(|body| body.rows > 0)?;
-        scanner.is_at_end().then(|| Self {
-            bytes: bytes.clone(),
-            format,
-            places,
-            rows,
-            numbers,
-            names,
-            columns,
-            params,
-        })
+        let table: Table = body?;
+        (table.rows > 0 && scanner.is_at_end()).then_some((table, params))
     }
 
     /// Returns the number of rows: at least one.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.table.rows
     }
 
     /// Returns the number of the form in which the payload is written, of eight.
     pub fn form(&self) -> usize {
-        self.format as usize
+        self.table.format as usize
     }
 
     /// Returns the number of bytes.
@@ -139,26 +127,26 @@ impl Payload {
     /// signature. None when it cannot be joined with any. `nulls_apart` where rows that lack a value are not to go with
     /// rows that have it.
     pub fn key(&self, content_type: &str, signature: Option<&Signature>, nulls_apart: bool) -> Option<JoinKey> {
-        let reader = match self.format {
+        let reader = match self.table.format {
             PayloadFormat::Split | PayloadFormat::Records | PayloadFormat::Csv => ColumnReader::Pandas,
             _ => ColumnReader::Numpy,
         };
         // Columns of a table get their types from pandas before the model's signature is looked at.
-        let signature = signature.filter(|_| self.format != PayloadFormat::Csv);
-        let mut key = Vec::with_capacity(64 + self.columns.len() * 16);
+        let signature = signature.filter(|_| self.table.format != PayloadFormat::Csv);
+        let mut key = Vec::with_capacity(64 + self.table.columns.len() * 16);
         let put = |key: &mut Vec<u8>, bytes: &[u8]| {
             key.extend_from_slice(&bytes.len().to_le_bytes());
             key.extend_from_slice(bytes);
         };
-        key.push(self.format as u8);
-        key.push(u8::from(self.numbers.is_some()) | u8::from(self.params.is_some()) << 1);
+        key.push(self.table.format as u8);
+        key.push(u8::from(self.table.numbers.is_some()) | u8::from(self.params.is_some()) << 1);
         put(&mut key, content_type.as_bytes());
         put(&mut key, self.params.as_ref().map_or(&[], |params| self.at(params)));
-        for name in &self.names {
+        for name in &self.table.names {
             put(&mut key, self.at(name));
         }
-        for (index, column) in self.columns.iter().enumerate() {
-            let name = self.names.get(index).map(|name| self.at(name));
+        for (index, column) in self.table.columns.iter().enumerate() {
+            let name = self.table.names.get(index).map(|name| self.at(name));
             let is_float = signature.is_some_and(|signature| signature.makes_floats(name));
             let (kinds, shape) = column.class(reader, is_float, signature.is_some(), nulls_apart)?;
             key.extend_from_slice(&kinds.to_le_bytes());
@@ -170,15 +158,15 @@ impl Payload {
     /// Joins payloads of the same key into one with the rows of all.
     pub fn join(payloads: &[&Self]) -> Bytes {
         let Some(first) = payloads.first() else { return Bytes::new() };
-        let separator = if first.format == PayloadFormat::Csv { b'\n' } else { b',' };
-        let rows: usize = payloads.iter().map(|payload| payload.rows).sum();
+        let separator = if first.table.format == PayloadFormat::Csv { b'\n' } else { b',' };
+        let rows: usize = payloads.iter().map(|payload| payload.table.rows).sum();
         // Each row's number has at most 20 digits, and a comma.
-        let numbers = first.numbers.as_ref().map_or(0, |_| rows * 21);
-        let size: usize = payloads.iter().map(|payload| payload.bytes.len() + payload.places.len()).sum();
+        let numbers = first.table.numbers.as_ref().map_or(0, |_| rows * 21);
+        let size: usize = payloads.iter().map(|payload| payload.bytes.len() + payload.table.places.len()).sum();
         let mut joined = BytesMut::with_capacity(size + numbers);
         // Rows and row numbers are replaced in the order in which they stand in the first payload.
-        let mut pieces: Vec<_> = first.places.iter().enumerate().map(|(index, at)| (at, Some(index))).collect();
-        pieces.extend(first.numbers.iter().map(|at| (at, None)));
+        let mut pieces: Vec<_> = first.table.places.iter().enumerate().map(|(index, at)| (at, Some(index))).collect();
+        pieces.extend(first.table.numbers.iter().map(|at| (at, None)));
         pieces.sort_by_key(|(at, _)| at.start);
         let mut copied = 0;
         for (at, place) in pieces {
@@ -190,7 +178,7 @@ impl Payload {
                         if number > 0 {
                             joined.put_u8(separator);
                         }
-                        joined.put_slice(payload.places.get(place).map_or(&[], |at| payload.at(at)));
+                        joined.put_slice(payload.table.places.get(place).map_or(&[], |at| payload.at(at)));
                     }
                 }
                 None => {
@@ -209,7 +197,7 @@ impl Payload {
 }
 
 /// Reads `{"columns": […], "index": […], "data": [[…], …]}`.
-fn split(scanner: &mut Scanner<'_>, text: &str) -> Option<RowsPart> {
+fn split(scanner: &mut Scanner<'_>, text: &str) -> Option<Table> {
     let (mut names, mut index, mut data) = (None, None, None);
     scanner.object(|scanner, key, _| {
         let fresh = match text.get(key)? {
@@ -241,7 +229,7 @@ fn split(scanner: &mut Scanner<'_>, text: &str) -> Option<RowsPart> {
         && index.as_ref().is_none_or(|(_, count)| *count == rows);
     let numbers = index.map(|(at, _)| at);
     let names = names.unwrap_or_default();
-    fits.then(|| RowsPart { format: PayloadFormat::Split, places: vec![place], rows, numbers, names, columns })
+    fits.then(|| Table { format: PayloadFormat::Split, places: vec![place], rows, numbers, names, columns })
 }
 
 /// Reads `[0, 1, 2, …]`.
@@ -253,12 +241,7 @@ fn counted(scanner: &mut Scanner<'_>, text: &str) -> Option<(Range<usize>, usize
 }
 
 /// Reads a list of rows: of objects with the same keys in the same order, or of values that are alike.
-fn list(
-    scanner: &mut Scanner<'_>,
-    text: &str,
-    of_records: PayloadFormat,
-    of_values: PayloadFormat,
-) -> Option<RowsPart> {
+fn list(scanner: &mut Scanner<'_>, text: &str, of_records: PayloadFormat, of_values: PayloadFormat) -> Option<Table> {
     let (mut names, mut columns): (Vec<Range<usize>>, _) = (Vec::new(), Vec::new());
     let mut has_records = None;
     let (place, rows) = scanner.array(|scanner, row| {
@@ -281,11 +264,11 @@ fn list(
         (width == columns.len() && width > 0).then_some(())
     })?;
     let format = if has_records? { of_records } else { of_values };
-    Some(RowsPart { format, places: vec![place], rows, numbers: None, names, columns })
+    Some(Table { format, places: vec![place], rows, numbers: None, names, columns })
 }
 
 /// Reads `{"name": […], …}`, with each column as long as the others.
-fn columns(scanner: &mut Scanner<'_>, text: &str) -> Option<RowsPart> {
+fn columns(scanner: &mut Scanner<'_>, text: &str) -> Option<Table> {
     let (mut names, mut places, mut columns) = (Vec::<Range<usize>>::new(), Vec::new(), Vec::new());
     let mut rows = None;
     scanner.object(|scanner, key, column| {
@@ -297,7 +280,7 @@ fn columns(scanner: &mut Scanner<'_>, text: &str) -> Option<RowsPart> {
         places.push(place);
         (columns.len() == column + 1 && *rows.get_or_insert(count) == count).then_some(())
     })?;
-    Some(RowsPart { format: PayloadFormat::InputColumns, places, rows: rows?, numbers: None, names, columns })
+    Some(Table { format: PayloadFormat::InputColumns, places, rows: rows?, numbers: None, names, columns })
 }
 
 /// Adds a cell to its column. The first row says which columns there are.

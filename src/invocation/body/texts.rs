@@ -6,7 +6,7 @@ impl Payload {
     /// Calls `each` with every text in its rows, and with the number of the column that it stands in.
     pub fn texts(&self, mut each: impl FnMut(usize, &[u8])) {
         for (place, rows) in self.rows_in_bytes().enumerate() {
-            match self.format {
+            match self.table.format {
                 PayloadFormat::Csv => fields(rows, &mut each),
                 PayloadFormat::InputColumns => in_json(rows, &mut |_, text| each(place, text)),
                 _ => in_json(rows, &mut each),
@@ -16,7 +16,7 @@ impl Payload {
 
     /// Returns the bytes of the rows, in one piece or by column.
     pub fn rows_in_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.places.iter().map(|place| self.bytes.get(place.clone()).unwrap_or_default())
+        self.table.places.iter().map(|place| self.bytes.get(place.clone()).unwrap_or_default())
     }
 }
 

@@ -6,6 +6,7 @@ use axum::routing::any;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::message::Headers;
 
 const LARGEST: usize = 5 << 20;
 
@@ -31,7 +32,8 @@ async fn failure_is_permanent_when_our_own_server_fails_over_request() {
         served(|_| async { Answer::builder().status(500).body(Body::from("Internal Server Error")).unwrap() }).await;
     let ours = HttpBackend::new(theirs.invocations.clone(), "models:/m/1".into(), ServerOwner::Signalbox, 4).unwrap();
     for (backend, retryable) in [(theirs, true), (ours, false)] {
-        let fault = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err().fault;
+        let fault =
+            backend.invoke(call("application/json", &Headers::default()), LARGEST_REPLY).await.unwrap_err().fault;
         assert_eq!((fault.code, fault.retryable), (Code::ModelError, retryable), "{fault}");
     }
 }
@@ -58,14 +60,14 @@ async fn backend_passes_payload_headers_and_answer_on_untouched() {
         ("x-not http", b"1"),
         ("x-bad", b"a\nb"),
     ]);
-    let reply = backend.invoke(call("text/csv; charset=utf-8", &headers)).await.unwrap();
+    let reply = backend.invoke(call("text/csv; charset=utf-8", &headers), LARGEST_REPLY).await.unwrap();
     assert_eq!((reply.content_type.as_str(), &reply.body[..]), ("text/x", &b"\xff{}"[..]));
 }
 
 #[tokio::test]
 async fn answer_arrives_whole_when_large() {
     let backend = served(|_| async { Answer::new(Body::from(vec![b'x'; LARGEST])) }).await;
-    let reply = backend.invoke_within(call("application/json", &Headers::default()), LARGEST).await.unwrap();
+    let reply = backend.invoke(call("application/json", &Headers::default()), LARGEST).await.unwrap();
     assert_eq!(reply.body.len(), LARGEST);
 }
 
@@ -78,7 +80,7 @@ async fn answer_is_refused_when_larger_than_limit() {
     })
     .await;
     for backend in [announced, endless] {
-        let failure = backend.invoke_within(call("application/json", &Headers::default()), LARGEST).await.unwrap_err();
+        let failure = backend.invoke(call("application/json", &Headers::default()), LARGEST).await.unwrap_err();
         assert_eq!((failure.fault.code, failure.fault.retryable), (Code::PayloadTooLarge, false));
         assert!(failure.fault.message.contains("larger than 5 MiB"), "{}", failure.fault);
     }
@@ -88,7 +90,7 @@ async fn answer_is_refused_when_larger_than_limit() {
 async fn error_stays_error_when_its_body_is_long() {
     let backend =
         served(|_| async { Answer::builder().status(500).body(Body::from(vec![b'x'; 8 << 20])).unwrap() }).await;
-    let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
+    let failure = backend.invoke(call("application/json", &Headers::default()), LARGEST_REPLY).await.unwrap_err();
     assert_eq!((failure.fault.code, failure.fault.retryable), (Code::ModelError, true));
 }
 
@@ -98,7 +100,7 @@ async fn error_keeps_retry_after() {
         Answer::builder().status(503).header("retry-after", "9").body(Body::from("full")).unwrap()
     })
     .await;
-    let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
+    let failure = backend.invoke(call("application/json", &Headers::default()), LARGEST_REPLY).await.unwrap_err();
     assert_eq!(failure.fault.retry_after, Some(Duration::from_secs(9)));
     assert!(failure.fault.retryable && !failure.disconnected);
 }
@@ -106,7 +108,7 @@ async fn error_keeps_retry_after() {
 #[tokio::test]
 async fn call_fails_when_http_cannot_carry_content_type() {
     let backend = backend("http://127.0.0.1:9/invocations");
-    let failure = backend.invoke(call("text/csv\n", &Headers::default())).await.unwrap_err();
+    let failure = backend.invoke(call("text/csv\n", &Headers::default()), LARGEST_REPLY).await.unwrap_err();
     assert_eq!(failure.fault.code, Code::UnsupportedMediaType);
 }
 
@@ -115,7 +117,7 @@ async fn failure_may_pass_when_nothing_listens() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let backend = backend(&format!("http://{address}/invocations?token=secret"));
     assert!(!backend.ping().await);
-    let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
+    let failure = backend.invoke(call("application/json", &Headers::default()), LARGEST_REPLY).await.unwrap_err();
     assert!(failure.disconnected && !backend.is_listening().await && failure.fault.retryable);
     assert_eq!(failure.fault.code, Code::TemporarilyUnavailable);
     assert!(failure.fault.message.contains("refused"), "{}", failure.fault);
@@ -132,7 +134,7 @@ async fn failure_may_pass_when_connection_breaks() {
             drop(connection);
         }
     });
-    let failure = backend.invoke(call("application/json", &Headers::default())).await.unwrap_err();
+    let failure = backend.invoke(call("application/json", &Headers::default()), LARGEST_REPLY).await.unwrap_err();
     assert_eq!(failure.fault.code, Code::TemporarilyUnavailable);
     assert!(failure.disconnected && failure.fault.message.contains("broke"), "{}", failure.fault);
     assert!(backend.is_listening().await);
@@ -143,7 +145,7 @@ async fn call_exceeds_deadline_when_answer_is_late() {
     let backend = served(|_| std::future::pending()).await;
     let headers = Headers::default();
     let call = Call { timeout: Duration::from_millis(50), ..call("application/json", &headers) };
-    let failure = backend.invoke(call).await.unwrap_err();
+    let failure = backend.invoke(call, LARGEST_REPLY).await.unwrap_err();
     assert_eq!(failure.fault.code, Code::DeadlineExceeded);
     assert!(failure.fault.message.contains("within 50ms"), "{}", failure.fault);
 }

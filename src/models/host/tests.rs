@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::model_host::InvokeFailure;
 use super::template::TemplateError;
 use super::*;
-use crate::invocation::{Call, Several};
+use crate::invocation::{Call, LARGEST_REPLY, Several};
 use crate::message::{Code, Fault, Headers, Reply, Stage};
 
 mod bad_rows;
@@ -402,7 +402,7 @@ async fn server_answers_as_mlflow_and_leaves_no_process_when_stopped() {
     let headers = Headers::default();
     let payload = Bytes::from(cases[0].1.clone());
     let call = Call { content_type: "application/json", payload, headers: &headers, timeout: limit };
-    let reply = backend.invoke(call).await.unwrap();
+    let reply = backend.invoke(call, LARGEST_REPLY).await.unwrap();
     assert_eq!(reply.body, cases[0].4.as_bytes());
     // The server's own children are in its process group.
     let group = server.pid().to_string();

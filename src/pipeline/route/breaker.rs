@@ -1,6 +1,6 @@
 //! The circuit breaker of a route: the policy with a clock, a log and metrics.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGauge};
@@ -50,7 +50,7 @@ impl RouteBreaker {
 
     /// Tells whether a call would be refused now.
     pub(super) fn refuses(&self) -> bool {
-        self.policy().refuses(self.begin.elapsed())
+        self.policy.lock().refuses(self.begin.elapsed())
     }
 
     /// Lets a call through, or refuses it.
@@ -58,7 +58,7 @@ impl RouteBreaker {
     /// # Errors
     /// When the breaker is open; the fault says since when, why, and when to come back.
     pub(in crate::pipeline) fn admit(&self) -> Result<BreakerPermit<'_>, Fault> {
-        let mut policy = self.policy();
+        let mut policy = self.policy.lock();
         let before = policy.phase();
         let admitted = policy.admit(self.begin.elapsed());
         self.report(&policy, before);
@@ -95,16 +95,12 @@ impl RouteBreaker {
         );
         Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message).with_retry_after(refusal.left)
     }
-
-    fn policy(&self) -> MutexGuard<'_, Breaker> {
-        self.policy.lock()
-    }
 }
 
 /// Resets the metric of a route that a new configuration no longer has, or has otherwise.
 impl Drop for RouteBreaker {
     fn drop(&mut self) {
-        if self.policy().phase() != BreakerPhase::Closed {
+        if self.policy.lock().phase() != BreakerPhase::Closed {
             self.state.set(BreakerPhase::Closed as i64);
         }
     }
@@ -113,7 +109,7 @@ impl Drop for RouteBreaker {
 impl BreakerPermit<'_> {
     /// Renews a permit some time later: if the breaker has opened since, the call has to be admitted once more.
     pub(in crate::pipeline) fn renew(self) -> Result<Self, Fault> {
-        let is_valid = self.pass.as_ref().is_some_and(|pass| self.breaker.policy().is_valid(pass));
+        let is_valid = self.pass.as_ref().is_some_and(|pass| self.breaker.policy.lock().is_valid(pass));
         if is_valid { Ok(self) } else { self.breaker.admit() }
     }
 
@@ -126,7 +122,7 @@ impl BreakerPermit<'_> {
 impl Drop for BreakerPermit<'_> {
     fn drop(&mut self) {
         let Some(pass) = self.pass.take() else { return };
-        let mut policy = self.breaker.policy();
+        let mut policy = self.breaker.policy.lock();
         let before = policy.phase();
         policy.end(pass, self.breaker.begin.elapsed(), self.ended);
         self.breaker.report(&policy, before);

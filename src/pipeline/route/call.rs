@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
 
 use crate::invocation::Call;
-use crate::message::{Reply, Request};
+use crate::message::{Deadline, Reply, Request};
 use crate::models::{CallFailure, Lease};
 
 /// Calls the model; none when the deadline came first. A model that is hosted here has the whole of `timeout` and is
@@ -19,9 +18,9 @@ pub(in crate::pipeline) async fn call_until_deadline(
     payload: Bytes,
     largest_answer: usize,
     timeout: Duration,
-    deadline: Option<Instant>,
+    deadline: Deadline,
 ) -> Option<Result<Reply, CallFailure>> {
-    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+    let left = deadline.left();
     if left.is_zero() {
         return None;
     }
@@ -36,7 +35,7 @@ pub(in crate::pipeline) async fn call_until_deadline(
         return Some(calling.await);
     }
     let mut calling = Box::pin(calling);
-    let answer = timeout_at(Instant::now() + left, &mut calling).await.ok();
+    let answer = deadline.until(&mut calling).await;
     if answer.is_none() {
         tokio::spawn(calling);
     }

@@ -2,8 +2,7 @@
 //! back.
 
 use crate::config::FallbackOn;
-use crate::message::{Code, Fault, Stage};
-use crate::pipeline::deadline::{TimeLimits, is_over};
+use crate::message::{Code, Deadline, Fault, Stage};
 
 /// Tells why a route has not answered a request.
 pub(in crate::pipeline) struct RouteFailure {
@@ -30,8 +29,8 @@ pub(in crate::pipeline) enum FailurePoint {
 
 impl RouteFailure {
     /// Finds the cause of a fault. A request whose own time is up may have been too short of it for any route.
-    pub(in crate::pipeline) fn of(fault: Fault, point: FailurePoint, limits: TimeLimits) -> Self {
-        let out_of_time = fault.code == Code::DeadlineExceeded && is_over(limits.request);
+    pub(in crate::pipeline) fn of(fault: Fault, point: FailurePoint, deadline: Deadline) -> Self {
+        let out_of_time = fault.code == Code::DeadlineExceeded && deadline.is_over();
         let cause = if out_of_time { None } else { cause_of(&fault, point) };
         Self { fault, cause, crashed: false, in_batch: false }
     }

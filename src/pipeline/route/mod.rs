@@ -12,25 +12,19 @@ mod retries;
 pub(super) mod shadow;
 pub(super) mod share;
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::poll;
 use prometheus::IntCounter;
-use tokio::time::Instant;
 
-use super::headroom::Headroom;
 use crate::canary::RouteStatistics;
 use crate::config::{self, Batching};
 use crate::invocation::too_large;
-use crate::message::{Fault, Reply, Request};
+use crate::message::{Deadline, Fault, Reply};
 use crate::models::{CallFailure, HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
-use crate::routing::{self, LoadReadings, Reason};
+use crate::routing::{LoadReading, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
-use batch::{BatchedRoute, Batcher, ModelAccess};
+use batch::Batcher;
 use breaker::RouteBreaker;
 use clock::now;
 use fallback::Fallbacks;
@@ -44,7 +38,7 @@ use share::RouteShare;
 pub(super) struct Route {
     pub(super) model: ModelHandle,
     pub(super) metrics: Arc<RouteMetrics>,
-    pub(super) load: Arc<RouteLoad>,
+    pub(super) load: RouteLoad,
     /// Queue of the requests that are called singly.
     pub(super) wait_queue: WaitQueue,
     /// Part that the route's requests have of all requests in flight.
@@ -60,7 +54,7 @@ pub(super) struct Route {
     /// Requests for which the route was drawn by chance since `sticky_by` gave nothing.
     pub(super) sticky_failures: IntCounter,
     /// Batcher of the requests that wait at the same time, if they are joined.
-    batcher: Option<Batcher>,
+    pub(super) batcher: Option<Arc<Batcher>>,
     /// Bytes of the largest answer, which has to fit a record.
     pub(super) largest_answer: usize,
     /// Time that a request may take at this route.
@@ -120,25 +114,16 @@ impl Route {
         };
         let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
         let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
-        let route_metrics = Arc::new(metrics.route(endpoint, alias));
-        let load = Arc::<RouteLoad>::default();
         let batcher = batch.map(|settings| {
-            let route = BatchedRoute {
-                model_uri: Arc::clone(model.uri().text()),
-                load: Arc::clone(&load),
-                metrics: Arc::clone(&route_metrics),
-                batch_metrics: metrics.batch(endpoint, alias),
-                largest_answer,
-            };
-            Batcher::new(settings, vouches, isolates_bad_rows, route)
+            Arc::new(Batcher::new(settings, vouches, isolates_bad_rows, metrics.batch(endpoint, alias)))
         });
         Ok(Self {
             model,
-            load,
+            load: RouteLoad::default(),
             wait_queue: WaitQueue::default(),
             share: RouteShare::default(),
             statistics: is_compared.then(Arc::default),
-            metrics: route_metrics,
+            metrics: Arc::new(metrics.route(endpoint, alias)),
             decisions: Reason::ALL.map(decided),
             shadow,
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
@@ -150,36 +135,6 @@ impl Route {
             retries: route.retries.clone().map(|policy| RouteRetries::new(policy, endpoint, alias, metrics)),
             fallbacks: Fallbacks::new(endpoint, route, metrics),
         })
-    }
-
-    /// Waits for the model: for a lease of the request's own, or for a ticket of a batch that takes the request along.
-    pub(super) async fn access(
-        &self,
-        headroom: Headroom<'_>,
-        request: &Arc<Request>,
-        payload: &Bytes,
-        timeout: Duration,
-        deadline: Option<Instant>,
-        isolation: Isolation,
-    ) -> Result<ModelAccess, Fault> {
-        if isolation == Isolation::OwnProcess {
-            let lease = self.wait_queue.wait(deadline, pin!(self.model.lease_alone(deadline))).await?;
-            return Ok(ModelAccess::Single(lease, headroom.expect(1), None));
-        }
-        let mut leasing = pin!(headroom.lease(&self.model, deadline));
-        let single = |(lease, expected)| ModelAccess::Single(lease, expected, None);
-        let Some(batcher) = self.batcher.as_ref().filter(|_| isolation == Isolation::Shared) else {
-            return self.wait_queue.wait(deadline, leasing).await.map(single);
-        };
-        if batcher.is_off_for(&self.model) {
-            // A request that did not wait is not counted as called singly for the model's sake.
-            if let Poll::Ready(lease) = poll!(leasing.as_mut()) {
-                return lease.map(single);
-            }
-            batcher.count_single_for_model();
-            return self.wait_queue.wait(deadline, leasing).await.map(single);
-        }
-        batcher.access(leasing, headroom, request, payload, timeout, deadline).await
     }
 
     /// Returns the answer, unless it is too large to be published.
@@ -195,27 +150,28 @@ impl Route {
     }
 
     /// Sheds a request whose deadline comes before it can get a place at the model; none when it may be in time.
-    pub(super) fn sheds(&self, deadline: Option<Instant>) -> Option<Fault> {
+    pub(super) fn sheds(&self, deadline: Deadline) -> Option<Fault> {
+        if deadline == Deadline::NONE {
+            return None;
+        }
         let places = self.model.places();
         match self.batcher() {
-            Some(batcher) => batcher.sheds(deadline, places),
+            Some(batcher) => batcher.sheds(deadline, places, self.wait_queue.quickest_call()?),
             None => self.wait_queue.sheds(deadline, places),
         }
     }
 
     /// Returns the batcher, unless the model is known to be called singly.
     pub(super) fn batcher(&self) -> Option<&Batcher> {
-        self.batcher.as_ref().filter(|batcher| !batcher.is_off_for(&self.model))
+        self.batcher.as_deref().filter(|batcher| !batcher.is_off_for(&self.model))
     }
-}
 
-impl LoadReadings for [Arc<Route>] {
-    fn load(&self, route: usize) -> routing::LoadReading {
-        let Some(route) = self.get(route) else { return routing::LoadReading::default() };
-        let load = route.load.at(now());
+    /// Reads the load, for routing by load.
+    pub(super) fn load_reading(&self) -> LoadReading {
+        let load = self.load.at(now());
         // A route whose breaker is open has nothing to do, and must not seem to be the best choice for that.
-        match route.breaker.as_ref().is_some_and(RouteBreaker::refuses) {
-            true => routing::LoadReading { in_flight: usize::MAX / 2, ..load },
+        match self.breaker.as_ref().is_some_and(RouteBreaker::refuses) {
+            true => LoadReading { in_flight: usize::MAX / 2, ..load },
             false => load,
         }
     }

@@ -1,7 +1,7 @@
-//! The wait queue of a route, for requests that are called singly; and load shedding: a request that cannot be in time is
-//! refused before it costs a call.
+//! The wait queue of a route, for requests that are called singly; the duration of the latest calls; and load shedding: a
+//! request that cannot be in time is refused before it costs a call.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,11 +11,11 @@ use std::time::Duration;
 use futures_util::poll;
 use tokio::time::Instant;
 
-use super::clock::{nanoseconds, now};
-use crate::message::{Code, Fault, Stage};
+use super::clock::now;
+use crate::message::{Deadline, Fault, Step};
 
-/// Number of the latest calls whose quickest tells how long a call takes at least. With fewer calls nothing is known,
-/// and no request is shed.
+/// Number of the latest calls whose quickest tells how long a call takes at least: a single one may have had to import
+/// something first. With fewer calls nothing is known, and no request is shed.
 const RECENT: usize = 8;
 
 /// Time in seconds after the latest call until all of them are too old to tell anything; then no request is shed.
@@ -33,7 +33,7 @@ pub(in crate::pipeline) struct WaitQueue {
 #[derive(Debug, Default)]
 struct Waiters {
     /// Deadline of each waiter, by its number.
-    deadlines: BTreeMap<u64, Option<Instant>>,
+    deadlines: BTreeMap<u64, Deadline>,
     next: u64,
 }
 
@@ -57,18 +57,19 @@ impl WaitQueue {
     /// Sheds a request with this deadline, if the waiters before it take longer than it has left, even if each call
     /// from now on is as quick as the quickest of the latest. `places` are those of its model. No request is shed while
     /// none waits.
-    pub(super) fn sheds(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
-        let deadline = deadline.filter(|_| self.has_waiters())?;
-        let (call, begin) = (self.service_times.quickest_at(now())?, Instant::now());
-        let left = |deadline: Instant| deadline.saturating_duration_since(begin);
-        let turn = earliest_turn(self.waiters().deadlines.values().map(|it| it.map(left)), places, call);
-        (turn + call > left(deadline)).then(|| deadline_unreachable(turn, left(deadline)))
+    pub(super) fn sheds(&self, deadline: Deadline, places: usize) -> Option<Fault> {
+        if !self.has_waiters() {
+            return None;
+        }
+        let (call, begin) = (self.quickest_call()?, Instant::now());
+        let before = earliest_turn(self.waiters.lock().deadlines.values().map(|it| it.left_at(begin)), places, call);
+        deadline.require(before + call, Step::Queueing(before)).err()
     }
 
     /// Waits for a lease. A request that gets its lease too late for any call leaves it to the next.
-    pub(super) async fn wait<Lease>(
+    pub(in crate::pipeline) async fn wait<Lease>(
         &self,
-        deadline: Option<Instant>,
+        deadline: Deadline,
         mut leasing: Pin<&mut impl Future<Output = Result<Lease, Fault>>>,
     ) -> Result<Lease, Fault> {
         if let Poll::Ready(lease) = poll!(leasing.as_mut()) {
@@ -77,10 +78,15 @@ impl WaitQueue {
         let position = self.enter(deadline);
         let lease = leasing.await?;
         drop(position);
-        match deadline.filter(|_| self.has_waiters()).zip(self.service_times.quickest_at(now())) {
-            Some((deadline, call)) if Instant::now() + call > deadline => Err(too_late(call)),
-            _ => Ok(lease),
+        if let Some(call) = self.quickest_call().filter(|_| self.has_waiters()) {
+            deadline.require(call, Step::Turn(call))?;
         }
+        Ok(lease)
+    }
+
+    /// Returns the duration of the quickest of the latest calls; none when there were too few of late.
+    pub(super) fn quickest_call(&self) -> Option<Duration> {
+        self.service_times.quickest_at(now())
     }
 
     /// Remembers the duration of a call that has ended.
@@ -88,8 +94,8 @@ impl WaitQueue {
         self.service_times.record_at(took, now);
     }
 
-    fn enter(&self, deadline: Option<Instant>) -> QueuePosition<'_> {
-        let mut waiters = self.waiters();
+    fn enter(&self, deadline: Deadline) -> QueuePosition<'_> {
+        let mut waiters = self.waiters.lock();
         waiters.next += 1;
         let number = waiters.next;
         waiters.deadlines.insert(number, deadline);
@@ -100,15 +106,11 @@ impl WaitQueue {
     fn has_waiters(&self) -> bool {
         self.length.load(Ordering::Relaxed) > 0
     }
-
-    fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        self.waiters.lock()
-    }
 }
 
 impl Drop for QueuePosition<'_> {
     fn drop(&mut self) {
-        let mut waiters = self.queue.waiters();
+        let mut waiters = self.queue.waiters.lock();
         waiters.deadlines.remove(&self.number);
         self.queue.length.store(waiters.deadlines.len(), Ordering::Relaxed);
     }
@@ -131,13 +133,18 @@ impl ServiceTimes {
     }
 }
 
+/// Converts a duration to nanoseconds, so that it fits an atomic; longer ones become the largest number.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Computes the earliest turn of a request that comes after all `ahead`, for each of which the time is given that it has
 /// left; with all places free now, and each call as long as `call`. A request that has too little time left when its turn
 /// comes is not called, and so takes no place.
-fn earliest_turn(ahead: impl Iterator<Item = Option<Duration>>, places: usize, call: Duration) -> Duration {
+fn earliest_turn(ahead: impl Iterator<Item = Duration>, places: usize, call: Duration) -> Duration {
     let (mut turn, mut called) = (Duration::ZERO, 0);
     for left in ahead {
-        if left.is_none_or(|left| left >= turn + call) {
+        if left >= turn + call {
             called += 1;
             if called == places.max(1) {
                 (turn, called) = (turn + call, 0);
@@ -147,23 +154,6 @@ fn earliest_turn(ahead: impl Iterator<Item = Option<Duration>>, places: usize, c
     turn
 }
 
-/// Refuses a request that is shed: so much is before it, and it has only so much time left.
-pub(super) fn deadline_unreachable(before: Duration, left: Duration) -> Fault {
-    let message = format!(
-        "at least {before:.1?} of calls are waiting before this request, which has {left:.0?} left; give the route more \
-         `workers`, more `threads` or a higher `max_concurrency`, or come back later"
-    );
-    Fault::passing(Code::TemporarilyUnavailable, Stage::Invoke, message).with_retry_after(before)
-}
-
-fn too_late(call: Duration) -> Fault {
-    let message = format!(
-        "all places of the model were taken until there was less time left than the quickest of its latest calls took \
-         ({call:.1?})"
-    );
-    Fault::passing(Code::DeadlineExceeded, Stage::Invoke, message)
-}
-
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
@@ -171,6 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::{Code, Stage};
 
     const CALL: Duration = Duration::from_millis(100);
 
@@ -179,7 +170,7 @@ mod tests {
     }
 
     fn turn(ahead: &[Option<Duration>], places: usize) -> Duration {
-        earliest_turn(ahead.iter().copied(), places, CALL)
+        earliest_turn(ahead.iter().map(|left| left.unwrap_or(Duration::MAX)), places, CALL)
     }
 
     fn record_calls(queue: &WaitQueue) {
@@ -212,29 +203,29 @@ mod tests {
     #[test]
     fn queue_sheds_only_when_deadline_is_unreachable() {
         let queue = WaitQueue::default();
-        let soon = Some(Instant::now() + Duration::from_millis(20));
+        let soon = Deadline::NONE.within(Duration::from_millis(20));
         assert!(queue.sheds(soon, 1).is_none());
-        let places = [None; 4].map(|deadline| queue.enter(deadline));
+        let places = [Deadline::NONE; 4].map(|deadline| queue.enter(deadline));
         assert!(queue.sheds(soon, 1).is_none(), "nothing is known of its calls");
         record_calls(&queue);
         let fault = queue.sheds(soon, 1).unwrap();
         assert_eq!((fault.code, fault.stage, fault.retryable), (Code::TemporarilyUnavailable, Stage::Invoke, true));
         assert_eq!(fault.retry_after, Some(calls(4)));
         assert!(fault.message.starts_with("at least 400.0ms of calls are waiting before this request"), "{fault}");
-        assert!(queue.sheds(None, 1).is_none(), "it has all the time there is");
-        assert!(queue.sheds(Some(Instant::now() + Duration::from_secs(60)), 1).is_none());
+        assert!(queue.sheds(Deadline::NONE, 1).is_none(), "it has all the time there is");
+        assert!(queue.sheds(Deadline::NONE.within(Duration::from_secs(60)), 1).is_none());
         drop(places);
         assert!(queue.sheds(soon, 1).is_none(), "nobody waits");
-        assert!(queue.waiters().deadlines.is_empty());
+        assert!(queue.waiters.lock().deadlines.is_empty());
     }
 
     #[tokio::test]
     async fn waiter_leaves_lease_to_next_when_it_comes_too_late() {
         let queue = WaitQueue::default();
         record_calls(&queue);
-        let soon = Some(Instant::now() + CALL / 2);
+        let soon = Deadline::NONE.within(CALL / 2);
         let at_once = pin!(async { Ok(()) });
-        let next = queue.enter(None);
+        let next = queue.enter(Deadline::NONE);
         assert_eq!(queue.wait(soon, at_once).await, Ok(()), "it has not waited");
         let later = async || {
             let leasing = pin!(async {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use uuid::Uuid;
 
 use crate::config;
 use crate::invocation::retry::{RetryBudget, pause};
@@ -38,10 +37,10 @@ impl RouteRetries {
         &self,
         calls: u32,
         retry_after: Option<Duration>,
-        within: Option<Duration>,
+        within: Duration,
     ) -> Option<Duration> {
-        let pause = pause(&self.policy, calls, retry_after, chance())?;
-        if within.is_some_and(|within| pause >= within) {
+        let pause = pause(&self.policy, calls, retry_after, fastrand::f64())?;
+        if pause >= within {
             return None;
         }
         let affordable = self.budget.spend();
@@ -54,13 +53,6 @@ impl RouteRetries {
     }
 }
 
-/// Draws a number from 0 up to, and without, 1.
-fn chance() -> f64 {
-    let (random, _) = Uuid::new_v4().as_u64_pair();
-    // A float's fraction has 53 bits.
-    (random >> 11) as f64 / (1_u64 << 53) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,18 +63,11 @@ mod tests {
         let policy = config::Retries { backoff: Duration::ZERO, ..config::Retries::default() };
         let retries = RouteRetries::new(policy, "e", "main", &metrics);
         (0..5).for_each(|_| retries.earn());
-        let after = Some(Duration::from_millis(500));
-        assert_eq!(retries.pause(1, after, after), None);
-        assert_eq!(retries.pause(1, after, None), after);
-        assert_eq!(retries.pause(1, None, None), None);
+        let half = Duration::from_millis(500);
+        let after = Some(half);
+        assert_eq!(retries.pause(1, after, half), None);
+        assert_eq!(retries.pause(1, after, Duration::MAX), after);
+        assert_eq!(retries.pause(1, None, Duration::MAX), None);
         assert_eq!((retries.retried.get(), retries.refused.get()), (1, 1));
-    }
-
-    #[test]
-    fn draws_are_fractions() {
-        let draws: Vec<f64> = (0..1_000).map(|_| chance()).collect();
-        assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
-        let mean = draws.iter().sum::<f64>() / 1_000.0;
-        assert!((0.4..0.6).contains(&mean), "{mean}");
     }
 }

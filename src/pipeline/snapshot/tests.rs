@@ -24,7 +24,7 @@ impl World {
 
 /// Finds for each route of `other` in the endpoint `a` the index that the same route has in `one`.
 fn kept(one: &Snapshot, other: &Snapshot) -> Vec<Option<usize>> {
-    let routes = |snapshot: &Snapshot| snapshot.routes[0].clone();
+    let routes = |snapshot: &Snapshot| snapshot.endpoints[0].routes.clone();
     let before = routes(one);
     routes(other).iter().map(|route| before.iter().position(|it| Arc::ptr_eq(it, route))).collect()
 }

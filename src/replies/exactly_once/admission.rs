@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::sessions::Sessions;
+use crate::invocation::Backoff;
 use crate::replies::parts::{Parts, Prospect};
 use crate::replies::publication::Publication;
 use crate::replies::recourse::{Cause, RecordKind};
-use crate::invocation::Backoff;
 
 /// Pauses between attempts at a destination that took nothing in time.
 const STALLED: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) };

@@ -186,15 +186,10 @@ fn chance_decides_when_caller_is_unknown() {
 
 #[test]
 fn least_loaded_reads_loads() {
-    struct Busy;
-    impl LoadReadings for Busy {
-        fn load(&self, route: usize) -> crate::routing::LoadReading {
-            crate::routing::LoadReading { in_flight: 9 - route, mean: None }
-        }
-    }
+    let busy = |route| LoadReading { in_flight: 9 - route, mean: None };
     let table = shared("least_loaded");
     let request = request(&[("x-tier", "tin")], "{}");
-    let decision = table.named("shared").unwrap().decide_by_load(&request, &Busy).unwrap();
+    let decision = table.named("shared").unwrap().decide_by_load(&request, busy).unwrap();
     assert_eq!((decision.route, decision.reason), (4, Reason::LeastLoaded));
 }
 

@@ -8,25 +8,25 @@ mod answer;
 mod cache;
 mod summary;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prometheus::{Histogram, IntCounter};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode, Url};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use self::cache::Cache;
 pub(super) use self::summary::DecisionInput;
 use super::table::{Endpoint, RouteIndex};
 use crate::config::{self, OnDecisionError};
 use crate::invocation::breaker::{Breaker, BreakerOpen, CallOutcome, CallPass};
-use crate::invocation::{http_client, in_words, root_cause};
-use crate::message::{Code, Fault, Request, Stage};
+use crate::invocation::{http_client, in_words, read_body, root_cause};
+use crate::message::{Code, Deadline, Fault, Request, Stage};
 use crate::telemetry::{LogGate, Metrics};
 
 /// Longest answer of the service, in bytes; a longer one is an error.
@@ -134,7 +134,7 @@ impl DecisionService {
         self: &Arc<Self>,
         endpoint: &Endpoint,
         request: &Arc<Request>,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Option<usize>, Fault> {
         let error = match self.opinion(endpoint, request, deadline).await {
             Ok(opinion) => return Ok(opinion),
@@ -161,7 +161,7 @@ impl DecisionService {
         self: &Arc<Self>,
         endpoint: &Endpoint,
         request: &Arc<Request>,
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Option<usize>, DecisionError> {
         let opinion = match endpoint.summary(request) {
             Ok(summary) => self.shared_answer(summary, deadline).await,
@@ -191,7 +191,7 @@ impl DecisionService {
         })
     }
 
-    async fn shared_answer(self: &Arc<Self>, summary: Bytes, deadline: Option<Instant>) -> ServiceAnswer {
+    async fn shared_answer(self: &Arc<Self>, summary: Bytes, deadline: Deadline) -> ServiceAnswer {
         let mut answer = match self.join_or_lead(&summary)? {
             AnswerSource::Cached(opinion) => {
                 self.metrics.cached.inc();
@@ -206,11 +206,8 @@ impl DecisionService {
                 answer
             }
         };
-        let waiting = answer.wait_for(Option::is_some);
-        let said = match deadline {
-            Some(deadline) => timeout_at(deadline, waiting).await.map_err(|_| failed("the request's time was up"))?,
-            None => waiting.await,
-        };
+        let said = deadline.until(answer.wait_for(Option::is_some)).await;
+        let said = said.ok_or_else(|| failed("the request's time was up"))?;
         let opinion =
             said.ok().and_then(|said| said.clone()).unwrap_or_else(|| Err(failed("the question was lost")))?;
         if opinion.is_some() { &self.metrics.answered } else { &self.metrics.none }.inc();
@@ -218,7 +215,7 @@ impl DecisionService {
     }
 
     fn join_or_lead(&self, summary: &Bytes) -> Result<AnswerSource, DecisionError> {
-        let (now, mut state) = (self.started.elapsed(), self.state());
+        let (now, mut state) = (self.started.elapsed(), self.state.lock());
         // Cache first: a known answer costs no call.
         if let Some(opinion) = state.cache.as_ref().and_then(|cache| cache.get(summary, now)) {
             return Ok(AnswerSource::Cached(opinion));
@@ -245,7 +242,7 @@ impl DecisionService {
         // A service that answers counts as healthy, even if it names an unknown route.
         let ended = CallOutcome { failed: said.is_err(), took };
         let opinion = said.and_then(|alias| self.route_of(alias));
-        let (now, mut state) = (self.started.elapsed(), self.state());
+        let (now, mut state) = (self.started.elapsed(), self.state.lock());
         state.breaker.end(pass, now, Some(ended));
         state.in_flight.remove(&summary);
         if let (Ok(opinion), Some(cache)) = (&opinion, &mut state.cache) {
@@ -260,18 +257,13 @@ impl DecisionService {
         let client = self.client.as_ref().ok_or_else(|| failed("no HTTP client can be made"))?;
         let post = client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(summary);
         let broken = |error: &reqwest::Error| failed(format!("it cannot be reached: {}", root_cause(error)));
-        let mut answer = post.send().await.map_err(|error| broken(&error))?;
+        let answer = post.send().await.map_err(|error| broken(&error))?;
         if answer.status() != StatusCode::OK {
             return Err(failed(format!("it answered with status {}", answer.status().as_u16())));
         }
-        let mut body = BytesMut::new();
-        while let Some(piece) = answer.chunk().await.map_err(|error| broken(&error))? {
-            if body.len() + piece.len() > MAX_ANSWER {
-                return Err(failed(format!("its answer is longer than {} KiB", MAX_ANSWER >> 10)));
-            }
-            body.extend_from_slice(&piece);
-        }
-        answer::alias_in(&body).map_err(failed)
+        let body = read_body(answer, MAX_ANSWER).await.map_err(|error| broken(&error))?;
+        let too_long = || failed(format!("its answer is longer than {} KiB", MAX_ANSWER >> 10));
+        answer::alias_in(&body.ok_or_else(too_long)?).map_err(failed)
     }
 
     fn route_of(&self, alias: Option<String>) -> ServiceAnswer {
@@ -286,10 +278,6 @@ impl DecisionService {
     /// Returns the address of the service, without what a URL may hold of secrets.
     fn service(&self) -> String {
         self.url.origin().ascii_serialization()
-    }
-
-    fn state(&self) -> MutexGuard<'_, ServiceState> {
-        self.state.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The summary of a request for the decision service: JSON of a bounded size, with the same bytes for requests that the
 //! service cannot tell apart.
 
-use std::io::{self, Write};
+use std::io::Cursor;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{DecisionError, failed};
 use crate::config;
 use crate::message::Request;
-use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Evaluation, ExpressionId};
+use crate::routing::condition::{ConditionProblem, ConditionsBuilder, ExpressionId};
 use crate::routing::table::Endpoint;
 
 /// Longest value of a header or an expression, as JSON, in bytes; with a longer one the service is not asked.
@@ -57,103 +57,42 @@ impl Endpoint {
             return Err(failed("the endpoint has no outside decision"));
         };
         let evaluation = self.conditions.evaluation(request);
-        let mut summary = SummaryWriter { json: BoundedBuffer::new(MAX_SUMMARY) };
-        summary.text("{\"input\":{\"endpoint\":")?;
-        summary.bounded(&*self.name, || "the endpoint's name".to_owned())?;
-        summary.text(",\"headers\":{")?;
-        let mut separator = "";
-        for name in &decision_input.headers {
-            let value = request.headers.get_ignoring_case(name).and_then(|value| std::str::from_utf8(value).ok());
-            let Some(value) = value else { continue };
-            summary.entry(separator, name, value, || format!("header '{name}'"))?;
-            separator = ",";
-        }
-        summary.text("},\"values\":{")?;
-        let mut separator = "";
-        for (name, expression) in &decision_input.values {
-            summary.value(separator, name, &evaluation, *expression)?;
-            separator = ",";
-        }
-        summary.text("}}}")?;
-        Ok(summary.json.bytes.into())
-    }
-}
-
-struct SummaryWriter {
-    json: BoundedBuffer,
-}
-
-impl SummaryWriter {
-    fn value(
-        &mut self,
-        separator: &str,
-        name: &str,
-        evaluation: &Evaluation,
-        expression: ExpressionId,
-    ) -> Result<(), DecisionError> {
+        let headers = decision_input.headers.iter().filter_map(|name| {
+            let value = request.headers.get_ignoring_case(name).and_then(|value| std::str::from_utf8(value).ok())?;
+            Some(entry(name, value, || format!("header '{name}'")))
+        });
         // A value that fails, or that JSON cannot hold, is null.
-        let value = evaluation.value(expression).ok();
-        self.entry(separator, name, &value, || format!("the value '{name}'"))
-    }
-
-    fn entry<T: Serialize + ?Sized>(
-        &mut self,
-        separator: &str,
-        name: &str,
-        value: &T,
-        what: impl Fn() -> String,
-    ) -> Result<(), DecisionError> {
-        self.text(separator)?;
-        self.bounded(name, &what)?;
-        self.text(":")?;
-        self.bounded(value, what)
-    }
-
-    fn bounded<T: Serialize + ?Sized>(&mut self, value: &T, what: impl Fn() -> String) -> Result<(), DecisionError> {
-        let mut written = BoundedBuffer::new(MAX_VALUE);
-        match serde_json::to_writer(&mut written, value) {
-            Ok(()) => self.raw(&written.bytes),
-            Err(_) if written.is_exceeded => {
-                Err(failed(format!("{} is longer than {MAX_VALUE} bytes as JSON, so it was not asked", what())))
-            }
-            Err(_) => self.text("null"),
+        let values = decision_input.values.iter().map(|(name, expression)| {
+            entry(name, &evaluation.value(*expression).ok(), || format!("the value '{name}'"))
+        });
+        let summary = format!(
+            r#"{{"input":{{"endpoint":{},"headers":{{{}}},"values":{{{}}}}}}}"#,
+            bounded(&*self.name, || "the endpoint's name".to_owned())?,
+            headers.collect::<Result<Vec<_>, _>>()?.join(","),
+            values.collect::<Result<Vec<_>, _>>()?.join(",")
+        );
+        if summary.len() > MAX_SUMMARY {
+            return Err(failed(format!("the summary is longer than {} KiB, so it was not asked", MAX_SUMMARY >> 10)));
         }
-    }
-
-    fn text(&mut self, text: &str) -> Result<(), DecisionError> {
-        self.raw(text.as_bytes())
-    }
-
-    fn raw(&mut self, bytes: &[u8]) -> Result<(), DecisionError> {
-        let too_long = |_| failed(format!("the summary is longer than {} KiB, so it was not asked", MAX_SUMMARY >> 10));
-        self.json.write_all(bytes).map_err(too_long)
+        Ok(summary.into())
     }
 }
 
-/// A buffer of bounded size, so that JSON which is too long is not written out first.
-struct BoundedBuffer {
-    bytes: Vec<u8>,
-    limit: usize,
-    is_exceeded: bool,
+fn entry<T: Serialize + ?Sized>(name: &str, value: &T, what: impl Fn() -> String) -> Result<String, DecisionError> {
+    Ok(format!("{}:{}", bounded(name, &what)?, bounded(value, what)?))
 }
 
-impl BoundedBuffer {
-    fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), limit, is_exceeded: false }
-    }
-}
-
-impl Write for BoundedBuffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > self.limit {
-            self.is_exceeded = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
+/// Writes a value as JSON of a bounded size, so that JSON which is too long is not written out first.
+fn bounded<T: Serialize + ?Sized>(value: &T, what: impl Fn() -> String) -> Result<String, DecisionError> {
+    let mut json = Cursor::new([0; MAX_VALUE]);
+    match serde_json::to_writer(&mut json, value) {
+        Ok(()) => {
+            let length = json.position() as usize;
+            Ok(String::from_utf8_lossy(&json.get_ref()[..length]).into_owned())
         }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        Err(error) if error.is_io() => {
+            Err(failed(format!("{} is longer than {MAX_VALUE} bytes as JSON, so it was not asked", what())))
+        }
+        Err(_) => Ok("null".to_owned()),
     }
 }

@@ -25,7 +25,7 @@ impl World {
 
     async fn ask(&self, tier: &str) -> Result<Option<usize>, Fault> {
         let request = request(tier, "{}");
-        self.outside.decide(self.table.named("e").unwrap(), &request, None).await
+        self.outside.decide(self.table.named("e").unwrap(), &request, Deadline::NONE).await
     }
 
     fn count(&self, result: &str) -> u64 {
@@ -164,7 +164,7 @@ async fn answer_reaches_followers_when_leader_is_out_of_time() {
     let (url, asked) = service(by_tier).await;
     let world = World::new(&url, "on_error: fail");
     let (request, endpoint) = (request("gold", "{}"), world.table.named("e").unwrap());
-    let soon = Some(Instant::now() + Duration::from_millis(1));
+    let soon = Deadline::NONE.within(Duration::from_millis(1));
     let (short, long) = tokio::join!(world.outside.decide(endpoint, &request, soon), world.ask("gold"));
     assert!(short.is_err() && long == Ok(Some(1)), "{short:?} {long:?}");
     assert_eq!(asked.load(Ordering::Relaxed), 1);

@@ -98,16 +98,14 @@ fn turn_wraps_when_counter_overflows() {
     assert!(split.in_turn().is_some() && split.in_turn() == Some(0));
 }
 
-impl LoadReadings for [(usize, Option<f64>)] {
-    fn load(&self, route: usize) -> LoadReading {
-        LoadReading { in_flight: self[route].0, mean: self[route].1 }
-    }
+fn readings(loads: &[(usize, Option<f64>)]) -> impl Fn(usize) -> LoadReading {
+    |route| LoadReading { in_flight: loads[route].0, mean: loads[route].1 }
 }
 
 #[test]
 fn least_loaded_picks_route_with_shortest_wait() {
     let split = split(Strategy::LeastLoaded, &[1.0; 3]);
-    let least = |loads: [(usize, Option<f64>); 3]| split.least_loaded(&loads[..], |_| 0);
+    let least = |loads: [(usize, Option<f64>); 3]| split.least_loaded(readings(&loads), |_| 0);
     assert_eq!(least([(2, None), (1, None), (3, None)]), Some(1));
     assert_eq!(least([(9, Some(0.01)), (0, Some(0.2)), (0, Some(0.3))]), Some(0));
     assert_eq!(least([(9, Some(0.01)), (0, Some(0.05)), (0, Some(0.3))]), Some(1));
@@ -122,10 +120,10 @@ fn least_loaded_picks_route_with_shortest_wait() {
 fn least_loaded_draws_by_chance_when_equal() {
     let split = split(Strategy::LeastLoaded, &[1.0; 3]);
     let mut random = fastrand::Rng::with_seed(17);
-    let idle = counts(3, |_| split.least_loaded(&NoLoad, |ties| random.usize(..ties)));
+    let idle = counts(3, |_| split.least_loaded(|_| LoadReading::default(), |ties| random.usize(..ties)));
     assert_fits(&idle, &[1.0; 3]);
     let one_busy = [(0, None), (1, None), (0, None)];
-    let counts = counts(3, |_| split.least_loaded(&one_busy[..], |ties| random.usize(..ties)));
+    let counts = counts(3, |_| split.least_loaded(readings(&one_busy), |ties| random.usize(..ties)));
     assert_fits(&counts, &[1.0, 0.0, 1.0]);
 }
 

@@ -8,22 +8,25 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::Batcher;
 use super::queue::{BatchGroup, BatchWaiter};
-use super::state::BatchState;
 use super::ticket::{BatchAnswer, BatchTicket};
 use crate::intake::ExpectedAnswers;
 use crate::invocation::body::{Answer, JoinKey, Payload, is_same_but_for_rounding};
 use crate::invocation::row_independence::{BatchMode, BatchingRefusal};
 use crate::invocation::{Answers, Call, Several};
-use crate::message::{Code, Headers, Reply, Request};
+use crate::message::{Code, Deadline, Headers, Reply, Request};
 use crate::models::{CallFailure, Lease};
-use crate::pipeline::deadline::is_over;
+use crate::pipeline::attempt::RouteAttempts;
+use crate::pipeline::route::Route;
+use crate::pipeline::route::clock::now;
 
 /// Calls the model for a group of requests until each has an answer.
 pub(super) struct BatchCall {
     lease: Lease,
     _expected: ExpectedAnswers,
-    state: Arc<BatchState>,
+    route: Arc<Route>,
+    batcher: Arc<Batcher>,
     timeout: Duration,
     members: Vec<BatchMember>,
     mode: BatchMode,
@@ -41,7 +44,7 @@ pub(super) struct BatchCall {
 struct BatchMember {
     payload: Payload,
     request: Arc<Request>,
-    deadline: Option<Instant>,
+    deadline: Deadline,
     answer: oneshot::Sender<BatchAnswer>,
     calls: u32,
 }
@@ -49,9 +52,10 @@ struct BatchMember {
 /// Holds those members of a batch that are called at once.
 struct SubBatch {
     members: Vec<BatchMember>,
-    number: usize,
-    /// Number of the other half of a refused batch. If nothing was wrong with that half, this one is at fault.
-    other: Option<usize>,
+    /// Tells whether this is the first half of a refused batch, the other half of which comes next.
+    is_first_half: bool,
+    /// Tells whether the other half of a refused batch was sound, so that this one holds the fault.
+    is_at_fault: bool,
 }
 
 /// Tells the outcome of a call for several requests.
@@ -73,59 +77,50 @@ impl BatchCall {
     pub(super) fn new(
         group: BatchGroup,
         lease: Lease,
-        expected: ExpectedAnswers,
-        state: Arc<BatchState>,
-        timeout: Duration,
+        batcher: Arc<Batcher>,
+        attempts: &RouteAttempts<'_>,
     ) -> (Self, BatchTicket) {
-        let BatchGroup { members, mode, key } = group;
-        let mut tickets = Vec::with_capacity(members.len());
-        let members = members.into_iter().map(|waiter| {
-            let BatchWaiter { payload, request, deadline, ticket, .. } = waiter;
+        let BatchGroup { own, others, mode, key } = group;
+        let join = |BatchWaiter { payload, request, deadline, ticket, .. }| {
             let (answer, receiver) = oneshot::channel();
-            tickets.push((ticket, BatchTicket { version: Arc::clone(lease.version()), answer: receiver }));
-            BatchMember { payload, request, deadline, answer, calls: 0 }
-        });
-        let members = members.collect();
-        let mut own = None;
-        for (sender, ticket) in tickets {
-            match own {
-                None => own = Some(ticket),
-                // A request that has gone away meanwhile is noticed before the call.
-                Some(_) => drop(sender.send(ticket)),
-            }
-        }
-        let own =
-            own.unwrap_or_else(|| BatchTicket { version: Arc::clone(lease.version()), answer: oneshot::channel().1 });
-        (
-            Self {
-                lease,
-                _expected: expected,
-                state,
-                timeout,
-                members,
-                mode,
-                key,
-                asks_for_bad_rows: true,
-                rows: 0,
-                refused: 0,
-                took: Duration::ZERO,
-            },
-            own,
-        )
+            let member = BatchMember { payload, request, deadline, answer, calls: 0 };
+            (member, ticket, BatchTicket { version: Arc::clone(lease.version()), answer: receiver })
+        };
+        let (first, _, own_ticket) = join(own);
+        let mut members = vec![first];
+        members.extend(others.into_iter().map(join).map(|(member, sender, ticket)| {
+            // A request that has gone away meanwhile is noticed before the call.
+            drop(sender.send(ticket));
+            member
+        }));
+        let call = Self {
+            lease,
+            _expected: attempts.headroom.expect(members.len()),
+            route: Arc::clone(attempts.route),
+            batcher,
+            timeout: attempts.limits.call,
+            members,
+            mode,
+            key,
+            asks_for_bad_rows: true,
+            rows: 0,
+            refused: 0,
+            took: Duration::ZERO,
+        };
+        (call, own_ticket)
     }
 
     /// Calls the model until each member has an answer, and records how many rows were refused.
     pub(super) async fn run(mut self) {
         let members = std::mem::take(&mut self.members);
         self.call_until_answered(members).await;
-        self.state.queue().rejection_rate.record(&self.key, self.rows, self.refused);
+        self.batcher.queue.lock().rejection_rate.record(&self.key, self.rows, self.refused);
     }
 
     /// Calls all members at once. When that is refused, calls halves of them, until the members at fault stand alone.
     async fn call_until_answered(&mut self, members: Vec<BatchMember>) {
-        let mut is_sound = vec![false];
-        let mut batches = vec![SubBatch { members, number: 0, other: None }];
-        while let Some(SubBatch { mut members, number, other }) = batches.pop() {
+        let mut batches = vec![SubBatch::of(members)];
+        while let Some(SubBatch { mut members, is_first_half, is_at_fault }) = batches.pop() {
             // Members may have gone away or run out of time since the batch was put together.
             members.retain(BatchMember::waits);
             if members.len() <= 1 {
@@ -135,30 +130,26 @@ impl BatchCall {
                 }
                 continue;
             }
-            // Where the other half was sound, this half holds the fault, and is split without a call.
-            let is_at_fault = other.is_some_and(|other| is_sound.get(other) == Some(&true));
+            // A half that holds the fault is split without a call.
             let outcome = if is_at_fault { BatchOutcome::Refused } else { self.call_joined(&mut members).await };
             match outcome {
                 BatchOutcome::Answered(answer, content_type, refused) => {
                     self.deliver(members, &answer, &content_type);
-                    // Refused members are called alone, to be told what they would have been told alone.
-                    batches.extend(refused.into_iter().map(SubBatch::of));
-                    if let Some(is_sound) = is_sound.get_mut(number) {
-                        *is_sound = true;
+                    if let Some(other_half) = batches.last_mut().filter(|_| is_first_half) {
+                        other_half.is_at_fault = true;
                     }
+                    // Refused members are called alone, to be told what they would have been told alone.
+                    batches.extend(refused.into_iter().map(|member| SubBatch::of(vec![member])));
                 }
                 BatchOutcome::Refused => {
-                    self.state.route.batch_metrics.splits.inc();
-                    let second = members.split_off(members.len() / 2);
-                    let number = is_sound.len();
-                    is_sound.extend([false, false]);
+                    self.batcher.metrics.splits.inc();
                     // The first half is called first, and tells of the second.
-                    batches.push(SubBatch { members: second, number: number + 1, other: Some(number) });
-                    batches.push(SubBatch { members, number, other: None });
+                    batches.push(SubBatch::of(members.split_off(members.len() / 2)));
+                    batches.push(SubBatch { is_first_half: true, ..SubBatch::of(members) });
                 }
                 BatchOutcome::NotByRow => {
                     // Such an answer cannot be cut, so each member is called alone.
-                    batches.extend(members.into_iter().map(SubBatch::of));
+                    batches.extend(members.into_iter().map(|member| SubBatch::of(vec![member])));
                 }
                 BatchOutcome::Failed(failure) => members.into_iter().for_each(|member| {
                     member.deliver(Err(failure.clone()), self.took, false);
@@ -180,12 +171,13 @@ impl BatchCall {
         let Some(BatchMember { request, payload: first, .. }) = members.first() else { return BatchOutcome::NotByRow };
         let (request, first) = (Arc::clone(request), first.clone());
         // The call may take as long as any member waits; the search for bad rows only as long as all members do.
-        let deadlines: Option<Vec<_>> = members.iter().map(|member| member.deadline).collect();
-        let latest = deadlines.and_then(|deadlines| deadlines.into_iter().max());
-        let earliest = members.iter().filter_map(|member| member.deadline).min();
+        let now = Instant::now();
+        let left = || members.iter().map(|member| member.deadline.left_at(now));
+        let (least, most) = (left().min().unwrap_or_default(), left().max().unwrap_or_default());
         let asked_rows: &[usize] = if self.asks_for_bad_rows { &rows } else { &[] };
-        let several = Several { rows: asked_rows, patience: self.patience(earliest) };
-        let called = self.call_for(&request, &Headers::default(), joined, &rows, several, latest).await;
+        // The host must not be taken for stuck either, so the search has half of what there is.
+        let several = Several { rows: asked_rows, patience: self.timeout.min(least) / 2 };
+        let called = self.call_for(&request, &Headers::default(), joined, &rows, several, most).await;
         // A failure is blamed on the host, on nobody, or on one of the members.
         let Answers { reply, refused } = match called {
             Ok(answers) => answers,
@@ -206,7 +198,7 @@ impl BatchCall {
         };
         let refused = take_out(members, &refused);
         if !refused.is_empty() {
-            self.state.route.batch_metrics.splits.inc();
+            self.batcher.metrics.splits.inc();
         }
         // The answer is cut only if it has one entry for each row, and if spot checks do not speak against it.
         let rows = members.iter().map(|member| member.payload.rows()).sum();
@@ -230,7 +222,7 @@ impl BatchCall {
         for number in self.lease.row_independence().spot_checks(&self.key, &payloads) {
             let (Some(member), Some(part)) = (members.get(number), parts.get(number)) else { continue };
             let (request, payload) = (Arc::clone(&member.request), member.payload.clone());
-            match self.call(&request, &request.headers, payload.bytes().clone(), payload.rows(), None).await {
+            match self.call(&request, &request.headers, payload.bytes().clone(), payload.rows(), Duration::MAX).await {
                 Ok(reply) if !is_same_but_for_rounding(part, &reply.body) => return false,
                 Err(failure) if !failure.fault.retryable => return false,
                 _ => {}
@@ -260,23 +252,16 @@ impl BatchCall {
         }
         member.calls += 1;
         self.rows += member.payload.rows();
-        self.state.route.batch_metrics.refused.inc();
+        self.batcher.metrics.refused.inc();
         let (request, payload) = (Arc::clone(&member.request), member.payload.bytes().clone());
         let rows = member.payload.rows();
-        let result = self.call(&request, &request.headers, payload, rows, member.deadline).await;
+        let result = self.call(&request, &request.headers, payload, rows, member.deadline.left()).await;
         if result.as_ref().is_err_and(|failure| !failure.fault.retryable) {
             self.refused += member.payload.rows();
         }
         let lost = result.as_ref().err().filter(|_| !self.lease.is_usable()).cloned();
         member.deliver(result, self.took, false);
         lost.map_or(ControlFlow::Continue(()), ControlFlow::Break)
-    }
-
-    /// Limits the time for which a host may search for bad rows: the host must not be taken for stuck, nor may the time
-    /// of any member run out.
-    fn patience(&self, earliest: Option<Instant>) -> Duration {
-        let left = earliest.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        self.timeout.min(left.unwrap_or(Duration::MAX)) / 2
     }
 
     /// Calls the model once, for one request.
@@ -286,9 +271,9 @@ impl BatchCall {
         headers: &Headers,
         payload: Bytes,
         rows: usize,
-        deadline: Option<Instant>,
+        left: Duration,
     ) -> Result<Reply, CallFailure> {
-        let answers = self.call_for(request, headers, payload, &[rows], Several::default(), deadline).await;
+        let answers = self.call_for(request, headers, payload, &[rows], Several::default(), left).await;
         answers.map(|answers| answers.reply)
     }
 
@@ -300,13 +285,12 @@ impl BatchCall {
         payload: Bytes,
         rows: &[usize],
         several: Several<'_>,
-        deadline: Option<Instant>,
+        left: Duration,
     ) -> Result<Answers, CallFailure> {
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         // A host is not ended because its callers are in a hurry.
         let timeout = if self.lease.is_hosted() { self.timeout } else { self.timeout.min(left) };
         let begun = Instant::now();
-        let route = &self.state.route;
+        let route = &self.route;
         // The limit is that of all requests together.
         self.lease.limit_answer(route.largest_answer.saturating_mul(rows.len()));
         let call = Call { content_type: request.content_type(), payload, headers, timeout };
@@ -319,10 +303,11 @@ impl BatchCall {
             Err(failure) => route.load.record_failure(&failure.fault, self.timeout),
         }
         let rows = rows.iter().sum::<usize>();
-        route.batch_metrics.rows.observe(rows as f64);
+        self.batcher.metrics.rows.observe(rows as f64);
         // The time for a search for bad rows says nothing of how many rows there should be.
         if result.as_ref().is_ok_and(|answers| answers.refused.is_empty()) || is_late {
-            self.state.queue().size.record(rows, self.took);
+            self.batcher.queue.lock().size.record(rows, self.took);
+            route.wait_queue.record_at(self.took, now());
         }
         result
     }
@@ -337,7 +322,7 @@ impl BatchCall {
     /// Has payloads of a form called singly from now on, and logs why.
     fn refuse_batching(&self, payload: &Payload, refusal: BatchingRefusal) {
         if self.lease.row_independence().refuse_batching(payload.form(), refusal) {
-            let (model, version) = (&*self.state.route.model_uri, &**self.lease.version());
+            let (model, version) = (&**self.route.model.uri().text(), &**self.lease.version());
             tracing::warn!(model, version, why = %refusal, "model is called singly from now on");
         }
     }
@@ -354,23 +339,20 @@ fn parts(answer: &Answer, rows: impl Iterator<Item = usize>) -> impl Iterator<It
 
 /// Takes the members with these numbers out; the numbers are in order.
 fn take_out(members: &mut Vec<BatchMember>, numbers: &[usize]) -> Vec<BatchMember> {
-    // The last member is taken out first, so that no number changes.
-    let mut taken: Vec<_> = numbers.iter().rev().map(|number| members.remove(*number)).collect();
-    taken.reverse();
-    taken
+    let mut number = 0..;
+    members.extract_if(.., |_| number.next().is_some_and(|number| numbers.contains(&number))).collect()
 }
 
 impl SubBatch {
-    /// Puts one member by itself.
-    fn of(member: BatchMember) -> Self {
-        Self { members: vec![member], number: 0, other: None }
+    fn of(members: Vec<BatchMember>) -> Self {
+        Self { members, is_first_half: false, is_at_fault: false }
     }
 }
 
 impl BatchMember {
     /// Tells whether the answer is still waited for.
     fn waits(&self) -> bool {
-        !self.answer.is_closed() && !is_over(self.deadline)
+        !self.answer.is_closed() && !self.deadline.is_over()
     }
 
     fn deliver(self, result: Result<Reply, CallFailure>, took: Duration, in_batch: bool) {

@@ -4,7 +4,6 @@
 
 mod call;
 mod queue;
-mod state;
 mod ticket;
 
 use std::pin::Pin;
@@ -14,20 +13,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::poll;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::queue::deadline_unreachable;
 use crate::config;
 use crate::intake::ExpectedAnswers;
 use crate::invocation::body::Payload;
-use crate::message::{Fault, Reply, Request};
+use crate::message::{Deadline, Fault, Reply, Request, Step};
 use crate::models::{CallFailure, Lease, ModelHandle};
-use crate::pipeline::headroom::Headroom;
+use crate::pipeline::attempt::RouteAttempts;
+use crate::telemetry::BatchMetrics;
 use call::BatchCall;
 use queue::{BatchQueue, BatchWaiter, Taken};
-use state::BatchState;
-pub(super) use state::BatchedRoute;
 use ticket::SingleCall;
 pub(in crate::pipeline) use ticket::{BatchTicket, ModelAccess};
 
@@ -39,7 +37,9 @@ pub(in crate::pipeline) struct Batcher {
     vouches: bool,
     /// Notifies those who wait for companions whenever a request has entered.
     entered: Notify,
-    state: Arc<BatchState>,
+    /// Queue, locked for the moment that it takes to enter or to leave, never over a call.
+    queue: Mutex<BatchQueue>,
+    pub(in crate::pipeline) metrics: BatchMetrics,
 }
 
 /// Holds a request's position in the queue, until its turn comes or it goes away.
@@ -53,30 +53,21 @@ impl Batcher {
     /// Makes a batcher without requests. `vouches` tells whether the route says of its model that it answers each row
     /// as if the row were alone, and `isolates_bad_rows` whether the model's host tells which requests of a call it
     /// refuses.
-    pub(super) fn new(settings: config::Batch, vouches: bool, isolates_bad_rows: bool, route: BatchedRoute) -> Self {
+    pub(super) fn new(settings: config::Batch, vouches: bool, isolates_bad_rows: bool, metrics: BatchMetrics) -> Self {
         let queue = BatchQueue::new(settings.max_rows, settings.target_latency, isolates_bad_rows);
-        Self { state: Arc::new(BatchState::new(queue, route)), entered: Notify::new(), settings, vouches }
+        Self { queue: Mutex::new(queue), entered: Notify::new(), settings, vouches, metrics }
     }
 
     /// Tells whether the requests for this model are known not to go together.
-    pub(super) fn is_off_for(&self, model: &ModelHandle) -> bool {
+    pub(in crate::pipeline) fn is_off_for(&self, model: &ModelHandle) -> bool {
         model.is_called_singly(self.vouches)
     }
 
-    /// Counts a request that is called singly since its model always is.
-    pub(super) fn count_single_for_model(&self) {
-        self.state.route.batch_metrics.model.inc();
-    }
-
     /// Waits for a lease, and calls the model with all requests that can be joined by then; or waits to be taken along.
-    pub(super) async fn access(
-        &self,
+    pub(in crate::pipeline) async fn access(
+        self: &Arc<Self>,
         mut leasing: Pin<&mut impl Future<Output = Result<(Lease, ExpectedAnswers), Fault>>>,
-        headroom: Headroom<'_>,
-        request: &Arc<Request>,
-        payload: &Bytes,
-        timeout: Duration,
-        deadline: Option<Instant>,
+        attempts: &RouteAttempts<'_>,
     ) -> Result<ModelAccess, Fault> {
         let single = |(lease, expected)| ModelAccess::Single(lease, expected, None);
         // A request that finds the model free goes at once, unless it is configured to wait for companions.
@@ -86,8 +77,8 @@ impl Batcher {
             return lease.map(single);
         }
         let begun = Instant::now();
-        let Some(mut position) = self.enter(request, payload, deadline) else {
-            self.state.route.batch_metrics.payload.inc();
+        let Some(mut position) = self.enter(attempts.request, attempts.payload, attempts.limits.route) else {
+            self.metrics.payload.inc();
             return leasing.await.map(single);
         };
         // From here on another request's task may take this one along at any time.
@@ -105,40 +96,45 @@ impl Batcher {
             Taken::Single(single) => Ok(ModelAccess::Single(lease, expected, Some(single))),
             Taken::Batch(group) => {
                 // The batch runs in a task of its own: it goes on when the caller of this request goes away.
-                let expected = headroom.expect(group.members.len());
-                let (batch, ticket) = BatchCall::new(group, lease, expected, Arc::clone(&self.state), timeout);
+                let (batch, ticket) = BatchCall::new(*group, lease, Arc::clone(self), attempts);
                 tokio::spawn(batch.run());
                 Ok(ModelAccess::Batched(ticket))
             }
         }
     }
 
-    /// Sheds a request with this deadline, if the waiters before it take longer than it has left. `places` are those of its
-    /// model.
-    pub(super) fn sheds(&self, deadline: Option<Instant>, places: usize) -> Option<Fault> {
-        let left = deadline?.saturating_duration_since(Instant::now());
-        let expected = self.state.queue().expected_wait(places)?;
-        (expected > left).then(|| deadline_unreachable(expected, left))
+    /// Sheds a request with this deadline, if the waiters before it take longer than it has left, even if each `call` from
+    /// now on is as quick as the quickest of the latest. `places` are those of its model.
+    pub(super) fn sheds(&self, deadline: Deadline, places: usize, call: Duration) -> Option<Fault> {
+        let before = self.queue.lock().expected_wait(places, call)?;
+        deadline.require(before, Step::Queueing(before)).err()
     }
 
-    /// Learns from a call for one request, which is described if the batcher has read it.
+    /// Learns from a call for one request that the batcher has read.
     pub(in crate::pipeline) fn record_single_call(
         &self,
-        single: Option<&SingleCall>,
+        single: &SingleCall,
         result: &Result<Reply, CallFailure>,
         took: Duration,
     ) {
-        self.state.record_single_call(single, result, took);
+        if result.as_ref().is_err_and(|failure| failure.fault.retryable) {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        if result.is_ok() {
+            queue.size.record(single.rows, took);
+        }
+        queue.record_single_call(single, result.is_err());
     }
 
     /// Enters a request into the queue; none when its payload cannot be joined with any.
-    fn enter(&self, request: &Arc<Request>, payload: &Bytes, deadline: Option<Instant>) -> Option<BatchPosition<'_>> {
+    fn enter(&self, request: &Arc<Request>, payload: &Bytes, deadline: Deadline) -> Option<BatchPosition<'_>> {
         let payload = Payload::read(request.content_type(), payload)?;
         let fits =
             payload.rows() < self.settings.max_rows && payload.size() < self.settings.max_bytes.as_u64() as usize;
         let (sender, ticket) = oneshot::channel();
         let waiter = BatchWaiter { payload, request: Arc::clone(request), deadline, key: None, ticket: sender };
-        let number = fits.then(|| self.state.queue().enter(waiter))?;
+        let number = fits.then(|| self.queue.lock().enter(waiter))?;
         self.entered.notify_waiters();
         Some(BatchPosition { batcher: self, number, ticket })
     }
@@ -148,7 +144,7 @@ impl Batcher {
         let until = begun + self.settings.max_wait;
         while Instant::now() < until {
             let entered = self.entered.notified();
-            if self.state.queue().is_complete(position.number) || timeout_at(until, entered).await.is_err() {
+            if self.queue.lock().is_complete(position.number) || timeout_at(until, entered).await.is_err() {
                 break;
             }
         }
@@ -156,11 +152,10 @@ impl Batcher {
 
     /// Takes a request out of the queue whose lease has come, and those that go with it.
     fn take(&self, position: &BatchPosition<'_>, lease: &Lease) -> Taken {
-        let metrics = &self.state.route.batch_metrics;
         let mode = |form| lease.row_independence().batch_mode(form, self.vouches, self.settings.verify);
-        let taken = self.state.queue().take(position.number, lease.signature(), mode, &self.settings, metrics);
+        let taken = self.queue.lock().take(position.number, lease.signature(), mode, &self.settings, &self.metrics);
         if let Taken::Single(single) = &taken {
-            metrics.rows.observe(single.rows as f64);
+            self.metrics.rows.observe(single.rows as f64);
         }
         taken
     }
@@ -168,6 +163,6 @@ impl Batcher {
 
 impl Drop for BatchPosition<'_> {
     fn drop(&mut self) {
-        self.batcher.state.queue().leave(self.number);
+        self.batcher.queue.lock().leave(self.number);
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::ticket::{BatchTicket, SingleCall};
 use crate::config;
@@ -13,8 +12,7 @@ use crate::invocation::batch_size::BatchSize;
 use crate::invocation::body::{JoinKey, Payload, Signature};
 use crate::invocation::rejection_rate::RejectionRate;
 use crate::invocation::row_independence::BatchMode;
-use crate::message::Request;
-use crate::pipeline::deadline::is_over;
+use crate::message::{Deadline, Request};
 use crate::telemetry::BatchMetrics;
 
 /// Keeps the waiting requests of one route, and knows how many of them may go into one call.
@@ -43,7 +41,7 @@ struct KeyRules {
 pub(super) struct BatchWaiter {
     pub(super) payload: Payload,
     pub(super) request: Arc<Request>,
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Deadline,
     /// Key that the request must have in common with others; none when it cannot be joined with any.
     pub(super) key: Option<JoinKey>,
     pub(super) ticket: oneshot::Sender<BatchTicket>,
@@ -56,12 +54,13 @@ pub(super) enum Taken {
     /// The request with the lease, by itself.
     Single(SingleCall),
     /// The request with the lease, and others.
-    Batch(BatchGroup),
+    Batch(Box<BatchGroup>),
 }
 
-/// Groups at least two requests that go together, the first of which has the lease.
+/// Groups the request that has the lease with at least one other that goes with it.
 pub(super) struct BatchGroup {
-    pub(super) members: Vec<BatchWaiter>,
+    pub(super) own: BatchWaiter,
+    pub(super) others: Vec<BatchWaiter>,
     pub(super) mode: BatchMode,
     pub(super) key: JoinKey,
 }
@@ -95,14 +94,11 @@ impl BatchQueue {
         Some(left)
     }
 
-    /// Computes how long it takes at least until all waiters have been called, with calls as full as they may be; none when
-    /// the waiters do not even fill two calls, or too little was measured yet.
-    pub(super) fn expected_wait(&self, places: usize) -> Option<Duration> {
+    /// Computes how long it takes at least until all waiters have been called, with calls as full as they may be and each
+    /// as long as `call`; none when the waiters do not even fill two calls.
+    pub(super) fn expected_wait(&self, places: usize, call: Duration) -> Option<Duration> {
         let calls = self.rows / self.size.rows();
-        if calls < 2 {
-            return None;
-        }
-        Some(self.size.quickest()?.mul_f64(calls as f64 / places.max(1) as f64))
+        (calls >= 2).then(|| call.mul_f64(calls as f64 / places.max(1) as f64))
     }
 
     /// Tells whether there are as many rows as may go with the request of this number, or the request has gone already.
@@ -149,17 +145,8 @@ impl BatchQueue {
             metrics.refused.inc();
             return Taken::Single(SingleCall { suspected: Some(key), ..own.single() });
         }
-        let mut members = vec![own];
-        members.extend(others.into_iter().filter_map(|other| self.leave(other)));
-        Taken::Batch(BatchGroup { members, mode, key })
-    }
-
-    /// Records the duration of a call, with the number of its rows if it is known.
-    pub(super) fn record_duration(&mut self, rows: Option<usize>, took: Duration) {
-        match rows {
-            Some(rows) => self.size.record(rows, took),
-            None => self.size.record_duration(took),
-        }
+        let others = others.into_iter().filter_map(|other| self.leave(other)).collect();
+        Taken::Batch(Box::new(BatchGroup { own, others, mode, key }))
     }
 
     /// Records the outcome of a request that was called by itself: a suspicion is confirmed, or forgiven in the end.
@@ -179,7 +166,7 @@ impl BatchQueue {
             }
             let (more_rows, more_bytes) = (rows + other.payload.rows(), bytes + other.payload.size());
             // A request whose time is up is left: nobody wants its answer, and its own task tells its caller.
-            if other.key.as_ref() != Some(key) || is_over(other.deadline) || other.ticket.is_closed() {
+            if other.key.as_ref() != Some(key) || other.deadline.is_over() || other.ticket.is_closed() {
                 continue;
             }
             if more_rows > most_rows {

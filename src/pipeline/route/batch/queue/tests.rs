@@ -20,10 +20,10 @@ impl World {
     }
 
     fn enter(&mut self, payload: &str) -> u64 {
-        self.enter_until(payload, None)
+        self.enter_until(payload, Deadline::NONE)
     }
 
-    fn enter_until(&mut self, payload: &str, deadline: Option<Instant>) -> u64 {
+    fn enter_until(&mut self, payload: &str, deadline: Deadline) -> u64 {
         let bytes = bytes::Bytes::from(payload.to_owned());
         let request = Request {
             source: Source { topic: "t".into(), partition: 0, offset: 0 },
@@ -48,7 +48,9 @@ impl World {
         match self.queue.take(number, signature, |_| self.mode, &self.settings, &self.metrics) {
             Taken::ByOther => Vec::new(),
             Taken::Single(single) => vec![single.rows],
-            Taken::Batch(group) => group.members.iter().map(|member| member.payload.rows()).collect(),
+            Taken::Batch(group) => {
+                std::iter::once(&group.own).chain(&group.others).map(|member| member.payload.rows()).collect()
+            }
         }
     }
 }
@@ -65,7 +67,7 @@ fn requests_of_one_key_go_together_in_order_of_coming() {
     let other = world.enter(&rows(&["\"a\""]));
     let second = world.enter(&rows(&["2", "3"]));
     let (third, gone) = (world.enter(&rows(&["4"])), world.enter(&rows(&["5"])));
-    world.enter_until(&rows(&["6"]), Some(Instant::now()));
+    world.enter_until(&rows(&["6"]), Deadline::NONE.within(Duration::ZERO));
     world.queue.leave(gone);
     assert_eq!(world.take(first), [1, 2, 1]);
     assert_eq!((world.take(second), world.take(third)), (vec![], vec![]));
@@ -143,17 +145,16 @@ fn keys_follow_signature_of_leased_model() {
 }
 
 #[test]
-fn wait_is_expected_when_enough_is_known() {
+fn wait_is_expected_when_waiters_fill_calls() {
+    let call = Duration::from_millis(50);
     let mut world = World::new();
-    assert_eq!(world.queue.expected_wait(1), None);
+    assert_eq!(world.queue.expected_wait(1, call), None);
     for _ in 0..64 {
         world.enter(&rows(&["1"]));
     }
-    assert_eq!(world.queue.expected_wait(1), None);
-    (0..8).for_each(|_| world.queue.size.record_duration(Duration::from_millis(50)));
-    assert_eq!(world.queue.expected_wait(1), Some(Duration::from_millis(200)));
-    assert_eq!(world.queue.expected_wait(2), Some(Duration::from_millis(100)));
+    assert_eq!(world.queue.expected_wait(1, call), Some(Duration::from_millis(200)));
+    assert_eq!(world.queue.expected_wait(2, call), Some(Duration::from_millis(100)));
     let few: Vec<_> = world.queue.waiters.keys().copied().take(40).collect();
     few.into_iter().for_each(|number| drop(world.queue.leave(number)));
-    assert_eq!(world.queue.expected_wait(1), None);
+    assert_eq!(world.queue.expected_wait(1, call), None);
 }
