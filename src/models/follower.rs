@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::faults::{not_found, unavailable};
-use super::host::Example;
+use super::host::ExampleResult;
 use super::model::{HostedModel, Model, PendingVersion};
 use super::registry::{PickedVersions, Registration};
 use super::residency::UseGuard;
@@ -200,7 +200,7 @@ impl Follower {
         }
         let version = self.serving.versions.version_of(entry.into(), &hosted.hosting);
         let loaded = self.serving.loader.loaded(&version, true, Deadline::NONE).await?;
-        if let Some(Example::Failed(why)) = &loaded.report.proof.example {
+        if let Some(ExampleResult::Failed(why)) = &loaded.report.warm_up.example {
             self.serving.unload_unless_serving(&version, UnloadReason::Rejected);
             let message = format!("{} does not answer its own example: {why}", version.name);
             return Err(Fault::permanent(Code::ModelError, Stage::Load, message));

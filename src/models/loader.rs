@@ -11,7 +11,7 @@ use super::artifacts::Artifacts;
 use super::backend::{Backend, ServerBackend};
 use super::background::Background;
 use super::faults::{cannot_load, unavailable};
-use super::host::{Example, HostSpec, LoadReport, OutputLog, Phases, Proof, ServerSpec};
+use super::host::{ExampleResult, HostSpec, LoadReport, OutputLog, Phases, ServerSpec, WarmUpResult};
 use super::load_queue::{LoadQueue, Priority};
 use super::loaded_version::LoadedVersion;
 use super::memory::memory_of;
@@ -147,14 +147,14 @@ impl Loader {
 
         let deadline = Instant::now() + self.load_timeout;
         // The first request to a version that is known to be sound is as good as its example.
-        let proof = version.proof.get().filter(|_| priority.is_urgent()).cloned();
-        let started = self.start(version, &directory, proof, deadline).await;
+        let warm_up = version.warm_up.get().filter(|_| priority.is_urgent()).cloned();
+        let started = self.start(version, &directory, warm_up, deadline).await;
         let (backend, report) = started.map_err(|fault| (fault, LoadStep::Start))?;
         let phases = report.phases;
-        if !matches!(report.proof.example, Some(Example::Failed(_))) {
-            let _ = version.proof.set(report.proof.clone());
+        if !matches!(report.warm_up.example, Some(ExampleResult::Failed(_))) {
+            let _ = version.warm_up.set(report.warm_up.clone());
         }
-        version.row_independence.find(&report.proof.finding);
+        version.row_independence.find(&report.warm_up.finding);
         for (name, duration) in [("fork", phases.fork), ("load", phases.load), ("warm", phases.warm)] {
             self.observe_phase(name, duration);
         }
@@ -194,7 +194,7 @@ impl Loader {
         &self,
         version: &Version,
         directory: &Path,
-        proof: Option<Proof>,
+        warm_up: Option<WarmUpResult>,
         deadline: Instant,
     ) -> Result<(Backend, LoadReport), Fault> {
         let hosting = &version.hosting;
@@ -208,7 +208,7 @@ impl Loader {
                     directory: directory.to_owned(),
                     deadline,
                     load_timeout: self.load_timeout,
-                    proof,
+                    warm_up,
                 };
                 let (background, metrics) = (self.background.clone(), self.metrics.clone());
                 let starter = HostStarter { template, spec, background, metrics };
@@ -228,7 +228,7 @@ impl Loader {
                 let begun = Instant::now();
                 let (server, http) = spec.start(&template).await?;
                 let phases = Phases { load: begun.elapsed(), ..Phases::default() };
-                let report = LoadReport { phases, proof: Proof::default(), signature: None };
+                let report = LoadReport { phases, warm_up: WarmUpResult::default(), signature: None };
                 let backend = ServerBackend::new(http, hosting.concurrency, Some(server));
                 Ok((Backend::Server(Arc::new(backend)), report))
             }
@@ -238,7 +238,7 @@ impl Loader {
 
 /// Logs a load: its time and memory, and every doubt about the model that the warm-up has raised.
 fn log_load(version: &Version, loaded: &LoadedVersion, seconds: f64) {
-    let LoadReport { phases, proof: Proof { example, unmet, finding }, .. } = &loaded.report;
+    let LoadReport { phases, warm_up: WarmUpResult { example, unmet, finding }, .. } = &loaded.report;
     tracing::info!(
         model = &*version.name,
         seconds,
@@ -255,7 +255,7 @@ fn log_load(version: &Version, loaded: &LoadedVersion, seconds: f64) {
             "model is called with one request at a time, unless its owner says that it may be called with several"
         );
     }
-    if let Some(Example::Failed(why)) = example {
+    if let Some(ExampleResult::Failed(why)) = example {
         tracing::warn!(model = &*version.name, why, "model does not answer its own example");
     }
     if !unmet.is_empty() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Models;
-use super::host::Example;
+use super::host::ExampleResult;
 use super::model::Model;
 use super::registry::Provenance;
 use super::residency::ResidencyManager;
@@ -174,9 +174,9 @@ fn version_report(version: &Version, models: &[Arc<Model>], residency: &Residenc
             None => version.history.memory.load(Ordering::Relaxed),
         })
         .filter(|bytes| *bytes > 0),
-        example: loaded.as_ref().and_then(|loaded| match &loaded.report.proof.example {
-            Some(Example::Failed(why)) => Some(why.clone()),
-            Some(Example::Answered) | None => None,
+        example: loaded.as_ref().and_then(|loaded| match &loaded.report.warm_up.example {
+            Some(ExampleResult::Failed(why)) => Some(why.clone()),
+            Some(ExampleResult::Answered) | None => None,
         }),
         pids: loaded.as_ref().map(|loaded| loaded.backend.pids()).unwrap_or_default(),
         workers: match version.hosting.runtime {
@@ -196,7 +196,7 @@ fn version_report(version: &Version, models: &[Arc<Model>], residency: &Residenc
         pinned: version.pinned.load(Ordering::Relaxed),
         batched_by,
         singly,
-        unmet: loaded.map(|loaded| loaded.report.proof.unmet.clone()).unwrap_or_default(),
+        unmet: loaded.map(|loaded| loaded.report.warm_up.unmet.clone()).unwrap_or_default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::artifacts::CachedVersion;
-use super::host::Proof;
+use super::host::WarmUpResult;
 use super::load_queue::Priority;
 use super::loaded_version::LoadedVersion;
 use super::registry::Registration;
@@ -53,7 +53,7 @@ pub(super) struct Version {
     /// Knowledge of whether it answers each row as if it were alone.
     pub(super) row_independence: Arc<RowIndependence>,
     /// Result of the last full warm-up (example call, requirements), if that was good; lets an urgent reload skip both.
-    pub(super) proof: OnceLock<Proof>,
+    pub(super) warm_up: OnceLock<WarmUpResult>,
     /// Priority of the load that is under way, if one is.
     pub(super) priority: Mutex<Priority>,
 }
@@ -88,7 +88,7 @@ impl Version {
             pinned: AtomicBool::new(false),
             history: History::default(),
             row_independence: Arc::default(),
-            proof: OnceLock::new(),
+            warm_up: OnceLock::new(),
             priority: Mutex::default(),
         }
     }

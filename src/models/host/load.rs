@@ -40,7 +40,7 @@ pub(crate) struct HostSpec {
     pub(crate) load_timeout: Duration,
     /// The results of an earlier warm-up (example call, requirements), which a load that a request waits for takes as
     /// read.
-    pub(crate) proof: Option<Proof>,
+    pub(crate) warm_up: Option<WarmUpResult>,
 }
 
 /// The outcome of a successful load.
@@ -49,16 +49,16 @@ pub(crate) struct LoadReport {
     /// The time that each phase took.
     pub(crate) phases: Phases,
     /// The results of the warm-up.
-    pub(crate) proof: Proof,
+    pub(crate) warm_up: WarmUpResult,
     /// The columns of the model's signature, if it has one.
     pub(crate) signature: Option<Arc<Signature>>,
 }
 
 /// The results of a warm-up: what a full load finds out about a model.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Proof {
+pub(crate) struct WarmUpResult {
     /// The outcome of the call with the model's own example, if it has one.
-    pub(crate) example: Option<Example>,
+    pub(crate) example: Option<ExampleResult>,
     /// The requirements that the interpreter does not meet, such as `scikit-learn==1.2.0 is required, 1.9.1 is
     /// installed`.
     pub(crate) unmet: Vec<String>,
@@ -79,7 +79,7 @@ pub(crate) struct Phases {
 
 /// The outcome of a call with the model's own example.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Example {
+pub(crate) enum ExampleResult {
     /// The model gave a prediction.
     Answered,
     /// The model failed with this message.
@@ -91,7 +91,7 @@ pub(super) async fn load(child: &mut Child, template: &Template, spec: &HostSpec
     let Some(directory) = spec.directory.to_str() else {
         return Err(spec.fault(format!("{} is no UTF-8", spec.directory.display())));
     };
-    let skip_warm_up = spec.proof.is_some();
+    let skip_warm_up = spec.warm_up.is_some();
     let request = HostRequest::Load { directory, max_answer_bytes: LARGEST_REPLY, skip_warm_up, threads: spec.threads };
     let answer = match timeout_at(spec.deadline, child.ask(&request, b"")).await.unwrap_or(Err(Lost::TimedOut)) {
         Ok(answer) => answer,
@@ -111,9 +111,9 @@ pub(super) async fn load(child: &mut Child, template: &Template, spec: &HostSpec
                 Some(_) if declared => Finding::Declared,
                 Some(why) => Finding::Doubtful(why.into()),
             };
-            let shown = || Proof { example: example.map(Example::of), unmet, finding };
+            let shown = || WarmUpResult { example: example.map(ExampleResult::of), unmet, finding };
             let signature = signature.map(|(floats, all)| Arc::new(Signature::new(floats, all)));
-            Ok(LoadReport { phases, proof: spec.proof.clone().unwrap_or_else(shown), signature })
+            Ok(LoadReport { phases, warm_up: spec.warm_up.clone().unwrap_or_else(shown), signature })
         }
         Ok(LoadAnswer::Failed { exception, traceback, unmet }) => {
             tracing::debug!(model = &*spec.shown, traceback, "a model raised while it was loaded");
@@ -123,7 +123,7 @@ pub(super) async fn load(child: &mut Child, template: &Template, spec: &HostSpec
     }
 }
 
-impl Example {
+impl ExampleResult {
     fn of((status, body): (u16, String)) -> Self {
         if (200..300).contains(&status) {
             return Self::Answered;

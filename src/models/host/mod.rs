@@ -27,7 +27,7 @@ mod template;
 mod threads;
 
 pub(crate) use child::{Child, Lost};
-pub(crate) use load::{Example, HostSpec, LoadReport, Phases, Proof};
+pub(crate) use load::{ExampleResult, HostSpec, LoadReport, Phases, WarmUpResult};
 pub(crate) use model_host::ModelHost;
 pub(crate) use output_log::OutputLog;
 pub(crate) use server::ServerSpec;

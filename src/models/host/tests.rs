@@ -82,8 +82,8 @@ impl HostWorld {
         ModelHost::start(&self.template, &host_spec(directory, limit, None)).await
     }
 
-    async fn start_proven(&self, directory: &Path, proof: Proof) -> Result<(ModelHost, LoadReport), Fault> {
-        ModelHost::start(&self.template, &host_spec(directory, Duration::from_secs(120), Some(proof))).await
+    async fn start_proven(&self, directory: &Path, warm_up: WarmUpResult) -> Result<(ModelHost, LoadReport), Fault> {
+        ModelHost::start(&self.template, &host_spec(directory, Duration::from_secs(120), Some(warm_up))).await
     }
 
     async fn end(self) {
@@ -93,7 +93,7 @@ impl HostWorld {
     }
 }
 
-fn host_spec(directory: &Path, limit: Duration, proof: Option<Proof>) -> HostSpec {
+fn host_spec(directory: &Path, limit: Duration, warm_up: Option<WarmUpResult>) -> HostSpec {
     let deadline = Instant::now() + limit;
     HostSpec {
         shown: "models:/m/1".into(),
@@ -102,7 +102,7 @@ fn host_spec(directory: &Path, limit: Duration, proof: Option<Proof>) -> HostSpe
         directory: directory.to_owned(),
         deadline,
         load_timeout: limit,
-        proof,
+        warm_up,
     }
 }
 
@@ -176,11 +176,11 @@ async fn host_answers_as_the_scoring_server_does() {
     assert!(cases.iter().any(|case| case.2 == 200) && cases.iter().any(|case| case.2 == 415));
 
     let (host, report) = world.start(&directory).await.unwrap();
-    assert_eq!(report.proof.example, Some(Example::Answered));
+    assert_eq!(report.warm_up.example, Some(ExampleResult::Answered));
     let installed = Command::new(python()).args(["-c", "import sklearn; print(sklearn.__version__)"]).output().unwrap();
     let installed = String::from_utf8(installed.stdout).unwrap();
     assert_eq!(
-        report.proof.unmet,
+        report.warm_up.unmet,
         [
             &*format!("scikit-learn==0.1.0 is required, {} is installed", installed.trim()),
             "a-library-that-is-missing>=2 is required, it is not installed"
@@ -232,8 +232,11 @@ async fn host_is_ready_in_milliseconds_and_small_when_its_template_is_warm() {
 async fn host_lives_on_when_its_model_raises_or_floods() {
     let world = HostWorld::new(TemplateSpec { data_limit: Some(512 << 20), libraries: Vec::new(), ..spec() });
     let (host, report) = world.start(&world.stunts("nothing")).await.unwrap();
-    assert_eq!(report.proof.example, None);
-    assert!(report.proof.unmet.len() == 1 && report.proof.unmet[0].starts_with("numpy<1 is required, "), "{report:?}");
+    assert_eq!(report.warm_up.example, None);
+    assert!(
+        report.warm_up.unmet.len() == 1 && report.warm_up.unmet[0].starts_with("numpy<1 is required, "),
+        "{report:?}"
+    );
     let pid = stunt(&host, "pid").await.unwrap();
     assert_eq!(pid, json!(host.pid()));
     for (name, code, message) in [

@@ -54,7 +54,7 @@ struct StalledDestination {
 
 /// Degree to which a publication is kept apart from others, the more careful after the less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Isolation {
+pub(super) enum Grouping {
     /// The publication shares a transaction with others.
     Shared,
     /// The publication goes in a transaction of its own.
@@ -75,20 +75,20 @@ impl TransactionAdmission {
     }
 
     /// Judges a publication, on the first rung of its ladder that is not known to be barred.
-    pub(super) fn isolation(&self, publication: &mut Publication, sessions: &Sessions) -> Isolation {
+    pub(super) fn grouping(&self, publication: &mut Publication, sessions: &Sessions) -> Grouping {
         loop {
-            let mut isolation = if publication.was_refused { Isolation::Alone } else { Isolation::Shared };
+            let mut grouping = if publication.was_refused { Grouping::Alone } else { Grouping::Shared };
             let mut barred = None;
             for kind in RecordKind::ALL {
                 match self.look(publication, kind, sessions) {
-                    Ok(found) => isolation = isolation.max(found),
+                    Ok(found) => grouping = grouping.max(found),
                     Err((cause, code)) => barred = Some((kind, cause, code)),
                 }
             }
-            let Some((kind, cause, code)) = barred else { return isolation };
+            let Some((kind, cause, code)) = barred else { return grouping };
             self.parts.counts.refused(Some(code));
             if !publication.refused(kind, cause, &code, &self.parts.allowed) {
-                return Isolation::Deferred;
+                return Grouping::Deferred;
             }
         }
     }
@@ -99,14 +99,14 @@ impl TransactionAdmission {
         publication: &Publication,
         kind: RecordKind,
         sessions: &Sessions,
-    ) -> Result<Isolation, (Cause, RDKafkaErrorCode)> {
+    ) -> Result<Grouping, (Cause, RDKafkaErrorCode)> {
         match self.parts.prospect(publication, kind)? {
             Prospect::Good => {}
-            Prospect::Doubtful => return Ok(Isolation::Alone),
-            Prospect::Unknown | Prospect::Away => return Ok(Isolation::Deferred),
+            Prospect::Doubtful => return Ok(Grouping::Alone),
+            Prospect::Unknown | Prospect::Away => return Ok(Grouping::Deferred),
         }
         let Parts { directory, dead_letters, .. } = &*self.parts;
-        let Some(target) = publication.target(kind, dead_letters) else { return Ok(Isolation::Shared) };
+        let Some(target) = publication.target(kind, dead_letters) else { return Ok(Grouping::Shared) };
         let is_reply = kind == RecordKind::Reply;
         let longest = match publication.has_waited(publication.sent, UNDECIDED_FOR) {
             true => UNDECIDED_AGAIN_FOR,
@@ -121,20 +121,20 @@ impl TransactionAdmission {
         };
         // Another transaction with the same destination would be undecided as well, and take another session.
         if let Some(since) = destination.as_ref().and_then(|destination| sessions.undecided_since(destination)) {
-            return if given_up(since) { Err(timed_out) } else { Ok(Isolation::Deferred) };
+            return if given_up(since) { Err(timed_out) } else { Ok(Grouping::Deferred) };
         }
         match destination.and_then(|destination| self.stalled.get(&destination)) {
             // One publication after another probes the destination, and those between them wait.
-            Some(stall) if Instant::now() >= stall.until => Ok(Isolation::Alone),
+            Some(stall) if Instant::now() >= stall.until => Ok(Grouping::Alone),
             Some(stall) if is_reply && stall.others_were_served && publication.waits_no_longer(stall.since) => {
                 Err(timed_out)
             }
-            Some(_) => Ok(Isolation::Deferred),
-            None if directory.is_own(target.topic) || self.proven.contains(target.topic) => Ok(Isolation::Shared),
+            Some(_) => Ok(Grouping::Deferred),
+            None if directory.is_own(target.topic) || self.proven.contains(target.topic) => Ok(Grouping::Shared),
             None => match sessions.full_since() {
                 Some(since) if given_up(since) => Err(timed_out),
-                Some(_) => Ok(Isolation::Deferred),
-                None => Ok(Isolation::Alone),
+                Some(_) => Ok(Grouping::Deferred),
+                None => Ok(Grouping::Alone),
             },
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::admission::{Destination, Isolation};
+use super::admission::{Destination, Grouping};
 use crate::invocation::Backoff;
 use crate::replies::publication::Publication;
 
@@ -13,7 +13,7 @@ const AFTER_ALONE: Backoff = Backoff { first: Duration::from_millis(50), longest
 
 /// Deferred publications, in their order.
 pub(super) struct DeferredQueue {
-    pub(super) publications: VecDeque<(Publication, Isolation)>,
+    pub(super) publications: VecDeque<(Publication, Grouping)>,
     /// Destinations of the deferred, if others must not overtake them.
     pub(super) destinations: HashSet<Destination>,
     /// Version of the directory at the last check, and the time of that check.
@@ -45,12 +45,12 @@ impl DeferredQueue {
 
     /// Returns the publication that goes alone next.
     pub(super) fn peek(&self) -> Option<&Publication> {
-        self.publications.iter().find_map(|(it, isolation)| (*isolation == Isolation::Alone).then_some(it))
+        self.publications.iter().find_map(|(it, grouping)| (*grouping == Grouping::Alone).then_some(it))
     }
 
     /// Takes the publication that goes alone next.
     pub(super) fn next(&mut self) -> Option<Publication> {
-        let index = self.publications.iter().position(|(_, isolation)| *isolation == Isolation::Alone)?;
+        let index = self.publications.iter().position(|(_, grouping)| *grouping == Grouping::Alone)?;
         self.publications.remove(index).map(|(publication, _)| publication)
     }
 

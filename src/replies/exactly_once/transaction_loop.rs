@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::LoopParts;
-use super::admission::{Destination, Isolation, TransactionAdmission};
+use super::admission::{Destination, Grouping, TransactionAdmission};
 use super::allowance::Allowance;
 use super::batch::TransactionBatch;
 use super::committer::{FinishedTransaction, TransactionCommitter, TransactionOutcome};
@@ -142,17 +142,17 @@ impl TransactionLoop {
     fn admit(&mut self, mut publication: Publication) {
         // In order, nothing may overtake a deferred publication that goes to the same place.
         let is_behind = self.ordered && self.admission.goes_to(&publication, &self.deferred.destinations);
-        let isolation = match is_behind {
-            true => Isolation::Deferred,
-            false => self.admission.isolation(&mut publication, &self.sessions),
+        let grouping = match is_behind {
+            true => Grouping::Deferred,
+            false => self.admission.grouping(&mut publication, &self.sessions),
         };
-        match isolation {
-            Isolation::Shared => self.ready.push_back(publication),
-            Isolation::Alone | Isolation::Deferred => {
+        match grouping {
+            Grouping::Shared => self.ready.push_back(publication),
+            Grouping::Alone | Grouping::Deferred => {
                 if self.ordered {
                     self.deferred.destinations.extend(self.admission.destinations(&publication));
                 }
-                self.deferred.publications.push_back((publication, isolation));
+                self.deferred.publications.push_back((publication, grouping));
             }
         }
     }

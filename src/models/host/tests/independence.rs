@@ -74,16 +74,16 @@ async fn host_reports_whether_its_model_answers_row_by_row_when_it_loads() {
         ("own-undeclared", Some("what mlflow.pyfunc.model loads may look at all rows")),
     ] {
         let (_, report) = world.start(&world.directory.path().join(model)).await.unwrap();
-        match (&report.proof.finding, says) {
+        match (&report.warm_up.finding, says) {
             (Finding::Independent, None) => {}
             (Finding::Doubtful(why), Some(says)) if why.contains(says) => {}
             (finding, _) => panic!("{model}: {finding:?}"),
         }
         // A load that a request waits for takes the earlier results as read.
-        let (_, again) = world.start_proven(&world.directory.path().join(model), report.proof.clone()).await.unwrap();
-        assert_eq!(again.proof, report.proof);
+        let (_, again) = world.start_proven(&world.directory.path().join(model), report.warm_up.clone()).await.unwrap();
+        assert_eq!(again.warm_up, report.warm_up);
     }
     let (_, report) = world.start(&world.directory.path().join("own-declared")).await.unwrap();
-    assert_eq!(report.proof.finding, Finding::Declared);
+    assert_eq!(report.warm_up.finding, Finding::Declared);
     world.end().await;
 }

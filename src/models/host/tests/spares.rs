@@ -64,9 +64,13 @@ async fn load_skips_the_warm_up_when_its_results_are_known() {
     let ends_it = request("end");
     std::fs::write(directory.join("serving_input_example.json"), ends_it).unwrap();
     assert!(world.start(&directory).await.is_err());
-    let proof = Proof { example: Some(Example::Answered), unmet: vec!["as it was".into()], ..Proof::default() };
-    let (host, report) = world.start_proven(&directory, proof.clone()).await.unwrap();
-    assert_eq!(report.proof, proof);
+    let warm_up = WarmUpResult {
+        example: Some(ExampleResult::Answered),
+        unmet: vec!["as it was".into()],
+        ..WarmUpResult::default()
+    };
+    let (host, report) = world.start_proven(&directory, warm_up.clone()).await.unwrap();
+    assert_eq!(report.warm_up, warm_up);
     assert_eq!(stunt(&host, "pid").await.unwrap(), json!(host.pid()));
     world.end().await;
 }

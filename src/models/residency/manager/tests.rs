@@ -2,7 +2,7 @@ use crate::config::{EnvManager, Runtime};
 use crate::invocation::{HttpBackend, ServerOwner};
 use crate::message::{Code, Stage};
 use crate::models::backend::{Backend, ServerBackend};
-use crate::models::host::{LoadReport, Phases, Proof};
+use crate::models::host::{LoadReport, Phases, WarmUpResult};
 use crate::models::resolved_model::ArtifactLocation;
 use crate::models::single_flight::Lookup;
 use crate::models::use_count::UseCount;
@@ -44,7 +44,7 @@ fn loaded(manager: &ResidencyManager, bytes: u64) -> Arc<LoadedVersion> {
         was_used: true.into(),
         memory: bytes.into(),
         memory_when_loaded: bytes,
-        report: LoadReport { phases: Phases::default(), proof: Proof::default(), signature: None },
+        report: LoadReport { phases: Phases::default(), warm_up: WarmUpResult::default(), signature: None },
         _cached: None,
     })
 }
