@@ -30,6 +30,7 @@ mod json;
 mod lower;
 mod path;
 mod python;
+mod question;
 mod request;
 mod value;
 
@@ -45,8 +46,9 @@ use self::engine::Generator;
 use self::engine::operators;
 pub use self::error::{ConditionError, ConditionProblem};
 use self::lower::Tables;
+pub use self::question::{Answers, PythonExpression, Question, ResultKind};
 use self::request::RequestView;
-pub(super) use self::value::Value;
+pub use self::value::{Dict, Value, ViewOf};
 use crate::message::Request;
 
 /// Prefix of conditions in Rhai.
@@ -73,13 +75,6 @@ pub struct ConditionId(usize);
 /// Key of an expression, whose value is wanted, of a [`Conditions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpressionId(usize);
-
-/// The kind of result that an expression is compiled for.
-#[derive(Debug, Clone, Copy)]
-enum ResultKind {
-    Truth,
-    Value,
-}
 
 /// Compiles and collects the conditions of one endpoint.
 #[derive(Debug, Default)]
