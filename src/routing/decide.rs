@@ -134,7 +134,7 @@ impl Endpoint {
         let mut skipped = Vec::new();
         let mut taken_by = None;
         for group in &self.groups {
-            let evaluation = evaluation.get_or_insert_with(|| self.conditions.evaluation(request));
+            let evaluation = evaluation.get_or_insert_with(|| self.conditions.evaluation(request, None));
             match evaluation.holds(group.condition) {
                 Ok(true) => {
                     taken_by = Some(group);
@@ -207,7 +207,7 @@ impl Endpoint {
     /// Evaluates `sticky_by` for this request.
     fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> CallerHash {
         let Some(sticky) = &self.sticky else { return CallerHash::default() };
-        let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request));
+        let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request, None));
         let hash = self.hash_of_caller(sticky, &evaluation, request);
         CallerHash { hash, failed: hash.is_none() }
     }

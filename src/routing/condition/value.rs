@@ -92,6 +92,19 @@ impl Value {
         }
     }
 
+    /// Returns the text, if the value is one.
+    pub(super) fn into_text(self) -> Option<ImmutableString> {
+        if let Self::Str(text) = self { Some(text) } else { None }
+    }
+
+    /// Returns the elements of a set, or of the keys of a dictionary, which compute and compare as a set.
+    pub(super) fn as_set(&self) -> Option<&[Value]> {
+        match self {
+            Self::Set(items) | Self::View(items, ViewOf::Keys) => Some(items),
+            _ => None,
+        }
+    }
+
     /// Returns the value as a whole number, which `True` and `False` are as well.
     pub(super) fn as_int(&self) -> Option<i64> {
         match self {
@@ -126,7 +139,7 @@ impl Value {
         } else if let Some(value) = dynamic.read_lock::<Self>() {
             value.clone()
         } else {
-            // Only `()` is left: lowered text makes nothing else.
+            // `()`, or a type that only Rhai has.
             Self::None
         }
     }

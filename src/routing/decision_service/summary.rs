@@ -56,7 +56,7 @@ impl Endpoint {
         let Some(decision_input) = &self.decision_input else {
             return Err(failed("the endpoint has no outside decision"));
         };
-        let evaluation = self.conditions.evaluation(request);
+        let evaluation = self.conditions.evaluation(request, None);
         let mut summary = SummaryWriter { json: BoundedBuffer::new(MAX_SUMMARY) };
         summary.text("{\"input\":{\"endpoint\":")?;
         summary.bounded(&*self.name, || "the endpoint's name".to_owned())?;
