@@ -9,12 +9,15 @@
 //! that is not compiled becomes part of the endpoint's [`question`] to CPython. Rhai has an engine of its own
 //! ([`native`]).
 //!
-//! **Differences from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
-//! `keys()`, `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars only;
-//! `isdigit()`, `int()` and `float()` know ASCII digits only; a value is read up to 500 levels deep. All these cases
+//! **Differences of what is compiled from Python.** Whole numbers are 64 bits wide; beyond that the condition fails
+//! instead of growing. `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars
+//! only; `isdigit()`, `int()` and `float()` know ASCII digits only; a value is read up to 500 levels deep. All these cases
 //! fail, and never give another answer. Another answer is only possible for a body that is no JSON after the leaf that
-//! the condition reads, for `isalpha()` on combining marks, and for the last 2,048 characters for private use, which
-//! stand for halves of others here. Everything else that is not known is refused when the condition is loaded.
+//! the condition reads, for `isalpha()` on combining marks, for the last digit of a `sum()` of floats, which Python
+//! rounds otherwise since 3.12, and for the last 2,048 characters for private use, which stand for halves of others here.
+//! Names that nothing knows are refused when the condition is loaded ([`names`]).
+//!
+//! **Content types** count as in Flask: JSON that is not said to be JSON is only read with `force=True`.
 //!
 //! **JSON** is read as Python's `json` reads it ([`json`]), since the model will read it that way.
 //!
@@ -25,6 +28,7 @@
 
 mod budget;
 mod compile;
+mod compiled;
 mod error;
 mod json;
 mod names;
@@ -46,6 +50,7 @@ use rhai::AST;
 use serde::Serialize;
 
 use self::compile::Tables;
+pub use self::compiled::compiled_table;
 pub use self::error::{ConditionError, ConditionProblem};
 pub use self::names::{BUILTINS, MODULES};
 pub use self::question::{Answers, PythonExpression, Question, ResultKind};

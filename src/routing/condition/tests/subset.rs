@@ -106,3 +106,14 @@ fn names_are_shared_and_evaluated_once() {
     let circle = ConditionsBuilder::with_names(&names(&[("a", "1 + b"), ("b", "a")])).unwrap_err();
     assert_eq!(circle[0].1.to_string(), "line 1, column 5: the name `a` needs itself, through `b`");
 }
+
+#[test]
+fn documentation_has_table_of_what_is_compiled() {
+    let page = include_str!("../../../../docs/routing.md");
+    let table = compiled_table();
+    assert!(page.contains(&table), "docs/routing.md has another table than:\n{table}");
+    for example in compiled::examples() {
+        let (conditions, id) = add(example).unwrap_or_else(|problem| panic!("{example}: {problem}"));
+        assert_eq!(conditions.reason(id), None, "{example}");
+    }
+}
