@@ -127,10 +127,19 @@ impl Node {
     }
 
     /// Returns the expression's value.
+    #[inline]
     pub(super) fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>> {
+        match self {
+            Self::Constant(value) => Ok(Cow::Borrowed(value)),
+            Self::Field(path) => scope.request.field(*path).map(Cow::Borrowed),
+            _ => self.computed(scope),
+        }
+    }
+
+    /// Returns the value of any node; apart from [`Self::value`], so that the commonest nodes cost no call.
+    fn computed<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>> {
         Ok(match self {
-            Self::Constant(value) => Cow::Borrowed(value),
-            Self::Field(path) => Cow::Borrowed(scope.request.field(*path)?),
+            Self::Constant(_) | Self::Field(_) => return self.value(scope),
             Self::Variable(outwards, index) => Cow::Borrowed(scope.variable(*outwards, *index)?),
             Self::Shared(name) => Cow::Borrowed(scope.request.shared(*name)?),
             Self::Property(read) => Cow::Owned(read(scope.request)?),
