@@ -47,12 +47,12 @@ impl Headers {
     /// Returns the value of the last header with this exact name, as Kafka clients look headers up. A null value counts
     /// as absent.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().rev().find(|(candidate, _)| *candidate == name).and_then(|(_, value)| value)
+        self.last(|candidate| candidate == name.as_bytes())
     }
 
     /// Returns a value as [`get`](Self::get) does, but compares names as HTTP does: without regard to ASCII case.
     pub fn get_ignoring_case(&self, name: &str) -> Option<&[u8]> {
-        self.iter().rev().find(|(candidate, _)| candidate.eq_ignore_ascii_case(name)).and_then(|(_, value)| value)
+        self.last(|candidate| candidate.eq_ignore_ascii_case(name.as_bytes()))
     }
 
     /// Returns the value of the last header with this name, if it is UTF-8 text.
@@ -80,6 +80,11 @@ impl Headers {
     /// Sums up the bytes of all names and values.
     pub fn bytes(&self) -> usize {
         self.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum()
+    }
+
+    fn last(&self, is_sought: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
+        let entry = self.entries.iter().rfind(|entry| is_sought(&self.buffer[entry.name.clone()]))?;
+        entry.value.clone().map(|range| &self.buffer[range])
     }
 
     fn name(&self, entry: &HeaderEntry) -> &str {

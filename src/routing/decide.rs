@@ -130,7 +130,7 @@ impl Endpoint {
         let mut skipped = Vec::new();
         let mut taken_by = None;
         for group in &self.groups {
-            let evaluation = evaluation.get_or_insert_with(|| self.conditions.evaluation(request));
+            let evaluation = evaluation.get_or_insert_with(|| self.conditions.evaluation(request, None));
             match evaluation.holds(group.condition) {
                 Ok(true) => {
                     taken_by = Some(group);
@@ -201,7 +201,7 @@ impl Endpoint {
     /// Evaluates `sticky_by` for this request. A failure is logged, and chance decides.
     fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> CallerHash {
         let Some(sticky) = &self.sticky else { return CallerHash::default() };
-        let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request));
+        let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request, None));
         let hash = evaluation.value(sticky.expression).and_then(|value| sticky::hash_of(&value));
         let hash = hash.unwrap_or_else(|error| {
             if let Some(unlogged) = sticky.log.admit(LogGate::now()) {

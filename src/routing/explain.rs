@@ -131,7 +131,7 @@ pub enum Draw {
 impl Endpoint {
     /// Decides, and explains the decision.
     pub fn explain(&self, request: &Arc<Request>) -> Explanation {
-        let evaluation = self.conditions.evaluation(request);
+        let evaluation = self.conditions.evaluation(request, None);
         let conditions = self.groups.iter().map(|group| self.report(group, &evaluation)).collect();
         let explanation = match self.decide(request) {
             Ok(decision) => self.explanation_of(&decision, &evaluation),
@@ -150,7 +150,7 @@ impl Endpoint {
             Ok(Some(route)) => {
                 report.answer = Some(self.alias(route));
                 let decision = RouteDecision::new(route, Reason::OutsideDecision);
-                self.explanation_of(&decision, &self.conditions.evaluation(request))
+                self.explanation_of(&decision, &self.conditions.evaluation(request, None))
             }
             Err(error) => {
                 report.error = Some(error.to_string());

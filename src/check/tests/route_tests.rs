@@ -62,7 +62,7 @@ fn route_test_is_reported_at_its_line_when_it_fails() {
         format!(
             "gateway.yaml:20:98: tests[0].route: test `gold goes to accurate`: takes `fast` ({first}), expected `accurate`\n\
              gateway.yaml:21:44: tests[1].route: this test: takes `fast` ({first}); the condition of `accurate` fails: request.headers: KeyError: 'x-tier', expected `accurate`\n\
-             gateway.yaml:22:30: tests[2].route: this test: gets the fault `CONDITION_FAILED`; the condition of `accurate` fails: request.headers: KeyError: 'x-tier'; the condition of `strict` fails: request.json()['n']: the body is empty, expected `fast`\n\
+             gateway.yaml:22:30: tests[2].route: this test: gets the fault `CONDITION_FAILED`; the condition of `accurate` fails: request.headers: KeyError: 'x-tier'; the condition of `strict` fails: request.json()['n']: 400 Bad Request: the body is empty, expected `fast`\n\
              gateway.yaml:23:44: tests[3].fault: this test: takes `strict` (its condition is the first that holds); the condition of `accurate` fails: request.headers: KeyError: 'x-tier', expected `CONDITION_FAILED`\n\
              gateway.yaml:24:31: tests[4].route: this test: takes `a` or `b` (it was drawn by chance, as often as its share says), expected `never`"
         )

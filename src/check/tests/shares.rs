@@ -45,7 +45,7 @@ model_endpoints:
     routes: [{model_uri: 'models:/m/1', alias: one, weight: much}]
 ";
     insta::assert_snapshot!(report(text), @r#"
-    gateway.yaml:4:46: model_endpoints[0].sticky_by: the expression does not compile: `usr` is not a value here; only `request` is known; text needs quotes around it
+    gateway.yaml:4:46: model_endpoints[0].sticky_by: the expression does not compile: there is no name 'usr'; text needs quotes around it; the modules are base64, datetime, hashlib, json, math, re, statistics, urllib, zlib
     gateway.yaml:6:56: model_endpoints[0].routes[0].weight: every route without a condition has weight 0, so that no route takes those requests; give one of them a weight of more than 0
     gateway.yaml:8:58: model_endpoints[0].routes[2].weight: every route with this condition has weight 0, so that no route takes those requests; give one of them a weight of more than 0
     gateway.yaml:12:16: warning: model_endpoints[1].sticky_by: it counts for nothing without `strategy: weighted`: only shares are kept for a caller; add that, or leave it out

@@ -1,9 +1,9 @@
 //! The budget of work for one evaluation.
 //!
-//! Rhai counts its own steps, but most of a condition's work happens in the helpers behind it, which can walk a long
-//! list or build a long string in one step. Each helper charges its work before doing it. One unit is about one element
-//! looked at or eight bytes of text, some nanoseconds up to some tens of them; so an evaluation takes some tens of
-//! milliseconds and megabytes at worst, and as much again for each megabyte of payload.
+//! The length of a condition bounds the nodes of its tree, but an operation can walk a long list or build a long string,
+//! and a comprehension evaluates its nodes for each element. Each charges its work before doing it. One unit is about one
+//! node, one element looked at or eight bytes of text, some nanoseconds up to some tens of them; so an evaluation takes
+//! some tens of milliseconds and megabytes at worst, and as much again for each megabyte of payload.
 
 use std::cell::Cell;
 
@@ -11,14 +11,12 @@ use super::error::{ConditionError, Result};
 
 /// Units that an evaluation may spend, beside one for each byte of the payload: reading that once is always allowed.
 const ALLOWANCE: usize = 1_000_000;
-/// Units that the start of the evaluation of a generator's element costs.
-pub(super) const ELEMENT: usize = 20;
 /// Bytes of text that one unit pays for.
 const BYTES_PER_UNIT: usize = 8;
 
 thread_local! {
     /// Units left of this thread's evaluation. An evaluation runs on one thread from start to end, so the rest of its
-    /// budget need not be handed through Rhai.
+    /// budget need not be handed through every operation.
     static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 

@@ -28,6 +28,9 @@ pub enum ConditionError {
     Exceeded(String),
 }
 
+/// Longest message that was not written here, in characters.
+const LONGEST: usize = 200;
+
 /// The result of an evaluation.
 pub(super) type Result<T, E = ConditionError> = std::result::Result<T, E>;
 
@@ -44,6 +47,18 @@ impl ConditionProblem {
 }
 
 impl ConditionError {
+    /// Makes the error of a condition that does not fit the request, such as `KeyError: 'a'`. Only the beginning of the
+    /// first line of a long message is kept.
+    pub fn failed(message: &str) -> Self {
+        Self::Failed(shortened(message))
+    }
+
+    /// Makes the error of a condition that took more than it may. Only the beginning of the first line of a long message
+    /// is kept.
+    pub fn exceeded(message: &str) -> Self {
+        Self::Exceeded(shortened(message))
+    }
+
     /// Makes Python's `TypeError`.
     pub(super) fn wrong_type(message: impl AsRef<str>) -> Self {
         Self::Failed(format!("TypeError: {}", message.as_ref()))
@@ -66,5 +81,13 @@ impl ConditionError {
             Self::Failed(message) => Self::Failed(format!("{place}: {message}")),
             Self::Exceeded(message) => Self::Exceeded(format!("{place}: {message}")),
         }
+    }
+}
+
+fn shortened(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line.to_owned(),
     }
 }

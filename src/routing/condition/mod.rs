@@ -3,17 +3,21 @@
 //! **Language.** A condition that starts with `rhai:` is [Rhai]; every other one is Python. The rest of the text never
 //! decides the language.
 //!
-//! **Evaluation.** Python is parsed ([`python`]), lowered to Rhai text that keeps Python's meaning ([`lower`]), and run
-//! in a sandboxed engine ([`engine`]) against a [`request`] that reads the payload only as far as the condition needs
-//! ([`path`]). Simple conditions are evaluated by the same helpers without the engine ([`direct`]). All conditions of
-//! one endpoint are compiled together, so that each part of a request is read once.
+//! **Evaluation.** Python is parsed ([`python`]) and compiled ([`compile`]) to a [`tree`], which is evaluated by helpers
+//! with Python's meaning ([`operations`]) against a [`request`] that reads the payload only as far as the condition needs
+//! ([`path`]). All conditions of one endpoint are compiled together, so that each part of a request is read once. Python
+//! that is not compiled becomes part of the endpoint's [`question`] to CPython. Rhai has an engine of its own
+//! ([`native`]).
 //!
-//! **Differences from Python.** Whole numbers are 64 bits wide; beyond that the condition fails instead of growing.
-//! `keys()`, `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars only;
-//! `isdigit()`, `int()` and `float()` know ASCII digits only; a value is read up to 500 levels deep. All these cases
+//! **Differences of what is compiled from Python.** Whole numbers are 64 bits wide; beyond that the condition fails
+//! instead of growing. `values()` and `items()` can only be looked through; sets have no order; `str()` takes scalars
+//! only; `isdigit()`, `int()` and `float()` know ASCII digits only; a value is read up to 500 levels deep. All these cases
 //! fail, and never give another answer. Another answer is only possible for a body that is no JSON after the leaf that
-//! the condition reads, for `isalpha()` on combining marks, and for the last 2,048 characters for private use, which
-//! stand for halves of others here. Everything else that is not known is refused when the condition is loaded.
+//! the condition reads, for `isalpha()` on combining marks, for the last digit of a `sum()` of floats, which Python
+//! rounds otherwise since 3.12, and for the last 2,048 characters for private use, which stand for halves of others here.
+//! Names that nothing knows are refused when the condition is loaded ([`names`]).
+//!
+//! **Content types** count as in Flask: JSON that is not said to be JSON is only read with `force=True`.
 //!
 //! **JSON** is read as Python's `json` reads it ([`json`]), since the model will read it that way.
 //!
@@ -23,34 +27,38 @@
 //! [Rhai]: https://rhai.rs
 
 mod budget;
-mod direct;
-mod engine;
+mod compile;
+mod compiled;
 mod error;
 mod json;
-mod lower;
+mod names;
+mod native;
+mod operations;
 mod path;
 mod python;
+mod question;
 mod request;
+mod shared;
+mod tree;
 mod value;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use rhai::{AST, ParseError};
+use rhai::AST;
 use serde::Serialize;
 
-use self::direct::{DirectTerm, DirectTest};
-use self::engine::Generator;
-use self::engine::operators;
+use self::compile::Tables;
+pub use self::compiled::compiled_table;
 pub use self::error::{ConditionError, ConditionProblem};
-use self::lower::Tables;
+pub use self::names::{BUILTINS, MODULES};
+pub use self::question::{Answers, PythonExpression, Question, ResultKind};
 use self::request::RequestView;
-pub(super) use self::value::Value;
+use self::tree::{Node, Scope};
+pub use self::value::{Dict, Value, ViewOf};
 use crate::message::Request;
 
-/// Prefix of conditions in Rhai.
-const RHAI_PREFIX: &str = "rhai:";
 /// Longest condition, in bytes; a longer one is refused.
 const MAX_SOURCE: usize = 16 << 10;
 /// Bytes of the stack on which conditions are compiled: enough for the syntax tree of any text of [`MAX_SOURCE`].
@@ -74,21 +82,26 @@ pub struct ConditionId(usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpressionId(usize);
 
-/// The kind of result that an expression is compiled for.
-#[derive(Debug, Clone, Copy)]
-enum ResultKind {
-    Truth,
-    Value,
+/// The way in which an expression is evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As a tree, in this process.
+    Compiled,
+    /// By CPython, in a process of its own.
+    Python,
+    /// By Rhai, in this process.
+    Rhai,
 }
 
 /// Compiles and collects the conditions of one endpoint.
 #[derive(Debug, Default)]
 pub struct ConditionsBuilder {
     tables: Tables,
-    generators: Vec<Generator>,
     conditions: Vec<CompiledCondition>,
-    /// True if simple conditions are left to the engine as well, so that the two can be compared.
-    is_engine_only: bool,
+    questions: Vec<PythonExpression>,
+    /// Expressions that others use by a name, compiled, and the names with the texts of all of them.
+    names: Vec<Node>,
+    sources: Vec<(String, String)>,
 }
 
 /// The compiled conditions of one endpoint, ready to run on any thread.
@@ -98,21 +111,25 @@ pub struct Conditions(Arc<Program>);
 /// The evaluation of an endpoint's conditions on one request: each part that a condition read of the request is there
 /// for the next one.
 #[derive(Debug)]
-pub struct Evaluation(RequestView);
+pub struct Evaluation {
+    request: RequestView,
+    /// What CPython said of the endpoint's question, if it was asked.
+    answers: Option<Arc<Answers>>,
+}
 
 #[derive(Debug)]
 struct CompiledCondition {
     source: Box<str>,
-    language: Language,
     code: CompiledCode,
 }
 
 /// The compiled form of a condition.
 #[derive(Debug)]
 enum CompiledCode {
-    DirectTest(DirectTest),
-    DirectTerm(DirectTerm),
-    Engine(AST),
+    Tree(Node),
+    /// The index among the endpoint's questions to CPython, and what keeps the expression from being compiled.
+    Python(usize, ConditionProblem),
+    Native(AST),
 }
 
 /// The compiled form of all conditions of an endpoint.
@@ -120,37 +137,40 @@ enum CompiledCode {
 struct Program {
     conditions: Vec<CompiledCondition>,
     paths: Vec<path::JsonPath>,
-    constants: Vec<Value>,
-    generators: Vec<Generator>,
+    /// Expressions that others use by a name.
+    names: Vec<Node>,
+    question: Option<Arc<Question>>,
 }
 
 /// Returns the language of a condition, by the rule above.
 pub fn language(source: &str) -> Language {
-    if source.trim_start().starts_with(RHAI_PREFIX) { Language::Rhai } else { Language::Python }
+    if source.trim_start().starts_with(native::PREFIX) { Language::Rhai } else { Language::Python }
 }
 
 /// Compiles a condition, and returns its language.
 pub fn check(source: &str) -> Result<Language, ConditionProblem> {
-    ConditionsBuilder::new().add(source)?;
-    Ok(language(source))
+    compiled(source, ResultKind::Truth)
 }
 
 /// Compiles an expression whose value is wanted, and returns its language.
 pub fn check_expression(source: &str) -> Result<Language, ConditionProblem> {
-    ConditionsBuilder::new().add_expression(source)?;
-    Ok(language(source))
+    compiled(source, ResultKind::Value)
+}
+
+/// Refuses what CPython would have to evaluate: nothing asks it yet.
+fn compiled(source: &str, wants: ResultKind) -> Result<Language, ConditionProblem> {
+    let mut builder = ConditionsBuilder::new();
+    let index = builder.add_wanted(source, wants)?;
+    match builder.conditions.into_iter().nth(index).map(|condition| condition.code) {
+        Some(CompiledCode::Python(_, reason)) => Err(reason),
+        _ => Ok(language(source)),
+    }
 }
 
 impl ConditionsBuilder {
     /// Makes a builder without conditions.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Makes a builder that leaves even simple conditions to the engine.
-    #[cfg(test)]
-    fn engine_only() -> Self {
-        Self { is_engine_only: true, ..Self::default() }
     }
 
     /// Compiles a condition. A condition that is refused changes nothing.
@@ -163,94 +183,90 @@ impl ConditionsBuilder {
         self.add_wanted(source, ResultKind::Value).map(ExpressionId)
     }
 
-    fn add_wanted(&mut self, source: &str, wanted: ResultKind) -> Result<usize, ConditionProblem> {
-        if source.len() > MAX_SOURCE {
-            let message = format!("the condition is longer than {MAX_SOURCE} bytes");
-            return Err(ConditionProblem::at(source, 0, message, Some("split it over several routes")));
-        }
-        let generators = self.generators.len();
-        let compiled = std::thread::scope(|scope| {
-            let compiler = std::thread::Builder::new().name("conditions".to_owned()).stack_size(COMPILER_STACK);
-            let compiling = compiler.spawn_scoped(scope, || {
-                budget::start(0);
-                self.compile(source, wanted)
-            });
-            compiling.map(|thread| thread.join().ok()).ok().flatten()
-        });
-        let failed = || ConditionProblem::at(source, 0, "the compiler could not be run on this condition", None);
-        let (language, code) = compiled.unwrap_or_else(|| Err(failed())).inspect_err(|_| {
-            // The two tables of generators go in step; entries that a refused condition left in the others are not referred to.
-            self.tables.generators.truncate(generators);
-            self.generators.truncate(generators);
-        })?;
-        self.conditions.push(CompiledCondition { source: source.into(), language, code });
+    fn add_wanted(&mut self, source: &str, wants: ResultKind) -> Result<usize, ConditionProblem> {
+        let code = on_large_stack(source, || self.compile(source, wants))?;
+        self.conditions.push(CompiledCondition { source: source.into(), code });
         Ok(self.conditions.len() - 1)
     }
 
-    fn compile(&mut self, source: &str, wanted: ResultKind) -> Result<(Language, CompiledCode), ConditionProblem> {
-        let language = language(source);
-        let code = match language {
-            Language::Rhai => CompiledCode::Engine(compile_native(source)?),
-            Language::Python => {
-                let parsed = python::parse(source)?;
-                let text = match wanted {
-                    ResultKind::Truth => lower::truth(&parsed, &mut self.tables)?,
-                    ResultKind::Value => lower::value(&parsed, &mut self.tables)?,
-                };
-                if let Some(code) = self.directly(&parsed, wanted) {
-                    return Ok((language, code));
-                }
-                let refused = |error: ParseError| {
-                    if matches!(error.err_type(), rhai::ParseErrorType::ExprTooDeep) {
-                        let hint = Some("split it over several routes");
-                        return ConditionProblem::at(source, 0, "the expression is nested too deeply", hint);
-                    }
-                    tracing::error!(%error, lowered = %text, "lowered condition does not compile");
-                    ConditionProblem::at(
-                        source,
-                        0,
-                        "Signalbox cannot compile this condition, by a defect of its own",
-                        None,
-                    )
-                };
-                while let Some(generator) = self.tables.generators.get(self.generators.len()) {
-                    let body = engine::compile_lowered(&generator.body).map_err(refused)?;
-                    let (variables, targets) = (generator.variables.clone(), generator.targets);
-                    self.generators.push(Generator { body, variables, targets });
-                }
-                CompiledCode::Engine(engine::compile_lowered(&text).map_err(refused)?)
+    fn compile(&mut self, source: &str, wants: ResultKind) -> Result<CompiledCode, ConditionProblem> {
+        if language(source) == Language::Rhai {
+            return native::compile(source).map(CompiledCode::Native);
+        }
+        let parsed = python::parse(source)?;
+        let shared: Vec<&str> = self.sources.iter().map(|(name, _)| name.as_str()).collect();
+        names::check(&parsed, &shared)?;
+        Ok(match compile::compile(&parsed, &mut self.tables) {
+            Ok((node, _)) => CompiledCode::Tree(node),
+            Err(reason) => {
+                self.questions.push(PythonExpression { source: source.into(), wants });
+                CompiledCode::Python(self.questions.len() - 1, reason)
             }
-        };
-        Ok((language, code))
-    }
-
-    /// Compiles an expression that is simple enough to go without the engine.
-    fn directly(&mut self, parsed: &python::Parsed<'_>, wanted: ResultKind) -> Option<CompiledCode> {
-        if self.is_engine_only {
-            return None;
-        }
-        match wanted {
-            ResultKind::Truth => lower::direct::test(parsed, &mut self.tables).map(CompiledCode::DirectTest),
-            ResultKind::Value => lower::direct::term(parsed, &mut self.tables).map(CompiledCode::DirectTerm),
-        }
+        })
     }
 
     /// Finishes the conditions that were added.
     pub fn build(self) -> Conditions {
-        let Tables { paths, constants, .. } = self.tables;
-        Conditions(Arc::new(Program { conditions: self.conditions, paths, constants, generators: self.generators }))
+        let question = (!self.questions.is_empty()).then(|| Arc::new(Question::new(self.questions, self.sources)));
+        let (conditions, paths, names) = (self.conditions, self.tables.paths, self.names);
+        Conditions(Arc::new(Program { conditions, paths, names, question }))
     }
 }
 
+/// Compiles on a stack that is large enough for any text of the longest that is taken.
+fn on_large_stack<T: Send>(
+    source: &str,
+    compile: impl FnOnce() -> Result<T, ConditionProblem> + Send,
+) -> Result<T, ConditionProblem> {
+    if source.len() > MAX_SOURCE {
+        let message = format!("the condition is longer than {MAX_SOURCE} bytes");
+        return Err(ConditionProblem::at(source, 0, message, Some("split it over several routes")));
+    }
+    let compiled = std::thread::scope(|scope| {
+        let compiler = std::thread::Builder::new().name("conditions".to_owned()).stack_size(COMPILER_STACK);
+        let compiling = compiler.spawn_scoped(scope, || {
+            budget::start(0);
+            compile()
+        });
+        compiling.map(|thread| thread.join().ok()).ok().flatten()
+    });
+    let failed = || ConditionProblem::at(source, 0, "the compiler could not be run on this condition", None);
+    compiled.unwrap_or_else(|| Err(failed()))
+}
+
 impl Conditions {
-    /// Starts the evaluation of one request. Reads nothing of it yet.
-    pub fn evaluation(&self, request: &Arc<Request>) -> Evaluation {
-        Evaluation(RequestView::new(Arc::clone(request), Arc::clone(&self.0)))
+    /// Starts the evaluation of one request, with what CPython said of [`Self::question`]. Reads nothing of the request
+    /// yet.
+    pub fn evaluation(&self, request: &Arc<Request>, answers: Option<Arc<Answers>>) -> Evaluation {
+        Evaluation { request: RequestView::new(Arc::clone(request), Arc::clone(&self.0)), answers }
+    }
+
+    /// Returns the expressions that CPython evaluates; none where all are compiled.
+    pub fn question(&self) -> Option<&Arc<Question>> {
+        self.0.question.as_ref()
+    }
+
+    /// Returns the way in which a condition is evaluated.
+    pub fn way(&self, id: ConditionId) -> Way {
+        match self.0.conditions.get(id.0).map(|condition| &condition.code) {
+            Some(CompiledCode::Python(..)) => Way::Python,
+            Some(CompiledCode::Native(_)) => Way::Rhai,
+            Some(CompiledCode::Tree(_)) | None => Way::Compiled,
+        }
+    }
+
+    /// Returns what keeps a condition from being compiled, where CPython evaluates it: the part that is not known, its
+    /// place, and what could be written instead.
+    pub fn reason(&self, id: ConditionId) -> Option<&ConditionProblem> {
+        match &self.0.conditions.get(id.0)?.code {
+            CompiledCode::Python(_, reason) => Some(reason),
+            CompiledCode::Tree(_) | CompiledCode::Native(_) => None,
+        }
     }
 
     /// Returns the language of a condition.
     pub fn language(&self, id: ConditionId) -> Language {
-        self.0.conditions.get(id.0).map_or(Language::Python, |condition| condition.language)
+        self.way(id).language()
     }
 
     /// Returns the text of a condition, as it was written.
@@ -267,28 +283,43 @@ impl Conditions {
 impl Evaluation {
     /// Tells whether the condition holds for this request.
     pub fn holds(&self, id: ConditionId) -> Result<bool, ConditionError> {
-        let CompiledCondition { code, language, .. } = self.start(id.0)?;
-        match code {
-            CompiledCode::DirectTest(test) => test.holds(&self.0),
-            CompiledCode::DirectTerm(term) => Ok(operators::truth(&*term.value(&self.0)?)),
-            CompiledCode::Engine(ast) => engine::holds(ast, *language, &self.0),
+        match self.start(id.0)? {
+            CompiledCode::Tree(node) => node.holds(&Scope::new(&self.request)),
+            CompiledCode::Python(index, _) => self.answer(*index).map(operations::operators::truth),
+            CompiledCode::Native(ast) => native::holds(ast, &self.request),
         }
     }
 
     /// Evaluates the expression for this request.
     pub(super) fn value(&self, id: ExpressionId) -> Result<Value, ConditionError> {
-        let CompiledCondition { code, language, .. } = self.start(id.0)?;
-        match code {
-            CompiledCode::DirectTest(test) => test.holds(&self.0).map(Value::Bool),
-            CompiledCode::DirectTerm(term) => term.value(&self.0).map(Cow::into_owned),
-            CompiledCode::Engine(ast) => engine::value(ast, *language, &self.0),
+        match self.start(id.0)? {
+            CompiledCode::Tree(node) => node.value(&Scope::new(&self.request)).map(Cow::into_owned),
+            CompiledCode::Python(index, _) => self.answer(*index).cloned(),
+            CompiledCode::Native(ast) => native::value(ast, &self.request),
         }
     }
 
-    fn start(&self, index: usize) -> Result<&CompiledCondition, ConditionError> {
-        budget::start(self.0.payload_size());
+    fn start(&self, index: usize) -> Result<&CompiledCode, ConditionError> {
+        budget::start(self.request.payload_size());
         let missing = || ConditionError::Failed("no such condition".to_owned());
-        self.0.program().conditions.get(index).ok_or_else(missing)
+        self.request.program().conditions.get(index).map(|condition| &condition.code).ok_or_else(missing)
+    }
+
+    fn answer(&self, index: usize) -> Result<&Value, ConditionError> {
+        match self.answers.as_ref().and_then(|answers| answers.get(index)) {
+            Some(answer) => answer.as_ref().map_err(Clone::clone),
+            None => Err(ConditionError::Failed("this expression needs Python, which was not asked".to_owned())),
+        }
+    }
+}
+
+impl Way {
+    /// Returns the language of the expressions that go this way.
+    pub fn language(self) -> Language {
+        match self {
+            Self::Compiled | Self::Python => Language::Python,
+            Self::Rhai => Language::Rhai,
+        }
     }
 }
 
@@ -299,22 +330,6 @@ impl fmt::Display for Language {
             Self::Rhai => "Rhai",
         })
     }
-}
-
-fn compile_native(source: &str) -> Result<AST, ConditionProblem> {
-    let start = source.find(RHAI_PREFIX).map_or(0, |at| at + RHAI_PREFIX.len());
-    // Blanks instead of the prefix keep Rhai's positions those of the whole text.
-    let (prefix, expression) = source.split_at(start);
-    let blank: String = prefix.chars().map(|character| if character == '\n' { '\n' } else { ' ' }).collect();
-    engine::compile_native(&(blank + expression)).map_err(|error| {
-        let position = error.position();
-        ConditionProblem {
-            line: position.line().unwrap_or(1),
-            column: position.position().unwrap_or(1),
-            message: format!("not a Rhai expression: {}", error.err_type()),
-            hint: None,
-        }
-    })
 }
 
 #[cfg(test)]

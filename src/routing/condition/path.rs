@@ -8,9 +8,9 @@
 //! - after the leaf, only as much is looked at as it takes to know that no key of the path is written again; should the
 //!   rest be broken, the model server will say so.
 
-use super::engine::collections;
 use super::error::{ConditionError, Result};
 use super::json::{Cursor, JsonError, JsonKind, SoughtKey};
+use super::operations::collections;
 use super::value::Value;
 
 /// One step of a path into a JSON value.
@@ -28,6 +28,8 @@ pub(super) enum JsonStep {
 #[derive(Debug, Clone)]
 pub(super) struct JsonPath {
     pub(super) steps: Vec<JsonStep>,
+    /// True if the payload is read whatever it is said to be.
+    pub(super) is_forced: bool,
     /// Key that each step looks for in an object.
     keys: Vec<Option<SoughtKey>>,
     /// Path as errors show it.
@@ -35,12 +37,12 @@ pub(super) struct JsonPath {
 }
 
 impl JsonPath {
-    pub(super) fn new(steps: Vec<JsonStep>, text: String) -> Self {
+    pub(super) fn new(steps: Vec<JsonStep>, is_forced: bool, text: String) -> Self {
         let keys = steps.iter().map(|step| match step {
             JsonStep::Key(key) | JsonStep::Get(key, _) => Some(SoughtKey::new(key)),
             JsonStep::Index(_) => None,
         });
-        Self { keys: keys.collect(), steps, text }
+        Self { keys: keys.collect(), steps, is_forced, text }
     }
 
     /// Reads the value at the end of the path.

@@ -1,6 +1,6 @@
 //! The parser: turns a person's text into Python's syntax tree.
 
-use ruff_python_ast::{Expr, ExprStringLiteral};
+use ruff_python_ast::Expr;
 use ruff_python_parser::parse_expression;
 use ruff_text_size::Ranged;
 
@@ -44,8 +44,8 @@ pub(super) fn parse(source: &str) -> Result<Parsed<'_>, ConditionProblem> {
 
 impl Parsed<'_> {
     /// Tells whether a text holds half of a character, in whose place the parser puts U+FFFD.
-    pub(super) fn holds_half_a_character(&self, literal: &ExprStringLiteral) -> bool {
-        if !literal.value.to_str().contains(char::REPLACEMENT_CHARACTER) {
+    pub(super) fn holds_half_a_character(&self, literal: &impl Ranged, text: &str) -> bool {
+        if !text.contains(char::REPLACEMENT_CHARACTER) {
             return false;
         }
         let [start, end] = [literal.start(), literal.end()].map(|at| at.to_usize().saturating_sub(self.added));

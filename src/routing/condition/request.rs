@@ -4,9 +4,12 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use super::Program;
+use super::budget::charge_text;
 use super::error::{ConditionError, Result};
-use super::json::{Encoding, transcoded};
+use super::json::{Encoding, TOO_DEEP, transcoded};
+use super::operations::collections;
 use super::path;
+use super::tree::Scope;
 use super::value::Value;
 use crate::message::{Request, header};
 
@@ -16,15 +19,30 @@ pub(super) fn property(name: &str) -> Option<fn(&RequestView) -> Result<Value>> 
         "method" => |request| Ok(request.method()),
         "path" => |request| Ok(request.path()),
         "content_type" => |request| Ok(request.content_type()),
+        "content_length" => |request| collections::int(request.payload_size()),
+        "is_json" => |request| Ok(Value::Bool(request.is_json())),
         "key" => RequestView::key,
-        "topic" => |request| Ok(request.topic()),
+        "mimetype" => |request| Ok(Value::text(request.mimetype())),
+        "offset" => |request| Ok(Value::Int(request.0.request.source.offset)),
         "partition" => |request| Ok(request.partition()),
+        "timestamp" => |request| Ok(request.0.request.timestamp.map_or(Value::None, Value::Int)),
+        "topic" => |request| Ok(request.topic()),
         _ => return None,
     })
 }
 
 /// Request line of a plain Kafka record, which has none of HTTP.
 const DEFAULT_TARGET: &str = "POST /invocations";
+/// Flask's words for a body that is not said to be JSON.
+const NOT_SAID_TO_BE_JSON: &str = "415 Unsupported Media Type: Did not attempt to load JSON data because the request \
+                                   Content-Type was not 'application/json'.";
+
+/// The parts of a request that map names to values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestMapping {
+    Headers,
+    Arguments,
+}
 
 /// One request under evaluation. All conditions of an endpoint share the view, so that each part of the request is read
 /// once.
@@ -37,6 +55,10 @@ struct ViewState {
     program: Arc<Program>,
     /// Value at each of the program's paths, once it is read.
     fields: Box<[OnceLock<Result<Value>>]>,
+    /// Value of each of the program's names, once it is evaluated.
+    shared: Box<[OnceLock<Result<Value>>]>,
+    /// True if the payload is said to be JSON.
+    is_json: OnceLock<bool>,
     /// Whole payload, for expressions without a constant path.
     body: OnceLock<Result<Value>>,
     /// Payload in UTF-8, when it comes in another encoding of JSON.
@@ -47,7 +69,9 @@ impl RequestView {
     /// Makes a view of a request, before its first condition.
     pub(super) fn new(request: Arc<Request>, program: Arc<Program>) -> Self {
         let fields = program.paths.iter().map(|_| OnceLock::new()).collect();
-        Self(Arc::new(ViewState { request, program, fields, body: OnceLock::new(), transcoded: OnceLock::new() }))
+        let shared = program.names.iter().map(|_| OnceLock::new()).collect();
+        let (is_json, body, transcoded) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self(Arc::new(ViewState { request, program, fields, shared, is_json, body, transcoded }))
     }
 
     /// Returns the compiled conditions of the endpoint.
@@ -65,14 +89,58 @@ impl RequestView {
         let (Some(memo), Some(path)) = (self.0.fields.get(index), self.0.program.paths.get(index)) else {
             return Err(ConditionError::Failed("no such path".to_owned()));
         };
-        let read = || if path.steps.is_empty() { self.body() } else { path.read(self.document()?) };
-        let value = memo.get_or_init(read);
+        let value = memo.get_or_init(|| {
+            if !path.is_forced && !self.is_json() {
+                return Err(ConditionError::Failed(NOT_SAID_TO_BE_JSON.to_owned()).with_place("request.json()"));
+            }
+            if path.steps.is_empty() { self.body() } else { path.read(self.document()?) }
+        });
         value.as_ref().map_err(Clone::clone)
     }
 
-    /// Returns `request.json`.
+    /// Returns the value of one of the program's names.
+    pub(super) fn shared(&self, index: usize) -> Result<&Value> {
+        let (Some(memo), Some(node)) = (self.0.shared.get(index), self.0.program.names.get(index)) else {
+            return Err(ConditionError::Failed("no such name".to_owned()));
+        };
+        let value = memo.get_or_init(|| node.value(&Scope::new(self)).map(Cow::into_owned));
+        value.as_ref().map_err(Clone::clone)
+    }
+
+    /// Returns the whole payload as JSON, whatever it is said to be.
     pub(super) fn body(&self) -> Result<Value> {
         self.0.body.get_or_init(|| path::read_whole(self.document()?)).clone()
+    }
+
+    /// Returns `request.get_json(silent=True)`: `None` where the payload is no JSON, or not said to be.
+    pub(super) fn silent_json(&self) -> Result<Value> {
+        if self.is_json() { self.silent_forced_json() } else { Ok(Value::None) }
+    }
+
+    /// Returns `request.get_json(force=True, silent=True)`.
+    pub(super) fn silent_forced_json(&self) -> Result<Value> {
+        match self.body() {
+            // Python reads deeper, or fails as well.
+            Err(ConditionError::Failed(message)) if !message.contains(TOO_DEEP) => Ok(Value::None),
+            body => body,
+        }
+    }
+
+    /// Tells whether the payload is said to be JSON, by Flask's rule.
+    fn is_json(&self) -> bool {
+        *self.0.is_json.get_or_init(|| match self.0.request.content_type() {
+            "application/json" => true,
+            _ => {
+                let mimetype = self.mimetype();
+                mimetype == "application/json" || (mimetype.starts_with("application/") && mimetype.ends_with("+json"))
+            }
+        })
+    }
+
+    /// Returns `request.mimetype`.
+    fn mimetype(&self) -> String {
+        let content_type = self.0.request.content_type();
+        content_type.split(';').next().unwrap_or_default().trim().to_lowercase()
     }
 
     /// Returns the payload as JSON in UTF-8.
@@ -88,8 +156,9 @@ impl RequestView {
     }
 
     /// Returns `request.get_data(as_text=True)`.
-    pub(super) fn text(&self) -> Value {
-        Value::text(String::from_utf8_lossy(self.payload()).as_ref())
+    pub(super) fn text(&self) -> Result<Value> {
+        charge_text(self.payload_size())?;
+        Ok(Value::text(String::from_utf8_lossy(self.payload()).as_ref()))
     }
 
     /// Returns `request.headers.get(name)`.
@@ -150,6 +219,25 @@ impl RequestView {
 
     fn target(&self) -> &str {
         self.request_line().split_once(' ').map_or("/", |(_, target)| target)
+    }
+}
+
+impl RequestMapping {
+    /// Returns the value under a name.
+    pub(super) fn get(self, request: &RequestView, name: &str) -> Result<Option<Value>> {
+        match self {
+            Self::Headers => request.header(name),
+            Self::Arguments => Ok(request.argument(name)),
+        }
+    }
+
+    /// Makes the error for a name that is not there.
+    pub(super) fn missing(self, name: &str) -> ConditionError {
+        let mapping = match self {
+            Self::Headers => "request.headers",
+            Self::Arguments => "request.args",
+        };
+        ConditionError::Failed(format!("{mapping}: KeyError: '{name}'"))
     }
 }
 

@@ -5,7 +5,9 @@ use crate::message::{Headers, Source};
 
 mod body;
 mod bounds;
+mod flask;
 mod oracle;
+mod subset;
 
 const BODY: &str = r#"{"dataframe_split": {"columns": ["text", "n"], "data": [["Domain specific text, and more", 3], ["ünï", -2.5]]},
     "params": {"lang": "de", "on": true, "off": false, "none": null, "big": 9223372036854775808, "min": -9223372036854775808,
@@ -38,16 +40,7 @@ fn add(source: &str) -> Result<(Conditions, ConditionId), ConditionProblem> {
 
 fn evaluate_on(source: &str, body: &str) -> Result<bool, ConditionError> {
     let (conditions, id) = add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
-    let outcome = conditions.evaluation(&request(body)).holds(id);
-    assert_eq!(outcome, through_the_engine(source, &request(body)), "{source}: the engine says otherwise");
-    outcome
-}
-
-/// Evaluates a condition, simple or not, by the engine.
-fn through_the_engine(source: &str, request: &Arc<Request>) -> Result<bool, ConditionError> {
-    let mut builder = ConditionsBuilder::engine_only();
-    let id = builder.add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
-    builder.build().evaluation(request).holds(id)
+    conditions.evaluation(&request(body), None).holds(id)
 }
 
 fn evaluate(source: &str) -> Result<bool, ConditionError> {
@@ -69,35 +62,6 @@ fn refused(source: &str) -> ConditionProblem {
     match add(source) {
         Err(problem) => problem,
         Ok(_) => panic!("{source} was not refused"),
-    }
-}
-
-#[test]
-fn condition_avoids_engine_when_simple() {
-    let is_simple = |source: &str| {
-        let (conditions, _) = add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
-        !matches!(conditions.0.conditions[0].code, CompiledCode::Engine(_))
-    };
-    for source in [
-        "request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text')",
-        "request.headers.get('x-tier') == 'gold' and request.json()['inputs'][0] != 1",
-        "'x-tier' in request.headers or not request.args['a'].isdigit()",
-        "request.json().get('params', {}).get('lang', 'en').lower() in ('de', 'fr')",
-        "len(request.json()['inputs']) > 2 and request.key is not None and 'x' not in request.path",
-        "int(request.headers['x-user']) >= 7 or request.json()['params']['on'] is True",
-        "request.partition",
-        "True",
-    ] {
-        assert!(is_simple(source), "{source}");
-    }
-    for source in [
-        "rhai: true",
-        "1 < request.partition < 3",
-        "any(row[0] == 1 for row in request.json()['inputs'])",
-        "request.partition % 2 == 0",
-        "(request.key or 'x') == 'x'",
-    ] {
-        assert!(!is_simple(source), "{source}");
     }
 }
 
@@ -133,7 +97,7 @@ fn request_shows_line_headers_and_record() {
     });
     let source = "request.method == 'POST' and request.path == '/invocations' and request.key is None and 'a' not in request.args";
     let (conditions, id) = add(source).unwrap();
-    assert_eq!(conditions.evaluation(&plain).holds(id), Ok(true));
+    assert_eq!(conditions.evaluation(&plain, None).holds(id), Ok(true));
 }
 
 #[test]
@@ -186,24 +150,30 @@ fn operators_agree_with_python() {
 }
 
 #[test]
-fn condition_is_refused_with_place_and_hint_when_unsupported() {
+fn condition_is_refused_with_place_and_hint_when_name_is_unknown() {
     for (source, column, message, hint) in [
         ("request.json()['a'].startsWith('x')", 21, "`.startsWith()`", "startswith"),
-        ("request.key == true", 16, "`true`", "True"),
-        ("f'{request.key}' == 'x'", 1, "f-strings", "join"),
-        ("request.key & 1", 1, "`&`", "and"),
-        ("[x for x in request.json()]", 1, "comprehensions", "any("),
-        ("request.key is 'x'", 1, "`is`", "=="),
-        ("open('x')", 1, "`open()`", "len"),
+        ("request.key == true", 16, "there is no name 'true'; did you mean 'True'?", ""),
+        ("requst.json()['a']", 1, "there is no name 'requst'; did you mean 'request'?", ""),
+        ("request.jason['a']", 9, "there is no 'request.jason'; did you mean 'request.json'?", ""),
+        ("request.header['a']", 9, "did you mean 'request.headers'?", ""),
+        ("headers['a']", 1, "did you mean 'request.headers'?", ""),
+        ("re.serach('a', request.key)", 4, "did you mean 're.search'?", ""),
+        ("re.qqqq('a')", 4, "there is no 're.qqqq'", "fullmatch"),
+        ("urllib.parse.quoted('a')", 14, "did you mean 'urllib.parse.quote'?", ""),
+        ("numpy.mean([1])", 1, "there is no name 'numpy'", "statistics"),
+        ("lenn(request.json)", 1, "did you mean 'len'?", ""),
+        ("open('x')", 1, "`open`", "only the request"),
         ("request.body == 1", 9, "request.body", "json()"),
-        ("request == 1", 1, "`request`", "request.headers"),
-        ("request.headers == {}", 9, "request.headers", "get("),
-        ("eval('1')", 1, "`eval()`", "len"),
-        ("lambda: 1", 1, "lambda", ""),
-        ("99999999999999999999 > 1", 1, "64 bits", "float"),
-        ("request.args.get('a', type=int) == 1", 14, "not supported on headers and args", "int()"),
-        ("'a'.split(sep=',')", 11, "by name", "position"),
+        ("eval('1')", 1, "`eval`", "never becomes code"),
         ("request.__class__", 9, "__class__", ""),
+        ("__import__('os')", 1, "__import__", ""),
+        ("datetime.datetime.now().hour > 3", 19, "`.now()`", "request.timestamp"),
+        ("random.random() < 0.1", 1, "`random`", "sticky_by"),
+        ("hash(request.key) % 2", 1, "`hash`", "zlib.crc32"),
+        ("time.time() > 1", 1, "`time`", "request.timestamp"),
+        ("[(yield 1)]", 3, "wait or yield", ""),
+        ("any(row[0] == ro for row in request.json)", 15, "there is no name 'ro'", ""),
     ] {
         let problem = refused(source);
         assert_eq!((problem.line, problem.column), (1, column), "{source}: {problem}");
@@ -217,6 +187,46 @@ fn condition_is_refused_with_place_and_hint_when_unsupported() {
     refused("1, 2\n,3");
     let problem = refused("request.key == 'x'\nand request.topic == nope");
     assert_eq!((problem.line, problem.column), (2, 22), "{problem}");
+}
+
+/// What is not compiled is left to CPython, with the place of the part that is not known and what would be compiled.
+#[test]
+fn condition_is_left_to_python_when_not_compiled() {
+    for (source, column, message, hint) in [
+        ("f'{request.key:>10}' == 'x'", 3, "f-strings", ""),
+        ("request.key << 1", 1, "`<<`", ""),
+        ("re.search('a', request.key)", 4, "`.search()`", ""),
+        ("request.key is 'x'", 16, "`is`", "=="),
+        ("request == 1", 1, "`request`", ""),
+        ("request.headers == {}", 9, "request.headers", "get("),
+        ("(lambda: 1)()", 2, "only calls", ""),
+        ("99999999999999999999 > 1", 1, "64 bits", "float"),
+        ("request.args.get('a', type=int) == 1", 14, "headers and args", "int()"),
+        ("'a'.split(sep=',')", 11, "by name", "position"),
+        ("request.get_data() == b''", 1, "bytes", "as_text"),
+        ("int(hashlib.md5(request.get_data()).hexdigest(), 16) % 100 < 5", 37, "`.hexdigest()`", ""),
+        ("[x for x in request.json][0].xyz", 30, "`.xyz`", ""),
+        ("sorted(request.json, reverse=True)", 22, "by name", ""),
+    ] {
+        let (conditions, id) = add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
+        let reason = conditions.reason(id).unwrap_or_else(|| panic!("{source} is compiled"));
+        assert_eq!(conditions.way(id), Way::Python, "{source}");
+        assert_eq!((reason.line, reason.column), (1, column), "{source}: {reason}");
+        assert!(reason.message.contains(message), "{source}: {reason}");
+        assert!(reason.hint.as_deref().unwrap_or_default().contains(hint), "{source}: {reason}");
+        let question = conditions.question().unwrap();
+        assert_eq!(&*question.expressions[0].source, source);
+        fails(source, "needs Python");
+        let answers = |answer| Some(Arc::new(vec![answer]));
+        let said = |answer| conditions.evaluation(&request(BODY), answers(answer)).holds(id);
+        assert_eq!(said(Ok(Value::text("x"))), Ok(true));
+        assert_eq!(said(Ok(Value::Int(0))), Ok(false));
+        assert!(said(Err(ConditionError::failed("KeyError: 'a'"))).is_err());
+    }
+    check("re.search('a', request.key)").unwrap_err();
+    assert_eq!(check("request.key == 'a'"), Ok(Language::Python));
+    let (conditions, _) = add("request.key == 'a'").unwrap();
+    assert!(conditions.question().is_none());
 }
 
 #[test]
@@ -254,14 +264,14 @@ fn path_is_shared_by_all_conditions() {
     let second = builder.add("request.json['params']['lang'] == 'de' and 'x' not in ('a', 'b')").unwrap();
     let conditions = builder.build();
     assert_eq!(conditions.0.paths.len(), 1);
-    let evaluation = conditions.evaluation(&request(BODY));
+    let evaluation = conditions.evaluation(&request(BODY), None);
     assert_eq!((evaluation.holds(first), evaluation.holds(second)), (Ok(false), Ok(true)));
 }
 
 fn value(source: &str) -> Result<Value, ConditionError> {
     let mut builder = ConditionsBuilder::new();
     let id = builder.add_expression(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
-    builder.build().evaluation(&request(BODY)).value(id)
+    builder.build().evaluation(&request(BODY), None).value(id)
 }
 
 #[test]

@@ -6,24 +6,34 @@ use std::sync::Arc;
 use rhai::{Dynamic, ImmutableString};
 use serde::ser::{Error, Serialize, Serializer};
 
-use super::json::NAN;
+use super::error::ConditionError;
 use super::json::text::shown;
+use super::json::{self, NAN};
 
 /// A Python value. Cloning costs a reference count at most.
 ///
 /// Scalars travel through Rhai as its own types, everything else as this type inside a [`Dynamic`].
 #[derive(Debug, Clone)]
-pub(in crate::routing) enum Value {
+pub enum Value {
+    /// `None`
     None,
+    /// A `bool`.
     Bool(bool),
+    /// An `int` of at most 64 bits.
     Int(i64),
+    /// A `float`.
     Float(f64),
+    /// A `str`.
     Str(ImmutableString),
+    /// A `list`.
     List(Arc<[Value]>),
+    /// A `tuple`.
     Tuple(Arc<[Value]>),
+    /// A `set`, each element once.
     Set(Arc<[Value]>),
     /// A view, as `keys()`, `values()` and `items()` give it: its items can be looked through, but it is no list.
     View(Arc<[Value]>, ViewOf),
+    /// A `dict`.
     Dict(Arc<Dict>),
     /// A whole number beyond 64 bits. Every computation with it fails.
     Beyond,
@@ -31,7 +41,7 @@ pub(in crate::routing) enum Value {
 
 /// A dictionary in the order of its text. A key that is written twice keeps its first place and its last value.
 #[derive(Debug, Clone, Default)]
-pub(in crate::routing) struct Dict {
+pub struct Dict {
     entries: Vec<(Value, Value)>,
     /// Indices of text keys; only kept when there are enough entries to make looking through them slow.
     index: HashMap<ImmutableString, usize>,
@@ -42,7 +52,7 @@ const INDEXED_FROM: usize = 16;
 
 /// The part of a dictionary that a view shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::routing) enum ViewOf {
+pub enum ViewOf {
     /// `keys()`
     Keys,
     /// `values()`
@@ -55,6 +65,14 @@ impl Value {
     /// Makes a text.
     pub(in crate::routing) fn text(text: impl Into<ImmutableString>) -> Self {
         Self::Str(text.into())
+    }
+
+    /// Reads a value from JSON, as Python's `json` reads it.
+    ///
+    /// # Errors
+    /// Fails when Python would not read the text, or its nesting is too deep.
+    pub fn from_json(text: &[u8]) -> Result<Self, ConditionError> {
+        json::read(text)
     }
 
     /// Returns Python's name of the type.
@@ -71,6 +89,19 @@ impl Value {
             Self::View(..) => "dict view",
             Self::Dict(_) => "dict",
             Self::Beyond => "number beyond 64 bits",
+        }
+    }
+
+    /// Returns the text, if the value is one.
+    pub(super) fn into_text(self) -> Option<ImmutableString> {
+        if let Self::Str(text) = self { Some(text) } else { None }
+    }
+
+    /// Returns the elements of a set, or of the keys of a dictionary, which compute and compare as a set.
+    pub(super) fn as_set(&self) -> Option<&[Value]> {
+        match self {
+            Self::Set(items) | Self::View(items, ViewOf::Keys) => Some(items),
+            _ => None,
         }
     }
 
@@ -108,7 +139,7 @@ impl Value {
         } else if let Some(value) = dynamic.read_lock::<Self>() {
             value.clone()
         } else {
-            // Only `()` is left: lowered text makes nothing else.
+            // `()`, or a type that only Rhai has.
             Self::None
         }
     }

@@ -56,7 +56,7 @@ impl Endpoint {
         let Some(decision_input) = &self.decision_input else {
             return Err(failed("the endpoint has no outside decision"));
         };
-        let evaluation = self.conditions.evaluation(request);
+        let evaluation = self.conditions.evaluation(request, None);
         let headers = decision_input.headers.iter().filter_map(|name| {
             let value = request.headers.get_ignoring_case(name).and_then(|value| std::str::from_utf8(value).ok())?;
             Some(entry(name, value, || format!("header '{name}'")))

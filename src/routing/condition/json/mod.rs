@@ -23,6 +23,9 @@ use super::value::Value;
 /// Most levels of a value that is read. A value that is skipped may be nested to any depth.
 pub(super) const DEEPEST: usize = 500;
 
+/// Words of the error of a value that is nested deeper.
+pub(super) const TOO_DEEP: &str = "it is nested deeper than 500 levels";
+
 /// The `NaN` of JSON, which is one object in Python: so it is found in a list although it does not equal itself.
 /// Computing never gives this one.
 pub(super) const NAN: f64 = f64::from_bits(0x7ff8_0000_4a53_4f4e);
@@ -53,9 +56,9 @@ impl JsonError {
     /// Converts the error to one of a condition.
     pub(super) fn of(self, document: &[u8]) -> ConditionError {
         if document.is_empty() {
-            return ConditionError::Failed("the body is empty".to_owned());
+            return ConditionError::Failed("400 Bad Request: the body is empty".to_owned());
         }
-        ConditionError::Failed(format!("the body cannot be read as JSON: {self}"))
+        ConditionError::Failed(format!("400 Bad Request: the body cannot be read as JSON: {self}"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhai::ImmutableString;
 
 use super::cursor::{Cursor, JsonNumber};
-use super::{DEEPEST, JsonError};
+use super::{DEEPEST, JsonError, TOO_DEEP};
 use crate::routing::condition::value::{Dict, Value};
 
 /// Most digits of a whole number. Python refuses a longer one, since reading takes the square of the number of digits.
@@ -26,7 +26,7 @@ impl Cursor<'_> {
             let mut value = match self.peek() {
                 Some(bracket @ (b'[' | b'{')) => {
                     if open.len() == DEEPEST {
-                        return Err(self.broken("it is nested deeper than 500 levels"));
+                        return Err(self.broken(TOO_DEEP));
                     }
                     let is_empty = !self.enter(bracket)?;
                     match (bracket, is_empty) {

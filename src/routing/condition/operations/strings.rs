@@ -2,7 +2,7 @@
 
 use rhai::ImmutableString;
 
-use super::collections::{elements, from_either_end, index_error, int, no_attribute, whole};
+use super::collections::{from_either_end, index_error, int, no_attribute, ordered, whole};
 use crate::routing::condition::budget::{charge, charge_text};
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::value::Value;
@@ -229,7 +229,7 @@ pub(super) fn count(receiver: &Value, arguments: &[Value]) -> Result<Value> {
 pub(super) fn join(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     let separator = receiver_text(receiver, "join")?;
     let [iterable] = arguments else { return Err(ConditionError::wrong_type("join takes one argument")) };
-    let items = elements(iterable)?;
+    let items = ordered(iterable)?;
     let mut joined = String::new();
     for (at, item) in items.iter().enumerate() {
         let Value::Str(item) = item else {

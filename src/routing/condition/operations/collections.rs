@@ -1,5 +1,9 @@
 //! Python's lists, tuples, sets and dictionaries: indexing, slicing, `in` and the methods.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use super::operators::{compare, equal, same};
 use super::strings;
 use crate::routing::condition::budget::charge;
@@ -42,7 +46,8 @@ pub(super) fn no_attribute(receiver: &Value, name: &str) -> ConditionError {
 }
 
 /// Implements `container[low:high:step]`; a missing bound is `None`.
-pub(super) fn slice(container: &Value, low: &Value, high: &Value, step: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn slice(container: &Value, bounds: &[Value]) -> Result<Value> {
+    let [low, high, step] = bounds else { return Err(ConditionError::wrong_type("a slice has three bounds")) };
     match container {
         Value::List(items) => Ok(Value::List(slice_of(items, low, high, step)?.into())),
         Value::Tuple(items) => Ok(Value::Tuple(slice_of(items, low, high, step)?.into())),
@@ -55,7 +60,7 @@ pub(super) fn slice(container: &Value, low: &Value, high: &Value, step: &Value) 
 }
 
 /// Implements `needle in container`.
-pub(super) fn contains(container: &Value, needle: &Value) -> Result<bool> {
+pub(in crate::routing::condition) fn contains(container: &Value, needle: &Value) -> Result<bool> {
     match (container, needle) {
         (Value::Str(text), Value::Str(needle)) => strings::contains(text, needle),
         (Value::Str(_), other) => Err(ConditionError::wrong_type(format!(
@@ -87,11 +92,11 @@ pub(super) fn contains(container: &Value, needle: &Value) -> Result<bool> {
 }
 
 /// Returns the elements that a loop over the value sees.
-pub(super) fn elements(value: &Value) -> Result<Vec<Value>> {
+pub(in crate::routing::condition) fn elements(value: &Value) -> Result<Cow<'_, [Value]>> {
     match value {
         Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items, _) => {
             charge(items.len())?;
-            Ok(items.to_vec())
+            Ok(Cow::Borrowed(items))
         }
         Value::Dict(dict) => {
             charge(dict.entries().len())?;
@@ -102,8 +107,24 @@ pub(super) fn elements(value: &Value) -> Result<Vec<Value>> {
     }
 }
 
+/// Checks that a value is no set of several elements, whose order is not known here.
+pub(in crate::routing::condition) fn require_order(value: &Value) -> Result<()> {
+    match value {
+        Value::Set(items) if items.len() > 1 => {
+            Err(ConditionError::wrong_type("the order of a set is not supported in conditions; use sorted()"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the elements of a value in their order.
+pub(super) fn ordered(value: &Value) -> Result<Cow<'_, [Value]>> {
+    require_order(value)?;
+    elements(value)
+}
+
 /// Implements `len(value)`.
-pub(super) fn length(value: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn length(value: &Value, _: &[Value]) -> Result<Value> {
     let length = match value {
         Value::Str(text) => strings::length(text)?,
         Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::View(items, _) => items.len(),
@@ -124,7 +145,7 @@ pub(super) fn whole(value: &Value) -> Result<i64> {
 }
 
 /// Converts a count to a Python `int`.
-pub(super) fn int(count: usize) -> Result<Value> {
+pub(in crate::routing::condition) fn int(count: usize) -> Result<Value> {
     i64::try_from(count).map(Value::Int).map_err(|_| ConditionError::overflow())
 }
 
@@ -158,56 +179,179 @@ pub(super) fn count(receiver: &Value, arguments: &[Value]) -> Result<Value> {
     }
 }
 
-/// Returns the smallest (`wanted` is `Less`) or the largest of the arguments, or of the only argument's elements.
-pub(super) fn extreme(arguments: &[Value], wanted: std::cmp::Ordering) -> Result<Value> {
-    let name = if wanted.is_lt() { "min" } else { "max" };
-    let candidates = match arguments {
-        [only] => elements(only)?,
-        several => several.to_vec(),
-    };
-    let mut candidates = candidates.into_iter();
-    let Some(mut best) = candidates.next() else {
-        return Err(ConditionError::wrong_value(format!("{name}() iterable argument is empty")));
-    };
-    for candidate in candidates {
-        let sign = if wanted.is_lt() { "<" } else { ">" };
-        if compare(&candidate, &best, sign)? == Some(wanted) {
-            best = candidate;
+/// Implements `str.index(x)`, `list.index(x)` and `tuple.index(x)`.
+pub(super) fn index(receiver: &Value, arguments: &[Value]) -> Result<Value> {
+    match (receiver, arguments) {
+        (Value::Str(_), _) => match strings::find(receiver, arguments)? {
+            Value::Int(-1) => Err(ConditionError::wrong_value("substring not found")),
+            at => Ok(at),
+        },
+        (Value::List(items) | Value::Tuple(items), [needle]) => {
+            for (at, item) in items.iter().enumerate() {
+                if same(item, needle)? {
+                    return int(at);
+                }
+            }
+            Err(ConditionError::wrong_value(format!("the value is not in the {}", receiver.type_name())))
         }
+        (other, _) => Err(no_attribute(other, "index")),
     }
-    Ok(best)
 }
 
-/// Returns a set of these elements, each once.
+/// Implements `list(x)`.
+pub(super) fn list(iterable: &Value, _: &[Value]) -> Result<Value> {
+    Ok(Value::List(ordered(iterable)?.into()))
+}
+
+/// Implements `tuple(x)`.
+pub(super) fn tuple(iterable: &Value, _: &[Value]) -> Result<Value> {
+    Ok(Value::Tuple(ordered(iterable)?.into()))
+}
+
+/// Implements `set(x)`.
+pub(super) fn set(iterable: &Value, _: &[Value]) -> Result<Value> {
+    set_of(elements(iterable)?.into_owned())
+}
+
+/// Implements `dict(x)` of a mapping or of pairs.
+pub(super) fn dict(value: &Value, _: &[Value]) -> Result<Value> {
+    match value {
+        Value::Dict(_) => Ok(value.clone()),
+        pairs => dict_of_pairs(ordered(pairs)?.into_owned()),
+    }
+}
+
+/// Implements `sorted(x)`.
+pub(super) fn sorted(iterable: &Value, _: &[Value]) -> Result<Value> {
+    let items = elements(iterable)?;
+    charge(items.len())?;
+    Ok(Value::List(merged(items.into_owned())?.into()))
+}
+
+/// Sorts by merging, since the library's sort takes no comparison that may fail.
+fn merged(mut items: Vec<Value>) -> Result<Vec<Value>> {
+    if items.len() < 2 {
+        return Ok(items);
+    }
+    let mut sorted = Vec::with_capacity(items.len());
+    let mut right = merged(items.split_off(items.len() / 2))?.into_iter().peekable();
+    let mut left = merged(items)?.into_iter().peekable();
+    while let (Some(first), Some(second)) = (left.peek(), right.peek()) {
+        let no_order = || ConditionError::wrong_value("sorting values without an order is not supported in conditions");
+        let is_second = compare(second, first, "<")?.ok_or_else(no_order)?.is_lt();
+        sorted.extend(if is_second { right.next() } else { left.next() });
+    }
+    sorted.extend(left.chain(right));
+    Ok(sorted)
+}
+
+/// Implements `zip(a, b, …)`.
+pub(super) fn zip(first: &Value, rest: &[Value]) -> Result<Value> {
+    let columns: Vec<_> = std::iter::once(first).chain(rest).map(ordered).collect::<Result<_>>()?;
+    let rows = columns.iter().map(|column| column.len()).min().unwrap_or(0);
+    charge(rows.saturating_mul(columns.len()))?;
+    let row = |at: usize| Value::Tuple(columns.iter().filter_map(|column| column.get(at).cloned()).collect());
+    Ok(Value::List((0..rows).map(row).collect()))
+}
+
+/// Implements `enumerate(x[, start])`.
+pub(super) fn enumerate(iterable: &Value, start: &[Value]) -> Result<Value> {
+    let items = ordered(iterable)?;
+    let start = start.first().map_or(Ok(0), whole)?;
+    charge(items.len())?;
+    let numbered = (start..).zip(items.iter()).map(|(at, item)| Value::Tuple([Value::Int(at), item.clone()].into()));
+    Ok(Value::List(numbered.collect()))
+}
+
+/// Implements `range([start, ]stop[, step])`.
+pub(super) fn range(first: &Value, rest: &[Value]) -> Result<Value> {
+    let (start, stop, step) = match rest {
+        [] => (0, whole(first)?, 1),
+        [stop] => (whole(first)?, whole(stop)?, 1),
+        [stop, step, ..] => (whole(first)?, whole(stop)?, whole(step)?),
+    };
+    if step == 0 {
+        return Err(ConditionError::wrong_value("range() arg 3 must not be zero"));
+    }
+    let distance = if step > 0 { i128::from(stop) - i128::from(start) } else { i128::from(start) - i128::from(stop) };
+    let count = u128::try_from(distance).unwrap_or(0).div_ceil(u128::from(step.unsigned_abs()));
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    charge(count)?;
+    let numbers = std::iter::successors(Some(start), |at| at.checked_add(step)).take(count);
+    Ok(Value::List(numbers.map(Value::Int).collect()))
+}
+
+/// Makes a list of these elements.
+pub(in crate::routing::condition) fn list_of(elements: Vec<Value>) -> Result<Value> {
+    Ok(Value::List(elements.into()))
+}
+
+/// Makes a tuple of these elements.
+pub(in crate::routing::condition) fn tuple_of(elements: Vec<Value>) -> Result<Value> {
+    Ok(Value::Tuple(elements.into()))
+}
+
+/// Makes a set of these elements, each once.
 pub(in crate::routing::condition) fn set_of(elements: Vec<Value>) -> Result<Value> {
-    let mut unique: Vec<Value> = Vec::new();
+    let (mut unique, mut texts) = (Vec::new(), HashSet::new());
+    charge(elements.len())?;
     for element in elements {
         require_hashable(&element)?;
-        if !any_equal(&unique, &element)? {
+        // Texts are many as a rule, and equal nothing but texts.
+        let is_known = match &element {
+            Value::Str(text) => !texts.insert(text.clone()),
+            other => any_equal(&unique, other)?,
+        };
+        if !is_known {
             unique.push(element);
         }
     }
     Ok(Value::Set(unique.into()))
 }
 
-/// Returns a dictionary of these entries; of equal keys the last value counts, as in a Python display.
-pub(in crate::routing::condition) fn dict_of(pairs: Vec<(Value, Value)>) -> Result<Value> {
-    let mut entries: Vec<(Value, Value)> = Vec::new();
-    'pairs: for (key, value) in pairs {
-        require_hashable(&key)?;
-        for entry in &mut entries {
-            if equal(&entry.0, &key)? {
-                entry.1 = value;
-                continue 'pairs;
+/// Makes a dictionary of pairs; of equal keys the last value counts, as in a Python display.
+pub(in crate::routing::condition) fn dict_of_pairs(pairs: Vec<Value>) -> Result<Value> {
+    charge(pairs.len())?;
+    let mut entries: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
+    for pair in &pairs {
+        match &*ordered(pair)? {
+            [key, value] => entries.push((key.clone(), value.clone())),
+            other => {
+                let message = format!("dictionary update sequence element has length {}; 2 is required", other.len());
+                return Err(ConditionError::wrong_value(message));
             }
         }
-        entries.push((key, value));
     }
-    Ok(Value::Dict(std::sync::Arc::new(Dict::from_entries(entries))))
+    if entries.iter().all(|(key, _)| matches!(key, Value::Str(_))) {
+        let texts = entries.into_iter().filter_map(|(key, value)| Some((key.into_text()?, value)));
+        return Ok(Value::Dict(Arc::new(Dict::from_text_keys(texts.collect()))));
+    }
+    let mut unique: Vec<(Value, Value)> = Vec::new();
+    'entries: for (key, value) in entries {
+        require_hashable(&key)?;
+        for known in &mut unique {
+            if equal(&known.0, &key)? {
+                known.1 = value;
+                continue 'entries;
+            }
+        }
+        unique.push((key, value));
+    }
+    Ok(Value::Dict(Arc::new(Dict::from_entries(unique))))
+}
+
+/// Tells whether all of the items are among the others.
+pub(super) fn is_subset(items: &[Value], others: &[Value]) -> Result<bool> {
+    for item in items {
+        if !any_equal(others, item)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Tells whether one of the items equals the needle.
-fn any_equal(items: &[Value], needle: &Value) -> Result<bool> {
+pub(super) fn any_equal(items: &[Value], needle: &Value) -> Result<bool> {
     for item in items {
         if same(item, needle)? {
             return Ok(true);
@@ -231,7 +375,7 @@ pub(super) fn look_up<'a>(dict: &'a Dict, key: &Value) -> Result<Option<&'a Valu
     Ok(None)
 }
 
-fn require_hashable(key: &Value) -> Result<()> {
+pub(in crate::routing::condition) fn require_hashable(key: &Value) -> Result<()> {
     match key {
         Value::List(_) | Value::Set(_) | Value::Dict(_) | Value::View(..) => {
             Err(ConditionError::wrong_type(format!("unhashable type: '{}'", key.type_name())))

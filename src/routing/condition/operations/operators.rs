@@ -1,13 +1,13 @@
-//! Python's operators. The operators of Rhai are never used for Python: they compare different types as plain `false`.
+//! Python's operators.
 
 use std::cmp::Ordering;
 
-use super::collections::{elements, look_up};
+use super::collections::{any_equal, elements, is_subset, look_up};
 use super::strings;
 use crate::routing::condition::budget::charge;
 use crate::routing::condition::error::{ConditionError, Result};
 use crate::routing::condition::json::text::order;
-use crate::routing::condition::value::Value;
+use crate::routing::condition::value::{Value, ViewOf};
 
 /// Two numbers, as Python's arithmetic sees them: whole as long as both are.
 enum NumericPair {
@@ -30,7 +30,7 @@ pub(in crate::routing::condition) fn truth(value: &Value) -> bool {
 }
 
 /// Implements `left == right`: never fails for values of different types, they are just not equal.
-pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
+pub(in crate::routing::condition) fn equal(left: &Value, right: &Value) -> Result<bool> {
     charge(1)?;
     match (left, right) {
         (Value::None, Value::None) => Ok(true),
@@ -61,16 +61,8 @@ pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
             }
             Ok(true)
         }
-        (Value::Set(left), Value::Set(right)) => {
-            if left.len() != right.len() {
-                return Ok(false);
-            }
-            for item in left.iter() {
-                if !super::collections::contains(&Value::Set(right.clone()), item)? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
+        _ if let (Some(left), Some(right)) = (left.as_set(), right.as_set()) => {
+            Ok(left.len() == right.len() && is_subset(left, right)?)
         }
         (Value::View(..), _) | (_, Value::View(..)) => Err(ConditionError::wrong_type(
             "keys(), values() and items() are not compared here; use `in`, len(), any() or all()",
@@ -81,13 +73,13 @@ pub(super) fn equal(left: &Value, right: &Value) -> Result<bool> {
 }
 
 /// Tells whether both are one object or equal, which is how containers compare what is in them.
-pub(super) fn same(left: &Value, right: &Value) -> Result<bool> {
+pub(in crate::routing::condition) fn same(left: &Value, right: &Value) -> Result<bool> {
     Ok(left.is_same_nan(right) || equal(left, right)?)
 }
 
 /// Compares the order of two values: none when one is not a number (`nan`). Values of different types have no order,
 /// which is an error; `sign` is the operator that asked.
-pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<Ordering>> {
+pub(in crate::routing::condition) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<Ordering>> {
     charge(1)?;
     match (left, right) {
         (Value::Str(left), Value::Str(right)) => {
@@ -103,8 +95,16 @@ pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<
             Ok(Some(left.len().cmp(&right.len())))
         }
         (Value::Beyond, _) | (_, Value::Beyond) => Err(ConditionError::overflow()),
-        (Value::Set(_) | Value::View(..), Value::Set(_) | Value::View(..)) => {
-            Err(ConditionError::wrong_type("sets are not ordered here; use `in` or =="))
+        _ if let (Some(left), Some(right)) = (left.as_set(), right.as_set()) => {
+            Ok(match (is_subset(left, right)?, is_subset(right, left)?) {
+                (true, true) => Some(Ordering::Equal),
+                (true, false) => Some(Ordering::Less),
+                (false, true) => Some(Ordering::Greater),
+                (false, false) => None,
+            })
+        }
+        (Value::View(_, ViewOf::Items), _) | (_, Value::View(_, ViewOf::Items)) => {
+            Err(ConditionError::wrong_type("items() are not ordered here"))
         }
         _ => match numbers(left, right) {
             Some(numbers) => Ok(numbers.compare()),
@@ -118,7 +118,7 @@ pub(super) fn compare(left: &Value, right: &Value, sign: &str) -> Result<Option<
 }
 
 /// Implements `left + right`.
-pub(super) fn add(left: &Value, right: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn add(left: &Value, right: &Value) -> Result<Value> {
     match (left, right) {
         (Value::Str(left), Value::Str(right)) => strings::concatenate(left, right),
         (Value::List(left), Value::List(right)) => Ok(Value::List(joined(left, right)?.into())),
@@ -128,12 +128,57 @@ pub(super) fn add(left: &Value, right: &Value) -> Result<Value> {
 }
 
 /// Implements `left - right`.
-pub(super) fn subtract(left: &Value, right: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn subtract(left: &Value, right: &Value) -> Result<Value> {
+    if let Some(set) = sets(left, right, |left, right| left && !right) {
+        return set;
+    }
     arithmetic(left, right, "-", i64::checked_sub, |left, right| left - right)
 }
 
+/// Implements `left & right`.
+pub(in crate::routing::condition) fn and(left: &Value, right: &Value) -> Result<Value> {
+    bits(left, right, "&", |left, right| left & right)
+}
+
+/// Implements `left | right`.
+pub(in crate::routing::condition) fn or(left: &Value, right: &Value) -> Result<Value> {
+    bits(left, right, "|", |left, right| left | right)
+}
+
+/// Implements `left ^ right`.
+pub(in crate::routing::condition) fn exclusive_or(left: &Value, right: &Value) -> Result<Value> {
+    bits(left, right, "^", |left, right| left ^ right)
+}
+
+fn bits(left: &Value, right: &Value, sign: &str, of: fn(i64, i64) -> i64) -> Result<Value> {
+    if let (Value::Bool(left), Value::Bool(right)) = (left, right) {
+        return Ok(Value::Bool(of(i64::from(*left), i64::from(*right)) != 0));
+    }
+    if let Some(set) = sets(left, right, |left, right| of(i64::from(left), i64::from(right)) != 0) {
+        return set;
+    }
+    match required(left, right, sign)? {
+        NumericPair::Ints(left, right) => Ok(Value::Int(of(left, right))),
+        NumericPair::Floats(..) => Err(no_operator(left, right, sign)),
+    }
+}
+
+/// Computes with two sets, of which those elements stay that `keeps` says, by whether each of the two has them.
+fn sets(left: &Value, right: &Value, keeps: impl Fn(bool, bool) -> bool) -> Option<Result<Value>> {
+    let (left, right) = (left.as_set()?, right.as_set()?);
+    let kept = |items: &[Value], others: &[Value], keeps: &dyn Fn(bool) -> bool| -> Result<Vec<Value>> {
+        let kept = items.iter().map(|item| Ok(keeps(any_equal(others, item)?).then(|| item.clone())));
+        kept.filter_map(Result::transpose).collect()
+    };
+    Some(kept(left, right, &|both| keeps(true, both)).and_then(|mut elements| {
+        // Elements that both have were those of the left.
+        elements.extend(kept(right, left, &|both| !both && keeps(false, true))?);
+        Ok(Value::Set(elements.into()))
+    }))
+}
+
 /// Implements `left * right`.
-pub(super) fn multiply(left: &Value, right: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn multiply(left: &Value, right: &Value) -> Result<Value> {
     match (left, right) {
         (Value::Str(_) | Value::List(_) | Value::Tuple(_), Value::Int(_) | Value::Bool(_)) => repeat(left, right),
         (Value::Int(_) | Value::Bool(_), Value::Str(_) | Value::List(_) | Value::Tuple(_)) => repeat(right, left),
@@ -142,7 +187,7 @@ pub(super) fn multiply(left: &Value, right: &Value) -> Result<Value> {
 }
 
 /// Implements `left / right`.
-pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn divide(left: &Value, right: &Value) -> Result<Value> {
     // Integers beyond 2^53 fail, since converting them to floats first, as this does, could round differently than
     // Python.
     const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
@@ -159,7 +204,7 @@ pub(super) fn divide(left: &Value, right: &Value) -> Result<Value> {
 }
 
 /// Implements `left // right`: rounds towards minus infinity.
-pub(super) fn floor_divide(left: &Value, right: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn floor_divide(left: &Value, right: &Value) -> Result<Value> {
     match required(left, right, "//")? {
         NumericPair::Ints(_, 0) | NumericPair::Floats(_, 0.0) => Err(zero_division()),
         NumericPair::Ints(left, right) => {
@@ -172,7 +217,7 @@ pub(super) fn floor_divide(left: &Value, right: &Value) -> Result<Value> {
 }
 
 /// Implements `left % right`: has the sign of the right operand.
-pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn remainder(left: &Value, right: &Value) -> Result<Value> {
     if matches!(left, Value::Str(_)) {
         return Err(ConditionError::wrong_type("formatting text with % is not supported in conditions"));
     }
@@ -187,7 +232,7 @@ pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value> {
 }
 
 /// Implements `left ** right`.
-pub(super) fn power(left: &Value, right: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn power(left: &Value, right: &Value) -> Result<Value> {
     let (base, exponent) = match required(left, right, "**")? {
         NumericPair::Ints(base, exponent) if exponent >= 0 => return whole_power(base, exponent),
         numbers => numbers.floats(),
@@ -206,7 +251,7 @@ pub(super) fn power(left: &Value, right: &Value) -> Result<Value> {
 }
 
 /// Implements `-value`.
-pub(super) fn negate(value: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn negate(value: &Value, _: &[Value]) -> Result<Value> {
     match value {
         Value::Int(int) => int.checked_neg().map(Value::Int).ok_or_else(ConditionError::overflow),
         Value::Bool(bool) => Ok(Value::Int(-i64::from(*bool))),
@@ -216,7 +261,7 @@ pub(super) fn negate(value: &Value) -> Result<Value> {
 }
 
 /// Implements `+value`.
-pub(super) fn plus(value: &Value) -> Result<Value> {
+pub(in crate::routing::condition) fn plus(value: &Value, _: &[Value]) -> Result<Value> {
     match value {
         Value::Int(_) | Value::Float(_) => Ok(value.clone()),
         Value::Bool(bool) => Ok(Value::Int(i64::from(*bool))),
@@ -225,7 +270,7 @@ pub(super) fn plus(value: &Value) -> Result<Value> {
 }
 
 /// Makes the error of a wrong operand of a unary operator or of `abs()`.
-pub(super) fn bad_operand(operator: &str, value: &Value) -> ConditionError {
+pub(in crate::routing::condition) fn bad_operand(operator: &str, value: &Value) -> ConditionError {
     ConditionError::wrong_type(format!("bad operand type for {operator}: '{}'", value.type_name()))
 }
 
@@ -282,20 +327,26 @@ fn required(left: &Value, right: &Value, sign: &str) -> Result<NumericPair> {
     if matches!(left, Value::Beyond) || matches!(right, Value::Beyond) {
         return Err(ConditionError::overflow());
     }
-    if matches!((left, right), (Value::Set(_), Value::Set(_))) {
-        return Err(ConditionError::wrong_type("computing with sets is not supported in conditions"));
+    if [left, right].iter().any(|value| matches!(value, Value::View(..))) || is_merge(left, right, sign) {
+        return Err(ConditionError::wrong_type(format!("this `{sign}` is not supported in conditions")));
     }
     match (left.as_int(), right.as_int(), left, right) {
         (Some(left), Some(right), _, _) => Ok(NumericPair::Ints(left, right)),
         (Some(left), None, _, Value::Float(right)) => Ok(NumericPair::Floats(left as f64, *right)),
         (None, Some(right), Value::Float(left), _) => Ok(NumericPair::Floats(*left, right as f64)),
         (None, None, Value::Float(left), Value::Float(right)) => Ok(NumericPair::Floats(*left, *right)),
-        _ => Err(ConditionError::wrong_type(format!(
-            "unsupported operand type(s) for {sign}: '{}' and '{}'",
-            left.type_name(),
-            right.type_name()
-        ))),
+        _ => Err(no_operator(left, right, sign)),
     }
+}
+
+/// Tells whether `|` would merge two dictionaries.
+fn is_merge(left: &Value, right: &Value, sign: &str) -> bool {
+    sign == "|" && matches!((left, right), (Value::Dict(_), Value::Dict(_)))
+}
+
+fn no_operator(left: &Value, right: &Value, sign: &str) -> ConditionError {
+    let (left, right) = (left.type_name(), right.type_name());
+    ConditionError::wrong_type(format!("unsupported operand type(s) for {sign}: '{left}' and '{right}'"))
 }
 
 fn arithmetic(
@@ -355,7 +406,7 @@ fn repeat(sequence: &Value, times: &Value) -> Result<Value> {
     if let Value::Str(text) = sequence {
         return strings::repeat(text, times);
     }
-    let items = elements(sequence)?;
+    let items = elements(sequence)?.into_owned();
     charge(items.len().saturating_mul(times))?;
     let repeated = std::iter::repeat_n(items, times).flatten().collect();
     Ok(if matches!(sequence, Value::List(_)) { Value::List(repeated) } else { Value::Tuple(repeated) })
