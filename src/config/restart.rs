@@ -1,6 +1,6 @@
 //! The keys of a configuration that cannot change without a restart.
 
-use super::{Config, Kafka, Models, Registry, Server};
+use super::{Conditions, Config, Kafka, Models, Registry, Server};
 
 /// Lists the keys whose values differ. Every key of the struct has to be named, or this does not compile.
 macro_rules! differing {
@@ -72,6 +72,13 @@ impl Config {
                 pin,
                 cache,
             }
+        );
+        differing!(
+            keys,
+            &in_use.conditions,
+            self.conditions,
+            "conditions",
+            Conditions { evaluators, timeout, max_memory }
         );
         keys
     }
