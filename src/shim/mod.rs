@@ -26,7 +26,7 @@ mod tests;
 
 pub use endpoints::{ShimEndpoint, ShimRoute};
 pub use error::ShimError;
-pub use operations::{canary_routes, model_routes};
+pub use operations::{canary_routes, evaluator_routes, model_routes};
 pub use server::HttpServer;
 pub use status::status_routes;
 
