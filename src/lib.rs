@@ -19,6 +19,7 @@
 //! - [`pipeline`]: the steps of one request, from the deadline to the answer, and the live state of each route
 //! - [`routing`]: the choice of a route by conditions, shares and decision services
 //! - [`canary`]: the canaries, whose shares move by themselves
+//! - [`evaluators`]: the Python processes that evaluate the conditions which are not compiled
 //! - [`models`]: the models, resolved, loaded into hosts, kept in memory and unloaded
 //! - [`invocation`]: the call of a model, by MLflow's scoring protocol, and the policies of breakers and retries
 //! - [`replies`]: the publishing of replies, dead letters and parked requests, at least once or exactly once
@@ -35,6 +36,7 @@ pub mod canary;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod evaluators;
 pub mod intake;
 pub mod invocation;
 pub mod message;

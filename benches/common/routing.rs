@@ -58,6 +58,7 @@ pub(crate) fn table_of(routes: Vec<Route>, strategy: Strategy, sticky_by: Option
         server: Default::default(),
         registry: Default::default(),
         models: Default::default(),
+        conditions: Default::default(),
     };
     RoutingTable::build(&config).expect("the conditions compile")
 }

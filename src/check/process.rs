@@ -1,4 +1,4 @@
-//! Checks of what a process has once: `server`, `registry` and `models`.
+//! Checks of what a process has once: `server`, `registry`, `models` and `conditions`.
 
 use super::validator::{KeyPath, Validator, is_served_elsewhere};
 use crate::config::Config;
@@ -30,6 +30,11 @@ impl Validator<'_> {
         let some_memory = config.models.memory_limit.is_none_or(|limit| limit.as_u64() > 0);
         self.require(some_memory, &models.key("memory_limit"), "must be more than nothing");
         self.require(config.models.concurrent_loads >= 1, &models.key("concurrent_loads"), "must be at least 1");
+        let conditions = KeyPath::default().key("conditions");
+        self.require(config.conditions.evaluators >= 1, &conditions.key("evaluators"), "must be at least 1");
+        self.positive(config.conditions.timeout, &conditions.key("timeout"));
+        let some_memory = config.conditions.max_memory.as_u64() > 0;
+        self.require(some_memory, &conditions.key("max_memory"), "must be more than nothing");
         for (key, uris) in [("preload", &config.models.preload), ("pin", &config.models.pin)] {
             for (index, uri) in uris.iter().enumerate() {
                 let at = models.key(key).index(index);

@@ -7,6 +7,7 @@ mod canary;
 mod conditions;
 mod decision;
 mod environment;
+mod evaluators;
 mod hosting;
 mod limits;
 mod properties;
@@ -120,7 +121,7 @@ registry:
     gateway.yaml:27:16: server.port: expected a whole number from 0 to 65535, found '70000'
     gateway.yaml:27:29: server.host: expected an IP address such as 127.0.0.1 or ::1, found 'localhost'
     gateway.yaml:27:40: server.tls: `tls` is not supported yet; leave it out
-    gateway.yaml:28:1: modles: unknown key 'modles'; did you mean 'models'? valid keys: model_endpoints, kafka, server, registry, models, tests
+    gateway.yaml:28:1: modles: unknown key 'modles'; did you mean 'models'? valid keys: model_endpoints, kafka, server, registry, models, conditions, tests
     gateway.yaml:30:17: registry.tracking_uri: the environment variable TRACKING_URI is not set; set it, or give a default: ${TRACKING_URI:-…}
     "#);
 }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod canary;
+mod conditions;
 pub(crate) mod document;
 mod endpoint;
 mod env;
@@ -27,6 +28,7 @@ pub(crate) mod unsupported;
 
 pub use batch::{Batch, Batching};
 pub use canary::{AbortIf, Canary};
+pub use conditions::Conditions;
 pub use endpoint::{
     Decision, Endpoint, EnvManager, MOST_THREADS, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
 };
@@ -64,6 +66,9 @@ pub struct Config {
     /// Loading and keeping of models.
     #[serde(default)]
     pub models: Models,
+    /// Evaluation of the conditions that need Python.
+    #[serde(default)]
+    pub conditions: Conditions,
     /// Route tests: requests, and the routes that they must take.
     #[serde(default)]
     pub tests: Vec<RouteTest>,

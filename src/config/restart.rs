@@ -1,6 +1,6 @@
 //! The keys of a configuration that cannot change without a restart.
 
-use super::{Config, Kafka, Models, Registry, Server};
+use super::{Conditions, Config, Kafka, Models, Registry, Server};
 
 /// Lists the keys whose values differ. Every key of the struct has to be named, or this does not compile.
 macro_rules! differing {
@@ -34,6 +34,7 @@ impl Config {
                 python, template, load_timeout, concurrent_loads, memory_limit, idle_timeout, minimum_stay, preload,
                 pin, cache
             }
+            conditions: Conditions { evaluators, timeout, max_memory }
         }
     }
 }

@@ -52,6 +52,7 @@ use tokio::time::{sleep, timeout};
 pub use call::CallFailure;
 pub use catalog::HandleOptions;
 pub use handle::ModelHandle;
+pub(crate) use host::{Child, Task, Template, frame};
 pub use lease::Lease;
 pub use registry::RegistryError;
 pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionReport};
@@ -154,6 +155,11 @@ impl Models {
     pub fn handle(&self, uri: &ModelUri, options: HandleOptions) -> ModelHandle {
         let model = self.serving.catalog.model(uri, options);
         ModelHandle { model, serving: Arc::clone(&self.serving), _voucher: None }
+    }
+
+    /// Returns the template of an interpreter, for processes that hold no model.
+    pub(crate) fn template(&self, python: &str) -> Template {
+        self.templates.get(python)
     }
 
     /// Warms the templates of the interpreters that the models need, and loads the models to preload: with the options

@@ -25,7 +25,7 @@ mod call_metrics;
 mod tests;
 
 pub use error::ShimError;
-pub use operations::{canary_routes, model_routes};
+pub use operations::{canary_routes, evaluator_routes, model_routes};
 pub use server::HttpServer;
 pub use status::status_routes;
 

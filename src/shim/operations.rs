@@ -1,4 +1,4 @@
-//! The operators' pages for models and canaries: `/models` and `/canaries`.
+//! The operators' pages for models, evaluators and canaries: `/models`, `/evaluators` and `/canaries`.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::answer;
 use super::status::JSON;
 use crate::canary::{Canaries, CanaryReport, OperatorAction};
+use crate::evaluators::Evaluators;
 use crate::message::{Code, Fault, Stage};
 use crate::models::Models;
 
@@ -34,6 +35,18 @@ pub fn canary_routes(canaries: Canaries) -> Router {
         .route("/canaries", get(report_canaries))
         .route("/canaries/{endpoint}/{*route_and_verb}", post(change_canary))
         .with_state(canaries)
+}
+
+/// Serves `GET /evaluators`.
+pub fn evaluator_routes(evaluators: Evaluators) -> Router {
+    Router::new().route("/evaluators", get(report_evaluators)).with_state(evaluators)
+}
+
+async fn report_evaluators(State(evaluators): State<Evaluators>) -> Response {
+    match serde_json::to_vec_pretty(&evaluators.report()) {
+        Ok(body) => (JSON, body).into_response(),
+        Err(error) => refuse(&Fault::permanent(Code::InternalError, Stage::Route, error.to_string())),
+    }
 }
 
 async fn report_canaries(State(canaries): State<Canaries>) -> Response {

@@ -95,6 +95,13 @@ metrics! {
     /// Kinds: skipped (the condition did not hold), sticky (chance drew the route).
     condition_failures: IntCounterVec = "condition_failures_total" ["endpoint", "route", "kind"]
         "Conditions that could not be evaluated on a request";
+    /// Results: ok, failed (the request does not fit), exceeded (time, memory or depth).
+    evaluations: IntCounterVec = "evaluations_total" ["way", "result"] "Expressions of conditions evaluated, by result";
+    evaluation_duration: HistogramVec = "evaluation_seconds" ["way"] "From asking for a request until all was answered";
+    evaluators: IntGauge = "evaluators" [] "Python processes that evaluate conditions, those in reserve included";
+    /// Reasons: crashed, timed_out.
+    evaluators_lost: IntCounterVec = "evaluators_lost_total" ["reason"]
+        "Evaluators that ended, or were ended, while they should have answered";
     /// The route is the one that could not answer.
     fallbacks: IntCounterVec = "fallbacks_total" ["endpoint", "route", "reason"]
         "Requests that a route could not answer and its fallback took, by what was wrong";

@@ -5,7 +5,9 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::*;
-use crate::config::{Batch, Batching, Breaker, FallbackOn, Kafka, Models, Registry, Retries, Server, unsupported};
+use crate::config::{
+    Batch, Batching, Breaker, Conditions, FallbackOn, Kafka, Models, Registry, Retries, Server, unsupported,
+};
 
 #[test]
 fn reference_shows_defaults() {
@@ -14,6 +16,7 @@ fn reference_shows_defaults() {
     assert_eq!(format!("{:?}", config.kafka), format!("{:?}", Kafka::default()));
     assert_eq!(format!("{:?}", config.server), format!("{:?}", Server::default()));
     assert_eq!(format!("{:?}", config.models), format!("{:?}", Models::default()));
+    assert_eq!(config.conditions, Conditions::default());
     // The reference spells out the address that counts when none is given.
     assert_eq!(config.registry.tracking_uri.as_deref(), Some("http://127.0.0.1:5001"));
     assert_eq!(
@@ -41,6 +44,7 @@ fn reference_has_every_key_in_order_of_structs() {
         include_str!("../../config/server.rs"),
         include_str!("../../config/registry.rs"),
         include_str!("../../config/models.rs"),
+        include_str!("../../config/conditions.rs"),
         include_str!("../../config/recovery.rs"),
         include_str!("../../config/batch.rs"),
         include_str!("../../config/canary.rs"),

@@ -142,6 +142,11 @@ impl Child {
         self.channel.take().ok_or_else(already_taken)
     }
 
+    /// Takes the socket that the child was made with, for a caller that gets several answers to one question.
+    pub(crate) fn take_stream(&mut self) -> Result<UnixStream, Lost> {
+        self.take_channel().map(|channel| channel.stream)
+    }
+
     fn channel(&mut self) -> Result<&mut Channel, Lost> {
         self.channel.as_mut().ok_or_else(already_taken)
     }

@@ -35,7 +35,14 @@ pub(super) enum TemplateRequest<'a> {
     /// Asks the template to import everything now.
     Warm {},
     /// Asks the template to fork a child.
-    Fork { id: u64, kind: &'static str, arguments: &'a [String], environment: &'a [(String, String)] },
+    Fork {
+        id: u64,
+        kind: &'static str,
+        arguments: &'a [String],
+        environment: &'a [(String, String)],
+        /// The Python source of the child's program, where the template was not begun with it.
+        program: Option<&'static str>,
+    },
     /// Names modules that a child had to import when it loaded a model, for the template to import as well.
     Preload { modules: &'a [String] },
 }

@@ -38,7 +38,7 @@ pub(crate) struct Frame {
 }
 
 /// Writes one frame.
-pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body: &[u8]) -> Result<()> {
+pub(crate) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body: &[u8]) -> Result<()> {
     let mut start = BytesMut::with_capacity(PREFIX_BYTES + head.len() + INLINE_BODY_BYTES.min(body.len()));
     for part in [head, body] {
         let length = u32::try_from(part.len()).map_err(|_| Error::new(ErrorKind::InvalidInput, "more than 4 GiB"))?;
@@ -58,19 +58,34 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], body:
 pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), longest_body: usize) -> Result<Frame> {
     // Each frame has a buffer of its own, so that its memory is freed together with the answer.
     let mut buffer = BytesMut::with_capacity(4096);
-    fill(from, &mut buffer, PREFIX_BYTES).await?;
-    let mut length = || usize::try_from(buffer.get_u32()).unwrap_or(usize::MAX);
-    let (head, body) = (length(), length());
+    let frame = next(from, &mut buffer, longest_body).await?;
+    if !buffer.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidData, "more than one frame"));
+    }
+    Ok(frame)
+}
+
+/// Reads the next of several frames, each with a body of at most `longest_body` bytes. What was read behind it stays in
+/// the buffer, and so does what was read of it when the future is dropped.
+pub(crate) async fn next(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    longest_body: usize,
+) -> Result<Frame> {
+    fill(from, buffer, PREFIX_BYTES).await?;
+    let length = |at: usize| {
+        let bytes = [buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]];
+        usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX)
+    };
+    let (head, body) = (length(0), length(4));
     if head > MAX_HEAD_BYTES || body > longest_body {
         return Err(Error::new(ErrorKind::InvalidData, format!("a frame of {head} and {body} bytes")));
     }
-    buffer.reserve((head + body).saturating_sub(buffer.len()));
-    fill(from, &mut buffer, head + body).await?;
-    if buffer.len() > head + body {
-        return Err(Error::new(ErrorKind::InvalidData, "more than one frame"));
-    }
-    let buffer = buffer.freeze();
-    Ok(Frame { head: buffer.slice(..head), body: buffer.slice(head..) })
+    let length = PREFIX_BYTES + head + body;
+    buffer.reserve(length.saturating_sub(buffer.len()));
+    fill(from, buffer, length).await?;
+    let frame = buffer.split_to(length).freeze();
+    Ok(Frame { head: frame.slice(PREFIX_BYTES..PREFIX_BYTES + head), body: frame.slice(PREFIX_BYTES + head..) })
 }
 
 async fn fill(from: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, length: usize) -> Result<()> {

@@ -3,6 +3,7 @@
 //! ```text
 //! signalbox ── template ──┬─ host: one version of one model, on some threads            (forked)
 //!     one per interpreter ├─ client: MLflow's own client, for stores without REST       (forked)
+//!                         ├─ evaluator: conditions that need Python, of `evaluators`    (forked)
 //!                         └─ server: `mlflow models serve`                              (forked, then executed)
 //! ```
 //!
@@ -15,7 +16,7 @@
 mod child;
 mod control;
 mod environment;
-mod frame;
+pub(crate) mod frame;
 mod load;
 mod model_host;
 mod output;

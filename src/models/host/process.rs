@@ -175,10 +175,11 @@ impl TemplateProcess {
 
     /// Forks a child.
     pub(super) async fn fork(&self, task: &Task) -> std::result::Result<Child, TemplateError> {
-        let (kind, arguments, environment) = match task {
-            Task::Model => ("model", &[][..], &[][..]),
-            Task::Clerk => ("client", &[][..], &[][..]),
-            Task::Serve { arguments, environment } => ("serve", &**arguments, &**environment),
+        let (kind, arguments, environment, program) = match task {
+            Task::Model => ("model", &[][..], &[][..], None),
+            Task::Clerk => ("client", &[][..], &[][..], None),
+            Task::Program { name, source } => (*name, &[][..], &[][..], Some(*source)),
+            Task::Serve { arguments, environment } => ("serve", &**arguments, &**environment, None),
         };
         if kind != "serve" {
             self.warm().await?;
@@ -187,7 +188,7 @@ impl TemplateProcess {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         self.forks.lock().insert(id, PendingFork { since: Instant::now(), sender });
-        self.send(&TemplateRequest::Fork { id, kind, arguments, environment });
+        self.send(&TemplateRequest::Fork { id, kind, arguments, environment, program });
         tokio::select! {
             biased;
             answer = answer => match answer {

@@ -40,6 +40,14 @@ pub(crate) enum Task {
     Model,
     /// Asks MLflow's own client (`mlflow_client.py`).
     Clerk,
+    /// Runs a program that the template is given with the task: once in the template, so that children share what it
+    /// imports, and its `main` in each child.
+    Program {
+        /// The name of the program.
+        name: &'static str,
+        /// The Python source of the program.
+        source: &'static str,
+    },
     /// Becomes `python -m mlflow`. Such a child answers no questions.
     Serve {
         /// The arguments after `python -m mlflow`.

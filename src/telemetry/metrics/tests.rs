@@ -47,6 +47,10 @@ fn exposition_keeps_names_labels_and_helps() {
     GAUGE canary_share{endpoint,route}: A canary's share of what no condition took
     COUNTER canary_aborts_total{endpoint,route}: Canaries that were taken back
     COUNTER condition_failures_total{endpoint,route,kind}: Conditions that could not be evaluated on a request
+    COUNTER evaluations_total{way,result}: Expressions of conditions evaluated, by result
+    HISTOGRAM evaluation_seconds{way}: From asking for a request until all was answered
+    GAUGE evaluators{}: Python processes that evaluate conditions, those in reserve included
+    COUNTER evaluators_lost_total{reason}: Evaluators that ended, or were ended, while they should have answered
     COUNTER fallbacks_total{endpoint,route,reason}: Requests that a route could not answer and its fallback took, by what was wrong
     GAUGE breaker_state{endpoint,route}: A route's breaker: 0 closed, 1 half-open, 2 open
     COUNTER breaker_transitions_total{endpoint,route,to}: Changes of a route's breaker, by what it became

@@ -76,6 +76,8 @@ class Template:
         self.to_preload = []
         self.refused = set()
         self.libraries, self.exclude, self.programs, self.data_limit = [], set(), {}, None
+        # What the programs define that were run here, and not in each child.
+        self.prepared = {}
         # The class of a child's end of its socket.
         self.channel = None
         # Directory of prewarm's files; it goes with this process, since a killed child leaves its files behind.
@@ -170,12 +172,14 @@ class Template:
         self.execute("large_pages")["use_large_pages"]()
         self.report("warmed", seconds=time.monotonic() - begun)
 
-    def fork(self, id, kind, arguments, environment):
+    def fork(self, id, kind, arguments, environment, program):
         is_model = kind == "model"
         try:
+            if program is not None and kind not in self.prepared:
+                self.prepare(kind, program)
             # The oldest spare has had the most time to get ready.
             child = self.spares.pop(0) if is_model and self.spares else self.fork_child(kind, arguments, environment)
-        except OSError as error:
+        except Exception as error:
             self.report("refused", id=id, reason=str(error))
             return
         self.report("forked", (child.connection.fileno(), child.output), id=id, pid=child.pid)
@@ -185,6 +189,14 @@ class Template:
             # A later fork never moves the date of the next spare, so that the first spares that were used are replaced
             # however many forks follow.
             self.wants_spares, self.spare_due = True, self.spare_due if self.spare_due > now else now + HEAD_START_SECONDS
+
+    def prepare(self, kind, program):
+        """Runs a child's program here, so that its children share what it imports and defines."""
+        before = frozenset(sys.modules)
+        self.programs[kind] = compile(program, f"<signalbox {kind}>", "exec")
+        with self.ending_at_once():
+            self.prepared[kind] = self.execute(kind)
+        self.check_and_freeze(before)
 
     def preload(self, modules):
         self.to_preload += [module for module in modules if self.may_preload(module)]
@@ -359,7 +371,7 @@ class Template:
             limit_data_memory(self.data_limit)
         # The number of modules is kept and not their names: looking at each name would copy the memory that holds it.
         self.modules = len(sys.modules)
-        program = self.execute(kind)
+        program = self.prepared.get(kind) or self.execute(kind)
         if ahead:
             # Running a load and a call copies the memory that both write to now, while nobody waits for it.
             self.prewarm["run_short"](program["load"])
