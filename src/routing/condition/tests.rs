@@ -5,7 +5,7 @@ use crate::message::{Headers, Source};
 
 mod body;
 mod bounds;
-mod oracle;
+mod rules;
 
 const BODY: &str = r#"{"dataframe_split": {"columns": ["text", "n"], "data": [["Domain specific text, and more", 3], ["ünï", -2.5]]},
     "params": {"lang": "de", "on": true, "off": false, "none": null, "big": 9223372036854775808, "min": -9223372036854775808,
