@@ -510,7 +510,7 @@ def candidate():
         expression = form(rng.randrange(1, 4), [])
         try:
             expression.encode()
-            reference.parsed(expression)
+            reference.compiled(expression)
             return expression
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
