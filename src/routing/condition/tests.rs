@@ -6,7 +6,7 @@ use crate::message::{Headers, Source};
 mod body;
 mod bounds;
 mod flask;
-mod oracle;
+mod rules;
 mod subset;
 
 const BODY: &str = r#"{"dataframe_split": {"columns": ["text", "n"], "data": [["Domain specific text, and more", 3], ["ünï", -2.5]]},

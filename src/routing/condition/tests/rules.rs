@@ -1,0 +1,315 @@
+//! Conditions as CPython has them on Flask's own request: the rules that people write, and random expressions on random
+//! requests. The reference is `reference.py`, which needs Flask and PyYAML.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::*;
+
+/// Errors that are allowed here and not in Python, as the module's documentation says.
+const NARROWER: [&str; 10] = [
+    "beyond 64 bits",
+    "are not compared here",
+    "are not ordered here",
+    "'dict view'",
+    "is not supported in conditions",
+    "knows only the digits 0 to 9",
+    "fewer than 0 digits",
+    "a complex number",
+    "half of a character",
+    "nested deeper than 500 levels",
+];
+
+/// Outcomes of Flask that the compiled way does not have yet. An empty list is the aim.
+const AWAITED: [&str; 2] = ["400 Bad Request", "415 Unsupported Media Type"];
+
+/// Longest time of one evaluation, compiled without optimisation and on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// A line of `rules.py`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Request { request: Record },
+    Rule { rule: String, expression: String, outcomes: Vec<Outcome> },
+}
+
+/// A line of `oracle.py`.
+#[derive(Deserialize)]
+struct Case {
+    expression: String,
+    wants: Wanted,
+    request: Record,
+    outcome: Outcome,
+    /// True for a body that Python cannot read, and which has a beginning that can be read here.
+    is_broken: bool,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wanted {
+    Truth,
+    Value,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    is_broken: bool,
+    headers: Vec<(String, String)>,
+    /// Body in hexadecimal.
+    body: Option<String>,
+    key: Option<String>,
+    topic: String,
+    partition: i32,
+    offset: i64,
+    timestamp: Option<i64>,
+}
+
+/// What Python says.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Outcome {
+    Truth {
+        truth: bool,
+    },
+    /// A value, as Python writes it in JSON.
+    Value {
+        value: String,
+    },
+    /// The type of a value that JSON cannot hold.
+    Other {
+        #[serde(rename = "other")]
+        _other: String,
+    },
+    /// The kind of an error: Python's name of its type, or the status of HTTP.
+    Error {
+        error: String,
+        #[serde(rename = "message")]
+        _message: String,
+    },
+}
+
+/// How the two ways compare.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Same,
+    /// Here it fails, as documented.
+    Narrower,
+    /// The broken part of the body lies after the value that was read.
+    Beside,
+    /// Python fails with an outcome of Flask that is awaited.
+    Awaited,
+    /// Both fail, each with another kind of error.
+    OtherKind,
+    Different,
+}
+
+/// Evaluates an expression on each of the requests, or gives the reason for which nothing here can.
+///
+/// The seam for CPython: an expression that is not compiled is to be asked of an evaluator here.
+fn answers(
+    source: &str,
+    wanted: Wanted,
+    requests: &[Arc<Request>],
+) -> Result<Vec<Result<Value, ConditionError>>, ConditionProblem> {
+    let mut builder = ConditionsBuilder::new();
+    Ok(match wanted {
+        Wanted::Truth => {
+            let id = builder.add(source)?;
+            let conditions = builder.build();
+            requests.iter().map(|request| conditions.evaluation(request).holds(id).map(Value::Bool)).collect()
+        }
+        Wanted::Value => {
+            let id = builder.add_expression(source)?;
+            let conditions = builder.build();
+            requests.iter().map(|request| conditions.evaluation(request).value(id)).collect()
+        }
+    })
+}
+
+#[test]
+#[ignore = "needs SIGNALBOX_TEST_PYTHON"]
+fn rules_agree_with_flask() {
+    let (mut names, mut requests, mut rules) = (Vec::new(), Vec::new(), Vec::new());
+    for line in lines("rules.py", &[]) {
+        match serde_json::from_str(&line).unwrap() {
+            Line::Request { request } => {
+                requests.push(request.made());
+                names.push((request.name, request.is_broken));
+            }
+            Line::Rule { rule, expression, outcomes } => rules.push((rule, expression, outcomes)),
+        }
+    }
+    assert!(rules.len() >= 150, "only {} rules", rules.len());
+    let mut report = Report::default();
+    for (rule, expression, outcomes) in &rules {
+        assert_eq!(outcomes.len(), requests.len(), "{rule}");
+        match answers(expression, Wanted::Truth, &requests) {
+            Err(problem) => report.refused(expression, &problem),
+            Ok(ours) => {
+                for (((name, is_broken), ours), outcome) in names.iter().zip(&ours).zip(outcomes) {
+                    report.add(&format!("{rule}: {expression}\n    on {name}"), ours, outcome, *is_broken);
+                }
+            }
+        }
+    }
+    report.finish(&format!("{} rules on {} requests", rules.len(), requests.len()));
+}
+
+/// `SIGNALBOX_ORACLE_SEED` and `SIGNALBOX_ORACLE_CASES` choose others; with `SIGNALBOX_TEST_LONG` there are ten times as
+/// many.
+#[test]
+#[ignore = "needs SIGNALBOX_TEST_PYTHON"]
+fn conditions_agree_with_flask() {
+    let cases = if crate::config::environment("SIGNALBOX_TEST_LONG").is_some() { "30000" } else { "3000" };
+    let setting = |name: &str, default: &str| crate::config::environment(name).unwrap_or_else(|| default.to_owned());
+    let (seed, cases) = (setting("SIGNALBOX_ORACLE_SEED", "1"), setting("SIGNALBOX_ORACLE_CASES", cases));
+    let mut report = Report::default();
+    for line in lines("oracle.py", &[&seed, &cases]) {
+        let Case { expression, wants, request, outcome, is_broken } = serde_json::from_str(&line).unwrap();
+        let begun = Instant::now();
+        match answers(&expression, wants, &[request.made()]) {
+            Err(problem) => report.refused(&expression, &problem),
+            Ok(ours) => {
+                let shown = String::from_utf8_lossy(&request.payload().unwrap_or_default()).into_owned();
+                assert!(begun.elapsed() < LIMIT, "{:?}: {expression} on {shown}", begun.elapsed());
+                report.add(
+                    &format!("{expression}\n    on {:?} {shown}", request.headers),
+                    &ours[0],
+                    &outcome,
+                    is_broken,
+                );
+            }
+        }
+    }
+    report.finish(&format!("with SIGNALBOX_ORACLE_SEED={seed} SIGNALBOX_ORACLE_CASES={cases}"));
+}
+
+/// Runs a script of this folder, and gives its lines.
+fn lines(script: &str, arguments: &[&str]) -> Vec<String> {
+    let python = crate::config::environment("SIGNALBOX_TEST_PYTHON").expect("SIGNALBOX_TEST_PYTHON is not set");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/routing/condition/tests");
+    let output = Command::new(python)
+        .args(["-B", script])
+        .args(arguments)
+        .current_dir(folder)
+        // A set has the same order each time.
+        .env("PYTHONHASHSEED", "0")
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script} failed");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+impl Record {
+    fn payload(&self) -> Option<Vec<u8>> {
+        let digits = self.body.as_ref()?.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        Some(digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect())
+    }
+
+    fn made(&self) -> Arc<Request> {
+        Arc::new(Request {
+            source: Source { topic: self.topic.as_str().into(), partition: self.partition, offset: self.offset },
+            timestamp: self.timestamp,
+            key: self.key.clone().map(Bytes::from),
+            payload: self.payload().map(Bytes::from),
+            headers: Headers::from_pairs(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))),
+            parked: None,
+        })
+    }
+}
+
+/// Counts the verdicts, and keeps the cases that need a look.
+#[derive(Default)]
+struct Report {
+    verdicts: BTreeMap<Verdict, usize>,
+    differences: Vec<String>,
+    refused: Vec<String>,
+}
+
+impl Report {
+    fn refused(&mut self, expression: &str, problem: &ConditionProblem) {
+        assert!(!problem.message.contains("defect"), "{problem}: {expression}");
+        self.refused.push(format!("{problem}\n    {expression}"));
+    }
+
+    fn add(&mut self, case: &str, ours: &Result<Value, ConditionError>, outcome: &Outcome, is_broken: bool) {
+        let verdict = verdict(ours, outcome, is_broken);
+        if matches!(verdict, Verdict::OtherKind | Verdict::Different) {
+            self.differences.push(format!("{verdict:?}: {case}\n    here {ours:?}, in Python {outcome:?}"));
+        }
+        if verdict == Verdict::Narrower {
+            println!("narrower: {case}\n    {ours:?}, in Python {outcome:?}");
+        }
+        *self.verdicts.entry(verdict).or_default() += 1;
+    }
+
+    /// Fails where the ways differ. The shortest differences show best what is wrong.
+    fn finish(mut self, what: &str) {
+        println!("{what}: {:?}, {} refused", self.verdicts, self.refused.len());
+        for refused in self.refused.iter().take(15) {
+            println!("refused: {refused}");
+        }
+        self.differences.sort_by_key(String::len);
+        let shown = self.differences.len().min(25);
+        assert!(
+            self.differences.is_empty(),
+            "{what}, {} differ, the shortest first:\n{}",
+            self.differences.len(),
+            self.differences[..shown].join("\n")
+        );
+    }
+}
+
+fn verdict(ours: &Result<Value, ConditionError>, outcome: &Outcome, is_broken: bool) -> Verdict {
+    match (ours, outcome) {
+        (Ok(Value::Bool(ours)), Outcome::Truth { truth }) if ours == truth => Verdict::Same,
+        (Ok(ours), Outcome::Value { value }) if is_same(ours, &path::read_whole(value.as_bytes()).unwrap()) => {
+            Verdict::Same
+        }
+        // Collections that JSON does not have may be written as lists here.
+        (Ok(Value::Set(_) | Value::View(..) | Value::Dict(_)), Outcome::Other { .. }) => Verdict::Same,
+        (Err(ConditionError::Failed(said)), Outcome::Other { .. }) if said.contains("TypeError") => Verdict::Same,
+        (Err(ConditionError::Failed(said)), Outcome::Error { error, .. }) if said.contains(error.as_str()) => {
+            Verdict::Same
+        }
+        (_, Outcome::Error { .. }) if is_broken => Verdict::Beside,
+        (_, Outcome::Error { error, .. }) if AWAITED.contains(&error.as_str()) => Verdict::Awaited,
+        (Err(error), _) if NARROWER.iter().any(|known| error.to_string().contains(known)) => Verdict::Narrower,
+        (Err(ConditionError::Failed(_)), Outcome::Error { .. }) => Verdict::OtherKind,
+        _ => Verdict::Different,
+    }
+}
+
+/// Tells whether two values are one in JSON, to the last bit.
+fn is_same(ours: &Value, theirs: &Value) -> bool {
+    match (ours, theirs) {
+        (Value::None, Value::None) | (Value::Beyond, Value::Beyond) => true,
+        (Value::Bool(ours), Value::Bool(theirs)) => ours == theirs,
+        (Value::Int(ours), Value::Int(theirs)) => ours == theirs,
+        (Value::Float(ours), Value::Float(theirs)) => {
+            ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan()
+        }
+        (Value::Str(ours), Value::Str(theirs)) => ours == theirs,
+        (Value::List(ours) | Value::Tuple(ours), Value::List(theirs)) => {
+            ours.len() == theirs.len() && ours.iter().zip(theirs.iter()).all(|(ours, theirs)| is_same(ours, theirs))
+        }
+        (Value::Dict(ours), Value::Dict(theirs)) => {
+            let (ours, theirs) = (ours.entries(), theirs.entries());
+            ours.len() == theirs.len()
+                && ours
+                    .iter()
+                    .zip(theirs)
+                    .all(|(ours, theirs)| is_same(&ours.0, &theirs.0) && is_same(&ours.1, &theirs.1))
+        }
+        _ => false,
+    }
+}
