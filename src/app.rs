@@ -16,12 +16,13 @@ use crate::callers::Callers;
 use crate::canary::Canaries;
 use crate::check::{ConfigFile, Reloader};
 use crate::config::{Config, Kafka};
+use crate::evaluators::Evaluators;
 use crate::intake::Intake;
 use crate::models::{Models, RegistryError};
 use crate::pipeline::{Pipeline, PipelineParts, ShadowSender};
 use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
-use crate::shim::{HttpServer, Shim, ShimError, canary_routes, model_routes, status_routes};
+use crate::shim::{HttpServer, Shim, ShimError, canary_routes, evaluator_routes, model_routes, status_routes};
 use crate::telemetry::{Metrics, Readiness};
 
 /// Longest wait of the shim's callers once shutdown has begun; they get an error after it.
@@ -93,6 +94,7 @@ struct Router {
     intake: Intake,
     pipeline: Pipeline,
     models: Models,
+    evaluators: Evaluators,
     canaries: Canaries,
     publisher: Publisher,
     shadows: ShadowSender,
@@ -153,9 +155,10 @@ impl App {
             }
             Role::Shim => None,
         };
-        // Operators reach models and canaries only where a router runs.
+        // Operators reach models, evaluators and canaries only where a router runs.
         let operations = router.as_ref().map_or_else(Routes::new, |router| {
-            model_routes(router.models.clone()).merge(canary_routes(router.canaries.clone()))
+            let models = model_routes(router.models.clone()).merge(evaluator_routes(router.evaluators.clone()));
+            models.merge(canary_routes(router.canaries.clone()))
         });
         let http = match role {
             Role::All | Role::Shim => {
@@ -248,6 +251,10 @@ impl Router {
     ) -> Result<Self, AppError> {
         let table = routing_table(config)?;
         let models = Models::start(&config.models, &config.registry, metrics)?;
+        let evaluators = Evaluators::start(&config.conditions, &models, &config.models.python, metrics, readiness);
+        if table.needs_python() {
+            evaluators.begin();
+        }
         let allowed = AllowedTopics::new(&config.kafka).map_err(|error| AppError::Config(error.to_string()))?;
         let publisher = {
             let (kafka, cluster, callers) = (config.kafka.clone(), cluster.clone(), callers.clone());
@@ -259,6 +266,7 @@ impl Router {
         let shadows = ShadowSender::new(ShadowPublisher::start(&config.kafka, cluster)?);
         let parts = PipelineParts {
             models: &models,
+            evaluators: evaluators.clone(),
             canaries: &canaries,
             publisher: publisher.clone(),
             shadows: shadows.clone(),
@@ -276,12 +284,24 @@ impl Router {
         let intake = blocking(start).await??;
         // The publisher commits offsets, so it begins once the intake can hand them out.
         publisher.begin(intake.offsets())?;
-        Ok(Self { intake, pipeline, models, canaries, publisher, shadows, drain: config.kafka.drain_timeout })
+        Ok(Self {
+            intake,
+            pipeline,
+            models,
+            evaluators,
+            canaries,
+            publisher,
+            shadows,
+            drain: config.kafka.drain_timeout,
+        })
     }
 
     async fn reload(&self, config: &Config, metrics: &Metrics) -> Result<(), AppError> {
         let owned = config.clone();
         let table = blocking(move || routing_table(&owned)).await??;
+        if table.needs_python() {
+            self.evaluators.begin();
+        }
         let changed = self.pipeline.reload(config, table, &self.models, &self.canaries, metrics);
         changed.map_err(|error| AppError::Config(error.to_string()))
     }
@@ -289,12 +309,13 @@ impl Router {
     /// Shuts down the intake, then what serves it. `can_finish` tells whether the requests under way can still be
     /// ended.
     async fn shutdown(self, can_finish: bool) -> Result<(), AppError> {
-        let Self { intake, pipeline, models, canaries, publisher, shadows, drain } = self;
+        let Self { intake, pipeline, models, evaluators, canaries, publisher, shadows, drain } = self;
         drop(pipeline);
         let patience = if can_finish { drain } else { Duration::ZERO };
         let stopped = blocking(move || intake.stop(patience)).await?;
         shadows.shutdown().await;
         blocking(move || publisher.flush(drain)).await?;
+        evaluators.shutdown().await;
         models.shutdown().await;
         canaries.shutdown().await;
         stopped.map_err(|error| AppError::Failed(error.to_string()))

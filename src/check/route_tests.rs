@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::validator::{KeyPath, Validator};
 use crate::config::{Config, RouteTest, Severity};
-use crate::message::Code;
+use crate::evaluators;
+use crate::message::{Code, Request};
 use crate::routing::{Draw, Endpoint, Explanation, RoutingTable};
 
 /// Faults in which a decision may end.
@@ -66,16 +67,40 @@ impl Validator<'_> {
                 return self.error(&KeyPath::default().key("tests"), message, "");
             }
         };
-        for (index, test) in config.tests.iter().enumerate() {
-            let (at, request) = (test_at(index), Arc::new(test.request()));
-            match table.endpoint(&request) {
-                Ok(endpoint) if config.model_endpoints[endpoint.index].decision.is_some() => {
-                    let message = "not tried: an outside service is asked first, and `check` asks none";
-                    self.add(&at, Severity::Warning, message, "");
+        let requests: Vec<_> = config.tests.iter().map(|test| Arc::new(test.request())).collect();
+        let has_service = |endpoint: &Endpoint| config.model_endpoints[endpoint.index].decision.is_some();
+        // All that Python has to evaluate is asked at once.
+        let question = |request: &Arc<Request>| {
+            let endpoint = table.endpoint(request).ok().filter(|endpoint| !has_service(endpoint))?;
+            Some((Arc::clone(endpoint.question()?), Arc::clone(request)))
+        };
+        let asked: Vec<_> = requests.iter().filter_map(question).collect();
+        let said = if asked.is_empty() { Ok(Vec::new()) } else { evaluators::try_out(config, &asked) };
+        let (mut said, reason) = match said {
+            Ok(said) => (said.into_iter(), String::new()),
+            Err(reason) => (Vec::new().into_iter(), reason),
+        };
+        for (index, (test, request)) in config.tests.iter().zip(&requests).enumerate() {
+            let at = test_at(index);
+            let endpoint = match table.endpoint(request) {
+                Ok(endpoint) => endpoint,
+                Err(fault) => {
+                    self.compare(test, &at, None, &Explanation::of_fault("".into(), &fault));
+                    continue;
                 }
-                Ok(endpoint) => self.compare(test, &at, Some(endpoint), &endpoint.explain(&request)),
-                Err(fault) => self.compare(test, &at, None, &Explanation::of_fault("".into(), &fault)),
+            };
+            if has_service(endpoint) {
+                let message = "not tried: an outside service is asked first, and `check` asks none";
+                self.add(&at, Severity::Warning, message, "");
+                continue;
             }
+            let answers = endpoint.question().and_then(|_| said.next());
+            if endpoint.question().is_some() && answers.is_none() {
+                let message = format!("not tried: a condition needs Python, which cannot be started: {reason}");
+                self.add(&at, Severity::Warning, message, "`models.python` names an interpreter that has MLflow");
+                continue;
+            }
+            self.compare(test, &at, Some(endpoint), &endpoint.explain(request, answers.as_ref()));
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::failure::Failure;
 use crate::check;
+use crate::evaluators;
 use crate::message::{HeadersBuilder, Request, Source, header};
 use crate::routing::{DecisionService, Explanation, RoutingTable};
 use crate::telemetry::Metrics;
@@ -54,16 +55,24 @@ fn explain(args: &RouteArgs) -> Result<Explanation, String> {
     let table = RoutingTable::build(&loaded.config)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let request = Arc::new(request(args)?);
-    Ok(match table.endpoint(&request) {
-        Ok(endpoint) if args.ask => {
-            let metrics = Metrics::new().map_err(|error| error.to_string())?;
-            match DecisionService::new(&loaded.config.model_endpoints[endpoint.index], &metrics) {
-                Some(outside) => runtime()?.block_on(endpoint.explain_asking(&request, &outside)),
-                None => endpoint.explain(&request),
-            }
+    let endpoint = match table.endpoint(&request) {
+        Ok(endpoint) => endpoint,
+        Err(fault) => {
+            let name = args.endpoint.as_deref().unwrap_or_default();
+            return Ok(Explanation::of_fault(name.into(), &fault));
         }
-        Ok(endpoint) => endpoint.explain(&request),
-        Err(fault) => Explanation::of_fault(args.endpoint.as_deref().unwrap_or_default().into(), &fault),
+    };
+    let answers = match endpoint.question() {
+        Some(question) => evaluators::try_out(&loaded.config, &[(Arc::clone(question), Arc::clone(&request))])
+            .map_err(|reason| format!("a condition needs Python, which cannot be started: {reason}"))?
+            .pop(),
+        None => None,
+    };
+    let metrics = Metrics::new().map_err(|error| error.to_string())?;
+    let outside = DecisionService::new(&loaded.config.model_endpoints[endpoint.index], &metrics);
+    Ok(match outside.filter(|_| args.ask) {
+        Some(outside) => runtime()?.block_on(endpoint.explain_asking(&request, answers.as_ref(), &outside)),
+        None => endpoint.explain(&request, answers.as_ref()),
     })
 }
 

@@ -18,6 +18,7 @@ mod queue;
 mod reserve;
 mod seat;
 mod status;
+mod trial;
 mod wsgi;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use self::status::{EvaluatorReport, EvaluatorsReport};
+pub use self::trial::try_out;
 
 use self::evaluator::Begin;
 use self::job::Job;
@@ -40,6 +42,7 @@ use self::status::SeatStatus;
 use crate::config;
 use crate::message::Request;
 use crate::models::{Models, Template};
+use crate::routing::condition::{BUILTINS, MODULES};
 use crate::routing::{Answers, ConditionError, Question};
 use crate::telemetry::{LogGate, Metrics, Readiness};
 
@@ -61,7 +64,7 @@ struct Shared {
     config: config::Conditions,
     /// What each evaluator is told first.
     begin: Begin,
-    template: Template,
+    template: Arc<Template>,
     metrics: Metrics,
     readiness: Readiness,
     has_begun: AtomicBool,
@@ -78,13 +81,12 @@ impl Evaluators {
     /// [`begin`]: Self::begin
     pub fn start(
         config: &config::Conditions,
-        names: Names,
         models: &Models,
         python: &str,
         metrics: &Metrics,
         readiness: &Readiness,
     ) -> Self {
-        for result in ["ok", "failed", "exceeded"] {
+        for result in ["ok", "failed", "exceeded", "unavailable"] {
             metrics.evaluations.with_label_values(&[WAY, result]);
         }
         for reason in ["crashed", "timed_out"] {
@@ -94,7 +96,7 @@ impl Evaluators {
         let close_with_us = Arc::new(closing.clone().drop_guard());
         let shared = Arc::new(Shared {
             config: config.clone(),
-            begin: Begin { names, max_memory: config.max_memory.as_u64() },
+            begin: Begin { names: NAMES, max_memory: config.max_memory.as_u64() },
             template: models.template(python),
             metrics: metrics.clone(),
             readiness: readiness.clone(),
@@ -130,8 +132,8 @@ impl Evaluators {
         } else if self.shared.queue.push(job, self.shared.config.evaluators) {
             self.seat();
         }
-        let stopped = || job::failed(question, &ConditionError::exceeded("Signalbox is stopping"));
-        let answers = answers.await.unwrap_or_else(|_| stopped());
+        let stopping = || ConditionError::Unavailable("Signalbox is stopping".to_owned());
+        let answers = answers.await.unwrap_or_else(|_| job::failed(question, &stopping()));
         self.shared.count(&answers, begun);
         answers
     }
@@ -163,12 +165,15 @@ impl Evaluators {
 
 /// The names that expressions may use in Python.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Names {
+struct Names {
     /// Functions and types of Python's own, with spaces between them.
-    pub builtins: &'static str,
+    builtins: &'static str,
     /// Modules, each with its members, with spaces between them.
-    pub modules: &'static [(&'static str, &'static str)],
+    modules: &'static [(&'static str, &'static str)],
 }
+
+/// The names that a condition is checked against when it is loaded.
+const NAMES: Names = Names { builtins: BUILTINS, modules: &MODULES };
 
 impl Shared {
     fn count(&self, answers: &Answers, begun: Instant) {
@@ -178,6 +183,7 @@ impl Shared {
                 Ok(_) => "ok",
                 Err(ConditionError::Failed(_)) => "failed",
                 Err(ConditionError::Exceeded(_)) => "exceeded",
+                Err(ConditionError::Unavailable(_)) => "unavailable",
             };
             self.metrics.evaluations.with_label_values(&[WAY, result]).inc();
         }

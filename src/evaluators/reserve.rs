@@ -104,7 +104,7 @@ impl Shared {
     fn fail(&self, part: &ReadinessPart, reason: String) {
         part.waits_for(reason);
         // The reason names files of this machine, which callers are not told.
-        let error = ConditionError::exceeded("no Python process can be started that evaluates it");
+        let error = ConditionError::Unavailable("no Python process can be started that evaluates it".to_owned());
         self.reserve.state.lock().failure = Some(error.clone());
         for job in self.queue.drain() {
             job.fail(&error);

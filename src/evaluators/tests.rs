@@ -17,11 +17,6 @@ mod bounds;
 mod figures;
 mod losses;
 
-const NAMES: Names = Names {
-    builtins: "abs all any float len list max min range str sum",
-    modules: &[("re", "match sub"), ("urllib", "parse"), ("urllib.parse", "unquote")],
-};
-
 /// A pool of evaluators, with the template that they are forked from.
 struct World {
     models: Models,
@@ -42,7 +37,7 @@ impl World {
         let models = config::Models { python: python.to_owned(), template, ..Default::default() };
         let (metrics, readiness) = (Metrics::new().unwrap(), Readiness::default());
         let models = Models::start(&models, &config::Registry::default(), &metrics).unwrap();
-        let evaluators = Evaluators::start(config, NAMES, &models, python, &metrics, &readiness);
+        let evaluators = Evaluators::start(config, &models, python, &metrics, &readiness);
         Self { models, evaluators, metrics, readiness, python: python.to_owned() }
     }
 

@@ -16,6 +16,8 @@ pub struct Deadline(Option<Instant>);
 pub enum Step<'a> {
     /// The request is begun.
     Beginning,
+    /// The evaluation of conditions by Python.
+    Deciding,
     /// The calls before the request, which take so long at least.
     Queueing(Duration),
     /// A call at a place that came free; so long took the quickest of the latest calls.
@@ -99,6 +101,9 @@ impl Deadline {
             Step::Beginning => {
                 let message = "the request's deadline had passed when its turn came; no model was called";
                 Fault::permanent(Code::DeadlineExceeded, Stage::Route, message)
+            }
+            Step::Deciding => {
+                late_at(Stage::Route, "Python had not evaluated the conditions when time was up".to_owned())
             }
             Step::Queueing(before) => {
                 let message = format!(

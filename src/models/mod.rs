@@ -158,8 +158,8 @@ impl Models {
     }
 
     /// Returns the template of an interpreter, for processes that hold no model.
-    pub(crate) fn template(&self, python: &str) -> Template {
-        self.templates.get(python)
+    pub(crate) fn template(&self, python: &str) -> Arc<Template> {
+        self.serving.loader.templates.get(python)
     }
 
     /// Warms the templates of the interpreters that the models need, and loads the models to preload: with the options

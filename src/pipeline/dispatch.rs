@@ -14,8 +14,9 @@ use super::route::failure::RouteFailure;
 use super::route::fallback::Fallbacks;
 use super::snapshot::Snapshot;
 use super::trace::{ChosenRoute, RequestTrace};
-use crate::message::{Code, Deadline, Fault, Reply, Request, Stage};
-use crate::routing::{Endpoint, Reason, RouteDecision};
+use crate::evaluators::Evaluators;
+use crate::message::{Code, Deadline, Fault, Reply, Request, Stage, Step};
+use crate::routing::{Answers, Endpoint, Reason, RouteDecision};
 use crate::telemetry::Metrics;
 
 /// Time in milliseconds that a request must have left to be put aside: the way there and back, over the broker, takes
@@ -27,6 +28,7 @@ pub(super) struct RequestDispatch<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) metrics: &'a Metrics,
     pub(super) admission: &'a AdmissionControl,
+    pub(super) evaluators: &'a Evaluators,
     pub(super) headroom: Headroom<'a>,
     pub(super) request: &'a Arc<Request>,
     pub(super) cancellation: Cancellation<'a>,
@@ -73,9 +75,11 @@ impl<'a> RequestDispatch<'a> {
     /// Decides on the route, and returns its index in the endpoint.
     async fn decide(&mut self, endpoint: &Endpoint, deadline: Deadline) -> Result<usize, Fault> {
         let routes = self.snapshot.routes(endpoint);
-        let decision = match self.service_decision(endpoint, deadline).await? {
+        let answers = self.answers(endpoint, deadline).await?;
+        let answers = answers.as_ref();
+        let decision = match self.service_decision(endpoint, answers, deadline).await? {
             Some(route) => RouteDecision::new(route, Reason::OutsideDecision),
-            None => endpoint.decide_by_load(self.request, |route| routes[route].load_reading())?,
+            None => endpoint.decide_by_load(self.request, answers, |route| routes[route].load_reading())?,
         };
         for skipped in &decision.skipped {
             routes[*skipped].condition_skips.inc();
@@ -87,11 +91,27 @@ impl<'a> RequestDispatch<'a> {
         Ok(decision.route)
     }
 
+    /// Has Python evaluate what the endpoint leaves to it, if that is anything and the request does not name its route
+    /// itself.
+    async fn answers(&self, endpoint: &Endpoint, deadline: Deadline) -> Result<Option<Arc<Answers>>, Fault> {
+        let Some(question) = endpoint.question() else { return Ok(None) };
+        if endpoint.overridden(self.request)?.is_some() {
+            return Ok(None);
+        }
+        let answers = deadline.until(self.evaluators.ask(question, self.request)).await;
+        answers.map(|answers| Some(Arc::new(answers))).ok_or_else(|| deadline.fault(Step::Deciding))
+    }
+
     /// Asks the endpoint's decision service for a route, if there is one and the request does not name its route itself.
-    async fn service_decision(&self, endpoint: &Endpoint, deadline: Deadline) -> Result<Option<usize>, Fault> {
+    async fn service_decision(
+        &self,
+        endpoint: &Endpoint,
+        answers: Option<&Arc<Answers>>,
+        deadline: Deadline,
+    ) -> Result<Option<usize>, Fault> {
         match self.snapshot.decision_service(endpoint) {
             Some(service) if endpoint.overridden(self.request)?.is_none() => {
-                service.decide(endpoint, self.request, deadline).await
+                service.decide(endpoint, self.request, answers, deadline).await
             }
             _ => Ok(None),
         }

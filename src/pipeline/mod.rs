@@ -25,6 +25,7 @@ use tracing::error;
 use crate::callers::Callers;
 use crate::canary::Canaries;
 use crate::config::Config;
+use crate::evaluators::Evaluators;
 use crate::intake::{Handler, RefusalReason, Ticket};
 use crate::message::{Code, Correlation, Fault, Outcome, Request, Stage};
 use crate::models::{ModelUriError, Models};
@@ -63,6 +64,8 @@ struct Accepted {
 pub struct PipelineParts<'a> {
     /// Models that its routes point at.
     pub models: &'a Models,
+    /// Evaluators of what conditions leave to Python.
+    pub evaluators: Evaluators,
     /// Canaries, which are given the routes whose shares move.
     pub canaries: &'a Canaries,
     /// Publisher of replies and faults.
@@ -79,6 +82,7 @@ struct Shared {
     shadows: ShadowSender,
     retry_topics: RetryTopics,
     admission: AdmissionControl,
+    evaluators: Evaluators,
     callers: Callers,
     metrics: Metrics,
 }
@@ -94,7 +98,7 @@ impl Pipeline {
         parts: PipelineParts<'_>,
         metrics: &Metrics,
     ) -> Result<Self, ModelUriError> {
-        let PipelineParts { models, canaries, publisher, shadows, callers } = parts;
+        let PipelineParts { models, evaluators, canaries, publisher, shadows, callers } = parts;
         let snapshot = Snapshot::new(config, table, models, metrics, None)?;
         canaries.set(snapshot.canaries());
         let shared = Shared {
@@ -103,6 +107,7 @@ impl Pipeline {
             shadows,
             retry_topics: RetryTopics::new(&config.kafka),
             admission: AdmissionControl::new(&config.kafka),
+            evaluators,
             callers,
             metrics: metrics.clone(),
         };
@@ -172,6 +177,7 @@ impl Shared {
             snapshot: &snapshot,
             metrics: &self.metrics,
             admission: &self.admission,
+            evaluators: &self.evaluators,
             headroom: Headroom { ticket: &ticket, place: place.as_ref() },
             request: &request,
             cancellation: Cancellation(self.callers.of(&request)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::canary::CanaryRoute;
-use super::condition::{ConditionError, Evaluation};
+use super::condition::{Answers, ConditionError, Evaluation, Question};
 use super::split::{LoadReading, Split};
 use super::sticky;
 use super::table::{ConditionGroup, Endpoint};
@@ -102,23 +102,31 @@ impl RouteDecision {
 }
 
 impl Endpoint {
-    /// Decides as if every route were idle.
+    /// Returns what CPython has to be asked about a request before a route is decided; none where every expression of the
+    /// endpoint is compiled.
+    pub fn question(&self) -> Option<&Arc<Question>> {
+        self.conditions.question()
+    }
+
+    /// Decides as if every route were idle, without what only CPython can evaluate.
     ///
     /// # Errors
     /// See [`Self::decide_by_load`].
     pub fn decide(&self, request: &Arc<Request>) -> Result<RouteDecision, Fault> {
-        self.decide_by_load(request, |_| LoadReading::default())
+        self.decide_by_load(request, None, |_| LoadReading::default())
     }
 
     /// Decides the route: the one that the request names, where that is allowed; else one of those whose condition is
-    /// the first that holds; else one of those without a condition. `load` reads the load of the route with each index.
+    /// the first that holds; else one of those without a condition. `answers` is what CPython said to [`Self::question`];
+    /// `load` reads the load of the route with each index.
     ///
     /// # Errors
     /// Fails when the request names an unknown route, when no route takes the request, when a condition exceeds its
-    /// budget, and when a condition fails that must not be skipped.
+    /// budget or cannot be evaluated now, and when a condition fails that must not be skipped.
     pub fn decide_by_load(
         &self,
         request: &Arc<Request>,
+        answers: Option<&Arc<Answers>>,
         load: impl Fn(usize) -> LoadReading,
     ) -> Result<RouteDecision, Fault> {
         if let Some(route) = self.overridden(request)? {
@@ -130,7 +138,7 @@ impl Endpoint {
         let mut skipped = Vec::new();
         let mut taken_by = None;
         for group in &self.groups {
-            let evaluation = evaluation.get_or_insert_with(|| self.conditions.evaluation(request, None));
+            let evaluation = evaluation.get_or_insert_with(|| self.conditions.evaluation(request, answers.cloned()));
             match evaluation.holds(group.condition) {
                 Ok(true) => {
                     taken_by = Some(group);
@@ -147,6 +155,7 @@ impl Endpoint {
         // Caller: only shares need its hash, so nothing else pays for `sticky_by`.
         let is_weighted = taken_by.map_or(&self.others, |group| &group.split).strategy() == Strategy::Weighted;
         let canary = self.canary.as_ref().filter(|canary| taken_by.is_none() && canary.is_taking());
+        let evaluation = || evaluation.unwrap_or_else(|| self.conditions.evaluation(request, answers.cloned()));
         let caller =
             if is_weighted || canary.is_some() { self.caller(request, evaluation) } else { CallerHash::default() };
         // Canary: takes its share of what no condition took, before the other routes.
@@ -199,10 +208,9 @@ impl Endpoint {
     }
 
     /// Evaluates `sticky_by` for this request. A failure is logged, and chance decides.
-    fn caller(&self, request: &Arc<Request>, evaluation: Option<Evaluation>) -> CallerHash {
+    fn caller(&self, request: &Request, evaluation: impl FnOnce() -> Evaluation) -> CallerHash {
         let Some(sticky) = &self.sticky else { return CallerHash::default() };
-        let evaluation = evaluation.unwrap_or_else(|| self.conditions.evaluation(request, None));
-        let hash = evaluation.value(sticky.expression).and_then(|value| sticky::hash_of(&value));
+        let hash = evaluation().value(sticky.expression).and_then(|value| sticky::hash_of(&value));
         let hash = hash.unwrap_or_else(|error| {
             if let Some(unlogged) = sticky.log.admit(LogGate::now()) {
                 tracing::warn!(
@@ -235,6 +243,7 @@ impl Endpoint {
         let what = match error {
             ConditionError::Failed(_) => "cannot be evaluated on this request",
             ConditionError::Exceeded(_) => "exceeds its bounds on this request",
+            ConditionError::Unavailable(_) => "cannot be evaluated now",
         };
         let message = format!(
             "the condition of route `{}` of endpoint `{}` {what}: {error}; the condition is: {}",
@@ -242,7 +251,10 @@ impl Endpoint {
             self.name,
             self.conditions.source(group.condition)
         );
-        Fault::permanent(Code::ConditionFailed, Stage::Route, message)
+        match error {
+            ConditionError::Unavailable(_) => Fault::passing(Code::TemporarilyUnavailable, Stage::Route, message),
+            _ => Fault::permanent(Code::ConditionFailed, Stage::Route, message),
+        }
     }
 
     fn first_alias(&self, split: &Split) -> &str {

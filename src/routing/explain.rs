@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::condition::{Evaluation, Language, Value};
+use super::condition::{Answers, Evaluation, Language, Value};
 use super::decide::{Reason, RouteDecision};
 use super::decision_service::DecisionService;
-use super::split::Split;
+use super::split::{LoadReading, Split};
 use super::sticky;
 use super::table::{ConditionGroup, Endpoint};
 use crate::config::Strategy;
@@ -129,28 +129,33 @@ pub enum Draw {
 }
 
 impl Endpoint {
-    /// Decides, and explains the decision.
-    pub fn explain(&self, request: &Arc<Request>) -> Explanation {
-        let evaluation = self.conditions.evaluation(request, None);
+    /// Decides with what CPython said to the endpoint's question, and explains the decision.
+    pub fn explain(&self, request: &Arc<Request>, answers: Option<&Arc<Answers>>) -> Explanation {
+        let evaluation = self.conditions.evaluation(request, answers.cloned());
         let conditions = self.groups.iter().map(|group| self.report(group, &evaluation)).collect();
-        let explanation = match self.decide(request) {
+        let explanation = match self.decide_by_load(request, answers, |_| LoadReading::default()) {
             Ok(decision) => self.explanation_of(&decision, &evaluation),
             Err(fault) => Explanation::of_fault(Arc::clone(&self.name), &fault),
         };
-        Explanation { conditions, decision: self.outside_report(request), ..explanation }
+        Explanation { conditions, decision: self.outside_report(request, &evaluation), ..explanation }
     }
 
     /// Decides after the decision service was asked, and explains the decision.
-    pub async fn explain_asking(&self, request: &Arc<Request>, outside: &Arc<DecisionService>) -> Explanation {
-        let mut explanation = self.explain(request);
+    pub async fn explain_asking(
+        &self,
+        request: &Arc<Request>,
+        answers: Option<&Arc<Answers>>,
+        outside: &Arc<DecisionService>,
+    ) -> Explanation {
+        let mut explanation = self.explain(request, answers);
         let Some(report) = &mut explanation.decision else { return explanation };
         report.asked = true;
-        let decided = match outside.opinion(self, request, Deadline::NONE).await {
+        let decided = match outside.opinion(self, request, answers, Deadline::NONE).await {
             Ok(None) => return explanation,
             Ok(Some(route)) => {
                 report.answer = Some(self.alias(route));
                 let decision = RouteDecision::new(route, Reason::OutsideDecision);
-                self.explanation_of(&decision, &self.conditions.evaluation(request, None))
+                self.explanation_of(&decision, &self.conditions.evaluation(request, answers.cloned()))
             }
             Err(error) => {
                 report.error = Some(error.to_string());
@@ -162,12 +167,12 @@ impl Endpoint {
     }
 
     /// Describes the decision service; none without a service, or when the request itself names its route.
-    fn outside_report(&self, request: &Arc<Request>) -> Option<DecisionReport> {
+    fn outside_report(&self, request: &Request, evaluation: &Evaluation) -> Option<DecisionReport> {
         let decision_input = self.decision_input.as_ref()?;
         if !matches!(self.overridden(request), Ok(None)) {
             return None;
         }
-        let summary = self.summary(request);
+        let summary = self.summary(request, evaluation);
         Some(DecisionReport {
             service: decision_input.service.clone(),
             input: summary.as_ref().ok().and_then(|summary| {

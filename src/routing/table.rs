@@ -116,6 +116,11 @@ impl RoutingTable {
         }
     }
 
+    /// Tells whether some endpoint has a question for CPython.
+    pub fn needs_python(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.question().is_some())
+    }
+
     /// Returns the endpoint at this index of the configuration's list.
     pub fn at(&self, index: usize) -> Option<&Endpoint> {
         self.endpoints.get(index)

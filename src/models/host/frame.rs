@@ -15,7 +15,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes of the two lengths before a head.

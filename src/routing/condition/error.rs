@@ -26,6 +26,9 @@ pub enum ConditionError {
     /// The condition took more work, depth or memory than it may.
     #[error("{0}")]
     Exceeded(String),
+    /// Nothing can evaluate the condition now; later that may be possible.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 /// Longest message that was not written here, in characters.
@@ -80,6 +83,7 @@ impl ConditionError {
         match self {
             Self::Failed(message) => Self::Failed(format!("{place}: {message}")),
             Self::Exceeded(message) => Self::Exceeded(format!("{place}: {message}")),
+            Self::Unavailable(message) => Self::Unavailable(format!("{place}: {message}")),
         }
     }
 }

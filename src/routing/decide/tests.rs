@@ -108,7 +108,7 @@ fn build_reports_every_problem_with_its_place() {
 #[test]
 fn explanation_shows_every_condition() {
     let table = table(CONFIG);
-    let explanation = table.named("sentiment-router").unwrap().explain(&request(&[("x-tier", "gold")], "{}"));
+    let explanation = table.named("sentiment-router").unwrap().explain(&request(&[("x-tier", "gold")], "{}"), None);
     assert_eq!(
         serde_json::to_value(explanation).unwrap(),
         serde_json::json!({
@@ -123,7 +123,7 @@ fn explanation_shows_every_condition() {
             ],
         })
     );
-    let explanation = table.named("strict").unwrap().explain(&request(&[], "{}"));
+    let explanation = table.named("strict").unwrap().explain(&request(&[], "{}"), None);
     assert_eq!((explanation.route, explanation.error_code), (None, Some("CONDITION_FAILED")));
 }
 
@@ -189,7 +189,7 @@ fn least_loaded_reads_loads() {
     let busy = |route| LoadReading { in_flight: 9 - route, mean: None };
     let table = shared("least_loaded");
     let request = request(&[("x-tier", "tin")], "{}");
-    let decision = table.named("shared").unwrap().decide_by_load(&request, busy).unwrap();
+    let decision = table.named("shared").unwrap().decide_by_load(&request, None, busy).unwrap();
     assert_eq!((decision.route, decision.reason), (4, Reason::LeastLoaded));
 }
 
@@ -213,7 +213,7 @@ fn request_names_route_when_override_is_allowed() {
 fn explanation_shows_shares_callers_and_fallbacks() {
     let table = shared("weighted");
     let explain = |headers: &[(&str, &str)], body: &str| {
-        serde_json::to_value(table.named("shared").unwrap().explain(&request(headers, body))).unwrap()
+        serde_json::to_value(table.named("shared").unwrap().explain(&request(headers, body), None)).unwrap()
     };
     let explanation = explain(&[("x-tier", "tin")], r#"{"user": "u-1"}"#);
     insta::assert_snapshot!(serde_json::to_string_pretty(&explanation).unwrap(), @r#"

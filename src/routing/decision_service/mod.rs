@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use self::cache::Cache;
 pub(super) use self::summary::DecisionInput;
+use super::condition::Answers;
 use super::table::{Endpoint, RouteIndex};
 use crate::config::{self, OnDecisionError};
 use crate::invocation::breaker::{Breaker, BreakerOpen, CallOutcome, CallPass};
@@ -125,7 +126,7 @@ impl DecisionService {
         }))
     }
 
-    /// Returns the route that the service names for a request; none when it has no opinion, or when it fails and
+    /// Returns the route that the service names for a request, of which CPython said `answers`; none when it has no opinion, or when it fails and
     /// `on_error` ignores that.
     ///
     /// # Errors
@@ -134,9 +135,10 @@ impl DecisionService {
         self: &Arc<Self>,
         endpoint: &Endpoint,
         request: &Arc<Request>,
+        answers: Option<&Arc<Answers>>,
         deadline: Deadline,
     ) -> Result<Option<usize>, Fault> {
-        let error = match self.opinion(endpoint, request, deadline).await {
+        let error = match self.opinion(endpoint, request, answers, deadline).await {
             Ok(opinion) => return Ok(opinion),
             Err(error) => error,
         };
@@ -161,9 +163,10 @@ impl DecisionService {
         self: &Arc<Self>,
         endpoint: &Endpoint,
         request: &Arc<Request>,
+        answers: Option<&Arc<Answers>>,
         deadline: Deadline,
     ) -> Result<Option<usize>, DecisionError> {
-        let opinion = match endpoint.summary(request) {
+        let opinion = match endpoint.summary(request, &endpoint.conditions.evaluation(request, answers.cloned())) {
             Ok(summary) => self.shared_answer(summary, deadline).await,
             Err(error) => Err(error),
         };

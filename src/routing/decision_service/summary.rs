@@ -2,7 +2,6 @@
 //! service cannot tell apart.
 
 use std::io::Cursor;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::Url;
@@ -11,7 +10,7 @@ use serde::Serialize;
 use super::{DecisionError, failed};
 use crate::config;
 use crate::message::Request;
-use crate::routing::condition::{ConditionProblem, ConditionsBuilder, ExpressionId};
+use crate::routing::condition::{ConditionProblem, ConditionsBuilder, Evaluation, ExpressionId};
 use crate::routing::table::Endpoint;
 
 /// Longest value of a header or an expression, as JSON, in bytes; with a longer one the service is not asked.
@@ -52,11 +51,14 @@ impl Endpoint {
     ///
     /// # Errors
     /// Fails when the summary would be too long.
-    pub(in crate::routing) fn summary(&self, request: &Arc<Request>) -> Result<Bytes, DecisionError> {
+    pub(in crate::routing) fn summary(
+        &self,
+        request: &Request,
+        evaluation: &Evaluation,
+    ) -> Result<Bytes, DecisionError> {
         let Some(decision_input) = &self.decision_input else {
             return Err(failed("the endpoint has no outside decision"));
         };
-        let evaluation = self.conditions.evaluation(request, None);
         let headers = decision_input.headers.iter().filter_map(|name| {
             let value = request.headers.get_ignoring_case(name).and_then(|value| std::str::from_utf8(value).ok())?;
             Some(entry(name, value, || format!("header '{name}'")))

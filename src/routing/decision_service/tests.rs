@@ -25,7 +25,7 @@ impl World {
 
     async fn ask(&self, tier: &str) -> Result<Option<usize>, Fault> {
         let request = request(tier, "{}");
-        self.outside.decide(self.table.named("e").unwrap(), &request, Deadline::NONE).await
+        self.outside.decide(self.table.named("e").unwrap(), &request, None, Deadline::NONE).await
     }
 
     fn count(&self, result: &str) -> u64 {
@@ -90,10 +90,15 @@ fn by_tier(tier: &str) -> Option<Value> {
     })
 }
 
+fn summary(endpoint: &Endpoint, body: &str) -> Result<Bytes, DecisionError> {
+    let request = request("gold", body);
+    endpoint.summary(&request, &endpoint.conditions.evaluation(&request, None))
+}
+
 #[test]
 fn summary_holds_configured_input_only() {
     let table = RoutingTable::build(&config("http://h/", "")).unwrap();
-    let summary = |body: &str| table.named("e").unwrap().summary(&request("gold", body));
+    let summary = |body: &str| summary(table.named("e").unwrap(), body);
     let said: Value = serde_json::from_slice(&summary(r#"{"a": ["x", {"b": 1.5}], "c": 1}"#).unwrap()).unwrap();
     let values = json!({"first": "x", "all": ["x", {"b": 1.5}], "size": 2});
     assert_eq!(said, json!({"input": {"endpoint": "e", "headers": {"X-Tier": "gold"}, "values": values}}));
@@ -113,7 +118,7 @@ fn summary_is_refused_when_too_long() {
     decision.values = (0..20).map(|number| (format!("v{number}"), "request.json()['a']".to_owned())).collect();
     let table = RoutingTable::build(&config).unwrap();
     let body = format!(r#"{{"a": "{}"}}"#, "x".repeat(1_000));
-    let long = table.named("e").unwrap().summary(&request("gold", &body)).unwrap_err().to_string();
+    let long = summary(table.named("e").unwrap(), &body).unwrap_err().to_string();
     assert!(long.contains("longer than 16 KiB"), "{long}");
 }
 
@@ -165,7 +170,7 @@ async fn answer_reaches_followers_when_leader_is_out_of_time() {
     let world = World::new(&url, "on_error: fail");
     let (request, endpoint) = (request("gold", "{}"), world.table.named("e").unwrap());
     let soon = Deadline::NONE.within(Duration::from_millis(1));
-    let (short, long) = tokio::join!(world.outside.decide(endpoint, &request, soon), world.ask("gold"));
+    let (short, long) = tokio::join!(world.outside.decide(endpoint, &request, None, soon), world.ask("gold"));
     assert!(short.is_err() && long == Ok(Some(1)), "{short:?} {long:?}");
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }

@@ -124,12 +124,12 @@ fn answers(
         Wanted::Truth => {
             let id = builder.add(source)?;
             let conditions = builder.build();
-            requests.iter().map(|request| conditions.evaluation(request).holds(id).map(Value::Bool)).collect()
+            requests.iter().map(|request| conditions.evaluation(request, None).holds(id).map(Value::Bool)).collect()
         }
         Wanted::Value => {
             let id = builder.add_expression(source)?;
             let conditions = builder.build();
-            requests.iter().map(|request| conditions.evaluation(request).value(id)).collect()
+            requests.iter().map(|request| conditions.evaluation(request, None).value(id)).collect()
         }
     })
 }
