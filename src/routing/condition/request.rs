@@ -128,9 +128,9 @@ impl RequestView {
 
     /// Tells whether the payload is said to be JSON, by Flask's rule.
     fn is_json(&self) -> bool {
-        *self.0.is_json.get_or_init(|| match self.0.request.content_type() {
-            "application/json" => true,
-            _ => {
+        *self.0.is_json.get_or_init(|| match self.0.request.headers.get_ignoring_case(header::CONTENT_TYPE) {
+            None | Some(b"application/json") => true,
+            Some(_) => {
                 let mimetype = self.mimetype();
                 mimetype == "application/json" || (mimetype.starts_with("application/") && mimetype.ends_with("+json"))
             }
