@@ -45,6 +45,7 @@ pub(crate) fn table_of(routes: Vec<Route>, strategy: Strategy, sticky_by: Option
     let endpoint = Endpoint {
         name: "sentiment-router".to_owned(),
         strategy,
+        r#let: Default::default(),
         sticky_by: sticky_by.map(str::to_owned),
         decision: None,
         route_override: false,

@@ -1,11 +1,12 @@
 //! Checks of `decision`: the decision service, and the input that it gets.
 
+use super::outline::ExpressionOutline;
 use super::validator::{KeyPath, Validator};
 use crate::config::Decision;
 
 impl Validator<'_> {
-    /// Checks everything below `decision`.
-    pub(super) fn decision(&mut self, decision: &Decision, at: &KeyPath) {
+    /// Checks everything below `decision`, and outlines its expressions.
+    pub(super) fn decision(&mut self, decision: &Decision, at: &KeyPath) -> Vec<(String, ExpressionOutline)> {
         let url = reqwest::Url::parse(&decision.url);
         if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             // The message leaves out the value: an address may hold a password.
@@ -22,8 +23,10 @@ impl Validator<'_> {
         for (index, name) in decision.headers.iter().enumerate() {
             self.require(!name.trim().is_empty(), &at.key("headers").index(index), "must name a header");
         }
-        for (name, expression) in &decision.values {
-            self.expression(expression, &at.key("values").key(name));
-        }
+        let outlined = |(name, expression): (&String, &String)| {
+            let outline = self.expression(expression, &at.key("values").key(name))?;
+            Some((format!("decision.values.{name}"), outline))
+        };
+        decision.values.iter().filter_map(outlined).collect()
     }
 }

@@ -21,16 +21,17 @@ impl Validator<'_> {
             self.error(&name_at, message, "letters, digits, '-', '_' and '.'");
         }
         self.positive(endpoint.timeout, &at.key("timeout"));
+        self.names(endpoint, &at.key("let"));
         let routes_at = at.key("routes");
         self.require(!endpoint.routes.is_empty(), &routes_at, "at least one route is needed");
         self.unique(&routes_at, "alias", aliases(endpoint));
         let routes = (0..endpoint.routes.len()).map(|index| self.route(endpoint, index, &routes_at)).collect();
-        self.shares(endpoint, at);
+        let mut expressions = self.shares(endpoint, at);
         self.fallback_circles(endpoint, &routes_at);
         if let Some(decision) = &endpoint.decision {
-            self.decision(decision, &at.key("decision"));
+            expressions.extend(self.decision(decision, &at.key("decision")));
         }
-        EndpointOutline { routes, name: self.written(&name_at, &endpoint.name) }
+        EndpointOutline { routes, name: self.written(&name_at, &endpoint.name), expressions }
     }
 
     fn route(&mut self, endpoint: &Endpoint, index: usize, routes_at: &KeyPath) -> RouteOutline {
@@ -41,9 +42,8 @@ impl Validator<'_> {
         }
         self.model_uri(&route.model_uri, &uri_at);
         let condition_at = at.key("model_request_condition");
-        let condition = route.model_request_condition.as_ref().and_then(|condition| {
-            Some((self.condition(condition, &condition_at)?, self.written(&condition_at, condition)))
-        });
+        let condition = route.model_request_condition.as_ref();
+        let condition = condition.and_then(|condition| self.condition(condition, &condition_at));
         for (key, target) in [("fallback", &route.fallback), ("shadow", &route.shadow)] {
             let Some(target) = target else { continue };
             let key_at = at.key(key);

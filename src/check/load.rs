@@ -7,7 +7,7 @@ use super::outline::EndpointOutline;
 use super::validator::{self, Compile};
 use crate::config::document::Document;
 use crate::config::{Config, Position, Problem, Report, Severity, environment, fit, unsupported};
-use crate::routing::condition;
+use crate::routing::condition::ConditionsBuilder;
 
 /// A configuration that passed every check.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub(super) fn load_bytes(content: Result<&[u8], &str>, name: &str) -> Result<Che
 
 /// Reads and checks the text of a file. `env` gives the values of variables.
 pub fn parse(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<CheckedConfig, Report> {
-    parse_with(text, file_name, env, &condition::check)
+    parse_with(text, file_name, env, &ConditionsBuilder::check)
 }
 
 pub(super) fn parse_with(

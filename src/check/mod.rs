@@ -26,5 +26,5 @@ mod tests;
 
 pub use file::ConfigFile;
 pub use load::{CheckedConfig, load, parse};
-pub use outline::{EndpointOutline, RouteOutline};
+pub use outline::{EndpointOutline, ExpressionOutline, RouteOutline};
 pub use reload::Reloader;

@@ -1,6 +1,6 @@
 //! The outline of a checked configuration, in words that may be printed.
 
-use crate::routing::condition::Language;
+use crate::routing::condition::Way;
 
 /// An endpoint in words that may be printed: with `${NAME}` where the environment gave the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct EndpointOutline {
     pub name: String,
     /// Routes of the endpoint, in the order of the file.
     pub routes: Vec<RouteOutline>,
+    /// Other expressions of the endpoint, each with its key.
+    pub expressions: Vec<(String, ExpressionOutline)>,
 }
 
 /// A route in words that may be printed.
@@ -18,6 +20,17 @@ pub struct RouteOutline {
     pub alias: String,
     /// URI of the model that answers.
     pub model_uri: String,
-    /// Language in which the condition is read, and the condition.
-    pub condition: Option<(Language, String)>,
+    /// Condition of the route.
+    pub condition: Option<ExpressionOutline>,
+}
+
+/// An expression in words that may be printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpressionOutline {
+    /// Text of the expression.
+    pub text: String,
+    /// Way in which it is evaluated.
+    pub way: Way,
+    /// The part that keeps it from being compiled, where Python evaluates it, and what could be written instead.
+    pub reason: Option<String>,
 }

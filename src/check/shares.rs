@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::outline::ExpressionOutline;
 use super::validator::{KeyPath, Validator};
 use crate::config::{Endpoint, Severity, Strategy};
 
 impl Validator<'_> {
-    /// Checks how the routes of an endpoint share.
-    pub(super) fn shares(&mut self, endpoint: &Endpoint, at: &KeyPath) {
-        if let Some(sticky_by) = &endpoint.sticky_by {
-            self.sticky_by(endpoint, sticky_by, &at.key("sticky_by"));
-        }
+    /// Checks how the routes of an endpoint share, and outlines the expression that decides.
+    pub(super) fn shares(&mut self, endpoint: &Endpoint, at: &KeyPath) -> Vec<(String, ExpressionOutline)> {
+        let sticky_by = endpoint.sticky_by.as_ref();
+        let sticky_by = sticky_by.and_then(|sticky_by| self.sticky_by(endpoint, sticky_by, &at.key("sticky_by")));
         let routes_at = at.key("routes");
         for (index, route) in endpoint.routes.iter().enumerate() {
             let weight_at = routes_at.index(index).key("weight");
@@ -24,16 +24,18 @@ impl Validator<'_> {
         if endpoint.strategy == Strategy::Weighted {
             self.some_weight(endpoint, &routes_at);
         }
+        sticky_by.map(|outline| ("sticky_by".to_owned(), outline)).into_iter().collect()
     }
 
-    fn sticky_by(&mut self, endpoint: &Endpoint, sticky_by: &str, at: &KeyPath) {
-        self.expression(sticky_by, at);
+    fn sticky_by(&mut self, endpoint: &Endpoint, sticky_by: &str, at: &KeyPath) -> Option<ExpressionOutline> {
+        let outline = self.expression(sticky_by, at);
         let has_shares =
             endpoint.strategy == Strategy::Weighted || endpoint.routes.iter().any(|it| it.canary.is_some());
         if !has_shares {
             let message = "it counts for nothing without `strategy: weighted`: only shares are kept for a caller";
             self.add(at, Severity::Warning, message, "add that, or leave it out");
         }
+        outline
     }
 
     /// Reports routes that share and all have weight 0: one at least must take what comes.

@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::outline::EndpointOutline;
+use super::outline::{EndpointOutline, ExpressionOutline};
 use crate::config::document::{Document, Located, NodeContent, PathStep};
-use crate::config::{Config, Problem, Severity};
+use crate::config::{Config, Endpoint, Problem, Severity};
 use crate::models::{ModelTarget, ModelUri};
-use crate::routing::condition::{self, ConditionProblem, Language};
+use crate::routing::ResultKind;
+use crate::routing::condition::{CheckedExpression, ConditionProblem, ConditionsBuilder};
 
-/// Compiles a condition, and returns its language. Tests put their own in.
-pub(super) type Compile<'a> = &'a dyn Fn(&str) -> Result<Language, ConditionProblem>;
+/// Compiles an expression. Tests put their own in.
+pub(super) type Compile<'a> =
+    &'a dyn Fn(&mut ConditionsBuilder, &str, ResultKind) -> Result<CheckedExpression, ConditionProblem>;
 
 /// Adds a problem for each rule that the configuration breaks, and outlines its endpoints.
 pub(super) fn check(
@@ -20,7 +22,9 @@ pub(super) fn check(
     compile: Compile<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<EndpointOutline> {
-    let mut validator = Validator { document, compile, problems };
+    let expressions = ConditionsBuilder::new();
+    let mut validator = Validator { document, compile, problems, expressions, has_python: false };
+    validator.has_python = validator.has_python(config);
     validator.kafka(&config.kafka);
     validator.process(config);
     let outlines = validator.endpoints(&config.model_endpoints);
@@ -57,6 +61,10 @@ pub(super) struct Validator<'a> {
     pub(super) document: &'a Document,
     compile: Compile<'a>,
     pub(super) problems: &'a mut Vec<Problem>,
+    /// Expressions of the endpoint that is being checked, with the names that they share.
+    pub(super) expressions: ConditionsBuilder,
+    /// True if the configuration has an interpreter.
+    has_python: bool,
 }
 
 impl Validator<'_> {
@@ -118,28 +126,90 @@ impl Validator<'_> {
         }
     }
 
-    pub(super) fn condition(&mut self, condition: &str, at: &KeyPath) -> Option<Language> {
-        self.compiled((self.compile)(condition), "condition", at)
+    /// Tells whether the configuration has an interpreter: one that it names, or that of a model which is loaded here.
+    fn has_python(&self, config: &Config) -> bool {
+        let at = KeyPath::default().key("models").key("python");
+        let mut routes = config.model_endpoints.iter().flat_map(|endpoint| &endpoint.routes);
+        self.found(&at).node.is_some() || routes.any(|route| !is_served_elsewhere(&route.model_uri))
     }
 
-    /// Checks an expression whose value is wanted.
-    pub(super) fn expression(&mut self, expression: &str, at: &KeyPath) {
-        self.compiled(condition::check_expression(expression), "expression", at);
+    /// Checks a condition, and outlines it.
+    pub(super) fn condition(&mut self, condition: &str, at: &KeyPath) -> Option<ExpressionOutline> {
+        let checked = self.checked(condition, ResultKind::Truth, at)?;
+        match checked.constant {
+            Some(true) => {
+                let message = "it holds for every request, so that none comes to what follows";
+                self.add(at, Severity::Warning, message, "leave it out, or compare with something of the request");
+            }
+            Some(false) => {
+                let message = "it holds for no request, so that none takes this route by it";
+                self.add(at, Severity::Warning, message, "remove the route, or compare with something of the request");
+            }
+            None => {}
+        }
+        Some(self.outlined(condition, &checked, at))
     }
 
-    /// Returns the language of a compiled expression, or reports the place of its flaw.
-    fn compiled(&mut self, compiled: Result<Language, ConditionProblem>, what: &str, at: &KeyPath) -> Option<Language> {
-        match compiled {
-            Ok(language) => Some(language),
+    /// Checks an expression whose value is wanted, and outlines it.
+    pub(super) fn expression(&mut self, expression: &str, at: &KeyPath) -> Option<ExpressionOutline> {
+        let checked = self.checked(expression, ResultKind::Value, at)?;
+        Some(self.outlined(expression, &checked, at))
+    }
+
+    fn outlined(&self, text: &str, checked: &CheckedExpression, at: &KeyPath) -> ExpressionOutline {
+        let words = |flaw: &ConditionProblem| {
+            let hint = flaw.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            self.words(at, &format!("{}{hint}", flaw.message))
+        };
+        let (way, reason) = (checked.way, checked.reason.as_ref().map(words));
+        ExpressionOutline { text: self.written(at, text), way, reason }
+    }
+
+    /// Compiles an expression. One that needs Python also needs an interpreter.
+    fn checked(&mut self, source: &str, wants: ResultKind, at: &KeyPath) -> Option<CheckedExpression> {
+        let what = if wants == ResultKind::Truth { "condition" } else { "expression" };
+        match (self.compile)(&mut self.expressions, source, wants) {
+            Ok(CheckedExpression { reason: Some(reason), .. }) if !self.has_python => {
+                let flaw = ConditionProblem {
+                    message: format!("{}, so that the {what} needs Python, and no model here does", reason.message),
+                    hint: Some(match reason.hint {
+                        Some(instead) => format!("{instead}; or name an interpreter that has MLflow: models.python"),
+                        None => "name an interpreter that has MLflow: models.python".to_owned(),
+                    }),
+                    ..reason
+                };
+                self.flaw(flaw, "", at);
+                None
+            }
+            Ok(checked) => Some(checked),
             Err(flaw) => {
-                let (found, words) = (self.found(at), self.words(at, &flaw.message));
-                let place = found.node.map_or(found.at, |node| self.document.place_in(node, flaw.line, flaw.column));
-                let mut problem = Problem::error(place, found.path, format!("the {what} does not compile: {words}"));
-                problem.help = flaw.hint.map(|hint| self.words(at, &hint));
-                self.problems.push(problem);
+                self.flaw(flaw, &format!("the {what} does not compile: "), at);
                 None
             }
         }
+    }
+
+    /// Checks the names that the expressions of an endpoint share, and lets these use them.
+    pub(super) fn names(&mut self, endpoint: &Endpoint, at: &KeyPath) {
+        let names: Vec<_> = endpoint.r#let.clone().into_iter().collect();
+        let compiled = ConditionsBuilder::with_names(&names);
+        self.expressions = compiled.unwrap_or_else(|problems| {
+            for (name, flaw) in problems {
+                self.flaw(flaw, "the expression does not compile: ", &at.key(&name));
+            }
+            // The other expressions are checked as if the names were sound.
+            let sound: Vec<_> = names.into_iter().map(|(name, _)| (name, "None".to_owned())).collect();
+            ConditionsBuilder::with_names(&sound).unwrap_or_default()
+        });
+    }
+
+    /// Reports a flaw at its place in the text of an expression.
+    fn flaw(&mut self, flaw: ConditionProblem, before: &str, at: &KeyPath) {
+        let (found, words) = (self.found(at), self.words(at, &flaw.message));
+        let place = found.node.map_or(found.at, |node| self.document.place_in(node, flaw.line, flaw.column));
+        let mut problem = Problem::error(place, found.path, format!("{before}{words}"));
+        problem.help = flaw.hint.map(|hint| self.words(at, &hint));
+        self.problems.push(problem);
     }
 
     /// Lists the values of one key of the items of a list, as a message may show them.

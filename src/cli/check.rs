@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::failure::Failure;
-use crate::check::{self, CheckedConfig};
+use crate::check::{self, CheckedConfig, ExpressionOutline};
 use crate::config::Report;
 
 /// Holds the arguments of `signalbox check`.
@@ -44,12 +44,21 @@ fn summary(loaded: &CheckedConfig) -> String {
         let _ = writeln!(text, "endpoint {}: {} route{plural}", endpoint.name, endpoint.routes.len());
         for route in &endpoint.routes {
             let _ = writeln!(text, "  {}: {}", route.alias, route.model_uri);
-            if let Some((language, condition)) = &route.condition {
-                let _ = writeln!(text, "    if {condition} ({language})");
+            if let Some(condition) = &route.condition {
+                let _ = writeln!(text, "    if {}", said(condition));
             }
+        }
+        for (key, expression) in &endpoint.expressions {
+            let _ = writeln!(text, "  {key}: {}", said(expression));
         }
     }
     text
+}
+
+/// Writes an expression with the way in which it is evaluated, and what that costs.
+fn said(ExpressionOutline { text, way, reason }: &ExpressionOutline) -> String {
+    let reason = reason.as_ref().map(|reason| format!(", since {reason}")).unwrap_or_default();
+    format!("{text} ({way}: {}{reason})", way.cost())
 }
 
 #[cfg(test)]
@@ -70,7 +79,7 @@ mod tests {
              endpoint sentiment-router: 2 routes\n  \
                fast: ${URI}\n  \
                accurate: models:/sentiment-model-accurate/production\n    \
-                 if request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text') (Python)\n"
+                 if request.json()['dataframe_split']['data'][0][0].startswith('Domain specific text') (compiled: microseconds)\n"
         );
     }
 

@@ -19,6 +19,10 @@ pub struct Endpoint {
     /// what it took.
     #[serde(default)]
     pub strategy: Strategy,
+    /// Names that the expressions of the endpoint may use, each with its own expression, which is evaluated at most once
+    /// a request.
+    #[serde(default)]
+    pub r#let: BTreeMap<String, String>,
     /// An expression whose value keeps a caller on one side of a weighted split.
     pub sticky_by: Option<String>,
     /// Decision service, which is asked first.

@@ -53,6 +53,7 @@ impl Snapshot {
                     .or_else(|| DecisionService::new(endpoint, metrics)),
             })
         };
+        table.count_in(metrics);
         let endpoints = config.model_endpoints.iter().map(live).collect::<Result<_, _>>()?;
         let snapshot = Self { table, endpoints };
         if let Some(before) = before {

@@ -12,7 +12,7 @@ use super::split::{Member, Split};
 use super::sticky::Sticky;
 use crate::config::{self, Config, OnConditionError};
 use crate::message::{Code, Fault, Request, Stage, header};
-use crate::telemetry::LogGate;
+use crate::telemetry::{LogGate, Metrics};
 
 /// Index of a route in the routes of its endpoint.
 pub(super) type RouteIndex = usize;
@@ -121,6 +121,11 @@ impl RoutingTable {
         self.endpoints.iter().any(|endpoint| endpoint.question().is_some())
     }
 
+    /// Counts the evaluations of conditions in these metrics from now on.
+    pub fn count_in(&self, metrics: &Metrics) {
+        self.endpoints.iter().for_each(|endpoint| endpoint.conditions.count_in(metrics));
+    }
+
     /// Returns the endpoint at this index of the configuration's list.
     pub fn at(&self, index: usize) -> Option<&Endpoint> {
         self.endpoints.get(index)
@@ -155,7 +160,11 @@ impl Endpoint {
     }
 
     fn build(index: usize, config: &config::Endpoint, mut refuse: impl FnMut(String, ConditionProblem)) -> Self {
-        let mut conditions = ConditionsBuilder::new();
+        let names: Vec<_> = config.r#let.clone().into_iter().collect();
+        let mut conditions = ConditionsBuilder::with_names(&names).unwrap_or_else(|problems| {
+            problems.into_iter().for_each(|(name, problem)| refuse(format!("let.{name}"), problem));
+            ConditionsBuilder::new()
+        });
         let mut groups = Vec::new();
         for (source, routes) in by_condition(config) {
             match conditions.add(source) {

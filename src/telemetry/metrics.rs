@@ -95,7 +95,8 @@ metrics! {
     /// Kinds: skipped (the condition did not hold), sticky (chance drew the route).
     condition_failures: IntCounterVec = "condition_failures_total" ["endpoint", "route", "kind"]
         "Conditions that could not be evaluated on a request";
-    /// Results: ok, failed (the request does not fit), exceeded (time, memory or depth), unavailable (no Python).
+    /// Ways: compiled, python, rhai. Results: ok, failed (the request does not fit), exceeded (time, memory or depth),
+    /// unavailable (no Python).
     evaluations: IntCounterVec = "evaluations_total" ["way", "result"] "Expressions of conditions evaluated, by result";
     evaluation_duration: HistogramVec = "evaluation_seconds" ["way"] "From asking for a request until all was answered";
     evaluators: IntGauge = "evaluators" [] "Python processes that evaluate conditions, those in reserve included";

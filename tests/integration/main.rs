@@ -27,6 +27,7 @@ mod killed; // kill -9, and nothing is left
 mod canary; // a share that moves by itself
 mod shadow; // copies that nobody waits for
 mod decision; // a policy outside names the route
+mod evaluators; // conditions that Python evaluates, killed and late
 mod topics; // topics that are missing
 mod recovery; // routes that cannot answer, and those that take their place
 mod faults; // bad requests get one clear fault each

@@ -3,13 +3,15 @@
 use super::*;
 use crate::check::load::parse_with;
 use crate::config::Position;
-use crate::routing::condition::{ConditionProblem, Language};
+use crate::routing::ResultKind;
+use crate::routing::condition::{CheckedExpression, ConditionProblem, ConditionsBuilder, Way};
 
 #[test]
 fn flaw_is_placed_in_file_when_condition_does_not_compile() {
-    let flawed = |text: &str| {
+    let flawed = |_: &mut ConditionsBuilder, text: &str, _: ResultKind| {
         let before = text.split_once('@').map(|(before, _)| before);
-        before.map_or(Ok(Language::Python), |before| {
+        let sound = CheckedExpression { way: Way::Compiled, reason: None, constant: None };
+        before.map_or(Ok(sound), |before| {
             let line = before.split('\n').count();
             let column = before.chars().rev().take_while(|letter| *letter != '\n').count() + 1;
             Err(ConditionProblem { line, column, message: "stray".to_owned(), hint: None })
@@ -56,7 +58,7 @@ model_endpoints:
         "{report}"
     );
     assert!(!report.contains("secret"), "{report}");
-    let languages = |text: &str| loaded(text).outline[0].routes[1].condition.as_ref().map(|(language, _)| *language);
-    assert_eq!(languages(CONDITIONAL), Some(Language::Python));
-    assert_eq!(languages(&CONDITIONAL.replace("request.json()['", "rhai: 1 == 1 // ")), Some(Language::Rhai));
+    let ways = |text: &str| loaded(text).outline[0].routes[1].condition.as_ref().map(|condition| condition.way);
+    assert_eq!(ways(CONDITIONAL), Some(Way::Compiled));
+    assert_eq!(ways(&CONDITIONAL.replace("request.json()['", "rhai: 1 == 1 // ")), Some(Way::Rhai));
 }

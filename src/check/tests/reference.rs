@@ -35,7 +35,7 @@ fn reference_shows_defaults() {
 #[test]
 fn reference_has_every_key_in_order_of_structs() {
     let structs = Regex::new(r"(?ms)^pub struct (\w+) \{\n(.*?)^\}").unwrap();
-    let field = Regex::new(r"(?m)^    pub (\w+):").unwrap();
+    let field = Regex::new(r"(?m)^    pub (?:r#)?(\w+):").unwrap();
     let sources = [
         include_str!("../../config/mod.rs"),
         include_str!("../../config/endpoint.rs"),

@@ -79,6 +79,12 @@ class Request(flask.Request):
         self.topic, self.partition, self.offset, self.timestamp = record
         self._key = key
 
+    def get_json(self, force=False, silent=False, cache=True):
+        # Flask keeps what `force=True` has read for all that ask later; here no expression changes what others see.
+        if not force and not self.is_json:
+            return None if silent else self.on_json_loading_failed(None)
+        return super().get_json(True, silent, cache)
+
     @property
     def key(self):
         if self._key is None:

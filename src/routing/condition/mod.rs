@@ -27,6 +27,7 @@
 //! [Rhai]: https://rhai.rs
 
 mod budget;
+mod checked;
 mod compile;
 mod compiled;
 mod error;
@@ -39,25 +40,29 @@ mod python;
 mod question;
 mod request;
 mod shared;
+mod tally;
 mod tree;
 mod value;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rhai::AST;
 use serde::Serialize;
 
+pub use self::checked::CheckedExpression;
 use self::compile::Tables;
 pub use self::compiled::compiled_table;
 pub use self::error::{ConditionError, ConditionProblem};
 pub use self::names::{BUILTINS, MODULES};
 pub use self::question::{Answers, PythonExpression, Question, ResultKind};
 use self::request::RequestView;
+use self::tally::{EvaluationCounters, Tally};
 use self::tree::{Node, Scope};
 pub use self::value::{Dict, Value, ViewOf};
 use crate::message::Request;
+use crate::telemetry::Metrics;
 
 /// Longest condition, in bytes; a longer one is refused.
 const MAX_SOURCE: usize = 16 << 10;
@@ -115,6 +120,7 @@ pub struct Evaluation {
     request: RequestView,
     /// What CPython said of the endpoint's question, if it was asked.
     answers: Option<Arc<Answers>>,
+    tally: Tally,
 }
 
 #[derive(Debug)]
@@ -140,31 +146,13 @@ struct Program {
     /// Expressions that others use by a name.
     names: Vec<Node>,
     question: Option<Arc<Question>>,
+    /// Counters of evaluations, once they are bound.
+    counters: OnceLock<EvaluationCounters>,
 }
 
 /// Returns the language of a condition, by the rule above.
 pub fn language(source: &str) -> Language {
     if source.trim_start().starts_with(native::PREFIX) { Language::Rhai } else { Language::Python }
-}
-
-/// Compiles a condition, and returns its language.
-pub fn check(source: &str) -> Result<Language, ConditionProblem> {
-    compiled(source, ResultKind::Truth)
-}
-
-/// Compiles an expression whose value is wanted, and returns its language.
-pub fn check_expression(source: &str) -> Result<Language, ConditionProblem> {
-    compiled(source, ResultKind::Value)
-}
-
-/// Refuses what CPython would have to evaluate: nothing asks it yet.
-fn compiled(source: &str, wants: ResultKind) -> Result<Language, ConditionProblem> {
-    let mut builder = ConditionsBuilder::new();
-    let index = builder.add_wanted(source, wants)?;
-    match builder.conditions.into_iter().nth(index).map(|condition| condition.code) {
-        Some(CompiledCode::Python(_, reason)) => Err(reason),
-        _ => Ok(language(source)),
-    }
 }
 
 impl ConditionsBuilder {
@@ -209,7 +197,7 @@ impl ConditionsBuilder {
     pub fn build(self) -> Conditions {
         let question = (!self.questions.is_empty()).then(|| Arc::new(Question::new(self.questions, self.sources)));
         let (conditions, paths, names) = (self.conditions, self.tables.paths, self.names);
-        Conditions(Arc::new(Program { conditions, paths, names, question }))
+        Conditions(Arc::new(Program { conditions, paths, names, question, counters: OnceLock::new() }))
     }
 }
 
@@ -238,7 +226,13 @@ impl Conditions {
     /// Starts the evaluation of one request, with what CPython said of [`Self::question`]. Reads nothing of the request
     /// yet.
     pub fn evaluation(&self, request: &Arc<Request>, answers: Option<Arc<Answers>>) -> Evaluation {
-        Evaluation { request: RequestView::new(Arc::clone(request), Arc::clone(&self.0)), answers }
+        let request = RequestView::new(Arc::clone(request), Arc::clone(&self.0));
+        Evaluation { request, answers, tally: Tally::default() }
+    }
+
+    /// Counts evaluations in these metrics from now on.
+    pub fn count_in(&self, metrics: &Metrics) {
+        self.0.counters.get_or_init(|| EvaluationCounters::new(metrics));
     }
 
     /// Returns the expressions that CPython evaluates; none where all are compiled.
@@ -248,11 +242,7 @@ impl Conditions {
 
     /// Returns the way in which a condition is evaluated.
     pub fn way(&self, id: ConditionId) -> Way {
-        match self.0.conditions.get(id.0).map(|condition| &condition.code) {
-            Some(CompiledCode::Python(..)) => Way::Python,
-            Some(CompiledCode::Native(_)) => Way::Rhai,
-            Some(CompiledCode::Tree(_)) | None => Way::Compiled,
-        }
+        self.0.conditions.get(id.0).map_or(Way::Compiled, |condition| condition.code.way())
     }
 
     /// Returns what keeps a condition from being compiled, where CPython evaluates it: the part that is not known, its
@@ -283,20 +273,26 @@ impl Conditions {
 impl Evaluation {
     /// Tells whether the condition holds for this request.
     pub fn holds(&self, id: ConditionId) -> Result<bool, ConditionError> {
-        match self.start(id.0)? {
+        let code = self.start(id.0)?;
+        let holds = match code {
             CompiledCode::Tree(node) => node.holds(&Scope::new(&self.request)),
             CompiledCode::Python(index, _) => self.answer(*index).map(operations::operators::truth),
             CompiledCode::Native(ast) => native::holds(ast, &self.request),
-        }
+        };
+        self.tally.count(code.way(), &holds);
+        holds
     }
 
     /// Evaluates the expression for this request.
     pub(super) fn value(&self, id: ExpressionId) -> Result<Value, ConditionError> {
-        match self.start(id.0)? {
+        let code = self.start(id.0)?;
+        let value = match code {
             CompiledCode::Tree(node) => node.value(&Scope::new(&self.request)).map(Cow::into_owned),
             CompiledCode::Python(index, _) => self.answer(*index).cloned(),
             CompiledCode::Native(ast) => native::value(ast, &self.request),
-        }
+        };
+        self.tally.count(code.way(), &value);
+        value
     }
 
     fn start(&self, index: usize) -> Result<&CompiledCode, ConditionError> {
@@ -313,13 +309,50 @@ impl Evaluation {
     }
 }
 
+impl Drop for Evaluation {
+    fn drop(&mut self) {
+        if let Some(counters) = self.request.program().counters.get() {
+            self.tally.add_to(counters);
+        }
+    }
+}
+
+impl CompiledCode {
+    fn way(&self) -> Way {
+        match self {
+            Self::Tree(_) => Way::Compiled,
+            Self::Python(..) => Way::Python,
+            Self::Native(_) => Way::Rhai,
+        }
+    }
+}
+
 impl Way {
+    /// Returns about the time that one evaluation takes.
+    pub fn cost(self) -> &'static str {
+        match self {
+            Self::Compiled => "microseconds",
+            Self::Python => "about 0.1 ms",
+            Self::Rhai => "tens of microseconds",
+        }
+    }
+
     /// Returns the language of the expressions that go this way.
     pub fn language(self) -> Language {
         match self {
             Self::Compiled | Self::Python => Language::Python,
             Self::Rhai => Language::Rhai,
         }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Compiled => "compiled",
+            Self::Python => "Python",
+            Self::Rhai => "Rhai",
+        })
     }
 }
 

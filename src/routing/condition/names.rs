@@ -160,6 +160,30 @@ fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>, least: f64) -> 
     near.max_by(|(left, _), (right, _)| left.total_cmp(right)).map(|(_, known)| known)
 }
 
+/// Tells whether an expression reads anything of the request.
+pub(super) fn looks_at_request(parsed: &Parsed<'_>) -> bool {
+    has_name(parsed, "request")
+}
+
+/// Tells whether this name stands in an expression.
+pub(super) fn has_name(parsed: &Parsed<'_>, name: &str) -> bool {
+    let mut found = Found { name, found: false };
+    found.visit_expr(&parsed.tree);
+    found.found
+}
+
+struct Found<'n> {
+    name: &'n str,
+    found: bool,
+}
+
+impl Visitor<'_> for Found<'_> {
+    fn visit_expr(&mut self, expression: &Expr) {
+        self.found |= matches!(expression, Expr::Name(name) if name.id.as_str() == self.name);
+        walk_expr(self, expression);
+    }
+}
+
 /// The names that an expression itself binds.
 #[derive(Default)]
 struct Bound<'a>(HashSet<&'a str>);

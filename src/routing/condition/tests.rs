@@ -223,10 +223,36 @@ fn condition_is_left_to_python_when_not_compiled() {
         assert_eq!(said(Ok(Value::Int(0))), Ok(false));
         assert!(said(Err(ConditionError::failed("KeyError: 'a'"))).is_err());
     }
-    check("re.search('a', request.key)").unwrap_err();
-    assert_eq!(check("request.key == 'a'"), Ok(Language::Python));
+    let checked = check("re.search('a', request.key)").unwrap();
+    assert_eq!((checked.way, checked.reason.is_some()), (Way::Python, true));
+    let compiled = CheckedExpression { way: Way::Compiled, reason: None, constant: None };
+    assert_eq!(check("request.key == 'a'"), Ok(compiled));
     let (conditions, _) = add("request.key == 'a'").unwrap();
     assert!(conditions.question().is_none());
+}
+
+fn check(source: &str) -> Result<CheckedExpression, ConditionProblem> {
+    ConditionsBuilder::new().check(source, ResultKind::Truth)
+}
+
+#[test]
+fn check_knows_conditions_that_are_the_same_for_every_request() {
+    for (source, constant) in [
+        ("1 == 1", Some(true)),
+        ("len('ab') > 2", Some(false)),
+        ("request.key == 'a' or 'b'", Some(true)),
+        ("not (request.key == 'a' or 'b')", Some(false)),
+        ("request.key == 'a' and False", Some(false)),
+        ("request.key == 'a' or not []", Some(true)),
+        ("request.key == 'a' and 'b'", None),
+        ("request.key == request.key", None),
+        ("all(request for request in [1])", None),
+        ("1 / 0 == 1", None),
+        ("re.search('a', 'a')", None),
+        ("rhai: 1 == 1", None),
+    ] {
+        assert_eq!(check(source).unwrap().constant, constant, "{source}");
+    }
 }
 
 #[test]
@@ -240,7 +266,7 @@ fn condition_compiles_when_it_has_lines_and_comments() {
 fn condition_is_rhai_when_prefixed() {
     assert_eq!(language("rhai: request.key == \"x\""), Language::Rhai);
     assert_eq!(language("request.key == \"x\""), Language::Python);
-    assert_eq!(check(" rhai:request.key == \"x\""), Ok(Language::Rhai));
+    assert_eq!(check(" rhai:request.key == \"x\"").unwrap().way, Way::Rhai);
     holds(r#"rhai: request.json()["dataframe_split"]["data"][0][0].starts_with("Domain")"#);
     holds(
         r#"rhai: request.headers["x-tier"] == "gold" && request.headers.get("nope", "d") == "d" && "x-tier" in request.headers"#,

@@ -126,6 +126,24 @@ impl Node {
         }
     }
 
+    /// Returns the truth of an expression that has the same for every request, where that can be seen without evaluating
+    /// it: `request.json['a'] == 1 or 'b'`.
+    pub(super) fn constant_truth(&self) -> Option<bool> {
+        let one_or_all = |operands: &[Self], decides: bool| {
+            let truths: Vec<_> = operands.iter().map(Self::constant_truth).collect();
+            let is_decided = truths.contains(&Some(decides));
+            let are_others = truths.iter().all(|truth| *truth == Some(!decides));
+            if is_decided { Some(decides) } else { are_others.then_some(!decides) }
+        };
+        match self {
+            Self::Constant(value) => Some(operators::truth(value)),
+            Self::Not(operand) => operand.constant_truth().map(|truth| !truth),
+            Self::All(operands) => one_or_all(operands, false),
+            Self::Any(operands) => one_or_all(operands, true),
+            _ => None,
+        }
+    }
+
     /// Returns the expression's value.
     #[inline]
     pub(super) fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>> {

@@ -166,7 +166,8 @@ impl DecisionService {
         answers: Option<&Arc<Answers>>,
         deadline: Deadline,
     ) -> Result<Option<usize>, DecisionError> {
-        let opinion = match endpoint.summary(request, &endpoint.conditions.evaluation(request, answers.cloned())) {
+        let summary = endpoint.summary(request, &endpoint.conditions.evaluation(request, answers.cloned()));
+        let opinion = match summary {
             Ok(summary) => self.shared_answer(summary, deadline).await,
             Err(error) => Err(error),
         };

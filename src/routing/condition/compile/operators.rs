@@ -6,6 +6,7 @@ use ruff_python_ast::{CmpOp, Expr, ExprBinOp, ExprCompare, Operator};
 
 use super::request::mapping;
 use super::{Compiled, Compiler};
+use crate::routing::condition::error::ConditionError;
 use crate::routing::condition::operations::functions::{Binary, Comparison};
 use crate::routing::condition::operations::{collections, operators};
 use crate::routing::condition::tree::Node;
@@ -33,7 +34,19 @@ impl Compiler<'_> {
                 return Err(self.problem(operation, message, None));
             }
         };
-        Ok(Node::Binary(call, Box::new([self.node(&operation.left)?, self.node(&operation.right)?])))
+        let operands = [self.node(&operation.left)?, self.node(&operation.right)?];
+        let [Node::Constant(left), Node::Constant(right)] = &operands else {
+            return Ok(Node::Binary(call, Box::new(operands)));
+        };
+        let are_numbers = [left, right].iter().all(|value| matches!(value, Value::Int(_) | Value::Float(_)));
+        match call(left, right) {
+            Ok(value) if are_numbers => Ok(Node::Constant(value)),
+            // Python's numbers grow.
+            Err(error) if error == ConditionError::overflow() => {
+                Err(self.problem(operation, "this number is beyond 64 bits", Some("write it as a float")))
+            }
+            _ => Ok(Node::Binary(call, Box::new(operands))),
+        }
     }
 
     pub(super) fn comparison(&mut self, comparison: &ExprCompare) -> Compiled {
