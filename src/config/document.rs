@@ -57,8 +57,19 @@ pub(crate) struct Scalar {
     pub(crate) plain: bool,
     /// True if `text` holds a value of the environment.
     pub(crate) secret: bool,
-    /// Style of `text` in the source, if each of its characters can be found there.
-    traceable: Option<ScalarStyle>,
+    /// Layout of `text` in the source, if each of its characters can be found there.
+    traceable: Option<ScalarLayout>,
+}
+
+/// The way in which the text of a scalar lies in the source.
+#[derive(Debug, Clone, Copy)]
+enum ScalarLayout {
+    /// A block that keeps its lines, without their indentation.
+    Literal,
+    /// A text in one line.
+    OneLine(ScalarStyle),
+    /// A text in several lines, whose ends and indentation became spaces.
+    Folded(ScalarStyle),
 }
 
 /// A key and its value.
@@ -166,18 +177,58 @@ impl Document {
     /// Returns the place of a line and column, from 1, of a scalar's text; the scalar's start where that place is
     /// unknown.
     pub(crate) fn place_in(&self, node: &Node, line: usize, column: usize) -> Position {
-        let NodeContent::Scalar(Scalar { traceable: Some(style), text, .. }) = &node.content else { return node.at };
+        let NodeContent::Scalar(Scalar { traceable: Some(layout), text, .. }) = &node.content else { return node.at };
         let Some(text_line) = text.split('\n').nth(line.saturating_sub(1)) else { return node.at };
         let column = column.saturating_sub(1);
-        if *style == ScalarStyle::Literal {
-            // A literal block keeps its lines, without their indentation.
-            let at = Position { line: node.at.line + line - 1, column: node.at.column + column };
-            let source = self.source.split('\n').nth(at.line - 1).unwrap_or_default().trim_end_matches('\r');
-            let is_there = source.chars().skip(node.at.column - 1).eq(text_line.chars());
-            return if is_there { at } else { node.at };
+        let offset = text.split_inclusive('\n').take(line - 1).map(|line| line.chars().count()).sum::<usize>() + column;
+        match layout {
+            ScalarLayout::OneLine(style) => self.place_in_line(node.at, *style, offset),
+            ScalarLayout::Folded(style) => self.place_in_folds(node.at, *style, text, offset),
+            ScalarLayout::Literal => {
+                let at = Position { line: node.at.line + line - 1, column: node.at.column + column };
+                let source = self.source.split('\n').nth(at.line - 1).unwrap_or_default().trim_end_matches('\r');
+                let is_there = source.chars().skip(node.at.column - 1).eq(text_line.chars());
+                if is_there { at } else { node.at }
+            }
         }
-        let before = text.split_inclusive('\n').take(line - 1).map(|line| line.chars().count()).sum::<usize>();
-        self.place_in_line(node.at, *style, before + column)
+    }
+
+    /// Returns the place of the character of a scalar that lies in several lines of the file. Its blanks may stand for
+    /// others there, but what is between them is the same.
+    fn place_in_folds(&self, at: Position, style: ScalarStyle, text: &str, offset: usize) -> Position {
+        let mut left = text.chars().take(offset).filter(|character| !character.is_whitespace()).count();
+        let is_blank = text.chars().nth(offset).is_none_or(char::is_whitespace);
+        let lines = self.source.split('\n').enumerate().skip(at.line - 1);
+        let mut source = lines.flat_map(|(line, characters)| {
+            let skipped = if line + 1 == at.line { at.column - 1 } else { 0 };
+            let place = move |(column, character)| (Position { line: line + 1, column: column + 1 }, character);
+            characters.chars().chain(['\n']).enumerate().skip(skipped).map(place)
+        });
+        if matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted) {
+            source.next();
+        }
+        while let Some((place, character)) = source.next() {
+            let escape = match (style, character) {
+                (ScalarStyle::SingleQuoted, '\'') | (ScalarStyle::DoubleQuoted, '\\') => source.next(),
+                _ => None,
+            };
+            let digits = match escape {
+                Some((_, 'x')) => 2,
+                Some((_, 'u')) => 4,
+                Some((_, 'U')) => 8,
+                _ => 0,
+            };
+            let last = source.by_ref().take(digits).last().or(escape).map_or(place, |(last, _)| last);
+            if character.is_whitespace() || escape.is_some_and(|(_, escaped)| matches!(escaped, 'n' | 't' | 'r' | ' ' | '\n')) {
+                continue;
+            }
+            match left {
+                0 => return place,
+                1 if is_blank => return Position { line: last.line, column: last.column + 1 },
+                _ => left -= 1,
+            }
+        }
+        at
     }
 
     /// Returns the place of the character of a scalar that lies in one line of the file.

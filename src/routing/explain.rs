@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::condition::{Answers, Evaluation, Language, Value};
+use super::condition::{Answers, ConditionError, Evaluation, Language, Value};
 use super::decide::{Reason, RouteDecision};
 use super::decision_service::DecisionService;
 use super::split::{LoadReading, Split};
@@ -12,6 +12,9 @@ use super::sticky;
 use super::table::{ConditionGroup, Endpoint};
 use crate::config::Strategy;
 use crate::message::{Deadline, Fault, Request};
+
+/// Longest value of a part of a condition that is shown, in characters of its JSON.
+const LONGEST_PART: usize = 200;
 
 /// A decision and everything that led to it.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -75,6 +78,22 @@ pub struct ConditionReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<bool>,
     /// Error that kept the condition from being evaluated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Parts of the condition with their values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartReport>,
+}
+
+/// Value of a part of a condition.
+#[derive(Debug, Clone, Serialize)]
+pub struct PartReport {
+    /// Text of the part.
+    pub part: String,
+    /// Value of the part, or the beginning of its JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<serde_json::Value>,
+    /// Error that kept the part from being evaluated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -207,6 +226,7 @@ impl Endpoint {
             language: self.conditions.language(group.condition),
             value: verdict.as_ref().ok().copied(),
             error: verdict.as_ref().err().map(ToString::to_string),
+            parts: evaluation.parts(group.condition).into_iter().map(PartReport::of).collect(),
         }
     }
 
@@ -272,6 +292,24 @@ impl Endpoint {
 
 fn shown(value: &Value) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
+}
+
+impl PartReport {
+    fn of((part, value): (String, Result<Value, ConditionError>)) -> Self {
+        match value {
+            Ok(value) => Self { part, value: Some(shortened(shown(&value))), error: None },
+            Err(error) => Self { part, value: None, error: Some(error.to_string()) },
+        }
+    }
+}
+
+/// Keeps the beginning of a long value.
+fn shortened(value: serde_json::Value) -> serde_json::Value {
+    let json = value.to_string();
+    match json.char_indices().nth(LONGEST_PART) {
+        Some((end, _)) => format!("{}…", &json[..end]).into(),
+        None => value,
+    }
 }
 
 impl Explanation {

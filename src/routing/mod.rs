@@ -14,6 +14,6 @@ pub use canary::CanaryShare;
 pub use condition::{Answers, ConditionError, PythonExpression, Question, ResultKind, Value};
 pub use decide::{Reason, RouteDecision};
 pub use decision_service::{DecisionError, DecisionService};
-pub use explain::{ConditionReport, DecisionReport, Draw, Explanation, MemberReport, SplitReport};
+pub use explain::{ConditionReport, DecisionReport, Draw, Explanation, MemberReport, PartReport, SplitReport};
 pub use split::LoadReading;
 pub use table::{Endpoint, Route, RoutingProblem, RoutingTable};

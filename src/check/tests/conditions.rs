@@ -24,8 +24,13 @@ fn flaw_is_placed_in_file_when_condition_does_not_compile() {
         ("  # comment\n          a @", 7, 13),
         ("|\n          @", 7, 11),
         ("|\n          a and\n            b @ c", 8, 15),
-        (">\n          a and\n          b @ c", 7, 11),
-        ("'a\n           @'", 6, 34),
+        (">\n          a and\n          b @ c", 8, 13),
+        (">-\n          a and\n\n            b\n          @ c", 10, 11),
+        ("'a\n           @'", 7, 12),
+        ("'it''s\n           a @'", 7, 14),
+        ("a and\n          b @ c", 7, 13),
+        (r#""a\"b\u00e9\x41 \n
+          @""#, 7, 11),
         ("${PORT} @", 6, 34),
     ] {
         let text = format!(

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::{Entry, Node, NodeContent, NodeState, PathStep, Scalar, push_step};
+use super::{Entry, Node, NodeContent, NodeState, PathStep, Scalar, ScalarLayout, push_step};
 use crate::config::env::{self, Masked};
 use crate::config::report::{Position, Problem};
 
@@ -77,9 +77,13 @@ impl<'a> Builder<'a> {
             },
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !self.refuse_tag(tag.as_deref(), at);
-                let one_line = span.start.line() == span.end.line() && style != ScalarStyle::Folded;
-                let traceable = one_line || style == ScalarStyle::Literal;
-                let node = self.scalar(&text, plain, traceable.then_some(style), at);
+                let is_folded = style == ScalarStyle::Folded || span.start.line() != span.end.line();
+                let layout = match style {
+                    ScalarStyle::Literal => ScalarLayout::Literal,
+                    style if is_folded => ScalarLayout::Folded(style),
+                    style => ScalarLayout::OneLine(style),
+                };
+                let node = self.scalar(&text, plain, layout, at);
                 self.finish(anchor, node)
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
@@ -154,7 +158,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn scalar(&mut self, text: &str, plain: bool, style: Option<ScalarStyle>, at: Position) -> Node {
+    fn scalar(&mut self, text: &str, plain: bool, layout: ScalarLayout, at: Position) -> Node {
         let masked = self.masked;
         let expanded = env::expand(text, &masked.references, self.env);
         for index in &expanded.missing {
@@ -164,7 +168,7 @@ impl<'a> Builder<'a> {
                 self.problems.push(Problem::error(reference.at, self.path(), message).with_help(help));
             }
         }
-        let traceable = style.filter(|_| expanded.text == expanded.written);
+        let traceable = (expanded.text == expanded.written).then_some(layout);
         let state = if expanded.missing.is_empty() { NodeState::Kept } else { NodeState::Dropped };
         let scalar = Scalar {
             // A value that came out empty was given all the same: it is a text, not nothing.

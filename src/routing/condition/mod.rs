@@ -35,6 +35,7 @@ mod json;
 mod names;
 mod native;
 mod operations;
+mod parts;
 mod path;
 mod python;
 mod question;
@@ -145,6 +146,8 @@ struct Program {
     paths: Vec<path::JsonPath>,
     /// Expressions that others use by a name.
     names: Vec<Node>,
+    /// Names, each with the text of its expression.
+    sources: Vec<(String, String)>,
     question: Option<Arc<Question>>,
     /// Counters of evaluations, once they are bound.
     counters: OnceLock<EvaluationCounters>,
@@ -195,9 +198,10 @@ impl ConditionsBuilder {
 
     /// Finishes the conditions that were added.
     pub fn build(self) -> Conditions {
-        let question = (!self.questions.is_empty()).then(|| Arc::new(Question::new(self.questions, self.sources)));
-        let (conditions, paths, names) = (self.conditions, self.tables.paths, self.names);
-        Conditions(Arc::new(Program { conditions, paths, names, question, counters: OnceLock::new() }))
+        let Self { tables, conditions, questions, names, sources } = self;
+        let question = (!questions.is_empty()).then(|| Arc::new(Question::new(questions, sources.clone())));
+        let (paths, counters) = (tables.paths, OnceLock::new());
+        Conditions(Arc::new(Program { conditions, paths, names, sources, question, counters }))
     }
 }
 

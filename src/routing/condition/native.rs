@@ -33,7 +33,7 @@ struct NamedValues {
 
 impl NamedValues {
     fn get(&self, name: &str) -> Evaluated<Option<Value>> {
-        self.mapping.get(&self.request, name)
+        Ok(self.mapping.get(&self.request, name))
     }
 }
 

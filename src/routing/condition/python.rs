@@ -42,16 +42,21 @@ pub(super) fn parse(source: &str) -> Result<Parsed<'_>, ConditionProblem> {
     Ok(Parsed { tree, source, added })
 }
 
-impl Parsed<'_> {
+impl<'a> Parsed<'a> {
     /// Tells whether a text holds half of a character, in whose place the parser puts U+FFFD.
     pub(super) fn holds_half_a_character(&self, literal: &impl Ranged, text: &str) -> bool {
         if !text.contains(char::REPLACEMENT_CHARACTER) {
             return false;
         }
-        let [start, end] = [literal.start(), literal.end()].map(|at| at.to_usize().saturating_sub(self.added));
-        let written = self.source.get(start..end).unwrap_or_default();
+        let written = self.text(literal);
         let meant = ["\u{fffd}", "\\ufffd", "\\U0000fffd", "\\N{"];
         !meant.iter().any(|meant| written.contains(meant) || written.contains(&meant.replace("fffd", "FFFD")))
+    }
+
+    /// Returns the text of a part.
+    pub(super) fn text(&self, part: &impl Ranged) -> &'a str {
+        let [start, end] = [part.start(), part.end()].map(|at| at.to_usize().saturating_sub(self.added));
+        self.source.get(start..end).unwrap_or_default()
     }
 
     /// Makes a problem with this part of the text.

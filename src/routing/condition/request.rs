@@ -74,6 +74,11 @@ impl RequestView {
         Self(Arc::new(ViewState { request, program, fields, shared, is_json, body, transcoded }))
     }
 
+    /// Returns the request itself.
+    pub(super) fn request(&self) -> &Arc<Request> {
+        &self.0.request
+    }
+
     /// Returns the compiled conditions of the endpoint.
     pub(super) fn program(&self) -> &Program {
         &self.0.program
@@ -162,9 +167,18 @@ impl RequestView {
     }
 
     /// Returns `request.headers.get(name)`.
-    pub(super) fn header(&self, name: &str) -> Result<Option<Value>> {
-        let text = |value| text_of(value, || format!("request.headers['{name}']"));
-        self.0.request.headers.get_ignoring_case(name).map(text).transpose()
+    pub(super) fn header(&self, name: &str) -> Option<Value> {
+        // Flask has these two whether they were sent or not.
+        if name.eq_ignore_ascii_case("content-type") {
+            return Some(self.content_type());
+        }
+        if name.eq_ignore_ascii_case("content-length") {
+            return Some(Value::text(self.payload_size().to_string()));
+        }
+        let value = self.0.request.headers.get_ignoring_case(name)?;
+        // As HTTP has it where it is not UTF-8: each byte is a character.
+        let latin = || Value::text(value.iter().copied().map(char::from).collect::<String>());
+        Some(std::str::from_utf8(value).map_or_else(|_| latin(), Value::text))
     }
 
     /// Returns `request.args.get(name)`: the first of that name in the query of the HTTP request line.
@@ -195,7 +209,9 @@ impl RequestView {
 
     /// Returns `request.key`: the record's key as text, or `None`.
     pub(super) fn key(&self) -> Result<Value> {
-        self.0.request.key.as_ref().map_or(Ok(Value::None), |key| text_of(key, || "request.key".to_owned()))
+        let Some(key) = &self.0.request.key else { return Ok(Value::None) };
+        let wrong = |_| ConditionError::wrong_value("the bytes are not UTF-8 text").with_place("request.key");
+        std::str::from_utf8(key).map(Value::text).map_err(wrong)
     }
 
     /// Returns `request.topic`.
@@ -224,10 +240,10 @@ impl RequestView {
 
 impl RequestMapping {
     /// Returns the value under a name.
-    pub(super) fn get(self, request: &RequestView, name: &str) -> Result<Option<Value>> {
+    pub(super) fn get(self, request: &RequestView, name: &str) -> Option<Value> {
         match self {
             Self::Headers => request.header(name),
-            Self::Arguments => Ok(request.argument(name)),
+            Self::Arguments => request.argument(name),
         }
     }
 
@@ -241,14 +257,8 @@ impl RequestMapping {
     }
 }
 
-fn text_of(bytes: &[u8], place: impl Fn() -> String) -> Result<Value> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(Value::text(text)),
-        Err(_) => Err(ConditionError::wrong_value("the bytes are not UTF-8 text").with_place(&place())),
-    }
-}
-
-/// Undoes percent-encoding; in a query, `+` is a space. Text that is not well encoded stays as it is.
+/// Undoes percent-encoding; in a query, `+` is a space. Text that is not well encoded stays as it is. What is not UTF-8
+/// stays encoded in a query, and has another character in its place in a path: as in Flask.
 fn decode(text: &str, is_query: bool) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
@@ -267,7 +277,15 @@ fn decode(text: &str, is_query: bool) -> Cow<'_, str> {
             _ => decoded.push(byte),
         }
     }
-    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+    if !is_query {
+        return Cow::Owned(String::from_utf8_lossy(&decoded).into_owned());
+    }
+    let mut text = String::with_capacity(decoded.len());
+    for chunk in decoded.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    Cow::Owned(text)
 }
 
 #[cfg(test)]
@@ -279,5 +297,7 @@ mod tests {
         assert_eq!(decode("a+b%20c%C3%A9", true), "a b cé");
         assert_eq!(decode("a+b%2", false), "a+b%2");
         assert_eq!(decode("%zz%", true), "%zz%");
+        assert_eq!(decode("a%ff%c3b", true), "a%FF%C3b");
+        assert_eq!(decode("a%ff", false), "a\u{fffd}");
     }
 }

@@ -263,6 +263,42 @@ fn condition_compiles_when_it_has_lines_and_comments() {
 }
 
 #[test]
+fn parts_show_operands_and_receivers() {
+    let shown = |source: &str| -> Vec<String> {
+        let (conditions, id) = add(source).unwrap();
+        let shown = |(part, value): (String, Result<Value, ConditionError>)| match value {
+            Ok(value) => format!("{part} = {}", serde_json::to_string(&value).unwrap()),
+            Err(error) => format!("{part}: {error}"),
+        };
+        conditions.evaluation(&request(BODY), None).parts(id).into_iter().map(shown).collect()
+    };
+    assert_eq!(
+        shown("request.key == 'a' or\n  not request.json['params']['lang'].startswith(('d', 'e')) and 1 < request.partition"),
+        [
+            "request.key == 'a' = false",
+            "request.key = \"customer-7\"",
+            "not request.json['params']['lang'].startswith(('d', 'e')) and 1 < request.partition = false",
+            "not request.json['params']['lang'].startswith(('d', 'e')) = false",
+            "request.json['params']['lang'].startswith(('d', 'e')) = true",
+            "request.json['params']['lang'] = \"de\"",
+            "1 < request.partition = true",
+            "request.partition = 3",
+        ]
+    );
+    assert_eq!(
+        shown("re.search('x', request.json['nope']) or request.key in {'a', 'b'}"),
+        ["request.key in {'a', 'b'} = false", "request.key = \"customer-7\""]
+    );
+    assert!(shown("rhai: request.key == \"x\"").is_empty());
+}
+
+#[test]
+fn headers_are_those_of_flask() {
+    holds("request.headers['raw'] == 'ÿ' and request.headers.get('Content-Type') == 'application/json'");
+    holds("int(request.headers['content-length']) == request.content_length and 'Content-Length' in request.headers");
+}
+
+#[test]
 fn condition_is_rhai_when_prefixed() {
     assert_eq!(language("rhai: request.key == \"x\""), Language::Rhai);
     assert_eq!(language("request.key == \"x\""), Language::Python);

@@ -110,7 +110,7 @@ impl Node {
     pub(super) fn holds(&self, scope: &Scope<'_>) -> Result<bool> {
         match self {
             Self::Compare(first, links) => compared(first, links, scope),
-            Self::Has(mapping, name) => Ok(mapping.get(scope.request, text(&*name.value(scope)?)?)?.is_some()),
+            Self::Has(mapping, name) => Ok(mapping.get(scope.request, text(&*name.value(scope)?)?).is_some()),
             Self::Not(operand) => operand.holds(scope).map(|holds| !holds),
             Self::All(operands) => first(operands, scope, false).map(|found| !found),
             Self::Any(operands) => first(operands, scope, true),
@@ -164,7 +164,7 @@ impl Node {
             Self::Named(mapping, parts) => {
                 let (name, default) = (parts.0.value(scope)?, parts.1.as_ref());
                 let default = default.map(|default| default.value(scope)).transpose()?;
-                match (mapping.get(scope.request, text(&name)?)?, default) {
+                match (mapping.get(scope.request, text(&name)?), default) {
                     (Some(value), _) => Cow::Owned(value),
                     (None, Some(default)) => default,
                     (None, None) => return Err(mapping.missing(text(&name)?)),
@@ -178,7 +178,10 @@ impl Node {
                 let receiver = receiver.value(scope)?;
                 Cow::Owned(match arguments {
                     Arguments::Constant(values) => call(&receiver, values)?,
-                    Arguments::Computed(nodes) => call(&receiver, &values(nodes, scope)?)?,
+                    Arguments::Computed(nodes) => {
+                        let arguments = values(nodes, scope);
+                        call(&receiver, &arguments.map_err(|error| missing_method(*call, &receiver).unwrap_or(error))?)?
+                    }
                 })
             }
             Self::All(operands) => return chosen(operands, scope, false),
@@ -248,6 +251,12 @@ impl Target {
         }
         targets.iter().zip(parts.iter()).try_for_each(|(target, part)| target.bind(part, variables))
     }
+}
+
+/// Returns the error of a method that its receiver does not have: Python looks a method up before it evaluates the
+/// arguments.
+fn missing_method(call: Helper, receiver: &Value) -> Option<ConditionError> {
+    call(receiver, &[]).err().filter(|error| error.to_string().starts_with("AttributeError"))
 }
 
 fn values(nodes: &[Node], scope: &Scope<'_>) -> Result<Vec<Value>> {

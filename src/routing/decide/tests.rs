@@ -118,8 +118,10 @@ fn explanation_shows_every_condition() {
             "reason": "its condition is the first that holds",
             "conditions": [
                 {"routes": ["accurate"], "condition": "request.json()['text'].startswith('Domain')", "language": "python",
-                 "error": "request.json()['text']: KeyError: 'text'"},
-                {"routes": ["gold"], "condition": "request.headers.get('x-tier') == 'gold'", "language": "python", "value": true},
+                 "error": "request.json()['text']: KeyError: 'text'",
+                 "parts": [{"part": "request.json()['text']", "error": "request.json()['text']: KeyError: 'text'"}]},
+                {"routes": ["gold"], "condition": "request.headers.get('x-tier') == 'gold'", "language": "python", "value": true,
+                 "parts": [{"part": "request.headers.get('x-tier')", "value": "gold"}]},
             ],
         })
     );
