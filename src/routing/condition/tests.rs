@@ -137,7 +137,7 @@ fn operators_agree_with_python() {
     fails("1 < 'x'", "'<' not supported between instances of 'int' and 'str'");
     fails("1 < 2 < 'x'", "'<' not supported");
     fails("'a' + 1", "unsupported operand type(s) for +: 'str' and 'int'");
-    fails("9223372036854775807 + 1 > 0", "beyond 64 bits");
+    fails("9223372036854775807 + request.partition > 0", "beyond 64 bits");
     fails("1 / 0 == 1", "ZeroDivisionError");
     fails("(1).startswith('x')", "'int' object has no attribute 'startswith'");
     fails("[] in {1: 2}", "unhashable");
@@ -207,6 +207,8 @@ fn condition_is_left_to_python_when_not_compiled() {
         ("int(hashlib.md5(request.get_data()).hexdigest(), 16) % 100 < 5", 37, "`.hexdigest()`", ""),
         ("[x for x in request.json][0].xyz", 30, "`.xyz`", ""),
         ("sorted(request.json, reverse=True)", 22, "by name", ""),
+        ("request.json['id'] > 2 ** 64", 22, "beyond 64 bits", "float"),
+        ("9223372036854775807 + 1 > 0", 1, "beyond 64 bits", "float"),
     ] {
         let (conditions, id) = add(source).unwrap_or_else(|problem| panic!("{source}: {problem}"));
         let reason = conditions.reason(id).unwrap_or_else(|| panic!("{source} is compiled"));
