@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::load::{self, CheckedConfig};
+use super::load::{CheckedConfig, load_bytes};
 use crate::config::Report;
 
 /// The bytes of a file, or the reason why it cannot be read.
@@ -21,6 +21,14 @@ pub struct ConfigFile {
     candidate: Option<FileContent>,
 }
 
+/// Reads and checks a file, with the variables of this process.
+///
+/// # Errors
+/// Returns the report of everything that is wrong.
+pub fn load(path: &Path) -> Result<CheckedConfig, Report> {
+    ConfigFile::open(path).load()
+}
+
 impl ConfigFile {
     /// Opens the file and takes its present content.
     pub fn open(path: &Path) -> Self {
@@ -33,7 +41,7 @@ impl ConfigFile {
     /// Returns the report of everything that is wrong, when the content cannot be used.
     pub fn load(&self) -> Result<CheckedConfig, Report> {
         let content = self.current.as_ref().map(Vec::as_slice).map_err(String::as_str);
-        load::load_bytes(content, &self.path.display().to_string())
+        load_bytes(content, &self.path.display().to_string())
     }
 
     /// Takes the present content of the file, changed or not.

@@ -1,8 +1,5 @@
 //! Loading of a configuration: the text of a file becomes a checked [`Config`], or the report of everything that is wrong.
 
-use std::path::Path;
-
-use super::file::ConfigFile;
 use super::outline::EndpointOutline;
 use super::validator::{self, Compile};
 use crate::config::document::Document;
@@ -18,11 +15,6 @@ pub struct CheckedConfig {
     pub warnings: Report,
     /// Summary of the endpoints, in words that may be printed.
     pub outline: Vec<EndpointOutline>,
-}
-
-/// Reads and checks a file, with the variables of this process.
-pub fn load(path: &Path) -> Result<CheckedConfig, Report> {
-    ConfigFile::open(path).load()
 }
 
 /// Reads and checks the bytes of a file, with the variables of this process. An `Err` content says why the file cannot

@@ -24,7 +24,7 @@ mod validator;
 #[cfg(test)]
 mod tests;
 
-pub use file::ConfigFile;
-pub use load::{CheckedConfig, load, parse};
+pub use file::{ConfigFile, load};
+pub use load::{CheckedConfig, parse};
 pub use outline::{EndpointOutline, ExpressionOutline, RouteOutline};
 pub use reload::Reloader;

@@ -179,13 +179,15 @@ impl RouteAttempts<'_> {
         let single = |(lease, expected)| ModelAccess::Single(lease, expected, None);
         if let Some(batcher) = route.batcher.as_ref().filter(|_| isolation == Isolation::Shared) {
             if !batcher.is_off_for(&route.model) {
-                return batcher.access(leasing, self).await;
+                return batcher
+                    .access(leasing, self.headroom, self.request, self.payload, self.limits.call, deadline)
+                    .await;
             }
             // A request that did not wait is not counted as called singly for the model's sake.
             if let Poll::Ready(lease) = poll!(leasing.as_mut()) {
                 return lease.map(single);
             }
-            batcher.metrics.model.inc();
+            batcher.count_single_for_model();
         }
         route.wait_queue.wait(deadline, leasing).await.map(single)
     }

@@ -36,6 +36,9 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// memory.
 const MAX_TOPICS: usize = 1_000;
 
+/// Partition of a topic; without a number whichever the producer takes.
+pub(super) type Destination = (Arc<str>, Option<i32>);
+
 /// Knowledge of topics. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct TopicDirectory {

@@ -24,7 +24,7 @@ use crate::message::{Deadline, Fault, Reply};
 use crate::models::{CallFailure, HandleOptions, ModelHandle, ModelUri, ModelUriError, Models};
 use crate::routing::{LoadReading, Reason};
 use crate::telemetry::{Metrics, RouteMetrics};
-use batch::Batcher;
+use batch::{BatchedRoute, Batcher};
 use breaker::RouteBreaker;
 use clock::now;
 use fallback::Fallbacks;
@@ -38,9 +38,9 @@ use share::RouteShare;
 pub(super) struct Route {
     pub(super) model: ModelHandle,
     pub(super) metrics: Arc<RouteMetrics>,
-    pub(super) load: RouteLoad,
+    pub(super) load: Arc<RouteLoad>,
     /// Queue of the requests that are called singly.
-    pub(super) wait_queue: WaitQueue,
+    pub(super) wait_queue: Arc<WaitQueue>,
     /// Part that the route's requests have of all requests in flight.
     pub(super) share: RouteShare,
     /// Outcomes of the route's requests, where a canary is compared with others.
@@ -54,7 +54,7 @@ pub(super) struct Route {
     /// Requests for which the route was drawn by chance since `sticky_by` gave nothing.
     pub(super) sticky_failures: IntCounter,
     /// Batcher of the requests that wait at the same time, if they are joined.
-    pub(super) batcher: Option<Arc<Batcher>>,
+    pub(super) batcher: Option<Batcher>,
     /// Bytes of the largest answer, which has to fit a record.
     pub(super) largest_answer: usize,
     /// Time that a request may take at this route.
@@ -114,16 +114,26 @@ impl Route {
         };
         let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
         let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
+        let (load, wait_queue) = (Arc::<RouteLoad>::default(), Arc::<WaitQueue>::default());
+        let route_metrics = Arc::new(metrics.route(endpoint, alias));
         let batcher = batch.map(|settings| {
-            Arc::new(Batcher::new(settings, vouches, isolates_bad_rows, metrics.batch(endpoint, alias)))
+            let batched = BatchedRoute {
+                model_uri: Arc::clone(model.uri().text()),
+                largest_answer,
+                load: Arc::clone(&load),
+                wait_queue: Arc::clone(&wait_queue),
+                metrics: Arc::clone(&route_metrics),
+                batch_metrics: metrics.batch(endpoint, alias),
+            };
+            Batcher::new(settings, vouches, isolates_bad_rows, batched)
         });
         Ok(Self {
             model,
-            load: RouteLoad::default(),
-            wait_queue: WaitQueue::default(),
+            load,
+            wait_queue,
             share: RouteShare::default(),
             statistics: is_compared.then(Arc::default),
-            metrics: Arc::new(metrics.route(endpoint, alias)),
+            metrics: route_metrics,
             decisions: Reason::ALL.map(decided),
             shadow,
             condition_skips: metrics.condition_failures.with_label_values(&[endpoint, alias, "skipped"]),
@@ -163,7 +173,7 @@ impl Route {
 
     /// Returns the batcher, unless the model is known to be called singly.
     pub(super) fn batcher(&self) -> Option<&Batcher> {
-        self.batcher.as_deref().filter(|batcher| !batcher.is_off_for(&self.model))
+        self.batcher.as_ref().filter(|batcher| !batcher.is_off_for(&self.model))
     }
 
     /// Reads the load, for routing by load.

@@ -11,6 +11,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::sessions::Sessions;
 use crate::invocation::Backoff;
+use crate::replies::directory::Destination;
 use crate::replies::parts::{Parts, Prospect};
 use crate::replies::publication::Publication;
 use crate::replies::recourse::{Cause, RecordKind};
@@ -25,9 +26,6 @@ const UNDECIDED_FOR: Duration = Duration::from_secs(3);
 const UNDECIDED_AGAIN_FOR: Duration = Duration::from_millis(500);
 /// Most topics named by callers that are remembered. Each that is forgotten has to prove itself again.
 const MAX_PROVEN: usize = 1_000;
-
-/// Partition of a topic; without a number whichever the producer takes.
-pub(super) type Destination = (Arc<str>, Option<i32>);
 
 /// Judges publications by their destinations: by the directory, and by what became of records before.
 pub(super) struct TransactionAdmission {

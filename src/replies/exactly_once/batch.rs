@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::debug;
 
-use super::admission::{Destination, TransactionAdmission};
+use super::admission::TransactionAdmission;
 use super::session::{RecordId, RejectedRecord, Session};
 use crate::intake::RequestPosition;
 use crate::replies::counts::Counts;
+use crate::replies::directory::Destination;
 use crate::replies::outgoing::{DeadLetterTopic, OutgoingRecord};
 use crate::replies::publication::Publication;
 use crate::replies::recourse::{Cause, RecordKind, is_of_transaction};

@@ -3,8 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::admission::{Destination, Grouping};
+use super::admission::Grouping;
 use crate::invocation::Backoff;
+use crate::replies::directory::Destination;
 use crate::replies::publication::Publication;
 
 /// Pauses after publications that went alone and were rejected, so that one after another does not take all of a

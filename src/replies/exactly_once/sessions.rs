@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounter;
 use tracing::{error, info, warn};
 
-use super::admission::Destination;
 use super::fencing::{FencingAction, FencingDetector};
 use super::session::{MAX_SESSIONS, SESSIONS, Session, SessionFactory, StepError};
 use crate::intake::{Offsets, RequestPosition};
+use crate::replies::directory::Destination;
 use crate::replies::parts::Parts;
 
 /// Longest wait between two looks whether the process is to end, while another instance has the name.

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::LoopParts;
-use super::admission::{Destination, Grouping, TransactionAdmission};
+use super::admission::{Grouping, TransactionAdmission};
 use super::allowance::Allowance;
 use super::batch::TransactionBatch;
 use super::committer::{FinishedTransaction, TransactionCommitter, TransactionOutcome};
@@ -22,6 +22,7 @@ use super::session::{FlushOutcome, Session, StepError};
 use super::sessions::Sessions;
 use crate::broker::BrokerError;
 use crate::intake::Offsets;
+use crate::replies::directory::Destination;
 use crate::replies::parts::Parts;
 use crate::replies::publication::Publication;
 use crate::telemetry::Metrics;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Batcher;
 use super::queue::{BatchGroup, BatchWaiter};
+use super::state::{BatchState, BatchedRoute};
 use super::ticket::{BatchAnswer, BatchTicket};
 use crate::intake::ExpectedAnswers;
 use crate::invocation::body::{Answer, JoinKey, Payload, is_same_but_for_rounding};
@@ -17,16 +17,13 @@ use crate::invocation::row_independence::{BatchMode, BatchingRefusal};
 use crate::invocation::{Answers, Call, Several};
 use crate::message::{Code, Deadline, Headers, Reply, Request};
 use crate::models::{CallFailure, Lease};
-use crate::pipeline::attempt::RouteAttempts;
-use crate::pipeline::route::Route;
 use crate::pipeline::route::clock::now;
 
 /// Calls the model for a group of requests until each has an answer.
 pub(super) struct BatchCall {
     lease: Lease,
     _expected: ExpectedAnswers,
-    route: Arc<Route>,
-    batcher: Arc<Batcher>,
+    state: Arc<BatchState>,
     timeout: Duration,
     members: Vec<BatchMember>,
     mode: BatchMode,
@@ -77,8 +74,9 @@ impl BatchCall {
     pub(super) fn new(
         group: BatchGroup,
         lease: Lease,
-        batcher: Arc<Batcher>,
-        attempts: &RouteAttempts<'_>,
+        state: Arc<BatchState>,
+        expected: ExpectedAnswers,
+        timeout: Duration,
     ) -> (Self, BatchTicket) {
         let BatchGroup { own, others, mode, key } = group;
         let join = |BatchWaiter { payload, request, deadline, ticket, .. }| {
@@ -95,10 +93,9 @@ impl BatchCall {
         }));
         let call = Self {
             lease,
-            _expected: attempts.headroom.expect(members.len()),
-            route: Arc::clone(attempts.route),
-            batcher,
-            timeout: attempts.limits.call,
+            _expected: expected,
+            state,
+            timeout,
             members,
             mode,
             key,
@@ -114,7 +111,7 @@ impl BatchCall {
     pub(super) async fn run(mut self) {
         let members = std::mem::take(&mut self.members);
         self.call_until_answered(members).await;
-        self.batcher.queue.lock().rejection_rate.record(&self.key, self.rows, self.refused);
+        self.state.queue.lock().rejection_rate.record(&self.key, self.rows, self.refused);
     }
 
     /// Calls all members at once. When that is refused, calls halves of them, until the members at fault stand alone.
@@ -142,7 +139,7 @@ impl BatchCall {
                     batches.extend(refused.into_iter().map(|member| SubBatch::of(vec![member])));
                 }
                 BatchOutcome::Refused => {
-                    self.batcher.metrics.splits.inc();
+                    self.state.route.batch_metrics.splits.inc();
                     // The first half is called first, and tells of the second.
                     batches.push(SubBatch::of(members.split_off(members.len() / 2)));
                     batches.push(SubBatch { is_first_half: true, ..SubBatch::of(members) });
@@ -198,7 +195,7 @@ impl BatchCall {
         };
         let refused = take_out(members, &refused);
         if !refused.is_empty() {
-            self.batcher.metrics.splits.inc();
+            self.state.route.batch_metrics.splits.inc();
         }
         // The answer is cut only if it has one entry for each row, and if spot checks do not speak against it.
         let rows = members.iter().map(|member| member.payload.rows()).sum();
@@ -252,7 +249,7 @@ impl BatchCall {
         }
         member.calls += 1;
         self.rows += member.payload.rows();
-        self.batcher.metrics.refused.inc();
+        self.state.route.batch_metrics.refused.inc();
         let (request, payload) = (Arc::clone(&member.request), member.payload.bytes().clone());
         let rows = member.payload.rows();
         let result = self.call(&request, &request.headers, payload, rows, member.deadline.left()).await;
@@ -290,24 +287,24 @@ impl BatchCall {
         // A host is not ended because its callers are in a hurry.
         let timeout = if self.lease.is_hosted() { self.timeout } else { self.timeout.min(left) };
         let begun = Instant::now();
-        let route = &self.route;
+        let BatchedRoute { largest_answer, load, wait_queue, metrics, .. } = &self.state.route;
         // The limit is that of all requests together.
-        self.lease.limit_answer(route.largest_answer.saturating_mul(rows.len()));
+        self.lease.limit_answer(largest_answer.saturating_mul(rows.len()));
         let call = Call { content_type: request.content_type(), payload, headers, timeout };
         let result = self.lease.invoke_for(&call, several).await;
         self.took = begun.elapsed();
-        route.metrics.invocation_duration.observe(self.took.as_secs_f64());
+        metrics.invocation_duration.observe(self.took.as_secs_f64());
         let is_late = result.as_ref().is_err_and(|failure| failure.fault.code == Code::DeadlineExceeded);
         match &result {
-            Ok(_) => route.load.record_success(self.took.as_secs_f64()),
-            Err(failure) => route.load.record_failure(&failure.fault, self.timeout),
+            Ok(_) => load.record_success(self.took.as_secs_f64()),
+            Err(failure) => load.record_failure(&failure.fault, self.timeout),
         }
         let rows = rows.iter().sum::<usize>();
-        self.batcher.metrics.rows.observe(rows as f64);
+        self.state.route.batch_metrics.rows.observe(rows as f64);
         // The time for a search for bad rows says nothing of how many rows there should be.
         if result.as_ref().is_ok_and(|answers| answers.refused.is_empty()) || is_late {
-            self.batcher.queue.lock().size.record(rows, self.took);
-            route.wait_queue.record_at(self.took, now());
+            self.state.queue.lock().size.record(rows, self.took);
+            wait_queue.record_at(self.took, now());
         }
         result
     }
@@ -322,7 +319,7 @@ impl BatchCall {
     /// Has payloads of a form called singly from now on, and logs why.
     fn refuse_batching(&self, payload: &Payload, refusal: BatchingRefusal) {
         if self.lease.row_independence().refuse_batching(payload.form(), refusal) {
-            let (model, version) = (&**self.route.model.uri().text(), &**self.lease.version());
+            let (model, version) = (&*self.state.route.model_uri, &**self.lease.version());
             tracing::warn!(model, version, why = %refusal, "model is called singly from now on");
         }
     }

@@ -4,6 +4,7 @@
 
 mod call;
 mod queue;
+mod state;
 mod ticket;
 
 use std::pin::Pin;
@@ -22,10 +23,11 @@ use crate::intake::ExpectedAnswers;
 use crate::invocation::body::Payload;
 use crate::message::{Deadline, Fault, Reply, Request, Step};
 use crate::models::{CallFailure, Lease, ModelHandle};
-use crate::pipeline::attempt::RouteAttempts;
-use crate::telemetry::BatchMetrics;
+use crate::pipeline::headroom::Headroom;
 use call::BatchCall;
 use queue::{BatchQueue, BatchWaiter, Taken};
+use state::BatchState;
+pub(super) use state::BatchedRoute;
 use ticket::SingleCall;
 pub(in crate::pipeline) use ticket::{BatchTicket, ModelAccess};
 
@@ -37,9 +39,7 @@ pub(in crate::pipeline) struct Batcher {
     vouches: bool,
     /// Notifies those who wait for companions whenever a request has entered.
     entered: Notify,
-    /// Queue, locked for the moment that it takes to enter or to leave, never over a call.
-    queue: Mutex<BatchQueue>,
-    pub(in crate::pipeline) metrics: BatchMetrics,
+    state: Arc<BatchState>,
 }
 
 /// Holds a request's position in the queue, until its turn comes or it goes away.
@@ -53,9 +53,10 @@ impl Batcher {
     /// Makes a batcher without requests. `vouches` tells whether the route says of its model that it answers each row
     /// as if the row were alone, and `isolates_bad_rows` whether the model's host tells which requests of a call it
     /// refuses.
-    pub(super) fn new(settings: config::Batch, vouches: bool, isolates_bad_rows: bool, metrics: BatchMetrics) -> Self {
+    pub(super) fn new(settings: config::Batch, vouches: bool, isolates_bad_rows: bool, route: BatchedRoute) -> Self {
         let queue = BatchQueue::new(settings.max_rows, settings.target_latency, isolates_bad_rows);
-        Self { queue: Mutex::new(queue), entered: Notify::new(), settings, vouches, metrics }
+        let state = Arc::new(BatchState { queue: Mutex::new(queue), route });
+        Self { entered: Notify::new(), settings, vouches, state }
     }
 
     /// Tells whether the requests for this model are known not to go together.
@@ -63,11 +64,20 @@ impl Batcher {
         model.is_called_singly(self.vouches)
     }
 
+    /// Counts a request that is called singly since its model always is.
+    pub(in crate::pipeline) fn count_single_for_model(&self) {
+        self.state.route.batch_metrics.model.inc();
+    }
+
     /// Waits for a lease, and calls the model with all requests that can be joined by then; or waits to be taken along.
     pub(in crate::pipeline) async fn access(
-        self: &Arc<Self>,
+        &self,
         mut leasing: Pin<&mut impl Future<Output = Result<(Lease, ExpectedAnswers), Fault>>>,
-        attempts: &RouteAttempts<'_>,
+        headroom: Headroom<'_>,
+        request: &Arc<Request>,
+        payload: &Bytes,
+        timeout: Duration,
+        deadline: Deadline,
     ) -> Result<ModelAccess, Fault> {
         let single = |(lease, expected)| ModelAccess::Single(lease, expected, None);
         // A request that finds the model free goes at once, unless it is configured to wait for companions.
@@ -77,8 +87,8 @@ impl Batcher {
             return lease.map(single);
         }
         let begun = Instant::now();
-        let Some(mut position) = self.enter(attempts.request, attempts.payload, attempts.limits.route) else {
-            self.metrics.payload.inc();
+        let Some(mut position) = self.enter(request, payload, deadline) else {
+            self.state.route.batch_metrics.payload.inc();
             return leasing.await.map(single);
         };
         // From here on another request's task may take this one along at any time.
@@ -96,7 +106,8 @@ impl Batcher {
             Taken::Single(single) => Ok(ModelAccess::Single(lease, expected, Some(single))),
             Taken::Batch(group) => {
                 // The batch runs in a task of its own: it goes on when the caller of this request goes away.
-                let (batch, ticket) = BatchCall::new(*group, lease, Arc::clone(self), attempts);
+                let expected = headroom.expect(1 + group.others.len());
+                let (batch, ticket) = BatchCall::new(*group, lease, Arc::clone(&self.state), expected, timeout);
                 tokio::spawn(batch.run());
                 Ok(ModelAccess::Batched(ticket))
             }
@@ -106,7 +117,7 @@ impl Batcher {
     /// Sheds a request with this deadline, if the waiters before it take longer than it has left, even if each `call` from
     /// now on is as quick as the quickest of the latest. `places` are those of its model.
     pub(super) fn sheds(&self, deadline: Deadline, places: usize, call: Duration) -> Option<Fault> {
-        let before = self.queue.lock().expected_wait(places, call)?;
+        let before = self.state.queue.lock().expected_wait(places, call)?;
         deadline.require(before, Step::Queueing(before)).err()
     }
 
@@ -120,7 +131,7 @@ impl Batcher {
         if result.as_ref().is_err_and(|failure| failure.fault.retryable) {
             return;
         }
-        let mut queue = self.queue.lock();
+        let mut queue = self.state.queue.lock();
         if result.is_ok() {
             queue.size.record(single.rows, took);
         }
@@ -134,7 +145,7 @@ impl Batcher {
             payload.rows() < self.settings.max_rows && payload.size() < self.settings.max_bytes.as_u64() as usize;
         let (sender, ticket) = oneshot::channel();
         let waiter = BatchWaiter { payload, request: Arc::clone(request), deadline, key: None, ticket: sender };
-        let number = fits.then(|| self.queue.lock().enter(waiter))?;
+        let number = fits.then(|| self.state.queue.lock().enter(waiter))?;
         self.entered.notify_waiters();
         Some(BatchPosition { batcher: self, number, ticket })
     }
@@ -144,7 +155,7 @@ impl Batcher {
         let until = begun + self.settings.max_wait;
         while Instant::now() < until {
             let entered = self.entered.notified();
-            if self.queue.lock().is_complete(position.number) || timeout_at(until, entered).await.is_err() {
+            if self.state.queue.lock().is_complete(position.number) || timeout_at(until, entered).await.is_err() {
                 break;
             }
         }
@@ -153,9 +164,11 @@ impl Batcher {
     /// Takes a request out of the queue whose lease has come, and those that go with it.
     fn take(&self, position: &BatchPosition<'_>, lease: &Lease) -> Taken {
         let mode = |form| lease.row_independence().batch_mode(form, self.vouches, self.settings.verify);
-        let taken = self.queue.lock().take(position.number, lease.signature(), mode, &self.settings, &self.metrics);
+        let BatchState { queue, route } = &*self.state;
+        let batch_metrics = &route.batch_metrics;
+        let taken = queue.lock().take(position.number, lease.signature(), mode, &self.settings, batch_metrics);
         if let Taken::Single(single) = &taken {
-            self.metrics.rows.observe(single.rows as f64);
+            batch_metrics.rows.observe(single.rows as f64);
         }
         taken
     }
@@ -163,6 +176,6 @@ impl Batcher {
 
 impl Drop for BatchPosition<'_> {
     fn drop(&mut self) {
-        self.batcher.queue.lock().leave(self.number);
+        self.batcher.state.queue.lock().leave(self.number);
     }
 }
