@@ -219,7 +219,9 @@ impl Document {
                 _ => 0,
             };
             let last = source.by_ref().take(digits).last().or(escape).map_or(place, |(last, _)| last);
-            if character.is_whitespace() || escape.is_some_and(|(_, escaped)| matches!(escaped, 'n' | 't' | 'r' | ' ' | '\n')) {
+            if character.is_whitespace()
+                || escape.is_some_and(|(_, escaped)| matches!(escaped, 'n' | 't' | 'r' | ' ' | '\n'))
+            {
                 continue;
             }
             match left {

@@ -30,7 +30,8 @@ const ENDPOINT: &str = r#"
 const ENDLESS: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab";
 
 fn config(setup: &Setup<'_>, timeout: &str) -> String {
-    setup.config(ENDPOINT, "", NO_REGISTRY) + &format!("conditions: {{timeout: {timeout}}}\n")
+    let config = setup.config(ENDPOINT, "", NO_REGISTRY);
+    format!("{config}conditions: {{timeout: {timeout}}}\n")
 }
 
 fn payload(text: &str) -> Value {

@@ -29,8 +29,12 @@ fn flaw_is_placed_in_file_when_condition_does_not_compile() {
         ("'a\n           @'", 7, 12),
         ("'it''s\n           a @'", 7, 14),
         ("a and\n          b @ c", 7, 13),
-        (r#""a\"b\u00e9\x41 \n
-          @""#, 7, 11),
+        (
+            r#""a\"b\u00e9\x41 \n
+          @""#,
+            7,
+            11,
+        ),
         ("${PORT} @", 6, 34),
     ] {
         let text = format!(

@@ -26,10 +26,9 @@ fn file(model_uri: &str, condition: &str, endpoint: &str, rest: &str) -> String 
 fn python_is_refused_without_interpreter() {
     let condition = "request.is_json and re.search('x', request.key)";
     insta::assert_snapshot!(problem(&file("http://h:1", condition, "", "")), @"gateway.yaml:6:57: model_endpoints[0].routes[0].model_request_condition: the method `.search()` is not compiled, so that the condition needs Python, and no model here does; name an interpreter that has MLflow: models.python");
-    for text in [
-        file("http://h:1", condition, "", "models: {python: /opt/python}\n"),
-        file("models:/m/1", condition, "", ""),
-    ] {
+    for text in
+        [file("http://h:1", condition, "", "models: {python: /opt/python}\n"), file("models:/m/1", condition, "", "")]
+    {
         let outline = loaded(&text).outline;
         let one = outline[0].routes[0].condition.as_ref().unwrap();
         assert_eq!((one.way, &*one.text), (Way::Python, condition));

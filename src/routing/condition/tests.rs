@@ -275,7 +275,9 @@ fn parts_show_operands_and_receivers() {
         conditions.evaluation(&request(BODY), None).parts(id).into_iter().map(shown).collect()
     };
     assert_eq!(
-        shown("request.key == 'a' or\n  not request.json['params']['lang'].startswith(('d', 'e')) and 1 < request.partition"),
+        shown(
+            "request.key == 'a' or\n  not request.json['params']['lang'].startswith(('d', 'e')) and 1 < request.partition"
+        ),
         [
             "request.key == 'a' = false",
             "request.key = \"customer-7\"",

@@ -214,7 +214,8 @@ fn conditions_agree_with_flask() {
     let (python, mut report) = (Python::start(), Report::default());
     for line in lines("oracle.py", &[&seed, &cases]) {
         let Case { expression, wants, request, outcome, is_broken } = serde_json::from_str(&line).unwrap();
-        let is_compiled = ConditionsBuilder::new().check(&expression, ResultKind::Value).is_ok_and(|it| it.way == Way::Compiled);
+        let is_compiled =
+            ConditionsBuilder::new().check(&expression, ResultKind::Value).is_ok_and(|it| it.way == Way::Compiled);
         let begun = Instant::now();
         match python.answers(&expression, wants, &[request.made()]) {
             Err(problem) => report.refused(&expression, &problem),
