@@ -57,7 +57,7 @@ fn names_are_checked_and_shared() {
     ");
     insta::assert_snapshot!(report(&text("totl: request.key")), @r"
     gateway.yaml:5:16: model_endpoints[0].sticky_by: the expression does not compile: there is no name 'total'; did you mean 'totl'?
-    gateway.yaml:8:34: model_endpoints[0].routes[0].model_request_condition: the condition does not compile: there is no name 'total'; did you mean 'totl'?
+    gateway.yaml:9:34: model_endpoints[0].routes[0].model_request_condition: the condition does not compile: there is no name 'total'; did you mean 'totl'?
     ");
 }
 

@@ -17,7 +17,8 @@
 //! rounds otherwise since 3.12, and for the last 2,048 characters for private use, which stand for halves of others here.
 //! Names that nothing knows are refused when the condition is loaded ([`names`]).
 //!
-//! **Content types** count as in Flask: JSON that is not said to be JSON is only read with `force=True`.
+//! **Content types** count as in Flask: JSON that is not said to be JSON is only read with `force=True`. Unlike in Flask,
+//! what was read so is not there for those who ask without it: no expression changes what another one sees.
 //!
 //! **JSON** is read as Python's `json` reads it ([`json`]), since the model will read it that way.
 //!

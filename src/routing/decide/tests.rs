@@ -224,6 +224,12 @@ fn explanation_shows_shares_callers_and_fallbacks() {
         {
           "condition": "request.headers['x-tier'] == 'gold'",
           "language": "python",
+          "parts": [
+            {
+              "part": "request.headers['x-tier']",
+              "value": "tin"
+            }
+          ],
           "routes": [
             "gold",
             "gold-2"
@@ -233,6 +239,12 @@ fn explanation_shows_shares_callers_and_fallbacks() {
         {
           "condition": "request.json()['user'] == 'dora'",
           "language": "python",
+          "parts": [
+            {
+              "part": "request.json()['user']",
+              "value": "u-1"
+            }
+          ],
           "routes": [
             "d"
           ],

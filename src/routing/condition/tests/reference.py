@@ -38,6 +38,12 @@ class Request(flask.Request):
 
     key = topic = partition = offset = timestamp = None
 
+    def get_json(self, force=False, silent=False, cache=True):
+        # Flask keeps what `force=True` has read for all that ask later. In Signalbox no expression changes what others see.
+        if not force and not self.is_json:
+            return None if silent else self.on_json_loading_failed(None)
+        return super().get_json(True, silent, cache)
+
 
 class Late(BaseException):
     """Ends an evaluation that takes too long. No expression can catch it."""

@@ -64,12 +64,12 @@ def main():
     reference.guard()
     wrong = []
     pool = dict(requests())
+    contexts = {name: reference.context(made) for name, made in pool.items()}
     for name, made in pool.items():
         print(json.dumps({"request": shown(made) | {"name": name}}))
     rules = yaml.safe_load((HERE / "rules.yaml").read_text()) + list(recipes())
     for rule in rules:
-        # Each rule has a request of its own: Flask keeps what `force=True` has read for those that come later.
-        outcomes = {name: reference.outcome(rule["rule"], reference.context(made)) for name, made in pool.items()}
+        outcomes = {name: reference.outcome(rule["rule"], context) for name, context in contexts.items()}
         wrong += [
             f"{rule['name']}: {wanted} was expected on {name}, and CPython says {outcomes[name]}"
             for name, wanted in rule.get("expect", {}).items() if said(outcomes[name]) != wanted
