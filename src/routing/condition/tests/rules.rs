@@ -274,6 +274,8 @@ impl Record {
 #[derive(Default)]
 struct Report {
     verdicts: BTreeMap<Verdict, usize>,
+    /// Cases in which both give a value, and no error.
+    answered: usize,
     differences: Vec<String>,
     refused: Vec<String>,
 }
@@ -292,12 +294,13 @@ impl Report {
         if verdict == Verdict::Narrower {
             println!("narrower: {case}\n    {ours:?}, in Python {outcome:?}");
         }
+        self.answered += usize::from(verdict == Verdict::Same && ours.is_ok());
         *self.verdicts.entry(verdict).or_default() += 1;
     }
 
     /// Fails where the ways differ. The shortest differences show best what is wrong.
     fn finish(mut self, what: &str) {
-        println!("{what}: {:?}, {} refused", self.verdicts, self.refused.len());
+        println!("{what}: {:?}, {} answered, {} refused", self.verdicts, self.answered, self.refused.len());
         for refused in self.refused.iter().take(15) {
             println!("refused: {refused}");
         }
@@ -309,6 +312,11 @@ impl Report {
             self.differences.len(),
             self.differences[..shown].join("\n")
         );
+        assert!(self.refused.is_empty(), "{} are refused", self.refused.len());
+        let count = |verdict| self.verdicts.get(&verdict).copied().unwrap_or_default();
+        let all: usize = self.verdicts.values().sum();
+        assert!(count(Verdict::Narrower) * 50 < all, "too many fail here and not in Python");
+        assert!(self.answered * 4 > all, "too few give an answer at all");
     }
 }
 
