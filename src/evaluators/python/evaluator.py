@@ -75,6 +75,9 @@ class Request(flask.Request):
 
     def __init__(self, environ, record, key):
         super().__init__(environ, populate_request=False)
+        # Flask reads the body once: who asks for the form first would leave nothing for the others.
+        self.get_data()
+        environ["wsgi.input"].seek(0)
         self.headers = RequestHeaders(environ)
         self.topic, self.partition, self.offset, self.timestamp = record
         self._key = key

@@ -180,7 +180,11 @@ impl Node {
                     Arguments::Constant(values) => call(&receiver, values)?,
                     Arguments::Computed(nodes) => {
                         let arguments = values(nodes, scope);
-                        call(&receiver, &arguments.map_err(|error| missing_method(*call, &receiver).unwrap_or(error))?)?
+                        call(
+                            &receiver,
+                            &arguments
+                                .map_err(|error| missing_method(*call, &receiver, nodes.len()).unwrap_or(error))?,
+                        )?
                     }
                 })
             }
@@ -255,8 +259,8 @@ impl Target {
 
 /// Returns the error of a method that its receiver does not have: Python looks a method up before it evaluates the
 /// arguments.
-fn missing_method(call: Helper, receiver: &Value) -> Option<ConditionError> {
-    call(receiver, &[]).err().filter(|error| error.to_string().starts_with("AttributeError"))
+fn missing_method(call: Helper, receiver: &Value, arguments: usize) -> Option<ConditionError> {
+    call(receiver, &vec![Value::None; arguments]).err().filter(|error| error.to_string().starts_with("AttributeError"))
 }
 
 fn values(nodes: &[Node], scope: &Scope<'_>) -> Result<Vec<Value>> {

@@ -36,6 +36,9 @@ pub(super) fn str(value: &Value, _: &[Value]) -> Result<Value> {
 /// Implements `int(x[, base])`.
 pub(super) fn int(value: &Value, base: &[Value]) -> Result<Value> {
     let base = base.first().map(whole).transpose()?;
+    if base.is_some_and(|base| base != 0 && !(2..=36).contains(&base)) {
+        return Err(ConditionError::wrong_value("int() base must be >= 2 and <= 36, or 0"));
+    }
     match value {
         Value::Str(text) => whole_number(text, base.unwrap_or(10)),
         _ if base.is_some() => Err(ConditionError::wrong_type("int() can't convert non-string with explicit base")),
@@ -77,8 +80,7 @@ fn whole_number(text: &str, base: i64) -> Result<Value> {
             let digits = digits.get(2..).unwrap_or_default();
             (digits.strip_prefix('_').unwrap_or(digits), radix)
         }
-        (2..=36, _) => (digits, u32::try_from(base).unwrap_or(10)),
-        _ => return Err(ConditionError::wrong_value("int() base must be >= 2 and <= 36, or 0")),
+        _ => (digits, u32::try_from(base).unwrap_or(10)),
     };
     let is_number = digits.starts_with(|digit: char| digit.is_digit(radix));
     let digits = without_underscores(digits, radix).filter(|_| is_number).ok_or_else(unreadable)?;

@@ -74,6 +74,9 @@ def context(made):
         # The shim writes a type where the caller gave none, and a record without one holds JSON.
         content_type=typed[-1] if typed else "application/json",
     )
+    # Nor does an expression that reads the form leave nothing for the others.
+    entered.request.get_data()
+    entered.request.environ["wsgi.input"].seek(0)
     for name in RECORD:
         setattr(entered.request, name, made.get(name))
     return entered

@@ -327,7 +327,7 @@ fn verdict(ours: &Result<Value, ConditionError>, outcome: &Outcome, is_broken: b
             Verdict::Same
         }
         // Collections that JSON does not have may be written as lists here.
-        (Ok(Value::Set(_) | Value::View(..) | Value::Dict(_)), Outcome::Other { .. }) => Verdict::Same,
+        (Ok(Value::Set(_) | Value::View(..) | Value::Dict(_) | Value::List(_)), Outcome::Other { .. }) => Verdict::Same,
         (Err(ConditionError::Failed(said)), Outcome::Other { .. }) if said.contains("TypeError") => Verdict::Same,
         (Err(ConditionError::Failed(said)), Outcome::Error { error, .. }) if said.contains(error.as_str()) => {
             Verdict::Same
