@@ -58,9 +58,7 @@ fn operands<'s>(expression: &Expr, parsed: &Parsed<'s>, texts: &mut Vec<&'s str>
             comparison.comparators.iter().for_each(|operand| add(operand, parsed, texts));
         }
         Expr::Call(call) => {
-            if let Expr::Attribute(method) = &*call.func
-                && !matches!(&*method.value, Expr::Name(_))
-            {
+            if let Expr::Attribute(method) = &*call.func {
                 add(&method.value, parsed, texts);
             }
         }
