@@ -40,6 +40,7 @@ COLLECT_REQUESTS, COLLECT_BYTES = 1000, 16 << 20
 IMPORTED_LATE = ["_strptime", "calendar", "idna", "stringprep", "unicodedata", "werkzeug.formparser"]
 # Modules that Python's own functions import in the name of the expression that calls them.
 IMPORTED_BY_FUNCTIONS = {"_strptime", "time"}
+FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
 WSGI = {
     "SERVER_NAME": "localhost",
     "SERVER_PORT": "80",
@@ -87,6 +88,11 @@ class Request(flask.Request):
         if not force and not self.is_json:
             return None if silent else self.on_json_loading_failed(None)
         return super().get_json(True, silent, cache)
+
+    @property
+    def data(self):
+        # Flask has nothing left here of a form.
+        return b"" if self.mimetype in FORMS else self.get_data()
 
     @property
     def key(self):

@@ -44,6 +44,10 @@ class Request(flask.Request):
             return None if silent else self.on_json_loading_failed(None)
         return super().get_json(True, silent, cache)
 
+    @property
+    def data(self):
+        return b"" if self.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data") else self.get_data()
+
 
 class Late(BaseException):
     """Ends an evaluation that takes too long. No expression can catch it."""
