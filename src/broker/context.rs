@@ -152,8 +152,8 @@ impl<D: Deliveries> ClientContext for BrokerContext<D> {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical if !self.is_quiet => {
                 warn!(client = self.role, facility, message, "librdkafka");
             }
-            // Lost connections come here as well as to `error`, where they are counted. One set of properties serves
-            // producers and consumers, so each is warned of some that are the other's.
+            // Not of lost connections, which come to `error` as well and are counted there; nor of properties, one set of
+            // which serves producers and consumers, so that each is told of some that are the other's.
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
                 if !self.is_quiet && !is_about_connections(facility) && facility != "CONFWARN" =>
             {

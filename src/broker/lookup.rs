@@ -10,7 +10,7 @@ use rdkafka::metadata::MetadataTopic;
 use super::cluster::Cluster;
 use super::context::BrokerContext;
 use super::error::BrokerError;
-use super::topics::largest_batch;
+use super::topics::least_limit;
 
 /// Longest wait for a broker's answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ impl TopicLookup {
     /// Returns how many bytes a batch of records for a topic may have; None when the broker does not say. Blocks; not
     /// for the runtime's workers.
     pub(crate) fn largest_record(&self, topic: &str) -> Option<u64> {
-        largest_batch(self.admin.as_ref()?, &[topic], TIMEOUT)
+        least_limit(self.admin.as_ref()?, &[topic], TIMEOUT)
     }
 }
 

@@ -49,12 +49,14 @@ impl Cluster {
                 .try_for_each(|topic: &str| embedded.create_topic(topic, config.partitions));
         }
         let there = self.topics_patiently()?;
+        // A topic without a partition is one that the broker knows nothing of.
+        let partitions = |topic: &str| there.get(topic).copied().filter(|count| *count > 0);
         let retry_topics = config.retry_topics();
-        for topic in topics.iter().map(AsRef::as_ref).filter(|topic: &&str| !there.contains_key(*topic)) {
+        for topic in topics.iter().map(AsRef::as_ref).filter(|topic: &&str| partitions(topic).is_none()) {
             if retry_topics.iter().any(|retry| *retry.name == *topic) {
                 // Each partition of a retry topic goes with one of the requests topic.
-                let partitions = self.partitions(&config.requests_topic)?.unwrap_or(config.partitions);
-                self.create(config, topic, partitions, &RETRY_SETTINGS)?;
+                let count = partitions(&config.requests_topic).unwrap_or(config.partitions);
+                self.create(config, topic, count, &RETRY_SETTINGS)?;
             } else {
                 self.create(config, topic, config.partitions, &[])?;
             }
@@ -89,7 +91,7 @@ impl Cluster {
             return Ok(None);
         }
         let admin: AdminClient<BrokerContext> = self.client("admin", &[], identity)?;
-        let least = largest_batch(&admin, topics, CREATE_TIMEOUT);
+        let least = least_limit(&admin, topics, CREATE_TIMEOUT);
         Ok(least.map(|limit| limit.saturating_sub(BATCH_HEAD).max(1)).filter(|batch| *batch < USUAL_BATCH))
     }
 
@@ -151,7 +153,7 @@ impl Cluster {
 }
 
 /// Asks how many bytes a batch may have that any of these topics takes; None when the broker does not say.
-pub(super) fn largest_batch(admin: &AdminClient<BrokerContext>, topics: &[&str], timeout: Duration) -> Option<u64> {
+pub(super) fn least_limit(admin: &AdminClient<BrokerContext>, topics: &[&str], timeout: Duration) -> Option<u64> {
     let options = AdminOptions::new().request_timeout(Some(timeout));
     let specifiers: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let described = blocking(admin.describe_configs(&specifiers, &options)).ok()?;

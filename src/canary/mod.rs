@@ -16,7 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use policy::{CanaryPhase, CanaryState};
-pub use report::CanaryReport;
+pub use report::{CanaryReport, OperatorAction};
 pub use statistics::RouteStatistics;
 pub use subject::CanarySubject;
 
@@ -27,15 +27,6 @@ use crate::broker::{ClientThread, Cluster};
 use crate::config::Kafka;
 use crate::telemetry::Metrics;
 
-/// Names an intervention of an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OperatorAction {
-    /// Begins again at the first step.
-    Restart,
-    /// Takes the share back to nothing.
-    Abort,
-}
-
 /// Watches all canaries. Cheap to clone.
 #[derive(Clone)]
 pub struct Canaries(Arc<SharedCanaries>);
@@ -43,7 +34,7 @@ pub struct Canaries(Arc<SharedCanaries>);
 struct SharedCanaries {
     cluster: Arc<Cluster>,
     config: Kafka,
-    /// The watcher, which is locked for moments: by the thread and by operators, never by a request.
+    /// The watcher, which is locked for moments: by the thread, by operators and by a reload, never by a request.
     watcher: Arc<Mutex<CanaryWatcher>>,
     /// The thread that reads and writes the state topic; none until there is a canary.
     thread: Mutex<Option<ClientThread>>,

@@ -1,10 +1,19 @@
-//! The report of a canary, for operators.
+//! Operators' side of a canary: the report that they read, and what they may do.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::policy::CanaryState;
+
+/// Names an intervention of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperatorAction {
+    /// Begins again at the first step.
+    Restart,
+    /// Takes the share back to nothing.
+    Abort,
+}
 
 /// Describes one canary for `GET /canaries`.
 #[derive(Debug, Clone, Serialize)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::OperatorAction;
 use super::policy::{CanaryPhase, CanaryState, CanaryVerdict, judge};
 use super::report::CanaryReport;
+use super::report::OperatorAction;
 use super::statistics::{Baseline, ObservationWindow, RouteStatistics};
 use super::subject::CanarySubject;
 use crate::message::unix_milliseconds;
@@ -34,7 +34,8 @@ pub(super) struct CanaryWatcher {
     canaries: BTreeMap<String, WatchedCanary>,
     /// The states that are to be written. They hold once they have been read back.
     writes: Vec<(String, CanaryState)>,
-    evaluated: Instant,
+    /// Time of the last check; none where the next one is due at once.
+    evaluated: Option<Instant>,
 }
 
 /// Holds a canary of this instance's config.
@@ -55,7 +56,7 @@ struct WatchedCanary {
 impl CanaryWatcher {
     pub(super) fn new(metrics: Metrics) -> Self {
         let (states, canaries) = (BTreeMap::new(), BTreeMap::new());
-        Self { metrics, caught_up: false, states, canaries, writes: Vec::new(), evaluated: Instant::now() }
+        Self { metrics, caught_up: false, states, canaries, writes: Vec::new(), evaluated: None }
     }
 
     /// Takes the states that are to be written.
@@ -70,6 +71,7 @@ impl CanaryWatcher {
     }
 
     pub(super) fn set(&mut self, subjects: Vec<CanarySubject>) {
+        self.evaluated = None;
         let mut before = std::mem::take(&mut self.canaries);
         for subject in subjects {
             let key = key(&subject);
@@ -164,10 +166,10 @@ impl CanaryWatcher {
     /// Compares each canary with the others, when it is time for that, and writes the next state of those that are due.
     pub(super) fn evaluate(&mut self) {
         // Before the topic has been read to its end, an old state could be taken for the one that holds.
-        if !self.caught_up || self.evaluated.elapsed() < self.check_interval() {
+        if !self.caught_up || self.evaluated.is_some_and(|last| last.elapsed() < self.check_interval()) {
             return;
         }
-        self.evaluated = Instant::now();
+        self.evaluated = Some(Instant::now());
         let keys: Vec<_> = self.canaries.keys().cloned().collect();
         for key in keys {
             let (Some(watched), Some(state)) = (self.canaries.get_mut(&key), self.states.get(&key)) else { continue };

@@ -44,7 +44,9 @@ enum CliCommand {
 impl Cli {
     /// Runs the command that was given.
     pub fn run(self) -> ExitCode {
-        let result = init_logging(self.log_format).map_err(Failure::software).and_then(|()| self.command.run());
+        let result = init_logging(self.log_format)
+            .map_err(|error| Failure::software(error).of("signalbox"))
+            .and_then(|()| self.command.run());
         result.unwrap_or_else(|failure| {
             // A failed write is no error: a reader that has gone away has read enough.
             let _ = writeln!(std::io::stderr(), "{failure}");

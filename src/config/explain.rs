@@ -66,8 +66,7 @@ fn kind(expected: &str) -> String {
 
 /// Writes advice for an unknown key of the mapping at `parent`.
 pub(super) fn help_for_key(parent: &str, key: &str, valid: &[String]) -> String {
-    let separator = if parent.is_empty() { "" } else { "." };
-    let supported = valid.iter().filter(|key| !NOT_YET.contains(&&*format!("{parent}{separator}{key}")));
+    let supported = valid.iter().filter(|key| !NOT_YET.contains(&(parent, key)));
     advice(key, valid, supported, "valid keys")
 }
 

@@ -159,7 +159,10 @@ fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Str
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             match Value::deserialize(deserializer)? {
                 Value::String(text) => Ok(Self(text)),
+                // librdkafka takes no whole number with a point, such as JSON's text of `1e6`.
+                Value::Number(number) if number.is_f64() => Ok(Self(number.as_f64().unwrap_or_default().to_string())),
                 value @ (Value::Bool(_) | Value::Number(_)) => Ok(Self(value.to_string())),
+                // Only the second part is read: the report names the value by its place.
                 _ => Err(D::Error::invalid_type(Unexpected::Other("it"), &"text, a number, true or false")),
             }
         }

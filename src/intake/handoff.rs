@@ -13,6 +13,7 @@ use super::poison_pill::IsolatedRun;
 use super::ticket::{Assignment, Completion, LaneId, Ticket};
 use super::window::OffsetBegin;
 use super::{Handler, RefusalReason};
+use crate::message::Request;
 
 /// Time for which an overflow lane rests while overflow requests have taken their whole share of the window.
 const OVERFLOW_REST: Duration = Duration::from_millis(20);
@@ -64,24 +65,28 @@ impl Handoff {
         let assignment = lane.assignment.clone();
         // Fullness is read before this request is counted, or a single large request would refuse itself.
         let no_room = (state.budget.is_full() && self.embedded).then_some(RefusalReason::NoRoom);
-        self.hand_over(state, assignment, HeldRecord { refusal: held.refusal.or(no_room), ..held }, now);
+        let ticket = self.ticket(state, assignment, &held, now);
+        self.hand_over(held.request, ticket, held.refusal.or(no_room));
         Offer::Done
     }
 
-    /// Counts a request that has begun, and gives it to the pipeline, without the lock.
-    fn hand_over(
+    /// Counts a request that has begun, and gives the lock back.
+    fn ticket(
         &self,
         mut state: MutexGuard<'_, IntakeState>,
         assignment: Arc<Assignment>,
-        held: HeldRecord,
+        held: &HeldRecord,
         now: Instant,
-    ) {
-        let HeldRecord { request, offset, refusal, .. } = held;
-        let bytes = request.size();
+    ) -> Ticket {
+        let bytes = held.request.size();
         state.take(assignment.lane, bytes);
         let memory = state.budget.memory().clone();
         drop(state);
-        let ticket = Ticket::new(assignment, offset, bytes, now, self.completions.clone(), memory);
+        Ticket::new(assignment, held.offset, bytes, now, self.completions.clone(), memory)
+    }
+
+    /// Gives a request to the pipeline.
+    fn hand_over(&self, request: Request, ticket: Ticket, refusal: Option<RefusalReason>) {
         match refusal {
             Some(refusal) => self.handler.refuse(request, ticket, refusal),
             None => self.handler.accept(request, ticket),
@@ -97,17 +102,19 @@ impl Handoff {
             return state.lanes.release_if_cleared(id);
         }
         let assignment = lane.assignment.clone();
-        let source = &held.request.source;
+        let ticket = self.ticket(state, assignment, &held, now);
+        let HeldRecord { request, refusal, .. } = held;
+        // The line comes before the request, which may end this process as well.
         let refusal = match run {
             IsolatedRun::Never => {
-                error!(%source, "a request was the end of each process that ran it; it becomes a dead letter");
+                error!(source = %request.source, "a request was the end of each process that ran it; it becomes a dead letter");
                 Some(RefusalReason::PoisonPill)
             }
             IsolatedRun::Alone => {
-                warn!(%source, "several processes have ended while this request was under way; it is run alone");
-                held.refusal
+                warn!(source = %request.source, "several processes have ended while this request was under way; it is run alone");
+                refusal
             }
         };
-        self.hand_over(state, assignment, HeldRecord { refusal, ..held }, now);
+        self.hand_over(request, ticket, refusal);
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Lane {
     pub(super) window: Window,
     /// True if the last owner's commit is known, and it is noted that we go on from there. Nothing runs before.
     pub(super) is_open: bool,
-    /// True if the commit has been found to be of this topic; see [`Lanes::unchecked`].
+    /// True if the commit has been found to be of this topic; see [`Lanes::unchecked`](super::lanes::Lanes::unchecked).
     pub(super) is_checked: bool,
     /// True if no commit holds, since the topic was made anew, or its offsets have gone back.
     pub(super) was_restarted: bool,

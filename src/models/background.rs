@@ -15,6 +15,14 @@ pub(super) struct Background {
 impl Background {
     /// Spawns work that is dropped when Signalbox stops.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.closing.clone().run_until_cancelled_owned(work));
+        let closing = self.closing.clone();
+        // Biased, so that no work that wakes at the same time takes the end of Signalbox for a failure.
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 }

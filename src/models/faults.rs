@@ -5,7 +5,7 @@ use std::fmt::Display;
 use crate::message::{Code, Fault, Stage};
 
 /// Builds the fault of a model or version that does not exist.
-pub(super) fn not_found(message: String) -> Fault {
+pub(super) fn not_found(message: impl Into<String>) -> Fault {
     Fault::permanent(Code::ResourceDoesNotExist, Stage::Load, message)
 }
 

@@ -39,7 +39,7 @@ pub(super) struct HostedModel {
     pub(super) pinned: bool,
     /// The version that takes calls. Empty until the registry was first asked.
     pub(super) serving: Arc<SingleFlight<Version>>,
-    /// The version that is being loaded, or that failed to be.
+    /// Version that the URI has come to stand for, and that does not take calls (yet).
     pub(super) pending: Mutex<Option<PendingVersion>>,
 }
 

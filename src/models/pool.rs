@@ -26,8 +26,8 @@ use crate::telemetry::Metrics;
 /// at once.
 const MOST_CRASHES: u32 = 4;
 
-/// Delays of the restarts after crashes in a row; each crash from the second on counts twice.
-const CRASHES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(30) };
+/// Delay of the restart after the second crash in a row; it doubles twice with each one after that.
+const CRASH_DELAY: Duration = Duration::from_millis(100);
 
 /// Delays until a host that could not be replaced is tried again, while there are others.
 const FAILED_STARTS: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
@@ -239,7 +239,7 @@ impl HostPool {
         }
         // The first crash in a row may be chance, so the host is replaced at once; further ones wait ever longer.
         if crashes > 1 {
-            sleep(CRASHES.pause(2 * crashes - 3)).await;
+            sleep(CRASH_DELAY * 4_u32.pow(crashes - 2)).await;
         }
         for failures in 1.. {
             match self.starter.start().await {

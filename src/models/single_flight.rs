@@ -12,11 +12,11 @@ use super::faults::unavailable;
 use crate::invocation::Backoff;
 use crate::message::Fault;
 
-/// Times for which a load that failed is remembered, in which callers get its fault at once.
+/// Times for which a load that failed, or a crash, is remembered, in which callers get its fault at once.
 const LOADS: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 
-/// Times for which it is remembered that the registry could not be asked.
-const QUESTIONS: Backoff = Backoff { longest: Duration::from_secs(5), ..LOADS };
+/// Times for which it is remembered that a URI could not be resolved.
+const RESOLUTIONS: Backoff = Backoff { longest: Duration::from_secs(5), ..LOADS };
 
 /// Single flight for one value that is loaded on first use. Reading it when it is there is one atomic load.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl<T> FlightState<T> {
     /// Counts a failure, and returns the time for which it is remembered.
     fn record_failure(&mut self, step: LoadStep) -> Duration {
         let (count, backoff) = match step {
-            LoadStep::Resolve => (&mut self.failures, QUESTIONS),
+            LoadStep::Resolve => (&mut self.failures, RESOLUTIONS),
             LoadStep::Start => (&mut self.failures, LOADS),
             LoadStep::Crash => (&mut self.crashes, LOADS),
             LoadStep::Room => return LOADS.first,

@@ -131,8 +131,8 @@ impl RouteAttempts<'_> {
         let Called { answer, took, in_batch } = match access {
             ModelAccess::Single(lease, _expected, single) => {
                 let called = self.call_single(lease).await;
-                if let (Some(batcher), Some(single), Some(result)) = (route.batcher(), single, &called.answer) {
-                    batcher.record_single_call(&single, result, called.took);
+                if let (Some(batcher), Some(result)) = (route.active_batcher(), &called.answer) {
+                    batcher.record_single_call(single.as_ref(), result, called.took);
                 }
                 called
             }

@@ -40,10 +40,11 @@ impl Snapshot {
     ) -> Result<Self, ModelUriError> {
         let live = |endpoint: &config::Endpoint| {
             let known = before.and_then(|before| before.endpoints.iter().find(|it| it.config.name == endpoint.name));
-            let routes = endpoint.routes.iter().map(|route| match known.and_then(|it| it.unchanged(endpoint, route)) {
-                Some(route) => Ok(Arc::clone(route)),
-                None => Route::new(endpoint, route, config.kafka.largest_record(), models, metrics).map(Arc::new),
-            });
+            let routes =
+                endpoint.routes.iter().map(|route| match known.and_then(|it| it.unchanged_route(endpoint, route)) {
+                    Some(route) => Ok(Arc::clone(route)),
+                    None => Route::new(endpoint, route, config.kafka.largest_record(), models, metrics).map(Arc::new),
+                });
             Ok(LiveEndpoint {
                 config: endpoint.clone(),
                 routes: routes.collect::<Result<_, _>>()?,
@@ -122,7 +123,7 @@ impl LiveEndpoint {
     }
 
     /// Returns the route that would not change if it were made anew from this config.
-    fn unchanged(&self, endpoint: &config::Endpoint, route: &config::Route) -> Option<&Arc<Route>> {
+    fn unchanged_route(&self, endpoint: &config::Endpoint, route: &config::Route) -> Option<&Arc<Route>> {
         let index = self.config.routes.iter().position(|known| known.alias == route.alias)?;
         let is_same = identity(&self.config, &self.config.routes[index]) == identity(endpoint, route);
         is_same.then(|| &self.routes[index])

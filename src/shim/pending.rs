@@ -28,7 +28,8 @@ pub(super) struct PendingLimits {
 pub(super) struct PendingCalls {
     limits: PendingLimits,
     calls: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    /// None where the broker may hold any number of bytes.
+    bytes: Option<Arc<Semaphore>>,
     callers: Callers,
     gauge: IntGauge,
 }
@@ -45,20 +46,14 @@ pub(super) struct PendingSlot {
 pub(super) struct WaitingCall {
     waiting: WaitingCaller,
     _slot: PendingSlot,
-    _bytes: OwnedSemaphorePermit,
-}
-
-impl PendingLimits {
-    fn bytes(&self) -> usize {
-        self.bytes.unwrap_or(Semaphore::MAX_PERMITS)
-    }
+    _bytes: Option<OwnedSemaphorePermit>,
 }
 
 impl PendingCalls {
     /// Begins with no waiting call. The callers know who waits, and whether anybody may.
     pub(super) fn new(limits: PendingLimits, callers: Callers, gauge: IntGauge) -> Self {
-        let calls = Arc::new(Semaphore::new(limits.calls.min(Semaphore::MAX_PERMITS)));
-        Self { limits, calls, bytes: Arc::new(Semaphore::new(limits.bytes())), callers, gauge }
+        let counter = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
+        Self { limits, calls: counter(limits.calls), bytes: limits.bytes.map(counter), callers, gauge }
     }
 
     /// Takes a slot for a call.
@@ -89,13 +84,13 @@ impl PendingSlot {
     pub(super) fn wait(self, correlation: Uuid, bytes: usize) -> Result<WaitingCall, Fault> {
         let pending = &self.pending;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let bytes = pending.bytes.clone().try_acquire_many_owned(bytes).map_err(|_| {
+        let held = pending.bytes.clone().map(|all| all.try_acquire_many_owned(bytes)).transpose().map_err(|_| {
             exhausted(
                 "the embedded broker holds as many unanswered requests as it can without losing any; a real broker has \
                  no such limit",
             )
         })?;
-        Ok(WaitingCall { waiting: pending.callers.wait(correlation)?, _slot: self, _bytes: bytes })
+        Ok(WaitingCall { waiting: pending.callers.wait(correlation)?, _slot: self, _bytes: held })
     }
 }
 
@@ -125,7 +120,8 @@ impl PendingCalls {
 
     /// Returns the calls, and the bytes of their requests, that count against the limits.
     pub(super) fn held(&self) -> (usize, usize) {
-        let bytes = self.limits.bytes() - self.bytes.available_permits();
+        let free = self.bytes.as_ref().map_or(0, |bytes| bytes.available_permits());
+        let bytes = self.limits.bytes.unwrap_or_default() - free;
         (self.limits.calls - self.calls.available_permits(), bytes)
     }
 }
@@ -170,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn pending_calls_are_empty_after_hundred_thousand_hang_up() {
-        let pending = pending(200_000, None);
+        let pending = pending(200_000, Some(100_000_000));
         let waiters: Vec<_> =
             (0..100_000).map(|_| pending.admit().unwrap().wait(Uuid::now_v7(), 100).unwrap()).collect();
         assert_eq!((pending.waiting(), pending.held()), (100_000, (100_000, 10_000_000)));

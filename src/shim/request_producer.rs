@@ -194,7 +194,7 @@ fn is_too_large(error: &KafkaError) -> bool {
 
 fn undelivered(error: &KafkaError) -> Fault {
     match error.rdkafka_error_code() {
-        _ if is_too_large(error) => Fault::permanent(
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => Fault::permanent(
             Code::PayloadTooLarge,
             Stage::Publish,
             "the request is larger than the broker takes (its message.max.bytes)",

@@ -22,6 +22,11 @@ server:
     let config = loaded(&gateway_with("kafka: {limits: {value: 1GiB, headers: 30}}\n")).config;
     assert_eq!((config.kafka.limits.value.as_u64(), config.kafka.limits.headers), (1 << 30, 30));
     assert_eq!(config.kafka.limits.key, Limits::default().key);
-    let raised = "kafka: {limits: {correlation_id: 200KiB}, properties: {message.max.bytes: 4000000}}\n";
-    assert!(!loaded(&gateway_with(raised)).warnings.to_string().contains("kafka.limits"));
+    for bytes in ["4000000", "4e6", "'4000000'"] {
+        let raised =
+            format!("kafka: {{limits: {{correlation_id: 200KiB}}, properties: {{message.max.bytes: {bytes}}}}}\n");
+        let CheckedConfig { config, warnings, .. } = loaded(&gateway_with(&raised));
+        assert_eq!(config.kafka.properties["message.max.bytes"], "4000000");
+        assert!(!warnings.to_string().contains("kafka.limits"), "{bytes}: {warnings}");
+    }
 }

@@ -36,6 +36,7 @@ impl CachedVersion {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             Err(error) => format!("its manifest cannot be read: {error}"),
         };
+        // Nobody uses it here, so that it can be removed.
         drop(lock);
         tracing::warn!(directory = %entry.display(), damage, "a cached model is damaged, and fetched again");
         match remove(entry) {

@@ -138,7 +138,7 @@ impl HostSpec {
     }
 }
 
-/// Says that a process was not ready in time, and its `last` words.
+/// Says that a process was not ready in time, and its `last` words, which are empty or begin with a semicolon.
 pub(super) fn not_ready(limit: Duration, last: &str) -> String {
     format!("it was not ready within models.load_timeout ({}){last}", in_words(limit))
 }

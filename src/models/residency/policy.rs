@@ -197,8 +197,8 @@ impl Rules {
     pub(super) fn idle<K: Copy>(&self, residents: &[Resident<K>], now: Duration) -> Vec<K> {
         let Some(timeout) = self.idle_timeout else { return Vec::new() };
         let due = |resident: &&Resident<K>| {
-            let is_guest = !resident.in_use && !resident.pinned;
-            is_guest && resident.quiet_since().saturating_add(timeout).max(self.stay_ends(resident)) <= now
+            let may_go = !resident.in_use && !resident.pinned;
+            may_go && resident.quiet_since().saturating_add(timeout).max(self.stay_ends(resident)) <= now
         };
         residents.iter().filter(due).map(|resident| resident.key).collect()
     }

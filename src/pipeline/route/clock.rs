@@ -8,3 +8,8 @@ pub(in crate::pipeline) fn now() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }
+
+/// Converts a duration to nanoseconds, so that it fits an atomic; longer ones become the largest number.
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

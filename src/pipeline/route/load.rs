@@ -1,11 +1,9 @@
 //! The load of a route: its requests in flight, and an EWMA of how long its calls take.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use super::clock::now;
+use super::clock::{nanoseconds, now};
 use crate::message::{Code, Fault};
 use crate::routing;
 
@@ -13,13 +11,14 @@ use crate::routing;
 /// tried again.
 const DECAY: Duration = Duration::from_secs(10);
 
-/// Tracks the load of one route.
+/// Tracks the load of one route, without a lock: of two calls that write at once, one may be lost.
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct RouteLoad {
     in_flight: AtomicUsize,
-    /// Mean duration of a call in seconds, the latest calls counting the most, and the time of the latest call. Locked for
-    /// the moment that it takes to read or to add, so that no mean goes with the time of another.
-    mean: Mutex<Option<(f64, Duration)>>,
+    /// Mean duration of a call at [`Self::seen`], in seconds, the latest calls counting the most: the bits of a float.
+    mean: AtomicU64,
+    /// Time of the latest call, in nanoseconds of the route clock; 0 is never.
+    seen: AtomicU64,
 }
 
 /// Counts one request as in flight until it is dropped.
@@ -48,24 +47,24 @@ impl RouteLoad {
 
     /// Adds a call that ended at a given time to the mean.
     pub(in crate::pipeline) fn record_at(&self, seconds: f64, now: Duration) {
-        let mut mean = self.mean.lock();
-        let added = |(mean, seen)| {
-            let weight = weight(now, seen);
-            mean * weight + seconds * (1.0 - weight)
-        };
-        *mean = Some((mean.map_or(seconds, added), now));
+        let mean = self.weighted_mean(now).map_or(seconds, |(mean, weight)| mean * weight + seconds * (1.0 - weight));
+        self.mean.store(mean.to_bits(), Ordering::Relaxed);
+        self.seen.store(nanoseconds(now).max(1), Ordering::Relaxed);
     }
 
     /// Reads the load as of a given time, for routing by load.
     pub(super) fn at(&self, now: Duration) -> routing::LoadReading {
-        let mean = self.mean.lock().map(|(mean, seen)| mean * weight(now, seen));
+        let mean = self.weighted_mean(now).map(|(mean, weight)| mean * weight);
         routing::LoadReading { in_flight: self.in_flight.load(Ordering::Relaxed), mean }
     }
-}
 
-/// Returns the weight from 0 to 1 that its age leaves to a mean.
-fn weight(now: Duration, seen: Duration) -> f64 {
-    (-now.saturating_sub(seen).as_secs_f64() / DECAY.as_secs_f64()).exp()
+    /// Returns the mean, and the weight from 0 to 1 that its age leaves it.
+    fn weighted_mean(&self, now: Duration) -> Option<(f64, f64)> {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let age = Duration::from_nanos(nanoseconds(now).saturating_sub(seen));
+        let weight = (-age.as_secs_f64() / DECAY.as_secs_f64()).exp();
+        (seen > 0).then(|| (f64::from_bits(self.mean.load(Ordering::Relaxed)), weight))
+    }
 }
 
 impl Drop for LoadGuard<'_> {

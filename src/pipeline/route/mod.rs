@@ -40,7 +40,7 @@ pub(super) struct Route {
     pub(super) metrics: Arc<RouteMetrics>,
     pub(super) load: Arc<RouteLoad>,
     /// Queue of the requests that are called singly.
-    pub(super) wait_queue: Arc<WaitQueue>,
+    pub(super) wait_queue: WaitQueue,
     /// Part that the route's requests have of all requests in flight.
     pub(super) share: RouteShare,
     /// Outcomes of the route's requests, where a canary is compared with others.
@@ -114,14 +114,13 @@ impl Route {
         };
         let (endpoint, alias) = (endpoint.name.as_str(), route.alias.as_str());
         let decided = |reason: Reason| metrics.route_decisions.with_label_values(&[endpoint, alias, reason.name()]);
-        let (load, wait_queue) = (Arc::<RouteLoad>::default(), Arc::<WaitQueue>::default());
+        let load = Arc::<RouteLoad>::default();
         let route_metrics = Arc::new(metrics.route(endpoint, alias));
         let batcher = batch.map(|settings| {
             let batched = BatchedRoute {
                 model_uri: Arc::clone(model.uri().text()),
                 largest_answer,
                 load: Arc::clone(&load),
-                wait_queue: Arc::clone(&wait_queue),
                 metrics: Arc::clone(&route_metrics),
                 batch_metrics: metrics.batch(endpoint, alias),
             };
@@ -130,7 +129,7 @@ impl Route {
         Ok(Self {
             model,
             load,
-            wait_queue,
+            wait_queue: WaitQueue::default(),
             share: RouteShare::default(),
             statistics: is_compared.then(Arc::default),
             metrics: route_metrics,
@@ -161,18 +160,19 @@ impl Route {
 
     /// Sheds a request whose deadline comes before it can get a place at the model; none when it may be in time.
     pub(super) fn sheds(&self, deadline: Deadline) -> Option<Fault> {
+        // A request that waits for ever is in time, whatever waits before it.
         if deadline == Deadline::NONE {
             return None;
         }
         let places = self.model.places();
-        match self.batcher() {
-            Some(batcher) => batcher.sheds(deadline, places, self.wait_queue.quickest_call()?),
+        match self.active_batcher() {
+            Some(batcher) => batcher.sheds(deadline, places),
             None => self.wait_queue.sheds(deadline, places),
         }
     }
 
     /// Returns the batcher, unless the model is known to be called singly.
-    pub(super) fn batcher(&self) -> Option<&Batcher> {
+    pub(super) fn active_batcher(&self) -> Option<&Batcher> {
         self.batcher.as_ref().filter(|batcher| !batcher.is_off_for(&self.model))
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::poll;
 use tokio::time::Instant;
 
-use super::clock::now;
+use super::clock::{nanoseconds, now};
 use crate::message::{Deadline, Fault, Step};
 
 /// Number of the latest calls whose quickest tells how long a call takes at least: a single one may have had to import
@@ -45,7 +45,7 @@ struct QueuePosition<'a> {
 
 /// Remembers how long the latest calls took, without a lock: of two calls that write at once, one may be lost.
 #[derive(Debug, Default)]
-struct ServiceTimes {
+pub(super) struct ServiceTimes {
     /// Duration of each call in nanoseconds, at the call's number modulo their count.
     recent: [AtomicU64; RECENT],
     calls: AtomicUsize,
@@ -61,7 +61,7 @@ impl WaitQueue {
         if !self.has_waiters() {
             return None;
         }
-        let (call, begin) = (self.quickest_call()?, Instant::now());
+        let (call, begin) = (self.service_times.quickest_at(now())?, Instant::now());
         let before = earliest_turn(self.waiters.lock().deadlines.values().map(|it| it.left_at(begin)), places, call);
         deadline.require(before + call, Step::Queueing(before)).err()
     }
@@ -78,15 +78,10 @@ impl WaitQueue {
         let position = self.enter(deadline);
         let lease = leasing.await?;
         drop(position);
-        if let Some(call) = self.quickest_call().filter(|_| self.has_waiters()) {
+        if let Some(call) = self.service_times.quickest_at(now()).filter(|_| self.has_waiters()) {
             deadline.require(call, Step::Turn(call))?;
         }
         Ok(lease)
-    }
-
-    /// Returns the duration of the quickest of the latest calls; none when there were too few of late.
-    pub(super) fn quickest_call(&self) -> Option<Duration> {
-        self.service_times.quickest_at(now())
     }
 
     /// Remembers the duration of a call that has ended.
@@ -117,25 +112,20 @@ impl Drop for QueuePosition<'_> {
 }
 
 impl ServiceTimes {
-    fn record_at(&self, took: Duration, now: Duration) {
+    pub(super) fn record_at(&self, took: Duration, now: Duration) {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         self.recent[number % RECENT].store(nanoseconds(took), Ordering::Relaxed);
         self.seen.store(nanoseconds(now), Ordering::Relaxed);
     }
 
     /// Returns the duration of the quickest of the latest calls; none when there were too few of late.
-    fn quickest_at(&self, now: Duration) -> Option<Duration> {
+    pub(super) fn quickest_at(&self, now: Duration) -> Option<Duration> {
         let seen = Duration::from_nanos(self.seen.load(Ordering::Relaxed));
         if self.calls.load(Ordering::Relaxed) < RECENT || now.saturating_sub(seen) > MEMORY {
             return None;
         }
         self.recent.iter().map(|took| took.load(Ordering::Relaxed)).min().map(Duration::from_nanos)
     }
-}
-
-/// Converts a duration to nanoseconds, so that it fits an atomic; longer ones become the largest number.
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Computes the earliest turn of a request that comes after all `ahead`, for each of which the time is given that it has

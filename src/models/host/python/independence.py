@@ -11,7 +11,7 @@ import sys
 import types
 
 ESTIMATORS = TEMPLATE.execute("estimators")  # noqa: F821
-KNOWN, CHANCES = ESTIMATORS["KNOWN"], ESTIMATORS["CHANCES"]
+KNOWN, CHANCES, peculiarity = ESTIMATORS["KNOWN"], ESTIMATORS["CHANCES"], ESTIMATORS["peculiarity"]
 
 # Classes of the models that MLflow's own loaders make.
 LOADERS = {
@@ -146,7 +146,7 @@ class Examination:
         for name, value in held.items():
             if type(value).__name__ in (*FUNCTIONS, "method") and hasattr(kind, name):
                 raise Doubt(f"the `{name}` of {name_of(kind)} is not its own")
-        if why := ESTIMATORS["peculiarity"](kind.__name__, held, self.called, of_texts):
+        if why := peculiarity(kind.__name__, held, self.called, of_texts):
             raise Doubt(f"{name_of(kind)} {why}")
         for name in ANSWERING_ATTRIBUTES.get(kind.__name__, held):
             value = held.get(name)

@@ -70,7 +70,7 @@ enum BatchOutcome {
 }
 
 impl BatchCall {
-    /// Sends each member of the group its ticket, except the first, whose ticket is returned: its task is the caller.
+    /// Sends each member of the group its ticket, except the one with the lease, whose ticket is returned: its task is the caller.
     pub(super) fn new(
         group: BatchGroup,
         lease: Lease,
@@ -167,12 +167,12 @@ impl BatchCall {
         members.iter_mut().for_each(|member| member.calls += 1);
         let Some(BatchMember { request, payload: first, .. }) = members.first() else { return BatchOutcome::NotByRow };
         let (request, first) = (Arc::clone(request), first.clone());
-        // The call may take as long as any member waits; the search for bad rows only as long as all members do.
-        let now = Instant::now();
-        let left = || members.iter().map(|member| member.deadline.left_at(now));
+        // The call may take as long as any member waits. The search for bad rows may not: the time of no member may run
+        // out, nor may the host be taken for stuck, so the search has half of what there is.
+        let begin = Instant::now();
+        let left = || members.iter().map(|member| member.deadline.left_at(begin));
         let (least, most) = (left().min().unwrap_or_default(), left().max().unwrap_or_default());
         let asked_rows: &[usize] = if self.asks_for_bad_rows { &rows } else { &[] };
-        // The host must not be taken for stuck either, so the search has half of what there is.
         let several = Several { rows: asked_rows, patience: self.timeout.min(least) / 2 };
         let called = self.call_for(&request, &Headers::default(), joined, &rows, several, most).await;
         // A failure is blamed on the host, on nobody, or on one of the members.
@@ -287,7 +287,7 @@ impl BatchCall {
         // A host is not ended because its callers are in a hurry.
         let timeout = if self.lease.is_hosted() { self.timeout } else { self.timeout.min(left) };
         let begun = Instant::now();
-        let BatchedRoute { largest_answer, load, wait_queue, metrics, .. } = &self.state.route;
+        let BatchedRoute { largest_answer, load, metrics, batch_metrics, .. } = &self.state.route;
         // The limit is that of all requests together.
         self.lease.limit_answer(largest_answer.saturating_mul(rows.len()));
         let call = Call { content_type: request.content_type(), payload, headers, timeout };
@@ -300,11 +300,11 @@ impl BatchCall {
             Err(failure) => load.record_failure(&failure.fault, self.timeout),
         }
         let rows = rows.iter().sum::<usize>();
-        self.state.route.batch_metrics.rows.observe(rows as f64);
-        // The time for a search for bad rows says nothing of how many rows there should be.
+        batch_metrics.rows.observe(rows as f64);
+        // The time for a search for bad rows says nothing of how many rows there should be, nor of how long a call takes.
         if result.as_ref().is_ok_and(|answers| answers.refused.is_empty()) || is_late {
             self.state.queue.lock().size.record(rows, self.took);
-            wait_queue.record_at(self.took, now());
+            self.state.service_times.record_at(self.took, now());
         }
         result
     }
@@ -334,10 +334,14 @@ fn parts(answer: &Answer, rows: impl Iterator<Item = usize>) -> impl Iterator<It
     })
 }
 
-/// Takes the members with these numbers out; the numbers are in order.
+/// Takes the members with these numbers out.
 fn take_out(members: &mut Vec<BatchMember>, numbers: &[usize]) -> Vec<BatchMember> {
-    let mut number = 0..;
-    members.extract_if(.., |_| number.next().is_some_and(|number| numbers.contains(&number))).collect()
+    let mut next = 0;
+    let is_taken = |_: &mut BatchMember| {
+        next += 1;
+        numbers.contains(&(next - 1))
+    };
+    members.extract_if(.., is_taken).collect()
 }
 
 impl SubBatch {

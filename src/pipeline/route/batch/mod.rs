@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::clock::now;
+use super::queue::ServiceTimes;
 use crate::config;
 use crate::intake::ExpectedAnswers;
 use crate::invocation::body::Payload;
@@ -55,8 +57,8 @@ impl Batcher {
     /// refuses.
     pub(super) fn new(settings: config::Batch, vouches: bool, isolates_bad_rows: bool, route: BatchedRoute) -> Self {
         let queue = BatchQueue::new(settings.max_rows, settings.target_latency, isolates_bad_rows);
-        let state = Arc::new(BatchState { queue: Mutex::new(queue), route });
-        Self { entered: Notify::new(), settings, vouches, state }
+        let state = Arc::new(BatchState { queue: Mutex::new(queue), service_times: ServiceTimes::default(), route });
+        Self { settings, vouches, entered: Notify::new(), state }
     }
 
     /// Tells whether the requests for this model are known not to go together.
@@ -114,23 +116,29 @@ impl Batcher {
         }
     }
 
-    /// Sheds a request with this deadline, if the waiters before it take longer than it has left, even if each `call` from
+    /// Sheds a request with this deadline, if the waiters before it take longer than it has left, even if each call from
     /// now on is as quick as the quickest of the latest. `places` are those of its model.
-    pub(super) fn sheds(&self, deadline: Deadline, places: usize, call: Duration) -> Option<Fault> {
+    pub(super) fn sheds(&self, deadline: Deadline, places: usize) -> Option<Fault> {
+        let call = self.state.service_times.quickest_at(now())?;
         let before = self.state.queue.lock().expected_wait(places, call)?;
         deadline.require(before, Step::Queueing(before)).err()
     }
 
-    /// Learns from a call for one request that the batcher has read.
+    /// Learns from a call for one request, which is described if the batcher has read it.
     pub(in crate::pipeline) fn record_single_call(
         &self,
-        single: &SingleCall,
+        single: Option<&SingleCall>,
         result: &Result<Reply, CallFailure>,
         took: Duration,
     ) {
         if result.as_ref().is_err_and(|failure| failure.fault.retryable) {
             return;
         }
+        // A refusal is quicker than any answer, and says nothing of how long a call takes.
+        if result.is_ok() {
+            self.state.service_times.record_at(took, now());
+        }
+        let Some(single) = single else { return };
         let mut queue = self.state.queue.lock();
         if result.is_ok() {
             queue.size.record(single.rows, took);
@@ -164,7 +172,7 @@ impl Batcher {
     /// Takes a request out of the queue whose lease has come, and those that go with it.
     fn take(&self, position: &BatchPosition<'_>, lease: &Lease) -> Taken {
         let mode = |form| lease.row_independence().batch_mode(form, self.vouches, self.settings.verify);
-        let BatchState { queue, route } = &*self.state;
+        let BatchState { queue, route, .. } = &*self.state;
         let batch_metrics = &route.batch_metrics;
         let taken = queue.lock().take(position.number, lease.signature(), mode, &self.settings, batch_metrics);
         if let Taken::Single(single) = &taken {
@@ -177,5 +185,50 @@ impl Batcher {
 impl Drop for BatchPosition<'_> {
     fn drop(&mut self) {
         self.batcher.state.queue.lock().leave(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Code, Headers, Source, Stage};
+    use crate::pipeline::route::load::RouteLoad;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn shedding_goes_by_answers_when_refusals_are_quicker() {
+        let metrics = Metrics::new().unwrap();
+        let route = BatchedRoute {
+            model_uri: "models:/m/1".into(),
+            largest_answer: 1_000,
+            load: Arc::<RouteLoad>::default(),
+            metrics: Arc::new(metrics.route("e", "main")),
+            batch_metrics: metrics.batch("e", "main"),
+        };
+        let batcher = Batcher::new(config::Batch::default(), true, false, route);
+        let payload = Bytes::from_static(br#"{"dataframe_split": {"columns": ["x"], "data": [[1]]}}"#);
+        let request = Arc::new(Request {
+            source: Source { topic: "t".into(), partition: 0, offset: 0 },
+            timestamp: None,
+            key: None,
+            payload: Some(payload.clone()),
+            headers: Headers::default(),
+            parked: None,
+        });
+        let waiting: Vec<_> = (0..200).map(|_| batcher.enter(&request, &payload, Deadline::NONE).unwrap()).collect();
+        let soon = Deadline::NONE.within(Duration::from_secs(5));
+        let fault = Fault::permanent(Code::BadRequest, Stage::Invoke, "no such column");
+        let failure = CallFailure { fault, crashed: false, disconnected: false, in_company: false };
+        let reply = || Reply { body: Bytes::new(), content_type: "application/json".into() };
+        for _ in 0..8 {
+            assert!(batcher.sheds(soon, 1).is_none(), "nothing is known yet");
+            batcher.record_single_call(None, &Err(failure.clone()), Duration::from_micros(10));
+            batcher.record_single_call(None, &Ok(reply()), Duration::from_secs(4));
+        }
+        (0..20).for_each(|_| batcher.record_single_call(None, &Err(failure.clone()), Duration::from_micros(10)));
+        assert!(batcher.sheds(soon, 1).is_some());
+        assert!(batcher.sheds(soon, 100).is_none() && batcher.sheds(Deadline::NONE, 1).is_none());
+        drop(waiting);
+        assert!(batcher.sheds(soon, 1).is_none(), "nobody waits");
     }
 }
