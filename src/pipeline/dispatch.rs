@@ -91,13 +91,9 @@ impl<'a> RequestDispatch<'a> {
         Ok(decision.route)
     }
 
-    /// Has Python evaluate what the endpoint leaves to it, if that is anything and the request does not name its route
-    /// itself.
+    /// Has Python evaluate what the decision on this request may need of it.
     async fn answers(&self, endpoint: &Endpoint, deadline: Deadline) -> Result<Option<Arc<Answers>>, Fault> {
-        let Some(question) = endpoint.question() else { return Ok(None) };
-        if endpoint.overridden(self.request)?.is_some() {
-            return Ok(None);
-        }
+        let Some(question) = endpoint.question_about(self.request)? else { return Ok(None) };
         let answers = deadline.until(self.evaluators.ask(question, self.request)).await;
         answers.map(|answers| Some(Arc::new(answers))).ok_or_else(|| deadline.fault(Step::Deciding))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::canary::CanaryRoute;
-use super::condition::{Answers, ConditionError, Evaluation, Question};
+use super::condition::{Answers, ConditionError, Evaluation, Question, ResultKind};
 use super::split::{LoadReading, Split};
 use super::sticky;
 use super::table::{ConditionGroup, Endpoint};
@@ -102,10 +102,29 @@ impl RouteDecision {
 }
 
 impl Endpoint {
-    /// Returns what CPython has to be asked about a request before a route is decided; none where every expression of the
-    /// endpoint is compiled.
+    /// Returns all that CPython can be asked about a request; none where every expression of the endpoint is compiled.
     pub fn question(&self) -> Option<&Arc<Question>> {
         self.conditions.question()
+    }
+
+    /// Returns what CPython has to be asked before this request's route is decided: nothing where the request names its
+    /// route, or where a condition takes it before the first that CPython evaluates.
+    ///
+    /// # Errors
+    /// See [`Self::overridden`].
+    pub fn question_about(&self, request: &Arc<Request>) -> Result<Option<&Arc<Question>>, Fault> {
+        let Some(question) = self.question() else { return Ok(None) };
+        if self.overridden(request)?.is_some() {
+            return Ok(None);
+        }
+        // Where CPython evaluates more than conditions, no condition makes it unneeded.
+        if question.expressions.iter().any(|expression| expression.wants == ResultKind::Value) {
+            return Ok(Some(question));
+        }
+        let evaluation = self.conditions.evaluation(request, None);
+        let mut known = self.groups.iter().map(|group| evaluation.foresee(group.condition));
+        let is_taken = known.find(|holds| *holds != Some(false)) == Some(Some(true));
+        Ok((!is_taken).then_some(question))
     }
 
     /// Decides as if every route were idle, without what only CPython can evaluate.
