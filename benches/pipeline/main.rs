@@ -36,6 +36,7 @@ mod cold;
 mod decision;
 mod delivery;
 mod doors;
+mod evaluation;
 mod http;
 mod latency;
 mod many;
@@ -73,7 +74,7 @@ use table::{Row, Table};
 /// Measures one part, and returns its rows of the table.
 type Part = fn() -> Vec<Row>;
 
-const PARTS: [(&str, &str, Part); 16] = [
+const PARTS: [(&str, &str, Part); 17] = [
     ("throughput", "requests per second and CPU per request beside a bare consume→produce loop", throughput::run),
     ("http", "requests per second through a model over HTTP, beside a load generator straight at it", http::run),
     ("batch", "rows per second through real models beside a bare loop that calls predict", batch::run),
@@ -81,6 +82,7 @@ const PARTS: [(&str, &str, Part); 16] = [
     ("cold", "cold starts, warm calls and memory beside mlflow models serve", cold::run),
     ("latency", "POST /invocations beside two bare hops over the broker", latency::run),
     ("decision", "one routing decision at 1 KB and at 1 MB", decision::run),
+    ("evaluation", "conditions that Python evaluates, beside a Python process that does nothing else", evaluation::run),
     ("delivery", "exactly_once beside at_least_once, over the transaction interval", delivery::run),
     ("waiting", "resident memory by how many requests wait, up to a million", waiting::run),
     ("residency", "twenty models in room for ten, beside plain LRU and no limit", residency::run),

@@ -9,7 +9,7 @@ use crate::config::document::{Document, Located, NodeContent, PathStep};
 use crate::config::{Config, Endpoint, Problem, Severity};
 use crate::models::{ModelTarget, ModelUri};
 use crate::routing::ResultKind;
-use crate::routing::condition::{CheckedExpression, ConditionProblem, ConditionsBuilder};
+use crate::routing::condition::{CheckedExpression, ConditionProblem, ConditionsBuilder, ConstantTruth};
 
 /// Compiles an expression. Tests put their own in.
 pub(super) type Compile<'a> =
@@ -137,13 +137,17 @@ impl Validator<'_> {
     pub(super) fn condition(&mut self, condition: &str, at: &KeyPath) -> Option<ExpressionOutline> {
         let checked = self.checked(condition, ResultKind::Truth, at)?;
         match checked.constant {
-            Some(true) => {
+            Some(ConstantTruth::True) => {
                 let message = "it holds for every request, so that none comes to what follows";
                 self.add(at, Severity::Warning, message, "leave it out, or compare with something of the request");
             }
-            Some(false) => {
+            Some(ConstantTruth::False) => {
                 let message = "it holds for no request, so that none takes this route by it";
                 self.add(at, Severity::Warning, message, "remove the route, or compare with something of the request");
+            }
+            Some(ConstantTruth::Unknown) => {
+                let message = "it does not look at the request, so that it holds for every one or for none";
+                self.add(at, Severity::Warning, message, "compare with something of the request");
             }
             None => {}
         }

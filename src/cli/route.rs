@@ -11,7 +11,7 @@ use super::failure::Failure;
 use crate::check;
 use crate::evaluators;
 use crate::message::{HeadersBuilder, Request, Source, header};
-use crate::routing::{DecisionService, Explanation, RoutingTable};
+use crate::routing::{DecisionService, Explanation, Parts, RoutingTable};
 use crate::telemetry::Metrics;
 
 /// Holds the arguments of `signalbox route`.
@@ -62,18 +62,27 @@ fn explain(args: &RouteArgs) -> Result<Explanation, String> {
             return Ok(Explanation::of_fault(name.into(), &fault));
         }
     };
-    let answers = match endpoint.question() {
-        Some(question) => evaluators::try_out(&loaded.config, &[(Arc::clone(question), Arc::clone(&request))])
-            .map_err(|reason| format!("a condition needs Python, which cannot be started: {reason}"))?
-            .pop(),
-        None => None,
-    };
+    let parts = endpoint.parts();
+    let questions = endpoint.question().into_iter().chain(parts.iter().filter_map(Parts::question));
+    let asked: Vec<_> = questions.map(|question| (Arc::clone(question), Arc::clone(&request))).collect();
+    let mut said = match &asked[..] {
+        [] => Vec::new(),
+        asked => evaluators::try_out(&loaded.config, asked)
+            .map_err(|reason| format!("a condition needs Python, which cannot be started: {reason}"))?,
+    }
+    .into_iter();
+    let answers = endpoint.question().and_then(|_| said.next());
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let outside = DecisionService::new(&loaded.config.model_endpoints[endpoint.index], &metrics);
-    Ok(match outside.filter(|_| args.ask) {
+    let mut explanation = match outside.filter(|_| args.ask) {
         Some(outside) => runtime()?.block_on(endpoint.explain_asking(&request, answers.as_ref(), &outside)),
         None => endpoint.explain(&request, answers.as_ref()),
-    })
+    };
+    for (condition, parts) in explanation.conditions.iter_mut().zip(&parts) {
+        let answers = parts.question().and_then(|_| said.next());
+        condition.show(parts.values(&request, answers));
+    }
+    Ok(explanation)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

@@ -14,7 +14,6 @@ use crate::message::{Headers, Source};
 use crate::routing::{PythonExpression, ResultKind, Value};
 
 mod bounds;
-mod figures;
 mod losses;
 
 /// A pool of evaluators, with the template that they are forked from.

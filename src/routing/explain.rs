@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::condition::{Answers, ConditionError, Evaluation, Language, Value};
+use super::condition::{Answers, ConditionError, Evaluation, Language, Parts, Value};
 use super::decide::{Reason, RouteDecision};
 use super::decision_service::DecisionService;
 use super::split::{LoadReading, Split};
@@ -80,7 +80,7 @@ pub struct ConditionReport {
     /// Error that kept the condition from being evaluated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Parts of the condition with their values.
+    /// Parts of the condition with their values, once they are [shown](Self::show).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartReport>,
 }
@@ -147,7 +147,19 @@ pub enum Draw {
     Load,
 }
 
+impl ConditionReport {
+    /// Shows the values of the condition's parts.
+    pub fn show(&mut self, parts: Vec<(String, Result<Value, ConditionError>)>) {
+        self.parts = parts.into_iter().map(PartReport::of).collect();
+    }
+}
+
 impl Endpoint {
+    /// Compiles the parts of each condition, in the order of [`Explanation::conditions`].
+    pub fn parts(&self) -> Vec<Parts> {
+        self.groups.iter().map(|group| self.conditions.parts(group.condition)).collect()
+    }
+
     /// Decides with what CPython said to the endpoint's question, and explains the decision.
     pub fn explain(&self, request: &Arc<Request>, answers: Option<&Arc<Answers>>) -> Explanation {
         let evaluation = self.conditions.evaluation(request, answers.cloned());
@@ -226,7 +238,7 @@ impl Endpoint {
             language: self.conditions.language(group.condition),
             value: verdict.as_ref().ok().copied(),
             error: verdict.as_ref().err().map(ToString::to_string),
-            parts: evaluation.parts(group.condition).into_iter().map(PartReport::of).collect(),
+            parts: Vec::new(),
         }
     }
 

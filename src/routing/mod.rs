@@ -11,7 +11,7 @@ mod sticky;
 mod table;
 
 pub use canary::CanaryShare;
-pub use condition::{Answers, ConditionError, PythonExpression, Question, ResultKind, Value};
+pub use condition::{Answers, ConditionError, Parts, PythonExpression, Question, ResultKind, Value};
 pub use decide::{Reason, RouteDecision};
 pub use decision_service::{DecisionError, DecisionService};
 pub use explain::{ConditionReport, DecisionReport, Draw, Explanation, MemberReport, PartReport, SplitReport};

@@ -1,12 +1,13 @@
 //! Covers conditions that Python evaluates: over HTTP and Kafka, and when their evaluators are killed or late.
 
 use std::collections::HashMap;
+use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Caller, Kafka, Scrape, Setup, Signalbox, signal, wait_until};
+use crate::support::{Caller, Kafka, Scrape, Setup, Signalbox, fresh_directory, signal, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const NO_REGISTRY: &str = "http://127.0.0.1:9";
@@ -151,4 +152,37 @@ async fn endless_condition_fails_alone() {
     });
     join_all(calls).await;
     assert_eq!(caller.metric("signalbox_evaluators_lost_total{reason=\"timed_out\"}").await, 4.0);
+}
+
+#[test]
+#[ignore = "needs MLflow; tests/run starts it"]
+fn route_command_shows_parts_that_python_evaluates() {
+    let condition = "re.search('[0-9]', text) and round(len(text) / 3, 1) < len(text) and not text.islower()";
+    let config = format!(
+        "model_endpoints:\n  - name: ruled\n    let: {{text: \"request.json['inputs'][0]\"}}\n    routes:\n      \
+         - {{model_uri: \"builtin:noop\", alias: numbered, model_request_condition: \"{condition}\"}}\n      \
+         - {{model_uri: \"builtin:noop\", alias: rest}}\nmodels: {{python: {}}}\n",
+        std::env::var("SIGNALBOX_TEST_PYTHON").unwrap()
+    );
+    let file = fresh_directory("route").join("signalbox.yaml");
+    std::fs::write(&file, config).unwrap();
+    let body = file.with_file_name("body.json");
+    std::fs::write(&body, payload("T-1234").to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox"));
+    let output = command.arg("route").arg("--config").arg(&file).arg("--body").arg(&body).output().unwrap();
+    let explained: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!(explained["route"], "numbered", "{explained}");
+    assert_eq!(
+        explained["conditions"][0]["parts"],
+        json!([
+            {"part": "re.search('[0-9]', text)", "value": true},
+            {"part": "text", "value": "T-1234"},
+            {"part": "round(len(text) / 3, 1) < len(text)", "value": true},
+            {"part": "round(len(text) / 3, 1)", "value": 2.0},
+            {"part": "len(text)", "value": 6},
+            {"part": "not text.islower()", "value": true},
+            {"part": "text.islower()", "value": false},
+        ]),
+        "{explained}"
+    );
 }

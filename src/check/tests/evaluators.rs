@@ -41,7 +41,13 @@ fn conditions_that_are_the_same_for_every_request_are_warned_of() {
     let warnings = |condition: &str| loaded(&file("models:/m/1", condition, "", "")).warnings.to_string();
     insta::assert_snapshot!(warnings("request.key == 'a' or 'b'"), @"gateway.yaml:6:34: warning: model_endpoints[0].routes[0].model_request_condition: it holds for every request, so that none comes to what follows; leave it out, or compare with something of the request");
     insta::assert_snapshot!(warnings("1 > 2"), @"gateway.yaml:6:34: warning: model_endpoints[0].routes[0].model_request_condition: it holds for no request, so that none takes this route by it; remove the route, or compare with something of the request");
-    assert_eq!(warnings("request.key == 'a'"), "");
+    for condition in ["re.search('a', 'b')", "'rhai: 1 > 2'"] {
+        let said = warnings(condition);
+        assert!(said.contains("it does not look at the request, so that it holds for every one or for none"), "{said}");
+    }
+    for condition in ["request.key == 'a'", "re.search('a', request.key)", "'rhai: request.key == \"a\"'"] {
+        assert_eq!(warnings(condition), "");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::ConditionProblem;
 use super::question::ResultKind;
-use super::{CompiledCode, ConditionId, ConditionsBuilder, Language, Way, language, names, python};
+use super::{CompiledCode, ConditionsBuilder, Language, Way, language, names, python};
 use crate::message::{Headers, Request, Source};
 
 /// An expression that was checked.
@@ -16,7 +16,18 @@ pub struct CheckedExpression {
     /// The part that keeps it from being compiled, where CPython evaluates it, and what could be written instead.
     pub reason: Option<ConditionProblem>,
     /// Its truth, where that is the same for every request.
-    pub constant: Option<bool>,
+    pub constant: Option<ConstantTruth>,
+}
+
+/// The truth of an expression that does not depend on the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConstantTruth {
+    /// It is true for every request.
+    True,
+    /// It is true for no request.
+    False,
+    /// Only CPython or Rhai knows which of the two.
+    Unknown,
 }
 
 impl ConditionsBuilder {
@@ -27,31 +38,43 @@ impl ConditionsBuilder {
     pub fn check(&mut self, source: &str, wants: ResultKind) -> Result<CheckedExpression, ConditionProblem> {
         let index = self.add_wanted(source, wants)?;
         let code = &self.conditions[index].code;
-        let (way, reason, constant) = match code {
+        let (way, reason, known) = match code {
             CompiledCode::Tree(node) => (code.way(), None, node.constant_truth()),
             CompiledCode::Python(_, reason) => (code.way(), Some(reason.clone()), None),
             CompiledCode::Native(_) => (code.way(), None, None),
         };
-        let constant = constant.or_else(|| self.truth_without_request(source, way));
+        let constant = match known {
+            Some(truth) => Some(truth.into()),
+            None if self.looks_at_request(source) => None,
+            None if way == Way::Compiled => truth_without_request(source).map(ConstantTruth::from),
+            None => Some(ConstantTruth::Unknown),
+        };
         Ok(CheckedExpression { way, reason, constant })
     }
 
-    /// Evaluates a compiled expression that does not look at the request.
-    fn truth_without_request(&self, source: &str, way: Way) -> Option<bool> {
-        let looks_at_request = |source| {
-            let parsed = python::parse(source).ok()?;
-            Some(
-                names::looks_at_request(&parsed) || self.sources.iter().any(|(name, _)| names::has_name(&parsed, name)),
-            )
-        };
-        if way != Way::Compiled || language(source) == Language::Rhai || looks_at_request(source)? {
-            return None;
+    /// Tells whether an expression uses the request, or a name that may.
+    fn looks_at_request(&self, source: &str) -> bool {
+        if language(source) == Language::Rhai {
+            return source.contains("request");
         }
-        let mut alone = Self::new();
-        let ConditionId(id) = alone.add(source).ok()?;
-        let source = Source { topic: "".into(), partition: 0, offset: 0 };
-        let headers = Headers::default();
-        let request = Arc::new(Request { source, timestamp: None, key: None, payload: None, headers, parked: None });
-        alone.build().evaluation(&request, None).holds(ConditionId(id)).ok()
+        python::parse(source).is_ok_and(|parsed| {
+            names::looks_at_request(&parsed) || self.sources.iter().any(|(name, _)| names::has_name(&parsed, name))
+        })
+    }
+}
+
+/// Evaluates a compiled expression that does not look at the request.
+fn truth_without_request(source: &str) -> Option<bool> {
+    let mut alone = ConditionsBuilder::new();
+    let id = alone.add(source).ok()?;
+    let source = Source { topic: "".into(), partition: 0, offset: 0 };
+    let headers = Headers::default();
+    let request = Arc::new(Request { source, timestamp: None, key: None, payload: None, headers, parked: None });
+    alone.build().evaluation(&request, None).holds(id).ok()
+}
+
+impl From<bool> for ConstantTruth {
+    fn from(truth: bool) -> Self {
+        if truth { Self::True } else { Self::False }
     }
 }

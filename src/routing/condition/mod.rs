@@ -53,11 +53,12 @@ use std::sync::{Arc, OnceLock};
 use rhai::AST;
 use serde::Serialize;
 
-pub use self::checked::CheckedExpression;
+pub use self::checked::{CheckedExpression, ConstantTruth};
 use self::compile::Tables;
 pub use self::compiled::compiled_table;
 pub use self::error::{ConditionError, ConditionProblem};
 pub use self::names::{BUILTINS, MODULES};
+pub use self::parts::Parts;
 pub use self::question::{Answers, PythonExpression, Question, ResultKind};
 use self::request::RequestView;
 use self::tally::{EvaluationCounters, Tally};
@@ -286,6 +287,16 @@ impl Evaluation {
         };
         self.tally.count(code.way(), &holds);
         holds
+    }
+
+    /// Tells whether the condition holds, as far as that is known without CPython: a condition that fails does not. Counts
+    /// nothing.
+    pub fn foresee(&self, id: ConditionId) -> Option<bool> {
+        match self.start(id.0).ok()? {
+            CompiledCode::Tree(node) => Some(node.holds(&Scope::new(&self.request)).unwrap_or(false)),
+            CompiledCode::Python(..) => None,
+            CompiledCode::Native(ast) => Some(native::holds(ast, &self.request).unwrap_or(false)),
+        }
     }
 
     /// Evaluates the expression for this request.

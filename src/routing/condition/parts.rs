@@ -1,75 +1,122 @@
 //! The parts of a condition, whose values show why it holds or does not, as a failing assertion shows them.
 
+use std::sync::Arc;
+
 use ruff_python_ast::{Expr, UnaryOp};
 
 use super::error::Result;
 use super::python::Parsed;
+use super::question::{Answers, Question, ResultKind};
 use super::value::Value;
-use super::{ConditionId, ConditionsBuilder, Evaluation, Language, python};
+use super::{ConditionId, Conditions, ConditionsBuilder, ExpressionId, Language, Way, python};
+use crate::message::Request;
 
 /// Most parts of one condition.
 const MOST: usize = 16;
 
-impl Evaluation {
-    /// Evaluates the parts of a condition that are compiled: the operands of its `and`, `or` and comparisons, and what its
-    /// methods are called on. Each is compiled for this, so that conditions bear no trace of it.
-    pub fn parts(&self, id: ConditionId) -> Vec<(String, Result<Value>)> {
-        let program = self.request.program();
-        let Some(condition) = program.conditions.get(id.0) else { return Vec::new() };
-        if super::language(&condition.source) == Language::Rhai {
-            return Vec::new();
-        }
-        let Ok(parsed) = python::parse(&condition.source) else { return Vec::new() };
-        let mut texts = Vec::new();
-        operands(&parsed.tree, &parsed, &mut texts);
-        let mut builder = ConditionsBuilder::with_names(&program.sources).unwrap_or_default();
-        let mut expressions = Vec::new();
-        for text in texts {
-            if expressions.len() < MOST
-                && expressions.iter().all(|(known, _)| known != text)
-                && let Ok(expression) = builder.add_expression(text)
-            {
-                expressions.push((text.to_owned(), expression));
+/// The parts of one condition: the operands of its `and`, `or` and comparisons, what its methods are called on, and the
+/// arguments of its calls. They are compiled apart from the condition, which bears no trace of them.
+#[derive(Debug)]
+pub struct Parts {
+    conditions: Conditions,
+    texts: Vec<(String, ExpressionId)>,
+}
+
+/// The use of a part in its condition, which says what is wanted of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PartUse {
+    /// Only the truth counts; CPython may have no other value that can be shown, such as that of a match.
+    Truth,
+    /// The value counts.
+    Value,
+    /// The value is shown if no CPython is needed for it: it may be anything, such as a module.
+    Detail,
+}
+
+impl Conditions {
+    /// Compiles the parts of a condition; there are none of Rhai.
+    pub fn parts(&self, id: ConditionId) -> Parts {
+        let mut builder = ConditionsBuilder::with_names(&self.0.sources).unwrap_or_default();
+        let mut known: Vec<(String, ExpressionId)> = Vec::new();
+        if self.language(id) == Language::Python
+            && let Ok(parsed) = python::parse(self.source(id))
+        {
+            let mut texts = Vec::new();
+            operands(&parsed.tree, &parsed, &mut texts);
+            for (text, part_use) in texts {
+                if known.len() < MOST
+                    && known.iter().all(|(known, _)| known != text)
+                    && let Some(expression) = builder.part(text, part_use)
+                {
+                    known.push((text.to_owned(), expression));
+                }
             }
         }
-        let conditions = builder.build();
-        let evaluation = conditions.evaluation(self.request.request(), None);
-        let is_compiled = |id| conditions.way(id) == super::Way::Compiled;
-        let compiled = expressions.into_iter().filter(|(_, expression)| is_compiled(ConditionId(expression.0)));
-        compiled.map(|(text, expression)| (text, evaluation.value(expression))).collect()
+        Parts { conditions: builder.build(), texts: known }
+    }
+}
+
+impl ConditionsBuilder {
+    /// Compiles a part, unless it cannot be evaluated by itself, or is not worth to be.
+    fn part(&mut self, text: &str, part_use: PartUse) -> Option<ExpressionId> {
+        let wants = if part_use == PartUse::Truth { ResultKind::Truth } else { ResultKind::Value };
+        let index = self.add_wanted(text, wants).ok()?;
+        if part_use == PartUse::Detail && self.conditions[index].code.way() == Way::Python {
+            self.conditions.pop();
+            self.questions.pop();
+            return None;
+        }
+        Some(ExpressionId(index))
+    }
+}
+
+impl Parts {
+    /// Returns the parts that CPython evaluates; none where all are compiled.
+    pub fn question(&self) -> Option<&Arc<Question>> {
+        self.conditions.question()
+    }
+
+    /// Evaluates the parts for a request, with what CPython said to [`Self::question`]. Without that, only what is
+    /// compiled is there.
+    pub fn values(&self, request: &Arc<Request>, answers: Option<Arc<Answers>>) -> Vec<(String, Result<Value>)> {
+        let is_asked = answers.is_some();
+        let evaluation = self.conditions.evaluation(request, answers);
+        let is_known = |id: &ExpressionId| is_asked || self.conditions.way(ConditionId(id.0)) != Way::Python;
+        let known = self.texts.iter().filter(|(_, id)| is_known(id));
+        known.map(|(text, id)| (text.clone(), evaluation.value(*id))).collect()
     }
 }
 
 /// Lists the texts of the parts of an expression.
-fn operands<'s>(expression: &Expr, parsed: &Parsed<'s>, texts: &mut Vec<&'s str>) {
+fn operands<'s>(expression: &Expr, parsed: &Parsed<'s>, texts: &mut Vec<(&'s str, PartUse)>) {
+    let mut add = |part: &Expr, part_use| {
+        // The text of a literal shows its value.
+        if !is_literal(part) {
+            texts.push((parsed.text(part), part_use));
+        }
+    };
     match expression {
         Expr::BoolOp(operation) => {
             for operand in &operation.values {
-                add(operand, parsed, texts);
+                texts.push((parsed.text(operand), PartUse::Truth));
                 operands(operand, parsed, texts);
             }
         }
         Expr::UnaryOp(operation) if operation.op == UnaryOp::Not => {
-            add(&operation.operand, parsed, texts);
+            add(&operation.operand, PartUse::Truth);
             operands(&operation.operand, parsed, texts);
         }
         Expr::Compare(comparison) => {
-            add(&comparison.left, parsed, texts);
-            comparison.comparators.iter().for_each(|operand| add(operand, parsed, texts));
+            add(&comparison.left, PartUse::Value);
+            comparison.comparators.iter().for_each(|operand| add(operand, PartUse::Value));
         }
         Expr::Call(call) => {
             if let Expr::Attribute(method) = &*call.func {
-                add(&method.value, parsed, texts);
+                add(&method.value, PartUse::Detail);
             }
+            call.arguments.args.iter().for_each(|argument| add(argument, PartUse::Detail));
         }
         _ => {}
-    }
-}
-
-/// Adds a part whose value its text does not show.
-fn add<'s>(part: &Expr, parsed: &Parsed<'s>, texts: &mut Vec<&'s str>) {
-    if !is_literal(part) {
-        texts.push(parsed.text(part));
     }
 }
 

@@ -74,11 +74,6 @@ impl RequestView {
         Self(Arc::new(ViewState { request, program, fields, shared, is_json, body, transcoded }))
     }
 
-    /// Returns the request itself.
-    pub(super) fn request(&self) -> &Arc<Request> {
-        &self.0.request
-    }
-
     /// Returns the compiled conditions of the endpoint.
     pub(super) fn program(&self) -> &Program {
         &self.0.program

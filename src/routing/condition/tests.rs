@@ -240,18 +240,20 @@ fn check(source: &str) -> Result<CheckedExpression, ConditionProblem> {
 #[test]
 fn check_knows_conditions_that_are_the_same_for_every_request() {
     for (source, constant) in [
-        ("1 == 1", Some(true)),
-        ("len('ab') > 2", Some(false)),
-        ("request.key == 'a' or 'b'", Some(true)),
-        ("not (request.key == 'a' or 'b')", Some(false)),
-        ("request.key == 'a' and False", Some(false)),
-        ("request.key == 'a' or not []", Some(true)),
+        ("1 == 1", Some(ConstantTruth::True)),
+        ("len('ab') > 2", Some(ConstantTruth::False)),
+        ("request.key == 'a' or 'b'", Some(ConstantTruth::True)),
+        ("not (request.key == 'a' or 'b')", Some(ConstantTruth::False)),
+        ("request.key == 'a' and False", Some(ConstantTruth::False)),
+        ("request.key == 'a' or not []", Some(ConstantTruth::True)),
         ("request.key == 'a' and 'b'", None),
         ("request.key == request.key", None),
         ("all(request for request in [1])", None),
         ("1 / 0 == 1", None),
-        ("re.search('a', 'a')", None),
-        ("rhai: 1 == 1", None),
+        ("re.search('a', 'a')", Some(ConstantTruth::Unknown)),
+        ("re.search('a', request.key)", None),
+        ("rhai: 1 == 1", Some(ConstantTruth::Unknown)),
+        ("rhai: request.key == 1", None),
     ] {
         assert_eq!(check(source).unwrap().constant, constant, "{source}");
     }
@@ -272,7 +274,7 @@ fn parts_show_operands_and_receivers() {
             Ok(value) => format!("{part} = {}", serde_json::to_string(&value).unwrap()),
             Err(error) => format!("{part}: {error}"),
         };
-        conditions.evaluation(&request(BODY), None).parts(id).into_iter().map(shown).collect()
+        conditions.parts(id).values(&request(BODY), None).into_iter().map(shown).collect()
     };
     assert_eq!(
         shown(
@@ -291,7 +293,11 @@ fn parts_show_operands_and_receivers() {
     );
     assert_eq!(
         shown("re.search('x', request.json['nope']) or request.key in {'a', 'b'}"),
-        ["request.key in {'a', 'b'} = false", "request.key = \"customer-7\""]
+        [
+            "request.json['nope']: request.json()['nope']: KeyError: 'nope'",
+            "request.key in {'a', 'b'} = false",
+            "request.key = \"customer-7\""
+        ]
     );
     assert!(shown("rhai: request.key == \"x\"").is_empty());
 }

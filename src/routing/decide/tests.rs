@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::config::Config;
 use crate::message::{Headers, Source};
-use crate::routing::RoutingTable;
+use crate::routing::{Explanation, RoutingTable};
 
 const CONFIG: &str = r#"
 model_endpoints:
@@ -105,10 +105,19 @@ fn build_reports_every_problem_with_its_place() {
     );
 }
 
+/// Explains a decision, with the parts of each condition.
+fn explained(endpoint: &Endpoint, request: &Arc<Request>) -> Explanation {
+    let mut explanation = endpoint.explain(request, None);
+    for (condition, parts) in explanation.conditions.iter_mut().zip(endpoint.parts()) {
+        condition.show(parts.values(request, None));
+    }
+    explanation
+}
+
 #[test]
 fn explanation_shows_every_condition() {
     let table = table(CONFIG);
-    let explanation = table.named("sentiment-router").unwrap().explain(&request(&[("x-tier", "gold")], "{}"), None);
+    let explanation = explained(table.named("sentiment-router").unwrap(), &request(&[("x-tier", "gold")], "{}"));
     assert_eq!(
         serde_json::to_value(explanation).unwrap(),
         serde_json::json!({
@@ -215,7 +224,7 @@ fn request_names_route_when_override_is_allowed() {
 fn explanation_shows_shares_callers_and_fallbacks() {
     let table = shared("weighted");
     let explain = |headers: &[(&str, &str)], body: &str| {
-        serde_json::to_value(table.named("shared").unwrap().explain(&request(headers, body), None)).unwrap()
+        serde_json::to_value(explained(table.named("shared").unwrap(), &request(headers, body))).unwrap()
     };
     let explanation = explain(&[("x-tier", "tin")], r#"{"user": "u-1"}"#);
     insta::assert_snapshot!(serde_json::to_string_pretty(&explanation).unwrap(), @r#"
@@ -315,4 +324,33 @@ fn decide_allocates_nothing_when_routes_share() {
     let by_condition = |strategy: &str| allocations(&shared(strategy), &[("x-tier", "tin")], r#"{"user": "x"}"#);
     assert_eq!(by_condition("round_robin"), by_condition("first"));
     assert_eq!(by_condition("least_loaded"), by_condition("first"));
+}
+
+#[test]
+fn question_is_left_out_when_no_expression_for_python_is_reached() {
+    let rule = |condition: &str| {
+        format!("{{model_uri: m, alias: a{}, model_request_condition: {condition:?}}}", condition.len())
+    };
+    let (gold, broken, number) =
+        ("request.headers['x-tier'] == 'gold'", "request.json['n'] > 3", "re.search('[0-9]', request.json['t'])");
+    let asks = |rules: &[&str], keys: &str, headers: &[(&str, &str)]| {
+        let routes: Vec<_> = rules.iter().copied().map(rule).collect();
+        let table = table(&format!(
+            "model_endpoints: [{{name: e, route_override: true{keys}, routes: [{}, {{model_uri: m, alias: rest}}]}}]",
+            routes.join(", ")
+        ));
+        table.named("e").unwrap().question_about(&request(headers, "{}")).unwrap().is_some()
+    };
+    let (is_gold, is_tin) = ([("x-tier", "gold")], [("x-tier", "tin")]);
+    assert!(!asks(&[gold, number], "", &is_gold));
+    assert!(asks(&[gold, number], "", &is_tin));
+    assert!(asks(&[number, gold], "", &is_gold));
+    // A condition that fails takes nothing.
+    assert!(!asks(&[broken, gold, number], "", &is_gold));
+    assert!(asks(&[gold, broken, number], "", &[]));
+    assert!(!asks(&[gold], "", &is_tin));
+    assert!(!asks(&[number], "", &[("x-signalbox-route", "rest")]));
+    // A value that a share may need is asked for always.
+    let sticky = format!(", strategy: weighted, sticky_by: {:?}", "re.sub('a', '', request.json['t'])");
+    assert!(asks(&[gold], &sticky, &is_gold));
 }
