@@ -57,8 +57,6 @@ struct ViewState {
     fields: Box<[OnceLock<Result<Value>>]>,
     /// Value of each of the program's names, once it is evaluated.
     shared: Box<[OnceLock<Result<Value>>]>,
-    /// True if the payload is said to be JSON.
-    is_json: OnceLock<bool>,
     /// Whole payload, for expressions without a constant path.
     body: OnceLock<Result<Value>>,
     /// Payload in UTF-8, when it comes in another encoding of JSON.
@@ -70,8 +68,8 @@ impl RequestView {
     pub(super) fn new(request: Arc<Request>, program: Arc<Program>) -> Self {
         let fields = program.paths.iter().map(|_| OnceLock::new()).collect();
         let shared = program.names.iter().map(|_| OnceLock::new()).collect();
-        let (is_json, body, transcoded) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self(Arc::new(ViewState { request, program, fields, shared, is_json, body, transcoded }))
+        let (body, transcoded) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(ViewState { request, program, fields, shared, body, transcoded }))
     }
 
     /// Returns the compiled conditions of the endpoint.
@@ -128,13 +126,13 @@ impl RequestView {
 
     /// Tells whether the payload is said to be JSON, by Flask's rule.
     fn is_json(&self) -> bool {
-        *self.0.is_json.get_or_init(|| match self.0.request.headers.get_ignoring_case(header::CONTENT_TYPE) {
+        match self.0.request.headers.get_ignoring_case(header::CONTENT_TYPE) {
             None | Some(b"application/json") => true,
             Some(_) => {
                 let mimetype = self.mimetype();
                 mimetype == "application/json" || (mimetype.starts_with("application/") && mimetype.ends_with("+json"))
             }
-        })
+        }
     }
 
     /// Returns `request.mimetype`.
