@@ -178,7 +178,7 @@ static GO_ON: Notify = Notify::const_new();
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
 fn waiting_answers_stay_within_memory_limit() {
-    const REQUESTS: usize = 1500;
+    const REQUESTS: usize = 3000;
     const ANSWER: usize = 600_000;
     let kafka = Kafka::shared();
     let setup = Setup::with_partitions(kafka, 1);
@@ -212,8 +212,8 @@ fn waiting_answers_stay_within_memory_limit() {
     assert_eq!(order, (0..REQUESTS).collect::<Vec<_>>());
     let grown = resident_peak(signalbox.pid()) - before;
     println!("{} MiB more in the end", grown / MEBIBYTE);
-    // The client library has copies of what is on its way, and allocators give back late; all answers have 858 MiB.
-    assert!(grown < 400 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
+    // The client library has copies of what is on its way, and allocators give back late; all answers have 1,717 MiB.
+    assert!(grown < 600 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
 }
 
 #[test]
