@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::kafka::create_topic;
+use super::kafka::{create_topic, onlooker};
 use super::{Broker, free_port, fresh_directory};
 
 const BROKERS: usize = 3;
@@ -99,14 +99,12 @@ share.coordinator.state.topic.min.isr=2",
         let started = self.brokers.iter().filter(|broker| broker.is_started()).count();
         let begun = Instant::now();
         loop {
-            // A new client each time: one that sees brokers come and go again and again was seen to crash.
-            let consumer: BaseConsumer =
-                ClientConfig::new().set("bootstrap.servers", self.bootstrap()).set("log_level", "0").create().unwrap();
-            let whole = consumer.fetch_metadata(None, Duration::from_secs(2)).is_ok_and(|metadata| {
-                let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-                metadata.brokers().len() == started
-                    && partitions.all(|partition| partition.isr().len() == started.min(partition.replicas().len()))
-            });
+            let whole =
+                onlooker(&self.bootstrap()).fetch_metadata(None, Duration::from_secs(2)).is_ok_and(|metadata| {
+                    let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+                    metadata.brokers().len() == started
+                        && partitions.all(|partition| partition.isr().len() == started.min(partition.replicas().len()))
+                });
             if whole {
                 return;
             }

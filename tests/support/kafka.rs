@@ -113,7 +113,7 @@ share.coordinator.state.topic.min.isr=1
     pub(crate) fn start_again(&mut self) {
         self.broker.start();
         let began = Instant::now();
-        while let Err(error) = self.producer.client().fetch_metadata(None, Duration::from_millis(250)) {
+        while let Err(error) = onlooker(&self.bootstrap()).fetch_metadata(None, Duration::from_millis(250)) {
             let log = self.log();
             let ended = self.broker.ended();
             assert!(ended.is_none() && began.elapsed() < READY_WITHIN, "the broker does not answer ({error}):\n{log}");
@@ -275,6 +275,12 @@ pub(super) fn create_topic(
     let created = wait_for_future(admin.create_topics(&topics, &options)).unwrap();
     assert!(created.iter().all(Result::is_ok), "{created:?}");
     name
+}
+
+/// Makes a client that asks a broker for its metadata once: one that sees brokers come and go again and again was seen to
+/// crash.
+pub(super) fn onlooker(bootstrap: &str) -> BaseConsumer {
+    ClientConfig::new().set("bootstrap.servers", bootstrap).set("log_level", "0").create().unwrap()
 }
 
 fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {

@@ -34,6 +34,9 @@ SPARE_CHILDREN = 2
 # first time, and needs the processor more.
 HEAD_START_SECONDS = 0.05
 
+# Bytes that wait in a child's socket before its writer does.
+SEND_BUFFER_BYTES = 4 << 20
+
 
 def prctl(option, value):
     """Sets a process option on Linux. On other systems children still end with this process, unless it is killed."""
@@ -299,6 +302,9 @@ class Template:
     def fork_child(self, kind, arguments=(), environment=(), ahead=False):
         """Forks a child, and returns it with our ends of its socket and of its output."""
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            # A large body goes in few pieces, each of which the other side is woken for. The system may allow less.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         reading, writing = os.pipe()
         try:
             pid = os.fork()
