@@ -11,6 +11,7 @@
 //! begun, so they are asked again elsewhere. Evaluators are forked from the template of `models.python`, where an
 //! endpoint has a question for them, and none otherwise.
 
+mod clock;
 mod evaluator;
 mod frames;
 mod job;

@@ -5,9 +5,8 @@ use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::time::{Instant, timeout_at};
-
 use super::Shared;
+use super::clock::Clock;
 use super::evaluator::Evaluator;
 use super::frames;
 use super::job::Job;
@@ -46,13 +45,14 @@ impl Shared {
     async fn serve(&self, evaluator: &mut Evaluator, status: &SeatStatus) {
         let gone = evaluator.gone();
         tokio::pin!(gone);
+        let mut clock = Clock::new(self.config.timeout);
         loop {
             let mut jobs = tokio::select! {
                 biased;
                 () = &mut gone => return self.lose(Loss::Unbegun, evaluator, VecDeque::new()),
                 jobs = self.queue.take() => jobs,
             };
-            if let Err(loss) = self.evaluate(evaluator, &mut jobs, status).await {
+            if let Err(loss) = self.evaluate(evaluator, &mut jobs, &mut clock, status).await {
                 return self.lose(loss, evaluator, jobs);
             }
         }
@@ -63,6 +63,7 @@ impl Shared {
         &self,
         evaluator: &mut Evaluator,
         jobs: &mut VecDeque<Job>,
+        clock: &mut Clock,
         status: &SeatStatus,
     ) -> Result<(), Loss> {
         for at in 0..jobs.len() {
@@ -80,14 +81,14 @@ impl Shared {
                 return Err(Loss::Crashed);
             }
         }
-        let asked = timeout_at(self.deadline(), evaluator.ask(jobs)).await;
-        asked.map_err(|_| Loss::TimedOut)?.map_err(|_| Loss::Unbegun)?;
+        let asked = clock.within(evaluator.ask(jobs)).await;
+        asked.ok_or(Loss::TimedOut)?.map_err(|_| Loss::Unbegun)?;
         let sent = jobs.len();
         while let Some(job) = jobs.front() {
             status.busy.store(jobs.len(), Ordering::Relaxed);
             // What has come in the meantime counts, even if this task comes late to look.
-            let frame = timeout_at(self.deadline(), evaluator.answer()).await;
-            let frame = frame.map_err(|_| Loss::TimedOut)?.map_err(|error| {
+            let frame = clock.within(evaluator.answer()).await;
+            let frame = frame.ok_or(Loss::TimedOut)?.map_err(|error| {
                 if had_not_read(&error) && jobs.len() == sent { Loss::Unbegun } else { Loss::Crashed }
             })?;
             let answers = frames::answers(&frame, &job.question).ok_or(Loss::Crashed)?;
@@ -130,10 +131,6 @@ impl Shared {
             job.fail(&ConditionError::exceeded(&error));
         }
         self.queue.put_back(jobs);
-    }
-
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.config.timeout
     }
 }
 

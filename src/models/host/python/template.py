@@ -33,7 +33,6 @@ SPARE_CHILDREN = 2
 # Seconds between the use of a spare and the fork of its replacement: the used child loads its model and answers for the
 # first time, and needs the processor more.
 HEAD_START_SECONDS = 0.05
-
 # Bytes that wait in a child's socket before its writer does.
 SEND_BUFFER_BYTES = 4 << 20
 
