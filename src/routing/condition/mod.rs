@@ -348,7 +348,7 @@ impl Way {
     pub fn cost(self) -> &'static str {
         match self {
             Self::Compiled => "microseconds",
-            Self::Python => "about 0.1 ms",
+            Self::Python => "about 0.2 ms",
             Self::Rhai => "tens of microseconds",
         }
     }
