@@ -251,3 +251,26 @@ fn broker_creates_no_topic_when_request_names_it() {
         metadata.topics().iter().map(|topic| topic.name()).filter(|name| name.contains("made")).collect();
     assert!(made.is_empty(), "{made:?}");
 }
+
+#[test]
+#[ignore = "needs Apache Kafka; tests/run starts it"]
+fn refused_requests_end_one_after_another_when_topic_takes_nothing() {
+    const REQUESTS: usize = 40;
+    let kafka = Kafka::shared();
+    for delivery in ["exactly_once", "at_least_once"] {
+        let setup = Setup::new(kafka);
+        let stale = kafka.create_topic_with("team-stale", 1, &[("message.timestamp.before.max.ms", "0")]);
+        let large = StubModel::start(|_, _| Reaction::Large(1));
+        let signalbox = Signalbox::start(&config(&setup, &large, delivery));
+        let begun = Instant::now();
+        for n in 0..REQUESTS {
+            let headers =
+                [("kafka_correlationId", &*format!("order-{n}")), ("kafka_replyTopic", &*stale), ("endpoint", "good")];
+            kafka.send(&setup.requests, None, &headers, br#"{"inputs": [1]}"#);
+        }
+        kafka.flush();
+        let letters = kafka.consume(&setup.dead_letters, REQUESTS, ENDED_WITHIN);
+        assert_eq!(letters.len(), REQUESTS, "{delivery}: {}", signalbox.log());
+        println!("{delivery}: {REQUESTS} letters within {:?}", begun.elapsed());
+    }
+}

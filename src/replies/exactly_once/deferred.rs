@@ -8,8 +8,7 @@ use crate::invocation::Backoff;
 use crate::replies::directory::Destination;
 use crate::replies::publication::Publication;
 
-/// Pauses after publications that went alone and were rejected, so that one after another does not take all of a
-/// session's time.
+/// Pauses after publications that went alone and came to nothing though the broker has refused none of their records.
 const AFTER_ALONE: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
 
 /// Deferred publications, in their order.
@@ -22,7 +21,7 @@ pub(super) struct DeferredQueue {
     pub(super) checked: Instant,
     /// Time before which none goes alone.
     alone_after: Instant,
-    /// The number of those that went alone and were rejected, one after another.
+    /// The number of those that came to nothing, one after another, without a refusal.
     failed_alone: u32,
 }
 
@@ -61,7 +60,15 @@ impl DeferredQueue {
         self.version = u64::MAX;
     }
 
-    /// Takes in that a publication that went alone was aborted.
+    /// Takes in that the broker has refused a publication that went alone, which took so long. The next waits as long, so
+    /// that those which are refused one after another leave half of a session's time to others, however many they are.
+    pub(super) fn alone_refused(&mut self, took: Duration) {
+        self.failed_alone = 0;
+        self.alone_after = Instant::now() + took.min(AFTER_ALONE.longest);
+        self.version = u64::MAX;
+    }
+
+    /// Takes in that a publication that went alone was aborted for another reason.
     pub(super) fn alone_failed(&mut self) {
         self.failed_alone = self.failed_alone.saturating_add(1);
         self.alone_after = Instant::now() + AFTER_ALONE.pause(self.failed_alone);

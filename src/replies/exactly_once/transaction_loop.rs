@@ -346,10 +346,12 @@ impl TransactionLoop {
             return Vec::new();
         }
         // Not committed: count and report why.
-        if is_alone {
-            self.deferred.alone_failed();
-        }
         let is_refused = batch.has_rejected_record(&refused);
+        match is_alone {
+            true if is_refused => self.deferred.alone_refused(batch.began().elapsed()),
+            true => self.deferred.alone_failed(),
+            false => {}
+        }
         let code = reason.as_ref().or_else(|| session.as_ref().err().map(StepError::error)).map(|error| {
             self.parts.flow.failed(error);
             error.rdkafka_error_code()
