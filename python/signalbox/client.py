@@ -27,11 +27,13 @@ except ImportError as missing:
     raise ImportError("signalbox.Client needs confluent-kafka: pip install 'signalbox[kafka]'") from missing
 
 if TYPE_CHECKING:
-    from typing import TypedDict
+    from typing import TypeAlias, TypedDict
 
     from typing_extensions import Unpack
 
     from .payload import Inputs
+
+    Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 
     class Options(TypedDict, total=False):
         """Options of one call, which :meth:`Client.submit` describes."""
@@ -185,7 +187,7 @@ class Client:
         seconds = self._timeout if timeout is None else _positive(timeout)
         give_up = time.time() + seconds - min(WAY_BACK, seconds * WAY_BACK_SHARE)
         correlation = str(uuid.uuid4()).encode()
-        fields = [(name, value.encode()) for name, value in (headers or {}).items()]
+        fields: Headers = [(name, value.encode()) for name, value in (headers or {}).items()]
         fields += [(CORRELATION_ID, correlation), *self._address]
         fields += [("content-type", content_type.encode()), ("deadline", str(int(give_up * 1000)).encode())]
         endpoint = self._endpoint if endpoint is None else endpoint
@@ -285,9 +287,7 @@ class Client:
             message = f"the broker at {bootstrap_servers} does not answer: {error.args[0]}"
             raise Fault("TEMPORARILY_UNAVAILABLE", message, retryable=True) from error
 
-    def _produce(
-        self, correlation: bytes, key: str | bytes | None, body: bytes, headers: list[tuple[str, bytes]], end: float
-    ) -> None:
+    def _produce(self, correlation: bytes, key: str | bytes | None, body: bytes, headers: Headers, end: float) -> None:
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is not None:
                 self._fail(correlation, _undelivered(error))
@@ -338,13 +338,14 @@ class Client:
         if error is not None:
             _log.debug("replies cannot be read for now: %s", error)
             return
-        headers = dict(record.headers() or [])
-        future = self._take(headers.get(CORRELATION_ID) or b"")
+        fields = dict(record.headers() or [])
+        headers = {name: value for name, value in fields.items() if isinstance(value, bytes)}
+        future = self._take(headers.get(CORRELATION_ID, b""))
         # A reply without a caller belongs to another client, or comes too late.
         if future is None or not future.set_running_or_notify_cancel():
             return
         body = record.value() or b""
-        shown = {name: (value or b"").decode("utf-8", "replace") for name, value in headers.items()}
+        shown = {name: value.decode("utf-8", "replace") for name, value in headers.items()}
         status = shown.get("status", "")
         if not status.isdecimal():
             message = "the reply has no header 'status'; whoever answers requests of this topic must send it"
