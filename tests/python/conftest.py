@@ -62,8 +62,10 @@ class Signalbox:
 def running(directory, *arguments, kafka=None, within=120):
     """Runs the program with these arguments until the block ends."""
     log = directory / f"signalbox-{uuid.uuid4().hex}.log"
+    # The environment is the one that the program is installed in, not one that happens to be active.
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     with log.open("w") as output:
-        process = subprocess.Popen([find(), *arguments], cwd=directory, stdout=output, stderr=output)
+        process = subprocess.Popen([find(), *arguments], cwd=directory, env=environment, stdout=output, stderr=output)
     try:
         end = time.monotonic() + within
         while not (ready := READY.search(log.read_text())):

@@ -74,21 +74,6 @@ def test_call_fails_when_its_time_is_over(client, signalbox):
         client.submit([1], timeout=0)
 
 
-def test_request_says_until_when_and_where_its_reply_is_waited_for(client, signalbox):
-    client.predict([1])
-    topic = signalbox.topics["requests_topic"]
-    consumer = Consumer({"bootstrap.servers": signalbox.broker, "group.id": "reader"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-        headers = dict(consumer.poll(20).headers())
-    finally:
-        consumer.close()
-    left = int(headers["deadline"]) / 1000 - time.time()
-    assert 0 < left < 30 and headers["endpoint"] in (b"echo", b"nothing")
-    assert len(headers["kafka_replyPartition"]) == 4
-
-
 def test_submit_does_not_wait_and_futures_can_be_awaited(client):
     began = time.monotonic()
     futures = [client.submit({"sleep": 0.5, "n": n}) for n in range(20)]
@@ -161,7 +146,7 @@ def test_clients_and_threads_get_their_own_replies(signalbox):
         return answer.predictions[0]["n"]
 
     with ThreadPoolExecutor(16) as threads:
-        assert list(threads.map(ask, range(2000))) == list(range(2000))
+        assert list(threads.map(ask, range(400))) == list(range(400))
     for client in clients:
         client.close()
 
@@ -176,17 +161,27 @@ def test_records_of_strangers_harm_nobody(client, signalbox):
     assert client.predict([1]).predictions == [{"inputs": [1]}]
 
 
-def test_reply_without_a_status_is_a_fault(signalbox):
-    # Nobody reads the client's requests, so this test answers them.
-    with connect(signalbox, requests_topic=signalbox.kafka["dead_letter_topic"]) as client:
-        future = client.submit([1], timeout=20)
-        (correlation,) = client._waiting
-        address = dict(client._address)
+def test_request_says_until_when_and_where_its_reply_is_waited_for(signalbox):
+    # Nobody else reads the client's requests there, so this test answers them, and leaves out the status.
+    topic = signalbox.kafka["dead_letter_topic"]
+    reader = Consumer({"bootstrap.servers": signalbox.broker, "group.id": "reader"})
+    with connect(signalbox, requests_topic=topic) as client:
+        began = time.time()
+        future = client.submit([1], timeout=60, key="order-1", headers={"x-user": "7"})
+        partitions = reader.list_topics(topic, timeout=30).topics[topic].partitions
+        reader.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+        while (record := reader.poll(60)).key() != b"order-1":
+            pass
+        reader.close()
+        headers = dict(record.headers())
+        assert json.loads(record.value()) == {"inputs": [1]}
+        assert (headers["endpoint"], headers["content-type"], headers["x-user"]) == (b"echo", b"application/json", b"7")
+        assert 59 < int(headers["deadline"]) / 1000 - began < 60
         producer = Producer({"bootstrap.servers": signalbox.broker})
-        partition = int.from_bytes(address["kafka_replyPartition"], "big")
-        topic, headers = address["kafka_replyTopic"].decode(), [("kafka_correlationId", correlation)]
-        producer.produce(topic, b"{}", partition=partition, headers=headers)
-        producer.flush(30)
+        partition = int.from_bytes(headers["kafka_replyPartition"], "big")
+        identity = [("kafka_correlationId", headers["kafka_correlationId"])]
+        producer.produce(headers["kafka_replyTopic"].decode(), b"{}", partition=partition, headers=identity)
+        assert producer.flush(30) == 0
         with pytest.raises(Fault, match="no header 'status'"):
             future.result()
 

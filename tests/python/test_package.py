@@ -37,6 +37,7 @@ except ImportError as error:
     print(error)
 """
     ended = python("-c", script)
+    assert "kafka" in metadata.metadata("signalbox").get_all("Provides-Extra")
     assert (ended.stdout, ended.stderr) == (
         "signalbox.Client needs confluent-kafka: pip install 'signalbox[kafka]'\n",
         "",
