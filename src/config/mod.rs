@@ -13,6 +13,7 @@ mod endpoint;
 mod env;
 mod explain;
 pub(crate) mod fit;
+mod interpreter;
 mod kafka;
 mod limits;
 mod models;
@@ -33,6 +34,7 @@ pub use endpoint::{
     Decision, Endpoint, EnvManager, MOST_THREADS, OnConditionError, OnDecisionError, Route, Runtime, Strategy,
 };
 pub use env::environment;
+pub use interpreter::interpreters;
 pub use kafka::{Delivery, EMBEDDED, Kafka, Ordering};
 pub use limits::Limits;
 pub use models::{Cache, Models, Template};

@@ -6,11 +6,14 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use super::interpreter::interpreter;
+
 /// Loading and keeping of models.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Models {
-    /// Python interpreter that has mlflow and the models' libraries.
+    /// Python interpreter that has mlflow and the models' libraries. Default: that of the environment that Signalbox is
+    /// started in.
     pub python: String,
     /// Modules that the template (a fork server) of that interpreter imports once, for all models.
     pub template: Template,
@@ -58,7 +61,7 @@ pub struct Cache {
 impl Default for Models {
     fn default() -> Self {
         Self {
-            python: ".venv/bin/python".to_owned(),
+            python: interpreter(),
             template: Template::default(),
             load_timeout: Duration::from_secs(120),
             concurrent_loads: 4,

@@ -52,7 +52,11 @@ SIGNATURE = ModelSignature(
 DRAW = np.random.default_rng(3)
 CITIES = ["Oslo", "Rome", "Łódź", "Paris"]
 TRAINING = pd.DataFrame(
-    {"amount": DRAW.normal(50, 20, 80).round(2), "city": [CITIES[n % 4] for n in range(80)], "count": DRAW.integers(0, 9, 80)}
+    {
+        "amount": DRAW.normal(50, 20, 80).round(2),
+        "city": [CITIES[n % 4] for n in range(80)],
+        "count": DRAW.integers(0, 9, 80),
+    }
 )
 LABELS = (TRAINING["amount"] > 50).astype(int).to_numpy()
 TWO_LABELS = np.column_stack([LABELS, TRAINING["count"] > 4]).astype(int)
@@ -197,10 +201,18 @@ def sklearn_dependent():
     yield "sklearn-function", numbers(FunctionTransformer(lambda rows: rows - rows.mean(axis=0)))
     yield "sklearn-own-transformer", numbers(Demeaned())
     yield "sklearn-own-subclass", numbers(OwnScaler())
-    searched = make_pipeline(make_column_transformer((make_pipeline(SimpleImputer(), Demeaned()), NUMBERS)), LinearRegression())
-    yield "sklearn-own-in-a-search", GridSearchCV(searched, {"linearregression__fit_intercept": [True]}, cv=2).fit(TRAINING, LABELS)
+    searched = make_pipeline(
+        make_column_transformer((make_pipeline(SimpleImputer(), Demeaned()), NUMBERS)), LinearRegression()
+    )
+    yield (
+        "sklearn-own-in-a-search",
+        GridSearchCV(searched, {"linearregression__fit_intercept": [True]}, cv=2).fit(TRAINING, LABELS),
+    )
     yield "sklearn-patched", patched()
-    yield "sklearn-table-of-texts", make_pipeline(CountVectorizer(), LinearRegression()).fit(["amount", "city", "count", "x"], range(4))
+    yield (
+        "sklearn-table-of-texts",
+        make_pipeline(CountVectorizer(), LinearRegression()).fit(["amount", "city", "count", "x"], range(4)),
+    )
     yield "sklearn-settles-together", numbers(make_pipeline(MinMaxScaler(clip=True), NMF(2, tol=0.5, random_state=1)))
 
 
@@ -211,18 +223,30 @@ def sklearn_independent():
     yield "good-linear", make_pipeline(columns, LinearRegression()).fit(TRAINING, TRAINING["amount"])
     yield "good-classes", make_pipeline(columns, LogisticRegression()).fit(TRAINING, LABELS)
     yield "good-forest", make_pipeline(columns, RandomForestClassifier(9, random_state=1)).fit(TRAINING, LABELS)
-    yield "good-search", GridSearchCV(make_pipeline(columns, DecisionTreeClassifier()), {"decisiontreeclassifier__max_depth": [2, 4]}).fit(TRAINING, LABELS)
+    yield (
+        "good-search",
+        GridSearchCV(
+            make_pipeline(columns, DecisionTreeClassifier()), {"decisiontreeclassifier__max_depth": [2, 4]}
+        ).fit(TRAINING, LABELS),
+    )
     holes = make_column_transformer(
         (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["city"]), remainder="passthrough"
     )
-    yield "good-boosting", make_pipeline(holes, HistGradientBoostingRegressor(max_iter=9)).fit(TRAINING, TRAINING["amount"])
+    yield (
+        "good-boosting",
+        make_pipeline(holes, HistGradientBoostingRegressor(max_iter=9)).fit(TRAINING, TRAINING["amount"]),
+    )
     texts = ColumnTransformer([("words", TfidfVectorizer(analyzer="char"), "city")])
     yield "good-texts", make_pipeline(texts, LogisticRegression()).fit(TRAINING, LABELS)
     yield "good-neighbours", numbers(StandardScaler(), KNeighborsClassifier(algorithm="kd_tree"))
 
 
 def save(model, path, flavor=mlflow.pyfunc, **more):
-    more |= {"python_model": model} if flavor is mlflow.pyfunc else {"sk_model": model, "serialization_format": "cloudpickle"}
+    more |= (
+        {"python_model": model}
+        if flavor is mlflow.pyfunc
+        else {"sk_model": model, "serialization_format": "cloudpickle"}
+    )
     flavor.save_model(path=path, signature=SIGNATURE, pip_requirements=requirements("scikit-learn"), **more)
 
 
@@ -239,7 +263,9 @@ def main():
         add(name, "stateful", Counts(answer))
     for name, model in sklearn_dependent():
         add(name, "dependent", model, mlflow.sklearn)
-    two = make_pipeline(make_column_transformer((SimpleImputer(), NUMBERS)), DecisionTreeClassifier(max_depth=3)).fit(TRAINING, TWO_LABELS)
+    two = make_pipeline(make_column_transformer((SimpleImputer(), NUMBERS)), DecisionTreeClassifier(max_depth=3)).fit(
+        TRAINING, TWO_LABELS
+    )
     add("sklearn-chances-of-two-targets", "dependent", two, mlflow.sklearn, pyfunc_predict_fn="predict_proba")
     for name, model in sklearn_independent():
         add(name, "independent", model, mlflow.sklearn)

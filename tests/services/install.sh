@@ -5,7 +5,10 @@
 is_current() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 
 install_kafka() {
-    local home="$services/kafka" pins
+    local home="$services/kafka" pins java version
+    java="$(command -v java)" || fail "Apache Kafka cannot be run: there is no Java. Install Java 17, or run tests/run --fast."
+    version="$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')"
+    [ "${version:-0}" -ge 17 ] || fail "Apache Kafka needs Java 17 or newer; $java is version ${version:-unknown}."
     pins="$(cat tests/services/pom.xml)"
     if is_current "$home/stamp" "$pins"; then
         echo "Apache Kafka: $home/libs (installed already)"
@@ -21,22 +24,46 @@ install_kafka() {
 }
 
 install_mlflow() {
-    local home="$services/mlflow" pins python
-    pins="$(cat tests/services/requirements.txt src/cli/quickstart/requirements.txt)"
+    install_environment mlflow tests/services/requirements.txt src/cli/quickstart/requirements.txt
+}
+
+# Tools for Python, which also build and test the wheel.
+install_tools() {
+    install_environment tools tests/services/tools.txt
+}
+
+# Fills $services/$1/venv from the requirements of $2; further files are those that it refers to.
+install_environment() {
+    local name="$1" requirements="$2" home="$services/$1" pins python
+    shift
+    pins="$(cat "$@")"
     if is_current "$home/stamp" "$pins" && "$home/venv/bin/python" -c '' 2>/dev/null; then
-        echo "MLflow: $home/venv (installed already)"
+        echo "$name: $home/venv (installed already)"
         return
     fi
     python="${PYTHON:-python3}"
     "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-        fail "MLflow cannot be had: '$python' is missing, older than 3.11, or without venv. Name another with PYTHON=…, or run tests/run --fast."
-    step "installing MLflow, the libraries of models and a Kafka client for Python (a few minutes)"
+        fail "$requirements cannot be had: '$python' is missing, older than 3.11, or without venv. Name another with PYTHON=…"
+    step "installing $requirements (mlflow takes a few minutes)"
     rm -rf "$home" && mkdir -p "$home"
     { "$python" -m venv "$home/venv" &&
         "$home/venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
-            --requirement tests/services/requirements.txt; } >"$home/pip.log" 2>&1 ||
-        { tail -n 20 "$home/pip.log" >&2; fail "MLflow cannot be had: pip failed, see $home/pip.log"; }
+            --requirement "$requirements"; } >"$home/pip.log" 2>&1 ||
+        { tail -n 20 "$home/pip.log" >&2; fail "$requirements cannot be had: pip failed, see $home/pip.log"; }
     printf '%s' "$pins" >"$home/stamp"
+}
+
+# Builds the wheel, on the objects of the tests, and installs it in an environment that has nothing else; what its extras
+# bring is lent by the two environments above. Made anew each time.
+install_package() {
+    local home="$services/package" lender
+    local site='import sysconfig; print(sysconfig.get_path("purelib"))'
+    rm -rf "$home" && mkdir -p "$home"
+    "$services/tools/venv/bin/maturin" build --profile dev --locked --out "$home/dist"
+    "$services/tools/venv/bin/python" -m venv "$home/venv"
+    "$home/venv/bin/python" -m pip install --disable-pip-version-check --quiet --no-index --no-deps "$home"/dist/*.whl
+    for lender in mlflow tools; do "$services/$lender/venv/bin/python" -c "$site"; done \
+        >"$("$home/venv/bin/python" -c "$site")/lent.pth"
 }
 
 install_opa() {
@@ -57,10 +84,7 @@ install_opa() {
 # Installs what is named. Two runs at once: one installs, the other waits and finds it installed. The lock is the
 # kernel's, and goes with us.
 install_services() {
-    local java version each
-    java="$(command -v java)" || fail "Apache Kafka cannot be run: there is no Java. Install Java 17, or run tests/run --fast."
-    version="$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')"
-    [ "${version:-0}" -ge 17 ] || fail "Apache Kafka needs Java 17 or newer; $java is version ${version:-unknown}."
+    local each
     mkdir -p "$services"
     exec 9>"$services/lock"
     if command -v flock >/dev/null; then

@@ -19,7 +19,9 @@ from sklearn.tree import DecisionTreeClassifier
 DRAW = np.random.default_rng(7)
 TEXTS = pd.DataFrame({"text": ["a great day", "wonderful food", "terrible service", "an awful, awful film", ""]})
 MOODS = ["glad", "glad", "sad", "sad", "sad"]
-PLANTS = pd.DataFrame(DRAW.normal(size=(30, 4)).round(3), columns=["petal_length", "petal_width", "sepal_length", "sepal width (cm)"])
+PLANTS = pd.DataFrame(
+    DRAW.normal(size=(30, 4)).round(3), columns=["petal_length", "petal_width", "sepal_length", "sepal width (cm)"]
+)
 KINDS = (PLANTS.iloc[:, 0] + PLANTS.iloc[:, 1] > 0).astype(int).to_numpy()
 PEOPLE = pd.DataFrame(
     {
@@ -136,7 +138,10 @@ def _(name):
 @kind("people-mixed")
 def _(name):
     columns = ColumnTransformer(
-        [("city", OneHotEncoder(handle_unknown="ignore"), ["city"]), ("numbers", "passthrough", ["age", "income", "member"])]
+        [
+            ("city", OneHotEncoder(handle_unknown="ignore"), ["city"]),
+            ("numbers", "passthrough", ["age", "income", "member"]),
+        ]
     )
     model = make_pipeline(columns, LogisticRegression(max_iter=500)).fit(PEOPLE, PEOPLE["member"])
     sklearn(name, model, PEOPLE.head(2), model.predict(PEOPLE))

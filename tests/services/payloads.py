@@ -68,14 +68,22 @@ def of_frame(frame, csv_is_read=True):
         ask("instances", {"instances": rows}, answered=None),
         ask("inputs by row", {"inputs": rows}, answered=None),
         ask("inputs by column", {"inputs": columns}, answered=None),
-        ask("columns the other way round", {"dataframe_records": [dict(reversed(row.items())) for row in rows]}, answered=None),
+        ask(
+            "columns the other way round",
+            {"dataframe_records": [dict(reversed(row.items())) for row in rows]},
+            answered=None,
+        ),
         ask("a column too many", {"dataframe_records": [{**row, "unheard_of": 1} for row in rows]}, answered=None),
         ask("two hundred rows", {"dataframe_records": rows * (200 // len(rows))}),
         ask("no rows", {"dataframe_split": {**split, "data": []}}, answered=None),
         ask("parameters nobody knows", {"dataframe_split": split, "params": {"unheard_of": 1}}),
         ask("parameters that are none", {"dataframe_split": split, "params": [1]}, answered=None),
         ask("a column of another name", {"dataframe_records": [{"unheard_of": 1}]}, answered=None),
-        ask("a column too few", {"dataframe_records": [{name: row[name] for name in rest} for row in rows]}, answered=None),
+        ask(
+            "a column too few",
+            {"dataframe_records": [{name: row[name] for name in rest} for row in rows]},
+            answered=None,
+        ),
     ]
     for value in [None, "words", "", True, -1, 2.5, 10**25, [1, 2], {"a": 1}]:
         bent = [{**row, first: value} for row in rows]

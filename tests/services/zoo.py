@@ -23,7 +23,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 warnings.filterwarnings("ignore")
 
-import learned  # noqa: F401: its kinds are those of the zoo, too
+import learned  # noqa: F401 (its kinds are those of the zoo, too)
 import mlflow
 import numpy as np
 import pandas as pd
@@ -63,7 +63,12 @@ NUMBERS_SCHEMA = Schema([ColSpec("double", "x"), ColSpec("double", "y")])
 
 @kind("returns-a-dict")
 def _(name):
-    pyfunc(name, Returns(lambda rows: {"sum": rows["x"].sum(), "rows": len(rows), "x": rows["x"].to_numpy()}), NUMBERS, NUMBERS_SCHEMA)
+    pyfunc(
+        name,
+        Returns(lambda rows: {"sum": rows["x"].sum(), "rows": len(rows), "x": rows["x"].to_numpy()}),
+        NUMBERS,
+        NUMBERS_SCHEMA,
+    )
     return of_frame(NUMBERS)
 
 
@@ -92,7 +97,10 @@ def _(name):
 @kind("returns-a-series")
 def _(name):
     pyfunc(name, Returns(lambda rows: rows["x"] / rows["y"]), NUMBERS, NUMBERS_SCHEMA)
-    return [*of_frame(NUMBERS), ask("a division by zero", {"dataframe_records": [{"x": 1.0, "y": 0.0}, {"x": 0.0, "y": 0.0}]})]
+    return [
+        *of_frame(NUMBERS),
+        ask("a division by zero", {"dataframe_records": [{"x": 1.0, "y": 0.0}, {"x": 0.0, "y": 0.0}]}),
+    ]
 
 
 @kind("returns-records")
@@ -115,7 +123,10 @@ def _(name):
     rows = {"dataframe_records": [{"x": 1.0, "y": 2.0}]}
     return [
         *of_frame(NUMBERS),
-        ask("all parameters", {**rows, "params": {"top": 3, "scale": 0.5, "words": ["é"], "since": "2025-06-01T00:00:00"}}),
+        ask(
+            "all parameters",
+            {**rows, "params": {"top": 3, "scale": 0.5, "words": ["é"], "since": "2025-06-01T00:00:00"}},
+        ),
         ask("a whole number for a double", {**rows, "params": {"scale": 2}}),
         refuse("a fraction for a long", {**rows, "params": {"top": 2.5}}),
         refuse("a word for a long", {**rows, "params": {"top": "two"}}),
@@ -130,7 +141,19 @@ def _(name):
 @kind("returns-what-is-missing")
 def _(name):
     def make(rows):
-        return [None, float("nan"), float("inf"), -float("inf"), "", "\u0000\ud83d\ude00", np.nan, {"x": None}, [], 10**30, 1e-320]
+        return [
+            None,
+            float("nan"),
+            float("inf"),
+            -float("inf"),
+            "",
+            "\u0000\ud83d\ude00",
+            np.nan,
+            {"x": None},
+            [],
+            10**30,
+            1e-320,
+        ]
 
     pyfunc(name, Returns(make), NUMBERS, NUMBERS_SCHEMA)
     return of_frame(NUMBERS)
@@ -203,7 +226,9 @@ def _(name):
     )  # fmt: skip
 
     def make(rows):
-        return [{name: f"{value!r} of {rows[name].dtype}" for name, value in row.items()} for row in rows.to_dict("records")]
+        return [
+            {name: f"{value!r} of {rows[name].dtype}" for name, value in row.items()} for row in rows.to_dict("records")
+        ]
 
     frame = pd.DataFrame(
         {
@@ -231,7 +256,9 @@ def _(name):
 
 @kind("takes-bytes")
 def _(name):
-    pyfunc(name, Returns(lambda rows: [len(value) for value in rows["data"]]), inputs=Schema([ColSpec("binary", "data")]))
+    pyfunc(
+        name, Returns(lambda rows: [len(value) for value in rows["data"]]), inputs=Schema([ColSpec("binary", "data")])
+    )
     return [
         ask("base64", {"dataframe_records": [{"data": "AAECAw=="}]}),
         ask("what is no base64", {"dataframe_records": [{"data": "§"}]}, None),
@@ -243,7 +270,12 @@ def _(name):
 def _(name):
     example = [{"who": {"name": "Ada", "tags": ["a"]}, "scores": [1.5, 2.5]}]
     signature = infer_signature(example)
-    pyfunc(name, Returns(lambda rows: [f"{row['who']} {row['scores']}" for row in rows.to_dict("records")]), example, signature.inputs)
+    pyfunc(
+        name,
+        Returns(lambda rows: [f"{row['who']} {row['scores']}" for row in rows.to_dict("records")]),
+        example,
+        signature.inputs,
+    )
     return [
         ask("objects", {"inputs": example}),
         ask("objects as records", {"dataframe_records": example}),

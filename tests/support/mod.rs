@@ -105,7 +105,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Finds a file that `tests/run` installed: `variable` names it, or it is at its usual place.
-fn installed(variable: &str, usual: &str) -> PathBuf {
+pub(crate) fn installed(variable: &str, usual: &str) -> PathBuf {
     let path = std::env::var_os(variable)
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services").join(usual), PathBuf::from);
     assert!(path.exists(), "{} is missing: run tests/run, which installs it and sets {variable}", path.display());

@@ -29,7 +29,8 @@ pub(super) struct QuickstartArgs {
     /// Where everything is kept: the Python environment, the models, the logs.
     #[arg(long, value_name = "DIRECTORY", default_value = ".signalbox")]
     home: PathBuf,
-    /// A Python interpreter that has MLflow and scikit-learn, instead of an environment made here.
+    /// A Python interpreter that has MLflow and scikit-learn. Default: that of the environment Signalbox is started in,
+    /// if it has them, else that of one made here.
     #[arg(long, value_name = "PROGRAM")]
     python: Option<PathBuf>,
     /// The port of POST /invocations; 0 takes a free one.
@@ -69,7 +70,10 @@ fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Failure> {
     std::fs::create_dir_all(home.join("logs")).map_err(|error| Failure::cannot_write(&home, &error))?;
     let python = match &args.python {
         Some(program) => python::existing(program, &home)?,
-        None => python::environment(&home)?,
+        None => match python::started_in(&home) {
+            Some(python) => python,
+            None => python::environment(&home)?,
+        },
     };
     let mlflow = tracking::start(&python, &home, mlflow_port)?;
     tracking::register_models(&python, &home, &tracking_uri)?;

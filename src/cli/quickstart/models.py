@@ -128,7 +128,9 @@ def python_models():
                 answers.append({"label": str(self.sentiment.classes_[best]), "score": round(float(chances[best]), 4)})
             if self.kind is not None:
                 for answer, chances in zip(answers, self.kind.predict_proba(texts)):
-                    answer["domain_confidence"] = "high" if chances[1] >= 0.8 else "medium" if chances[1] >= 0.5 else "low"
+                    answer["domain_confidence"] = (
+                        "high" if chances[1] >= 0.8 else "medium" if chances[1] >= 0.5 else "low"
+                    )
             return answers
 
     return {

@@ -1,4 +1,5 @@
-//! Python interpreters that have MLflow and scikit-learn: one that the user named, or an environment made here.
+//! Python interpreters that have MLflow and scikit-learn: one that the user named, that of the environment that Signalbox
+//! is started in, or an environment made here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use super::guarded;
 use super::progress::ProgressStep;
 use crate::cli::failure::Failure;
+use crate::config::interpreters;
 
 /// Requirements of the environment: the one place where the versions are written.
 pub(super) const REQUIREMENTS: &str = include_str!("requirements.txt");
@@ -15,6 +17,8 @@ pub(super) const REQUIREMENTS: &str = include_str!("requirements.txt");
 const NEEDED_SPACE: u64 = 2 << 30;
 /// Oldest Python that the required scikit-learn runs on; an older one makes no environment.
 const OLDEST: (u8, u8) = (3, 11);
+/// Major version of the oldest MLflow that is taken where it is found.
+const OLDEST_MLFLOW: u32 = 3;
 /// Script that asks an interpreter about itself, and about the disk that its first argument is on.
 const PROBE: &str = r#"
 import importlib.util, json, shutil, sys
@@ -57,6 +61,16 @@ impl PythonInterpreter {
     fn libraries(&self) -> Option<String> {
         Some(format!("MLflow {} and scikit-learn {}", self.mlflow.as_ref()?, self.sklearn.as_ref()?))
     }
+
+    fn describe(&self, program: &Path) -> Option<String> {
+        Some(format!("Python {} at {} with {}", self.dotted(), program.display(), self.libraries()?))
+    }
+
+    /// Tells whether the quickstart can use an interpreter that nobody named for it.
+    fn is_of_use(&self) -> bool {
+        let major = self.mlflow.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        major.is_some_and(|major| major >= OLDEST_MLFLOW) && self.sklearn.is_some()
+    }
 }
 
 /// Checks an interpreter that the user named. It must have everything already.
@@ -68,18 +82,28 @@ pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, Failure> 
     let interpreter = PythonInterpreter::probe(program, home).ok_or_else(|| {
         Failure::unavailable(format!("--python {name}: there is no Python 3 that runs at this place"))
     })?;
-    let libraries = interpreter.libraries().ok_or_else(|| {
+    let described = interpreter.describe(program).ok_or_else(|| {
         Failure::unavailable(format!(
             "--python {name} lacks MLflow or scikit-learn: install both there, or leave --python out to get an environment"
         ))
     })?;
-    ProgressStep::begin(format!("looking at {name}"))
-        .done(format!("Python {} at {name} with {libraries}", interpreter.dotted()));
+    ProgressStep::begin(format!("looking at {name}")).done(described);
     // The path is not made canonical: an environment's interpreter is a link, and is known by the link's place. A bare
     // name stays one, since it is looked up on the path.
     let is_bare = program.components().count() == 1;
     let found = if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) };
     found.map_err(|error| Failure::unavailable(format!("--python {name}: {error}")))
+}
+
+/// Returns the interpreter of the environment that Signalbox is started in, if it has everything.
+pub(super) fn started_in(home: &Path) -> Option<PathBuf> {
+    let of_use = |program: PathBuf| {
+        let interpreter = PythonInterpreter::probe(&program, home).filter(PythonInterpreter::is_of_use)?;
+        Some((program, interpreter))
+    };
+    let (program, interpreter) = interpreters().into_iter().find_map(of_use)?;
+    ProgressStep::begin("looking at the environment of Signalbox").done(interpreter.describe(&program)?);
+    Some(program)
 }
 
 /// Returns the interpreter of the environment under `home`, which is made, or made anew, unless it fits

@@ -16,7 +16,17 @@ from mlflow.pyfunc import PyFuncModel
 # Parts of MLflow that make a model's input of a payload and check it. Every other part is a kind of model.
 CHECKS = {"exceptions", "models", "pyfunc", "tracing", "types", "utils"}
 # Libraries with which these parts do that, beside Python's own library.
-READERS = {"annotated_types", "dateutil", "numpy", "pandas", "pyarrow", "pydantic", "pydantic_core", "pytz", "typing_extensions"}
+READERS = {
+    "annotated_types",
+    "dateutil",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "pydantic_core",
+    "pytz",
+    "typing_extensions",
+}
 # Functions of MLflow that call the model: a model that cannot be called so is itself at fault.
 CALLS = {"predict", "_predict", "wrapper"}
 # Functions of MLflow that look at the model's answer.

@@ -167,7 +167,10 @@ def peculiarity(kind, held, called, of_texts):
             return "is not given a column of texts"
     # Where distances are products of matrices, their last digits depend on the other rows, and decide which of two
     # equally near neighbours is nearer.
-    if kind in ("KNeighborsClassifier", "KNeighborsRegressor") and held.get("_fit_method") not in ("kd_tree", "ball_tree"):
+    if kind in ("KNeighborsClassifier", "KNeighborsRegressor") and held.get("_fit_method") not in (
+        "kd_tree",
+        "ball_tree",
+    ):
         return "breaks ties by the last digit of a product"
     if kind == "DummyClassifier" and held.get("strategy") in ("stratified", "uniform"):
         return "draws its answers"

@@ -119,7 +119,9 @@ def float_columns(schema):
     """Returns the columns that the model's signature makes floats of, and whether it makes floats of all columns."""
     if schema is None:
         return None
-    are_floats = [getattr(kind, "name", "") in ("float", "double", "float32", "float64") for kind in schema.input_types()]
+    are_floats = [
+        getattr(kind, "name", "") in ("float", "double", "float32", "float64") for kind in schema.input_types()
+    ]
     if not schema.has_input_names():
         return [], all(are_floats)
     return [name for name, is_float in zip(schema.input_names(), are_floats) if is_float], False
@@ -221,8 +223,7 @@ def failure_outcome(error):
 
 
 def unwritable_answer(why, error):
-    """Makes the exception that blames the answer without repeating its content; the place of the error is for the log.
-    """
+    """Makes the exception that blames the answer without repeating its content; the place of the error is for the log."""
     message = f"the model's answer cannot be written as JSON: {why}"
     return MlflowException(message, stack_trace=traceback_text(error), unwritable=True)
 

@@ -26,13 +26,26 @@ LOADERS = {
 PLAIN_COLUMNS = ("boolean", "integer", "long", "float", "double", "string")
 
 # Libraries whose classes may be part of a known model, as long as they are no estimators.
-LIBRARIES = ("numpy", "scipy", "sklearn", "xgboost", "lightgbm", "catboost", "_catboost", "ctypes", "pandas", "statsmodels")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "catboost",
+    "_catboost",
+    "ctypes",
+    "pandas",
+    "statsmodels",
+)
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range)
 CONTAINERS = (list, tuple, set, frozenset, dict, collections.defaultdict, collections.OrderedDict)
 FUNCTIONS = ("function", "builtin_function_or_method", "cython_function_or_method", "_ArrayFunctionDispatcher", "ufunc")
 # Attributes of a class that have a say in its answers, where these are not all of its attributes.
 ANSWERING_ATTRIBUTES = {
-    **dict.fromkeys(["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"], ["best_estimator_"]),
+    **dict.fromkeys(
+        ["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"], ["best_estimator_"]
+    ),
     "TunedThresholdClassifierCV": ["estimator_", "best_threshold_", "response_method"],
 }
 

@@ -91,9 +91,7 @@ def model(name):
     return {
         "registered_model": {
             "latest_versions": [described(version) for version in found.latest_versions or []],
-            "aliases": [
-                {"alias": alias, "version": str(version)} for alias, version in (found.aliases or {}).items()
-            ],
+            "aliases": [{"alias": alias, "version": str(version)} for alias, version in (found.aliases or {}).items()],
         }
     }
 

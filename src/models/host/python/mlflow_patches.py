@@ -179,7 +179,9 @@ def apply(patches):
 @contextlib.contextmanager
 def applied(patches):
     """Applies patches, and takes them back in the end."""
-    before = [(patch.holder, patch.attribute, vars(patch.holder)[patch.attribute]) for patch in patches if patch in FITTING]
+    before = [
+        (patch.holder, patch.attribute, vars(patch.holder)[patch.attribute]) for patch in patches if patch in FITTING
+    ]
     apply(patches)
     try:
         yield

@@ -16,7 +16,9 @@ KEEPS = {
     **dict.fromkeys(["ArrayFeatureExtractor", "Imputer", "Normalizer", "Scaler"], 2),
     **dict.fromkeys(["AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN", "MaxPool"], 3),
 }  # fmt: skip
-BROADCASTS = set("Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or PRelu Pow Sub Sum Where Xor".split())
+BROADCASTS = set(
+    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or PRelu Pow Sub Sum Where Xor".split()
+)
 # Operators of fitted trees, weights and vectors, with the axes of their outputs: a number, a label or a list of chances
 # for each row.
 PREDICTORS = {
@@ -24,7 +26,11 @@ PREDICTORS = {
     "TreeEnsembleClassifier": (1, 2), "TreeEnsembleRegressor": (2,), "ZipMap": (1,),
 }  # fmt: skip
 ALONG_AN_AXIS = {"Hardmax": -1, "LogSoftmax": -1, "Softmax": -1, "LayerNormalization": -1}
-REDUCES = {"ArgMax", "ArgMin", *(f"Reduce{how}" for how in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"))}
+REDUCES = {
+    "ArgMax",
+    "ArgMin",
+    *(f"Reduce{how}" for how in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")),
+}
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 

@@ -27,6 +27,7 @@ SIGNATURES = ["", f"signature:\n  inputs: '{INPUTS}'\n"]
 
 def run(signatures=SIGNATURES, bodies=BODIES, load=mlflow.pyfunc.load_model):
     """Loads and calls a model that does nothing, since MLflow imports much only then."""
+
     class Nothing:
         def predict(self, model_input, params=None):
             return model_input

@@ -190,7 +190,10 @@ class Template:
             now = time.monotonic()
             # A later fork never moves the date of the next spare, so that the first spares that were used are replaced
             # however many forks follow.
-            self.wants_spares, self.spare_due = True, self.spare_due if self.spare_due > now else now + HEAD_START_SECONDS
+            self.wants_spares, self.spare_due = (
+                True,
+                self.spare_due if self.spare_due > now else now + HEAD_START_SECONDS,
+            )
 
     def prepare(self, kind, program):
         """Runs a child's program here, so that its children share what it imports and defines."""

@@ -396,7 +396,7 @@ def suspects():
     yield neighbours(algorithm="kd_tree", weights=functools.partial(np.multiply, 2)).fit(TABLE, CLASSES), "partial"
     yield sklearn.neighbors.LocalOutlierFactor(novelty=True).fit(TABLE), "LocalOutlierFactor"
     for option in ("tokenizer", "preprocessor", "analyzer"):
-        yield column_of_texts(text.TfidfVectorizer(**{option: lambda words: words.split() if option != "preprocessor" else words})), "<lambda>"
+        yield column_of_texts(text.TfidfVectorizer(**{option: lambda words: words.split() if option != "preprocessor" else words})), "<lambda>"  # noqa: B023
     yield make_pipeline(text.CountVectorizer(), linear.Ridge()).fit(TEXTS, SUM), "column"
     yield sklearn.dummy.DummyClassifier(strategy="stratified").fit(TABLE, CLASSES), "draws"
     yield sklearn.compose.TransformedTargetRegressor(linear.Ridge(), func=np.cbrt, inverse_func=np.square).fit(TABLE, SUM), "FunctionTransformer"

@@ -125,7 +125,7 @@ def _load_pyfunc(path):
     if stunt == "rows":
         return Rows()
     if stunt == "import":
-        import a_library_that_is_missing
+        import a_library_that_is_missing  # noqa: F401
     if stunt == "exit":
         sys.exit("no such luck")
     if stunt == "sleep":

@@ -11,9 +11,8 @@ import pathlib
 import re
 import sys
 
-import yaml
-
 import reference
+import yaml
 
 HERE = pathlib.Path(__file__).parent
 SOURCE = {"key": None, "topic": "inference-requests", "partition": 3, "offset": 16, "timestamp": None}
