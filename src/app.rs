@@ -328,7 +328,6 @@ impl Router {
             pipeline: self.pipeline.clone(),
             partitions: self.intake.partitions(),
             models: self.models.clone(),
-            evaluators: self.evaluators.clone(),
             canaries: self.canaries.clone(),
         }
     }

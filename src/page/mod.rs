@@ -35,7 +35,6 @@ use self::series::INTERVAL;
 use self::traffic::Traffic;
 use crate::canary::Canaries;
 use crate::config::{self, Config};
-use crate::evaluators::Evaluators;
 use crate::intake::Partitions;
 use crate::message::unix_milliseconds;
 use crate::models::Models;
@@ -68,8 +67,6 @@ pub struct RouterParts {
     pub partitions: Partitions,
     /// The models.
     pub models: Models,
-    /// The Python processes that evaluate conditions.
-    pub evaluators: Evaluators,
     /// The canaries.
     pub canaries: Canaries,
 }

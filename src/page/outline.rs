@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::report::rounded;
 use crate::config;
 use crate::models::redacted;
 
@@ -69,7 +70,7 @@ fn weight(endpoint: &config::Endpoint, route: &config::Route) -> Option<f64> {
     // Large weights are divided first, since their sum may be too large for a float.
     let largest = endpoint.routes.iter().filter(shares).map(of).fold(0.0, f64::max);
     let sum: f64 = endpoint.routes.iter().filter(shares).map(|route| of(route) / largest).sum();
-    Some(of(route) / largest / sum).filter(|part| part.is_finite())
+    Some(of(route) / largest / sum).filter(|part| part.is_finite()).map(rounded)
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use super::series::{INTERVAL, Reading, Recent, Sample, Series};
 use super::traffic::NO_ROUTE;
 use super::{RouterParts, Shared};
 use crate::canary::CanaryReport;
-use crate::evaluators::EvaluatorsReport;
 use crate::intake::PartitionReport;
+use crate::message::unix_milliseconds;
 use crate::models::Report;
 use crate::telemetry::RecentFault;
 
@@ -25,6 +25,8 @@ pub(super) struct Status {
     role: &'static str,
     /// Unix time of the start in milliseconds: it tells one run of the process from the next.
     started: u64,
+    /// Unix time of the report in milliseconds: the clock of whoever reads it may differ.
+    now: u64,
     /// True if every part is ready.
     ready: bool,
     /// Parts that are not ready, with what each waits for.
@@ -37,8 +39,6 @@ pub(super) struct Status {
     models: Option<Report>,
     /// The same as `GET /canaries`.
     canaries: Vec<CanaryReport>,
-    /// The same as `GET /evaluators`; none where no conditions are evaluated.
-    evaluators: Option<EvaluatorsReport>,
     partitions: Vec<PartitionStatus>,
     faults: Vec<FaultReport>,
 }
@@ -64,8 +64,6 @@ struct LoadReport {
     callers: i64,
     /// Requests that wait in retry topics, by topic.
     parked: BTreeMap<String, i64>,
-    /// Faults of requests that named no endpoint there is.
-    unknown_endpoint: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,6 +155,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             role: parts.role,
             started: page.started,
+            now: unix_milliseconds(),
             ready: waits_for.is_empty(),
             waits_for,
             history: HistoryReport { interval_seconds: INTERVAL.as_secs(), last },
@@ -166,17 +165,15 @@ impl Status {
                 bytes: metrics.in_flight_bytes.get(),
                 bytes_limit: limits.bytes,
                 paused: metrics.intake_paused.get() > 0,
-                oldest_seconds: metrics.oldest_in_flight.get(),
+                oldest_seconds: rounded(metrics.oldest_in_flight.get()),
                 callers: metrics.shim_pending.get(),
                 parked: values(&metrics.parked_requests)
                     .map(|metric| (label(&metric, "topic"), metric.get_gauge().get_value() as i64))
                     .collect(),
-                unknown_endpoint: counters.reading("", NO_ROUTE).requests,
             },
             endpoints,
             models: router.map(|router| router.models.report()),
             canaries: router.map(|router| router.canaries.report()).unwrap_or_default(),
-            evaluators: router.map(|router| router.evaluators.report()),
             partitions: router.map(|router| partitions(page, router)).unwrap_or_default(),
             faults: metrics.faults.report().into_iter().map(FaultReport::of).collect(),
         }
@@ -203,7 +200,7 @@ fn endpoints(page: &Shared, counters: &Counters, after: u64) -> (Vec<EndpointRep
             RouteReport {
                 outline: route.clone(),
                 requests: counters.statuses(name, &route.alias),
-                share: (all.requests > 0).then(|| recent.requests as f64 / all.requests as f64),
+                share: (all.requests > 0).then(|| rounded(recent.requests as f64 / all.requests as f64)),
                 recent,
                 breaker: counters.breaker(name, &route.alias),
                 history: series.map(|series| SamplesReport::of(series.last(new))),
@@ -280,6 +277,6 @@ fn milliseconds(seconds: f64) -> f64 {
 }
 
 /// Rounds to a thousandth, so that the report has no digits that mean nothing.
-fn rounded(number: f64) -> f64 {
+pub(super) fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }

@@ -1,6 +1,6 @@
 // Actions of operators: each asks first, and says how it ended.
 
-import { find, say, show } from "./render.js";
+import { find, say } from "./render.js";
 
 let refresh = () => {};
 let hide;
@@ -11,10 +11,9 @@ export const after_action = (ask) => (refresh = ask);
 /** Says something that has happened, for a while. */
 export function notify(text) {
   const notice = find("notice");
-  show(notice, true);
   say(notice, text);
   clearTimeout(hide);
-  hide = setTimeout(() => show(notice, false), 8000);
+  hide = setTimeout(() => say(notice, ""), 8000);
 }
 
 /** Asks whether to go on. */

@@ -68,7 +68,7 @@ async function ask() {
 }
 
 function draw(status) {
-  const run = seconds(Math.max(0, Date.now() - status.started) / 1000);
+  const run = seconds(Math.max(0, status.now - status.started) / 1000);
   say(find("about"), `${status.version}, role ${status.role}, up ${run}`);
   const waits = Object.entries(status.waits_for).map(([part, why]) => `${part} waits for ${why}`);
   state(status.ready ? "ready" : "wait", status.ready ? "Ready" : `Not ready: ${waits.join("; ")}`);

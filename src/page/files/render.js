@@ -42,22 +42,21 @@ export function show(node, is_shown) {
  * so that nobody loses the focus or a selection.
  */
 export function keep(parent, items, key_of, create, update) {
-  parent.kept ??= new Map();
-  const kept = new Map();
+  const before = (parent.kept ??= new Map());
+  const wanted = new Map(items.map((item) => [key_of(item), item]));
+  // Those that go are gone first, so that those which stay need not be moved.
+  for (const [key, child] of before) {
+    if (!wanted.has(key)) child.remove();
+  }
+  parent.kept = new Map();
   let next = parent.firstElementChild;
-  for (const item of items) {
-    const key = key_of(item);
-    if (kept.has(key)) continue;
-    const child = parent.kept.get(key) ?? create(item);
-    kept.set(key, child);
+  for (const [key, item] of wanted) {
+    const child = before.get(key) ?? create(item);
+    parent.kept.set(key, child);
     update(child, item);
     if (child === next) next = next.nextElementSibling;
     else parent.insertBefore(child, next);
   }
-  for (const [key, child] of parent.kept) {
-    if (!kept.has(key)) child.remove();
-  }
-  parent.kept = kept;
 }
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });

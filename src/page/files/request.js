@@ -1,6 +1,6 @@
 // The form that sends a request, and shows which route it took and why.
 
-import { find, keep, make, milliseconds, percent, show } from "./render.js";
+import { find, keep, make, milliseconds, percent, say, show } from "./render.js";
 
 /** Characters of an answer that are shown. */
 const LONGEST = 20000;
@@ -70,8 +70,12 @@ function answered(explanation, sent) {
   const said = (name) => sent?.answer.headers.get(name) ?? null;
   const [route, fell_back] = [said("x-route"), said("x-fallback-from")];
   const chosen = fell_back ?? route ?? explanation?.route ?? null;
-  const parts = [make("h3", {}, title(explanation, sent, route ?? explanation?.route))];
-  if (explanation) parts.push(make("p", { class: "why" }, why(explanation, chosen, sent !== null)));
+  const head = title(explanation, sent, route ?? explanation?.route);
+  const reason = explanation ? why(explanation, chosen, sent !== null) : "";
+  const parts = [make("h3", {}, head)];
+  if (reason) parts.push(make("p", { class: "why" }, reason));
+  // The rest is long, and read by whoever wants to.
+  say(find("announcement"), `${head}. ${reason}`);
   if (fell_back) parts.push(make("p", {}, `${fell_back} could not answer, so its fallback ${route} did.`));
   const facts = sent
     ? [["Model", said("x-model-uri")], ["Version", said("x-model-version")], ["Calls", said("x-attempts")], ["Correlation id", said("x-correlation-id")]]

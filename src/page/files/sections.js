@@ -96,7 +96,7 @@ function make_route({ alias }) {
   };
   const name = make("th", { scope: "row" }, make("span", { class: alias ? "alias" : "alias quiet" }, alias || "no route"), parts.uri, parts.rule);
   const row = make("tr", {}, name,
-    make("td", { class: "share" }, make("span", { class: "bar", "aria-hidden": "true" }, parts.bar), parts.share),
+    make("td", { class: "share" }, parts.share, make("span", { class: "bar", "aria-hidden": "true" }, parts.bar)),
     parts.rate, parts.faults, parts.p50, parts.p95,
     make("td", { class: "conditions" }, parts.breaker, parts.canary, parts.buttons), make("td", { class: "spark" }, parts.plot));
   row.parts = parts;
@@ -138,7 +138,11 @@ function draw_canary(parts, canary) {
   say(parts.canary, words);
   mark(parts.canary, "data-tone", standing?.phase === "aborted" ? "warn" : "");
   parts.now = canary;
-  if (parts.buttons.childElementCount > 0) return;
+  if (parts.buttons.childElementCount > 0) {
+    // A canary that is taken back can only be restarted.
+    show(parts.buttons.lastElementChild, standing?.phase !== "aborted");
+    return;
+  }
   for (const [verb, act] of [["Restart", restart], ["Abort", abort]]) {
     const button = make("button", { type: "button", class: "small", "aria-label": `${verb} the canary ${canary.route}` }, verb);
     button.addEventListener("click", () => act(parts.now, button));
@@ -157,7 +161,8 @@ export function draw_models(status) {
     : "No route has a model of the registry or of a directory: built-in models and addresses need no loading.";
   say(find("models-empty"), empty);
   show(find("models-scroll"), models.length > 0);
-  keep(find("model-rows"), models, ({ id, python, runtime, created }) => [id, python, runtime, created].join("\n"), make_model, draw_model);
+  keep(find("model-rows"), models, ({ id, python, runtime, created }) => [id, python, runtime, created].join("\n"), make_model,
+    (row, model) => draw_model(row, model, status.now));
   show(find("following"), following.length > 0);
   keep(find("following-rows"), following, ({ model_uri, python, runtime }) => [model_uri, python, runtime].join("\n"), make_following, draw_following);
 }
@@ -166,7 +171,7 @@ function make_model() {
   const cell = (kind) => make("td", { class: kind });
   const parts = {
     id: make("th", { scope: "row", class: "alias" }), state: make("span", { class: "badge" }), reason: make("span", { class: "quiet reason" }),
-    serves: cell("uri"), memory: cell("number"), uses: cell("number"), calls: cell("number"), last: cell(), took: cell("number"),
+    serves: cell("uri"), memory: cell("number"), uses: cell("number"), calls: cell("number"), last: cell("ago"), took: cell("number"),
     button: make("button", { type: "button", class: "small" }),
   };
   const row = make("tr", {}, parts.id, make("td", {}, parts.state, parts.reason), parts.serves, parts.memory, parts.uses, parts.calls, parts.last, parts.took, make("td", {}, parts.button));
@@ -177,7 +182,7 @@ function make_model() {
 
 const TONES = { loaded: "good", loading: "warn", failed: "bad" };
 
-function draw_model({ parts }, model) {
+function draw_model({ parts }, model, now) {
   parts.now = model;
   say(parts.id, model.id);
   say(parts.state, model.state);
@@ -187,7 +192,7 @@ function draw_model({ parts }, model) {
   say(parts.memory, bytes(model.memory));
   say(parts.uses, count(model.in_use));
   say(parts.calls, count(model.calls));
-  say(parts.last, model.last_use === null ? "never" : ago(Math.max(0, (Date.now() - model.last_use) / 1000)));
+  say(parts.last, model.last_use === null ? "never" : ago(Math.max(0, (now - model.last_use) / 1000)));
   say(parts.took, model.load_seconds === null ? NOTHING : milliseconds(model.load_seconds * 1000));
   const verb = model.state === "loaded" ? "Unload" : "Load";
   say(parts.button, verb);
@@ -198,7 +203,7 @@ function draw_model({ parts }, model) {
 }
 
 function make_following() {
-  const parts = { uri: make("th", { scope: "row", class: "uri" }), version: make("td"), note: make("td", { class: "reason" }) };
+  const parts = { uri: make("th", { scope: "row", class: "uri" }), version: make("td", { class: "version" }), note: make("td", { class: "reason" }) };
   const row = make("tr", {}, parts.uri, parts.version, parts.note);
   row.parts = parts;
   return row;
@@ -232,7 +237,7 @@ export function draw_partitions(status) {
 
 function make_partition() {
   const cell = (kind) => make("td", { class: kind });
-  const parts = { topic: make("th", { scope: "row" }), number: cell("number"), lag: cell("number"), flight: cell("number"), oldest: cell("number"), holds: cell("reason") };
+  const parts = { topic: cell(), number: make("th", { scope: "row", class: "number" }), lag: cell("number"), flight: cell("number"), oldest: cell("number"), holds: cell("reason") };
   const row = make("tr", {}, ...Object.values(parts));
   row.parts = parts;
   return row;
