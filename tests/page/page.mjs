@@ -84,19 +84,19 @@ await says(faults, "broken / nowhere");
 assert.ok(!(await page.content()).includes("a secret"));
 
 step("sends a request, and says which route it took and why");
-await page.getByLabel("Endpoint", { exact: true }).selectOption("echo");
-await page.getByLabel("Headers, one a line").fill("x-tier: gold");
-await page.getByLabel("Body").fill('{"inputs": [1]}');
+await page.getByRole("combobox", { name: "Endpoint" }).selectOption("echo");
+await page.getByRole("textbox", { name: "Headers, one a line" }).fill("x-tier: gold");
+await page.getByRole("textbox", { name: "Body" }).fill('{"inputs": [1]}');
 await page.getByRole("button", { name: "Send" }).click();
 await says(answer(), "Route gold: 200");
 await says(answer(), "Its condition is the first that holds.");
 await says(answer(), "request.headers.get('x-tier') == 'gold'");
 await says(answer(), '"predictions"');
-await page.getByLabel("Headers, one a line").fill("");
+await page.getByRole("textbox", { name: "Headers, one a line" }).fill("");
 await page.getByRole("button", { name: "Only show the route" }).click();
 await says(answer(), "Route main");
 await says(answer(), "does not hold");
-await page.getByLabel("Headers, one a line").fill("no colon");
+await page.getByRole("textbox", { name: "Headers, one a line" }).fill("no colon");
 await page.getByRole("button", { name: "Send" }).click();
 await says(answer(), "a header is “name: value”");
 
@@ -143,14 +143,14 @@ assert.equal(await page.evaluate(() => document.activeElement.className), "skip"
 
 step("survives a restart of the server");
 await says(state(), "Ready");
-await page.getByLabel("Body").fill("kept");
+await page.getByRole("textbox", { name: "Body" }).fill("kept");
 is_away = true;
 console.log("restart, please");
 await says(state(), "No answer since");
 console.log("it is gone");
 await until("the server is back", async () => (await state().innerText()) === "Ready");
 is_away = false;
-assert.equal(await page.getByLabel("Body").inputValue(), "kept");
+assert.equal(await page.getByRole("textbox", { name: "Body" }).inputValue(), "kept");
 await says(echo, "no requests of late");
 await call("echo", 10);
 await until("the rate is shown again", async () => /[1-9].*\/s, p50/.test(await echo.locator("header").innerText()));
