@@ -71,7 +71,7 @@ install_page() {
         echo "Chromium: $(command -v chromium), driven from $home (installed already)"
         return
     fi
-    node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null && command -v npm >/dev/null ||
+    node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null ||
         fail "the status page cannot be tested: Node is missing or older than 20, or npm is missing. Install them, or run tests/run --fast."
     step "installing the Node modules that drive Chromium"
     rm -rf "$home" && mkdir -p "$home"

@@ -70,8 +70,8 @@ async function ask() {
 function draw(status) {
   const run = seconds(Math.max(0, status.now - status.started) / 1000);
   say(find("about"), `${status.version}, role ${status.role}, up ${run}`);
-  const waits = Object.entries(status.waits_for).map(([part, why]) => `${part} waits for ${why}`);
-  state(status.ready ? "ready" : "wait", status.ready ? "Ready" : `Not ready: ${waits.join("; ")}`);
+  const waits = Object.entries(status.waits_for).map(([part, why]) => `${part}: ${why}`);
+  state(status.ready ? "ready" : "wait", status.ready ? "Ready" : `Not ready. ${waits.join("; ")}`);
   draw_summary(status);
   draw_endpoints(status, histories);
   draw_models(status);

@@ -96,6 +96,9 @@ export function seconds(time) {
   return `${Math.floor(time / 86400)} d ${Math.floor((time % 86400) / 3600)} h`;
 }
 
+/** Says a time in seconds, in one unit. */
+export const about = (time) => seconds(time).split(" ").slice(0, 2).join(" ");
+
 /** Says how long ago something was. */
 export const ago = (time) => (time < 2 ? "just now" : `${seconds(Math.floor(time))} ago`);
 

@@ -2,7 +2,7 @@
 
 import { abort, load, restart, unload } from "./actions.js";
 import { draw_requests, draw_times, make_plot } from "./plot.js";
-import { NOTHING, ago, bytes, count, find, join, keep, make, mark, milliseconds, percent, rate, say, seconds, show } from "./render.js";
+import { NOTHING, about, ago, bytes, count, find, join, keep, make, mark, milliseconds, percent, rate, say, seconds, show } from "./render.js";
 
 const STEPS = {
   read: "it has not begun",
@@ -33,7 +33,7 @@ export function draw_summary(status) {
     const is_old = now.oldest_seconds > 60;
     figures.push(
       ["In flight", count(now.in_flight), now.paused ? "limit reached, paused" : `of ${count(now.in_flight_limit)}`, now.paused ? "warn" : ""],
-      ["Oldest", seconds(now.in_flight > 0 ? now.oldest_seconds : 0), "", is_old ? "warn" : ""],
+      ["Oldest", about(now.in_flight > 0 ? now.oldest_seconds : 0), "", is_old ? "warn" : ""],
       ["Lag", count(lag), "", ""],
     );
   }
