@@ -19,6 +19,7 @@ use crate::config::{Config, Kafka};
 use crate::evaluators::Evaluators;
 use crate::intake::Intake;
 use crate::models::{Models, RegistryError};
+use crate::page::{PageParts, RouterParts, StatusPage};
 use crate::pipeline::{Pipeline, PipelineParts, ShadowSender};
 use crate::replies::{AllowedTopics, Publisher, ShadowPublisher};
 use crate::routing::RoutingTable;
@@ -74,6 +75,7 @@ pub enum AppError {
 /// All running parts of one process.
 struct App {
     http: HttpSide,
+    page: StatusPage,
     router: Option<Router>,
     cluster: Arc<Cluster>,
     /// Broker section of the config at the start, which does not change.
@@ -160,6 +162,16 @@ impl App {
             let models = model_routes(router.models.clone()).merge(evaluator_routes(router.evaluators.clone()));
             models.merge(canary_routes(router.canaries.clone()))
         });
+        let page = StatusPage::start(
+            config,
+            PageParts {
+                role: role.name(),
+                metrics: metrics.clone(),
+                readiness: readiness.clone(),
+                router: router.as_ref().map(Router::shown),
+            },
+        );
+        let operations = operations.merge(page.routes());
         let http = match role {
             Role::All | Role::Shim => {
                 let shim = Shim::start(config, &cluster, readiness, &metrics, operations, callers).await?;
@@ -170,7 +182,7 @@ impl App {
                 HttpSide::Status(HttpServer::bind(&config.server, routes).await?)
             }
         };
-        Ok(Self { http, router, cluster, kafka: config.kafka.clone(), metrics })
+        Ok(Self { http, page, router, cluster, kafka: config.kafka.clone(), metrics })
     }
 
     /// Puts the endpoints of another checked config to use, from the models outwards: each call that the HTTP side lets
@@ -183,6 +195,7 @@ impl App {
         if let HttpSide::Shim(shim) = &self.http {
             shim.set_endpoints(&config.model_endpoints);
         }
+        self.page.set_endpoints(&config.model_endpoints);
         Ok(())
     }
 
@@ -206,6 +219,8 @@ impl App {
         info!("shutting down; a second signal ends it at once");
         let work = async {
             self.http.shutdown().await;
+            // The page has handles of the router's parts, which end with their last.
+            drop(self.page);
             if let Some(router) = self.router {
                 router.shutdown(can_finish).await?;
             }
@@ -220,6 +235,17 @@ impl App {
                 warn!("stopped at once; requests under way will be answered again");
                 Ok(())
             }
+        }
+    }
+}
+
+impl Role {
+    /// Returns the role's name, as the command line has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Router => "router",
+            Self::Shim => "shim",
         }
     }
 }
@@ -294,6 +320,16 @@ impl Router {
             shadows,
             drain: config.kafka.drain_timeout,
         })
+    }
+
+    /// Returns the parts that the status page shows.
+    fn shown(&self) -> RouterParts {
+        RouterParts {
+            pipeline: self.pipeline.clone(),
+            partitions: self.intake.partitions(),
+            models: self.models.clone(),
+            canaries: self.canaries.clone(),
+        }
     }
 
     async fn reload(&self, config: &Config, metrics: &Metrics) -> Result<(), AppError> {

@@ -27,6 +27,7 @@
 //! Operators see and mend:
 //!
 //! - [`telemetry`]: the metrics, the log, and the readiness of a process
+//! - [`page`]: the status page, and the JSON that it shows
 //! - [`redrive`]: the way of dead letters back to the topic that they came from
 
 pub mod app;
@@ -41,6 +42,7 @@ pub mod intake;
 pub mod invocation;
 pub mod message;
 pub mod models;
+pub mod page;
 pub mod pipeline;
 pub mod redrive;
 pub mod replies;

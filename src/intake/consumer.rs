@@ -17,6 +17,7 @@ use super::error_streak::ErrorStreak;
 use super::handoff::Handoff;
 use super::offsets::Offsets;
 use super::partition_start::PartitionStart;
+use super::partitions::Partitions;
 use super::poller::Poller;
 use super::pressure::BackPressure;
 use super::topics::Topics;
@@ -28,6 +29,7 @@ use crate::telemetry::{Metrics, Readiness};
 pub struct Intake {
     stop: Arc<OnceLock<Duration>>,
     offsets: Offsets,
+    partitions: Partitions,
     thread: Option<JoinHandle<Result<(), IntakeError>>>,
 }
 
@@ -64,7 +66,7 @@ impl Intake {
         let subscribed = consumer.subscribe(&[topics.requests()]);
         subscribed.map_err(|source| BrokerError::Topic { topic: topics.requests().to_string(), source })?;
         let consumer = Arc::new(consumer);
-        let offsets = Offsets::new(&consumer);
+        let (offsets, partitions) = (Offsets::new(&consumer), Partitions::new(&consumer));
         let committer = OffsetCommitter::start(&consumer)?;
 
         let stop = Arc::<OnceLock<Duration>>::default();
@@ -90,12 +92,17 @@ impl Intake {
         };
         let thread =
             thread::Builder::new().name("intake".to_owned()).spawn(run).map_err(|_| BrokerError::Interrupted)?;
-        Ok(Self { stop, offsets, thread: Some(thread) })
+        Ok(Self { stop, offsets, partitions, thread: Some(thread) })
     }
 
     /// Returns the offsets of the requests under way, for transactions.
     pub fn offsets(&self) -> Offsets {
         self.offsets.clone()
+    }
+
+    /// Returns the view of the partitions, for operators.
+    pub fn partitions(&self) -> Partitions {
+        self.partitions.clone()
     }
 
     /// Stops reading, waits for the requests under way, this long at most, commits, and leaves the group. Blocks; not

@@ -9,6 +9,7 @@ use super::lane::{HeldRecord, Lane};
 use super::poison_pill::{CrashHistory, IsolatedRun};
 use super::position::Position;
 use super::ticket::{Assignment, Completion, LaneId, RequestPosition};
+use super::whereabouts::Whereabouts;
 use super::window::Window;
 
 /// All lanes, by partition.
@@ -28,7 +29,8 @@ impl Lanes {
     pub(super) fn assign(&mut self, id: LaneId) {
         self.remove(id);
         self.epoch += 1;
-        let assignment = Arc::new(Assignment { lane: id, epoch: self.epoch, revoked: AtomicBool::new(false) });
+        let (revoked, whereabouts) = (AtomicBool::new(false), Whereabouts::default());
+        let assignment = Arc::new(Assignment { lane: id, epoch: self.epoch, revoked, whereabouts });
         self.lanes.insert(id, Lane::new(assignment));
     }
 

@@ -18,6 +18,7 @@ mod measure;
 mod memory;
 mod offsets;
 mod partition_start;
+mod partitions;
 mod poison_pill;
 mod poller;
 mod position;
@@ -25,6 +26,7 @@ mod pressure;
 mod record;
 mod ticket;
 mod topics;
+mod whereabouts;
 mod window;
 
 pub use budget::Budget;
@@ -33,9 +35,11 @@ pub use error::IntakeError;
 pub use measure::OversizedPart;
 pub use memory::{ExpectedAnswers, Memory};
 pub use offsets::{Offsets, StagedOffsets};
+pub use partitions::{OldestRequest, PartitionReport, Partitions};
 pub use position::{MAX_WINDOW, MetadataError, Position};
 pub(crate) use record::copy_record;
 pub use ticket::{LaneId, RequestPosition, Ticket};
+pub use whereabouts::{Mark, Progress};
 pub use window::{OffsetBegin, Window};
 
 use crate::message::Request;

@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::memory::Memory;
+use super::whereabouts::{Mark, Whereabouts};
 
 /// Topics of overflow requests, by their number: the first of the retry topics, and the one of earlier versions.
 const OVERFLOW: [usize; 2] = [1, 2];
@@ -40,6 +41,7 @@ pub(super) struct Assignment {
     pub(super) lane: LaneId,
     pub(super) epoch: u64,
     pub(super) revoked: AtomicBool,
+    pub(super) whereabouts: Whereabouts,
 }
 
 /// Position of a request that was read: its lane, the assignment by which it was read, and its offset.
@@ -90,12 +92,18 @@ impl Ticket {
         completions: Sender<Completion>,
         memory: Arc<Memory>,
     ) -> Self {
+        assignment.whereabouts.set(offset, Mark::default());
         Self { assignment, offset, bytes, received, completions, finished: false, memory, answer: 0 }
     }
 
     /// Finishes the request: its terminal record is acknowledged, or its transaction committed.
     pub fn finish(mut self) {
         self.finished = true;
+    }
+
+    /// Notes where the request is now, for operators.
+    pub fn mark(&self, mark: Mark) {
+        self.assignment.whereabouts.set(self.offset, mark);
     }
 
     /// Returns whether the request's partition has gone to another owner, who will answer it: late results are dropped.

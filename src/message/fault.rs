@@ -99,6 +99,26 @@ impl Fault {
         Self { retry_after: Some(after), ..self }
     }
 
+    /// Returns the reason for people other than the caller. A message that may repeat a part of the request, or of what a
+    /// model said of it, is told by its kind alone.
+    pub fn reason(&self) -> &str {
+        match (self.stage, self.code) {
+            (Stage::Route, Code::BadRequest) => "a header of the request, or its payload, cannot be understood",
+            (Stage::Route, Code::ResourceDoesNotExist) => "the request names an endpoint or a route that there is not",
+            (Stage::Route, Code::ConditionFailed) => "a condition cannot be evaluated on the request",
+            (Stage::Invoke, Code::BadRequest) => "the model refuses the payload",
+            (Stage::Invoke, Code::UnsupportedMediaType) => "the model does not read this content type",
+            (Stage::Invoke, Code::PayloadTooLarge) => "the payload or the answer is too large",
+            // The words of a model, or of its server, come after a colon.
+            (Stage::Invoke, Code::ModelError | Code::DeadlineExceeded | Code::TemporarilyUnavailable) => {
+                let is_of_model = self.message.starts_with("the model");
+                let end = self.message.find(": ").or_else(|| self.message.find('\n')).filter(|_| is_of_model);
+                &self.message[..end.unwrap_or(self.message.len())]
+            }
+            _ => &self.message,
+        }
+    }
+
     /// Serialises the fault as JSON: `{"error_code", "message", "retryable", "stage", "correlation_id"}`.
     pub fn body(&self, correlation_id: &str) -> Bytes {
         let body = FaultBody {
@@ -208,6 +228,26 @@ mod tests {
         }
         let message = "a".repeat(Fault::LONGEST_MESSAGE);
         assert_eq!(Fault::passing(Code::BadRequest, Stage::Route, message.clone()).message, message);
+    }
+
+    #[test]
+    fn reason_repeats_nothing_of_request() {
+        let reason = |code, stage, message: &str| Fault::permanent(code, stage, message).reason().to_owned();
+        for (code, message) in [
+            (Code::ModelError, "the model raised ValueError: secret"),
+            (Code::ModelError, "the model's server failed (it answered 500): secret"),
+            (Code::TemporarilyUnavailable, "the model is busy (it answered 503): secret"),
+            (Code::BadRequest, "secret"),
+        ] {
+            assert!(!reason(code, Stage::Invoke, message).contains("secret"), "{message}");
+        }
+        assert_eq!(
+            reason(Code::ModelError, Stage::Invoke, "the model raised ValueError: x"),
+            "the model raised ValueError"
+        );
+        assert!(!reason(Code::ConditionFailed, Stage::Route, "KeyError: 'secret'").contains("secret"));
+        let ours = "models:/m/3 did not answer: too late";
+        assert_eq!(reason(Code::DeadlineExceeded, Stage::Invoke, ours), ours);
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(crate) use host::{Child, Task, Template, frame};
 pub use lease::Lease;
 pub use registry::RegistryError;
 pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionReport};
+pub(crate) use uri::redacted;
 pub use uri::{ModelTarget, ModelUri, ModelUriError, VersionPick};
 
 use crate::config::{self, Runtime, environment};

@@ -19,6 +19,7 @@ use super::route::failure::{FailurePoint, RouteFailure};
 use super::route::{Isolation, Route};
 use super::trace::RequestTrace;
 use crate::config::FallbackOn;
+use crate::intake::{Mark, Progress};
 use crate::invocation::breaker::CallOutcome;
 use crate::message::{Deadline, Fault, Reply, Request, Stage, Step};
 use crate::models::{CallFailure, Lease};
@@ -115,6 +116,7 @@ impl RouteAttempts<'_> {
         }
         let breaker = route.breaker.as_ref();
         let mut permit = breaker.map(RouteBreaker::admit).transpose().map_err(RouteFailure::breaker_open)?;
+        self.mark(Progress::Waiting);
         let access = self.access(isolation);
         let access = match self.cancellation.unless_cancelled(pin!(access)).await.flatten() {
             Ok(access) => access,
@@ -128,6 +130,7 @@ impl RouteAttempts<'_> {
         self.cancellation.check(Stage::Invoke).map_err(while_waiting)?;
         // The breaker may have opened while this request waited for its turn, with many others.
         permit = permit.map(BreakerPermit::renew).transpose().map_err(RouteFailure::breaker_open)?;
+        self.mark(Progress::Calling);
         let Called { answer, took, in_batch } = match access {
             ModelAccess::Single(lease, _expected, single) => {
                 let called = self.call_single(lease).await;
@@ -166,6 +169,11 @@ impl RouteAttempts<'_> {
             !failure.in_batch && (failure.cause.is_some() || (failure.is_timeout() && took >= limits.fair_call));
         end(permit, failed.then_some(CallOutcome { failed, took }));
         Err(failure)
+    }
+
+    /// Notes for operators what the request is at.
+    fn mark(&self, progress: Progress) {
+        self.headroom.ticket.mark(Mark { progress, place: self.trace.place });
     }
 
     /// Waits for the model: for a lease of the request's own, or for a ticket of a batch that takes the request along.

@@ -15,6 +15,7 @@ use super::route::fallback::Fallbacks;
 use super::snapshot::Snapshot;
 use super::trace::{ChosenRoute, RequestTrace};
 use crate::evaluators::Evaluators;
+use crate::intake::{Mark, Progress};
 use crate::message::{Code, Deadline, Fault, Reply, Request, Stage, Step};
 use crate::routing::{Answers, Endpoint, Reason, RouteDecision};
 use crate::telemetry::Metrics;
@@ -48,6 +49,7 @@ impl<'a> RequestDispatch<'a> {
             }
         })?;
         self.cancellation.check(Stage::Route)?;
+        self.headroom.ticket.mark(Mark { progress: Progress::Deciding, place: 0 });
         let route = self.decide(endpoint, deadline).await?;
         let payload = self.request.payload.clone().ok_or_else(no_payload)?;
         let _permit = self.admit(endpoint, route, deadline)?;
@@ -162,6 +164,7 @@ impl<'a> RequestDispatch<'a> {
         served_by.model_uri = Some(compiled.model_uri.clone());
         served_by.model_version = None;
         self.trace.metrics = Some(route.metrics.clone());
+        self.trace.place = self.snapshot.place(endpoint, index);
         let attempts = RouteAttempts {
             route,
             request: self.request,

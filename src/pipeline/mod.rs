@@ -6,6 +6,7 @@ mod admission;
 mod attempt;
 mod cancellation;
 mod dispatch;
+mod explain;
 mod headroom;
 mod retry_topics;
 mod route;
@@ -26,7 +27,7 @@ use crate::callers::Callers;
 use crate::canary::Canaries;
 use crate::config::Config;
 use crate::evaluators::Evaluators;
-use crate::intake::{Handler, RefusalReason, Ticket};
+use crate::intake::{Handler, Mark, Progress, RefusalReason, Ticket};
 use crate::message::{Code, Correlation, Fault, Outcome, Request, Stage};
 use crate::models::{ModelUriError, Models};
 use crate::replies::{FinishedRequest, OrderPlace, Publisher};
@@ -186,6 +187,7 @@ impl Shared {
         // A defect met by one request must not leave it unanswered, nor take others down.
         let answer = AssertUnwindSafe(dispatch.answer()).catch_unwind().await;
         let result = answer.unwrap_or_else(|_| Err(defect(&request)));
+        ticket.mark(Mark { progress: Progress::Publishing, place: trace.place });
         ticket.hold_answer(result.as_ref().map_or(0, |reply| reply.body.len()));
         let is_cancelled = result.as_ref().is_err_and(|fault| fault.code == Code::Cancelled);
         self.metrics.abandoned.inc_by(u64::from(is_cancelled));

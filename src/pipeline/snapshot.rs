@@ -9,8 +9,16 @@ use crate::models::{ModelUriError, Models};
 use crate::routing::{DecisionService, Endpoint, RoutingTable};
 use crate::telemetry::Metrics;
 
+/// Bits of a place for the index of an endpoint, and for that of a route.
+const INDEX_BITS: u32 = 12;
+
+/// Snapshots after which their numbers begin again, so that a place fits a mark.
+const NUMBERS: u32 = 32;
+
 /// Joins the routing table with the routes at work.
 pub(super) struct Snapshot {
+    /// Number that tells the places of this snapshot from those of the ones before.
+    number: u32,
     pub(super) table: RoutingTable,
     /// Endpoints in the order of the table.
     endpoints: Vec<LiveEndpoint>,
@@ -56,7 +64,8 @@ impl Snapshot {
         };
         table.count_in(metrics);
         let endpoints = config.model_endpoints.iter().map(live).collect::<Result<_, _>>()?;
-        let snapshot = Self { table, endpoints };
+        let number = before.map_or(0, |before| (before.number + 1) % NUMBERS);
+        let snapshot = Self { number, table, endpoints };
         if let Some(before) = before {
             snapshot.carry_shares(before);
         }
@@ -105,6 +114,24 @@ impl Snapshot {
     /// Returns the routes of an endpoint, in their order.
     pub(super) fn routes(&self, endpoint: &Endpoint) -> &[Arc<Route>] {
         &self.endpoints[endpoint.index].routes
+    }
+
+    /// Returns the place of a route in the marks of its requests; 0, no place, of a route that is one of too many.
+    pub(super) fn place(&self, endpoint: &Endpoint, route: usize) -> u32 {
+        let fits = |index: usize| u32::try_from(index).ok().filter(|index| *index < (1 << INDEX_BITS));
+        match (fits(endpoint.index), fits(route + 1)) {
+            (Some(endpoint), Some(route)) => ((self.number << INDEX_BITS | endpoint) << INDEX_BITS) | route,
+            _ => 0,
+        }
+    }
+
+    /// Returns the names of the endpoint and the route at a place of this snapshot.
+    pub(super) fn route_at(&self, place: u32) -> Option<(Arc<str>, Arc<str>)> {
+        let index = |bits: u32| usize::try_from(bits & ((1 << INDEX_BITS) - 1)).unwrap_or_default();
+        let endpoint = self.table.at(index(place >> INDEX_BITS))?;
+        let route = endpoint.routes.get(index(place).checked_sub(1)?)?;
+        let is_ours = place >> (2 * INDEX_BITS) == self.number;
+        is_ours.then(|| (Arc::clone(&endpoint.name), Arc::clone(&route.alias)))
     }
 
     /// Returns the service that decides first for an endpoint.

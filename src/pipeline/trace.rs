@@ -12,6 +12,8 @@ pub(super) struct RequestTrace {
     pub(super) served_by: ServedBy,
     /// Route that was chosen, once the request is admitted there. A fallback may answer in its place.
     pub(super) chosen: Option<ChosenRoute>,
+    /// Place of the route that has the request, for its [mark](crate::intake::Mark); 0 before one has.
+    pub(super) place: u32,
     /// Duration of the request's last call of a model.
     pub(super) took: Option<Duration>,
     pub(super) metrics: Option<Arc<RouteMetrics>>,

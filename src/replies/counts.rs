@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::publication::{FinishedRequest, Publication, reason};
 use super::recourse::Form;
-use crate::telemetry::Metrics;
+use crate::telemetry::{FaultKind, Metrics};
 use rdkafka::error::RDKafkaErrorCode;
 
 /// Counts requests by their end. Cheap to clone; labels are bound.
@@ -85,12 +85,16 @@ impl Counts {
                 route.request_duration.observe(took);
             }
             (Ok(_), None) => self.replies.inc(),
-            (Err(fault), route) => {
+            (Err(fault), metrics) => {
                 self.faults.inc_by(u64::from(is_published));
                 let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or("").to_owned();
                 let (endpoint, alias) = (name(&outcome.served_by.endpoint), name(&outcome.served_by.route));
-                self.all.requests.with_label_values(&[&*endpoint, &*alias, &*fault.code.status().to_string()]).inc();
-                if let Some(route) = route {
+                let (code, stage) = (fault.code, fault.stage.name());
+                let (endpoint, route) = (&*endpoint, &*alias);
+                let kind = FaultKind { endpoint, route, code: code.name(), status: code.status(), stage };
+                self.all.faults.record(kind, fault.reason());
+                self.all.requests.with_label_values(&[endpoint, route, &*code.status().to_string()]).inc();
+                if let Some(route) = metrics {
                     route.request_duration.observe(took);
                 }
             }

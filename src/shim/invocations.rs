@@ -21,6 +21,7 @@ use super::pending::PendingCalls;
 use super::request_producer::{OutgoingRequest, RequestProducer};
 use crate::callers::ReplyResult;
 use crate::message::{Code, Fault, Stage, wall_clock};
+use crate::telemetry::FaultKind;
 
 /// Header that names the endpoint where the path does not.
 const ENDPOINT: &str = "x-endpoint";
@@ -64,18 +65,29 @@ impl InvocationApi {
         let correlation = Uuid::now_v7();
         let endpoint = match self.endpoints.find(named) {
             Ok(endpoint) => endpoint,
-            Err(fault) => return answer::of_fault(correlation, None, &fault),
+            Err(fault) => {
+                self.note("", &fault);
+                return answer::of_fault(correlation, None, &fault);
+            }
         };
         let call_metrics = CallMetrics::start(endpoint.clone(), self.endpoints.metrics.clone());
         let answer = match self.exchange(correlation, &endpoint, request).await {
             Ok(reply) => answer::of_reply(correlation, &endpoint.name, reply),
             Err(fault) => {
                 debug!(%correlation, endpoint = endpoint.name, %fault, "a call got no reply");
+                self.note(&endpoint.name, &fault);
                 answer::of_fault(correlation, Some(&endpoint.name), &fault)
             }
         };
         call_metrics.finish(answer.status());
         answer
+    }
+
+    /// Notes a fault that no reply tells of.
+    fn note(&self, endpoint: &str, fault: &Fault) {
+        let (code, stage) = (fault.code, fault.stage.name());
+        let kind = FaultKind { endpoint, route: "", code: code.name(), status: code.status(), stage };
+        self.endpoints.metrics.faults.record(kind, fault.reason());
     }
 
     /// Produces the request and waits for its reply. Once this future has ended, or was dropped because the caller hung

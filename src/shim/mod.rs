@@ -26,6 +26,7 @@ mod tests;
 
 pub use error::ShimError;
 pub use operations::{canary_routes, evaluator_routes, model_routes};
+pub(crate) use request_producer::carried;
 pub use server::HttpServer;
 pub use status::status_routes;
 

@@ -180,7 +180,7 @@ impl Deliveries for DeliveryReports {
 
 /// Selects the caller's headers that travel on: those that a condition may want to know, and the trace. Never
 /// `authorization` and `cookie`.
-fn carried(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+pub(crate) fn carried(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     let travels =
         |name: &str| header::is_carried(name) || name == BAGGAGE || name == USER_AGENT || name == ACCEPT_LANGUAGE;
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(move |(name, _)| travels(name))

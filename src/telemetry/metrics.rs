@@ -12,6 +12,7 @@ use prometheus::{
 use self::handle::Handle;
 pub use self::handle::MetricRow;
 use super::readiness::Readiness;
+use super::recent_faults::RecentFaults;
 
 /// Buckets of times in seconds: from a tenth of a millisecond, the cost of a decision and two broker hops, to the minutes
 /// that a cold model may take.
@@ -43,6 +44,8 @@ macro_rules! metrics {
         #[derive(Debug, Clone)]
         pub struct Metrics {
             registry: Registry,
+            /// The last faults, which have reasons that no label could hold.
+            pub faults: RecentFaults,
             $(
                 #[doc = concat!("`signalbox_", $name, "`: ", $help, ".")]
                 ///
@@ -62,7 +65,7 @@ macro_rules! metrics {
             pub fn new() -> Result<Self, prometheus::Error> {
                 let registry = Registry::new_custom(Some("signalbox".to_owned()), None)?;
                 $(let $field = $handle::register(&metrics!(@row $name [$($label),*] $help $($buckets)?), &registry)?;)*
-                Ok(Self { registry, $($field),* })
+                Ok(Self { registry, faults: RecentFaults::default(), $($field),* })
             }
 
             /// Lists the metrics in the order of the table.

@@ -6,6 +6,7 @@ mod logging;
 mod metrics;
 mod printable;
 mod readiness;
+mod recent_faults;
 
 pub use flow::{PendingWork, ProgressWatch};
 pub(crate) use log_gate::LogGate;
@@ -13,3 +14,4 @@ pub use logging::{LogFormat, init_logging};
 pub use metrics::{BatchMetrics, MetricRow, Metrics, RouteMetrics, ShadowMetrics};
 pub(crate) use printable::printable;
 pub use readiness::{Readiness, ReadinessPart};
+pub use recent_faults::{FaultKind, RecentFault, RecentFaults};

@@ -13,6 +13,7 @@ mod binary; // the binary starts, stops and starts again
 mod quickstart; // the first thing a newcomer runs
 mod python; // the Python package, as pip installs it
 mod routing; // the main job: ten thousand requests, over Kafka and over HTTP
+mod page; // the status page, in a real browser
 mod reload; // the config file changes under load
 mod shares; // routes that share, and a route that is asked for
 mod models; // models that are found in a real registry, loaded, called

@@ -81,6 +81,33 @@ install_opa() {
     printf '%s' "$pins" >"$home/stamp"
 }
 
+# What the test of the status page stands on: Debian's Chromium, and the Node modules that drive it.
+install_page() {
+    local home="$services/page" pins
+    pins="$(cat tests/page/package-lock.json)"
+    if ! command -v chromium >/dev/null; then
+        command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ] ||
+            fail "Chromium cannot be had: it is not installed, and there is no apt, or no right to use it. Install it, or run tests/run --fast."
+        step "installing Chromium from Debian"
+        mkdir -p "$services"
+        { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium; } \
+            >"$services/apt.log" 2>&1 ||
+            { tail -n 20 "$services/apt.log" >&2; fail "Chromium cannot be had: apt failed, see $services/apt.log"; }
+    fi
+    if is_current "$home/stamp" "$pins" && [ -d "$home/node_modules" ]; then
+        echo "Chromium: $(command -v chromium), driven from $home (installed already)"
+        return
+    fi
+    node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null ||
+        fail "the status page cannot be tested: Node is missing or older than 20, or npm is missing. Install them, or run tests/run --fast."
+    step "installing the Node modules that drive Chromium"
+    rm -rf "$home" && mkdir -p "$home"
+    cp tests/page/package.json tests/page/package-lock.json "$home"
+    (cd "$home" && npm ci --no-audit --no-fund --ignore-scripts) >"$home/npm.log" 2>&1 ||
+        { tail -n 20 "$home/npm.log" >&2; fail "the status page cannot be tested: npm failed, see $home/npm.log"; }
+    printf '%s' "$pins" >"$home/stamp"
+}
+
 # Installs what is named. Two runs at once: one installs, the other waits and finds it installed. The lock is the
 # kernel's, and goes with us.
 install_services() {

@@ -104,6 +104,11 @@ pub(crate) fn free_port() -> u16 {
         .unwrap()
 }
 
+/// Finds the folder with the Node modules that drive a browser.
+pub(crate) fn browser_modules() -> PathBuf {
+    installed("SIGNALBOX_TEST_PAGE", "page/node_modules").parent().map(Path::to_owned).unwrap_or_default()
+}
+
 /// Finds a file that `tests/run` installed: `variable` names it, or it is at its usual place.
 pub(crate) fn installed(variable: &str, usual: &str) -> PathBuf {
     let path = std::env::var_os(variable)

@@ -75,3 +75,15 @@ async fn canary_keeps_its_share_when_its_steps_stay() {
     let after = world.snapshot(FAST, FAST, Some(&before));
     assert_eq!(kept(&before, &after), [None]);
 }
+
+#[tokio::test]
+async fn place_names_route_until_reload() {
+    let world = World::new();
+    let before = world.snapshot(FAST, &format!("{FAST}, {SLOW}"), None);
+    let place = before.place(before.table.named("b").unwrap(), 1);
+    let (endpoint, route) = before.route_at(place).unwrap();
+    assert_eq!((&*endpoint, &*route), ("b", "slow"));
+    assert_eq!(before.route_at(0), None);
+    let after = world.snapshot(FAST, &format!("{SLOW}, {FAST}"), Some(&before));
+    assert_eq!(after.route_at(place), None);
+}
