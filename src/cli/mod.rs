@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod config;
 mod failure;
 mod man;
 mod quickstart;
@@ -75,6 +76,9 @@ enum CliCommand {
     /// nothing to send.
     #[command(after_help = redrive::EXAMPLES)]
     Redrive(redrive::RedriveArgs),
+    /// Print a config as it takes effect, or the schema of all.
+    #[command(subcommand, after_help = config::EXAMPLES)]
+    Config(config::ConfigCommand),
     /// Print what lets a shell complete commands and options with the Tab key.
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
@@ -117,6 +121,7 @@ impl CliCommand {
             Self::Check(args) => check::run(args),
             Self::Route(args) => route::run(args),
             Self::Redrive(args) => redrive::run(args),
+            Self::Config(command) => config::run(command),
             Self::Completions(args) => Ok(completions::run(args, Cli::command())),
             Self::Man => Ok(man::run(Cli::command())),
         }

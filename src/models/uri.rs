@@ -204,7 +204,7 @@ fn parse_file(text: &str) -> Result<ModelTarget, String> {
 }
 
 /// Hides the name and password that the text's address may hold.
-pub(super) fn redacted(text: &str) -> Cow<'_, str> {
+pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     match around_credentials(text) {
         Some((scheme, rest)) => format!("{scheme}***@{rest}").into(),
         None => text.into(),
