@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use mimalloc::MiMalloc;
 use signalbox::cli::Cli;
 
@@ -13,5 +12,8 @@ use signalbox::cli::Cli;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    Cli::parse().run()
+    match Cli::from_arguments() {
+        Ok(cli) => cli.run(),
+        Err(code) => code,
+    }
 }

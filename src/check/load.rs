@@ -15,6 +15,8 @@ pub struct CheckedConfig {
     pub warnings: Report,
     /// Summary of the endpoints, in words that may be printed.
     pub outline: Vec<EndpointOutline>,
+    /// The file itself, with the place of every value.
+    pub(super) document: Document,
 }
 
 /// Reads and checks the bytes of a file, with the variables of this process. An `Err` content says why the file cannot
@@ -55,7 +57,7 @@ pub(super) fn parse_with(
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
     let report = Report::new(file_name, problems);
     match (config, outline) {
-        (Some(config), Some(outline)) if !failed => Ok(CheckedConfig { config, warnings: report, outline }),
+        (Some(config), Some(outline)) if !failed => Ok(CheckedConfig { config, warnings: report, outline, document }),
         _ => Err(report),
     }
 }

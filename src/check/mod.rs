@@ -7,6 +7,7 @@
 mod batch;
 mod canary;
 mod decision;
+mod effective;
 mod endpoint;
 mod file;
 mod hosting;
@@ -18,12 +19,14 @@ mod properties;
 mod recovery;
 mod reload;
 mod route_tests;
+mod secrets;
 mod shares;
 mod validator;
 
 #[cfg(test)]
 mod tests;
 
+pub use effective::effective;
 pub use file::{ConfigFile, load};
 pub use load::{CheckedConfig, parse};
 pub use outline::{EndpointOutline, ExpressionOutline, RouteOutline};

@@ -6,6 +6,7 @@ mod batch;
 mod canary;
 mod conditions;
 mod decision;
+mod effective;
 mod environment;
 mod evaluators;
 mod hosting;

@@ -9,6 +9,14 @@ use super::failure::Failure;
 use crate::check::{self, CheckedConfig, ExpressionOutline};
 use crate::config::Report;
 
+/// Examples of `signalbox check`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  signalbox check --config signalbox.yaml
+  signalbox check --config config/reference.yaml    the file that documents every key
+
+It says nothing about whether broker and models are there.";
+
 /// Holds the arguments of `signalbox check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {

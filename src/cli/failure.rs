@@ -8,7 +8,7 @@ use crate::config::Report;
 use crate::redrive::RedriveError;
 
 /// Exit code for a wrong config or command line.
-const USAGE: u8 = 64;
+pub(super) const USAGE: u8 = 64;
 /// Exit code for something that is needed and not there: the broker, a port, an interpreter.
 const UNAVAILABLE: u8 = 69;
 /// Exit code for a defect of Signalbox itself.

@@ -15,10 +15,17 @@ use crate::check;
 use crate::message::{Code, wall_clock};
 use crate::redrive::{Filter, Redrive, RedriveProgress, RedriveSummary};
 
+/// Examples of `signalbox redrive`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  signalbox redrive --config signalbox.yaml --dry-run
+  signalbox redrive --config signalbox.yaml --code MODEL_ERROR --since 2h
+  signalbox redrive --config signalbox.yaml --endpoint sentiment-router --limit 1000";
+
 /// Holds the arguments of `signalbox redrive`.
 #[derive(Debug, clap::Args)]
 pub(super) struct RedriveArgs {
-    /// The config file.
+    /// The config file, with which the requests were read.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Only letters with this error code, such as MODEL_ERROR; may be given several times.

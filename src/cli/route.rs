@@ -14,22 +14,29 @@ use crate::message::{HeadersBuilder, Request, Source, header};
 use crate::routing::{DecisionService, Explanation, Parts, RoutingTable};
 use crate::telemetry::Metrics;
 
+/// Examples of `signalbox route`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  signalbox route --config signalbox.yaml --header x-tier:gold
+  signalbox route --config signalbox.yaml --endpoint sentiment-router --body request.json
+  echo '{\"inputs\": [1]}' | signalbox route --config signalbox.yaml --body -";
+
 /// Holds the arguments of `signalbox route`.
 #[derive(Debug, clap::Args)]
 pub(super) struct RouteArgs {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The endpoint that is called, as the header `endpoint` names it.
+    /// The endpoint that is called, as the header `endpoint` names it; not needed if there is one.
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
     /// A header of the request; may be given several times.
     #[arg(long = "header", value_name = "NAME:VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
-    /// The record's key.
+    /// The record's key, for conditions and shares that look at it.
     #[arg(long)]
     key: Option<String>,
-    /// The payload; `-` reads it from standard input.
+    /// A file with the payload; `-` reads it from standard input.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// The HTTP method, for a request that comes in by HTTP.

@@ -10,13 +10,21 @@ use crate::app::{self, Addresses, Role};
 use crate::check::ConfigFile;
 use crate::config::Config;
 
+/// Examples of `signalbox start`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  signalbox start --config signalbox.yaml
+  signalbox start --config signalbox.yaml --role router    requests from Kafka; HTTP for operators only
+  signalbox start --config signalbox.yaml --role shim      POST /invocations only; models run elsewhere
+  RUST_LOG=signalbox=debug signalbox start --config signalbox.yaml --log-format json";
+
 /// Holds the arguments of `signalbox start`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct StartArgs {
     /// The config file; config/reference.yaml documents every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Which half this process is.
+    /// Which half this process runs: they may be on different machines, with one Kafka.
     #[arg(long, value_enum, default_value_t)]
     role: Role,
 }

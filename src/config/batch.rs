@@ -1,12 +1,16 @@
 //! The section `batch`: the joining of requests into one call of a model.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::units::{HumanDuration, HumanSize};
 
 /// The switch for batches, and their limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,18 +22,19 @@ pub enum Batching {
 }
 
 /// Limits within which requests are joined into one call.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
     /// Most rows in one call.
     pub max_rows: usize,
     /// Most bytes in one call.
+    #[serde(with = "HumanSize")]
     pub max_bytes: ByteSize,
     /// Longest time that a request waits for others to join it.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub max_wait: Duration,
     /// Time that a call should take: a call that takes longer gets fewer rows the next time.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub target_latency: Duration,
     /// True if batches are verified: a row must get the same answer in a batch as it gets alone.
     pub verify: bool,
@@ -76,5 +81,25 @@ impl<'de> Deserialize<'de> for Batching {
         }
 
         deserializer.deserialize_any(OffOrOn)
+    }
+}
+
+impl Serialize for Batching {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::On(batch) => batch.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Batching {
+    fn schema_name() -> Cow<'static, str> {
+        "Batching".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let limits = Batch::json_schema(generator);
+        json_schema!({"anyOf": [limits, {"enum": ["off", "on", true, false]}]})
     }
 }

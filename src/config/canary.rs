@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::HumanDuration;
 
 /// The steps of a canary's share, and the conditions under which it is aborted.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
     /// Shares one after the other, in percent of the requests that no condition took. Rising, more than 0, 100 at most.
     pub steps: Vec<f64>,
     /// Time that the canary stays at each step.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub every: Duration,
     /// Conditions under which the canary is taken back.
     #[serde(default)]
@@ -20,7 +23,7 @@ pub struct Canary {
 }
 
 /// The limits beyond which a canary is taken back, in comparison with the other routes over the same time.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AbortIf {
     /// Share of the canary's requests that fail, beyond that of the others.

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{HumanDuration, HumanSize};
 
 /// Evaluation of the conditions that need Python.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Conditions {
     /// Most evaluators (Python processes) that work at once. None is started where no condition needs one.
     pub evaluators: usize,
     /// Longest time of one request's evaluation; after it the evaluator is killed and replaced.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub timeout: Duration,
     /// Most memory that an evaluator may take beyond what it shares.
+    #[serde(with = "HumanSize")]
     pub max_memory: ByteSize,
 }
 

@@ -16,7 +16,7 @@ use super::report::{Position, Problem};
 const MAX_SHOWN: usize = 100;
 
 /// The tree of a whole file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Document {
     /// The one top-level node.
     pub(crate) root: Node,
@@ -307,6 +307,14 @@ impl Node {
     pub(crate) fn is_nothing(&self) -> bool {
         matches!(&self.content, NodeContent::Scalar(Scalar { text, written, plain: true, .. })
             if text == written && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// Names the variables of the environment that the value has come from.
+    pub(crate) fn variables(&self) -> Vec<String> {
+        match &self.content {
+            NodeContent::Scalar(scalar) if scalar.secret => env::names(&scalar.written),
+            _ => Vec::new(),
+        }
     }
 
     /// Describes the value as a message may show it.

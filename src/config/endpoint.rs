@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batching;
 use super::canary::Canary;
 use super::recovery::{Breaker, FallbackOn, Retries};
+use super::units::HumanDuration;
 
 /// An endpoint: one name that applications call, and its routes.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// Name of the endpoint: letters, digits, `-`, `_` and `.`; unique in the file.
@@ -31,14 +33,15 @@ pub struct Endpoint {
     #[serde(default)]
     pub route_override: bool,
     /// Longest time of one call of a model; for requests that come through the shim, of the whole way there and back.
-    #[serde(default = "default_timeout", with = "humantime_serde")]
+    #[serde(default = "default_timeout", with = "HumanDuration")]
     pub timeout: Duration,
     /// Routes in order of preference. At least one.
+    #[schemars(length(min = 1))]
     pub routes: Vec<Route>,
 }
 
 /// A route: one model that can serve an endpoint, and the rules for calling it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// URI of the model that answers: `models:/name/Stage`, `models:/name/3`, `models:/name/latest`,
@@ -56,7 +59,7 @@ pub struct Route {
     pub weight: Option<f64>,
     /// Longest time of a request on this route, loading, waiting and retries included. Default: the time that the
     /// request has left.
-    #[serde(default, with = "humantime_serde")]
+    #[serde(default, with = "HumanDuration")]
     pub timeout: Option<Duration>,
     /// Alias of the route to try when this one cannot answer.
     pub fallback: Option<String>,
@@ -94,7 +97,7 @@ pub struct Route {
 pub const MOST_THREADS: usize = 128;
 
 /// The runtime of a model that is loaded here.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Runtime {
     /// A host that is forked from the interpreter's template (a fork server): ready in milliseconds.
@@ -105,7 +108,7 @@ pub enum Runtime {
 }
 
 /// The tool by which `mlflow models serve` makes the environment that a model asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EnvManager {
     /// No tool: the interpreter's own environment.
@@ -138,7 +141,7 @@ impl Endpoint {
 }
 
 /// The strategy by which routes share requests: those without a condition, and those with the same one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// The first listed route takes all requests.
@@ -153,7 +156,7 @@ pub enum Strategy {
 }
 
 /// The consequence of a condition that cannot be evaluated on a request (a missing key, a wrong type).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnConditionError {
     /// The condition does not hold; the next route is looked at.
@@ -164,16 +167,16 @@ pub enum OnConditionError {
 }
 
 /// A decision service: an HTTP service outside that decides the route.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     /// URL to which the summary of the request is posted.
     pub url: String,
     /// Longest wait for an answer.
-    #[serde(default = "default_decision_timeout", with = "humantime_serde")]
+    #[serde(default = "default_decision_timeout", with = "HumanDuration")]
     pub timeout: Duration,
     /// Time for which an answer is kept for the same input. Default: not at all.
-    #[serde(default, with = "humantime_serde")]
+    #[serde(default, with = "HumanDuration")]
     pub cache: Option<Duration>,
     /// Consequence of a missing answer.
     #[serde(default)]
@@ -187,7 +190,7 @@ pub struct Decision {
 }
 
 /// The consequence of a decision service that does not answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDecisionError {
     /// The conditions decide.

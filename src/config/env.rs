@@ -63,6 +63,11 @@ pub(super) fn mask(text: &str) -> Masked {
     masked
 }
 
+/// Names the variables that a text refers to.
+pub(super) fn names(text: &str) -> Vec<String> {
+    mask(text).references.into_iter().map(|reference| reference.name).collect()
+}
+
 fn mask_line(line: &str, line_number: usize, masked: &mut Masked) {
     let mut rest = line;
     let mut column = 1;

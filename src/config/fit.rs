@@ -1,5 +1,5 @@
-//! The fit of a document into the structs of [`Config`], with a problem for each misfit. The only file that knows
-//! `serde_yaml`.
+//! The fit of a document into the structs of [`Config`], with a problem for each misfit. The only file that reads
+//! by `serde_yaml`.
 
 use serde_path_to_error::Segment;
 use serde_yaml::Value;

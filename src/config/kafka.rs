@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::de::{Error, Unexpected};
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
+use super::units::{HumanDuration, HumanDurations, HumanSize, Properties};
 
 /// The value of `bootstrap_servers` that starts a broker inside this process.
 pub const EMBEDDED: &str = "embedded";
@@ -17,7 +17,7 @@ pub const EMBEDDED: &str = "embedded";
 const USUAL_RECORD: usize = 1_000_000;
 
 /// The broker, its topics, and the way in which requests are taken from it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kafka {
     /// Addresses of brokers: `host:port`, several with commas between them, or `embedded`.
@@ -37,10 +37,11 @@ pub struct Kafka {
     pub allowed_reply_topics: Vec<String>,
     /// Consumer group; all instances that share the work share it.
     pub group_id: String,
-    /// Promise about replies when something crashes; see [`Kafka::delivery`].
+    /// Promise about replies when something crashes. Default: `exactly_once` on a real broker, `at_least_once` on the
+    /// embedded one.
     pub delivery: Option<Delivery>,
-    /// Time for which a transaction gathers replies, with [`Delivery::ExactlyOnce`].
-    #[serde(with = "humantime_serde")]
+    /// Time for which a transaction gathers replies, with `exactly_once`.
+    #[serde(with = "HumanDuration")]
     pub transaction_interval: Duration,
     /// Name of the instance, by which its transactions are known. Default: the host's name and the first number that is
     /// free there.
@@ -49,7 +50,7 @@ pub struct Kafka {
     pub ordering: Ordering,
     /// Waits in a retry topic of a request that failed for a passing reason, one after each failure. An empty list: no
     /// retry topics.
-    #[serde(deserialize_with = "durations")]
+    #[serde(with = "HumanDurations")]
     pub retry_delays: Vec<Duration>,
     /// True if topics that are missing are created at the start.
     pub create_topics: bool,
@@ -60,22 +61,23 @@ pub struct Kafka {
     /// Most requests taken from the broker and not yet answered (back-pressure).
     pub max_in_flight: usize,
     /// Most bytes of those: of the requests' keys, headers and values, and of the answers that wait for the broker.
+    #[serde(with = "HumanSize")]
     pub max_in_flight_bytes: ByteSize,
     /// Largest size of a single request.
     pub limits: Limits,
     /// Time between two commits of finished offsets.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub commit_interval: Duration,
     /// Longest wait of a shutdown or rebalance for requests under way.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub drain_timeout: Duration,
     /// Properties that librdkafka gets as they are; they win over Signalbox's own settings.
-    #[serde(deserialize_with = "properties")]
+    #[serde(with = "Properties")]
     pub properties: BTreeMap<String, String>,
 }
 
 /// The promise about replies when something crashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
     /// Each request gets a reply; after a crash some get it twice.
@@ -85,7 +87,7 @@ pub enum Delivery {
 }
 
 /// Order in which replies leave.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ordering {
     /// Replies leave as they are finished.
@@ -144,30 +146,4 @@ impl Default for Kafka {
             properties: BTreeMap::new(),
         }
     }
-}
-
-fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
-    let durations = Vec::<humantime_serde::Serde<Duration>>::deserialize(deserializer)?;
-    Ok(durations.into_iter().map(humantime_serde::Serde::into_inner).collect())
-}
-
-/// Reads the properties. The values of librdkafka are texts; in a file numbers and booleans need no quotes.
-fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    struct Property(String);
-
-    impl<'de> Deserialize<'de> for Property {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            match Value::deserialize(deserializer)? {
-                Value::String(text) => Ok(Self(text)),
-                // librdkafka takes no whole number with a point, such as JSON's text of `1e6`.
-                Value::Number(number) if number.is_f64() => Ok(Self(number.as_f64().unwrap_or_default().to_string())),
-                value @ (Value::Bool(_) | Value::Number(_)) => Ok(Self(value.to_string())),
-                // Only the second part is read: the report names the value by its place.
-                _ => Err(D::Error::invalid_type(Unexpected::Other("it"), &"text, a number, true or false")),
-            }
-        }
-    }
-
-    let properties = BTreeMap::<String, Property>::deserialize(deserializer)?;
-    Ok(properties.into_iter().map(|(name, Property(value))| (name, value)).collect())
 }

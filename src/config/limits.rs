@@ -1,26 +1,34 @@
 //! The section `kafka.limits`: the largest request record that is served.
 
 use bytesize::ByteSize;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::HumanSize;
 
 /// Limits of a request record. A larger one is refused before anything of it is copied.
 ///
 /// A reply repeats the correlation id and the carried headers, and must fit a record itself; so those have far less
 /// room than a value.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Most bytes of the value, as it is after decompression.
+    #[serde(with = "HumanSize")]
     pub value: ByteSize,
     /// Most bytes of the key.
+    #[serde(with = "HumanSize")]
     pub key: ByteSize,
     /// Most headers.
     pub headers: usize,
     /// Most bytes of the names and values of all headers together.
+    #[serde(with = "HumanSize")]
     pub header_bytes: ByteSize,
     /// Most bytes of the name of a header.
+    #[serde(with = "HumanSize")]
     pub header_name: ByteSize,
     /// Most bytes of the correlation id, or of the key where that stands in for it.
+    #[serde(with = "HumanSize")]
     pub correlation_id: ByteSize,
 }
 

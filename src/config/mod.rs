@@ -24,7 +24,9 @@ mod report;
 mod restart;
 mod retry_topic;
 mod route_test;
+mod schema;
 mod server;
+mod units;
 pub(crate) mod unsupported;
 
 pub use batch::{Batch, Batching};
@@ -44,17 +46,20 @@ pub use registry::Registry;
 pub use report::{Position, Problem, Report, Severity};
 pub use retry_topic::RetryTopic;
 pub use route_test::RouteTest;
+pub use schema::schema;
 pub use server::Server;
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Endpoints that applications call, each with the routes that can serve it. At least one.
+    #[schemars(length(min = 1))]
     pub model_endpoints: Vec<Endpoint>,
     /// The broker, its topics, and the way in which requests are taken from it.
     #[serde(default)]

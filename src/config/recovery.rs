@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::HumanDuration;
 
 /// The cause for which a route could not answer. Faults of the caller are none of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FallbackOn {
     /// The route's model could not be loaded.
@@ -37,23 +40,23 @@ impl FallbackOn {
 }
 
 /// The circuit breaker of a route, which stops calls for a while.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
     /// Share of failed calls from which on the breaker opens: more than 0, and 1 at most.
     pub error_share: f64,
     /// Time from which on a call counts as slow. Default: none does.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub slow_call: Option<Duration>,
     /// Share of slow calls from which on the breaker opens.
     pub slow_share: f64,
     /// Time over which calls are counted.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub window: Duration,
     /// Fewest calls in the window with which the breaker may open.
     pub minimum_calls: usize,
     /// Time for which the breaker stays open before probes are let through.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub open_for: Duration,
     /// Number of probes that are let through, one after the other, all of which must be answered well for the breaker
     /// to close.
@@ -61,17 +64,17 @@ pub struct Breaker {
 }
 
 /// The retries of a route's calls.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
     /// Most calls of one request, the first one included.
     pub max_attempts: u32,
     /// Longest pause before the second call; it doubles with each call. The pause itself is drawn between nothing and
     /// that.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub backoff: Duration,
     /// Longest pause, however often it has doubled. A server that asks for a longer pause is not called again.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub max_backoff: Duration,
 }
 

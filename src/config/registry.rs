@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::HumanDuration;
 
 /// The MLflow tracking server whose Model Registry names the models.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
     /// Tracking URI, any of MLflow's; `MLFLOW_TRACKING_URI` when it is not given, else `http://127.0.0.1:5001`.
     pub tracking_uri: Option<String>,
     /// Time between two looks at the registry's stages and aliases.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub refresh: Duration,
 }
 

@@ -54,7 +54,7 @@ pub use catalog::HandleOptions;
 pub use handle::ModelHandle;
 pub(crate) use host::{Child, Task, Template, frame};
 pub use lease::Lease;
-pub use registry::RegistryError;
+pub use registry::{RegistryError, TrackingOrigin, tracking_uri};
 pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionReport};
 pub(crate) use uri::redacted;
 pub use uri::{ModelTarget, ModelUri, ModelUriError, VersionPick};

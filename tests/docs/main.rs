@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use boon::{Compiler, Schemas};
 use regex::Regex;
+use signalbox::config;
 use signalbox::message::Code;
 use signalbox::telemetry::Metrics;
 
@@ -142,6 +144,37 @@ fn yaml_blocks_pass_the_check() {
     }
     assert!(blocks > 15, "only {blocks} blocks were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn schema_takes_every_config_of_the_repository() {
+    let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+    compiler.add_resource("schema.json", config::schema()).unwrap();
+    let schema = compiler.compile("schema.json", &mut schemas).unwrap();
+    let mut refused = Vec::new();
+    let mut configs = yaml_files();
+    configs.extend(pages().iter().flat_map(|page| {
+        let name = |line| format!("{}, the block after line {line}", page.display());
+        yaml_blocks(&read(page)).into_iter().map(move |(line, block)| (name(line), block)).collect::<Vec<_>>()
+    }));
+    assert!(configs.len() > 20, "only {} configs were found", configs.len());
+    for (name, text) in configs {
+        let whole = if text.contains("model_endpoints:") { text } else { format!("{ENDPOINTS}{text}") };
+        let mut value: serde_yaml::Value = serde_yaml::from_str(&whole).unwrap();
+        value.apply_merge().unwrap();
+        if let Err(error) = schemas.validate(&serde_json::to_value(value).unwrap(), schema) {
+            refused.push(format!("{name}: {error:#}"));
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+/// Reads the config files of the tree: the YAML files that have endpoints.
+fn yaml_files() -> Vec<(String, String)> {
+    let tracked = Command::new("git").args(["ls-files", "*.yaml", "*.yml"]).current_dir(root()).output().unwrap();
+    let tracked = String::from_utf8(tracked.stdout).unwrap();
+    let files = tracked.lines().map(|name| (name.to_owned(), read(Path::new(name))));
+    files.filter(|(_, text)| text.contains("model_endpoints:\n")).collect()
 }
 
 fn root() -> &'static Path {

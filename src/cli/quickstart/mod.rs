@@ -23,6 +23,13 @@ use guarded::GuardedProcess;
 
 const CONFIG: &str = include_str!("../../../config/quickstart.yaml");
 
+/// Examples of `signalbox quickstart`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  signalbox quickstart
+  signalbox quickstart --port 5050 --mlflow-port 5051    when others use 5000 and 5001
+  signalbox quickstart --python ~/venv/bin/python        with the MLflow that is there";
+
 /// Holds the arguments of `signalbox quickstart`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct QuickstartArgs {

@@ -30,6 +30,27 @@ pub(super) struct StoreAddress {
     pub server: Option<Url>,
 }
 
+/// Origin of the tracking URI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrackingOrigin {
+    /// `registry.tracking_uri`.
+    Config,
+    /// `MLFLOW_TRACKING_URI`.
+    Environment,
+    /// Neither of them.
+    Default,
+}
+
+/// Returns the tracking URI that is used: the configured one, else `MLFLOW_TRACKING_URI`, else this machine's port 5001.
+/// `env` reads an environment variable.
+pub fn tracking_uri(configured: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> (String, TrackingOrigin) {
+    match (configured, env("MLFLOW_TRACKING_URI").filter(|text| !text.is_empty())) {
+        (Some(text), _) => (text.to_owned(), TrackingOrigin::Config),
+        (None, Some(text)) => (text, TrackingOrigin::Environment),
+        (None, None) => (DEFAULT.to_owned(), TrackingOrigin::Default),
+    }
+}
+
 impl RegistryAddresses {
     /// Reads the configured tracking URI, else `MLFLOW_TRACKING_URI`, else this machine's port 5001; and
     /// `MLFLOW_REGISTRY_URI`. `env` reads an environment variable.
@@ -38,10 +59,11 @@ impl RegistryAddresses {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, RegistryError> {
         let given = |name| env(name).filter(|text: &String| !text.is_empty());
-        let (text, origin) = match (configured, given("MLFLOW_TRACKING_URI")) {
-            (Some(text), _) => (text.to_owned(), "registry.tracking_uri"),
-            (None, Some(text)) => (text, "MLFLOW_TRACKING_URI"),
-            (None, None) => (DEFAULT.to_owned(), "the default of registry.tracking_uri"),
+        let (text, origin) = tracking_uri(configured, env);
+        let origin = match origin {
+            TrackingOrigin::Config => "registry.tracking_uri",
+            TrackingOrigin::Environment => "MLFLOW_TRACKING_URI",
+            TrackingOrigin::Default => "the default of registry.tracking_uri",
         };
         let by_mlflow = ONLY_MLFLOW.into_iter().any(|name| given(name).is_some_and(|value| is_set(&value)));
         let registry =

@@ -24,6 +24,7 @@ use call::{ModelVersion, RegisteredModel, RegistryAnswer, RegistryCall, highest,
 use python_client::PythonClient;
 
 pub(super) use address::RegistryAddresses;
+pub use address::{TrackingOrigin, tracking_uri};
 pub(super) use call::LargeNumber;
 pub use error::RegistryError;
 pub(super) use registration::{Provenance, Registration};
