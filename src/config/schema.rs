@@ -14,11 +14,17 @@ mod tests;
 /// Pattern of a text that refers to the environment; `$${` stands for the characters themselves.
 const REFERENCE: &str = r"(^|[^$])\$\{";
 
+/// Key whose default is another in each environment, so that the schema has none.
+const OF_ENVIRONMENT: &str = "/properties/models/properties/python";
+
 /// Makes the schema, in the draft that editors know best.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<Config>().to_value();
     widen(&mut schema);
+    if let Some(Value::Object(key)) = schema.pointer_mut(OF_ENVIRONMENT) {
+        key.remove("default");
+    }
     if let Value::Object(root) = &mut schema {
         root.insert("title".to_owned(), json!("Signalbox configuration"));
     }
