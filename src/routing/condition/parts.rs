@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ruff_python_ast::{Expr, UnaryOp};
 
 use super::error::Result;
-use super::python::Parsed;
+use super::python::{Parsed, is_literal};
 use super::question::{Answers, Question, ResultKind};
 use super::value::Value;
 use super::{ConditionId, Conditions, ConditionsBuilder, ExpressionId, Language, Way, python};
@@ -117,15 +117,5 @@ fn operands<'s>(expression: &Expr, parsed: &Parsed<'s>, texts: &mut Vec<(&'s str
             call.arguments.args.iter().for_each(|argument| add(argument, PartUse::Detail));
         }
         _ => {}
-    }
-}
-
-fn is_literal(part: &Expr) -> bool {
-    match part {
-        Expr::Tuple(tuple) => tuple.elts.iter().all(is_literal),
-        Expr::List(list) => list.elts.iter().all(is_literal),
-        Expr::Set(set) => set.elts.iter().all(is_literal),
-        Expr::UnaryOp(operation) => is_literal(&operation.operand),
-        part => part.is_literal_expr(),
     }
 }

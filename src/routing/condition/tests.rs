@@ -238,6 +238,16 @@ fn check(source: &str) -> Result<CheckedExpression, ConditionProblem> {
 }
 
 #[test]
+fn default_beside_generator_is_compiled_when_it_cannot_fail() {
+    let way = |default: &str| {
+        let each = |source: &str| check(&format!("max({source}, default={default}) > 1")).unwrap().way;
+        [each("(row['a'] for row in request.json['rows'])"), each("[row['a'] for row in request.json['rows']]")]
+    };
+    assert_eq!(way("-1"), [Way::Compiled; 2]);
+    assert_eq!(way("request.json['b']"), [Way::Python, Way::Compiled]);
+}
+
+#[test]
 fn check_knows_conditions_that_are_the_same_for_every_request() {
     for (source, constant) in [
         ("1 == 1", Some(ConstantTruth::True)),
