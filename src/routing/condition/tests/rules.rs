@@ -125,7 +125,8 @@ struct Python {
 impl Python {
     fn start() -> Self {
         let python = crate::config::environment("SIGNALBOX_TEST_PYTHON").expect("SIGNALBOX_TEST_PYTHON is not set");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // A lost evaluator is replaced while no answer is waited for, too.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let template = config::Template { libraries: Vec::new(), exclude: Vec::new() };
         let models = config::Models { python: python.clone(), template, ..Default::default() };
         let metrics = Metrics::new().unwrap();
