@@ -25,7 +25,7 @@ pub struct Parts {
 /// The use of a part in its condition, which says what is wanted of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PartUse {
-    /// Only the truth counts; CPython may have no other value that can be shown, such as that of a match.
+    /// Truth of the part counts alone: CPython may have no other value that can be shown, such as that of a match.
     Truth,
     /// The value counts.
     Value,

@@ -189,7 +189,7 @@ fn condition_is_refused_with_place_and_hint_when_name_is_unknown() {
     assert_eq!((problem.line, problem.column), (2, 22), "{problem}");
 }
 
-/// What is not compiled is left to CPython, with the place of the part that is not known and what would be compiled.
+/// Covers what is left to CPython, with the place of the part that is not known and what would be compiled.
 #[test]
 fn condition_is_left_to_python_when_not_compiled() {
     for (source, column, message, hint) in [

@@ -78,7 +78,7 @@ struct Record {
     timestamp: Option<i64>,
 }
 
-/// What Python says.
+/// Outcome in Python.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Outcome {
@@ -102,11 +102,11 @@ enum Outcome {
     },
 }
 
-/// How the two ways compare.
+/// Comparison of the two ways.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Same,
-    /// Here it fails, as documented.
+    /// Failure here alone, as documented.
     Narrower,
     /// The broken part of the body lies after the value that was read.
     Beside,
