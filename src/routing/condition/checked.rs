@@ -1,5 +1,5 @@
-//! What is known of an expression before a request comes: the way in which it is evaluated, and whether its truth depends on
-//! the request at all.
+//! The check of an expression before a request comes: the way in which it is evaluated, and whether its truth depends
+//! on the request at all.
 
 use std::sync::Arc;
 

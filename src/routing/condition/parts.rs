@@ -89,33 +89,34 @@ impl Parts {
 
 /// Lists the texts of the parts of an expression.
 fn operands<'s>(expression: &Expr, parsed: &Parsed<'s>, texts: &mut Vec<(&'s str, PartUse)>) {
-    let mut add = |part: &Expr, part_use| {
-        // The text of a literal shows its value.
-        if !is_literal(part) {
-            texts.push((parsed.text(part), part_use));
-        }
-    };
     match expression {
         Expr::BoolOp(operation) => {
             for operand in &operation.values {
-                texts.push((parsed.text(operand), PartUse::Truth));
+                add(operand, PartUse::Truth, parsed, texts);
                 operands(operand, parsed, texts);
             }
         }
         Expr::UnaryOp(operation) if operation.op == UnaryOp::Not => {
-            add(&operation.operand, PartUse::Truth);
+            add(&operation.operand, PartUse::Truth, parsed, texts);
             operands(&operation.operand, parsed, texts);
         }
         Expr::Compare(comparison) => {
-            add(&comparison.left, PartUse::Value);
-            comparison.comparators.iter().for_each(|operand| add(operand, PartUse::Value));
+            add(&comparison.left, PartUse::Value, parsed, texts);
+            comparison.comparators.iter().for_each(|operand| add(operand, PartUse::Value, parsed, texts));
         }
         Expr::Call(call) => {
             if let Expr::Attribute(method) = &*call.func {
-                add(&method.value, PartUse::Detail);
+                add(&method.value, PartUse::Detail, parsed, texts);
             }
-            call.arguments.args.iter().for_each(|argument| add(argument, PartUse::Detail));
+            call.arguments.args.iter().for_each(|argument| add(argument, PartUse::Detail, parsed, texts));
         }
         _ => {}
+    }
+}
+
+/// Adds a part whose value its text does not show.
+fn add<'s>(part: &Expr, part_use: PartUse, parsed: &Parsed<'s>, texts: &mut Vec<(&'s str, PartUse)>) {
+    if !is_literal(part) {
+        texts.push((parsed.text(part), part_use));
     }
 }

@@ -309,6 +309,7 @@ fn parts_show_operands_and_receivers() {
             "request.key = \"customer-7\""
         ]
     );
+    assert_eq!(shown("request.key == 'a' or 'b'"), ["request.key == 'a' = false", "request.key = \"customer-7\""]);
     assert!(shown("rhai: request.key == \"x\"").is_empty());
 }
 
