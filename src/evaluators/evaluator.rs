@@ -33,7 +33,7 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// Most questions that a process keeps; then it forgets those of configurations that are no more in use.
 const MOST_QUESTIONS: usize = 1024;
 
-/// What an evaluator is told first.
+/// First message to an evaluator.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Begin {
     pub(super) names: Names,
@@ -47,7 +47,7 @@ pub(super) enum StartError {
     /// The template cannot fork it.
     #[error("{0}")]
     NotForked(String),
-    /// It ended, or was late, before it was ready.
+    /// Process that ended, or was late, before it was ready.
     #[error("an evaluator does not start: {0}")]
     Lost(String),
 }
@@ -57,7 +57,7 @@ pub(super) enum StartError {
 pub(super) struct Evaluator {
     child: Child,
     stream: UnixStream,
-    /// What has been read of the answers to come.
+    /// Bytes that were read of the answers to come.
     buffer: BytesMut,
     /// The questions that the process has learned.
     learned: HashSet<u64>,

@@ -59,11 +59,11 @@ pub struct Evaluators {
     _close_with_us: Arc<DropGuard>,
 }
 
-/// What the handle, the seats and the reserve share.
+/// State that the handle, the seats and the reserve share.
 #[derive(Debug)]
 struct Shared {
     config: config::Conditions,
-    /// What each evaluator is told first.
+    /// First message to each evaluator.
     begin: Begin,
     template: Arc<Template>,
     metrics: Metrics,

@@ -21,11 +21,11 @@ const MOST_LOSSES: usize = 3;
 /// The way in which an evaluator was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
-    /// It did not answer in time.
+    /// Evaluator that did not answer in time.
     TimedOut,
-    /// It ended, or what it said makes no sense.
+    /// Evaluator that ended, or whose answer makes no sense.
     Crashed,
-    /// It ended before it could begin with any of the requests it was sent.
+    /// Evaluator that ended before it could begin with any of the requests it was sent.
     Unbegun,
 }
 

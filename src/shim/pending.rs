@@ -28,7 +28,7 @@ pub(super) struct PendingLimits {
 pub(super) struct PendingCalls {
     limits: PendingLimits,
     calls: Arc<Semaphore>,
-    /// None where the broker may hold any number of bytes.
+    /// Room for their bytes; none where the broker may hold any number.
     bytes: Option<Arc<Semaphore>>,
     callers: Callers,
     gauge: IntGauge,

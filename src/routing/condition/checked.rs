@@ -1,5 +1,5 @@
-//! What is known of an expression before a request comes: the way in which it is evaluated, and whether its truth depends on
-//! the request at all.
+//! The check of an expression before a request comes: the way in which it is evaluated, and whether its truth depends
+//! on the request at all.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ pub struct CheckedExpression {
     pub way: Way,
     /// The part that keeps it from being compiled, where CPython evaluates it, and what could be written instead.
     pub reason: Option<ConditionProblem>,
-    /// Its truth, where that is the same for every request.
+    /// Truth of the expression, where that is the same for every request.
     pub constant: Option<ConstantTruth>,
 }
 
 /// The truth of an expression that does not depend on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConstantTruth {
-    /// It is true for every request.
+    /// Expression is true for every request.
     True,
-    /// It is true for no request.
+    /// Expression is true for no request.
     False,
-    /// Only CPython or Rhai knows which of the two.
+    /// Expression is the one or the other, and only CPython or Rhai knows which.
     Unknown,
 }
 

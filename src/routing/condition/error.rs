@@ -26,7 +26,7 @@ pub enum ConditionError {
     /// The condition took more work, depth or memory than it may.
     #[error("{0}")]
     Exceeded(String),
-    /// Nothing can evaluate the condition now; later that may be possible.
+    /// Condition cannot be evaluated now; later that may be possible.
     #[error("{0}")]
     Unavailable(String),
 }

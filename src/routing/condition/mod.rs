@@ -121,7 +121,7 @@ pub struct Conditions(Arc<Program>);
 #[derive(Debug)]
 pub struct Evaluation {
     request: RequestView,
-    /// What CPython said of the endpoint's question, if it was asked.
+    /// Answers of CPython to the endpoint's question, if it was asked.
     answers: Option<Arc<Answers>>,
     tally: Tally,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ruff_python_ast::{Expr, UnaryOp};
 
 use super::error::Result;
-use super::python::Parsed;
+use super::python::{Parsed, is_literal};
 use super::question::{Answers, Question, ResultKind};
 use super::value::Value;
 use super::{ConditionId, Conditions, ConditionsBuilder, ExpressionId, Language, Way, python};
@@ -25,7 +25,7 @@ pub struct Parts {
 /// The use of a part in its condition, which says what is wanted of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PartUse {
-    /// Only the truth counts; CPython may have no other value that can be shown, such as that of a match.
+    /// Truth of the part counts alone: CPython may have no other value that can be shown, such as that of a match.
     Truth,
     /// The value counts.
     Value,
@@ -89,43 +89,34 @@ impl Parts {
 
 /// Lists the texts of the parts of an expression.
 fn operands<'s>(expression: &Expr, parsed: &Parsed<'s>, texts: &mut Vec<(&'s str, PartUse)>) {
-    let mut add = |part: &Expr, part_use| {
-        // The text of a literal shows its value.
-        if !is_literal(part) {
-            texts.push((parsed.text(part), part_use));
-        }
-    };
     match expression {
         Expr::BoolOp(operation) => {
             for operand in &operation.values {
-                texts.push((parsed.text(operand), PartUse::Truth));
+                add(operand, PartUse::Truth, parsed, texts);
                 operands(operand, parsed, texts);
             }
         }
         Expr::UnaryOp(operation) if operation.op == UnaryOp::Not => {
-            add(&operation.operand, PartUse::Truth);
+            add(&operation.operand, PartUse::Truth, parsed, texts);
             operands(&operation.operand, parsed, texts);
         }
         Expr::Compare(comparison) => {
-            add(&comparison.left, PartUse::Value);
-            comparison.comparators.iter().for_each(|operand| add(operand, PartUse::Value));
+            add(&comparison.left, PartUse::Value, parsed, texts);
+            comparison.comparators.iter().for_each(|operand| add(operand, PartUse::Value, parsed, texts));
         }
         Expr::Call(call) => {
             if let Expr::Attribute(method) = &*call.func {
-                add(&method.value, PartUse::Detail);
+                add(&method.value, PartUse::Detail, parsed, texts);
             }
-            call.arguments.args.iter().for_each(|argument| add(argument, PartUse::Detail));
+            call.arguments.args.iter().for_each(|argument| add(argument, PartUse::Detail, parsed, texts));
         }
         _ => {}
     }
 }
 
-fn is_literal(part: &Expr) -> bool {
-    match part {
-        Expr::Tuple(tuple) => tuple.elts.iter().all(is_literal),
-        Expr::List(list) => list.elts.iter().all(is_literal),
-        Expr::Set(set) => set.elts.iter().all(is_literal),
-        Expr::UnaryOp(operation) => is_literal(&operation.operand),
-        part => part.is_literal_expr(),
+/// Adds a part whose value its text does not show.
+fn add<'s>(part: &Expr, part_use: PartUse, parsed: &Parsed<'s>, texts: &mut Vec<(&'s str, PartUse)>) {
+    if !is_literal(part) {
+        texts.push((parsed.text(part), part_use));
     }
 }

@@ -69,3 +69,14 @@ impl<'a> Parsed<'a> {
         ConditionProblem::at(self.source, node.start().to_usize().saturating_sub(self.added), message, hint)
     }
 }
+
+/// Tells whether an expression is a literal, or made of such.
+pub(super) fn is_literal(part: &Expr) -> bool {
+    match part {
+        Expr::Tuple(tuple) => tuple.elts.iter().all(is_literal),
+        Expr::List(list) => list.elts.iter().all(is_literal),
+        Expr::Set(set) => set.elts.iter().all(is_literal),
+        Expr::UnaryOp(operation) => is_literal(&operation.operand),
+        part => part.is_literal_expr(),
+    }
+}

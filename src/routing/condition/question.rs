@@ -34,7 +34,7 @@ pub enum ResultKind {
     Value,
 }
 
-/// What an evaluator said, by index of the expression.
+/// Answers of an evaluator, by index of the expression.
 pub type Answers = Vec<Result<Value, ConditionError>>;
 
 impl Question {

@@ -189,7 +189,7 @@ fn condition_is_refused_with_place_and_hint_when_name_is_unknown() {
     assert_eq!((problem.line, problem.column), (2, 22), "{problem}");
 }
 
-/// What is not compiled is left to CPython, with the place of the part that is not known and what would be compiled.
+/// Covers what is left to CPython, with the place of the part that is not known and what would be compiled.
 #[test]
 fn condition_is_left_to_python_when_not_compiled() {
     for (source, column, message, hint) in [
@@ -235,6 +235,16 @@ fn condition_is_left_to_python_when_not_compiled() {
 
 fn check(source: &str) -> Result<CheckedExpression, ConditionProblem> {
     ConditionsBuilder::new().check(source, ResultKind::Truth)
+}
+
+#[test]
+fn default_beside_generator_is_compiled_when_it_cannot_fail() {
+    let way = |default: &str| {
+        let each = |source: &str| check(&format!("max({source}, default={default}) > 1")).unwrap().way;
+        [each("(row['a'] for row in request.json['rows'])"), each("[row['a'] for row in request.json['rows']]")]
+    };
+    assert_eq!(way("-1"), [Way::Compiled; 2]);
+    assert_eq!(way("request.json['b']"), [Way::Python, Way::Compiled]);
 }
 
 #[test]
@@ -299,6 +309,7 @@ fn parts_show_operands_and_receivers() {
             "request.key = \"customer-7\""
         ]
     );
+    assert_eq!(shown("request.key == 'a' or 'b'"), ["request.key == 'a' = false", "request.key = \"customer-7\""]);
     assert!(shown("rhai: request.key == \"x\"").is_empty());
 }
 

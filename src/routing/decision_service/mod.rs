@@ -126,8 +126,8 @@ impl DecisionService {
         }))
     }
 
-    /// Returns the route that the service names for a request, of which CPython said `answers`; none when it has no opinion, or when it fails and
-    /// `on_error` ignores that.
+    /// Returns the route that the service names for a request, of which CPython said `answers`; none when it has no
+    /// opinion, or when it fails and `on_error` ignores that.
     ///
     /// # Errors
     /// Fails when the service fails and `on_error` does not ignore that.

@@ -107,7 +107,7 @@ fn delivery_holds_when_some_reply_partitions_have_no_leader() {
         let recipe: Recipe<'_> = Box::new(|_| Extra::at("north").reply_to(&elsewhere));
         let mut extras = Extras::start(&ground.checkers, requests, vec![("to a topic that is away", recipe)]);
         // Requests still come when the broker has long been away, also where it takes its time to stop.
-        let length = Length::of(55, 1, 60).per_second(60);
+        let length = Length::of(80, 1, 60).per_second(60);
         let mut run = Run::start("replies' broker away", delivery, length, ground, 1, Conduct::Steady);
         run.judge(Wrong::Foreign, false); // replies to the other topic, if they end here
         run.strike(|run, _| {

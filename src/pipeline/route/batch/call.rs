@@ -70,7 +70,8 @@ enum BatchOutcome {
 }
 
 impl BatchCall {
-    /// Sends each member of the group its ticket, except the one with the lease, whose ticket is returned: its task is the caller.
+    /// Sends each member of the group its ticket, except the one with the lease, whose ticket is returned: its task is the
+    /// caller.
     pub(super) fn new(
         group: BatchGroup,
         lease: Lease,

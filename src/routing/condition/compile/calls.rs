@@ -9,6 +9,7 @@ use super::{Compiled, Compiler, arguments};
 use crate::routing::condition::operations::functions::{
     DEFAULTED, FUNCTIONS, Function, Helper, IS_INSTANCE, ITERATORS, METHODS,
 };
+use crate::routing::condition::python::is_literal;
 use crate::routing::condition::tree::{Arguments, Node};
 use crate::routing::condition::value::Value;
 
@@ -31,8 +32,10 @@ impl Compiler<'_> {
                 Ok(Node::Quantified(name == "any", Box::new(comprehension)))
             }
             ("isinstance", [value, types], []) => self.is_instance(value, types),
+            // Python evaluates the default before it begins with a generator, which shows where both fail.
             ("min" | "max", [iterable], [default])
-                if default.arg.as_ref().is_some_and(|name| name.as_str() == "default") =>
+                if default.arg.as_ref().is_some_and(|name| name.as_str() == "default")
+                    && (!iterable.is_generator_expr() || is_literal(&default.value)) =>
             {
                 let operands = vec![self.unordered(iterable)?, self.node(&default.value)?];
                 find(DEFAULTED, name)

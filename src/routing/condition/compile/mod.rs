@@ -24,7 +24,7 @@ use super::value::Value;
 /// Most levels of an expression; each takes stack when it is evaluated.
 const MAX_DEPTH: usize = 48;
 
-/// What the compiler knows of an endpoint, and adds to.
+/// Tables of an endpoint, which the compiler reads and adds to.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) paths: Vec<JsonPath>,

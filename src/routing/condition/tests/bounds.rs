@@ -125,7 +125,7 @@ proptest::proptest! {
     }
 }
 
-/// This reaches the deepest text that compiles.
+/// Reaches the deepest text that compiles.
 #[test]
 fn deepest_conditions_run_on_small_stack() {
     let run = || {

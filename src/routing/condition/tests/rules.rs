@@ -78,7 +78,7 @@ struct Record {
     timestamp: Option<i64>,
 }
 
-/// What Python says.
+/// Outcome in Python.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Outcome {
@@ -102,11 +102,11 @@ enum Outcome {
     },
 }
 
-/// How the two ways compare.
+/// Comparison of the two ways.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Same,
-    /// Here it fails, as documented.
+    /// Failure here alone, as documented.
     Narrower,
     /// The broken part of the body lies after the value that was read.
     Beside,
@@ -125,7 +125,8 @@ struct Python {
 impl Python {
     fn start() -> Self {
         let python = crate::config::environment("SIGNALBOX_TEST_PYTHON").expect("SIGNALBOX_TEST_PYTHON is not set");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // A lost evaluator is replaced while no answer is waited for, too.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let template = config::Template { libraries: Vec::new(), exclude: Vec::new() };
         let models = config::Models { python: python.clone(), template, ..Default::default() };
         let metrics = Metrics::new().unwrap();

@@ -1,4 +1,4 @@
-//! What is compiled beside the first operators and methods.
+//! Tests what is compiled beside the first operators and methods.
 
 use super::*;
 
