@@ -2,12 +2,15 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 from conftest import running
 from signalbox import Fault
+from signalbox.fault import STATUSES
 from signalbox.program import find
 
 HEAVY = ["confluent_kafka", "mlflow", "numpy", "pandas", "requests"]
@@ -48,6 +51,12 @@ def test_fault_survives_pickle():
     fault = Fault("MODEL_ERROR", "broken", stage="invoke", retryable=True, retry_after=2.0, correlation_id="a")
     copy = pickle.loads(pickle.dumps(fault))
     assert vars(copy) == vars(fault) and str(copy) == "MODEL_ERROR at invoke: broken"
+
+
+def test_statuses_are_those_of_the_contract():
+    page = (Path(__file__).parents[2] / "docs/wire.md").read_text()
+    rows = re.findall(r"^\| (\d{3}) \| `([A-Z_]+)` \|", page, re.MULTILINE)
+    assert {code: int(status) for status, code in rows} == STATUSES
 
 
 def test_fault_is_made_of_the_words_of_a_proxy():
