@@ -138,16 +138,15 @@ function draw_canary(parts, canary) {
   say(parts.canary, words);
   mark(parts.canary, "data-tone", standing?.phase === "aborted" ? "warn" : "");
   parts.now = canary;
-  if (parts.buttons.childElementCount > 0) {
-    // A canary that is taken back can only be restarted.
-    show(parts.buttons.lastElementChild, standing?.phase !== "aborted");
-    return;
+  if (parts.buttons.childElementCount === 0) {
+    for (const [verb, act] of [["Restart", restart], ["Abort", abort]]) {
+      const button = make("button", { type: "button", class: "small", "aria-label": `${verb} the canary ${canary.route}` }, verb);
+      button.addEventListener("click", () => act(parts.now, button));
+      parts.buttons.append(button);
+    }
   }
-  for (const [verb, act] of [["Restart", restart], ["Abort", abort]]) {
-    const button = make("button", { type: "button", class: "small", "aria-label": `${verb} the canary ${canary.route}` }, verb);
-    button.addEventListener("click", () => act(parts.now, button));
-    parts.buttons.append(button);
-  }
+  // A canary that is taken back can only be restarted.
+  show(parts.buttons.lastElementChild, standing?.phase !== "aborted");
 }
 
 export function draw_models(status) {
