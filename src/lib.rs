@@ -27,6 +27,7 @@
 //! Operators see and mend:
 //!
 //! - [`telemetry`]: the metrics, the log, and the readiness of a process
+//! - [`doctor`]: the examination of all that a configuration needs, before it is started
 //! - [`redrive`]: the way of dead letters back to the topic that they came from
 
 pub mod app;
@@ -36,6 +37,7 @@ pub mod canary;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod evaluators;
 pub mod intake;
 pub mod invocation;

@@ -27,6 +27,7 @@ mod tests;
 pub use error::ShimError;
 pub use operations::{canary_routes, evaluator_routes, model_routes};
 pub use server::HttpServer;
+pub(crate) use server::bind as listen;
 pub use status::status_routes;
 
 use std::net::SocketAddr;

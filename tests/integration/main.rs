@@ -11,6 +11,7 @@ mod support;
 mod services; // the real services do what the other tests stand on
 mod binary; // the binary starts, stops and starts again
 mod quickstart; // the first thing a newcomer runs
+mod doctor; // what a newcomer has got wrong, and the cure
 mod routing; // the main job: ten thousand requests, over Kafka and over HTTP
 mod reload; // the config file changes under load
 mod shares; // routes that share, and a route that is asked for
