@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{Producer, ThreadedProducer};
+use rdkafka::statistics::Statistics;
 
 use super::cluster::Cluster;
 use super::context::BrokerContext;
@@ -38,6 +39,9 @@ pub(crate) struct ClusterReport {
     pub(crate) topics: BTreeMap<String, TopicReport>,
 }
 
+/// Settings of a topic, by name.
+type TopicSettings = BTreeMap<String, String>;
+
 /// State of a topic that exists.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TopicReport {
@@ -48,14 +52,14 @@ pub(crate) struct TopicReport {
     /// Fewest replicas of a partition.
     pub(crate) replicas: usize,
     /// Settings by name; none when this client may not read them.
-    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) settings: TopicSettings,
 }
 
 /// No answer of any broker, and the reasons that librdkafka gave meanwhile.
 #[derive(Debug)]
 pub(crate) struct NoAnswer {
-    /// The error of the call.
-    pub(crate) error: BrokerError,
+    /// The error of the call, in words.
+    pub(crate) error: String,
     /// What went wrong with connections, such as a refused password; each reason once.
     pub(crate) reasons: Vec<String>,
 }
@@ -71,18 +75,17 @@ impl Cluster {
         let heard = reasons.clone();
         let settings = [("allow.auto.create.topics", "false")];
         let client = self.client("doctor", &settings, |_| Examiner(heard));
-        let consumer: BaseConsumer<Examiner> = client.map_err(|error| NoAnswer { error, reasons: Vec::new() })?;
+        let consumer: BaseConsumer<Examiner> =
+            client.map_err(|error| NoAnswer { error: error.to_string(), reasons: Vec::new() })?;
         let metadata = consumer.fetch_metadata(None, TIMEOUT).map_err(|source| {
             // The reasons come as events, which only a poll hands out.
             let until = Instant::now() + LAST_WORDS;
             while Instant::now() < until {
-                if let Some(Err(error)) = consumer.poll(LAST_WORDS / 4) {
-                    reasons.add(&error.to_string());
-                }
+                let _ = consumer.poll(LAST_WORDS / 4);
             }
             let servers = self.bootstrap_servers().to_owned();
             NoAnswer {
-                error: BrokerError::Unreachable { servers, tried: begun.elapsed(), source },
+                error: BrokerError::Unreachable { servers, tried: begun.elapsed(), source }.to_string(),
                 reasons: reasons.0.lock().clone(),
             }
         })?;
@@ -101,7 +104,7 @@ impl Cluster {
         Ok(report)
     }
 
-    fn settings(&self, topics: &[&str]) -> Result<Vec<(String, BTreeMap<String, String>)>, BrokerError> {
+    fn settings(&self, topics: &[&str]) -> Result<Vec<(String, TopicSettings)>, BrokerError> {
         if topics.is_empty() {
             return Ok(Vec::new());
         }
@@ -111,7 +114,7 @@ impl Cluster {
         let described = blocking(admin.describe_configs(&specifiers, &options))?.unwrap_or_default();
         // Answers come in the order of the questions.
         let answers = topics.iter().zip(described).filter_map(|(name, found)| Some((*name, found.ok()?)));
-        let entries = |found: ConfigResource| -> BTreeMap<String, String> {
+        let entries = |found: ConfigResource| -> TopicSettings {
             found.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
         };
         Ok(answers.map(|(name, found)| (name.to_owned(), entries(found))).collect())
@@ -190,7 +193,10 @@ impl TopicReport {
 struct Reasons(Arc<Mutex<Vec<String>>>);
 
 impl Reasons {
+    /// Adds a reason, without the connection's name before it and the state of it behind.
     fn add(&self, reason: &str) {
+        let reason = reason.split_once("/bootstrap: ").map_or(reason, |(_, reason)| reason);
+        let reason = reason.split(" (after ").next().unwrap_or(reason);
         let mut reasons = self.0.lock();
         if !reasons.iter().any(|known| known == reason) {
             reasons.push(reason.to_owned());
@@ -203,6 +209,8 @@ struct Examiner(Reasons);
 
 impl ClientContext for Examiner {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
@@ -224,4 +232,20 @@ pub(crate) fn missing_right(error: &KafkaError) -> Option<RDKafkaErrorCode> {
                 | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_kept_once_without_what_surrounds_them() {
+        let reasons = Reasons::default();
+        for times in ["", ", 1 identical error(s) suppressed"] {
+            reasons.add(&format!("a:9/bootstrap: Connect to a:9 failed: refused (after 0ms in state CONNECT{times})"));
+        }
+        reasons.add("SASL authentication error: Invalid credentials");
+        let expected = ["Connect to a:9 failed: refused", "SASL authentication error: Invalid credentials"];
+        assert_eq!(*reasons.0.lock(), expected);
+    }
 }

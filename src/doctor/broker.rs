@@ -29,7 +29,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         Ok(report) => report,
         Err(silence) => {
             let not_tried = Finding::warning("topics", "not tried, since no broker answers");
-            return vec![Finding::failed("broker", words(&silence, &config.kafka)), not_tried];
+            return vec![Finding::failed("broker", words(&cluster, &silence, &config.kafka)), not_tried];
         }
     };
     let mut findings = vec![answers(&cluster, &report)];
@@ -49,13 +49,12 @@ fn answers(cluster: &Cluster, report: &ClusterReport) -> Finding {
 }
 
 /// Says why no broker answers, in librdkafka's words, and what cures that.
-fn words(silence: &NoAnswer, kafka: &Kafka) -> String {
-    let reasons = silence.reasons.join("; ");
-    let cure = cure(&reasons, kafka);
-    match reasons.as_str() {
-        "" => format!("{}{cure}", silence.error),
-        reasons => format!("{} ({reasons}){cure}", silence.error),
+fn words(cluster: &Cluster, silence: &NoAnswer, kafka: &Kafka) -> String {
+    if silence.reasons.is_empty() {
+        return silence.error.clone();
     }
+    let (servers, reasons) = (cluster.bootstrap_servers(), silence.reasons.join(", "));
+    format!("no Kafka broker has answered at {servers}: {reasons}; {}", cure(&reasons, kafka))
 }
 
 /// Finds the key to look at in what librdkafka says about a lost connection.
@@ -64,15 +63,15 @@ fn cure(reasons: &str, kafka: &Kafka) -> &'static str {
     let protocol = kafka.properties.get("security.protocol").map(|value| value.to_ascii_lowercase());
     let is_plain = protocol.as_deref().is_none_or(|protocol| protocol == "plaintext" || protocol == "sasl_plaintext");
     if is_about(&["SASL authentication", "Authentication failed", "SaslAuthenticate"]) {
-        "; check sasl.mechanism, sasl.username and sasl.password in kafka.properties"
+        "check sasl.mechanism, sasl.username and sasl.password in kafka.properties"
     } else if is_about(&["SSL", "certificate"]) {
-        "; check ssl.ca.location in kafka.properties, and that security.protocol is what this port speaks"
+        "check ssl.ca.location in kafka.properties, and that security.protocol is what this port speaks"
     } else if is_about(&["Failed to resolve", "Host resolution"]) {
-        "; no such name is known here: check its spelling, and the network"
+        "this machine knows no such name: check kafka.bootstrap_servers, and the network"
     } else if is_plain && is_about(&["Disconnected", "ApiVersion", "during or before"]) {
-        "; a broker that wants TLS or SASL hangs up like this: check security.protocol in kafka.properties"
+        "a broker that wants TLS or SASL hangs up like this: check security.protocol in kafka.properties"
     } else {
-        ""
+        "check kafka.bootstrap_servers and that the broker runs"
     }
 }
 
@@ -113,13 +112,14 @@ mod tests {
         for (reasons, key) in [
             ("sasl_ssl://a:9093/bootstrap: SASL authentication error: Authentication failed", "sasl.password"),
             ("ssl://a:9093/bootstrap: SSL handshake failed: certificate verify failed", "ssl.ca.location"),
-            ("a:9092/bootstrap: Failed to resolve 'a:9092': Name or service not known", "spelling"),
+            ("a:9092/bootstrap: Failed to resolve 'a:9092': Name or service not known", "the network"),
             ("a:9092/bootstrap: Disconnected while requesting ApiVersion", "security.protocol"),
         ] {
             assert!(cure(reasons, &kafka).contains(key), "{reasons}: {}", cure(reasons, &kafka));
         }
-        assert_eq!(cure("Connect to ipv4#127.0.0.1:9 failed: Connection refused", &kafka), "");
+        let usual = "check kafka.bootstrap_servers and that the broker runs";
+        assert_eq!(cure("Connect to ipv4#127.0.0.1:9 failed: Connection refused", &kafka), usual);
         kafka.properties.insert("security.protocol".to_owned(), "SASL_SSL".to_owned());
-        assert_eq!(cure("a:9092/bootstrap: Disconnected", &kafka), "");
+        assert_eq!(cure("a:9092/bootstrap: Disconnected", &kafka), usual);
     }
 }

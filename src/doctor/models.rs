@@ -170,17 +170,9 @@ async fn model(examiner: &Examiner, uri: &ModelUri) -> (Finding, Option<Environm
                 format!("is {name}; its requirements are not compared, since they can only be had by a download");
             (Finding::ok(what, words), None)
         }
-        Ok(Err(fault)) => (Finding::failed(what, cured(&fault.message)), None),
+        Ok(Err(fault)) => (Finding::failed(what, fault.message), None),
         Err(_) => (Finding::failed(what, format_args!("no answer within {} s", TIMEOUT.as_secs())), None),
     }
-}
-
-/// Adds what to do to a message of the registry that does not say so.
-fn cured(message: &str) -> String {
-    if message.contains("; ") {
-        return message.to_owned();
-    }
-    format!("{message}; register it there, or correct the route's model_uri or registry.tracking_uri")
 }
 
 /// Starts an interpreter, and compares what it has with what the models ask for.

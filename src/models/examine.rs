@@ -8,6 +8,7 @@ use tokio::fs;
 
 use super::artifacts::served_file;
 use super::background::Background;
+use super::faults::with_cure;
 use super::host::{ENVIRONMENT_FILES, EnvironmentFiles, TemplateSpec};
 use super::registry::{Registry, RegistryAddresses, RegistryError};
 use super::resolved_model::{ArtifactLocation, ResolvedModel};
@@ -74,7 +75,7 @@ impl Examiner {
         let resolved = match uri.target() {
             ModelTarget::Address { .. } | ModelTarget::Noop => return Ok(None),
             ModelTarget::Directory { path } => ResolvedModel::in_directory(path).await?,
-            target => ResolvedModel::from(self.registry.resolve(target).await?),
+            target => ResolvedModel::from(self.registry.resolve(target).await.map_err(with_cure)?),
         };
         let files = match &resolved.location {
             ArtifactLocation::Directory(path) => Some(files_in(path).await),

@@ -20,8 +20,9 @@ fn doctor(config: &str) -> (bool, Vec<String>) {
 fn complaint(config: &str, start: &str) -> String {
     let (is_content, lines) = doctor(config);
     assert!(!is_content, "{lines:#?}");
-    let mut found = lines.iter().filter(|line| line.starts_with(start));
-    let line = found.next().unwrap_or_else(|| panic!("no {start} in {lines:#?}")).clone();
+    let found = lines.iter().find(|line| line.starts_with(start));
+    assert!(found.is_some(), "no {start} in {lines:#?}");
+    let line = found.unwrap().clone();
     // One mistake makes one line, apart from what cannot be tried because of it.
     let others = lines.iter().filter(|other| other.starts_with("FAILED") && **other != line).count();
     assert_eq!(others, 0, "{lines:#?}");
