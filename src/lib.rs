@@ -28,6 +28,7 @@
 //!
 //! - [`telemetry`]: the metrics, the log, and the readiness of a process
 //! - [`page`]: the status page, and the JSON that it shows
+//! - [`doctor`]: the examination of all that a configuration needs, before it is started
 //! - [`redrive`]: the way of dead letters back to the topic that they came from
 
 pub mod app;
@@ -37,6 +38,7 @@ pub mod canary;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod evaluators;
 pub mod intake;
 pub mod invocation;

@@ -88,6 +88,19 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    /// Reports a missing topic that is not to be created.
+    pub(crate) fn not_to_be_created(topic: &str, partitions: i32) -> Self {
+        let (reason, advice) = ("kafka.create_topics is false".to_owned(), "set kafka.create_topics to true");
+        Self::MissingTopic { topic: topic.to_owned(), reason, partitions, advice }
+    }
+
+    /// Reports a missing topic that the broker does not create.
+    pub(super) fn not_created(topic: &str, partitions: i32, code: RDKafkaErrorCode) -> Self {
+        let reason = format!("the broker does not create it: {code}");
+        let advice = "give this client the right to create topics";
+        Self::MissingTopic { topic: topic.to_owned(), reason, partitions, advice }
+    }
+
     /// Wraps librdkafka's refusal to create a client for a role.
     pub(super) fn client(role: &'static str, error: KafkaError) -> Self {
         match error {

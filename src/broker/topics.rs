@@ -35,6 +35,9 @@ const BATCH_HEAD: u64 = 100;
 /// Partitions of the state topic: decisions are few, and are read in one order.
 const STATE_PARTITIONS: i32 = 1;
 
+/// Settings of the state topic: of each decision the last one counts.
+const STATE_SETTINGS: [(&str, &str); 1] = [("cleanup.policy", "compact")];
+
 impl Cluster {
     /// Creates those of these topics that are missing, with the config's partitions and replicas. Blocks; not for the
     /// runtime's workers.
@@ -51,15 +54,9 @@ impl Cluster {
         let there = self.topics_patiently()?;
         // A topic without a partition is one that the broker knows nothing of.
         let partitions = |topic: &str| there.get(topic).copied().filter(|count| *count > 0);
-        let retry_topics = config.retry_topics();
         for topic in topics.iter().map(AsRef::as_ref).filter(|topic: &&str| partitions(topic).is_none()) {
-            if retry_topics.iter().any(|retry| *retry.name == *topic) {
-                // Each partition of a retry topic goes with one of the requests topic.
-                let count = partitions(&config.requests_topic).unwrap_or(config.partitions);
-                self.create(config, topic, count, &RETRY_SETTINGS)?;
-            } else {
-                self.create(config, topic, config.partitions, &[])?;
-            }
+            let (count, settings) = form(config, topic, partitions(&config.requests_topic));
+            self.create(config, topic, count, settings)?;
         }
         Ok(())
     }
@@ -77,7 +74,8 @@ impl Cluster {
         if self.partitions(topic)?.is_some() {
             return Ok(());
         }
-        self.create(config, topic, STATE_PARTITIONS, &[("cleanup.policy", "compact")])
+        let (partitions, settings) = form(config, topic, None);
+        self.create(config, topic, partitions, settings)
     }
 
     /// Returns the most bytes that may go to these topics at once, as `batch.size`: a topic refuses a batch that is
@@ -120,23 +118,11 @@ impl Cluster {
         partitions: i32,
         settings: &[(&str, &str)],
     ) -> Result<(), BrokerError> {
-        let missing = |reason: String, advice: &'static str| BrokerError::MissingTopic {
-            topic: topic.to_owned(),
-            reason,
-            partitions,
-            advice,
-        };
         if !config.create_topics {
-            return Err(missing("kafka.create_topics is false".to_owned(), "set kafka.create_topics to true"));
+            return Err(BrokerError::not_to_be_created(topic, partitions));
         }
-        let refused = |code: RDKafkaErrorCode| {
-            missing(format!("the broker does not create it: {code}"), "give this client the right to create topics")
-        };
         let admin: AdminClient<BrokerContext> = self.client("admin", &[], identity)?;
-        let mut new_topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(config.replication_factor));
-        for (name, value) in settings {
-            new_topic = new_topic.set(name, value);
-        }
+        let new_topic = new_topic(config, topic, partitions, settings);
         let options = AdminOptions::new().operation_timeout(Some(CREATE_TIMEOUT)).request_timeout(Some(CREATE_TIMEOUT));
         let created = blocking(admin.create_topics([&new_topic], &options))?;
         let results = created.map_err(|source| BrokerError::Topic { topic: topic.to_owned(), source })?;
@@ -145,11 +131,39 @@ impl Cluster {
                 Ok(_) => info!(topic, partitions, "created a topic"),
                 // Another instance was faster.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, code)) => return Err(refused(code)),
+                Err((_, code)) => return Err(BrokerError::not_created(topic, partitions, code)),
             }
         }
         Ok(())
     }
+}
+
+/// Returns the form in which a topic is created: its partitions and its settings. `of_requests` are the partitions of the
+/// requests topic, if it exists.
+pub(crate) fn form(
+    config: &Kafka,
+    topic: &str,
+    of_requests: Option<i32>,
+) -> (i32, &'static [(&'static str, &'static str)]) {
+    if config.retry_topics().iter().any(|retry| *retry.name == *topic) {
+        // Each partition of a retry topic goes with one of the requests topic.
+        (of_requests.unwrap_or(config.partitions), &RETRY_SETTINGS)
+    } else if topic == config.state_topic {
+        (STATE_PARTITIONS, &STATE_SETTINGS)
+    } else {
+        (config.partitions, &[])
+    }
+}
+
+/// Describes a topic to be created.
+pub(super) fn new_topic<'a>(
+    config: &Kafka,
+    topic: &'a str,
+    partitions: i32,
+    settings: &[(&'a str, &'a str)],
+) -> NewTopic<'a> {
+    let replication = TopicReplication::Fixed(config.replication_factor);
+    settings.iter().fold(NewTopic::new(topic, partitions, replication), |topic, &(name, value)| topic.set(name, value))
 }
 
 /// Asks how many bytes a batch may have that any of these topics takes; None when the broker does not say.
@@ -165,7 +179,7 @@ pub(super) fn least_limit(admin: &AdminClient<BrokerContext>, topics: &[&str], t
 }
 
 /// Waits for the admin client's future on this thread, which is not one of the runtime's.
-fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
+pub(super) fn blocking<F: Future>(future: F) -> Result<F::Output, BrokerError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|_| BrokerError::Interrupted)?;
     Ok(runtime.block_on(future))

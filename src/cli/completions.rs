@@ -11,8 +11,10 @@ use super::PROGRAM;
 pub(super) const EXAMPLES: &str = "\
 Put it where the shell looks for it, and open a new shell:
   signalbox completions bash > ~/.local/share/bash-completion/completions/signalbox
-  signalbox completions zsh > ~/.zfunc/_signalbox    with this in ~/.zshrc: fpath+=~/.zfunc; autoload -U compinit; compinit
-  signalbox completions fish > ~/.config/fish/completions/signalbox.fish";
+  signalbox completions zsh > ~/.zfunc/_signalbox
+  signalbox completions fish > ~/.config/fish/completions/signalbox.fish
+
+zsh looks in ~/.zfunc if ~/.zshrc has: fpath+=~/.zfunc; autoload -Uz compinit; compinit";
 
 /// Holds the arguments of `signalbox completions`.
 #[derive(Debug, clap::Args)]

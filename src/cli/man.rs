@@ -30,12 +30,20 @@ fn page(command: Command) -> io::Result<String> {
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
-    man.render_extra_section(&mut page)?;
+    page.write_all(examples(&man)?.as_bytes())?;
     man.render_options_section(&mut page)?;
     for command in command.get_subcommands() {
         sections(command, &mut page)?;
     }
-    Ok(String::from_utf8_lossy(&page).replace(".SH EXTRA", ".SH EXAMPLES").replace(".SS EXTRA", ".SS Examples"))
+    Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+/// Makes the section of examples, whose lines stay as they are.
+fn examples(man: &Man) -> io::Result<String> {
+    let mut section = Vec::new();
+    man.render_extra_section(&mut section)?;
+    let section = String::from_utf8_lossy(&section).replace(".SH EXTRA", ".SH EXAMPLES\n.nf");
+    Ok(format!("{}\n.fi\n", section.trim_end()))
 }
 
 /// Adds the section of a command, and of those below it.
@@ -48,10 +56,11 @@ fn sections(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_synopsis_section(&mut section)?;
     man.render_description_section(&mut section)?;
     man.render_options_section(&mut section)?;
-    man.render_extra_section(&mut section)?;
+    section.write_all(examples(&man)?.as_bytes())?;
     writeln!(page, ".SH \"{}\"", command.get_bin_name().unwrap_or(PROGRAM))?;
     // Each of its parts is one level below it.
-    let parts = [("SYNOPSIS", "Synopsis"), ("DESCRIPTION", "Description"), ("OPTIONS", "Options")];
+    let parts =
+        [("SYNOPSIS", "Synopsis"), ("DESCRIPTION", "Description"), ("OPTIONS", "Options"), ("EXAMPLES", "Examples")];
     let section = String::from_utf8_lossy(&section).replace(".SH ", ".SS ");
     let section =
         parts.iter().fold(section, |text, (loud, calm)| text.replace(&format!(".SS {loud}"), &format!(".SS {calm}")));

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod config;
+mod doctor;
 mod failure;
 mod man;
 mod quickstart;
@@ -27,6 +28,7 @@ const FIRST_STEPS: &str = "\
 New here? In this order:
   signalbox quickstart                       two real models, on this machine, with requests to try
   signalbox check --config signalbox.yaml    is my own config right?
+  signalbox doctor --config signalbox.yaml   is everything there that it needs?
   signalbox start --config signalbox.yaml    run it
 
 Each command has an example: signalbox help start
@@ -64,6 +66,12 @@ enum CliCommand {
     /// when the file can be used, and with 64 when it cannot.
     #[command(after_help = check::EXAMPLES)]
     Check(check::CheckArgs),
+    /// Try everything that a config needs, and say of each thing what is wrong and what cures it.
+    ///
+    /// It tries the file, the port, the broker with its topics and rights, the registry with each model, the clocks, and
+    /// the interpreters with what the models ask for. It exits with 1 when something has failed.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
     /// Explain which route a request would take; nothing is called.
     ///
     /// It prints the decision as JSON: the route, and for each condition whether it held and what its parts were. It
@@ -119,6 +127,7 @@ impl CliCommand {
             Self::Quickstart(args) => quickstart::run(args),
             Self::Start(args) => start::run(args),
             Self::Check(args) => check::run(args),
+            Self::Doctor(args) => doctor::run(args),
             Self::Route(args) => route::run(args),
             Self::Redrive(args) => redrive::run(args),
             Self::Config(command) => config::run(command),

@@ -15,6 +15,7 @@ mod backend;
 mod background;
 mod call;
 mod catalog;
+mod examine;
 mod faults;
 mod follower;
 mod handle;
@@ -51,8 +52,9 @@ use tokio::time::{sleep, timeout};
 
 pub use call::CallFailure;
 pub use catalog::HandleOptions;
+pub(crate) use examine::{ExaminedModel, Examiner};
 pub use handle::ModelHandle;
-pub(crate) use host::{Child, Task, Template, frame};
+pub(crate) use host::{Child, EnvironmentFiles, Interpreter, Task, Template, frame};
 pub use lease::Lease;
 pub use registry::{RegistryError, TrackingOrigin, tracking_uri};
 pub use status::{FollowingReport, MemoryReport, PendingReport, Report, VersionReport};

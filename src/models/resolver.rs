@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::faults::with_cure;
 use super::model::{HostedModel, Model};
 use super::resolved_model::ResolvedModel;
 use super::serving::Serving;
@@ -60,6 +61,7 @@ impl Serving {
                 token.finish(version);
             }
             Err(fault) => {
+                let fault = with_cure(fault);
                 tracing::warn!(model = %model.uri, %fault, "model cannot be found");
                 token.fail(fault, LoadStep::Resolve, Instant::now());
             }

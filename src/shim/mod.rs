@@ -28,6 +28,7 @@ pub use error::ShimError;
 pub use operations::{canary_routes, evaluator_routes, model_routes};
 pub(crate) use request_producer::carried;
 pub use server::HttpServer;
+pub(crate) use server::bind as listen;
 pub use status::status_routes;
 
 use std::net::SocketAddr;

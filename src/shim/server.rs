@@ -31,7 +31,7 @@ pub struct HttpServer {
 ///
 /// # Errors
 /// When the port is taken already, or may not be listened on.
-pub(super) async fn bind(config: &config::Server) -> Result<TcpListener, ShimError> {
+pub(crate) async fn bind(config: &config::Server) -> Result<TcpListener, ShimError> {
     let (host, port) = (config.host, config.port);
     TcpListener::bind((host, port)).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ShimError::PortInUse { host, port },

@@ -12,6 +12,7 @@ mod services; // the real services do what the other tests stand on
 mod binary; // the binary starts, stops and starts again
 mod quickstart; // the first thing a newcomer runs
 mod python; // the Python package, as pip installs it
+mod doctor; // what a newcomer has got wrong, and the cure
 mod routing; // the main job: ten thousand requests, over Kafka and over HTTP
 mod page; // the status page, in a real browser
 mod reload; // the config file changes under load

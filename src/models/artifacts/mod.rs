@@ -32,6 +32,7 @@ use partial::{Partial, in_background, sweep};
 use served::ServedArtifacts;
 
 pub(super) use cached::CachedVersion;
+pub(super) use served::served_file;
 
 /// Attempts to fetch a version that another Signalbox fetches, or removes, at the same moment; then the load fails.
 const ATTEMPTS: usize = 4;

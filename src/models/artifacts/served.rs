@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::manifest::{CachedFile, MLMODEL};
 use super::{FetchError, no_model};
+use crate::message::Fault;
 use crate::models::faults::{not_found, unavailable};
 use crate::models::registry::{LargeNumber, RestClient};
 
@@ -132,13 +133,31 @@ impl<'a> ServedArtifacts<'a> {
         Ok(listing.files)
     }
 
-    async fn download_file(&self, into: &Path, file: &ListedFile) -> Result<u64, FetchError> {
+    /// Reads a small file, such as one that lists requirements.
+    async fn text(&self, name: &str) -> Result<String, Fault> {
+        let server = self.server;
+        let answer = server.get(self.url_of(name)).send().await.map_err(|error| server.unreachable(&error))?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|error| server.unreachable(&error))?;
+        if !status.is_success() {
+            return Err(server.refusal(status, &body));
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Returns the address of a file.
+    fn url_of(&self, path: &str) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.extend(self.root.split('/').filter(|part| !part.is_empty())).extend(file.path.split('/'));
+            segments.extend(self.root.split('/').filter(|part| !part.is_empty())).extend(path.split('/'));
         }
+        url
+    }
+
+    async fn download_file(&self, into: &Path, file: &ListedFile) -> Result<u64, FetchError> {
         let server = self.server;
-        let mut answer = server.get(url).send().await.map_err(|error| server.unreachable(&error))?;
+        let mut answer =
+            server.get(self.url_of(&file.path)).send().await.map_err(|error| server.unreachable(&error))?;
         let status = answer.status();
         if !status.is_success() {
             let body = answer.bytes().await.map_err(|error| server.unreachable(&error))?;
@@ -164,6 +183,15 @@ impl<'a> ServedArtifacts<'a> {
             _ => Ok(written),
         }
     }
+}
+
+/// Reads a small file of the artifacts at a URI; none when the server does not serve them.
+pub(in crate::models) async fn served_file(
+    server: &RestClient,
+    artifact_uri: &str,
+    name: &str,
+) -> Option<Result<String, Fault>> {
+    Some(ServedArtifacts::at(server, artifact_uri)?.text(name).await)
 }
 
 fn joined(directory: &str, name: &str) -> String {

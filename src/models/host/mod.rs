@@ -17,6 +17,7 @@ mod child;
 mod control;
 mod environment;
 pub(crate) mod frame;
+mod interpreter;
 mod load;
 mod model_host;
 mod output;
@@ -28,6 +29,7 @@ mod template;
 mod threads;
 
 pub(crate) use child::{Child, Lost};
+pub(crate) use interpreter::{ENVIRONMENT_FILES, EnvironmentFiles, Interpreter};
 pub(crate) use load::{ExampleResult, HostSpec, LoadReport, Phases, WarmUpResult};
 pub(crate) use model_host::ModelHost;
 pub(crate) use output_log::OutputLog;

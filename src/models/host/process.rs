@@ -29,7 +29,8 @@ use super::template::{Task, TemplateError, TemplateSpec};
 
 /// Python source of the template, and of each program that the template and its children run.
 const TEMPLATE: &str = include_str!("python/template.py");
-const PROGRAMS: [(&str, &str); 11] = [
+pub(super) const REQUIREMENTS: &str = include_str!("python/requirements.py");
+const PROGRAMS: [(&str, &str); 12] = [
     ("channel", include_str!("python/channel.py")),
     ("prewarm", include_str!("python/prewarm.py")),
     ("mlflow_patches", include_str!("python/mlflow_patches.py")),
@@ -41,6 +42,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("estimators", include_str!("python/estimators.py")),
     ("onnx_graph", include_str!("python/onnx_graph.py")),
     ("client", include_str!("python/mlflow_client.py")),
+    ("requirements", REQUIREMENTS),
 ];
 
 /// Program that the interpreter is started with: it reads the template's source, whose length comes first, and runs it.

@@ -129,6 +129,11 @@ impl Registry {
         self.tracking.as_ref()
     }
 
+    /// Returns the server of registered models, if it is one that Signalbox can ask itself.
+    pub(super) fn registry_server(&self) -> Option<&RestClient> {
+        self.registry.as_ref()
+    }
+
     /// Downloads the artifacts at this URI by a process of MLflow's client. Dropped, the download stops.
     pub(super) async fn download_by_client(&self, uri: &str, directory: &Path) -> Result<(), Fault> {
         self.client.download(uri, directory).await

@@ -1,7 +1,8 @@
 //! Client of a tracking server's REST API.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use reqwest::header::DATE;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -77,6 +78,23 @@ impl RestClient {
         self.json(self.get(url).query(&query)).await
     }
 
+    /// Asks for the first registered model, and returns the time that the server has: a proof that it is a registry, and
+    /// lets this caller in.
+    pub(in crate::models) async fn time(&self) -> Result<Option<SystemTime>, Fault> {
+        let mut url = self.address.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "2.0", "mlflow", "registered-models", "search"]);
+        }
+        let request = self.get(url).query(&[("max_results", "1")]).timeout(TIMEOUT);
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let (status, date) = (answer.status(), answer.headers().get(DATE).cloned());
+        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
+        if !status.is_success() {
+            return Err(self.refusal(status, &body));
+        }
+        Ok(date.and_then(|date| http_time(date.to_str().ok()?)))
+    }
+
     /// Sends a request, and reads its answer.
     pub(in crate::models) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Fault> {
         let answer = request.timeout(TIMEOUT).send().await.map_err(|error| self.unreachable(&error))?;
@@ -139,6 +157,15 @@ struct RestErrorBody {
     message: Option<String>,
 }
 
+/// Reads the time of a header `Date`, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_time(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = text.split_whitespace().skip(1);
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
+}
+
 fn certificates(path: &str) -> Result<Vec<reqwest::Certificate>, RegistryError> {
     let unusable = |why: String| RegistryError::Client(format!("MLFLOW_TRACKING_SERVER_CERT_PATH ({path}): {why}"));
     let text = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
@@ -148,4 +175,16 @@ fn certificates(path: &str) -> Result<Vec<reqwest::Certificate>, RegistryError> 
 pub(super) fn first_line(text: &str) -> &str {
     let line = text.trim().lines().next().unwrap_or_default();
     if line.starts_with('<') { "" } else { &line[..line.floor_char_boundary(300)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_time_reads_the_date_of_servers() {
+        let time = http_time("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(time, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777));
+        assert_eq!(http_time("yesterday"), None);
+    }
 }

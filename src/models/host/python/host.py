@@ -259,30 +259,8 @@ def missing_modules():
 
 def unmet(directory):
     """Lists the requirements of the model that this interpreter does not meet."""
-    from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
-
-    differences = []
-    wanted = re.search(r"^python: *['\"]?(\d+\.\d+)", read(directory, "python_env.yaml"), re.MULTILINE)
-    runs = "{}.{}".format(*sys.version_info)
-    if wanted and wanted[1] != runs:
-        differences.append(f"Python {wanted[1]} is required, {runs} is running")
-    for line in read(directory, "requirements.txt").splitlines():
-        line = re.sub(r"(^|\s+)#.*$", "", line).strip()
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            # The line is an option or a file, which pip alone understands.
-            continue
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        installed = TEMPLATE.installed.get(canonicalize_name(requirement.name))  # noqa: F821
-        shown = f"{requirement.name}{requirement.specifier}"
-        if installed is None:
-            differences.append(f"{shown} is required, it is not installed")
-        elif not requirement.specifier.contains(installed, prereleases=True):
-            differences.append(f"{shown} is required, {installed} is installed")
-    return differences
+    compare = TEMPLATE.execute("requirements")["unmet"]  # noqa: F821
+    return compare(functools.partial(read, directory), TEMPLATE.installed)  # noqa: F821
 
 
 def read(directory, name):

@@ -287,17 +287,7 @@ class Template:
 
     def versions(self):
         """Lists the installed distributions by canonical name, with which children compare a model's requirements."""
-        import importlib.metadata
-
-        from packaging.utils import canonicalize_name
-
-        found = {}
-        for distribution in importlib.metadata.distributions():
-            name = distribution.metadata["Name"]
-            if name:
-                # Of several distributions with one name, Python imports the first one on the path.
-                found.setdefault(canonicalize_name(name), distribution.version)
-        self.installed = found
+        self.installed = self.execute("requirements")["versions"]()
 
     # Children.
 
