@@ -7,7 +7,7 @@
 mod batch;
 mod canary;
 mod decision;
-mod effective;
+mod listing;
 mod endpoint;
 mod file;
 mod hosting;
@@ -26,8 +26,8 @@ mod validator;
 #[cfg(test)]
 mod tests;
 
-pub use effective::effective;
 pub use file::{ConfigFile, load};
+pub use listing::effective;
 pub use load::{CheckedConfig, parse};
 pub use outline::{EndpointOutline, ExpressionOutline, RouteOutline};
 pub use reload::Reloader;

@@ -6,7 +6,7 @@ mod batch;
 mod canary;
 mod conditions;
 mod decision;
-mod effective;
+mod listing;
 mod environment;
 mod evaluators;
 mod hosting;

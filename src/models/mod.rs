@@ -15,7 +15,7 @@ mod backend;
 mod background;
 mod call;
 mod catalog;
-mod examine;
+mod examiner;
 mod faults;
 mod follower;
 mod handle;
@@ -52,7 +52,7 @@ use tokio::time::{sleep, timeout};
 
 pub use call::CallFailure;
 pub use catalog::HandleOptions;
-pub(crate) use examine::{ExaminedModel, Examiner};
+pub(crate) use examiner::{ExaminedModel, Examiner};
 pub use handle::ModelHandle;
 pub(crate) use host::{Child, EnvironmentFiles, Interpreter, Task, Template, frame};
 pub use lease::Lease;

@@ -75,10 +75,12 @@ fn poison_pill_behind_forty_requests_is_buried_after_five_crashes() {
 
 #[test]
 #[ignore = "needs Apache Kafka; tests/run starts it"]
-fn poison_pills_cost_two_crashes_each_when_suspected() {
+fn poison_pills_cost_five_crashes_each_at_most() {
     for (delivery, deadly, partitions) in [("at_least_once", 2, 4), ("exactly_once", 2, 1), ("exactly_once", 3, 4)] {
         let lives = lives(delivery, deadly, partitions);
         println!("{delivery}, {deadly} deadly, {partitions} partitions: {lives} lives");
-        assert!(lives <= 1 + 3 + 2 * deadly, "{delivery}, {deadly} deadly: {lives} lives");
+        // Pills that are under way together share their first three crashes. How many are depends on when the records of
+        // their partitions come, so only the sum is promised.
+        assert!(lives <= 1 + 5 * deadly, "{delivery}, {deadly} deadly: {lives} lives");
     }
 }

@@ -15,7 +15,7 @@ use super::process::REQUIREMENTS;
 use super::template::TemplateError;
 
 /// Program that examines an interpreter, after the one that compares requirements.
-const EXAMINE: &str = include_str!("python/examine.py");
+const EXAMINE: &str = include_str!("python/interpreter.py");
 
 /// Longest time for the interpreter to import MLflow.
 const TIMEOUT: Duration = Duration::from_secs(30);
