@@ -27,6 +27,15 @@ fn report_places_problem_when_yaml_is_broken_or_odd() {
 }
 
 #[test]
+fn report_stays_inside_the_file_when_last_key_is_empty() {
+    let text = gateway_with("? ");
+    let report = problem(&text);
+    let (lines, last) = (text.lines().count(), text.lines().next_back().unwrap());
+    assert_eq!(last, "? ");
+    assert!(report.starts_with(&format!("gateway.yaml:{lines}:3: unknown key ''")), "{report}");
+}
+
+#[test]
 fn section_counts_as_left_out_when_empty() {
     let config = loaded(&gateway_with("kafka:\nserver: ~\nregistry:\n  tracking_uri:\nmodels: null\n")).config;
     assert_eq!(config.server.port, 5000);

@@ -29,6 +29,8 @@ pub(super) struct Builder<'a> {
     open: Vec<OpenNode>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    /// End of the text's last line.
+    end: Position,
     /// Top-level node, once it is complete.
     pub(super) root: Option<Node>,
 }
@@ -36,7 +38,16 @@ pub(super) struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// Makes a builder for a text whose references to `env` are masked.
     pub(super) fn new(masked: &'a Masked, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { masked, env, problems: Vec::new(), open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None }
+        Self {
+            masked,
+            env,
+            problems: Vec::new(),
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            nodes: 0,
+            end: end_of(&masked.text),
+            root: None,
+        }
     }
 
     /// Parses the whole text, or as much as there is before its syntax breaks.
@@ -45,7 +56,7 @@ impl<'a> Builder<'a> {
         for event in Parser::new_from_str(&masked.text) {
             let (event, span) = event.map_err(|error| {
                 let message = format!("broken YAML: {}", self.plain_words(error.info()));
-                Problem::error(self.inside(position(*error.marker())), "", message)
+                Problem::error(self.position(*error.marker()), "", message)
             })?;
             self.take(event, span)?;
         }
@@ -53,7 +64,7 @@ impl<'a> Builder<'a> {
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
-        let at = position(span.start);
+        let at = self.position(span.start);
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) if self.root.is_some() => {
@@ -234,16 +245,11 @@ impl<'a> Builder<'a> {
         path
     }
 
-    /// Moves a position to a place that exists: a file that ends too early is reported at its end, not in the line
-    /// after.
-    fn inside(&self, at: Position) -> Position {
-        let text = &self.masked.text;
-        match text.lines().enumerate().last() {
-            Some((index, last)) if at.line > index + 1 => {
-                Position { line: index + 1, column: last.chars().count() + 1 }
-            }
-            _ => at,
-        }
+    /// Returns the position of a mark. One after the last line is moved to its end: a file that ends too early is
+    /// reported where it ends.
+    fn position(&self, mark: Marker) -> Position {
+        let at = Position { line: mark.line().max(1), column: mark.col() + 1 };
+        if at.line > self.end.line { self.end } else { at }
     }
 
     /// Puts references back in place of the stand-ins in the parser's words.
@@ -256,6 +262,10 @@ fn too_deep(at: Position) -> Problem {
     Problem::error(at, "", format!("more than {MAX_DEPTH} levels of lists and mappings"))
 }
 
-fn position(marker: Marker) -> Position {
-    Position { line: marker.line().max(1), column: marker.col() + 1 }
+/// Returns the end of the last line of a text. A break at the very end begins no further line.
+fn end_of(text: &str) -> Position {
+    let text = text.replace("\r\n", "\n");
+    let text = text.strip_suffix(['\n', '\r']).unwrap_or(&text);
+    let last = text.rsplit(['\n', '\r']).next().unwrap_or_default();
+    Position { line: text.matches(['\n', '\r']).count() + 1, column: last.chars().count() + 1 }
 }

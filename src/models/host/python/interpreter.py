@@ -20,7 +20,7 @@ def main():
     installed = versions()  # noqa: F821
     answer["mlflow"] = mlflow.__version__
     answer["flask"] = installed.get("flask")
-    answer["unmet"] = [unmet(lambda name: texts.get(name, ""), installed) for texts in models]  # noqa: F821
+    answer["unmet"] = [unmet(lambda file, texts=texts: texts.get(file, ""), installed) for texts in models]  # noqa: F821
     return answer
 
 
