@@ -74,11 +74,17 @@ impl Watch {
 
     /// Takes in what has come.
     fn look(&mut self) {
-        while let Some(record) = self.replies.poll(Duration::from_millis(50)) {
-            let Ok(record) = record else { continue };
+        while self.take_one() {}
+    }
+
+    /// Takes in the next record, and returns false if none has come.
+    fn take_one(&mut self) -> bool {
+        let Some(record) = self.replies.poll(Duration::from_millis(50)) else { return false };
+        if let Ok(record) = record {
             self.first.get_or_insert_with(Instant::now);
             self.count(record.partition(), &Reply::of(&record.detach()));
         }
+        true
     }
 
     fn count(&mut self, partition: i32, reply: &Reply) {
@@ -99,11 +105,13 @@ impl Watch {
         offsets.push(offset);
     }
 
+    /// Takes in no more than it takes to have so many.
     fn wait_for(&mut self, count: usize) {
-        wait_until("replies in order", IN_TIME, || {
-            self.look();
-            (self.ids.len() >= count).then_some(())
-        });
+        let end = Instant::now() + IN_TIME;
+        while self.ids.len() < count {
+            assert!(Instant::now() < end, "{} of {count} replies have come", self.ids.len());
+            self.take_one();
+        }
     }
 }
 
