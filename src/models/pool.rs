@@ -65,8 +65,9 @@ pub(super) struct PooledHost {
     pool: Arc<HostPool>,
     /// The host; none once the call goes on without its caller, and during the drop.
     host: Option<Arc<ModelHost>>,
-    /// The number of crashes in a row when the place was taken: hosts that crash together count as one crash.
-    crashes_before: u32,
+    /// The number of crashes in a row when the place was taken: hosts that crash together count as one crash. None once a
+    /// call for several requests has ended the host: each of them is called alone after that, and only that crash counts.
+    crashes_before: Option<u32>,
 }
 
 impl HostStarter {
@@ -148,22 +149,22 @@ impl HostPool {
             });
             (asked, places.lost())
         };
-        lost.into_iter().for_each(|host| self.lose(host, self.crashes()));
+        lost.into_iter().for_each(|host| self.lose(host, Some(self.crashes())));
         Some(asked.map(|host| self.pooled(host)))
     }
 
     fn pooled(self: &Arc<Self>, host: Arc<ModelHost>) -> PooledHost {
-        PooledHost { pool: Arc::clone(self), host: Some(host), crashes_before: self.crashes() }
+        PooledHost { pool: Arc::clone(self), host: Some(host), crashes_before: Some(self.crashes()) }
     }
 
-    fn give_back(self: &Arc<Self>, host: &Arc<ModelHost>, was_late: bool, crashes_before: u32) {
+    fn give_back(self: &Arc<Self>, host: &Arc<ModelHost>, was_late: bool, crashes_before: Option<u32>) {
         self.update(crashes_before, |places| places.give_back(host, was_late));
     }
 
     /// Changes the places, and then hands the free ones to the calls that wait for them.
     fn update(
         self: &Arc<Self>,
-        crashes_before: u32,
+        crashes_before: Option<u32>,
         change: impl FnOnce(&mut Places<Arc<ModelHost>, oneshot::Sender<PooledHost>>),
     ) {
         let is_there = |waiter: &oneshot::Sender<PooledHost>| !waiter.is_closed();
@@ -201,8 +202,8 @@ impl HostPool {
     }
 
     /// Counts and replaces a host that is gone, or is to be ended; so many crashes had there been in a row when it was
-    /// called.
-    fn lose(self: &Arc<Self>, host: Arc<ModelHost>, crashes_before: u32) {
+    /// called, if this one counts.
+    fn lose(self: &Arc<Self>, host: Arc<ModelHost>, crashes_before: Option<u32>) {
         if !host.is_gone() && !host.is_spent() {
             // The calls that are left in the host have all run out of time, so nobody loses an answer.
             host.give_up();
@@ -210,8 +211,8 @@ impl HostPool {
         let timed_out = host.has_timed_out();
         let reason = if timed_out { "timed_out" } else { "crashed" };
         self.starter.metrics.model_hosts_lost.with_label_values(&[reason]).inc();
-        if !timed_out {
-            let (before, after) = (crashes_before, crashes_before.saturating_add(1));
+        if let Some(before) = crashes_before.filter(|_| !timed_out) {
+            let after = before.saturating_add(1);
             // Another call may have counted the same crash.
             let _ = self.crashes_in_a_row.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -245,7 +246,7 @@ impl HostPool {
             match self.starter.start().await {
                 Ok((host, _)) => {
                     self.pids.lock().push(host.pid());
-                    return self.update(self.crashes(), |places| places.add(Arc::new(host)));
+                    return self.update(Some(self.crashes()), |places| places.add(Arc::new(host)));
                 }
                 // No host is left to answer: the version itself has failed, and its callers get the fault.
                 Err(fault) if self.pids.lock().is_empty() => return self.give_up(fault),
@@ -289,6 +290,9 @@ impl PooledHost {
             self.pool.crashes_in_a_row.store(0, Ordering::Relaxed);
         }
         let crashed = matches!(failure.lost, Some(Lost::Ended { .. } | Lost::Garbled(_)));
+        if crashed && several.rows.len() > 1 {
+            self.crashes_before = None;
+        }
         let in_company = crashed && self.pool.places.lock().had_company(&host);
         Err(CallFailure { fault: failure.fault, crashed, disconnected: crashed, in_company })
     }

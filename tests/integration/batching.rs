@@ -18,7 +18,7 @@ use crate::support::{Answer, Caller, Dice, Hosting, Mlflow, Signalbox, mlflow_en
 /// Number of requests that a model is asked at once; with `SIGNALBOX_TEST_LONG` ten times as many.
 const REQUESTS: usize = 60;
 /// Number of further requests, which are a payload's rows in other combinations; ten times as many in the long version.
-const COMBINED: usize = 300;
+const COMBINED: usize = 120;
 
 /// Models whose answers are not one for each row, or number the rows: nobody could say that their requests may go
 /// together.

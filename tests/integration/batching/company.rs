@@ -2,8 +2,9 @@
 //! gets to see that.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use futures_util::stream::{self, StreamExt};
 
@@ -12,13 +13,21 @@ use crate::support::fresh_directory;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/company.py");
 
-/// Number of requests that each model is asked, by as many callers at once; with `SIGNALBOX_TEST_LONG` five times as
+/// Number of requests that each model is asked, by as many callers at once; with `SIGNALBOX_TEST_LONG` ten times as
 /// many.
-const REQUESTS: usize = 100;
+const REQUESTS: usize = 50;
 const CALLERS: usize = 12;
 
-/// Number of requests that come first and show nothing: each has a row of its own, and lacks nothing.
-const CALM: usize = 120;
+/// Number of requests that come first and show nothing: each has a row of its own, and lacks nothing. Ten times as many
+/// in the long version.
+const CALM: usize = 15;
+
+/// The models, which the tests share: it takes a while to save them.
+static MODELS: LazyLock<(PathBuf, Vec<Kind>)> = LazyLock::new(|| {
+    let directory = fresh_directory("company");
+    let models = save(&directory);
+    (directory, models)
+});
 
 const AMOUNTS: &[&str] = &["null", "null", "0.5", "46.84", "20.0", "-3.25", "1e6"];
 const CITIES: &[&str] = &["Oslo", "Rome", "Łódź", "Oslo", "Paris", "nowhere"];
@@ -95,11 +104,10 @@ async fn differences(caller: &Caller, model: &Kind, requests: &[String]) -> Vec<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run installs it"]
 async fn answers_do_not_depend_on_other_callers() {
-    let directory = fresh_directory("company");
-    let models = save(&directory);
+    let (directory, models) = &*MODELS;
     assert!(models.iter().filter(|model| model.kind != "independent").count() >= 40);
     let mut hosting = Hosting::of_directories();
-    for Kind { name, .. } in &models {
+    for Kind { name, .. } in models {
         let uri = directory.join(name).display().to_string();
         hosting = hosting.endpoint_with(&format!("alone-{name}"), &uri, "60s", ", batch: off");
         hosting = hosting.endpoint(&format!("together-{name}"), &uri);
@@ -107,11 +115,10 @@ async fn answers_do_not_depend_on_other_callers() {
     let signalbox = hosting.start();
     let caller = Caller::of(&signalbox);
     let mut dice = Dice::new(23);
-    let calm: Vec<_> = (0..CALM).map(calm_request).collect();
-    let count = if length() > 1 { 5 * REQUESTS } else { REQUESTS };
+    let calm: Vec<_> = (0..CALM * length()).map(calm_request).collect();
     let (mut asked, mut all_wrong, mut worst, mut misjudged) = (0, Vec::new(), Vec::new(), Vec::new());
-    for model in &models {
-        let requests: Vec<_> = (0..count).map(|_| request(&mut dice)).collect();
+    for model in models {
+        let requests: Vec<_> = (0..REQUESTS * length()).map(|_| request(&mut dice)).collect();
         // The model is loaded before so many callers come at once.
         ask(&caller, &format!("alone-{}", model.name), &requests[0]).await;
         let mut wrong = differences(&caller, model, &calm).await;
@@ -141,8 +148,7 @@ async fn answers_do_not_depend_on_other_callers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs MLflow; tests/run installs it"]
 async fn false_promise_of_row_independence_is_detected() {
-    let directory = fresh_directory("company");
-    let models = save(&directory);
+    let (directory, models) = &*MODELS;
     let dependent: Vec<_> = models.iter().filter(|model| model.kind == "dependent").collect();
     let mut hosting = Hosting::of_directories();
     for Kind { name, .. } in &dependent {
