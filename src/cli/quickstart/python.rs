@@ -161,8 +161,9 @@ pub(super) async fn environment(home: &Path) -> Result<PathBuf, Failure> {
     let requirements = home.join("requirements.txt");
     std::fs::write(&requirements, REQUIREMENTS).map_err(|error| Failure::cannot_write(&requirements, &error))?;
     let log = home.join("logs/pip.log");
-    let pip =
-        ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", "--retries=3", "--requirement"];
+    // Two modules of three are never imported; the others are compiled when they are.
+    let mut pip = vec!["-m", "pip", "install", "--no-compile", "--disable-pip-version-check"];
+    pip.extend(["--progress-bar=off", "--retries=3", "--requirement"]);
     let mut command = guarded::command(&python, pip);
     let installed = guarded::run(command.arg(&requirements), &log, |line| step.remark(line)).await;
     if !installed.is_ok_and(|status| status.success()) {

@@ -2,21 +2,22 @@
 
     python server.py --host 127.0.0.1 --port 5001 ...
 
-MLflow's command imports the whole of MLflow, and then starts uvicorn in another process, which imports it all again.
-Here uvicorn runs in the process that has it imported. Should MLflow come to start its server in another way, it starts
-that as it likes.
+MLflow's command imports the whole of MLflow, and then starts uvicorn in another process, which imports all of it again.
+Here uvicorn runs in the process that has it imported. A version of MLflow that starts its server in another way starts
+it as it likes.
 """
 
 import os
 import sys
 
-# MLflow looks for this module to find out whether it is about to be a server, and then guards against foreign hosts.
+# MLflow takes this import as the sign that it is about to be a server, and refuses foreign hosts then.
 import uvicorn
 
+# isort: split
 import mlflow.server
 from mlflow.cli import cli
 
-start_process = mlflow.server._exec_cmd
+start_process = getattr(mlflow.server, "_exec_cmd", None)
 
 
 def start_here(command, *arguments, **options):

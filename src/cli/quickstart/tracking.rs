@@ -106,6 +106,7 @@ impl<'a> Tracking<'a> {
 
     /// Ends the server, and waits until it is gone.
     pub(super) async fn end(self) {
+        let _step = ProgressStep::begin("stopping MLflow");
         self.server.end().await;
     }
 }
