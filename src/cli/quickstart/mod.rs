@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use super::failure::Failure;
 use super::start;
-use crate::app::{self, Role};
+use crate::app::{self, Addresses, Role};
 use crate::check;
 use crate::config::{Config, environment};
 use tracking::Tracking;
@@ -61,11 +61,11 @@ async fn serve(args: &QuickstartArgs) -> Result<(), Failure> {
     let Prepared { config, python, home, mlflow_port } = prepare(args).await.map_err(failed)?;
     let mut tracking = Tracking::start(&python, &home, mlflow_port).map_err(failed)?;
     let tracked = async { tracking.bring_up(&config).await.map_err(failed) };
-    let served = app::run(config.clone(), None, Role::All, tracked, |addresses| {
+    let ready = |addresses: &Addresses| {
         println!("{}", start::ready_line(addresses));
         println!("{}", requests_to_try(&format!("http://{}", addresses.http), &addresses.broker));
-    });
-    let served = served.await;
+    };
+    let served = Box::pin(app::run(config.clone(), None, Role::All, tracked, ready)).await;
     tracking.end().await;
     served
 }

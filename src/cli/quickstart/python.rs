@@ -184,7 +184,7 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, Failure> {
         let Some(interpreter) = PythonInterpreter::probe(Path::new(name), home) else { continue };
         if !interpreter.is_new_enough() {
             seen.get_or_insert_with(|| {
-                format!("{wanted} is needed; {name} is {}. install a newer one", interpreter.dotted())
+                format!("{wanted} is needed; {name} is {}: install a newer one", interpreter.dotted())
             });
         } else if !interpreter.venv {
             seen.get_or_insert_with(|| {
