@@ -104,23 +104,25 @@ struct Router {
 }
 
 /// Builds all parts, calls `ready` once requests are served, runs until a signal comes, and drains. Later changes of
-/// `file` are put to use.
+/// `file` are put to use. `beside` starts side by side with the parts, and has to be done before requests are served.
 ///
 /// # Errors
-/// Fails when a part cannot start, or cannot go on.
-pub async fn run(
+/// Fails when a part or `beside` cannot start, or a part cannot go on.
+pub async fn run<E: From<AppError>>(
     config: Config,
     file: Option<ConfigFile>,
     role: Role,
+    beside: impl Future<Output = Result<(), E>>,
     ready: impl FnOnce(&Addresses),
-) -> Result<(), AppError> {
+) -> Result<(), E> {
     let failed = CancellationToken::new();
     let stop = stop_signal();
     tokio::pin!(stop);
     let reload = Reloader::new(file);
     let readiness = Readiness::default();
-    let app = tokio::select! {
-        app = App::start(&config, role, &readiness, &failed) => app?,
+    let start = async { App::start(&config, role, &readiness, &failed).await.map_err(E::from) };
+    let (app, ()) = tokio::select! {
+        started = async { tokio::try_join!(start, beside) } => started?,
         () = &mut stop => return Ok(()),
     };
     let addresses = app.addresses();
@@ -139,7 +141,7 @@ pub async fn run(
         () = reload.run(&config, &app.metrics, async |config| app.reload(config).await) => Ok(()),
     };
     app.shutdown(result.is_ok()).await?;
-    result
+    Ok(result?)
 }
 
 impl App {

@@ -110,9 +110,12 @@ impl Cli {
 
     /// Runs the command that was given.
     pub fn run(self) -> ExitCode {
-        let result = init_logging(self.log_format)
-            .map_err(|error| Failure::software(error).of(PROGRAM))
-            .and_then(|()| self.command.run());
+        // Only the quickstart has spinners on the screen while lines are logged.
+        let logging = match &self.command {
+            CliCommand::Quickstart(_) => init_logging(self.log_format, || quickstart::AboveSpinners),
+            _ => init_logging(self.log_format, std::io::stderr),
+        };
+        let result = logging.map_err(|error| Failure::software(error).of(PROGRAM)).and_then(|()| self.command.run());
         result.unwrap_or_else(|failure| {
             // A failed write is no error: a reader that has gone away has read enough.
             let _ = writeln!(std::io::stderr(), "{failure}");

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use super::failure::Failure;
 use crate::app::{self, Addresses, Role};
 use crate::check::ConfigFile;
-use crate::config::Config;
 
 /// Examples of `signalbox start`.
 pub(super) const EXAMPLES: &str = "\
@@ -35,23 +34,19 @@ pub(super) fn run(args: &StartArgs) -> Result<ExitCode, Failure> {
     if !loaded.warnings.problems.is_empty() {
         eprintln!("{}", loaded.warnings);
     }
-    serve(loaded.config, Some(file), args.role, |addresses| println!("{}", ready_line(addresses)))
+    let nothing = std::future::ready(Ok(()));
+    let ready = |addresses: &Addresses| println!("{}", ready_line(addresses));
+    block_on(app::run::<Failure>(loaded.config, Some(file), args.role, nothing, ready))
 }
 
-/// Runs Signalbox with a checked config until it is told to stop. If there is a config file, its later contents are
-/// applied as well.
-pub(super) fn serve(
-    config: Config,
-    file: Option<ConfigFile>,
-    role: Role,
-    ready: impl FnOnce(&Addresses),
-) -> Result<ExitCode, Failure> {
+/// Runs a command that serves until it is told to stop.
+pub(super) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<ExitCode, Failure> {
     // The number of workers is tokio's own choice, one for each processor: with half or twice as many, throughput was
     // the same or less. The Kafka clients have threads of their own, and are mostly waiting.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("signalbox").build();
     let runtime =
         runtime.map_err(|error| Failure::software(format_args!("signalbox: the runtime cannot start: {error}")))?;
-    let result = runtime.block_on(app::run(config, file, role, ready));
+    let result = runtime.block_on(command);
     // Tasks that a second signal left running are not waited for.
     runtime.shutdown_background();
     result?;

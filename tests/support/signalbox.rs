@@ -55,9 +55,14 @@ impl Signalbox {
 
     /// Runs `signalbox quickstart` on free ports, with the models in a directory of their own.
     pub(crate) fn quickstart() -> Self {
+        Self::spawn_quickstart(fresh_directory("quickstart"), Vec::new()).ready()
+    }
+
+    /// Runs `signalbox quickstart` in that directory without waiting until it is ready; there is no address yet.
+    pub(crate) fn spawn_quickstart(directory: PathBuf, environment: Vec<(&'static str, OsString)>) -> Self {
         let python = Mlflow::python();
         let arguments = ["quickstart", "--port", "0", "--mlflow-port", "0", "--python", python.to_str().unwrap()];
-        Self::spawn(fresh_directory("quickstart"), &arguments, Vec::new()).ready()
+        Self::spawn(directory, &arguments, environment)
     }
 
     fn spawn(directory: PathBuf, arguments: &[&str], environment: Vec<(&'static str, OsString)>) -> Self {
@@ -115,6 +120,11 @@ impl Signalbox {
     /// Returns all output, standard and error, over all starts.
     pub(crate) fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// Waits until its output since this start has that text.
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        self.process.wait_for(text, READY_WITHIN, |log| log.contains(text).then_some(()));
     }
 
     /// Returns the process id.

@@ -2,15 +2,21 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// Script that runs the program; its standard input, a pipe from this process, is its lifeline.
 const GUARD: &str = include_str!("guard.py");
 
-/// Owns a running program, which is ended together with all that it started when this is dropped.
-pub(super) struct GuardedProcess(Child);
+/// Owns a running program. It is ended, together with all that it started, when this is dropped.
+pub(super) struct GuardedProcess {
+    guard: Child,
+    lifeline: Option<ChildStdin>,
+}
 
 /// Builds the command of `python` with those arguments, under the guard. The environment's `bin` comes first on its
 /// path, for programs that MLflow looks up there, and its requests to this machine go through no proxy.
@@ -29,33 +35,40 @@ impl GuardedProcess {
     /// Starts the program with its output in a file.
     pub(super) fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let log = File::create(log)?;
-        Ok(Self(command.stdout(log.try_clone()?).stderr(log).spawn()?))
+        Self::spawn(command.stdout(log.try_clone()?).stderr(log))
     }
 
-    /// Returns the exit status, if the program has ended.
-    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.0.try_wait()
+    /// Takes the lifeline out of the guard: waiting for a child closes its standard input.
+    fn spawn(command: &mut Command) -> io::Result<Self> {
+        let mut guard = command.spawn()?;
+        let lifeline = guard.stdin.take();
+        Ok(Self { guard, lifeline })
+    }
+
+    /// Waits until the program has ended by itself.
+    pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.guard.wait().await
+    }
+
+    /// Ends the program, and waits until it is gone, which the guard sees to within its grace.
+    pub(super) async fn end(mut self) {
+        self.lifeline = None;
+        // There is nobody to tell if the wait itself fails.
+        let _ = self.guard.wait().await;
     }
 }
 
 /// Runs a program to its end. Each line of its standard output is handed to `line`, and all its output goes to the
 /// file.
-pub(super) fn run(command: &mut Command, log: &Path, mut line: impl FnMut(&str)) -> io::Result<ExitStatus> {
+pub(super) async fn run(command: &mut Command, log: &Path, mut line: impl FnMut(&str)) -> io::Result<ExitStatus> {
     let mut log = File::create(log)?;
-    let mut guarded = GuardedProcess(command.stdout(Stdio::piped()).stderr(log.try_clone()?).spawn()?);
-    let output = guarded.0.stdout.take().map(BufReader::new);
-    for text in output.into_iter().flat_map(BufRead::lines) {
-        let text = text?;
-        writeln!(log, "{text}")?;
-        line(text.trim());
+    let mut guarded = GuardedProcess::spawn(command.stdout(Stdio::piped()).stderr(log.try_clone()?))?;
+    if let Some(output) = guarded.guard.stdout.take() {
+        let mut lines = BufReader::new(output).lines();
+        while let Some(text) = lines.next_line().await? {
+            writeln!(log, "{text}")?;
+            line(text.trim());
+        }
     }
-    guarded.0.wait()
-}
-
-impl Drop for GuardedProcess {
-    fn drop(&mut self) {
-        self.0.stdin = None;
-        // The program ends within the guard's grace; there is nobody to tell if the wait itself fails.
-        let _ = self.0.wait();
-    }
+    guarded.ended().await
 }

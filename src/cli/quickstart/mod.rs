@@ -16,10 +16,12 @@ use std::process::ExitCode;
 
 use super::failure::Failure;
 use super::start;
-use crate::app::Role;
+use crate::app::{self, Addresses, Role};
 use crate::check;
 use crate::config::{Config, environment};
-use guarded::GuardedProcess;
+use tracking::Tracking;
+
+pub(super) use progress::AboveSpinners;
 
 const CONFIG: &str = include_str!("../../../config/quickstart.yaml");
 
@@ -48,16 +50,24 @@ pub(super) struct QuickstartArgs {
     mlflow_port: u16,
 }
 
-/// Makes the missing parts, starts MLflow and then Signalbox, and stops MLflow when Signalbox has ended. Should this
-/// process be killed at any moment, all that was started here ends with it.
+/// Makes the missing parts, starts MLflow and Signalbox side by side, and stops MLflow when Signalbox has ended. Should
+/// this process be killed at any moment, all that was started here ends with it.
 pub(super) fn run(args: &QuickstartArgs) -> Result<ExitCode, Failure> {
-    let (config, mlflow) = prepare(args).map_err(|failure| failure.of("signalbox quickstart"))?;
-    let status = start::serve(config, None, Role::All, |addresses| {
+    start::block_on(serve(args))
+}
+
+async fn serve(args: &QuickstartArgs) -> Result<(), Failure> {
+    let failed = |failure: Failure| failure.of("signalbox quickstart");
+    let Prepared { config, python, home, mlflow_port } = prepare(args).await.map_err(failed)?;
+    let mut tracking = Tracking::start(&python, &home, mlflow_port).map_err(failed)?;
+    let tracked = async { tracking.bring_up(&config).await.map_err(failed) };
+    let ready = |addresses: &Addresses| {
         println!("{}", start::ready_line(addresses));
         println!("{}", requests_to_try(&format!("http://{}", addresses.http), &addresses.broker));
-    });
-    drop(mlflow);
-    status
+    };
+    let served = Box::pin(app::run(config.clone(), None, Role::All, tracked, ready)).await;
+    tracking.end().await;
+    served
 }
 
 /// Formats requests to try, for the person who reads the two addresses on the screen.
@@ -65,13 +75,20 @@ fn requests_to_try(url: &str, broker: &str) -> String {
     include_str!("requests.txt").replace("{url}", url).replace("{broker}", broker)
 }
 
-fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Failure> {
+/// Holds what there is before anything is started.
+struct Prepared {
+    config: Config,
+    python: PathBuf,
+    home: PathBuf,
+    mlflow_port: u16,
+}
+
+async fn prepare(args: &QuickstartArgs) -> Result<Prepared, Failure> {
     let mut config = config()?;
     config.server.port = args.port;
     // Ports are checked before the environment is made, which takes minutes.
     free_port(args.port, "Signalbox", "--port")?;
     let mlflow_port = free_port(args.mlflow_port, "MLflow", "--mlflow-port")?;
-    let tracking_uri = format!("http://127.0.0.1:{mlflow_port}");
 
     let home = std::path::absolute(&args.home).map_err(|error| Failure::cannot_write(&args.home, &error))?;
     std::fs::create_dir_all(home.join("logs")).map_err(|error| Failure::cannot_write(&home, &error))?;
@@ -79,15 +96,12 @@ fn prepare(args: &QuickstartArgs) -> Result<(Config, GuardedProcess), Failure> {
         Some(program) => python::existing(program, &home)?,
         None => match python::started_in(&home) {
             Some(python) => python,
-            None => python::environment(&home)?,
+            None => python::environment(&home).await?,
         },
     };
-    let mlflow = tracking::start(&python, &home, mlflow_port)?;
-    tracking::register_models(&python, &home, &tracking_uri)?;
-
     config.models.python = python.to_string_lossy().into_owned();
-    config.registry.tracking_uri = Some(tracking_uri);
-    Ok((config, mlflow))
+    config.registry.tracking_uri = Some(tracking::uri(mlflow_port));
+    Ok(Prepared { config, python, home, mlflow_port })
 }
 
 /// Parses the quickstart's config, without its addresses, which are known later.

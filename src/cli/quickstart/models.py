@@ -4,11 +4,15 @@
 
 `sentiment-model-fast` knows everyday language and counts words. `sentiment-model-accurate` also knows the language of
 research reports, looks at pairs of words, and adds how sure it is that a text is of that kind. Both answer one object a
-row: {"label": "positive", "score": 0.95}. A model that is registered already is left as it is.
+row: {"label": "positive", "score": 0.95}. A model that is registered already is left as it is. The server may still be
+starting.
 """
 
 import argparse
 import os
+import time
+import urllib.error
+import urllib.request
 import warnings
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -180,19 +184,35 @@ def champion(client, name):
     return version.version if version.current_stage == "Production" else None
 
 
+def wait_for(tracking_uri, seconds=120):
+    """Waits until the server answers, whatever it says. After that time MLflow's own client says what is wrong."""
+    limit = time.monotonic() + seconds
+    while tracking_uri.startswith("http") and time.monotonic() < limit:
+        try:
+            return urllib.request.urlopen(f"{tracking_uri}/health", timeout=5).close()
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5001"))
     tracking_uri = arguments.parse_args().tracking_uri
 
-    import mlflow
-
     # Warnings are off because stages are deprecated, and still what most configs name.
     warnings.filterwarnings("ignore")
+    # The imports take seconds, which a server that is starting needs as well.
+    import mlflow
+    import sklearn.linear_model  # noqa: F401
+
+    models = python_models()
+    wait_for(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
     client = mlflow.MlflowClient()
     mlflow.set_experiment("sentiment")
-    for name, (train, example) in python_models().items():
+    for name, (train, example) in models.items():
         version = champion(client, name)
         if version is not None:
             print(f"{name} version {version} is registered already", flush=True)

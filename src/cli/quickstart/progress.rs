@@ -1,11 +1,16 @@
-//! Progress of a long step, for the person who waits: a spinner in a terminal, plain lines elsewhere.
+//! Progress of long steps, for the person who waits: spinners in a terminal, plain lines elsewhere. Steps may run side by
+//! side.
 
 #![expect(clippy::print_stderr, reason = "it is the command line that speaks")]
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// The spinners of all steps that are under way, below everything else that is written.
+static SPINNERS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Shows the progress of one step. Dropped unfinished, it leaves no spinner behind.
 pub(super) struct ProgressStep {
@@ -18,11 +23,11 @@ impl ProgressStep {
     /// Shows that `what` is under way, such as `starting MLflow`.
     pub(super) fn begin(what: impl Into<String>) -> Self {
         let what = what.into();
-        let spinner = std::io::stderr().is_terminal().then(|| {
+        let spinner = io::stderr().is_terminal().then(|| {
             // A template that cannot be parsed gives a bare spinner; nothing can be done about it here.
             let style = ProgressStyle::with_template("{spinner} {elapsed:>4.dim}  {wide_msg}");
             let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar.set_message(what.clone());
+            let bar = SPINNERS.add(bar.with_message(what.clone()));
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
@@ -45,7 +50,7 @@ impl ProgressStep {
         if let Some(spinner) = self.spinner.take() {
             spinner.finish_and_clear();
         }
-        eprintln!("✓ {} ({seconds:.1} s)", outcome.as_ref());
+        SPINNERS.suspend(|| eprintln!("✓ {} ({seconds:.1} s)", outcome.as_ref()));
     }
 }
 
@@ -54,5 +59,19 @@ impl Drop for ProgressStep {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
         }
+    }
+}
+
+/// Writes to standard error, above the spinners.
+#[derive(Debug)]
+pub(in crate::cli) struct AboveSpinners;
+
+impl Write for AboveSpinners {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        SPINNERS.suspend(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }

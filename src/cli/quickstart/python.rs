@@ -66,7 +66,24 @@ impl PythonInterpreter {
         Some(format!("Python {} at {} with {}", self.dotted(), program.display(), self.libraries()?))
     }
 
-    /// Tells whether the quickstart can use an interpreter that nobody named for it.
+    /// Describes an interpreter that the user named, unless the quickstart cannot use it.
+    fn check(&self, program: &Path) -> Result<String, Failure> {
+        let name = program.display();
+        let described = self.describe(program).ok_or_else(|| {
+            Failure::unavailable(format!(
+                "--python {name} lacks MLflow or scikit-learn: install both there, or leave --python out to get an environment"
+            ))
+        })?;
+        if !self.is_of_use() {
+            return Err(Failure::unavailable(format!(
+                "--python {name} is too old ({described}): install MLflow {OLDEST_MLFLOW} or newer there, or leave --python \
+                 out to get an environment"
+            )));
+        }
+        Ok(described)
+    }
+
+    /// Tells whether the quickstart can use the libraries.
     fn is_of_use(&self) -> bool {
         let major = self.mlflow.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
         major.is_some_and(|major| major >= OLDEST_MLFLOW) && self.sklearn.is_some()
@@ -76,18 +93,17 @@ impl PythonInterpreter {
 /// Checks an interpreter that the user named. It must have everything already.
 ///
 /// # Errors
-/// When no Python 3 runs there, or a library is missing.
+/// When no Python 3 runs there, or a library is missing or too old.
 pub(super) fn existing(program: &Path, home: &Path) -> Result<PathBuf, Failure> {
     let name = program.display();
+    let step = ProgressStep::begin(format!("looking at {name}"));
     let interpreter = PythonInterpreter::probe(program, home).ok_or_else(|| {
-        Failure::unavailable(format!("--python {name}: there is no Python 3 that runs at this place"))
-    })?;
-    let described = interpreter.describe(program).ok_or_else(|| {
         Failure::unavailable(format!(
-            "--python {name} lacks MLflow or scikit-learn: install both there, or leave --python out to get an environment"
+            "--python {name}: there is no Python 3 that runs at this place; name the interpreter of an environment that has \
+             MLflow and scikit-learn, or leave --python out to get one"
         ))
     })?;
-    ProgressStep::begin(format!("looking at {name}")).done(described);
+    step.done(interpreter.check(program)?);
     // The path is not made canonical: an environment's interpreter is a link, and is known by the link's place. A bare
     // name stays one, since it is looked up on the path.
     let is_bare = program.components().count() == 1;
@@ -101,8 +117,10 @@ pub(super) fn started_in(home: &Path) -> Option<PathBuf> {
         let interpreter = PythonInterpreter::probe(&program, home).filter(PythonInterpreter::is_of_use)?;
         Some((program, interpreter))
     };
-    let (program, interpreter) = interpreters().into_iter().find_map(of_use)?;
-    ProgressStep::begin("looking at the environment of Signalbox").done(interpreter.describe(&program)?);
+    let found = interpreters();
+    let step = (!found.is_empty()).then(|| ProgressStep::begin("looking at the environment of Signalbox"))?;
+    let (program, interpreter) = found.into_iter().find_map(of_use)?;
+    step.done(interpreter.describe(&program)?);
     Some(program)
 }
 
@@ -111,15 +129,16 @@ pub(super) fn started_in(home: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// When there is no interpreter to make it with, or a step of making it fails.
-pub(super) fn environment(home: &Path) -> Result<PathBuf, Failure> {
+pub(super) async fn environment(home: &Path) -> Result<PathBuf, Failure> {
     let directory = home.join("venv");
     let python = directory.join("bin/python");
     let stamp = directory.join("installed.txt");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS)
-        && let Some(libraries) = PythonInterpreter::probe(&python, home).and_then(|interpreter| interpreter.libraries())
-    {
-        ProgressStep::begin("looking at the Python environment").done(format!("Python environment with {libraries}"));
-        return Ok(python);
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS) {
+        let step = ProgressStep::begin("looking at the Python environment");
+        if let Some(libraries) = PythonInterpreter::probe(&python, home).and_then(|found| found.libraries()) {
+            step.done(format!("Python environment with {libraries}"));
+            return Ok(python);
+        }
     }
 
     // The environment is made anew in two steps: venv, then pip. The stamp is written last, so an interrupted run
@@ -130,7 +149,8 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, Failure> {
         guarded::command(&base, ["-m", "venv", "--clear"]).arg(&directory),
         &home.join("logs/venv.log"),
         |line| step.remark(line),
-    );
+    )
+    .await;
     if !made.is_ok_and(|status| status.success()) {
         let log = home.join("logs/venv.log");
         return Err(explain(&log, &format!("{} -m venv failed", base.display())));
@@ -141,9 +161,11 @@ pub(super) fn environment(home: &Path) -> Result<PathBuf, Failure> {
     let requirements = home.join("requirements.txt");
     std::fs::write(&requirements, REQUIREMENTS).map_err(|error| Failure::cannot_write(&requirements, &error))?;
     let log = home.join("logs/pip.log");
-    let pip =
-        ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", "--retries=3", "--requirement"];
-    let installed = guarded::run(guarded::command(&python, pip).arg(&requirements), &log, |line| step.remark(line));
+    // Two modules of three are never imported; the others are compiled when they are.
+    let mut pip = vec!["-m", "pip", "install", "--no-compile", "--disable-pip-version-check"];
+    pip.extend(["--progress-bar=off", "--retries=3", "--requirement"]);
+    let mut command = guarded::command(&python, pip);
+    let installed = guarded::run(command.arg(&requirements), &log, |line| step.remark(line)).await;
     if !installed.is_ok_and(|status| status.success()) {
         return Err(explain(&log, "pip failed"));
     }
@@ -162,7 +184,7 @@ fn base_interpreter(home: &Path) -> Result<PathBuf, Failure> {
         let Some(interpreter) = PythonInterpreter::probe(Path::new(name), home) else { continue };
         if !interpreter.is_new_enough() {
             seen.get_or_insert_with(|| {
-                format!("{wanted} is needed; {name} is {}. install a newer one", interpreter.dotted())
+                format!("{wanted} is needed; {name} is {}: install a newer one", interpreter.dotted())
             });
         } else if !interpreter.venv {
             seen.get_or_insert_with(|| {
@@ -240,6 +262,15 @@ mod tests {
     #[test]
     fn existing_names_program_that_is_no_python() {
         let problem = existing(Path::new("/nonexistent/python"), Path::new("/")).unwrap_err();
-        assert!(problem.to_string().contains("/nonexistent/python"), "{problem}");
+        let problem = problem.to_string();
+        assert!(problem.contains("/nonexistent/python") && problem.contains("leave --python out"), "{problem}");
+    }
+
+    #[test]
+    fn check_names_remedy_when_mlflow_is_too_old() {
+        let says = r#"{"version": [3, 9, 2], "venv": true, "free": 1, "mlflow": "2.22.1", "sklearn": "1.6.1"}"#;
+        let interpreter: PythonInterpreter = serde_json::from_str(says).unwrap();
+        let problem = interpreter.check(Path::new("/opt/python")).unwrap_err().to_string();
+        assert!(problem.contains("MLflow 2.22.1") && problem.contains("install MLflow 3 or newer"), "{problem}");
     }
 }
