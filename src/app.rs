@@ -114,8 +114,21 @@ pub async fn run(
     role: Role,
     ready: impl FnOnce(&Addresses),
 ) -> Result<(), AppError> {
+    run_until(stop_signal(), config, file, role, ready).await
+}
+
+/// Does the same until `stop` completes.
+///
+/// # Errors
+/// Fails when a part cannot start, or cannot go on.
+pub async fn run_until(
+    stop: impl Future<Output = ()>,
+    config: Config,
+    file: Option<ConfigFile>,
+    role: Role,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), AppError> {
     let failed = CancellationToken::new();
-    let stop = stop_signal();
     tokio::pin!(stop);
     let reload = Reloader::new(file);
     let readiness = Readiness::default();
@@ -391,7 +404,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Completes when the process is asked to end.
-async fn stop_signal() {
+pub(crate) async fn stop_signal() {
     let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     match (interrupt, terminate) {
         (Ok(mut interrupt), Ok(mut terminate)) => {
