@@ -115,8 +115,22 @@ pub async fn run<E: From<AppError>>(
     beside: impl Future<Output = Result<(), E>>,
     ready: impl FnOnce(&Addresses),
 ) -> Result<(), E> {
+    run_until(stop_signal(), config, file, role, beside, ready).await
+}
+
+/// Does the same until `stop` completes.
+///
+/// # Errors
+/// Fails when a part or `beside` cannot start, or a part cannot go on.
+pub async fn run_until<E: From<AppError>>(
+    stop: impl Future<Output = ()>,
+    config: Config,
+    file: Option<ConfigFile>,
+    role: Role,
+    beside: impl Future<Output = Result<(), E>>,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), E> {
     let failed = CancellationToken::new();
-    let stop = stop_signal();
     tokio::pin!(stop);
     let reload = Reloader::new(file);
     let readiness = Readiness::default();
@@ -393,7 +407,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Completes when the process is asked to end.
-async fn stop_signal() {
+pub(crate) async fn stop_signal() {
     let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     match (interrupt, terminate) {
         (Ok(mut interrupt), Ok(mut terminate)) => {

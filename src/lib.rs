@@ -29,9 +29,11 @@
 //! - [`telemetry`]: the metrics, the log, and the readiness of a process
 //! - [`page`]: the status page, and the JSON that it shows
 //! - [`doctor`]: the examination of all that a configuration needs, before it is started
+//! - [`batch`]: the rows of a file, asked about over Kafka and written with their answers
 //! - [`redrive`]: the way of dead letters back to the topic that they came from
 
 pub mod app;
+pub mod batch;
 pub mod broker;
 pub mod callers;
 pub mod canary;

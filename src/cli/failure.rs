@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
 use crate::app::AppError;
+use crate::batch::BatchError;
 use crate::config::Report;
 use crate::redrive::RedriveError;
 
@@ -15,6 +16,8 @@ const UNAVAILABLE: u8 = 69;
 const SOFTWARE: u8 = 70;
 /// Exit code for a failure of the disk.
 const IO: u8 = 74;
+/// Exit code for work that is not done yet: the same command goes on with it.
+pub(super) const UNFINISHED: u8 = 75;
 
 /// Holds a text, and the code that the process ends with.
 #[derive(Debug)]
@@ -44,9 +47,19 @@ impl Failure {
         Self { message: message.to_string(), code: IO }
     }
 
+    /// Reports work that is not done yet.
+    pub(super) fn unfinished(message: impl Display) -> Self {
+        Self { message: message.to_string(), code: UNFINISHED }
+    }
+
     /// Reports a file or directory that cannot be made.
     pub(super) fn cannot_write(path: &Path, error: &std::io::Error) -> Self {
         Self::disk(format_args!("cannot write {}: {error}", path.display()))
+    }
+
+    /// Puts before the text what comes of it.
+    pub(super) fn because(self, consequence: &str) -> Self {
+        Self { message: format!("{consequence}: {}", self.message), ..self }
     }
 
     /// Puts the name of the command before the text.
@@ -85,5 +98,17 @@ impl From<RedriveError> for Failure {
             _ => Self::unavailable(error),
         };
         failure.of("signalbox")
+    }
+}
+
+impl From<BatchError> for Failure {
+    fn from(error: BatchError) -> Self {
+        let failure = match error {
+            BatchError::Usage(_) => Self::usage(error),
+            BatchError::Broker(_) | BatchError::Unavailable(_) => Self::unavailable(error),
+            BatchError::File(_) => Self::disk(error),
+            BatchError::Unfinished(_) => Self::unfinished(error),
+        };
+        failure.of("signalbox batch")
     }
 }

@@ -1,5 +1,6 @@
 //! The command line, with one file for each command.
 
+mod batch;
 mod check;
 mod completions;
 mod config;
@@ -78,6 +79,17 @@ enum CliCommand {
     /// exits with 0 when there is a route, and with 1 when the request would get a fault.
     #[command(after_help = route::EXAMPLES)]
     Route(route::RouteArgs),
+    /// Ask an endpoint about each row of a file, over Kafka, and write each answer beside its row.
+    ///
+    /// The router is one that runs (--brokers, or --config with --attach), or one that this command starts (--config
+    /// alone). Files are JSONL, CSV or Parquet; `-` is standard input or output. A run that was killed is gone on with by
+    /// the same command, and the output has one answer for each row, in their order. Rows without one are in
+    /// OUT.errors.jsonl with the reason.
+    ///
+    /// It exits with 0 when every row is answered, with 1 when some have failed, and with 75 when it has stopped before
+    /// the end and the same command goes on.
+    #[command(after_help = batch::EXAMPLES)]
+    Batch(Box<batch::BatchArgs>),
     /// Send dead letters back to the topic that they came from, each once.
     ///
     /// It remembers how far it has come, so that running it again sends nothing twice. It exits with 1 when there was
@@ -132,6 +144,7 @@ impl CliCommand {
             Self::Check(args) => check::run(args),
             Self::Doctor(args) => doctor::run(args),
             Self::Route(args) => route::run(args),
+            Self::Batch(args) => batch::run(args),
             Self::Redrive(args) => redrive::run(args),
             Self::Config(command) => config::run(command),
             Self::Completions(args) => Ok(completions::run(args, Cli::command())),

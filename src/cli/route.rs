@@ -137,7 +137,7 @@ fn read(path: &PathBuf) -> Result<Bytes, String> {
     read.map(Bytes::from).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn parse_header(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("a header is NAME:VALUE")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }

@@ -52,5 +52,6 @@ mod fairness; // turns for callers who wait, and for nobody else
 mod answered; // answers at once for callers who wait
 mod rebalance; // instances come and go
 mod redrive; // dead letters go back, and those that a filter leaves stay
+mod batch; // each row of a file gets its answer, however often the run is killed
 mod outage; // the broker stops and comes back
 mod fire; // everything at once, and a checker that counts the cost
