@@ -39,7 +39,7 @@ fn revoked_partitions_repeat_nothing_when_commits_are_late_or_lost() {
         .replace(&kafka.bootstrap(), &format!("127.0.0.1:{}", proxy.port()));
     let mut instances = vec![Signalbox::start(&config), Signalbox::start(&config)];
     let commits = Matching { api: OFFSET_COMMIT, client: "signalbox-intake" };
-    proxy.disturb(commits.clone(), Disturbance::CutBefore(0.3));
+    proxy.disturb(commits.clone(), Disturbance::Cut(0.3));
     proxy.disturb(commits, Disturbance::Delay(Duration::from_millis(30)..Duration::from_millis(200)));
     let mut sent = 0;
     for coming in 0..COMINGS {

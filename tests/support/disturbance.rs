@@ -20,10 +20,7 @@ pub(crate) enum Disturbance {
     /// The request waits for a time in this range, and so do those behind it on its connection.
     Delay(Range<Duration>),
     /// The request's connection is cut before it is forwarded, with this chance.
-    CutBefore(f64),
-    /// The request's connection is cut once it is forwarded, with this chance: the broker acts on it, but nobody hears
-    /// of it.
-    CutAfter(f64),
+    Cut(f64),
 }
 
 /// The API key of OffsetCommit.
@@ -40,8 +37,7 @@ pub(super) struct Disturbances {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Fate {
     pub(super) delay: Duration,
-    pub(super) cut_before: bool,
-    pub(super) cut_after: bool,
+    pub(super) cut: bool,
 }
 
 impl Disturbances {
@@ -63,8 +59,7 @@ impl Disturbances {
             }
             match disturbance {
                 Disturbance::Delay(range) => fate.delay += range.start + dice.moment(range.end - range.start),
-                Disturbance::CutBefore(chance) => fate.cut_before |= dice.fraction() < *chance,
-                Disturbance::CutAfter(chance) => fate.cut_after |= dice.fraction() < *chance,
+                Disturbance::Cut(chance) => fate.cut |= dice.fraction() < *chance,
             }
         }
         fate

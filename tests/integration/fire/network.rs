@@ -46,7 +46,7 @@ fn delivery_holds_when_commits_are_late_or_lost_in_rebalances() {
         let length = Length::of(20, 8, 4).per_second(100);
         let mut run = Run::start("given back, commits lost", delivery, length, ground, 2, Conduct::Slow);
         let commits = Matching { api: OFFSET_COMMIT, client: "signalbox-intake" };
-        proxy.disturb(commits.clone(), Disturbance::CutBefore(0.5));
+        proxy.disturb(commits.clone(), Disturbance::Cut(0.5));
         proxy.disturb(commits, Disturbance::Delay(Duration::from_millis(30)..Duration::from_millis(150)));
         run.strike(|run, blow| match blow.is_multiple_of(2) {
             true => run.join(),
