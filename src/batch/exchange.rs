@@ -28,6 +28,9 @@ const QUESTION: Duration = Duration::from_secs(5);
 /// Longest time that the last requests may take to leave; nobody waits for their answers.
 const FLUSH: Duration = Duration::from_millis(500);
 
+/// Media type of the bodies.
+const CONTENT_TYPE: &str = "application/json";
+
 /// Bytes of the largest request; whether the broker takes it is for the broker to say.
 const LARGEST: &str = "1000000000";
 
@@ -63,7 +66,6 @@ pub(super) struct Exchange {
     headers: OwnedHeaders,
     /// Beginning of the correlation ids of this run.
     run: String,
-    content_type: &'static str,
 }
 
 /// Receives the reports of requests that the broker did not take.
@@ -148,7 +150,6 @@ impl Exchange {
             requests_topic: kafka.requests_topic.clone(),
             headers,
             run: format!("batch-{}-", Uuid::now_v7().simple()),
-            content_type: "application/json",
         })
     }
 
@@ -184,7 +185,7 @@ impl Link for Exchange {
             .headers
             .clone()
             .insert(Header { key: header::CORRELATION_ID, value: Some(&self.correlation(request)) })
-            .insert(Header { key: header::CONTENT_TYPE, value: Some(self.content_type) })
+            .insert(Header { key: header::CONTENT_TYPE, value: Some(CONTENT_TYPE) })
             .insert(Header { key: header::DEADLINE, value: Some(&deadline) });
         // Without a key, requests spread over the partitions.
         let record: BaseRecord<'_, [u8], [u8], Box<u64>> =

@@ -98,7 +98,7 @@ impl Place {
         let partial = lock(&paths.partial)?;
         let found = Self::examine(&paths, &partial, may_overwrite, restart);
         // A refusal leaves things as they were.
-        if is_new && !matches!(found, Ok((None | Some(_), false))) {
+        if is_new && !matches!(found, Ok((_, false))) {
             remove(&paths.partial)?;
         }
         let checkpoint = match found? {
@@ -167,27 +167,24 @@ impl Place {
 
     /// Appends to the output or to the errors.
     pub(super) fn append(&mut self, what: Append, bytes: &[u8]) -> Result<(), BatchError> {
-        let (file, is_output) = match what {
-            Append::Output => (&mut self.appended, true),
-            Append::Errors => (&mut self.errors, false),
-        };
+        let file = self.file(what);
         // Who reads standard output does not wait for a buffer to be full.
         let written = file.write_all(bytes).and_then(|()| match file.get_ref() {
             Appended::File(_) => Ok(()),
             Appended::Output(_) | Appended::Errors(_) => file.flush(),
         });
-        written.map_err(|error| BatchError::writing(self.path(is_output), error))
+        written.map_err(|error| BatchError::writing(self.path(what), error))
     }
 
     /// Makes what was appended last, and then notes how far that goes.
     pub(super) fn note(&mut self, checkpoint: &Checkpoint) -> Result<(), BatchError> {
-        for is_output in [true, false] {
-            let file = if is_output { &mut self.appended } else { &mut self.errors };
+        for what in [Append::Output, Append::Errors] {
+            let file = self.file(what);
             let synced = file.flush().and_then(|()| match file.get_ref() {
                 Appended::File(file) => file.sync_data(),
                 Appended::Output(_) | Appended::Errors(_) => Ok(()),
             });
-            synced.map_err(|error| BatchError::writing(self.path(is_output), error))?;
+            synced.map_err(|error| BatchError::writing(self.path(what), error))?;
         }
         match &self.output {
             Some(paths) => {
@@ -252,11 +249,18 @@ impl Place {
         clear(&Paths::of(output), checkpoint)
     }
 
-    fn path(&self, is_output: bool) -> &Path {
-        match &self.output {
-            Some(paths) if is_output => &paths.partial,
-            Some(paths) => &paths.errors,
-            None => Path::new(STANDARD),
+    fn file(&mut self, what: Append) -> &mut BufWriter<Appended> {
+        match what {
+            Append::Output => &mut self.appended,
+            Append::Errors => &mut self.errors,
+        }
+    }
+
+    fn path(&self, what: Append) -> &Path {
+        match (&self.output, what) {
+            (Some(paths), Append::Output) => &paths.partial,
+            (Some(paths), Append::Errors) => &paths.errors,
+            (None, _) => Path::new(STANDARD),
         }
     }
 }

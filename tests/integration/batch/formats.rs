@@ -17,7 +17,7 @@ use super::{Ground, RowModel, json_lines};
 const ROWS: usize = 700;
 
 fn text(row: usize) -> Option<String> {
-    (row % 7 != 0).then(|| format!("text \"{row}\", é"))
+    (!row.is_multiple_of(7)).then(|| format!("text \"{row}\", é"))
 }
 
 fn write_inputs(ground: &Ground) {

@@ -15,8 +15,8 @@ fn rows(long: usize, slowly: &'static [&'static str]) -> (usize, &'static [&'sta
     }
 }
 
-/// Runs once without and once with kills, and compares the outputs. Says how fast it was and what it took.
-fn compare(ground: &Ground, what: &str, rows: usize, more: &[&str]) {
+/// Runs once without and once with kills, and compares the outputs. Returns how fast it was and what it took.
+fn compare(ground: &Ground, what: &str, rows: usize, more: &[&str]) -> String {
     let began = Instant::now();
     let mut child = ground.start("in.jsonl", "whole.jsonl", more);
     let (mut peak, mut early) = (0, 0);
@@ -37,12 +37,12 @@ fn compare(ground: &Ground, what: &str, rows: usize, more: &[&str]) {
     let bytes = |name: &str| std::fs::read(ground.path(name)).unwrap();
     assert!(bytes("whole.jsonl") == bytes("killed.jsonl"), "the outputs differ");
     assert_eq!(bytes("whole.jsonl").iter().filter(|byte| **byte == b'\n').count(), rows);
-    println!(
+    format!(
         "{what}: {rows} rows, {rate:.0} rows/s, at most {} MiB ({} MiB after 5 s); killed three times: the same output; {}",
         peak >> 20,
         early >> 20,
         said.trim()
-    );
+    )
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn long_run_over_noop_is_the_same_when_killed() {
     let (rows, more) = rows(1_000_000, &["--rows", "5", "--in-flight", "2"]);
     let ground = Ground::new("builtin:noop", "");
     ground.lines("in.jsonl", rows, |row| format!("{{\"id\": {row}, \"text\": \"the {row}th line of a long file\"}}"));
-    compare(&ground, "builtin:noop", rows, more);
+    println!("{}", compare(&ground, "builtin:noop", rows, more));
 }
 
 #[test]
@@ -67,5 +67,5 @@ fn long_run_over_real_model_is_the_same_when_killed() {
     ground.lines("in.jsonl", rows, |row| {
         format!("{{\"text\": \"a {} product, number {row}\"}}", words[row % words.len()])
     });
-    compare(&ground, "sentiment-model-fast", rows, more);
+    println!("{}", compare(&ground, "sentiment-model-fast", rows, more));
 }
