@@ -103,26 +103,12 @@ struct Router {
     drain: Duration,
 }
 
-/// Builds all parts, calls `ready` once requests are served, runs until a signal comes, and drains. Later changes of
+/// Builds all parts, calls `ready` once requests are served, runs until `stop` completes, and drains. Later changes of
 /// `file` are put to use. `beside` starts side by side with the parts, and has to be done before requests are served.
 ///
 /// # Errors
 /// Fails when a part or `beside` cannot start, or a part cannot go on.
 pub async fn run<E: From<AppError>>(
-    config: Config,
-    file: Option<ConfigFile>,
-    role: Role,
-    beside: impl Future<Output = Result<(), E>>,
-    ready: impl FnOnce(&Addresses),
-) -> Result<(), E> {
-    run_until(stop_signal(), config, file, role, beside, ready).await
-}
-
-/// Does the same until `stop` completes.
-///
-/// # Errors
-/// Fails when a part or `beside` cannot start, or a part cannot go on.
-pub async fn run_until<E: From<AppError>>(
     stop: impl Future<Output = ()>,
     config: Config,
     file: Option<ConfigFile>,

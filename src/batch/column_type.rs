@@ -17,7 +17,7 @@ const MISSING: [&str; 17] = [
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ColumnType {
-    /// No value but null has been seen.
+    /// Type of a column of which no value but null has been seen.
     #[default]
     Null,
     Bool,

@@ -92,7 +92,7 @@ pub struct PreparedBatch {
 
 /// Tells how the preparation has ended.
 pub enum Prepared {
-    /// There are rows to ask about.
+    /// A batch with rows to ask about.
     Batch(Box<PreparedBatch>),
     /// An earlier run has answered all.
     Finished(BatchSummary),

@@ -21,7 +21,7 @@ const TRIAL_BYTES: usize = 16 << 20;
 /// Time of the trial after its first answer.
 const TRIAL: Duration = Duration::from_secs(3);
 
-/// What a batch would send.
+/// Requests that a batch would send.
 pub struct Plan {
     batch: Batch,
     /// Rows of the input.
@@ -36,7 +36,7 @@ pub struct Plan {
     first: Vec<super::block::Block>,
 }
 
-/// What a trial has shown.
+/// Result of a trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trial {
     /// Rows that were asked about.

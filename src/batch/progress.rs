@@ -41,7 +41,7 @@ pub struct Progress {
     pub left: Option<Duration>,
     /// Requests under way.
     pub under_way: usize,
-    /// What keeps the run from going on.
+    /// Reason why the run does not go on.
     pub waits_for: Option<String>,
 }
 

@@ -43,7 +43,7 @@ const HOPELESS: u64 = 1_000;
 /// Settings of the exchange with the router.
 #[derive(Debug, Clone)]
 pub struct RunSettings {
-    /// Most requests under way at once.
+    /// Greatest number of requests under way at once.
     pub in_flight: usize,
     /// Time for an answer, after which a request is sent again. The next attempts have twice and four times as long.
     pub timeout: Duration,

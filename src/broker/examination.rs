@@ -55,12 +55,12 @@ pub(crate) struct TopicReport {
     pub(crate) settings: TopicSettings,
 }
 
-/// No answer of any broker, and the reasons that librdkafka gave meanwhile.
+/// Silence of all brokers, and the reasons that librdkafka gave meanwhile.
 #[derive(Debug)]
 pub(crate) struct NoAnswer {
     /// The error of the call, in words.
     pub(crate) error: String,
-    /// What went wrong with connections, such as a refused password; each reason once.
+    /// Reasons why connections failed, such as a refused password; each once.
     pub(crate) reasons: Vec<String>,
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::failure::Failure;
-use crate::app::{self, Addresses, Role};
+use crate::app::{self, Addresses, Role, stop_signal};
 use crate::check::ConfigFile;
 
 /// Examples of `signalbox start`.
@@ -23,7 +23,7 @@ pub(super) struct StartArgs {
     /// The config file; config/reference.yaml documents every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Which half this process runs: they may be on different machines, with one Kafka.
+    /// Half that this process runs: both may be on different machines, with one Kafka.
     #[arg(long, value_enum, default_value_t)]
     role: Role,
 }
@@ -36,7 +36,7 @@ pub(super) fn run(args: &StartArgs) -> Result<ExitCode, Failure> {
     }
     let nothing = std::future::ready(Ok(()));
     let ready = |addresses: &Addresses| println!("{}", ready_line(addresses));
-    block_on(app::run::<Failure>(loaded.config, Some(file), args.role, nothing, ready))
+    block_on(app::run::<Failure>(stop_signal(), loaded.config, Some(file), args.role, nothing, ready))
 }
 
 /// Runs a command that serves until it is told to stop.

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Difference between two clocks from which on it is worth a word: deadlines are points in time.
 const CLOCKS_APART: Duration = Duration::from_secs(2);
 
-/// What is asked about: URIs, and the interpreters that are to hold the models.
+/// Questions: URIs, and the interpreters that are to hold the models.
 #[derive(Default)]
 struct Wanted {
     /// Models that a registry or a directory has, in the order of the file.

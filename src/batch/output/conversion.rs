@@ -31,7 +31,7 @@ const ROW_GROUP: usize = 100_000;
 /// Bytes that are read or written at once.
 const BUFFER: usize = 1 << 20;
 
-/// What the appended lines are made into.
+/// Form that the appended lines are made into.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::batch) enum Conversion<'a> {
     /// CSV, from objects.

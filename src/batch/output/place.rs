@@ -32,7 +32,7 @@ struct Paths {
     checkpoint: PathBuf,
 }
 
-/// What is appended to.
+/// File that is appended to.
 #[derive(Debug)]
 enum Appended {
     File(File),
@@ -42,14 +42,14 @@ enum Appended {
     Errors(io::Stderr),
 }
 
-/// Names what is appended to.
+/// Name of a file that is appended to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Append {
     Output,
     Errors,
 }
 
-/// What a place has found of an earlier run.
+/// Outcome of the search for an earlier run.
 pub(in crate::batch) enum Finished {
     /// Nothing, or a run that can be gone on with.
     No(Box<Place>, Option<Checkpoint>),

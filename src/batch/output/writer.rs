@@ -24,7 +24,7 @@ pub(in crate::batch) struct Writer {
     form: RowWriter,
     place: Place,
     checkpoint: Checkpoint,
-    /// When the last checkpoint was written.
+    /// Time of the last checkpoint.
     noted: Instant,
     buffer: Vec<u8>,
     errors: Vec<u8>,

@@ -13,7 +13,7 @@ use crate::batch::row::{Original, Row};
 /// A router that answers in any order, and in which requests are lost, refused and answered twice, by chance.
 struct UnreliableRouter {
     dice: RefCell<fastrand::Rng>,
-    /// Of a hundred requests so many come to no good end at once.
+    /// Share of requests, in percent, that come to no good end at once.
     trouble: u8,
     /// Replies that are on their way.
     replies: RefCell<Vec<ReceivedReply>>,

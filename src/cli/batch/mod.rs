@@ -68,7 +68,7 @@ pub(super) struct BatchArgs {
     /// The endpoint to ask; not needed if there is one.
     #[arg(long, value_name = "NAME", help_heading = "Requests")]
     endpoint: Option<String>,
-    /// Most rows in one request.
+    /// Greatest number of rows in one request.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = parse_count, help_heading = "Requests")]
     rows: usize,
     /// Parameters of the inference, a JSON object.
@@ -81,7 +81,7 @@ pub(super) struct BatchArgs {
     /// row.
     #[arg(long, help_heading = "Requests")]
     whole: bool,
-    /// Most requests under way at once; fewer while the router is too busy.
+    /// Greatest number of requests under way at once; fewer while the router is too busy.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = parse_count, help_heading = "Requests")]
     in_flight: usize,
     /// Time for an answer, after which a request is sent again.

@@ -15,15 +15,15 @@ use crate::check;
 use crate::cli::failure::Failure;
 use crate::config::{Config, Kafka};
 
-/// Most requests that the embedded broker is given at once. It drops old records in silence at 5 MiB of a partition, and a
+/// Requests that the embedded broker is given at once, at most. It drops old records in silence at 5 MiB of a partition, and a
 /// request may have half a megabyte.
 const EMBEDDED_IN_FLIGHT: usize = 8;
 
 /// The way to a router.
 pub(super) enum Router {
-    /// It runs behind these brokers.
+    /// A router that runs behind these brokers.
     Running(Box<Kafka>),
-    /// It is started with this config, and ends with the batch.
+    /// A router that is started with this config, and ends with the batch.
     Started(Box<Config>, Arc<AtomicBool>),
 }
 
@@ -107,7 +107,7 @@ fn beside<T>(
                 let _ = ready.send(found.clone());
             };
             let nothing = std::future::ready(Ok(()));
-            let running = app::run_until::<AppError>(until.cancelled(), config, None, role, nothing, ready);
+            let running = app::run::<AppError>(until.cancelled(), config, None, role, nothing, ready);
             let result = runtime.block_on(running);
             if !is_wanted.is_cancelled() {
                 stop.store(true, Ordering::Relaxed);

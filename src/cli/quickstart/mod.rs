@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use super::failure::Failure;
 use super::start;
-use crate::app::{self, Addresses, Role};
+use crate::app::{self, Addresses, Role, stop_signal};
 use crate::check;
 use crate::config::{Config, environment};
 use tracking::Tracking;
@@ -65,7 +65,7 @@ async fn serve(args: &QuickstartArgs) -> Result<(), Failure> {
         println!("{}", start::ready_line(addresses));
         println!("{}", requests_to_try(&format!("http://{}", addresses.http), &addresses.broker));
     };
-    let served = Box::pin(app::run(config.clone(), None, Role::All, tracked, ready)).await;
+    let served = Box::pin(app::run(stop_signal(), config.clone(), None, Role::All, tracked, ready)).await;
     tracking.end().await;
     served
 }

@@ -26,7 +26,7 @@ pub(crate) type EnvironmentFiles = BTreeMap<String, String>;
 /// Names of the files that define the environment of a model.
 pub(crate) const ENVIRONMENT_FILES: [&str; 2] = ["requirements.txt", "python_env.yaml"];
 
-/// What an interpreter is and has.
+/// Version of an interpreter, and the libraries that it has.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Interpreter {
     /// The version of Python.
@@ -34,7 +34,7 @@ pub(crate) struct Interpreter {
     mlflow: Option<String>,
     /// The version of Flask, with whose request conditions are evaluated.
     pub(crate) flask: Option<String>,
-    /// For each model, the requirements that the interpreter does not meet.
+    /// Requirements of each model that the interpreter does not meet.
     pub(crate) unmet: Vec<Vec<String>>,
 }
 
